@@ -1,0 +1,42 @@
+"""Hardware descriptions, checked when they are built, and what their silicon costs.
+
+Describing hardware needs no PyTorch. ``Accelerator`` and its parts are frozen dataclasses; vary one
+with ``dataclasses.replace``. ``accelerators.presets`` holds ready designs.
+"""
+
+from accelerators.accelerator import Accelerator
+from accelerators.cost_table import BUILT_IN_TABLES, CostTable, cost_table
+from accelerators.dram import dram_energy_pj_per_byte, dram_kinds
+from accelerators.parts import (
+    CentroidCache,
+    Dram,
+    LshFrontEnd,
+    Reconstructor,
+    SramBuffer,
+    SystolicArray,
+)
+from accelerators.presets import preset, presets
+from accelerators.rules import ConfigError
+from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage_by_part
+
+__all__ = [
+    "BUILT_IN_TABLES",
+    "PARTS",
+    "Accelerator",
+    "CentroidCache",
+    "ConfigError",
+    "CostTable",
+    "Dram",
+    "LshFrontEnd",
+    "Reconstructor",
+    "SramBuffer",
+    "SystolicArray",
+    "area_by_part",
+    "cost_table",
+    "dram_energy_pj_per_byte",
+    "dram_kinds",
+    "energy_per_action",
+    "leakage_by_part",
+    "preset",
+    "presets",
+]

@@ -1,0 +1,40 @@
+"""Ready designs: a dense array and the same array with reuse, in two sizes and two projections."""
+
+from accelerators.accelerator import Accelerator
+from accelerators.presets.size_16x16 import dense_16x16, reuse_16x16, reuse_16x16_int8
+from accelerators.presets.size_32x32 import dense_32x32, reuse_32x32
+from accelerators.rules import ConfigError, choose, quoted, show
+
+_BUILDERS = (dense_16x16, reuse_16x16, reuse_16x16_int8, dense_32x32, reuse_32x32)
+
+
+def presets() -> dict[str, Accelerator]:
+    """Every ready design by name, in a new dictionary."""
+    designs = (build() for build in _BUILDERS)
+    return {design.name: design for design in designs}
+
+
+def preset(name: str) -> Accelerator:
+    """One ready design.
+
+    Raises:
+        ConfigError: no design has this name; the message names the nearest.
+    """
+    known = presets()
+    if isinstance(name, str) and name in known:
+        return known[name]
+    raise ConfigError(
+        f"preset name must be {quoted(tuple(known))}, got {show(name, str)}; "
+        f"{choose(name, tuple(known))}"
+    )
+
+
+__all__ = [
+    "dense_16x16",
+    "dense_32x32",
+    "preset",
+    "presets",
+    "reuse_16x16",
+    "reuse_16x16_int8",
+    "reuse_32x32",
+]

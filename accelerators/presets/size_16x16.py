@@ -1,0 +1,89 @@
+"""Designs around a 16x16 array at 500 MHz, the size of an embedded accelerator.
+
+``reuse_16x16_int8`` follows Cicek et al., ACM TODAES 2022, as design A of its RTL
+(nmcicek/deepreuse-soc) has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from accelerators.accelerator import Accelerator
+from accelerators.parts import (
+    CentroidCache,
+    Dram,
+    LshFrontEnd,
+    Reconstructor,
+    SramBuffer,
+    SystolicArray,
+)
+
+KIB = 1024
+
+
+def dense_16x16() -> Accelerator:
+    """The array alone."""
+    return Accelerator(
+        name="dense_16x16",
+        array=SystolicArray(rows=16, columns=16),  # the project's worked example
+        # capacities: our choice; of CifarNet's conv2 the weights (100 KiB), and twice one image's
+        # inputs (16 KiB) and sums (64 KiB), fit
+        activation_buffer=SramBuffer(capacity_bytes=64 * KIB, width_bits=128),  # 16 rows x 8 bits
+        weight_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=128),  # 16 columns x 8 bits
+        output_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=512),  # 16 columns x 32 bits
+        # 12.8 GB/s, one 64-bit channel of DDR4-1600, over 500 MHz
+        dram=Dram(bandwidth_bytes_per_cycle=25.6, kind="focus_2026"),
+        clock_hz=500e6,  # as Focus (HPCA 2026) reports for its RTL
+        operand_bits=8,  # as nmcicek/deepreuse-soc
+        accumulator_bits=32,  # our choice: holds any sum of 131,071 int8 products
+        technology="hwcomponents_45nm",  # our choice: the node of Horowitz, ISSCC 2014
+    )
+
+
+def reuse_16x16() -> Accelerator:
+    """The array with reuse; hashes are signs of +-1 projections, adders only."""
+    return replace(
+        dense_16x16(),
+        name="reuse_16x16",
+        # one 64-wide row of 32-bit sums a cycle, read and written by the reconstructor
+        output_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=64 * 32),
+        front_end=LshFrontEnd(
+            max_hashes=16,  # our choice: the worked example uses 10, Cicek's RTL has 20
+            max_length=16,  # our choice: as long as the array has rows
+            lanes=1,
+            projection="sign",
+            latency_cycles=8,  # our choice: an adder tree of 4 levels, a compare, packing
+        ),
+        cache=CentroidCache(
+            entries=1024,  # our choice: the rows of a 32x32 image
+            ways=8,  # as nmcicek/deepreuse-soc
+            accesses_per_cycle=1,  # one lane asks once a cycle
+            clear_entries_per_cycle=64,  # our choice: 16 cycles for all, valid bits are registers
+            miss_cycles=20,  # our choice
+        ),
+        # capacity: our choice; width: one 64-wide row of 32-bit results a cycle
+        centroid_buffer=SramBuffer(capacity_bytes=64 * KIB, width_bits=64 * 32),
+        reconstructor=Reconstructor(ports=1, width=64),  # the worked example's 64-wide row a cycle
+    )
+
+
+def reuse_16x16_int8() -> Accelerator:
+    """The array with the front-end and cache of Cicek's design A: 480 int8 multipliers."""
+    return replace(
+        reuse_16x16(),
+        name="reuse_16x16_int8",
+        front_end=LshFrontEnd(
+            max_hashes=20,  # RTL: maxH 20
+            max_length=24,  # RTL: maxL 24
+            lanes=1,  # RTL: 1 vector a cycle
+            projection="int8",  # RTL: int8 multipliers and adder trees
+            latency_cycles=5,  # RTL: ceil(log2 L) for L = 24
+        ),
+        cache=CentroidCache(
+            entries=64 * 8,  # RTL: 64 sets x 8 ways
+            ways=8,
+            accesses_per_cycle=1,  # our choice
+            clear_entries_per_cycle=1,  # RTL: one a cycle
+            miss_cycles=20,  # our choice; the RTL's 4 miss registers are not modelled
+        ),
+    )

@@ -1,0 +1,61 @@
+"""Designs around a 32x32 array at 500 MHz with 64 GB/s, as Focus (HPCA 2026) sets it up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from accelerators.accelerator import Accelerator
+from accelerators.parts import (
+    CentroidCache,
+    Dram,
+    LshFrontEnd,
+    Reconstructor,
+    SramBuffer,
+    SystolicArray,
+)
+
+KIB = 1024
+
+
+def dense_32x32() -> Accelerator:
+    """The array alone."""
+    return Accelerator(
+        name="dense_32x32",
+        array=SystolicArray(rows=32, columns=32),  # as Focus, which has FP16 where this has int8
+        # capacities: our choice, twice those of dense_16x16
+        activation_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=256),  # 32 rows x 8 bits
+        weight_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=256),  # 32 columns x 8 bits
+        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=1024),  # 32 columns x 32 bits
+        dram=Dram(bandwidth_bytes_per_cycle=128.0, kind="focus_2026"),  # Focus: 64 GB/s at 500 MHz
+        clock_hz=500e6,  # Focus
+        operand_bits=8,  # our choice, as dense_16x16
+        accumulator_bits=32,  # our choice, as dense_16x16
+        technology="hwcomponents_45nm",  # our choice, as dense_16x16
+    )
+
+
+def reuse_32x32() -> Accelerator:
+    """The array with reuse, two of everything: lanes, banks, ports."""
+    return replace(
+        dense_32x32(),
+        name="reuse_32x32",
+        # two 64-wide rows of 32-bit sums a cycle, read and written by the reconstructor
+        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=2 * 64 * 32),
+        front_end=LshFrontEnd(
+            max_hashes=16,  # our choice, as reuse_16x16
+            max_length=32,  # our choice: as long as the array has rows; also Focus's vector width
+            lanes=2,  # our choice: four times the units to feed
+            projection="sign",
+            latency_cycles=8,  # our choice: an adder tree of 5 levels, a compare, packing
+        ),
+        cache=CentroidCache(
+            entries=2048,  # our choice: twice reuse_16x16
+            ways=8,  # as nmcicek/deepreuse-soc
+            accesses_per_cycle=2,  # both lanes ask each cycle
+            clear_entries_per_cycle=128,  # our choice: 16 cycles for all, valid bits are registers
+            miss_cycles=20,  # our choice
+        ),
+        # capacity: our choice; width: two 64-wide rows of 32-bit results a cycle
+        centroid_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=2 * 64 * 32),
+        reconstructor=Reconstructor(ports=2, width=64),  # our choice: keeps up with the lanes
+    )
