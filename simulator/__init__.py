@@ -1,0 +1,35 @@
+"""Replays a captured workload on an accelerator: cycles, energy, area and accuracy of one decision.
+
+    from accelerators import preset
+    from simulator import LshReuse, simulate
+
+    report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
+    print(report.verdict)
+"""
+
+from simulator.functional import ReuseRun, calibrate, decide
+from simulator.report.design import DesignReport, LayerReport
+from simulator.report.simulation import SimulationReport
+from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.lsh import LshReuse
+from simulator.reuse.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.simulate import simulate
+from simulator.timing.layer import BLOCKS, ActionCounts, LayerTiming
+
+__all__ = [
+    "BLOCKS",
+    "ActionCounts",
+    "DesignReport",
+    "LayerReport",
+    "LayerTiming",
+    "LshReuse",
+    "NoReuse",
+    "PerLayer",
+    "ReuseDecisions",
+    "ReusePolicy",
+    "ReuseRun",
+    "SimulationReport",
+    "calibrate",
+    "decide",
+    "simulate",
+]

@@ -1,0 +1,180 @@
+"""The functional path: what a model computes when the policy's decisions are applied.
+
+Decisions are made here, once; `simulate` replays the same ones on the hardware.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from accelerators import ConfigError
+from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.policy import LayerState, ReusePolicy
+from workloads.gemm import Layer
+from workloads.trace import WorkloadTrace
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReuseRun:
+    """Every layer's decisions on one stream of inputs, and what they did to the outputs.
+
+    Attributes:
+        policy: the policy, as `ReusePolicy.describe` gives it.
+        decisions: layer name -> its decisions, `None` where the layer runs dense.
+        relative_mse: layer name -> mean squared error of the layer's GEMM result against the dense
+            result *on the same input*, divided by the mean square of the dense result. Only
+            layers with decisions.
+        accuracy: fraction of images whose largest output is the label; `None` without labels, or
+            if the model was not run.
+        dense_accuracy: the same of the dense model.
+        agreement: fraction of images whose largest output is the dense model's; `None` if the
+            model was not run.
+        output_mse: mean squared difference to the dense model's outputs; `None` likewise.
+    """
+
+    policy: dict
+    decisions: dict[str, ReuseDecisions | None]
+    relative_mse: dict[str, float]
+    accuracy: float | None = None
+    dense_accuracy: float | None = None
+    agreement: float | None = None
+    output_mse: float | None = None
+
+
+def decide(
+    trace: WorkloadTrace,
+    policy: ReusePolicy,
+    *,
+    model: "torch.nn.Module | None" = None,
+    calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
+) -> ReuseRun:
+    """Make a policy's decisions on every layer of a trace.
+
+    With `model`, the model runs again on the trace's inputs and each layer sees activations that
+    the reuse in earlier layers has already changed: accuracy and hardware see the same decisions.
+    Without it, each layer sees its recorded, dense activations and no accuracy is known.
+
+    Args:
+        trace: the captured workload.
+        policy: the reuse policy.
+        model: the captured model, with the weights it was captured with.
+        calibration: a trace of the same model on other inputs, from which the policy learns what
+            it needs beforehand (LSH: the mean), or what `calibrate` made of one; the trace
+            itself by default.
+
+    Raises:
+        ConfigError: the policy does not fit the layers, or the calibration lacks one.
+        TraceError: the trace holds no activations, or the model asks for layers it does not have.
+    """
+    policy.check_layers([layer.name for layer in trace.layers])
+    if calibration is None or isinstance(calibration, WorkloadTrace):
+        states = calibrate(calibration or trace, policy)
+    else:
+        states = calibration
+    _check_states(states, trace, policy)
+    decisions: dict[str, ReuseDecisions | None] = {}
+    errors: dict[str, float] = {}
+
+    def reuse(
+        layer: Layer, read_rows: Callable[[], np.ndarray], read_weights: Callable[[], np.ndarray]
+    ) -> np.ndarray | None:
+        decisions[layer.name] = None
+        if not policy.applies_to(layer):
+            return None
+        rows = read_rows()
+        made = policy.decide(layer, rows, states.get(layer.name, {}))
+        if made is None:
+            return None
+        decisions[layer.name] = made.without_centroids()
+        weights = read_weights()
+        result = made.product(weights)
+        errors[layer.name] = _relative_mse(result, rows, weights)
+        return result
+
+    if model is None:
+        for layer in trace.layers:
+            reuse(layer, partial(trace.rows, layer.name), partial(trace.weights, layer.name))
+        return ReuseRun(policy=policy.describe(), decisions=decisions, relative_mse=errors)
+
+    outputs = _run_model(trace, model, reuse)
+    missing = [layer.name for layer in trace.layers if layer.name not in decisions]
+    if missing:
+        raise ConfigError(
+            f"model must run the layers of the trace, got none called {', '.join(missing)}; "
+            "pass the model that was captured"
+        )
+    quality = _quality(trace, outputs)
+    return ReuseRun(policy=policy.describe(), decisions=decisions, relative_mse=errors, **quality)
+
+
+def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState]:
+    """What a policy learns of each layer from a trace, one layer's activations in memory at a time.
+
+    Args:
+        trace: the model on calibration inputs, best not those it is judged on.
+        policy: the policy.
+    """
+    return {
+        layer.name: policy.calibrate(layer, trace.rows(layer.name))
+        for layer in trace.layers
+        if policy.needs_calibration(layer)
+    }
+
+
+def _check_states(
+    states: Mapping[str, LayerState], trace: WorkloadTrace, policy: ReusePolicy
+) -> None:
+    """Every layer that needs a state must have one."""
+    absent = [
+        layer.name
+        for layer in trace.layers
+        if policy.needs_calibration(layer) and layer.name not in states
+    ]
+    if absent:
+        raise ConfigError(
+            f"calibration must hold every layer of the trace, got none called {', '.join(absent)}; "
+            "capture the same model"
+        )
+
+
+def _run_model(trace: WorkloadTrace, model, reuse) -> np.ndarray | None:
+    """Run the model on the trace's inputs with every product's result replaced."""
+    from workloads.replay import replay  # noqa: PLC0415  the only part that needs PyTorch
+
+    def on_gemm(call):
+        result = reuse(call.layer, call.rows, call.weights)
+        return None if result is None else call.from_result(result)
+
+    return replay(trace, model, on_gemm)
+
+
+def _relative_mse(result: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> float:
+    """Mean squared error of a GEMM's result over the mean square of the dense one."""
+    dense = np.matmul(rows, weights)
+    power = float(np.vdot(dense, dense))
+    dense -= result
+    error = float(np.vdot(dense, dense))
+    return error / power if power else (0.0 if error == 0 else float("inf"))
+
+
+def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, float | None]:
+    """Accuracy, agreement and error of a model's outputs against labels and the dense outputs.
+
+    Classes lie along dimension 1, as PyTorch has them, also for an output per pixel.
+    """
+    if outputs is None or trace.outputs is None or outputs.ndim < 2:
+        return {}
+    found, dense = outputs.argmax(axis=1), trace.outputs.argmax(axis=1)
+    labels = trace.labels
+    return {
+        "agreement": float((found == dense).mean()),
+        "output_mse": float(((outputs - trace.outputs) ** 2).mean()),
+        "accuracy": None if labels is None else float((found == labels).mean()),
+        "dense_accuracy": None if labels is None else float((dense == labels).mean()),
+    }

@@ -1,0 +1,1 @@
+"""What a simulation answers: numbers, tables, pages."""

@@ -1,0 +1,171 @@
+"""The result of running one workload on one design."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+from accelerators import Accelerator, area_by_part
+from simulator.costs import energy_by_part
+from simulator.timing.layer import BLOCKS, LayerTiming
+from workloads.gemm import Layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """One layer on one design.
+
+    Attributes:
+        layer: its name and shape.
+        timing: cycles and actions.
+        energy_pj: part -> energy, with `leakage` over the layer's cycles.
+        utilization: multiply-accumulates done over those the array could have done in the time.
+        remaining_ratio: r_c, centroid sub-vectors over sub-vectors; `None` where it ran dense.
+        relative_mse: error of the layer's result, see `ReuseRun`; `None` where it ran dense.
+    """
+
+    layer: Layer
+    timing: LayerTiming
+    energy_pj: dict[str, float]
+    utilization: float
+    remaining_ratio: float | None = None
+    relative_mse: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignReport:
+    """One design running all layers, one after the other.
+
+    Attributes:
+        accelerator: the design.
+        layers: in the order in which they run.
+        images: inputs in the batch that these cycles and energies are for.
+    """
+
+    accelerator: Accelerator
+    layers: tuple[LayerReport, ...]
+    images: int
+
+    @classmethod
+    def of(
+        cls,
+        accelerator: Accelerator,
+        timings: list[tuple[Layer, LayerTiming]],
+        images: int,
+        quality: dict[str, dict[str, float]] | None = None,
+    ) -> "DesignReport":
+        """Price the timings of all layers."""
+        units = accelerator.array.rows * accelerator.array.columns
+        return cls(
+            accelerator=accelerator,
+            layers=tuple(
+                LayerReport(
+                    layer=layer,
+                    timing=timing,
+                    energy_pj=energy_by_part(accelerator, timing.actions, timing.cycles),
+                    utilization=timing.macs / (units * timing.cycles),
+                    **(quality or {}).get(layer.name, {}),
+                )
+                for layer, timing in timings
+            ),
+            images=images,
+        )
+
+    @cached_property
+    def cycles(self) -> int:
+        """Cycles of the whole batch."""
+        return sum(layer.timing.cycles for layer in self.layers)
+
+    @cached_property
+    def busy_cycles(self) -> dict[str, int]:
+        """Block -> cycles in which it works; blocks overlap, so these do not add up to `cycles`."""
+        return {
+            block: sum(layer.timing.busy_cycles[block] for layer in self.layers) for block in BLOCKS
+        }
+
+    @property
+    def bound_by(self) -> str:
+        """The block that bounds the layers which take the most cycles together."""
+        cycles: Counter[str] = Counter()
+        for layer in self.layers:
+            cycles[layer.timing.bound_by] += layer.timing.cycles
+        return max(BLOCKS, key=lambda block: cycles[block])
+
+    @cached_property
+    def energy_pj(self) -> dict[str, float]:
+        """Part -> energy of the whole batch."""
+        total: dict[str, float] = {}
+        for layer in self.layers:
+            for part, energy in layer.energy_pj.items():
+                total[part] = total.get(part, 0.0) + energy
+        return total
+
+    @cached_property
+    def total_energy_pj(self) -> float:
+        """Energy of the whole batch, the sum of all parts."""
+        return sum(self.energy_pj.values())
+
+    @property
+    def area_by_part_mm2(self) -> dict[str, float]:
+        """Part -> area on the chip; DRAM is outside."""
+        return area_by_part(self.accelerator)
+
+    @cached_property
+    def area_mm2(self) -> float:
+        """Area of the chip, the sum of its parts."""
+        return sum(self.area_by_part_mm2.values())
+
+    @property
+    def utilization(self) -> float:
+        """Multiply-accumulates done over those the array could have done."""
+        units = self.accelerator.array.rows * self.accelerator.array.columns
+        return sum(layer.timing.macs for layer in self.layers) / (units * self.cycles)
+
+    @property
+    def latency_ms_per_image(self) -> float:
+        """Time of the batch over its images."""
+        return self.cycles / self.accelerator.clock_hz * 1e3 / self.images
+
+    @property
+    def energy_uj_per_image(self) -> float:
+        """Energy of the batch over its images."""
+        return self.total_energy_pj * 1e-6 / self.images
+
+    def to_dict(self) -> dict:
+        """Everything as plain values for JSON."""
+        return {
+            "accelerator": self.accelerator.to_dict(),
+            "images": self.images,
+            "cycles": self.cycles,
+            "busy_cycles": self.busy_cycles,
+            "bound_by": self.bound_by,
+            "utilization": self.utilization,
+            "latency_ms_per_image": self.latency_ms_per_image,
+            "energy_uj_per_image": self.energy_uj_per_image,
+            "energy_pj": self.energy_pj,
+            "area_mm2": self.area_mm2,
+            "area_by_part_mm2": self.area_by_part_mm2,
+            "layers": [self._layer_dict(layer) for layer in self.layers],
+        }
+
+    @staticmethod
+    def _layer_dict(report: LayerReport) -> dict:
+        gemm = report.layer.gemm
+        return {
+            "layer": report.layer.name,
+            "kind": report.layer.kind,
+            "m": gemm.m,
+            "n": gemm.n,
+            "k": gemm.k,
+            "count": gemm.count,
+            "cycles": report.timing.cycles,
+            "busy_cycles": report.timing.busy_cycles,
+            "bound_by": report.timing.bound_by,
+            "macs": report.timing.macs,
+            "utilization": report.utilization,
+            "remaining_ratio": report.remaining_ratio,
+            "relative_mse": report.relative_mse,
+            "energy_pj": report.energy_pj,
+            "actions": {
+                f"{part}.{action}": count for (part, action), count in report.timing.actions.items()
+            },
+        }

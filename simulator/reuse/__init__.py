@@ -1,0 +1,1 @@
+"""Reuse policies and their decisions."""

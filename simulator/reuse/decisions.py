@@ -1,0 +1,127 @@
+"""What a reuse policy decided for one layer: which rows share a result."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from simulator.reuse.kernels import gather_add
+from workloads.gemm import Gemm
+
+# Centroid results held at a time while an output is rebuilt: bounds memory, not the answer.
+_RESULT_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReuseDecisions:
+    """The clusters of one layer, made once and read by accuracy, timing and cost.
+
+    The `(m, k)` activations of each of the layer's `count` GEMMs are cut into `s = ceil(k / L)`
+    sub-matrices; the rows of each sub-matrix are clustered within each of `groups` consecutive,
+    equal runs of rows (one per image, or one for the whole batch).
+
+    Attributes:
+        layer: name of the layer.
+        gemm: its shape.
+        sub_vector_length: L; the last sub-vector is shorter where L does not divide k.
+        hashes: H, bits of a signature.
+        projection: what the front-end multiplies by, `sign` or `int8`.
+        groups: runs of rows that are clustered apart.
+        ids: `(count, s, m)` int32, cluster of each sub-vector, numbered from 0 in each (sub-matrix,
+            group) in the order in which the clusters appear in the stream.
+        clusters: `(count, s, groups)` int32, number of clusters |C|.
+        signatures: `(total clusters,)` uint64, in the order (GEMM, sub-matrix, group, id).
+        centroids: `(total clusters, L)` float32 in the same order, zero beyond a short sub-vector;
+            `None` once the results were computed.
+    """
+
+    layer: str
+    gemm: Gemm
+    sub_vector_length: int
+    hashes: int
+    projection: str
+    groups: int
+    ids: np.ndarray
+    clusters: np.ndarray
+    signatures: np.ndarray
+    centroids: np.ndarray | None
+
+    @property
+    def sub_vectors(self) -> int:
+        """Sub-vectors hashed, looked up and gathered: count x m x s."""
+        return self.ids.size
+
+    @cached_property
+    def total_clusters(self) -> int:
+        """Centroid sub-vectors that are multiplied by weights."""
+        return int(self.clusters.sum(dtype=np.int64))
+
+    @property
+    def remaining_ratio(self) -> float:
+        """r_c = |C| / N averaged over sub-matrices (Deep Reuse, III-B3); 1 means no reuse."""
+        return self.total_clusters / self.sub_vectors
+
+    @cached_property
+    def widths(self) -> np.ndarray:
+        """`(s,)` int64, columns of each sub-matrix: L, the last one maybe fewer."""
+        starts = np.arange(self.ids.shape[1], dtype=np.int64) * self.sub_vector_length
+        return np.minimum(self.sub_vector_length, self.gemm.k - starts)
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiplications left to the array: sum of |C_j| x L_j x n."""
+        per_sub_matrix = self.clusters.sum(axis=(0, 2), dtype=np.int64)
+        return int((per_sub_matrix * self.widths).sum()) * self.gemm.n
+
+    def product(self, weights: np.ndarray) -> np.ndarray:
+        """Multiply the centroids and hand their results to every row.
+
+        Args:
+            weights: `(count, k, n)` float32.
+
+        Returns:
+            `(count, m, n)` float32: the GEMM's result under these decisions.
+
+        Raises:
+            ValueError: the centroids were dropped.
+        """
+        if self.centroids is None:
+            raise ValueError(f"decisions of layer {self.layer!r} hold no centroids any more")
+        output = np.empty((self.gemm.count, self.gemm.m, self.gemm.n), np.float32)
+        starts = np.zeros(self.clusters.size + 1, np.int64)
+        np.cumsum(self.clusters.ravel(), out=starts[1:])
+        firsts = starts[:-1].reshape(self.clusters.shape)
+        lasts = starts[1:].reshape(self.clusters.shape)
+        for index in range(self.gemm.count):
+            self._rebuild(firsts[index], lasts[index], weights[index], self.ids[index], output[index])
+        return output
+
+    def _rebuild(self, firsts, lasts, weights, ids, output) -> None:
+        """Fill the `(m, n)` output of one GEMM, as many groups at a time as fit the memory bound."""
+        sizes = (lasts - firsts).sum(axis=0) * self.gemm.n * 4
+        length = self.sub_vector_length
+        group = 0
+        while group < self.groups:
+            end = group + 1
+            held = sizes[group]
+            while end < self.groups and held + sizes[end] <= _RESULT_BYTES:
+                held += sizes[end]
+                end += 1
+            # Groups of one sub-matrix lie next to each other, so its centroids are one slice.
+            begins, ends = firsts[:, group], lasts[:, end - 1]
+            offsets = np.zeros(len(begins) + 1, np.int64)
+            np.cumsum(ends - begins, out=offsets[1:])
+            results = np.empty((offsets[-1], self.gemm.n), np.float32)
+            for j, width in enumerate(self.widths):
+                np.matmul(
+                    self.centroids[begins[j] : ends[j], :width],
+                    weights[j * length : j * length + width],
+                    out=results[offsets[j] : offsets[j + 1]],
+                )
+            local = firsts - begins[:, None] + offsets[:-1, None]
+            gather_add(results, local, ids, group, end, output)
+            group = end
+
+    def without_centroids(self) -> "ReuseDecisions":
+        """The decisions as timing and cost need them."""
+        return replace(self, centroids=None)

@@ -1,0 +1,128 @@
+"""The interface of every reuse policy, and the two that decide nothing themselves."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from accelerators import ConfigError
+from simulator.reuse.decisions import ReuseDecisions
+from workloads.gemm import Layer
+
+# What a policy learned of one layer before it decides, such as a mean; read, never changed.
+LayerState = Mapping[str, np.ndarray]
+
+
+class ReusePolicy(ABC):
+    """Decides which rows of a layer's activations share a result."""
+
+    def applies_to(self, layer: Layer) -> bool:
+        """Whether the layer's activations are looked at; where not, it runs dense."""
+        return True
+
+    def needs_calibration(self, layer: Layer) -> bool:
+        """Whether `decide` needs a state that `calibrate` made for this layer."""
+        return False
+
+    def calibrate(self, layer: Layer, rows: np.ndarray) -> LayerState:
+        """Learn what `decide` needs from calibration activations.
+
+        Args:
+            layer: the layer.
+            rows: `(count, m, k)` float32 activations seen before deployment.
+        """
+        return {}
+
+    @abstractmethod
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+        """Decide for one layer.
+
+        Args:
+            layer: the layer.
+            rows: `(count, m, k)` float32, best with the rows of one column contiguous.
+            state: what `calibrate` returned for this layer.
+
+        Returns:
+            The decisions, or `None` where the layer runs dense.
+        """
+
+    def check_layers(self, names: Iterable[str]) -> None:
+        """Raise `ConfigError` where the policy names layers that do not exist."""
+
+    @abstractmethod
+    def describe(self) -> dict:
+        """The policy as plain values for a report."""
+
+
+@dataclass(frozen=True)
+class NoReuse(ReusePolicy):
+    """Every layer runs dense."""
+
+    def applies_to(self, layer: Layer) -> bool:
+        """To none."""
+        return False
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> None:
+        """No decisions: the layer runs dense."""
+
+    def describe(self) -> dict:
+        """The policy as plain values."""
+        return {"policy": "none"}
+
+
+@dataclass(frozen=True)
+class PerLayer(ReusePolicy):
+    """Chooses a policy for each layer by name.
+
+    Attributes:
+        policies: shell-style pattern of layer names -> policy; the first that matches decides.
+        default: policy of the layers that no pattern matches.
+    """
+
+    policies: Mapping[str, ReusePolicy]
+    default: ReusePolicy = field(default_factory=NoReuse)
+
+    def policy_of(self, name: str) -> ReusePolicy:
+        """The policy of the layer called `name`."""
+        for pattern, policy in self.policies.items():
+            if fnmatchcase(name, pattern):
+                return policy
+        return self.default
+
+    def check_layers(self, names: Iterable[str]) -> None:
+        """Every pattern must match a layer."""
+        names = list(names)
+        idle = [
+            f"PerLayer.policies pattern {pattern!r} must match a layer; layers are "
+            + ", ".join(names)
+            for pattern in self.policies
+            if not any(fnmatchcase(name, pattern) for name in names)
+        ]
+        if idle:
+            raise ConfigError(idle)
+
+    def applies_to(self, layer: Layer) -> bool:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).applies_to(layer)
+
+    def needs_calibration(self, layer: Layer) -> bool:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).needs_calibration(layer)
+
+    def calibrate(self, layer: Layer, rows: np.ndarray) -> LayerState:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).calibrate(layer, rows)
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).decide(layer, rows, state)
+
+    def describe(self) -> dict:
+        """The policies as plain values."""
+        return {
+            "policy": "per_layer",
+            "layers": {pattern: policy.describe() for pattern, policy in self.policies.items()},
+            "default": self.default.describe(),
+        }

@@ -1,0 +1,75 @@
+"""One workload on one accelerator under one policy."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from accelerators import Accelerator
+from simulator.baseline import equal_area_dense, time_dense
+from simulator.functional import ReuseRun, decide
+from simulator.report.design import DesignReport
+from simulator.report.simulation import SimulationReport
+from simulator.reuse.policy import LayerState, NoReuse, ReusePolicy
+from simulator.timing.dense import dense_timing
+from simulator.timing.reuse import reuse_timing
+from workloads.trace import WorkloadTrace
+
+if TYPE_CHECKING:
+    import torch
+
+
+def simulate(
+    trace: WorkloadTrace,
+    accelerator: Accelerator,
+    policy: ReusePolicy | ReuseRun | None = None,
+    *,
+    model: "torch.nn.Module | None" = None,
+    calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
+) -> SimulationReport:
+    """Replay a workload on an accelerator and on its two dense baselines.
+
+    Args:
+        trace: the captured workload.
+        accelerator: the design; without reuse units it runs dense.
+        policy: which rows share results; or the decisions that `decide` made, to replay the same
+            ones on many designs. `None` runs dense.
+        model: the captured model, to know the accuracy under reuse; see `decide`.
+        calibration: see `decide`.
+
+    Returns:
+        Cycles, energy, area and accuracy of the same decisions.
+
+    Raises:
+        ConfigError: the design, the policy and the workload do not fit together.
+        TraceError: the policy needs activations that the trace does not hold.
+
+    Not modelled: operations that are not matrix products (activation functions, pooling,
+    normalisation); overlap of one layer with the next.
+    """
+    if isinstance(policy, ReuseRun):
+        run = policy
+    else:
+        run = decide(trace, policy or NoReuse(), model=model, calibration=calibration)
+    timings, quality = [], {}
+    for layer in trace.layers:
+        decisions = run.decisions.get(layer.name)
+        if decisions is None:
+            timings.append((layer, dense_timing(layer, accelerator)))
+            continue
+        timings.append((layer, reuse_timing(layer, decisions, accelerator)))
+        quality[layer.name] = {
+            "remaining_ratio": decisions.remaining_ratio,
+            "relative_mse": run.relative_mse[layer.name],
+        }
+    plain = accelerator.without_reuse()
+    equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator)
+    return SimulationReport(
+        workload=dict(trace.provenance),
+        policy=run.policy,
+        reuse=DesignReport.of(accelerator, timings, trace.images, quality),
+        dense=DesignReport.of(plain, time_dense(trace.layers, plain), trace.images),
+        dense_equal_area=DesignReport.of(equal_area, equal_area_timings, trace.images),
+        accuracy=run.accuracy,
+        dense_accuracy=run.dense_accuracy,
+        agreement=run.agreement,
+        output_mse=run.output_mse,
+    )

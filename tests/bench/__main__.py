@@ -1,0 +1,153 @@
+"""Measures each speed target: `make bench`, or `python -m tests.bench NAME ...` for some.
+
+Prints a line a target: name, measured, target, `ok` or `short`. Ratios are medians of several runs,
+taken in turn in one process with one thread; machines are shared and noisy.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One thing measured: `measure` returns a number that must not exceed `limit`."""
+
+    name: str
+    what: str
+    unit: str
+    limit: float
+    measure: Callable[[], float]
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Time of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def median_ratio(function, baseline, runs: int = 15) -> float:
+    """Median over pairs of runs of the time of `function` over that of `baseline`."""
+    function(), baseline()  # compile, warm up
+    return statistics.median(seconds(function) / seconds(baseline) for _ in range(runs))
+
+
+def decide_over_convolution() -> float:
+    """CifarNet conv2 (K=1600, H=10, L=10), 100 real images: decisions over PyTorch's convolution."""
+    import torch
+
+    from simulator import LshReuse
+    from workloads import capture, digits, trained_cifarnet
+
+    torch.set_num_threads(1)
+    model, _ = trained_cifarnet("digits")
+    trace = capture(model, digits("test").take(100).images)
+    layer, rows = trace.layer("conv2"), trace.rows("conv2")
+    policy = LshReuse(hashes=10, length=10, scope="batch")
+    state = policy.calibrate(layer, rows)
+    feature_map = torch.relu(torch.randn(100, 64, 16, 16))
+    weight = torch.randn(64, 64, 5, 5)
+
+    def dense() -> None:
+        with torch.no_grad():
+            torch.nn.functional.conv2d(feature_map, weight, padding=2)
+
+    return median_ratio(lambda: policy.decide(layer, rows, state), dense)
+
+
+def training_seconds() -> float:
+    """CifarNet on scanned digits, from nothing."""
+    script = "from workloads import trained_cifarnet; print(trained_cifarnet('digits')[1])"
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "SIMILARITY_CODESIGN_CACHE": cache}
+        environment.pop("OMP_NUM_THREADS")
+        return seconds(
+            lambda: subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+        )
+
+
+def design_point_seconds() -> float:
+    """Timing, cost and both dense baselines of one design point; decisions are made before."""
+    import torch
+
+    from accelerators import preset
+    from simulator import LshReuse, PerLayer, decide, simulate
+    from workloads import capture, digits, trained_cifarnet
+
+    model, _ = trained_cifarnet("digits")
+    trace = capture(model, digits("test").take(100).images)
+    policy = PerLayer({"conv1": LshReuse(hashes=15, length=5), "conv2": LshReuse(hashes=10, length=10)})
+    run = decide(trace, policy)
+    design = preset("reuse_16x16")
+    simulate(trace, design, run)
+    return statistics.median(seconds(lambda: simulate(trace, design, run)) for _ in range(7))
+
+
+def demo_seconds() -> float:
+    """The whole demo, training included, on an empty cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "SIMILARITY_CODESIGN_CACHE": str(Path(folder) / "cache")}
+        environment.pop("OMP_NUM_THREADS")
+        command = [sys.executable, "-m", "codesign", "demo", "--out", str(Path(folder) / "out"), "--no-open"]
+        return seconds(
+            lambda: subprocess.run(
+                command, env=environment, check=True, capture_output=True, timeout=1200
+            )
+        )
+
+
+TARGETS = (
+    Target(
+        name="decide_conv2",
+        what="decisions of CifarNet conv2, batch of 100, over PyTorch's dense convolution",
+        unit="x",
+        limit=3,
+        measure=decide_over_convolution,
+    ),
+    Target(
+        name="design_point",
+        what="timing, cost and baselines of CifarNet on one design",
+        unit="s",
+        limit=1,
+        measure=design_point_seconds,
+    ),
+    Target(
+        name="train_digits",
+        what="train CifarNet on scanned digits",
+        unit="s",
+        limit=60,
+        measure=training_seconds,
+    ),
+    Target(name="demo", what="make demo after install", unit="s", limit=240, measure=demo_seconds),
+)
+
+
+def main() -> None:
+    """Measure the targets named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    names = [target.name for target in TARGETS]
+    parser.add_argument("names", nargs="*", choices=[[], *names], help=", ".join(names))
+    chosen = parser.parse_args().names or names
+    for target in TARGETS:
+        if target.name in chosen:
+            measured = target.measure()
+            verdict = "ok" if measured <= target.limit else "short"
+            print(
+                f"{target.name:14} measured {measured:8.3f} {target.unit:2} "
+                f"target {target.limit:6g} {target.unit:2} {verdict:6} {target.what}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

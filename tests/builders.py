@@ -1,0 +1,85 @@
+"""Layers, decisions and designs that tests derive their numbers from."""
+
+import numpy as np
+
+from accelerators import (
+    Accelerator,
+    CentroidCache,
+    Dram,
+    LshFrontEnd,
+    Reconstructor,
+    SramBuffer,
+    SystolicArray,
+)
+from simulator import ReuseDecisions
+from workloads.gemm import Convolution, Gemm, Layer
+
+ROOMY = 2**30
+
+
+def matrix_layer(name: str, m: int, n: int, k: int, row_images: int = 1) -> Layer:
+    """A linear layer with `m` rows."""
+    return Layer(
+        name=name,
+        kind="linear",
+        gemm=Gemm(m=m, n=n, k=k),
+        images=row_images,
+        row_images=row_images,
+        input_shape=(m, k),
+        output_shape=(m, n),
+        weights_are_parameters=True,
+    )
+
+
+def cifarnet_conv2(images: int = 100) -> Layer:
+    """CifarNet's second convolution: N=256 rows an image, K=1600, M=64 (Deep Reuse, Table II)."""
+    return Layer(
+        name="conv2",
+        kind="conv",
+        gemm=Gemm(m=256 * images, n=64, k=1600),
+        images=images,
+        row_images=images,
+        convolution=Convolution(kernel=(5, 5), stride=(1, 1), padding=(2, 2), dilation=(1, 1)),
+        input_shape=(images, 64, 16, 16),
+        output_shape=(images, 64, 16, 16),
+        weights_are_parameters=True,
+    )
+
+
+def even_decisions(layer: Layer, *, length: int, clusters: int, groups: int = 1, hashes: int = 10):
+    """Decisions in which every sub-matrix and group has `clusters` clusters, met in turn."""
+    gemm = layer.gemm
+    sub_matrices = -(-gemm.k // length)
+    rows = gemm.m // groups
+    stream = np.tile(np.arange(rows) % clusters, groups).astype(np.int32)
+    segments = gemm.count * sub_matrices * groups
+    return ReuseDecisions(
+        layer=layer.name,
+        gemm=gemm,
+        sub_vector_length=length,
+        hashes=hashes,
+        projection="sign",
+        groups=groups,
+        ids=np.broadcast_to(stream, (gemm.count, sub_matrices, gemm.m)),
+        clusters=np.full((gemm.count, sub_matrices, groups), clusters, np.int32),
+        signatures=np.tile(np.arange(clusters, dtype=np.uint64), segments),
+        centroids=None,
+    )
+
+
+def roomy_design(rows: int = 16, columns: int = 16, **changes) -> Accelerator:
+    """A design whose memories never limit it, so that blocks show their own pace."""
+    parts = {
+        "name": "roomy",
+        "array": SystolicArray(rows=rows, columns=columns),
+        "activation_buffer": SramBuffer(capacity_bytes=ROOMY),
+        "weight_buffer": SramBuffer(capacity_bytes=ROOMY),
+        "output_buffer": SramBuffer(capacity_bytes=ROOMY),
+        "centroid_buffer": SramBuffer(capacity_bytes=ROOMY),
+        "dram": Dram(bandwidth_bytes_per_cycle=65536),
+        "clock_hz": 5e8,
+        "front_end": LshFrontEnd(max_hashes=16, max_length=16, latency_cycles=0),
+        "cache": CentroidCache(entries=1024, ways=8, clear_entries_per_cycle=1024),
+        "reconstructor": Reconstructor(ports=1, width=64),
+    }
+    return Accelerator(**(parts | changes))

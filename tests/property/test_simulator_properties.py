@@ -1,0 +1,200 @@
+"""What must hold for any design, shape and decisions."""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accelerators import (
+    CentroidCache,
+    Dram,
+    LshFrontEnd,
+    Reconstructor,
+    SramBuffer,
+    area_by_part,
+    energy_per_action,
+)
+from simulator import LshReuse, NoReuse, simulate
+from simulator.baseline import equal_area_dense, time_dense
+from simulator.costs import LEAKAGE, energy_by_part
+from simulator.timing.dense import dense_timing
+from simulator.timing.pipeline import makespan_cycles
+from simulator.timing.reuse import reuse_timing
+from tests.builders import matrix_layer, roomy_design
+from workloads import Gemm, WorkloadTrace
+
+sizes = st.integers(1, 200)
+kib = st.sampled_from([8, 16, 64, 256]).map(lambda size: SramBuffer(capacity_bytes=size * 1024))
+
+
+@st.composite
+def designs(draw):
+    """Accelerators with reuse units, small and large."""
+    ways = draw(st.sampled_from([1, 2, 8]))
+    return roomy_design(
+        rows=draw(st.integers(1, 40)),
+        columns=draw(st.integers(1, 40)),
+        activation_buffer=draw(kib),
+        weight_buffer=draw(kib),
+        output_buffer=draw(kib),
+        centroid_buffer=draw(kib),
+        dram=Dram(bandwidth_bytes_per_cycle=draw(st.sampled_from([0.5, 4.0, 25.6, 512.0]))),
+        front_end=LshFrontEnd(
+            max_hashes=draw(st.integers(1, 20)),
+            max_length=draw(st.integers(1, 20)),
+            lanes=draw(st.integers(1, 4)),
+        ),
+        cache=CentroidCache(
+            entries=ways * draw(st.sampled_from([1, 4, 64])),
+            ways=ways,
+            accesses_per_cycle=draw(st.integers(1, 4)),
+            miss_cycles=draw(st.integers(0, 30)),
+        ),
+        reconstructor=Reconstructor(ports=draw(st.integers(1, 4)), width=draw(st.integers(1, 64))),
+    )
+
+
+@st.composite
+def layers(draw):
+    """Linear layers of one to four images."""
+    images = draw(st.integers(1, 4))
+    rows = draw(st.integers(2, 60))
+    return matrix_layer("fc", m=images * rows, n=draw(sizes), k=draw(sizes), row_images=images)
+
+
+@st.composite
+def decided(draw, layer):
+    """Decisions of LSH on rows of a few kinds."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    kinds = rng.standard_normal((draw(st.integers(1, 40)), layer.gemm.k)).astype(np.float32)
+    rows = kinds[rng.integers(0, len(kinds), layer.gemm.m)]
+    policy = LshReuse(
+        hashes=draw(st.integers(1, 24)),
+        length=draw(st.integers(1, layer.gemm.k)),
+        scope=draw(st.sampled_from(["image", "batch"])),
+        centred=False,
+    )
+    return policy.decide(layer, rows[None], {})
+
+
+@given(st.data(), designs(), layers())
+@settings(max_examples=150, deadline=None)
+def test_cycles_and_bytes_keep_their_bounds(data, design, layer):
+    decisions = data.draw(decided(layer))
+    units = design.array.rows * design.array.columns
+    gemm = layer.gemm
+    input_and_output = gemm.m * gemm.k + gemm.m * gemm.n
+    for timing in (dense_timing(layer, design), reuse_timing(layer, decisions, design)):
+        assert timing.cycles >= timing.macs / units
+        assert timing.cycles >= max(timing.busy_cycles.values())
+        # Everything works one after the other at worst; a tile's hashing and cache overlap.
+        latency = design.front_end.latency_cycles * decisions.clusters.size
+        assert timing.cycles <= sum(timing.busy_cycles.values()) + latency
+        moved = timing.actions["dram", "read_byte"] + timing.actions["dram", "write_byte"]
+        assert moved >= input_and_output + gemm.k * gemm.n
+        assert moved <= timing.busy_cycles["memory"] * design.dram.bandwidth_bytes_per_cycle * (
+            1 + 1e-9
+        )
+        assert all(count >= 0 for count in timing.actions.values())
+    assert dense_timing(layer, design).macs == gemm.macs
+    assert decisions.macs <= gemm.macs
+
+
+@given(st.data(), designs(), layers())
+@settings(max_examples=80, deadline=None)
+def test_more_of_anything_is_never_slower(data, design, layer):
+    decisions = data.draw(decided(layer))
+    cycles = reuse_timing(layer, decisions, design).cycles
+    dense = dense_timing(layer, design).cycles
+    faster_memory = replace(
+        design,
+        dram=Dram(bandwidth_bytes_per_cycle=2 * design.dram.bandwidth_bytes_per_cycle),
+    )
+    assert reuse_timing(layer, decisions, faster_memory).cycles <= cycles
+    assert dense_timing(layer, faster_memory).cycles <= dense
+    for better in (
+        replace(design, front_end=replace(design.front_end, lanes=2 * design.front_end.lanes)),
+        replace(
+            design, reconstructor=replace(design.reconstructor, ports=2 * design.reconstructor.ports)
+        ),
+        replace(
+            design,
+            centroid_buffer=SramBuffer(capacity_bytes=2 * design.centroid_buffer.capacity_bytes),
+        ),
+        replace(
+            design, output_buffer=SramBuffer(capacity_bytes=2 * design.output_buffer.capacity_bytes)
+        ),
+        replace(design, cache=replace(design.cache, miss_cycles=0)),
+    ):
+        assert reuse_timing(layer, decisions, better).cycles <= cycles
+
+
+durations = st.lists(st.integers(0, 30), min_size=1, max_size=12)
+
+
+@given(st.data(), st.integers(1, 4), st.integers(1, 12))
+@settings(max_examples=300, deadline=None)
+def test_pipeline_bounds(data, blocks, tiles):
+    def draw():
+        return np.array(
+            data.draw(st.lists(st.integers(0, 30), min_size=tiles, max_size=tiles)), np.int64
+        )
+
+    load, store = draw(), draw()
+    stages = np.stack([draw() for _ in range(blocks)])
+    end = makespan_cycles(load, stages, store)
+    busiest = max(int(load.sum() + store.sum()), int(stages.sum(axis=1).max()))
+    longest_tile = int((load + stages.sum(axis=0) + store).max())
+    assert max(busiest, longest_tile) <= end
+    assert end <= int(load.sum() + stages.sum() + store.sum())
+
+
+@given(st.integers(1, 20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
+def test_even_tiles_have_a_closed_form(tiles, first, second, third):
+    stages = np.repeat(np.array([[first], [second], [third]], np.int64), tiles, axis=1)
+    nothing = np.zeros(tiles, np.int64)
+    expected = first + second + third + (tiles - 1) * max(first, second, third)
+    assert makespan_cycles(nothing, stages, nothing) == expected
+
+
+@given(designs(), layers())
+@settings(max_examples=40, deadline=None)
+def test_equal_area_baseline_is_no_larger_and_no_slower(design, layer):
+    dense, timings = equal_area_dense((layer,), design)
+    assert sum(area_by_part(dense).values()) <= sum(area_by_part(design).values()) * (1 + 1e-12)
+    assert not dense.has_reuse
+    plain = time_dense((layer,), design.without_reuse())
+    assert timings[0][1].cycles <= plain[0][1].cycles
+
+
+@given(st.data(), designs(), layers())
+@settings(max_examples=40, deadline=None)
+def test_energy_is_the_sum_of_its_parts(data, design, layer):
+    decisions = data.draw(decided(layer))
+    timing = reuse_timing(layer, decisions, design)
+    energy = energy_by_part(design, timing.actions, timing.cycles)
+    prices = energy_per_action(design)
+    dynamic = sum(count * prices[action] for action, count in timing.actions.items())
+    np.testing.assert_allclose(sum(energy.values()) - energy[LEAKAGE], dynamic, rtol=1e-9)
+    assert all(value >= 0 for value in energy.values())
+    # Only leakage knows time.
+    twice = energy_by_part(design, timing.actions, 2 * timing.cycles)
+    assert twice[LEAKAGE] == 2 * energy[LEAKAGE]
+    assert {part: value for part, value in twice.items() if part != LEAKAGE} == {
+        part: value for part, value in energy.items() if part != LEAKAGE
+    }
+
+
+@given(designs(), st.lists(st.tuples(sizes, sizes, sizes), min_size=1, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_no_reuse_is_the_dense_design(design, shapes):
+    trace = WorkloadTrace.from_gemms(
+        [(f"fc{i}", Gemm(m=m, n=n, k=k)) for i, (m, n, k) in enumerate(shapes)]
+    )
+    report = simulate(trace, design, NoReuse())
+    assert report.speedup_equal_array == 1
+    assert report.speedup_equal_area <= 1
+    assert report.reuse.cycles == report.dense.cycles
+    assert report.accuracy is None
+    assert report.reuse.area_mm2 >= report.dense.area_mm2
