@@ -1,0 +1,64 @@
+"""Workloads: what a PyTorch model asks of hardware, captured with its real tensors.
+
+Shapes, traces and unfolding need no PyTorch; what does is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from workloads.errors import TraceError
+from workloads.gemm import Convolution, Gemm, Layer
+from workloads.trace import WorkloadTrace
+
+if TYPE_CHECKING:
+    from workloads.capturing import capture
+    from workloads.hook import GemmCall, run_with
+    from workloads.models import CifarNet
+    from workloads.replay import replay
+    from workloads.streams import ImageSet, cifar10, digits, video_frames
+    from workloads.training import train_classifier, trained_cifarnet
+
+_TORCH = {
+    "CifarNet": "workloads.models",
+    "GemmCall": "workloads.hook",
+    "ImageSet": "workloads.streams",
+    "capture": "workloads.capturing",
+    "cifar10": "workloads.streams",
+    "digits": "workloads.streams",
+    "replay": "workloads.replay",
+    "run_with": "workloads.hook",
+    "train_classifier": "workloads.training",
+    "trained_cifarnet": "workloads.training",
+    "video_frames": "workloads.streams",
+}
+
+__all__ = [
+    "CifarNet",
+    "Convolution",
+    "Gemm",
+    "GemmCall",
+    "ImageSet",
+    "Layer",
+    "TraceError",
+    "WorkloadTrace",
+    "capture",
+    "cifar10",
+    "digits",
+    "replay",
+    "run_with",
+    "train_classifier",
+    "trained_cifarnet",
+    "video_frames",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _TORCH:
+        return getattr(import_module(_TORCH[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,200 @@
+"""Run a model once and keep every matrix product, with its tensors, on disk."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workloads.calls import Array, GemmCall, to_numpy
+from workloads.errors import TraceError
+from workloads.files import TraceFiles, TraceWriter, check_destination, publish
+from workloads.flow import tensors_in
+from workloads.hook import arguments_from, run_hooked
+from workloads.trace import WorkloadTrace
+
+
+def capture(
+    model: Callable[..., Any],
+    inputs: Any,
+    *,
+    path: str | Path | None = None,
+    overwrite: bool = False,
+    labels: Any = None,
+    source: str = "",
+    seed: int | None = None,
+    images: int | None = None,
+    progress: bool = False,
+) -> WorkloadTrace:
+    """Capture every matrix product of one run of `model` in evaluation mode.
+
+    Tensors go to disk as the model runs, one layer at a time; memory is bounded by the model's own
+    run and its largest layer. The model, its modes and the inputs are left as they were.
+
+    Args:
+        model: a module, or any function of tensors; see `workloads.hook.run_with` for what is seen.
+        inputs: a tensor, several (by position) or a mapping (by name); images along the first
+            dimension of the first.
+        path: directory of the trace. Without it the trace lies in a temporary directory that is
+            removed with the last reference to the trace.
+        overwrite: replace a trace at `path`.
+        labels: `(images,)` expected classes, kept with the trace.
+        source: where the inputs come from, for the provenance.
+        seed: of PyTorch's generators during the run; None leaves them alone.
+        images: inputs in the batch, where the first dimension doesn't tell.
+        progress: report each layer on standard error.
+
+    Returns:
+        The trace, read from where it was written.
+
+    Raises:
+        TraceError: if the batch is empty, the model has no product or one that is hidden, a layer's
+            input or weight isn't finite, or something else than a trace is at `path`.
+    """
+    if path is not None:
+        path = Path(path)
+        check_destination(path, overwrite=overwrite)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    args, kwargs = arguments_from(inputs)
+    if path is None:
+        scratch = _Scratch(Path(tempfile.mkdtemp(prefix="trace-")))
+    else:
+        scratch = _Scratch(Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent)))
+    try:
+        directory = scratch.path / "trace"
+        directory.mkdir()
+        writer = TraceWriter(directory)
+        layers: list[str] = []
+
+        def keep(call: GemmCall) -> None:
+            stored_input, stored_weight = to_numpy(call.input), to_numpy(call.weight)
+            _check_finite(call.layer.name, "input", stored_input)
+            _check_finite(call.layer.name, "weight", stored_weight)
+            writer.add(call.layer, stored_input=stored_input, stored_weight=stored_weight)
+            layers.append(call.layer.name)
+            if progress:
+                g = call.layer.gemm
+                shape = f"{g.count} x ({g.m}, {g.k}) x ({g.k}, {g.n})"
+                print(f"[{len(layers)}] {call.layer.name}: {shape}", file=sys.stderr, flush=True)
+
+        given = _cloned(kwargs if kwargs else args)
+        with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            run = run_hooked(model, given, keep, images=images)
+        if not layers:
+            raise TraceError(
+                f"model {_name(model)} must compute a matrix product to be captured, got none; use "
+                "a model with a convolution, a linear layer or a matrix product"
+            )
+        writer.add_inputs(
+            [_array(tensor) for tensor in tensors_in([args, kwargs])],
+            answer_of(run.output),
+            _labels(labels, run.images),
+        )
+        writer.finish(
+            run.edges, images=run.images, provenance=_provenance(model, kwargs, source, seed)
+        )
+        if path is None:
+            return WorkloadTrace.from_files(TraceFiles(directory, owner=scratch))
+        publish(directory, path)
+        scratch.remove()
+        return WorkloadTrace.load(path)
+    except BaseException:
+        scratch.remove()
+        raise
+
+
+class _Scratch:
+    """A directory that goes with its last reference."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.remove = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+
+
+def _check_finite(layer: str, operand: str, values: Array) -> None:
+    if np.isfinite(values).all():
+        return
+    nans, infinities = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    raise TraceError(
+        f"layer {layer!r} must have a finite {operand}, got {nans} NaN and {infinities} infinite "
+        f"of {values.size} values; check the model's inputs and parameters up to this layer"
+    )
+
+
+def _cloned(value: Any) -> Any:
+    """Inputs that the model may write to."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (list, tuple):
+        return type(value)(_cloned(item) for item in value)
+    if type(value) is dict:
+        return {key: _cloned(item) for key, item in value.items()}
+    return value
+
+
+def _array(tensor: Tensor) -> Array:
+    """A tensor in its own type; bfloat16, which numpy lacks, as float32."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
+def answer_of(output: Any) -> Array | None:
+    """A model's result as an array: its tensor, `logits` of several, or the first of several."""
+    if is_dataclass(output) and not isinstance(output, Mapping):
+        output = vars(output)
+    if isinstance(output, Mapping):
+        if isinstance(output.get("logits"), Tensor):
+            output = output["logits"]
+        else:
+            output = list(output.values())
+    answer = next(tensors_in(output), None)
+    return None if answer is None else _array(answer)
+
+
+def _labels(labels: Any, images: int) -> Array | None:
+    if labels is None:
+        return None
+    array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if array.shape[:1] != (images,) or array.dtype.kind not in "biuf":
+        raise TraceError(
+            f"capture.labels must be {images} numbers, one per image, got shape {array.shape} of "
+            f"{array.dtype}; give the labels of this batch"
+        )
+    return array
+
+
+def _name(model: Any) -> str:
+    kind = model if hasattr(model, "__qualname__") else type(model)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _provenance(
+    model: Any, kwargs: Mapping[str, Any], source: str, seed: int | None
+) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "model": _name(model),
+        "source": source,
+        "seed": seed,
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "torch": torch.__version__,
+        },
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if kwargs:
+        made["input_names"] = list(kwargs)
+    return made

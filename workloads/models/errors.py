@@ -1,0 +1,7 @@
+"""What can be wrong with a model or its weights."""
+
+from __future__ import annotations
+
+
+class ModelError(ValueError):
+    """A model or weights file that can't be loaded; says what was given and the fix."""

