@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workloads.capturing import capture
     from workloads.hook import GemmCall, run_with
     from workloads.models import CifarNet
-    from workloads.replay import replay
+    from workloads.replaying import replay
     from workloads.streams import ImageSet, cifar10, digits, video_frames
     from workloads.training import train_classifier, trained_cifarnet
 
@@ -27,7 +27,7 @@ _TORCH = {
     "capture": "workloads.capturing",
     "cifar10": "workloads.streams",
     "digits": "workloads.streams",
-    "replay": "workloads.replay",
+    "replay": "workloads.replaying",
     "run_with": "workloads.hook",
     "train_classifier": "workloads.training",
     "trained_cifarnet": "workloads.training",
