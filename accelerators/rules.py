@@ -136,6 +136,17 @@ def quoted(names: Sequence[str]) -> str:
     return text if len(names) == 1 else f"one of {text}"
 
 
+def flag() -> dict[str, FieldRule]:
+    """``True`` or ``False``."""
+
+    def rule(value: object, path: str) -> list[str]:
+        if type(value) is bool:
+            return []
+        return [f"{path} must be True or False, got {show(value)}; use one of these"]
+
+    return {"rule": rule}
+
+
 def integer(low: int, high: int, *, multiple_of: int = 1) -> dict[str, FieldRule]:
     """A whole number of Python's type ``int`` in ``[low, high]``, both of them valid."""
     wanted = "an integer" if multiple_of == 1 else f"a multiple of {multiple_of}"

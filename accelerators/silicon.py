@@ -27,7 +27,10 @@ PARTS = (
 )
 """Every part that has area, in the order that data takes through the dense design, then reuse."""
 
-COEFFICIENT_BITS = {"sign": 1, "int8": 8}
+# A sparse projection's coefficients are fixed, so nothing stores them.
+COEFFICIENT_BITS = {"sign": 1, "sparse": 0, "int8": 8}
+# Achlioptas' projections leave two thirds of the elements out.
+SPARSE_SHARE = 1 / 3
 THRESHOLD_BITS = 16
 COUNT_BITS = 16
 _INT8_SUM_BITS = 32
@@ -121,6 +124,11 @@ def _memory(size_bits: float, width_bits: float) -> _Size:
     return {"size_bytes": size_bits / 8, "width_bits": width_bits}
 
 
+def _bank(buffer: SramBuffer) -> _Size:
+    """One port's share of a buffer."""
+    return _memory(8 * buffer.capacity_bytes / buffer.ports, buffer.width_bits)
+
+
 def _bill(accelerator: Accelerator) -> dict[str, list[_Item]]:
     """Every part's components."""
     operand, accumulator = accelerator.operand_bits, accelerator.accumulator_bits
@@ -129,12 +137,12 @@ def _bill(accelerator: Accelerator) -> dict[str, list[_Item]]:
     bill: dict[str, list[_Item]] = {name: [] for name in PARTS}
     bill["array"] = [
         _Item(units, "int_mac", {"bits": operand, "adder_bits": accumulator}),
-        _Item(units, "register", {"bits": 2 * operand + accumulator}),
+        _Item(units, "register", {"bits": _unit_register_bits(accelerator)}),
     ]
     for name in ("activation_buffer", "weight_buffer", "output_buffer", "centroid_buffer"):
         buffer: SramBuffer | None = getattr(accelerator, name)
         if buffer is not None:
-            bill[name] = [_Item(1, "sram", _memory(8 * buffer.capacity_bytes, buffer.width_bits))]
+            bill[name] = [_Item(buffer.ports, "sram", _bank(buffer))]
     front_end, cache = accelerator.front_end, accelerator.cache
     if front_end is not None:
         bill["front_end"] = _front_end_bill(accelerator, front_end)
@@ -146,6 +154,14 @@ def _bill(accelerator: Accelerator) -> dict[str, list[_Item]]:
     return bill
 
 
+def _unit_register_bits(accelerator: Accelerator) -> int:
+    """Two operands and a partial sum; overlapped folds double the one that stays."""
+    operand, accumulator = accelerator.operand_bits, accelerator.accumulator_bits
+    array = accelerator.array
+    stays = accumulator if array.dataflow == "output_stationary" else operand
+    return 2 * operand + accumulator + (stays if array.fold_timing == "overlapped" else 0)
+
+
 def _front_end_bill(accelerator: Accelerator, front_end: LshFrontEnd) -> list[_Item]:
     """Per lane hashes x length units and a comparator per hash; one hash matrix for all lanes.
 
@@ -154,8 +170,9 @@ def _front_end_bill(accelerator: Accelerator, front_end: LshFrontEnd) -> list[_I
     """
     matrix = front_end.max_hashes * front_end.max_length
     units = front_end.lanes * matrix
-    if front_end.projection == "sign":
-        projecting = [_Item(units, "int_adder", {"bits": hash_sum_bits(accelerator, front_end)})]
+    if front_end.projection in ("sign", "sparse"):
+        adders = units * (SPARSE_SHARE if front_end.projection == "sparse" else 1)
+        projecting = [_Item(adders, "int_adder", {"bits": hash_sum_bits(accelerator, front_end)})]
     else:
         projecting = [
             _Item(units * accelerator.operand_bits // 8, "int_multiplier", {"bits": 8}),
@@ -164,6 +181,8 @@ def _front_end_bill(accelerator: Accelerator, front_end: LshFrontEnd) -> list[_I
     stored = COEFFICIENT_BITS[front_end.projection] * matrix
     return [
         *projecting,
+        # A packed lane may hold as many sub-vectors as it has elements; its comparators serve the
+        # `max_hashes` sums of one, a packed one's sums are shorter. Not modelled further.
         _Item(front_end.lanes * front_end.max_hashes, "comparator", {"bits": THRESHOLD_BITS}),
         _Item(1, "register", {"bits": stored + THRESHOLD_BITS * front_end.max_hashes}),
     ]
@@ -176,7 +195,7 @@ def _cache_bill(
 
     Valid bits are registers, so that several can be cleared a cycle.
     """
-    banks = cache.accesses_per_cycle
+    banks = cache.banks
     row, tag = row_bits(accelerator, front_end), tag_bits(front_end, cache)
     arithmetic = banks * front_end.max_length
     width = row_sum_bits(accelerator)
@@ -221,7 +240,7 @@ def _energies(accelerator: Accelerator, table: CostTable) -> dict[tuple[str, str
     for name in ("activation_buffer", "weight_buffer", "output_buffer", "centroid_buffer"):
         buffer: SramBuffer | None = getattr(accelerator, name)
         if buffer is not None:
-            size = _memory(8 * buffer.capacity_bytes, buffer.width_bits)
+            size = _bank(buffer)
             for action in ("read", "write"):
                 access_pj = table.energy_pj("sram", action, **size)
                 energies[name, f"{action}_byte"] = access_pj * 8 / buffer.width_bits
@@ -245,7 +264,7 @@ def _register_byte_pj(table: CostTable) -> float:
 def _front_end_energies(
     accelerator: Accelerator, front_end: LshFrontEnd, table: CostTable
 ) -> dict[tuple[str, str], float]:
-    if front_end.projection == "sign":
+    if front_end.projection in ("sign", "sparse"):
         project = table.energy_pj("int_adder", "add", bits=hash_sum_bits(accelerator, front_end))
     else:
         multiply = table.energy_pj("int_multiplier", "multiply", bits=8)
@@ -258,7 +277,7 @@ def _front_end_energies(
 def _cache_energies(
     accelerator: Accelerator, front_end: LshFrontEnd, cache: CentroidCache, table: CostTable
 ) -> dict[tuple[str, str], float]:
-    banks = cache.accesses_per_cycle
+    banks = cache.banks
     row, tag = row_bits(accelerator, front_end), tag_bits(front_end, cache)
     width = row_sum_bits(accelerator)
     rows = _memory(cache.entries * row / banks, row)

@@ -1,10 +1,10 @@
 """Replays a captured workload on an accelerator: cycles, energy, area and accuracy of one decision.
 
-    from accelerators import preset
-    from simulator import LshReuse, simulate
+from accelerators import preset
+from simulator import LshReuse, simulate
 
-    report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
-    print(report.verdict)
+report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
+print(report.verdict)
 """
 
 from simulator.functional import ReuseRun, calibrate, decide
@@ -14,10 +14,12 @@ from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.lsh import LshReuse
 from simulator.reuse.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.simulate import simulate
-from simulator.timing.layer import BLOCKS, ActionCounts, LayerTiming
+from simulator.timing.layer import ActionCounts, LayerTiming
+from simulator.timing.schedule import BLOCKS, LIMITS
 
 __all__ = [
     "BLOCKS",
+    "LIMITS",
     "ActionCounts",
     "DesignReport",
     "LayerReport",

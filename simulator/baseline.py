@@ -3,25 +3,28 @@
 import math
 from dataclasses import replace
 
-import numpy as np
-
-from accelerators import Accelerator, SystolicArray, area_by_part
-from simulator.timing.array import gemm_cycles
+from accelerators import Accelerator, ConfigError, SramBuffer, SystolicArray, area_by_part
+from simulator.timing import compiled
+from simulator.timing.array import ceil_div, gemm_cycles
 from simulator.timing.dense import dense_timing
-from simulator.timing.layer import LayerTiming
+from simulator.timing.layer import Engine, LayerTiming, check_stationary_tile
 from workloads.gemm import Layer
 
 Timings = list[tuple[Layer, LayerTiming]]
 
 # Array shapes that the closed form ranks best and that are then timed in full.
 _SHAPES_TIMED = 4
+# How often a shape that turned out too large gives up a column before it is dropped.
+_COLUMNS_GIVEN_UP = 16
 # Factors tried on all three buffers; the array takes what area is left.
 _BUFFER_FACTORS = (0.5, 1.0, 2.0, 4.0)
 
 
-def time_dense(layers: tuple[Layer, ...], accelerator: Accelerator) -> Timings:
+def time_dense(
+    layers: tuple[Layer, ...], accelerator: Accelerator, engine: Engine = compiled.run
+) -> Timings:
     """Every layer on the dense array."""
-    return [(layer, dense_timing(layer, accelerator)) for layer in layers]
+    return [(layer, dense_timing(layer, accelerator, engine)) for layer in layers]
 
 
 def equal_area_dense(
@@ -59,10 +62,9 @@ def _cycles(timings: Timings) -> int:
 def _with_buffers(accelerator: Accelerator, factor: float) -> Accelerator:
     """The design with its three buffers scaled."""
 
-    def scaled(buffer):
-        least = buffer.width_bits // 8
-        capacity = min(2**30, max(least, int(buffer.capacity_bytes * factor)))
-        return replace(buffer, capacity_bytes=capacity)
+    def scaled(buffer: SramBuffer) -> SramBuffer:
+        capacity = int(buffer.capacity_bytes * factor)
+        return replace(buffer, capacity_bytes=min(2**30, max(buffer.bytes_per_cycle, capacity)))
 
     return replace(
         accelerator,
@@ -80,46 +82,68 @@ def _largest_arrays(
     array = accelerator.array
     unit_mm2 = areas["array"] / (array.rows * array.columns)
     units = int((budget_mm2 - sum(areas.values()) + areas["array"]) / unit_mm2)
-    # The buffers must hold a tile of the array; keep to those that do.
-    operand_bytes = accelerator.operand_bits // 8
-    units = min(units, accelerator.weight_buffer.capacity_bytes // (2 * operand_bytes))
-    if units < 1:
-        return []
-    rows = np.arange(1, min(units, 4096) + 1)
-    columns = np.minimum(units // rows, 4096)
-    # Shapes no more than 16 times longer than wide, as arrays are built.
-    keep = (rows <= 16 * columns) & (columns <= 16 * rows)
-    rows, columns = rows[keep], columns[keep]
-    cycles = np.array(
-        [
-            sum(
-                layer.gemm.count * gemm_cycles(shape, layer.gemm.m, layer.gemm.n, layer.gemm.k)
-                for layer in layers
-            )
-            for shape in (
-                SystolicArray(rows=int(r), columns=int(c), dataflow=array.dataflow)
-                for r, c in zip(rows, columns, strict=True)
-            )
-        ]
-    )
-    chosen = np.argsort(cycles, kind="stable")[:_SHAPES_TIMED]
-    designs = (
-        replace(
-            accelerator,
-            array=replace(array, rows=int(rows[index]), columns=int(columns[index])),
-        )
-        for index in chosen
-    )
-    # Floating-point area of one unit may round the last one in.
-    return [
-        design
-        for design in designs
-        if math.fsum(area_by_part(design).values()) <= budget_mm2 and _holds_tiles(layers, design)
+    shapes = [
+        replace(array, rows=rows, columns=min(units // rows, 4096))
+        for rows in range(1, min(units, 4096) + 1)
+        # Shapes no more than 16 times longer than wide, as arrays are built.
+        if rows <= 16 * (units // rows) and units // rows <= 16 * rows
     ]
+    gemms = [(layer.gemm.count, layer.gemm.m, layer.gemm.n, layer.gemm.k) for layer in layers]
+
+    def compute_cycles(shape: SystolicArray) -> int:
+        return sum(count * gemm_cycles(shape, m, n, k)[0] for count, m, n, k in gemms)
+
+    designs = []
+    for shape in sorted(shapes, key=compute_cycles)[:_SHAPES_TIMED]:
+        design = _fitted(accelerator, shape, budget_mm2)
+        if design is not None and _holds_tiles(layers, design):
+            designs.append(design)
+    return designs
+
+
+def _fitted(
+    accelerator: Accelerator, shape: SystolicArray, budget_mm2: float
+) -> Accelerator | None:
+    """The design with this array, fewer columns if need be, and ports that feed it."""
+    for fewer in range(min(_COLUMNS_GIVEN_UP, shape.columns)):
+        array = replace(shape, columns=shape.columns - fewer)
+        stationary_inputs = array.dataflow == "input_stationary"
+        streams = (array.rows, array.columns)
+        inputs, weights = streams[::-1] if stationary_inputs else streams
+        buffers = {
+            "activation_buffer": (inputs * accelerator.operand_bits, 1),
+            "weight_buffer": (weights * accelerator.operand_bits, 1),
+            # A partial sum is read and written back.
+            "output_buffer": (2 * array.columns * accelerator.accumulator_bits, 2),
+        }
+        changes = {
+            name: _with_rate(getattr(accelerator, name), bits, ports)
+            for name, (bits, ports) in buffers.items()
+        }
+        if any(each.capacity_bytes < each.bytes_per_cycle for each in changes.values()):
+            continue
+        design = replace(accelerator, array=array, **changes)
+        if math.fsum(area_by_part(design).values()) <= budget_mm2:
+            return design
+    return None
+
+
+def _with_rate(buffer: SramBuffer, bits_per_cycle: int, ports: int) -> SramBuffer:
+    """The buffer with ports that move at least so many bits a cycle; never fewer than it has."""
+    if 8 * buffer.bytes_per_cycle >= bits_per_cycle:
+        return buffer
+    while ceil_div(bits_per_cycle, ports) > 4096:
+        ports *= 2
+    width = 8 * ceil_div(ceil_div(bits_per_cycle, ports), 8)
+    return replace(buffer, ports=ports, width_bits=width)
 
 
 def _holds_tiles(layers: tuple[Layer, ...], accelerator: Accelerator) -> bool:
-    """Whether half of the output buffer holds a row of the array's partial sums."""
+    """Whether the buffers hold the least that dense layers need."""
+    try:
+        check_stationary_tile(accelerator)
+    except ConfigError:
+        return False
     columns = min(accelerator.array.columns, max(layer.gemm.n for layer in layers))
     row_bits = columns * accelerator.accumulator_bits
     return accelerator.output_buffer.capacity_bytes * 8 >= 2 * row_bits

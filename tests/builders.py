@@ -15,6 +15,7 @@ from simulator import ReuseDecisions
 from workloads.gemm import Convolution, Gemm, Layer
 
 ROOMY = 2**30
+WIDE = SramBuffer(capacity_bytes=ROOMY, width_bits=4096, ports=64)
 
 
 def matrix_layer(name: str, m: int, n: int, k: int, row_images: int = 1) -> Layer:
@@ -67,15 +68,21 @@ def even_decisions(layer: Layer, *, length: int, clusters: int, groups: int = 1,
     )
 
 
+def buffer(capacity_bytes: int) -> SramBuffer:
+    """A buffer that is small but as fast as a roomy one can be made."""
+    width = min(4096, capacity_bytes // 64 * 8)
+    return SramBuffer(capacity_bytes=capacity_bytes, width_bits=width, ports=64)
+
+
 def roomy_design(rows: int = 16, columns: int = 16, **changes) -> Accelerator:
     """A design whose memories never limit it, so that blocks show their own pace."""
     parts = {
         "name": "roomy",
         "array": SystolicArray(rows=rows, columns=columns),
-        "activation_buffer": SramBuffer(capacity_bytes=ROOMY),
-        "weight_buffer": SramBuffer(capacity_bytes=ROOMY),
-        "output_buffer": SramBuffer(capacity_bytes=ROOMY),
-        "centroid_buffer": SramBuffer(capacity_bytes=ROOMY),
+        "activation_buffer": WIDE,
+        "weight_buffer": WIDE,
+        "output_buffer": WIDE,
+        "centroid_buffer": WIDE,
         "dram": Dram(bandwidth_bytes_per_cycle=65536),
         "clock_hz": 5e8,
         "front_end": LshFrontEnd(max_hashes=16, max_length=16, latency_cycles=0),

@@ -57,7 +57,6 @@ def reuse_16x16() -> Accelerator:
         cache=CentroidCache(
             entries=1024,  # our choice: the rows of a 32x32 image
             ways=8,  # as nmcicek/deepreuse-soc
-            accesses_per_cycle=1,  # one lane asks once a cycle
             clear_entries_per_cycle=64,  # our choice: 16 cycles for all, valid bits are registers
             miss_cycles=20,  # our choice
         ),
@@ -82,7 +81,6 @@ def reuse_16x16_int8() -> Accelerator:
         cache=CentroidCache(
             entries=64 * 8,  # RTL: 64 sets x 8 ways
             ways=8,
-            accesses_per_cycle=1,  # our choice
             clear_entries_per_cycle=1,  # RTL: one a cycle
             miss_cycles=20,  # our choice; the RTL's 4 miss registers are not modelled
         ),

@@ -51,7 +51,7 @@ def reuse_32x32() -> Accelerator:
         cache=CentroidCache(
             entries=2048,  # our choice: twice reuse_16x16
             ways=8,  # as nmcicek/deepreuse-soc
-            accesses_per_cycle=2,  # both lanes ask each cycle
+            banks=2,  # both lanes ask each cycle
             clear_entries_per_cycle=128,  # our choice: 16 cycles for all, valid bits are registers
             miss_cycles=20,  # our choice
         ),

@@ -6,7 +6,8 @@ from functools import cached_property
 
 from accelerators import Accelerator, area_by_part
 from simulator.costs import energy_by_part
-from simulator.timing.layer import BLOCKS, LayerTiming
+from simulator.timing.layer import LayerTiming
+from simulator.timing.schedule import BLOCKS, LIMITS
 from workloads.gemm import Layer
 
 
@@ -82,13 +83,18 @@ class DesignReport:
             block: sum(layer.timing.busy_cycles[block] for layer in self.layers) for block in BLOCKS
         }
 
+    @cached_property
+    def critical_cycles(self) -> dict[str, int]:
+        """Limit -> cycles of the critical path that it is to blame for; they add up to `cycles`."""
+        total: Counter[str] = Counter()
+        for layer in self.layers:
+            total.update(layer.timing.critical_cycles)
+        return dict(total)
+
     @property
     def bound_by(self) -> str:
-        """The block that bounds the layers which take the most cycles together."""
-        cycles: Counter[str] = Counter()
-        for layer in self.layers:
-            cycles[layer.timing.bound_by] += layer.timing.cycles
-        return max(BLOCKS, key=lambda block: cycles[block])
+        """The limit to blame for most of the cycles."""
+        return max(LIMITS, key=lambda limit: self.critical_cycles.get(limit, 0))
 
     @cached_property
     def energy_pj(self) -> dict[str, float]:
@@ -137,6 +143,7 @@ class DesignReport:
             "images": self.images,
             "cycles": self.cycles,
             "busy_cycles": self.busy_cycles,
+            "critical_cycles": self.critical_cycles,
             "bound_by": self.bound_by,
             "utilization": self.utilization,
             "latency_ms_per_image": self.latency_ms_per_image,
@@ -159,6 +166,7 @@ class DesignReport:
             "count": gemm.count,
             "cycles": report.timing.cycles,
             "busy_cycles": report.timing.busy_cycles,
+            "critical_cycles": report.timing.critical_cycles,
             "bound_by": report.timing.bound_by,
             "macs": report.timing.macs,
             "utilization": report.utilization,

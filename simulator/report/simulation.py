@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulator.report.design import DesignReport
-from simulator.timing.layer import BLOCKS
+from simulator.timing.schedule import BLOCKS
 
 FORMAT_VERSION = 1
 
@@ -120,7 +120,7 @@ class SimulationReport:
         for name, design in self.designs.items():
             for layer in design.to_dict()["layers"]:
                 busy, energy = layer.pop("busy_cycles"), layer.pop("energy_pj")
-                del layer["actions"]
+                del layer["actions"], layer["critical_cycles"]
                 row = {"design": name, **layer}
                 row |= {f"{block}_cycles": busy[block] for block in BLOCKS}
                 row["energy_pj"] = sum(energy.values())

@@ -93,7 +93,9 @@ class ReuseDecisions:
         firsts = starts[:-1].reshape(self.clusters.shape)
         lasts = starts[1:].reshape(self.clusters.shape)
         for index in range(self.gemm.count):
-            self._rebuild(firsts[index], lasts[index], weights[index], self.ids[index], output[index])
+            self._rebuild(
+                firsts[index], lasts[index], weights[index], self.ids[index], output[index]
+            )
         return output
 
     def _rebuild(self, firsts, lasts, weights, ids, output) -> None:

@@ -14,7 +14,7 @@ from workloads.gemm import Layer
 
 MAX_HASHES = 62
 SCOPES = ("image", "batch")
-PROJECTIONS = ("sign", "int8")
+PROJECTIONS = ("sign", "sparse", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,9 @@ class LshReuse(ReusePolicy):
         centred: hash x - mean instead of x, with the mean of each column over the calibration
             activations. The hardware pays nothing: v . (x - mean) > 0 is v . x > v . mean, one
             threshold per hash and sub-matrix. `False` is the paper's plain form, threshold 0.
-        projection: `sign` hyperplanes of +-1 (adders in hardware) or `int8` Gaussian ones,
-            rounded to 8 bits (multipliers).
+        projection: `sign` hyperplanes of +-1 (adders in hardware), `sparse` ones that leave two
+            thirds of the elements out (Achlioptas, J. Comput. Syst. Sci. 66(4), 2003), or `int8`
+            Gaussian ones, rounded to 8 bits (multipliers).
         seed: of the hyperplanes; a layer's own are drawn from it and the layer's name.
 
     Raises:
@@ -62,7 +63,7 @@ class LshReuse(ReusePolicy):
             broken.append(f"LshReuse.centred must be True or False, got {self.centred!r}")
         for name, allowed in (("scope", SCOPES), ("projection", PROJECTIONS)):
             if getattr(self, name) not in allowed:
-                choices = " or ".join(map(repr, allowed))
+                choices = ", ".join(map(repr, allowed[:-1])) + f" or {allowed[-1]!r}"
                 broken.append(f"LshReuse.{name} must be {choices}, got {getattr(self, name)!r}")
         if broken:
             raise ConfigError(broken)
@@ -73,6 +74,10 @@ class LshReuse(ReusePolicy):
         normal = rng.standard_normal((self.hashes, self.length), dtype=np.float32)
         if self.projection == "sign":
             return np.where(normal < 0, np.float32(-1), np.float32(1))
+        if self.projection == "sparse":
+            # Each third of the normal distribution lies beyond 0.9674 standard deviations, both
+            # tails together.
+            return np.sign(normal) * (np.abs(normal) > np.float32(0.967422))
         # Four standard deviations fill the 8 bits; the sign of a dot product ignores the scale.
         return np.clip(np.rint(normal * np.float32(127 / 4)), -127, 127)
 

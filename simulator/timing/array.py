@@ -1,4 +1,4 @@
-"""Cycles of a systolic array."""
+"""Cycles of a systolic array under each dataflow."""
 
 from accelerators import SystolicArray
 
@@ -8,19 +8,69 @@ def ceil_div(a, b):
     return -(-a // b)
 
 
-def folds(array: SystolicArray, k, n):
-    """How often the array is filled with weights for a `(k, n)` weight matrix."""
-    return ceil_div(k, array.rows) * ceil_div(n, array.columns)
+def folds(array: SystolicArray, m, n, k):
+    """How often the array takes a new stationary tile for an `(m, k)` by `(k, n)` product."""
+    match array.dataflow:
+        case "weight_stationary":
+            return ceil_div(k, array.rows) * ceil_div(n, array.columns)
+        case "output_stationary":
+            return ceil_div(m, array.rows) * ceil_div(n, array.columns)
+        case "input_stationary":
+            return ceil_div(k, array.rows) * ceil_div(m, array.columns)
+    raise ValueError(f"unknown dataflow {array.dataflow!r}")
 
 
 def gemm_cycles(array: SystolicArray, m, n, k):
-    """Cycles of an `(m, k)` by `(k, n)` product; m, n and k may be arrays of integers.
+    """Cycles of an `(m, k)` by `(k, n)` product; m, n and k are at least 1, or arrays of such.
 
-    Weight stationary, as SCALE-Sim 3.0.0 counts it: a fold loads R rows of weights (R cycles),
-    streams m rows through the skewed array (R + C + m - 2 cycles); folds do not overlap and a
-    partial fold costs a full one: ceil(k/R) ceil(n/C) (2R + C + m - 2). No rows cost nothing.
+    `sequential` folds, as SCALE-Sim 3.0.0 counts them on R rows and C columns: a fold loads its
+    stationary tile (R cycles; none for outputs), streams the rest through the skewed array, and is
+    charged in full however little of the array it uses:
+
+    - weight stationary: ceil(k/R) ceil(n/C) (2R + C + m - 2)
+    - output stationary: ceil(m/R) ceil(n/C) (R + C + k - 2)
+    - input stationary: ceil(k/R) ceil(m/C) (2R + C + n - 2)
+
+    `overlapped` folds, this project's own model: with r rows and c columns in use, a fold takes as
+    many cycles as it streams, or as its successor's stationary tile takes to load (r), whichever
+    is longer; loading the first tile, and skew (r + c - 2), are paid once a product, and delay its
+    results but not the next product. Finished outputs leave on wires of their own.
+
+    Returns:
+        (occupancy, latency): cycles until the array takes the next product, and cycles after that
+        until the last result is there.
     """
-    if array.dataflow != "weight_stationary":
-        raise ValueError(f"unknown dataflow {array.dataflow!r}")
-    fold = 2 * array.rows + array.columns + m - 2
-    return folds(array, k, n) * fold * (m > 0)
+    rows, columns = array.rows, array.columns
+    if array.fold_timing == "sequential":
+        streamed = {"weight_stationary": m, "output_stationary": k, "input_stationary": n}
+        load = 0 if array.dataflow == "output_stationary" else rows
+        fold = load + rows + columns + streamed[array.dataflow] - 2
+        return folds(array, m, n, k) * fold, 0 * fold
+    match array.dataflow:
+        case "weight_stationary":
+            stationary, across, streamed, load = k, n, m, True
+        case "output_stationary":
+            stationary, across, streamed, load = m, n, k, False
+        case "input_stationary":
+            stationary, across, streamed, load = k, m, n, True
+        case _:
+            raise ValueError(f"unknown dataflow {array.dataflow!r}")
+    # Folds that use all rows, and perhaps one that uses the rest.
+    full, rest = stationary // rows, stationary % rows
+    if load:
+        pace = full * _larger(streamed, rows) + (rest > 0) * _larger(streamed, rest)
+    else:
+        pace = (full + (rest > 0)) * streamed
+    used_rows, used_columns = _smaller(stationary, rows), _smaller(across, columns)
+    latency = (used_rows if load else 0) + used_rows + used_columns - 2
+    return pace * ceil_div(across, columns), latency
+
+
+def _larger(a, b):
+    """Maximum of integers or arrays, without NumPy's cost for plain integers."""
+    return (a > b) * a + (a <= b) * b
+
+
+def _smaller(a, b):
+    """Minimum of integers or arrays."""
+    return (a < b) * a + (a >= b) * b

@@ -1,4 +1,4 @@
-"""Replaying a layer's signatures on a finite, set-associative centroid cache."""
+"""Replaying a layer's signatures on a finite, set-associative, banked centroid cache."""
 
 from dataclasses import dataclass
 
@@ -6,91 +6,173 @@ import numpy as np
 from numba import njit
 
 from accelerators import CentroidCache
+from accelerators.parts import REPLACEMENTS
 from simulator.reuse.decisions import ReuseDecisions
+
+# Multiplier and increment of a 64-bit linear congruential generator (Knuth, MMIX): the cache's
+# random replacement, started anew for each tile so that engines and runs agree.
+LCG_MULTIPLIER = 6364136223846793005
+LCG_INCREMENT = 1442695040888963407
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheReplay:
-    """What the cache did, for each GEMM, sub-matrix and group.
+    """What the cache did, `(count, s, groups)` int64 each: a GEMM's sub-matrix and group.
 
     Attributes:
-        refills: `(count, s, groups)` int64, accesses to a cluster that had been evicted: its
-            running sum is fetched again.
-        evictions: `(count, s, groups)` int64, running sums written back to make room.
+        cycles: from the first signature until the last access is done.
+        waiting_cycles: of those, cycles in which no signature was there to be taken.
+        refills: accesses to a cluster that had been evicted: its running sum is fetched again.
+        evictions: running sums written back to make room.
     """
 
+    cycles: np.ndarray
+    waiting_cycles: np.ndarray
     refills: np.ndarray
     evictions: np.ndarray
 
 
-def replay(decisions: ReuseDecisions, cache: CentroidCache) -> CacheReplay:
+def replay(
+    decisions: ReuseDecisions,
+    cache: CentroidCache,
+    *,
+    vectors_per_group: np.ndarray,
+    cycles_per_group: np.ndarray,
+) -> CacheReplay:
     """Send every signature through the cache, in stream order.
 
-    The table is cleared before each sub-matrix and group. A cluster that is seen first takes an
-    entry; where its set is full, the least recently used entry is written back. An access to a
-    cluster written back before refills it. Decisions do not change: the backing store keeps every
-    cluster, so a small cache costs time and energy, never accuracy.
+    Signatures arrive in groups, one group every `cycles_per_group`. In each cycle, those of the
+    group that find their bank free are taken, in order; the next group waits until all are taken.
+    An access holds its bank for one cycle, or for `1 + update_cycles` if the bank is not pipelined;
+    a pipelined bank makes only another access to the same cluster wait for the update.
+
+    The table starts empty for each sub-matrix and group. A cluster that is seen first takes an
+    entry; where its set is full, an entry is written back. An access to a cluster written back
+    before refills it, which holds the bank for `miss_cycles` more. Decisions do not change: the
+    backing store keeps every cluster, so a small cache costs time and energy, never accuracy.
+
+    Args:
+        decisions: the layer's.
+        cache: the cache.
+        vectors_per_group: `(s,)` int64, signatures that the front-end makes at once.
+        cycles_per_group: `(s,)` int64, how often.
     """
     sets = cache.entries // cache.ways
     count, sub_matrices, _ = decisions.ids.shape
     clusters = decisions.clusters.reshape(-1)
     starts = np.zeros(clusters.size + 1, np.int64)
     np.cumsum(clusters, out=starts[1:])
-    refills = np.zeros(clusters.size, np.int64)
-    evictions = np.zeros(clusters.size, np.int64)
+    found = np.zeros((4, clusters.size), np.int64)
     _replay(
         decisions.ids.reshape(count * sub_matrices, -1), starts, decisions.signatures,
-        decisions.groups, sets, cache.ways, refills, evictions,
+        decisions.groups, vectors_per_group, cycles_per_group, sets, cache.ways, cache.banks,
+        cache.update_cycles, cache.pipelined, REPLACEMENTS.index(cache.replacement),
+        cache.miss_cycles, found,
     )  # fmt: skip
-    shape = decisions.clusters.shape
-    return CacheReplay(refills=refills.reshape(shape), evictions=evictions.reshape(shape))
+    cycles, waiting, refills, evictions = found.reshape(4, *decisions.clusters.shape)
+    return CacheReplay(cycles=cycles, waiting_cycles=waiting, refills=refills, evictions=evictions)
 
 
 @njit(cache=True, nogil=True)
-def _replay(ids, starts, signatures, groups, sets, ways, refills, evictions):
-    """Fill `refills` and `evictions`; a segment is one sub-matrix and group."""
+def _replay(
+    ids, starts, signatures, groups, vectors_per_group, cycles_per_group, sets, ways, banks,
+    update_cycles, pipelined, replacement, miss_cycles, found,
+):  # fmt: skip
+    """Fill `found`: cycles, waiting cycles, refills, evictions of every segment (tile)."""
     rows = ids.shape[1] // groups
+    sub_matrices = vectors_per_group.size
     occupancy = np.zeros(sets, np.int64)
     tags = np.empty((sets, ways), np.int64)
     used = np.empty((sets, ways), np.int64)
     seen = np.zeros(rows, np.bool_)
-    for segment in range(refills.size):
+    set_of = np.empty(rows, np.int64)
+    cluster_free = np.zeros(rows, np.int64)
+    bank_free = np.zeros(banks, np.int64)
+    taken = np.zeros(vectors_per_group.max(), np.bool_)
+    for segment in range(starts.size - 1):
         first, last = starts[segment], starts[segment + 1]
+        row_of_ids = segment // groups
+        j = row_of_ids % sub_matrices
+        size, interval = vectors_per_group[j], cycles_per_group[j]
         occupancy[:] = 0
         fits = True
-        for cluster in range(first, last):
-            chosen = np.int64(signatures[cluster] % np.uint64(sets))
-            occupancy[chosen] += 1
-            if occupancy[chosen] > ways:
-                fits = False
-                break
-        if fits:  # no set overflows, so nothing is ever evicted
+        for cluster in range(last - first):
+            set_of[cluster] = np.int64(signatures[first + cluster] % np.uint64(sets))
+            occupancy[set_of[cluster]] += 1
+            fits = fits and occupancy[set_of[cluster]] <= ways
+        stream = ids[row_of_ids, (segment % groups) * rows : (segment % groups + 1) * rows]
+        if fits and update_cycles == 0 and size == 1:
+            # One signature at a time, and every bank is free again in the next cycle.
+            found[0, segment] = (rows - 1) * interval + 1
+            found[1, segment] = (rows - 1) * (interval - 1)
             continue
         occupancy[:] = 0
+        bank_free[:] = 0
         seen[: last - first] = False
-        begin = (segment % groups) * rows
-        stream = ids[segment // groups]
-        for row in range(begin, begin + rows):
-            cluster = np.int64(stream[row])
-            chosen = np.int64(signatures[first + cluster] % np.uint64(sets))
-            filled = occupancy[chosen]
-            way = np.int64(-1)
-            for candidate in range(filled):
-                if tags[chosen, candidate] == cluster:
-                    way = candidate
-                    break
-            if way < 0:
-                if seen[cluster]:
-                    refills[segment] += 1
-                seen[cluster] = True
-                if filled < ways:
-                    way = filled
-                    occupancy[chosen] += 1
-                else:
-                    way = 0
-                    for candidate in range(1, ways):
-                        if used[chosen, candidate] < used[chosen, way]:
-                            way = candidate
-                    evictions[segment] += 1
-                tags[chosen, way] = cluster
-            used[chosen, way] = row
+        cluster_free[: last - first] = 0
+        random = np.uint64(1)
+        now = np.int64(0)
+        end = np.int64(0)
+        for begin in range(0, rows, size):
+            arrival = (begin // size) * interval
+            if arrival > now:
+                found[1, segment] += arrival - now
+                now = arrival
+            taken[:size] = False
+            left = min(size, rows - begin)
+            while left > 0:
+                soonest = np.int64(2**62)
+                for offset in range(min(size, rows - begin)):
+                    if taken[offset]:
+                        continue
+                    cluster = np.int64(stream[begin + offset])
+                    chosen = set_of[cluster]
+                    bank = chosen % banks
+                    free = bank_free[bank]
+                    if pipelined:
+                        free = max(free, cluster_free[cluster])
+                    if free > now:
+                        soonest = min(soonest, free)
+                        continue
+                    taken[offset] = True
+                    left -= 1
+                    held = np.int64(1)
+                    if not fits:
+                        filled = occupancy[chosen]
+                        way = np.int64(-1)
+                        for candidate in range(filled):
+                            if tags[chosen, candidate] == cluster:
+                                way = candidate
+                                break
+                        hit = way >= 0
+                        if not hit:
+                            if seen[cluster]:
+                                found[2, segment] += 1
+                                held += miss_cycles
+                            seen[cluster] = True
+                            if filled < ways:
+                                way = filled
+                                occupancy[chosen] += 1
+                            else:
+                                way = np.int64(0)
+                                if replacement == 2:
+                                    random = random * np.uint64(LCG_MULTIPLIER) + np.uint64(
+                                        LCG_INCREMENT
+                                    )
+                                    way = np.int64((random >> np.uint64(33)) % np.uint64(ways))
+                                else:
+                                    for candidate in range(1, ways):
+                                        if used[chosen, candidate] < used[chosen, way]:
+                                            way = candidate
+                                found[3, segment] += 1
+                            tags[chosen, way] = cluster
+                        if replacement == 0 or not hit:
+                            used[chosen, way] = begin + offset
+                    done = now + held + update_cycles
+                    cluster_free[cluster] = done
+                    bank_free[bank] = now + held if pipelined else done
+                    end = max(end, done)
+                if left > 0:
+                    now = max(now + 1, soonest)
+            now += 1
+        found[0, segment] = end

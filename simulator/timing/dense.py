@@ -1,135 +1,266 @@
-"""A layer without reuse on the array: tiling, memory traffic, cycles, actions."""
+"""A layer without reuse on the array: tiling, memory traffic, schedule, actions."""
+
+from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
 from accelerators import Accelerator, ConfigError
-from simulator.timing.array import ceil_div, folds, gemm_cycles
+from simulator.timing import compiled
+from simulator.timing.array import ceil_div, gemm_cycles
 from simulator.timing.layer import (
     ActionCounts,
+    Engine,
     LayerTiming,
     byte_count,
+    check_stationary_tile,
+    port_cycles,
     register_bytes,
     transfer_cycles,
 )
-from simulator.timing.pipeline import makespan_cycles
+from simulator.timing.schedule import Schedule, slowest
 from workloads.gemm import Layer
 
+# Tilings that the closed form ranks best and that are then scheduled in full.
+_TILINGS_SCHEDULED = 3
 
-def dense_timing(layer: Layer, accelerator: Accelerator) -> LayerTiming:
-    """Time a layer with every row multiplied, under the fastest of a few row tilings.
 
-    Loops, outermost first: GEMMs, row tiles, columns of the array (n), rows of the array (k).
-    A row tile's partial sums stay in half of the output buffer. Its activations are loaded once
-    where they fit half of the activation buffer, else once per n fold. All weights are loaded once
-    where they fit the weight buffer, else once per row tile. Rows of a convolution's halo that
-    two tiles share are counted once.
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """How a layer is cut, and in which order its tiles are worked on.
+
+    Attributes:
+        rows: of a tile, of m.
+        columns: of a tile, of n. A tile has all of k.
+        rows_outermost: whether all column tiles of a row tile come one after the other; else all
+            row tiles of a column tile.
+    """
+
+    rows: int
+    columns: int
+    rows_outermost: bool
+
+
+def dense_timing(
+    layer: Layer, accelerator: Accelerator, engine: Engine = compiled.run
+) -> LayerTiming:
+    """Time a layer with every row multiplied, under the fastest tiling found.
+
+    Tiles are taken by rows or by columns, in sizes whose partial sums fit half of the output
+    buffer. In either order an operand is loaded once where all of it fits its buffer; the outer
+    one also where its tile fits half of its buffer; else once per tile. Rows of a convolution's
+    halo that two tiles share are counted once. The closed form `_estimate` ranks the tilings by
+    cycles, then traffic; the best are scheduled in full.
 
     Raises:
         ConfigError: a buffer does not hold one tile.
     """
-    timings = (_tiled(layer, accelerator, rows) for rows in _row_tiles(layer, accelerator))
-    return min(timings, key=lambda timing: timing.cycles)
+    check_stationary_tile(accelerator)
+    ranked = sorted(
+        _tilings(layer, accelerator), key=lambda tiling: _estimate(layer, accelerator, tiling)
+    )
+    schedules = [_Scheduled(layer, accelerator, t) for t in ranked[:_TILINGS_SCHEDULED]]
+    best = min(schedules, key=lambda each: (compiled.run(each.schedule).cycles, each.dram_bytes))
+    return best.timing(engine)
 
 
-def _row_tiles(layer: Layer, accelerator: Accelerator) -> list[int]:
-    """Row tiles worth trying: the largest that fit, and fractions that overlap better."""
+def _tilings(layer: Layer, accelerator: Accelerator) -> list[Tiling]:
+    """Tilings worth trying: column tiles of once, twice, four times ... the array's columns; for
+    each the most rows that fit, fewer that keep the inputs in their buffer, and halves of both."""
     gemm, array = layer.gemm, accelerator.array
-    check_weight_tile(accelerator)
-    columns = min(array.columns, gemm.n)
-    row_bytes = byte_count(columns, accelerator.accumulator_bits)
     half = accelerator.output_buffer.capacity_bytes // 2
-    if half < row_bytes:
+    input_bytes = byte_count(layer.input_elements // gemm.count, accelerator.operand_bits)
+    inputs_half = accelerator.activation_buffer.capacity_bytes // 2
+    resident_rows = max(1, gemm.m * inputs_half // max(1, input_bytes))
+    columns, found = min(gemm.n, array.columns), set()
+    least = byte_count(columns, accelerator.accumulator_bits)
+    if half < least:
         raise ConfigError(
             f"Accelerator.output_buffer.capacity_bytes must hold two rows of {columns} partial "
-            f"sums, got {2 * half}; use {2 * row_bytes} or more"
+            f"sums, got {2 * half}; use {2 * least} or more"
         )
-    by_output = min(gemm.m, half // row_bytes)
-    input_bytes = byte_count(layer.input_elements // gemm.count, accelerator.operand_bits)
-    resident = gemm.m * (accelerator.activation_buffer.capacity_bytes // 2) // max(1, input_bytes)
-    by_input = min(by_output, max(1, resident))
-    sizes = {ceil_div(size, part) for size in (by_output, by_input) for part in (1, 2, 4)}
-    # Equal tiles: the last one is not left with a few rows.
-    return sorted({ceil_div(gemm.m, ceil_div(gemm.m, size)) for size in sizes}, reverse=True)
+    while True:
+        fitting = half // byte_count(columns, accelerator.accumulator_bits)
+        if fitting < 1:
+            break
+        by_output = min(gemm.m, fitting)
+        by_input = min(by_output, resident_rows)
+        for size in {ceil_div(size, part) for size in (by_output, by_input) for part in (1, 2, 4)}:
+            # Equal tiles: the last one is not left with a few rows.
+            found.add((ceil_div(gemm.m, ceil_div(gemm.m, size)), columns))
+        if columns == gemm.n:
+            break
+        columns = min(2 * columns, gemm.n)
+    return [
+        Tiling(rows=rows, columns=columns, rows_outermost=order)
+        for rows, columns in sorted(found, reverse=True)
+        for order in (True, False)
+    ]
 
 
-def check_weight_tile(accelerator: Accelerator) -> None:
-    """The weight buffer must hold the weights of two folds."""
-    array = accelerator.array
-    needed = 2 * byte_count(array.rows * array.columns, accelerator.operand_bits)
-    capacity = accelerator.weight_buffer.capacity_bytes
-    if capacity < needed:
-        raise ConfigError(
-            f"Accelerator.weight_buffer.capacity_bytes must hold the weights of two folds of the "
-            f"{array.rows}x{array.columns} array, got {capacity}; use {needed} or more"
+def _loads(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[bool, bool]:
+    """Whether inputs, and weights, are loaded again for every tile of the other operand."""
+    gemm, bits = layer.gemm, accelerator.operand_bits
+    inputs = byte_count(layer.input_elements // gemm.count, bits)
+    weights = byte_count(gemm.k * gemm.n, bits)
+    input_room = accelerator.activation_buffer.capacity_bytes
+    weight_room = accelerator.weight_buffer.capacity_bytes
+    input_tile = ceil(inputs * tiling.rows / gemm.m)
+    weight_tile = byte_count(gemm.k * tiling.columns, bits)
+    again_inputs = inputs > input_room and not (
+        tiling.rows_outermost and input_tile <= input_room // 2
+    )
+    again_weights = weights > weight_room and not (
+        not tiling.rows_outermost and weight_tile <= weight_room // 2
+    )
+    return again_inputs, again_weights
+
+
+def _estimate(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[float, int]:
+    """Cycles of the busier of array and memory, and DRAM bytes; in plain integers, for speed."""
+    gemm, bits = layer.gemm, accelerator.operand_bits
+    row_tiles, column_tiles = ceil_div(gemm.m, tiling.rows), ceil_div(gemm.n, tiling.columns)
+    last_rows = gemm.m - tiling.rows * (row_tiles - 1)
+    last_columns = gemm.n - tiling.columns * (column_tiles - 1)
+    array = 0
+    for rows, many_rows in ((tiling.rows, row_tiles - 1), (last_rows, 1)):
+        for columns, many_columns in ((tiling.columns, column_tiles - 1), (last_columns, 1)):
+            if many_rows and many_columns:
+                cycles, _ = gemm_cycles(accelerator.array, rows, columns, gemm.k)
+                array += many_rows * many_columns * cycles
+    again_inputs, again_weights = _loads(layer, accelerator, tiling)
+    moved = byte_count(layer.input_elements // gemm.count, bits) * (
+        column_tiles if again_inputs else 1
+    )
+    moved += byte_count(gemm.k * gemm.n, bits) * (row_tiles if again_weights else 1)
+    moved += byte_count(gemm.m * gemm.n, bits)
+    return max(array, moved / accelerator.dram.bandwidth_bytes_per_cycle), moved
+
+
+class _Scheduled:
+    """A layer cut by a tiling; arrays are `(count, outer tiles, inner tiles)` int64."""
+
+    def __init__(self, layer: Layer, accelerator: Accelerator, tiling: Tiling) -> None:
+        self.layer, self.accelerator, self.tiling = layer, accelerator, tiling
+        gemm = layer.gemm
+        rows = _cut(gemm.m, tiling.rows)
+        columns = _cut(gemm.n, tiling.columns)
+        # Row and column tile of each tile, as (1, outer, inner).
+        if tiling.rows_outermost:
+            self.rows, self.columns = rows[None, :, None], columns[None, None, :]
+        else:
+            self.rows, self.columns = rows[None, None, :], columns[None, :, None]
+        self.shape = (gemm.count, *np.broadcast_shapes(self.rows.shape, self.columns.shape)[1:])
+        self._load(rows)
+        self._occupy()
+        self.schedule = Schedule(
+            stages=("array",),
+            load_cycles=transfer_cycles(self.inputs + self.weights, accelerator).ravel(),
+            load_latency_cycles=accelerator.dram.latency_cycles,
+            store_cycles=transfer_cycles(self.stores, accelerator).ravel(),
+            occupancy_cycles=self.occupancy.reshape(1, -1),
+            latency_cycles=self.latency.reshape(1, -1),
+            limits=self.limits.reshape(1, -1),
+        )
+
+    def _load(self, rows: np.ndarray) -> None:
+        """DRAM bytes of each tile: `inputs`, `weights`, `stores`."""
+        gemm, bits, tiling = self.layer.gemm, self.accelerator.operand_bits, self.tiling
+        again_inputs, again_weights = _loads(self.layer, self.accelerator, tiling)
+        total = byte_count(self.layer.input_elements // gemm.count, bits)
+        # Each row tile's share of the input, rounded so that they add up.
+        share = np.diff(np.concatenate([[0], np.cumsum(rows)]) * total // gemm.m)
+        weights = byte_count(gemm.k * self.columns, bits)
+        self.inputs = np.zeros(self.shape, np.int64)
+        self.weights = np.zeros(self.shape, np.int64)
+        first, every = slice(0, 1), slice(None)
+        if tiling.rows_outermost:
+            self.inputs[:, :, every if again_inputs else first] = share[None, :, None]
+            self.weights[:, every if again_weights else first] = weights
+        else:
+            self.inputs[:, every if again_inputs else first] = share[None, None, :]
+            self.weights[:, :, every if again_weights else first] = weights
+        self.stores = np.broadcast_to(byte_count(self.rows * self.columns, bits), self.shape)
+
+    @property
+    def dram_bytes(self) -> int:
+        """Bytes that travel to and from the DRAM."""
+        return int(self.inputs.sum() + self.weights.sum() + self.stores.sum())
+
+    def _occupy(self) -> None:
+        """How long each tile holds the array, and the bytes that its buffers move meanwhile."""
+        gemm, accelerator = self.layer.gemm, self.accelerator
+        array, bits = accelerator.array, accelerator.operand_bits
+        rows, columns, k = self.rows, self.columns, gemm.k
+        # How often an input is streamed, a weight is streamed, a partial sum is updated.
+        match array.dataflow:
+            case "weight_stationary":
+                passes = (ceil_div(columns, array.columns), 1, ceil_div(k, array.rows))
+            case "output_stationary":
+                passes = (ceil_div(columns, array.columns), ceil_div(rows, array.rows), 1)
+            case "input_stationary":
+                passes = (1, ceil_div(rows, array.columns), ceil_div(k, array.rows))
+            case _:
+                raise ValueError(f"unknown dataflow {array.dataflow!r}")
+        self.input_reads = np.broadcast_to(byte_count(rows * k * passes[0], bits), self.shape)
+        self.weight_reads = np.broadcast_to(byte_count(columns * k * passes[1], bits), self.shape)
+        # Every update but the first reads the sum; one more read stores the finished output.
+        updates = rows * columns * passes[2]
+        self.sum_writes = np.broadcast_to(
+            byte_count(updates, accelerator.accumulator_bits), self.shape
+        )
+        cycles, latency = gemm_cycles(array, rows, columns, k)
+        self.array_cycles = np.broadcast_to(cycles, self.shape)
+        self.latency = np.ascontiguousarray(np.broadcast_to(latency, self.shape)).astype(np.int64)
+        self.occupancy, self.limits = slowest(
+            {
+                "array": cycles,
+                "activation_buffer": port_cycles(self.input_reads, accelerator.activation_buffer),
+                "weight_buffer": port_cycles(self.weight_reads, accelerator.weight_buffer),
+                "output_buffer": port_cycles(2 * self.sum_writes, accelerator.output_buffer),
+            },
+            self.shape,
+        )
+
+    def timing(self, engine: Engine) -> LayerTiming:
+        """The layer as an engine sees it."""
+        gemm, schedule = self.layer.gemm, self.schedule
+        makespan = engine(schedule)
+        loaded, weights = int(self.inputs.sum()), int(self.weights.sum())
+        weight_reads, sums = int(self.weight_reads.sum()), int(self.sum_writes.sum())
+        actions = ActionCounts(
+            {
+                ("array", "mac"): gemm.macs,
+                ("array", "register_byte"): register_bytes(self.accelerator, gemm.macs)
+                + weight_reads,
+                ("activation_buffer", "write_byte"): loaded,
+                ("activation_buffer", "read_byte"): int(self.input_reads.sum()),
+                ("weight_buffer", "write_byte"): weights,
+                ("weight_buffer", "read_byte"): weight_reads,
+                ("output_buffer", "write_byte"): sums,
+                ("output_buffer", "read_byte"): sums,
+                ("dram", "read_byte"): loaded + weights,
+                ("dram", "write_byte"): int(self.stores.sum()),
+            }
+        )
+        return LayerTiming(
+            cycles=makespan.cycles,
+            critical_cycles=makespan.critical_cycles,
+            busy_cycles={
+                "memory": int(schedule.load_cycles.sum() + schedule.store_cycles.sum()),
+                "front_end": 0,
+                "cache": 0,
+                "array": int(self.array_cycles.sum()),
+                "reconstruction": 0,
+            },
+            actions=actions,
+            macs=gemm.macs,
+            schedule=schedule,
         )
 
 
-def _tiled(layer: Layer, accelerator: Accelerator, tile_rows: int) -> LayerTiming:
-    """Time a layer with row tiles of `tile_rows`."""
-    gemm, array = layer.gemm, accelerator.array
-    operand, accumulator = accelerator.operand_bits, accelerator.accumulator_bits
-    row_tiles, n_folds = ceil_div(gemm.m, tile_rows), ceil_div(gemm.n, array.columns)
-    rows = np.full(row_tiles, tile_rows, np.int64)
-    rows[-1] = gemm.m - tile_rows * (row_tiles - 1)
-    columns = np.full(n_folds, array.columns, np.int64)
-    columns[-1] = gemm.n - array.columns * (n_folds - 1)
-    # Arrays below are (count, row tile, n fold).
-    shape = (gemm.count, row_tiles, n_folds)
-
-    input_bytes = byte_count(layer.input_elements // gemm.count, operand)
-    # Largest remainder: the tiles' bytes add up to the input's.
-    edges = np.concatenate([[0], np.cumsum(rows)]) * input_bytes // gemm.m
-    activation = np.zeros(shape, np.int64)
-    slices = np.diff(edges)
-    fits = slices <= accelerator.activation_buffer.capacity_bytes // 2
-    activation[:, :, 0] = slices
-    activation[:, ~fits, 1:] = slices[~fits][:, None]
-
-    weight = np.zeros(shape, np.int64)
-    weights_resident = (
-        byte_count(gemm.k * gemm.n, operand) <= accelerator.weight_buffer.capacity_bytes
-    )
-    weight[:, slice(0, 1) if weights_resident else slice(None)] = byte_count(
-        gemm.k * columns, operand
-    )
-
-    store_bytes = np.broadcast_to(byte_count(rows[:, None] * columns, operand), shape)
-    busy = np.broadcast_to(gemm_cycles(array, rows, array.columns, gemm.k)[:, None], shape)
-    load = transfer_cycles(activation + weight, accelerator).ravel()
-    store = transfer_cycles(store_bytes, accelerator).ravel()
-    array_cycles = np.ascontiguousarray(busy).reshape(1, -1)
-
-    k_folds = folds(array, gemm.k, 1)
-    outputs = gemm.count * gemm.m * gemm.n
-    weight_reads = gemm.count * row_tiles * gemm.k * gemm.n
-    loaded_activation, loaded_weight = int(activation.sum()), int(weight.sum())
-    actions = ActionCounts(
-        {
-            ("array", "mac"): gemm.macs,
-            ("array", "register_byte"): register_bytes(accelerator, gemm.macs)
-            + byte_count(weight_reads, operand),
-            ("activation_buffer", "write_byte"): loaded_activation,
-            ("activation_buffer", "read_byte"): byte_count(
-                gemm.count * gemm.m * gemm.k * n_folds, operand
-            ),
-            ("weight_buffer", "write_byte"): loaded_weight,
-            ("weight_buffer", "read_byte"): byte_count(weight_reads, operand),
-            ("output_buffer", "write_byte"): byte_count(outputs * k_folds, accumulator),
-            # One read per later k fold, and one to store the outputs.
-            ("output_buffer", "read_byte"): byte_count(outputs * k_folds, accumulator),
-            ("dram", "read_byte"): loaded_activation + loaded_weight,
-            ("dram", "write_byte"): int(store_bytes.sum()),
-        }
-    )
-    return LayerTiming(
-        cycles=int(makespan_cycles(load, array_cycles, store)),
-        busy_cycles={
-            "memory": int(load.sum() + store.sum()),
-            "front_end": 0,
-            "cache": 0,
-            "array": int(array_cycles.sum()),
-            "reconstruction": 0,
-        },
-        actions=actions,
-        macs=gemm.macs,
-    )
+def _cut(total: int, size: int) -> np.ndarray:
+    """Sizes of the tiles of a dimension, the last one maybe smaller."""
+    tiles = np.full(ceil_div(total, size), size, np.int64)
+    tiles[-1] = total - size * (len(tiles) - 1)
+    return tiles

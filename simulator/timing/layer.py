@@ -1,16 +1,19 @@
 """What timing says of one layer on one design."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from accelerators import Accelerator
-
-BLOCKS = ("memory", "front_end", "cache", "array", "reconstruction")
+from accelerators import Accelerator, ConfigError, SramBuffer
+from simulator.timing.schedule import LIMITS, Makespan, Schedule
 
 # (part, action) -> how often; priced by `accelerators.energy_per_action`.
 ActionCounts = Counter[tuple[str, str]]
+
+# An engine finds the makespan of a schedule.
+Engine = Callable[[Schedule], Makespan]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +23,25 @@ class LayerTiming:
     Attributes:
         cycles: from the first load to the last store.
         busy_cycles: block -> cycles in which it works; the blocks overlap, so these do not add up.
+        critical_cycles: limit -> cycles of the critical path that it is to blame for; these add up
+            to `cycles`. Limits are the blocks and the ports of the buffers; all but `array` are
+            stalls of the array.
         actions: what was done, to be priced.
         macs: multiply-accumulates that the array did.
+        schedule: the tiles, for a timeline.
     """
 
     cycles: int
     busy_cycles: dict[str, int]
+    critical_cycles: dict[str, int]
     actions: ActionCounts
     macs: int
+    schedule: Schedule
 
     @property
     def bound_by(self) -> str:
-        """The block that works longest; it sets the pace of a long layer."""
-        return max(BLOCKS, key=lambda block: self.busy_cycles[block])
+        """The limit to blame for most of the cycles."""
+        return max(LIMITS, key=lambda limit: self.critical_cycles.get(limit, 0))
 
 
 def byte_count(elements, bits: int):
@@ -41,9 +50,15 @@ def byte_count(elements, bits: int):
 
 
 def transfer_cycles(transferred_bytes: np.ndarray, accelerator: Accelerator) -> np.ndarray:
-    """`int64` cycles of DMA transfers, each rounded up to whole cycles."""
-    bandwidth = accelerator.dram.bandwidth_bytes_per_cycle
-    return np.ceil(np.asarray(transferred_bytes) / bandwidth).astype(np.int64)
+    """`int64` cycles that DMA transfers occupy the memory: whole bursts, rounded up."""
+    dram = accelerator.dram
+    bursts = -(-np.asarray(transferred_bytes) // dram.burst_bytes)
+    return np.ceil(bursts * dram.burst_bytes / dram.bandwidth_bytes_per_cycle).astype(np.int64)
+
+
+def port_cycles(moved_bytes, buffer: SramBuffer):
+    """Cycles that a buffer's ports need to move bytes; integers or arrays of integers."""
+    return -(-moved_bytes // buffer.bytes_per_cycle)
 
 
 def register_bytes(accelerator: Accelerator, macs: int) -> int:
@@ -53,3 +68,17 @@ def register_bytes(accelerator: Accelerator, macs: int) -> int:
     and a write).
     """
     return byte_count(macs, 3 * accelerator.operand_bits + 2 * accelerator.accumulator_bits)
+
+
+def check_stationary_tile(accelerator: Accelerator) -> None:
+    """The buffer that feeds the stationary operand must hold two tiles of it."""
+    array = accelerator.array
+    field = "activation_buffer" if array.dataflow == "input_stationary" else "weight_buffer"
+    needed = 2 * byte_count(array.rows * array.columns, accelerator.operand_bits)
+    capacity = getattr(accelerator, field).capacity_bytes
+    if array.dataflow != "output_stationary" and capacity < needed:
+        what = "inputs" if field == "activation_buffer" else "weights"
+        raise ConfigError(
+            f"Accelerator.{field}.capacity_bytes must hold the {what} of two folds of the "
+            f"{array.rows}x{array.columns} array, got {capacity}; use {needed} or more"
+        )

@@ -6,18 +6,23 @@ import numpy as np
 
 from accelerators import Accelerator, ConfigError
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.timing import compiled
 from simulator.timing.array import ceil_div, gemm_cycles
 from simulator.timing.cache import CacheReplay, replay
-from simulator.timing.dense import check_weight_tile
 from simulator.timing.layer import (
     ActionCounts,
+    Engine,
     LayerTiming,
     byte_count,
+    check_stationary_tile,
+    port_cycles,
     register_bytes,
     transfer_cycles,
 )
-from simulator.timing.pipeline import makespan_cycles
+from simulator.timing.schedule import Schedule, slowest
 from workloads.gemm import Layer
+
+STAGES = ("hashing", "array", "reconstruction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +35,28 @@ class _Traffic:
     spill_out: np.ndarray
     output: np.ndarray
 
+    @property
+    def loads(self) -> np.ndarray:
+        """Bytes in."""
+        return self.activation + self.weight + self.spill_in
 
-def reuse_timing(layer: Layer, decisions: ReuseDecisions, accelerator: Accelerator) -> LayerTiming:
+    @property
+    def stores(self) -> np.ndarray:
+        """Bytes out."""
+        return self.output + self.spill_out
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes in and out, of all tiles."""
+        return int(self.loads.sum() + self.stores.sum())
+
+
+def reuse_timing(
+    layer: Layer,
+    decisions: ReuseDecisions,
+    accelerator: Accelerator,
+    engine: Engine = compiled.run,
+) -> LayerTiming:
     """Time a layer whose rows share results as `decisions` say.
 
     Loops, outermost first: GEMMs, row groups, column tiles (of n), sub-matrices; the innermost is
@@ -56,12 +81,18 @@ def reuse_timing(layer: Layer, decisions: ReuseDecisions, accelerator: Accelerat
         ConfigError: the accelerator has no reuse units, or not the ones the decisions need.
     """
     _check(decisions, accelerator)
-    replayed = replay(decisions, accelerator.cache)
-    timings = (
-        _tiled(layer, decisions, replayed, accelerator, columns)
-        for columns in _column_tiles(decisions, accelerator)
+    vectors, interval = _front_end_rate(decisions, accelerator)
+    replayed = replay(
+        decisions, accelerator.cache, vectors_per_group=vectors, cycles_per_group=interval
     )
-    return min(timings, key=lambda timing: timing.cycles)
+    scheduled = [
+        _Scheduled(layer, decisions, replayed, accelerator, columns)
+        for columns in _column_tiles(decisions, accelerator)
+    ]
+    best = min(
+        scheduled, key=lambda each: (compiled.run(each.schedule).cycles, each.traffic.total_bytes)
+    )
+    return best.timing(engine)
 
 
 def _column_tiles(decisions: ReuseDecisions, accelerator: Accelerator) -> list[np.ndarray]:
@@ -82,42 +113,148 @@ def _column_tiles(decisions: ReuseDecisions, accelerator: Accelerator) -> list[n
     return choices
 
 
-def _tiled(
-    layer: Layer,
-    decisions: ReuseDecisions,
-    replayed: CacheReplay,
-    accelerator: Accelerator,
-    columns: np.ndarray,
-) -> LayerTiming:
-    """Time a layer with n cut into tiles of `columns`."""
-    # (count, groups, column tiles, s): the order in which tiles are worked on.
-    clusters = decisions.clusters.transpose(0, 2, 1).astype(np.int64)[:, :, None, :]
-    shape = (*clusters.shape[:2], len(columns), clusters.shape[3])
-    front_end, cache, hash_and_cache = _front_cycles(decisions, replayed, clusters, accelerator)
-    array = gemm_cycles(accelerator.array, clusters, columns[:, None], decisions.widths)
-    gather = _gather_cycles(decisions, columns, accelerator)[:, None]
-    blocks = np.stack(
-        [np.broadcast_to(cycles, shape).ravel() for cycles in (hash_and_cache, array, gather)]
-    )
-    traffic = _traffic(layer, decisions, clusters, accelerator, columns)
-    load = transfer_cycles(traffic.activation + traffic.weight + traffic.spill_in, accelerator)
-    store = transfer_cycles(traffic.output + traffic.spill_out, accelerator)
+class _Scheduled:
+    """A layer with n cut into tiles of `columns`.
 
-    def total(cycles: np.ndarray) -> int:
-        return int(np.broadcast_to(cycles, shape).sum())
+    Arrays are `(count, groups, column tiles, s)`, the order in which tiles are worked on, or
+    broadcast to it.
+    """
 
-    return LayerTiming(
-        cycles=int(makespan_cycles(load.ravel(), blocks, store.ravel())),
-        busy_cycles={
-            "memory": total(load) + total(store),
-            "front_end": total(front_end),
-            "cache": total(cache),
-            "array": total(array),
-            "reconstruction": total(gather),
-        },
-        actions=_actions(decisions, replayed, traffic, accelerator, columns),
-        macs=decisions.macs,
-    )
+    def __init__(
+        self,
+        layer: Layer,
+        decisions: ReuseDecisions,
+        replayed: CacheReplay,
+        accelerator: Accelerator,
+        columns: np.ndarray,
+    ) -> None:
+        self.decisions, self.replayed, self.accelerator = decisions, replayed, accelerator
+        self.columns = columns
+        self.clusters = _by_tile(decisions.clusters).astype(np.int64)
+        self.shape = (*self.clusters.shape[:2], len(columns), self.clusters.shape[3])
+        self.traffic = _traffic(layer, decisions, self.clusters, accelerator, columns)
+        self.busy: dict[str, np.ndarray] = {}
+        stages = (self._hash(), self._multiply(), self._rebuild())
+        occupancy, limits, latency = zip(*stages, strict=True)
+        traffic = self.traffic
+        self.schedule = Schedule(
+            stages=STAGES,
+            load_cycles=transfer_cycles(traffic.loads, accelerator).ravel(),
+            load_latency_cycles=accelerator.dram.latency_cycles,
+            store_cycles=transfer_cycles(traffic.stores, accelerator).ravel(),
+            occupancy_cycles=np.stack([part.ravel() for part in occupancy]),
+            latency_cycles=np.stack([self._full(part) for part in latency]),
+            limits=np.stack([part.ravel() for part in limits]),
+        )
+
+    def _full(self, values) -> np.ndarray:
+        """One value a tile, flat."""
+        return np.broadcast_to(values, self.shape).astype(np.int64).ravel()
+
+    def _hash(self):
+        """Hash a tile's rows while the cache, cleared before, takes them and hands centroids on."""
+        decisions, accelerator = self.decisions, self.accelerator
+        cache, rows = accelerator.cache, _rows_per_group(decisions)
+        vectors, interval = _front_end_rate(decisions, accelerator)
+        hashing = ceil_div(rows, vectors) * interval
+        around = ceil_div(cache.entries, cache.clear_entries_per_cycle) + ceil_div(
+            self.clusters, cache.banks
+        )
+        accessing = _by_tile(self.replayed.cycles)
+        waiting = _by_tile(self.replayed.waiting_cycles)
+        self.busy["front_end"] = hashing
+        self.busy["cache"] = around + accessing - waiting
+        reads = byte_count(rows * decisions.widths, accelerator.operand_bits)
+        reading = port_cycles(reads, accelerator.activation_buffer)
+        # Both work at once, so together they may take longer than either alone; the busier one
+        # is to blame.
+        _, limits = slowest(
+            {
+                "front_end": hashing,
+                "cache": self.busy["cache"],
+                "activation_buffer": reading,
+            },
+            self.shape,
+        )
+        occupancy = np.broadcast_to(np.maximum(around + accessing, reading), self.shape)
+        return occupancy.astype(np.int64), limits, accelerator.front_end.latency_cycles
+
+    def _multiply(self):
+        """Multiply a tile's centroids by their rows of the weights."""
+        decisions, accelerator, columns = self.decisions, self.accelerator, self.columns[:, None]
+        widths, array = decisions.widths, accelerator.array
+        cycles, latency = gemm_cycles(array, self.clusters, columns, widths)
+        self.busy["array"] = cycles
+        centroid_passes, weight_passes, updates = _array_passes(
+            accelerator, self.clusters, columns, widths
+        )
+        centroids = byte_count(self.clusters * widths * centroid_passes, accelerator.operand_bits)
+        weights = byte_count(columns * widths * weight_passes, accelerator.operand_bits)
+        results = byte_count(self.clusters * columns * updates, accelerator.accumulator_bits)
+        occupancy, limits = slowest(
+            {
+                "array": cycles,
+                "weight_buffer": port_cycles(weights, accelerator.weight_buffer),
+                "centroid_buffer": port_cycles(
+                    centroids + 2 * results, accelerator.centroid_buffer
+                ),
+            },
+            self.shape,
+        )
+        return occupancy, limits, latency
+
+    def _rebuild(self):
+        """Gather a tile's rows and add them up: a port takes `width` sums of a row a cycle."""
+        decisions, accelerator, columns = self.decisions, self.accelerator, self.columns[:, None]
+        unit, rows = accelerator.reconstructor, _rows_per_group(decisions)
+        cycles = ceil_div(rows * ceil_div(columns, unit.width), unit.ports)
+        self.busy["reconstruction"] = cycles
+        moved = byte_count(rows * columns, accelerator.accumulator_bits)
+        occupancy, limits = slowest(
+            {
+                "reconstruction": cycles,
+                "centroid_buffer": port_cycles(moved, accelerator.centroid_buffer),
+                "output_buffer": port_cycles(2 * moved, accelerator.output_buffer),
+            },
+            self.shape,
+        )
+        return occupancy, limits, 0
+
+    def timing(self, engine: Engine) -> LayerTiming:
+        """The layer as an engine sees it."""
+        makespan, schedule = engine(self.schedule), self.schedule
+        busy = {block: int(self._full(cycles).sum()) for block, cycles in self.busy.items()}
+        return LayerTiming(
+            cycles=makespan.cycles,
+            critical_cycles=makespan.critical_cycles,
+            busy_cycles={
+                "memory": int(schedule.load_cycles.sum() + schedule.store_cycles.sum()),
+                **busy,
+            },
+            actions=_actions(
+                self.decisions, self.replayed, self.traffic, self.accelerator, self.columns
+            ),
+            macs=self.decisions.macs,
+            schedule=schedule,
+        )
+
+
+def _by_tile(values: np.ndarray) -> np.ndarray:
+    """`(count, s, groups)` as `(count, groups, 1, s)`."""
+    return values.transpose(0, 2, 1)[:, :, None, :]
+
+
+def _array_passes(accelerator: Accelerator, clusters, columns, widths):
+    """How often a centroid is streamed, a weight is streamed, and a result is updated."""
+    array = accelerator.array
+    match array.dataflow:
+        case "weight_stationary":
+            return ceil_div(columns, array.columns), 1, ceil_div(widths, array.rows)
+        case "output_stationary":
+            return ceil_div(columns, array.columns), ceil_div(clusters, array.rows), 1
+        case "input_stationary":
+            return 1, ceil_div(clusters, array.columns), ceil_div(widths, array.rows)
+    raise ValueError(f"unknown dataflow {array.dataflow!r}")
 
 
 def _check(decisions: ReuseDecisions, accelerator: Accelerator) -> None:
@@ -128,49 +265,32 @@ def _check(decisions: ReuseDecisions, accelerator: Accelerator) -> None:
             f"{decisions.layer!r} under reuse, got none; add front_end, cache, centroid_buffer "
             "and reconstructor, or use NoReuse()"
         )
-    if decisions.projection == "int8" and accelerator.front_end.projection == "sign":
+    built, wanted = accelerator.front_end.projection, decisions.projection
+    # Wired-up coefficients do one kind only; an int8 multiplier does them all.
+    if built not in ("int8", wanted):
         raise ConfigError(
-            "Accelerator.front_end.projection must be 'int8' for a policy with int8 projections, "
-            "got 'sign'; use projection='sign' in the policy or 'int8' in the front-end"
+            f"Accelerator.front_end.projection must be 'int8' or {wanted!r} for a policy with "
+            f"{wanted} projections, got {built!r}; change one of them"
         )
-    check_weight_tile(accelerator)
+    check_stationary_tile(accelerator)
 
 
 def _rows_per_group(decisions: ReuseDecisions) -> int:
     return decisions.gemm.m // decisions.groups
 
 
-def _front_cycles(
-    decisions: ReuseDecisions, replayed: CacheReplay, clusters: np.ndarray, accelerator: Accelerator
-):
-    """Busy cycles of front-end and cache, and of both together, `(count, groups, 1, s)` each.
+def _front_end_rate(decisions: ReuseDecisions, accelerator: Accelerator):
+    """Sub-vectors hashed at once, and cycles that takes, `(s,)` int64 each.
 
-    A lane takes one sub-vector a cycle; longer sub-vectors or signatures than it is built for take
-    several. The cache takes a signature when it comes, after its table was cleared, and at the end
-    hands each centroid on.
+    A lane takes one sub-vector a cycle, or as many short ones as it has elements for if it packs;
+    longer sub-vectors or signatures than it is built for take several passes.
     """
-    unit, cache = accelerator.front_end, accelerator.cache
-    rows = _rows_per_group(decisions)
+    unit = accelerator.front_end
+    packed = np.maximum(1, unit.max_length // decisions.widths) if unit.packing else 1
     passes = ceil_div(decisions.hashes, unit.max_hashes) * ceil_div(
         decisions.widths, unit.max_length
     )
-    hashing = np.broadcast_to(ceil_div(rows, unit.lanes) * passes, clusters.shape)
-    refills = replayed.refills.transpose(0, 2, 1)[:, :, None, :]
-    accessing = (
-        ceil_div(cache.entries, cache.clear_entries_per_cycle)
-        + ceil_div(rows, cache.accesses_per_cycle)
-        + refills * cache.miss_cycles
-        + ceil_div(clusters, cache.accesses_per_cycle)
-    )
-    return hashing, accessing, unit.latency_cycles + np.maximum(hashing, accessing)
-
-
-def _gather_cycles(
-    decisions: ReuseDecisions, columns: np.ndarray, accelerator: Accelerator
-) -> np.ndarray:
-    """Cycles to rebuild a tile: a port gathers `width` partial sums of a row a cycle."""
-    unit = accelerator.reconstructor
-    return ceil_div(_rows_per_group(decisions) * ceil_div(columns, unit.width), unit.ports)
+    return np.broadcast_to(unit.lanes * packed, passes.shape).astype(np.int64), passes
 
 
 def _id_bits(decisions: ReuseDecisions) -> int:
@@ -244,27 +364,35 @@ def _actions(
     columns: np.ndarray,
 ) -> ActionCounts:
     """Everything that is done for the layer, counted."""
-    gemm, array = decisions.gemm, accelerator.array
+    gemm = decisions.gemm
     times = len(columns)  # every column tile hashes, accumulates and divides anew
+    sparsity = 3 if decisions.projection == "sparse" else 1  # one element in three is added
     operand, accumulator = accelerator.operand_bits, accelerator.accumulator_bits
-    per_sub_matrix = decisions.clusters.sum(axis=(0, 2), dtype=np.int64)
-    centroid_elements = int((per_sub_matrix * decisions.widths).sum())
-    k_folds = ceil_div(decisions.widths, array.rows)
-    result_writes = int((per_sub_matrix * k_folds).sum()) * gemm.n
+    tiles = _by_tile(decisions.clusters).astype(np.int64)
+    centroid_passes, weight_passes, updates = _array_passes(
+        accelerator, tiles, columns[:, None], decisions.widths
+    )
+    centroid_elements = int((tiles * decisions.widths).sum())
+    per_column_tile = np.broadcast_to(centroid_passes, traffic.weight.shape)
+    centroid_reads = int((tiles * decisions.widths * per_column_tile).sum())
+    result_writes = int((tiles * updates * columns[:, None]).sum())
+    weight_reads = int(
+        np.broadcast_to(
+            columns[:, None] * decisions.widths * weight_passes, traffic.weight.shape
+        ).sum()
+    )
     elements = gemm.count * gemm.m * gemm.k
     sub_vectors, clusters = decisions.sub_vectors, decisions.total_clusters
     gathered = sub_vectors * gemm.n
     outputs = gemm.count * gemm.m * gemm.n
-    weight_reads = gemm.count * decisions.groups * gemm.k * gemm.n
     refills, evictions = int(replayed.refills.sum()), int(replayed.evictions.sum())
-    folded_columns = int(ceil_div(columns, array.columns).sum())  # n folds of all column tiles
     id_bytes = times * byte_count(sub_vectors, _id_bits(decisions))
     row_bytes = byte_count(decisions.sub_vector_length, 16) + 2  # running sums and a count
     loaded_activation, loaded_weight = int(traffic.activation.sum()), int(traffic.weight.sum())
     spilled_in, spilled_out = int(traffic.spill_in.sum()), int(traffic.spill_out.sum())
     return ActionCounts(
         {
-            ("front_end", "project"): times * elements * decisions.hashes,
+            ("front_end", "project"): times * elements * decisions.hashes // sparsity,
             ("front_end", "compare"): times * sub_vectors * decisions.hashes,
             ("cache", "lookup"): times * sub_vectors,
             # All but a cluster's first sub-vector read to add to it; the end reads to hand it on.
@@ -272,9 +400,7 @@ def _actions(
             ("cache", "write_row"): times * (sub_vectors + refills),
             ("cache", "accumulate"): times * (elements - centroid_elements),
             ("cache", "divide"): times * centroid_elements,
-            ("cache", "clear_entry"): times
-            * decisions.clusters.size
-            * accelerator.cache.entries,
+            ("cache", "clear_entry"): times * decisions.clusters.size * accelerator.cache.entries,
             ("array", "mac"): decisions.macs,
             ("array", "register_byte"): register_bytes(accelerator, decisions.macs)
             + byte_count(weight_reads, operand),
@@ -286,9 +412,7 @@ def _actions(
             + byte_count(result_writes, accumulator)
             + id_bytes
             + times * evictions * row_bytes,
-            ("centroid_buffer", "read_byte"): byte_count(
-                centroid_elements * folded_columns, operand
-            )
+            ("centroid_buffer", "read_byte"): byte_count(centroid_reads, operand)
             + byte_count(result_writes - clusters * gemm.n + gathered, accumulator)
             + id_bytes
             + times * refills * row_bytes,

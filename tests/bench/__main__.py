@@ -78,7 +78,6 @@ def training_seconds() -> float:
 
 def design_point_seconds() -> float:
     """Timing, cost and both dense baselines of one design point; decisions are made before."""
-    import torch
 
     from accelerators import preset
     from simulator import LshReuse, PerLayer, decide, simulate
@@ -86,7 +85,9 @@ def design_point_seconds() -> float:
 
     model, _ = trained_cifarnet("digits")
     trace = capture(model, digits("test").take(100).images)
-    policy = PerLayer({"conv1": LshReuse(hashes=15, length=5), "conv2": LshReuse(hashes=10, length=10)})
+    policy = PerLayer(
+        {"conv1": LshReuse(hashes=15, length=5), "conv2": LshReuse(hashes=10, length=10)}
+    )
     run = decide(trace, policy)
     design = preset("reuse_16x16")
     simulate(trace, design, run)
@@ -98,7 +99,15 @@ def demo_seconds() -> float:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "SIMILARITY_CODESIGN_CACHE": str(Path(folder) / "cache")}
         environment.pop("OMP_NUM_THREADS")
-        command = [sys.executable, "-m", "codesign", "demo", "--out", str(Path(folder) / "out"), "--no-open"]
+        command = [
+            sys.executable,
+            "-m",
+            "codesign",
+            "demo",
+            "--out",
+            str(Path(folder) / "out"),
+            "--no-open",
+        ]
         return seconds(
             lambda: subprocess.run(
                 command, env=environment, check=True, capture_output=True, timeout=1200

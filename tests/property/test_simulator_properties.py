@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulator.timing.pipeline import makespan_cycles
 
 from accelerators import (
     CentroidCache,
@@ -19,7 +20,6 @@ from simulator import LshReuse, NoReuse, simulate
 from simulator.baseline import equal_area_dense, time_dense
 from simulator.costs import LEAKAGE, energy_by_part
 from simulator.timing.dense import dense_timing
-from simulator.timing.pipeline import makespan_cycles
 from simulator.timing.reuse import reuse_timing
 from tests.builders import matrix_layer, roomy_design
 from workloads import Gemm, WorkloadTrace
@@ -48,7 +48,7 @@ def designs(draw):
         cache=CentroidCache(
             entries=ways * draw(st.sampled_from([1, 4, 64])),
             ways=ways,
-            accesses_per_cycle=draw(st.integers(1, 4)),
+            banks=draw(st.integers(1, 4)),
             miss_cycles=draw(st.integers(0, 30)),
         ),
         reconstructor=Reconstructor(ports=draw(st.integers(1, 4)), width=draw(st.integers(1, 64))),
@@ -116,7 +116,8 @@ def test_more_of_anything_is_never_slower(data, design, layer):
     for better in (
         replace(design, front_end=replace(design.front_end, lanes=2 * design.front_end.lanes)),
         replace(
-            design, reconstructor=replace(design.reconstructor, ports=2 * design.reconstructor.ports)
+            design,
+            reconstructor=replace(design.reconstructor, ports=2 * design.reconstructor.ports),
         ),
         replace(
             design,

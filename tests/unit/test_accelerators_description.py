@@ -39,9 +39,7 @@ REUSE_UNITS = st.fixed_dictionaries(
             latency_cycles=st.integers(0, 10_000),
         ),
         "cache": st.builds(
-            lambda sets, ways, banks: CentroidCache(
-                entries=sets * ways, ways=ways, accesses_per_cycle=banks
-            ),
+            lambda sets, ways, banks: CentroidCache(entries=sets * ways, ways=ways, banks=banks),
             st.integers(1, 1000),
             st.integers(1, 64),
             st.integers(1, 64),

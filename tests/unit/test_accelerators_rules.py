@@ -247,9 +247,7 @@ def test_values_at_the_bounds_are_valid():
         operand_bits=16,
         accumulator_bits=48,
         front_end=LshFrontEnd(max_hashes=62, max_length=4096, lanes=256, projection="int8"),
-        cache=CentroidCache(
-            entries=2**24, ways=1024, accesses_per_cycle=64, clear_entries_per_cycle=2**24
-        ),
+        cache=CentroidCache(entries=2**24, ways=1024, banks=64, clear_entries_per_cycle=2**24),
         centroid_buffer=SramBuffer(capacity_bytes=2**30),
         reconstructor=Reconstructor(ports=64, width=4096),
     )

@@ -82,7 +82,7 @@ def test_two_banks_halve_the_memory_of_each_and_double_the_arithmetic():
     valid = 1024 / 8 * REGISTER_8
     comparators = 2 * 8 * table.area_mm2("comparator", bits=9)
     arithmetic = 2 * 16 * (ADDER_16 + MULTIPLIER_16)
-    assert area_by_part(changed("cache", accesses_per_cycle=2))["cache"] == pytest.approx(
+    assert area_by_part(changed("cache", banks=2))["cache"] == pytest.approx(
         rows + tags + valid + comparators + arithmetic
     )
 
@@ -206,7 +206,7 @@ def test_cache_area_grows_with_entries_and_banks(technology, sets, banks):
 
     # twice the sets save one bit of every tag, so the area may dip a little: 0.1 %
     assert area(entries=8 * sets[1]) >= area(entries=8 * sets[0]) * 0.999
-    few, many = (area(accesses_per_cycle=number) for number in banks)
+    few, many = (area(banks=number) for number in banks)
     assert many >= few * (1 - 1e-12)
 
 

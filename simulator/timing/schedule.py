@@ -1,0 +1,67 @@
+"""What an engine runs: the tiles of a layer, with what each takes in each block."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# What may hold up a layer: five blocks, and the ports of four buffers.
+BLOCKS = ("memory", "front_end", "cache", "array", "reconstruction")
+LIMITS = (*BLOCKS, "activation_buffer", "weight_buffer", "centroid_buffer", "output_buffer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The tiles of one layer in the order in which they are worked on.
+
+    A tile is loaded by the DMA engine, passes every block and is stored by the same DMA engine.
+    Its occupancy of a block is the time until the block takes the next tile; its latency, the time
+    after that until its results are there.
+
+    Attributes:
+        stages: names of the blocks a tile passes, S of them.
+        load_cycles: `(T,)` int64 that the DMA engine is occupied by the tile's load.
+        load_latency_cycles: after which loaded data are there.
+        store_cycles: `(T,)` int64, likewise; 0 where nothing is stored.
+        occupancy_cycles: `(S, T)` int64.
+        latency_cycles: `(S, T)` int64.
+        limits: `(S, T)` int8, what sets the occupancy, as an index into `LIMITS`.
+    """
+
+    stages: tuple[str, ...]
+    load_cycles: np.ndarray
+    load_latency_cycles: int
+    store_cycles: np.ndarray
+    occupancy_cycles: np.ndarray
+    latency_cycles: np.ndarray
+    limits: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Makespan:
+    """What an engine found.
+
+    Attributes:
+        cycles: from the first load to the last result or store.
+        critical_cycles: limit -> cycles of the critical path that it is to blame for: walking back
+            from the end, each step goes to what was waited for. They add up to `cycles`.
+    """
+
+    cycles: int
+    critical_cycles: dict[str, int]
+
+
+def slowest(cycles_by_limit: dict[str, np.ndarray | int], shape: tuple[int, ...]):
+    """The occupancy that several limits give together, and which of them sets it.
+
+    Args:
+        cycles_by_limit: limit -> cycles that it alone would take; the first wins a tie.
+        shape: of the tiles.
+
+    Returns:
+        `(cycles, limits)`, int64 and int8 of `shape`.
+    """
+    names = list(cycles_by_limit)
+    stacked = np.stack([np.broadcast_to(cycles_by_limit[name], shape) for name in names])
+    winner = stacked.argmax(axis=0)
+    codes = np.array([LIMITS.index(name) for name in names], np.int8)
+    return stacked.max(axis=0).astype(np.int64), codes[winner]
