@@ -1,10 +1,10 @@
 """Replays a captured workload on an accelerator: cycles, energy, area and accuracy of one decision.
 
-    from accelerators import preset
-    from simulator import LshReuse, simulate
+from accelerators import preset
+from simulator import LshReuse, simulate
 
-    report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
-    print(report.verdict)
+report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
+print(report.verdict)
 """
 
 from simulator.functional import ReuseRun, calibrate, decide

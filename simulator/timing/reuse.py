@@ -272,9 +272,7 @@ def _actions(
             ("cache", "write_row"): times * (sub_vectors + refills),
             ("cache", "accumulate"): times * (elements - centroid_elements),
             ("cache", "divide"): times * centroid_elements,
-            ("cache", "clear_entry"): times
-            * decisions.clusters.size
-            * accelerator.cache.entries,
+            ("cache", "clear_entry"): times * decisions.clusters.size * accelerator.cache.entries,
             ("array", "mac"): decisions.macs,
             ("array", "register_byte"): register_bytes(accelerator, decisions.macs)
             + byte_count(weight_reads, operand),

@@ -43,7 +43,7 @@ def median_ratio(function, baseline, runs: int = 15) -> float:
 
 
 def decide_over_convolution() -> float:
-    """CifarNet conv2 (K=1600, H=10, L=10), 100 real images: decisions over PyTorch's convolution."""
+    """CifarNet conv2 (K=1600, H=10, L=10), 100 real images: decisions over the convolution."""
     import torch
 
     from simulator import LshReuse
@@ -86,7 +86,8 @@ def design_point_seconds() -> float:
 
     model, _ = trained_cifarnet("digits")
     trace = capture(model, digits("test").take(100).images)
-    policy = PerLayer({"conv1": LshReuse(hashes=15, length=5), "conv2": LshReuse(hashes=10, length=10)})
+    conv1, conv2 = LshReuse(hashes=15, length=5), LshReuse(hashes=10, length=10)
+    policy = PerLayer({"conv1": conv1, "conv2": conv2})
     run = decide(trace, policy)
     design = preset("reuse_16x16")
     simulate(trace, design, run)
@@ -98,7 +99,8 @@ def demo_seconds() -> float:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "SIMILARITY_CODESIGN_CACHE": str(Path(folder) / "cache")}
         environment.pop("OMP_NUM_THREADS")
-        command = [sys.executable, "-m", "codesign", "demo", "--out", str(Path(folder) / "out"), "--no-open"]
+        command = [str(Path(sys.executable).parent / "codesign"), "demo", "--no-open"]
+        command += ["--out", str(Path(folder) / "out")]
         return seconds(
             lambda: subprocess.run(
                 command, env=environment, check=True, capture_output=True, timeout=1200

@@ -113,11 +113,10 @@ def test_more_of_anything_is_never_slower(data, design, layer):
     )
     assert reuse_timing(layer, decisions, faster_memory).cycles <= cycles
     assert dense_timing(layer, faster_memory).cycles <= dense
+    ports = 2 * design.reconstructor.ports
     for better in (
         replace(design, front_end=replace(design.front_end, lanes=2 * design.front_end.lanes)),
-        replace(
-            design, reconstructor=replace(design.reconstructor, ports=2 * design.reconstructor.ports)
-        ),
+        replace(design, reconstructor=replace(design.reconstructor, ports=ports)),
         replace(
             design,
             centroid_buffer=SramBuffer(capacity_bytes=2 * design.centroid_buffer.capacity_bytes),
@@ -128,9 +127,6 @@ def test_more_of_anything_is_never_slower(data, design, layer):
         replace(design, cache=replace(design.cache, miss_cycles=0)),
     ):
         assert reuse_timing(layer, decisions, better).cycles <= cycles
-
-
-durations = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 
 
 @given(st.data(), st.integers(1, 4), st.integers(1, 12))

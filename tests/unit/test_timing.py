@@ -125,7 +125,8 @@ def test_column_tiles_hash_again_instead_of_spilling():
 def test_traffic_without_spills_moves_every_byte_once():
     layer = cifarnet_conv2(images=4)
     decisions = even_decisions(layer, length=10, clusters=16, groups=4)
-    for timing in (reuse_timing(layer, decisions, roomy_design()), dense_timing(layer, roomy_design())):
+    design = roomy_design()
+    for timing in (reuse_timing(layer, decisions, design), dense_timing(layer, design)):
         assert timing.actions["dram", "read_byte"] == 4 * 64 * 256 + 1600 * 64
         assert timing.actions["dram", "write_byte"] == 4 * 256 * 64
 
@@ -174,7 +175,8 @@ def test_one_way_sets_conflict_by_the_low_bits_of_the_signature():
 def test_longer_and_more_hashes_than_a_lane_has_take_more_passes():
     layer = matrix_layer("fc", m=64, n=16, k=40)
     one = reuse_timing(layer, even_decisions(layer, length=10, clusters=4), roomy_design())
-    two = reuse_timing(layer, even_decisions(layer, length=20, clusters=4, hashes=17), roomy_design())
+    long = even_decisions(layer, length=20, clusters=4, hashes=17)
+    two = reuse_timing(layer, long, roomy_design())
     assert one.busy_cycles["front_end"] == 4 * 64
     # Half as many sub-vectors, two passes for L = 20 > 16 and two for H = 17 > 16.
     assert two.busy_cycles["front_end"] == 2 * 64 * 2 * 2
@@ -203,5 +205,5 @@ def test_reuse_needs_its_units():
     with pytest.raises(ConfigError, match="must have reuse units"):
         reuse_timing(layer, decisions, roomy_design().without_reuse())
     object.__setattr__(decisions, "projection", "int8")
-    with pytest.raises(ConfigError, match="front_end.projection must be 'int8'"):
+    with pytest.raises(ConfigError, match=r"front_end\.projection must be 'int8'"):
         reuse_timing(layer, decisions, roomy_design())
