@@ -139,7 +139,7 @@ class SimulationReport:
 
     def write_html(self, path: str | Path) -> Path:
         """Write a page that opens without a network: verdict, key numbers, plots, tables."""
-        from simulator.report.simulation_page import simulation_html  # noqa: PLC0415  plotting
+        from simulator.report.simulation_page import simulation_html
 
         path = Path(path)
         path.write_text(simulation_html(self.to_dict()), encoding="utf-8")

@@ -31,12 +31,11 @@ def makespan_cycles(load, blocks, store):
     # Step i: load tile i, block s on tile i-s, store tile i-S; whatever these wait for was
     # worked out in an earlier step.
     for step in range(tiles + stages):
-        if step < tiles:
-            if load[step] > 0:
-                if step >= 2:
-                    dma = max(dma, finish[0, step - 2])
-                dma += load[step]
-                loaded[step] = dma
+        if step < tiles and load[step] > 0:
+            if step >= 2:
+                dma = max(dma, finish[0, step - 2])
+            dma += load[step]
+            loaded[step] = dma
         for s in range(stages):
             t = step - s
             if t < 0 or t >= tiles:

@@ -78,8 +78,6 @@ def training_seconds() -> float:
 
 def design_point_seconds() -> float:
     """Timing, cost and both dense baselines of one design point; decisions are made before."""
-    import torch
-
     from accelerators import preset
     from simulator import LshReuse, PerLayer, decide, simulate
     from workloads import capture, digits, trained_cifarnet
