@@ -145,7 +145,7 @@ def _check_states(
 
 def _run_model(trace: WorkloadTrace, model, reuse) -> np.ndarray | None:
     """Run the model on the trace's inputs with every product's result replaced."""
-    from workloads.replaying import replay  # noqa: PLC0415  the only part that needs PyTorch
+    from workloads.replaying import replay  # the only part that needs PyTorch
 
     def on_gemm(call):
         result = reuse(call.layer, call.rows, call.weights)

@@ -49,7 +49,7 @@ class SimulationReport:
 
     @property
     def speedup_equal_array(self) -> float:
-        """Cycles of the dense design with the same array over those of this one; above 1 is faster."""
+        """Cycles of the dense design with the same array over this one's; above 1 is faster."""
         return self.dense.cycles / self.reuse.cycles
 
     @property
@@ -86,8 +86,8 @@ class SimulationReport:
         return (
             f"{pays} here: {self.speedup_equal_area:.2f}x the speed and "
             f"{self.energy_ratio_equal_area:.2f}x the energy of a dense design of equal area "
-            f"({self.speedup_equal_array:.2f}x and {self.energy_ratio_equal_array:.2f}x of one with "
-            f"the same array){quality}; bound by {self.reuse.bound_by.replace('_', '-')}."
+            f"({self.speedup_equal_array:.2f}x and {self.energy_ratio_equal_array:.2f}x of one "
+            f"with the same array){quality}; bound by {self.reuse.bound_by.replace('_', '-')}."
         )
 
     def to_dict(self) -> dict:
@@ -139,7 +139,7 @@ class SimulationReport:
 
     def write_html(self, path: str | Path) -> Path:
         """Write a page that opens without a network: verdict, key numbers, plots, tables."""
-        from simulator.report.simulation_page import simulation_html  # noqa: PLC0415  plotting
+        from simulator.report.simulation_page import simulation_html
 
         path = Path(path)
         path.write_text(simulation_html(self.to_dict()), encoding="utf-8")

@@ -92,14 +92,19 @@ class ReuseDecisions:
         np.cumsum(self.clusters.ravel(), out=starts[1:])
         firsts = starts[:-1].reshape(self.clusters.shape)
         lasts = starts[1:].reshape(self.clusters.shape)
+<<<<<<< HEAD
         for index in range(self.gemm.count):
             self._rebuild(
                 firsts[index], lasts[index], weights[index], self.ids[index], output[index]
             )
+=======
+        for i in range(self.gemm.count):
+            self._rebuild(firsts[i], lasts[i], weights[i], self.ids[i], output[i])
+>>>>>>> main
         return output
 
     def _rebuild(self, firsts, lasts, weights, ids, output) -> None:
-        """Fill the `(m, n)` output of one GEMM, as many groups at a time as fit the memory bound."""
+        """Fill the `(m, n)` output of one GEMM, as many groups at a time as the bound allows."""
         sizes = (lasts - firsts).sum(axis=0) * self.gemm.n * 4
         length = self.sub_vector_length
         group = 0

@@ -10,7 +10,7 @@ from numba import njit
 
 # Rows hashed at a time: the block's partial sums stay in the first-level cache.
 ROW_BLOCK = 512
-# Odd 64-bit constant nearest 2^64 / golden ratio (Knuth, TAOCP 3, 6.4): spreads signatures over slots.
+# Odd 64-bit constant nearest 2^64 / golden ratio (Knuth, TAOCP 3, 6.4): spreads signatures.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -66,7 +66,7 @@ def cluster_rows(columns, length, groups, projections, thresholds, ids, clusters
         ids: out, `(s, m)` int32, cluster of each sub-vector, numbered from 0 in each group in
             the order in which the clusters are first seen.
         clusters: out, `(s, groups)` int32, number of clusters.
-        signatures: out, `(capacity,)` uint64, of each cluster, in the order (sub-matrix, group, id).
+        signatures: out, `(capacity,)` uint64, of each cluster, ordered (sub-matrix, group, id).
         sums: out, `(capacity, L)` float32, sum of each cluster's sub-vectors; then its mean.
 
     Returns:

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,7 @@ def test_every_package_is_listed():
 def test_every_dependency_has_a_bound_and_a_reason():
     text = (ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)["project"]
-    listed = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
-    for requirement in listed:
+    for requirement in chain(project["dependencies"], *project["optional-dependencies"].values()):
         assert ">=" in requirement, f"{requirement} has no lower bound"
         line = next(line for line in text.splitlines() if f'"{requirement}"' in line)
         assert "#" in line, f"{requirement} has no reason"

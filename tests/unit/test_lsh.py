@@ -126,7 +126,7 @@ def test_activations_that_are_not_finite_name_the_layer(value):
     layer = matrix_layer("features.fc", m=8, n=1, k=4)
     rows = np.ones((1, 8, 4), np.float32)
     rows[0, 3, 2] = value
-    with pytest.raises(ConfigError, match="layer 'features.fc' must be finite"):
+    with pytest.raises(ConfigError, match=r"layer 'features\.fc' must be finite"):
         LshReuse(hashes=4, length=2, centred=False).decide(layer, rows, {})
 
 
