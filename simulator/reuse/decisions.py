@@ -92,15 +92,8 @@ class ReuseDecisions:
         np.cumsum(self.clusters.ravel(), out=starts[1:])
         firsts = starts[:-1].reshape(self.clusters.shape)
         lasts = starts[1:].reshape(self.clusters.shape)
-<<<<<<< HEAD
-        for index in range(self.gemm.count):
-            self._rebuild(
-                firsts[index], lasts[index], weights[index], self.ids[index], output[index]
-            )
-=======
         for i in range(self.gemm.count):
             self._rebuild(firsts[i], lasts[i], weights[i], self.ids[i], output[i])
->>>>>>> main
         return output
 
     def _rebuild(self, firsts, lasts, weights, ids, output) -> None:

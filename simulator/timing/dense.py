@@ -117,7 +117,10 @@ def _loads(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[bool
 
 
 def _estimate(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[float, int]:
-    """Cycles of the busier of array and memory, and DRAM bytes; in plain integers, for speed."""
+    """Cycles, and DRAM bytes, in plain integers, for speed.
+
+    The busier of array and memory sets the pace; the first load and the last store are not hidden.
+    """
     gemm, bits = layer.gemm, accelerator.operand_bits
     row_tiles, column_tiles = ceil_div(gemm.m, tiling.rows), ceil_div(gemm.n, tiling.columns)
     last_rows = gemm.m - tiling.rows * (row_tiles - 1)
@@ -129,12 +132,14 @@ def _estimate(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[f
                 cycles, _ = gemm_cycles(accelerator.array, rows, columns, gemm.k)
                 array += many_rows * many_columns * cycles
     again_inputs, again_weights = _loads(layer, accelerator, tiling)
-    moved = byte_count(layer.input_elements // gemm.count, bits) * (
-        column_tiles if again_inputs else 1
-    )
+    inputs = byte_count(layer.input_elements // gemm.count, bits)
+    moved = inputs * (column_tiles if again_inputs else 1)
     moved += byte_count(gemm.k * gemm.n, bits) * (row_tiles if again_weights else 1)
     moved += byte_count(gemm.m * gemm.n, bits)
-    return max(array, moved / accelerator.dram.bandwidth_bytes_per_cycle), moved
+    exposed = inputs * tiling.rows // gemm.m + byte_count(gemm.k * tiling.columns, bits)
+    exposed += byte_count(last_rows * last_columns, bits)
+    bandwidth = accelerator.dram.bandwidth_bytes_per_cycle
+    return max(array, moved / bandwidth) + exposed / bandwidth, moved
 
 
 class _Scheduled:

@@ -78,24 +78,14 @@ def training_seconds() -> float:
 
 def design_point_seconds() -> float:
     """Timing, cost and both dense baselines of one design point; decisions are made before."""
-<<<<<<< HEAD
-
-=======
->>>>>>> main
     from accelerators import preset
     from simulator import LshReuse, PerLayer, decide, simulate
     from workloads import capture, digits, trained_cifarnet
 
     model, _ = trained_cifarnet("digits")
     trace = capture(model, digits("test").take(100).images)
-<<<<<<< HEAD
-    policy = PerLayer(
-        {"conv1": LshReuse(hashes=15, length=5), "conv2": LshReuse(hashes=10, length=10)}
-    )
-=======
     conv1, conv2 = LshReuse(hashes=15, length=5), LshReuse(hashes=10, length=10)
     policy = PerLayer({"conv1": conv1, "conv2": conv2})
->>>>>>> main
     run = decide(trace, policy)
     design = preset("reuse_16x16")
     simulate(trace, design, run)
@@ -107,20 +97,8 @@ def demo_seconds() -> float:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "SIMILARITY_CODESIGN_CACHE": str(Path(folder) / "cache")}
         environment.pop("OMP_NUM_THREADS")
-<<<<<<< HEAD
-        command = [
-            sys.executable,
-            "-m",
-            "codesign",
-            "demo",
-            "--out",
-            str(Path(folder) / "out"),
-            "--no-open",
-        ]
-=======
         command = [str(Path(sys.executable).parent / "codesign"), "demo", "--no-open"]
         command += ["--out", str(Path(folder) / "out")]
->>>>>>> main
         return seconds(
             lambda: subprocess.run(
                 command, env=environment, check=True, capture_output=True, timeout=1200

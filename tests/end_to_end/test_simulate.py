@@ -89,14 +89,8 @@ def test_timing_replays_the_decisions_of_the_functional_path(model, trace):
 
 
 def test_without_the_model_accuracy_is_unknown(trace):
-<<<<<<< HEAD
-    report = simulate(
-        trace, preset("reuse_16x16"), PerLayer({"conv": LshReuse(hashes=6, length=10)})
-    )
-=======
     policy = PerLayer({"conv": LshReuse(hashes=6, length=10)})
     report = simulate(trace, preset("reuse_16x16"), policy)
->>>>>>> main
     assert report.accuracy is None
     assert report.agreement is None
     assert report.reuse.layers[0].relative_mse is not None
@@ -143,18 +137,9 @@ def test_report_files(model, trace, tmp_path):
 
 
 def test_a_policy_for_layers_that_do_not_exist_is_refused(trace):
-<<<<<<< HEAD
-    with pytest.raises(
-        ConfigError, match=r"'convolution\*' must match a layer; layers are conv, head"
-    ):
-        simulate(
-            trace, preset("reuse_16x16"), PerLayer({"convolution*": LshReuse(hashes=4, length=5)})
-        )
-=======
     policy = PerLayer({"convolution*": LshReuse(hashes=4, length=5)})
     with pytest.raises(ConfigError, match=r"'convolution\*' must match a .* are conv, head"):
         simulate(trace, preset("reuse_16x16"), policy)
->>>>>>> main
 
 
 def test_a_calibration_of_another_model_is_refused(trace):

@@ -4,10 +4,21 @@ import numpy as np
 import pytest
 
 from accelerators import CentroidCache, ConfigError, Dram, Reconstructor, SramBuffer
-from simulator.timing.cache import replay
+from simulator.timing.cache import replay as cache_replay
 from simulator.timing.dense import dense_timing
 from simulator.timing.reuse import reuse_timing
-from tests.builders import cifarnet_conv2, even_decisions, matrix_layer, roomy_design
+from tests.builders import buffer, cifarnet_conv2, even_decisions, matrix_layer, roomy_design
+
+
+def replay(decisions, cache, vectors=1, cycles=1):
+    """`cache.replay` of a front-end that makes `vectors` signatures every `cycles`."""
+    sub_matrices = decisions.ids.shape[1]
+    return cache_replay(
+        decisions,
+        cache,
+        vectors_per_group=np.full(sub_matrices, vectors, np.int64),
+        cycles_per_group=np.full(sub_matrices, cycles, np.int64),
+    )
 
 
 def test_worked_example_dense():
