@@ -17,6 +17,7 @@ from accelerators.parts import (
 )
 from accelerators.presets import preset, presets
 from accelerators.rules import ConfigError
+from accelerators.scale_sim import read_scale_sim_config
 from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage_by_part
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "leakage_by_part",
     "preset",
     "presets",
+    "read_scale_sim_config",
 ]

@@ -4,11 +4,11 @@ import math
 from dataclasses import replace
 
 from accelerators import Accelerator, ConfigError, SramBuffer, SystolicArray, area_by_part
-from simulator.timing import compiled
 from simulator.timing.array import ceil_div, gemm_cycles
 from simulator.timing.dense import dense_timing
-from simulator.timing.layer import Engine, LayerTiming, check_stationary_tile
-from workloads.gemm import Layer
+from simulator.timing.engine import COMPILED, Engine
+from simulator.timing.layer import LayerTiming, check_stationary_tile
+from workloads.gemm import Gemm, Layer
 
 Timings = list[tuple[Layer, LayerTiming]]
 
@@ -21,14 +21,19 @@ _BUFFER_FACTORS = (0.5, 1.0, 2.0, 4.0)
 
 
 def time_dense(
-    layers: tuple[Layer, ...], accelerator: Accelerator, engine: Engine = compiled.run
+    layers: tuple[Layer, ...], accelerator: Accelerator, engine: Engine = COMPILED
 ) -> Timings:
-    """Every layer on the dense array."""
-    return [(layer, dense_timing(layer, accelerator, engine)) for layer in layers]
+    """Every layer on the dense array; layers of one shape are timed once."""
+    known: dict[tuple[Gemm, int], LayerTiming] = {}
+    for layer in layers:
+        shape = (layer.gemm, layer.input_elements)
+        if shape not in known:
+            known[shape] = dense_timing(layer, accelerator, engine)
+    return [(layer, known[layer.gemm, layer.input_elements]) for layer in layers]
 
 
 def equal_area_dense(
-    layers: tuple[Layer, ...], accelerator: Accelerator
+    layers: tuple[Layer, ...], accelerator: Accelerator, engine: Engine = COMPILED
 ) -> tuple[Accelerator, Timings]:
     """The fastest dense design found that is no larger than `accelerator`.
 
@@ -40,19 +45,21 @@ def equal_area_dense(
     Args:
         layers: the workload.
         accelerator: a design, with or without reuse units.
+        engine: times the design found; the search for it always uses the compiled engine.
     """
     budget_mm2 = sum(area_by_part(accelerator).values())
     plain = accelerator.without_reuse()
-    best = (plain, time_dense(layers, plain))
     if not accelerator.has_reuse:
-        return best
+        return plain, time_dense(layers, plain, engine)
+    best = (plain, time_dense(layers, plain))
     for factor in _BUFFER_FACTORS:
         roomy = _with_buffers(plain, factor)
         for candidate in _largest_arrays(layers, roomy, budget_mm2):
             timings = time_dense(layers, candidate)
             if _cycles(timings) < _cycles(best[1]):
                 best = (candidate, timings)
-    return replace(best[0], name=f"{accelerator.name}_equal_area_dense"), best[1]
+    design = replace(best[0], name=f"{accelerator.name}_equal_area_dense")
+    return design, best[1] if engine is COMPILED else time_dense(layers, design, engine)
 
 
 def _cycles(timings: Timings) -> int:

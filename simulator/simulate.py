@@ -10,6 +10,7 @@ from simulator.report.design import DesignReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.policy import LayerState, NoReuse, ReusePolicy
 from simulator.timing.dense import dense_timing
+from simulator.timing.engine import engine_named
 from simulator.timing.reuse import reuse_timing
 from workloads.trace import WorkloadTrace
 
@@ -24,6 +25,7 @@ def simulate(
     *,
     model: "torch.nn.Module | None" = None,
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
+    engine: str = "compiled",
 ) -> SimulationReport:
     """Replay a workload on an accelerator and on its two dense baselines.
 
@@ -34,17 +36,20 @@ def simulate(
             ones on many designs. `None` runs dense.
         model: the captured model, to know the accuracy under reuse; see `decide`.
         calibration: see `decide`.
+        engine: `compiled`, or `event`, the slow reference; both find the same cycles.
 
     Returns:
         Cycles, energy, area and accuracy of the same decisions.
 
     Raises:
-        ConfigError: the design, the policy and the workload do not fit together.
+        ConfigError: the design, the policy and the workload do not fit together, or there is no
+            such engine.
         TraceError: the policy needs activations that the trace does not hold.
 
     Not modelled: operations that are not matrix products (activation functions, pooling,
     normalisation); overlap of one layer with the next.
     """
+    timer = engine_named(engine)
     if isinstance(policy, ReuseRun):
         run = policy
     else:
@@ -53,20 +58,20 @@ def simulate(
     for layer in trace.layers:
         decisions = run.decisions.get(layer.name)
         if decisions is None:
-            timings.append((layer, dense_timing(layer, accelerator)))
+            timings.append((layer, dense_timing(layer, accelerator, timer)))
             continue
-        timings.append((layer, reuse_timing(layer, decisions, accelerator)))
+        timings.append((layer, reuse_timing(layer, decisions, accelerator, timer)))
         quality[layer.name] = {
             "remaining_ratio": decisions.remaining_ratio,
             "relative_mse": run.relative_mse[layer.name],
         }
     plain = accelerator.without_reuse()
-    equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator)
+    equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)
     return SimulationReport(
         workload=dict(trace.provenance),
         policy=run.policy,
         reuse=DesignReport.of(accelerator, timings, trace.images, quality),
-        dense=DesignReport.of(plain, time_dense(trace.layers, plain), trace.images),
+        dense=DesignReport.of(plain, time_dense(trace.layers, plain, timer), trace.images),
         dense_equal_area=DesignReport.of(equal_area, equal_area_timings, trace.images),
         accuracy=run.accuracy,
         dense_accuracy=run.dense_accuracy,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workloads.errors import TraceError
 from workloads.gemm import Convolution, Gemm, Layer
+from workloads.scale_sim import read_topology
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "capture",
     "cifar10",
     "digits",
+    "read_topology",
     "replay",
     "run_with",
     "train_classifier",

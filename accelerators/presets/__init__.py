@@ -1,11 +1,20 @@
-"""Ready designs: a dense array and the same array with reuse, in two sizes and two projections."""
+"""Ready designs: a dense array and the same with reuse, in two sizes; and published reuse units."""
 
 from accelerators.accelerator import Accelerator
+from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import dense_16x16, reuse_16x16, reuse_16x16_int8
 from accelerators.presets.size_32x32 import dense_32x32, reuse_32x32
 from accelerators.rules import ConfigError, choose, quoted, show
 
-_BUILDERS = (dense_16x16, reuse_16x16, reuse_16x16_int8, dense_32x32, reuse_32x32)
+_BUILDERS = (
+    dense_16x16,
+    reuse_16x16,
+    reuse_16x16_int8,
+    dense_32x32,
+    reuse_32x32,
+    cicek_design_b,
+    focus_32x32,
+)
 
 
 def presets() -> dict[str, Accelerator]:

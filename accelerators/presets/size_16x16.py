@@ -30,7 +30,8 @@ def dense_16x16() -> Accelerator:
         # inputs (16 KiB) and sums (64 KiB), fit
         activation_buffer=SramBuffer(capacity_bytes=64 * KIB, width_bits=128),  # 16 rows x 8 bits
         weight_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=128),  # 16 columns x 8 bits
-        output_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=512),  # 16 columns x 32 bits
+        # 16 columns x 32 bits, read and written back
+        output_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=512, ports=2),
         # 12.8 GB/s, one 64-bit channel of DDR4-1600, over 500 MHz
         dram=Dram(bandwidth_bytes_per_cycle=25.6, kind="focus_2026"),
         clock_hz=500e6,  # as Focus (HPCA 2026) reports for its RTL
@@ -46,7 +47,7 @@ def reuse_16x16() -> Accelerator:
         dense_16x16(),
         name="reuse_16x16",
         # one 64-wide row of 32-bit sums a cycle, read and written by the reconstructor
-        output_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=64 * 32),
+        output_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=64 * 32, ports=2),
         front_end=LshFrontEnd(
             max_hashes=16,  # our choice: the worked example uses 10, Cicek's RTL has 20
             max_length=16,  # our choice: as long as the array has rows

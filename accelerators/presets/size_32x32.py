@@ -25,7 +25,8 @@ def dense_32x32() -> Accelerator:
         # capacities: our choice, twice those of dense_16x16
         activation_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=256),  # 32 rows x 8 bits
         weight_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=256),  # 32 columns x 8 bits
-        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=1024),  # 32 columns x 32 bits
+        # 32 columns x 32 bits, read and written back
+        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=1024, ports=2),
         dram=Dram(bandwidth_bytes_per_cycle=128.0, kind="focus_2026"),  # Focus: 64 GB/s at 500 MHz
         clock_hz=500e6,  # Focus
         operand_bits=8,  # our choice, as dense_16x16
@@ -40,7 +41,7 @@ def reuse_32x32() -> Accelerator:
         dense_32x32(),
         name="reuse_32x32",
         # two 64-wide rows of 32-bit sums a cycle, read and written by the reconstructor
-        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=2 * 64 * 32),
+        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=2 * 64 * 32, ports=2),
         front_end=LshFrontEnd(
             max_hashes=16,  # our choice, as reuse_16x16
             max_length=32,  # our choice: as long as the array has rows; also Focus's vector width

@@ -41,13 +41,16 @@ def replay(
 ) -> CacheReplay:
     """Send every signature through the cache, in stream order.
 
-    Signatures arrive in groups, one group every `cycles_per_group`. In each cycle, those of the
-    group that find their bank free are taken, in order; the next group waits until all are taken.
+    Signatures arrive in groups, one group every `cycles_per_group`: group g of 0, 1, ... can be
+    taken from cycle `(g + 1) * cycles_per_group - 1` on. In each cycle, those of the
+    group that find their bank free are taken, in order; the next group waits until all are taken,
+    in a queue that is never full.
     An access holds its bank for one cycle, or for `1 + update_cycles` if the bank is not pipelined;
     a pipelined bank makes only another access to the same cluster wait for the update.
 
     The table starts empty for each sub-matrix and group. A cluster that is seen first takes an
-    entry; where its set is full, an entry is written back. An access to a cluster written back
+    entry; where its set is full, an entry is written back: the one accessed (`lru`) or taken
+    (`fifo`) longest ago, by the cycle in which that happened. An access to a cluster written back
     before refills it, which holds the bank for `miss_cycles` more. Decisions do not change: the
     backing store keeps every cluster, so a small cache costs time and energy, never accuracy.
 
@@ -103,8 +106,8 @@ def _replay(
         stream = ids[row_of_ids, (segment % groups) * rows : (segment % groups + 1) * rows]
         if fits and update_cycles == 0 and size == 1:
             # One signature at a time, and every bank is free again in the next cycle.
-            found[0, segment] = (rows - 1) * interval + 1
-            found[1, segment] = (rows - 1) * (interval - 1)
+            found[0, segment] = rows * interval
+            found[1, segment] = rows * (interval - 1)
             continue
         occupancy[:] = 0
         bank_free[:] = 0
@@ -114,7 +117,7 @@ def _replay(
         now = np.int64(0)
         end = np.int64(0)
         for begin in range(0, rows, size):
-            arrival = (begin // size) * interval
+            arrival = (begin // size + 1) * interval - 1
             if arrival > now:
                 found[1, segment] += arrival - now
                 now = arrival
@@ -167,7 +170,8 @@ def _replay(
                                 found[3, segment] += 1
                             tags[chosen, way] = cluster
                         if replacement == 0 or not hit:
-                            used[chosen, way] = begin + offset
+                            # A bank takes one access a cycle, so no two of a set are alike.
+                            used[chosen, way] = now
                     done = now + held + update_cycles
                     cluster_free[cluster] = done
                     bank_free[bank] = now + held if pipelined else done

@@ -12,7 +12,13 @@ def run(schedule: Schedule) -> Makespan:
     Between two neighbours lies a double buffer: a block starts tile t when it is free of tile t-1,
     its predecessor's results for tile t are there, and its successor is free of tile t-2. The DMA
     engine works through a fixed programme, load(t) then store(t-S) with S blocks; an empty
-    transfer takes no time and waits for nothing. The event engine does the same, step by step.
+    transfer takes no time and waits for nothing. Tiles add to the same half of the output buffer
+    until one is stored; the last block starts on a new half when the store before the latest is
+    done. The event engine does the same, step by step.
+
+    Of several waits that end together, the first is to blame: for the own previous tile, for the
+    predecessor, for the successor; of several steps that end together, the one whose tile plus
+    block number is lowest, then the earlier block.
     """
     critical = np.zeros(len(LIMITS), np.int64)
     cycles = _makespan(
@@ -35,6 +41,8 @@ def _makespan(load, load_latency, occupancy, latency, store, limits, critical):
     free = np.zeros((stages, tiles), np.int64)  # when the block is free of the tile
     ready = np.zeros((stages, tiles), np.int64)  # when its results are there
     loaded = np.zeros(tiles, np.int64)
+    # The two latest stored tiles before the one that the last block is at.
+    latest, older = np.int64(-1), np.int64(-1)
     stored = np.zeros(tiles, np.int64)
     dma, dma_node = np.int64(0), np.int64(-1)
     end, end_node = np.int64(0), np.int64(-1)
@@ -60,11 +68,15 @@ def _makespan(load, load_latency, occupancy, latency, store, limits, critical):
                 start, waited = ready[s - 1, t], node - tiles
             if s == 0 and loaded[t] > start:
                 start, waited = loaded[t], np.int64(t)
-            # The successor must have emptied the half of the buffer filled two tiles ago.
+            # The successor must have emptied the half of the buffer filled two tiles ago; the DMA
+            # engine, the half that was stored from before the latest.
             if t >= 2 and s + 1 < stages and free[s + 1, t - 2] > start:
                 start, waited = free[s + 1, t - 2], node + tiles - 2
-            if t >= 2 and s + 1 == stages and stored[t - 2] > start:
-                start, waited = stored[t - 2], first_store + t - 2
+            if s + 1 == stages:
+                if t >= 1 and store[t - 1] > 0:
+                    older, latest = latest, np.int64(t - 1)
+                if older >= 0 and stored[older] > start:
+                    start, waited = stored[older], first_store + older
             begin[node], cause[node] = start, waited
             free[s, t] = start + occupancy[s, t]
             ready[s, t] = free[s, t] + latency[s, t]

@@ -6,11 +6,10 @@ from math import ceil
 import numpy as np
 
 from accelerators import Accelerator, ConfigError
-from simulator.timing import compiled
 from simulator.timing.array import ceil_div, gemm_cycles
+from simulator.timing.engine import COMPILED, Engine
 from simulator.timing.layer import (
     ActionCounts,
-    Engine,
     LayerTiming,
     byte_count,
     check_stationary_tile,
@@ -18,8 +17,8 @@ from simulator.timing.layer import (
     register_bytes,
     transfer_cycles,
 )
-from simulator.timing.schedule import Schedule, slowest
-from workloads.gemm import Layer
+from simulator.timing.schedule import Makespan, Schedule, slowest
+from workloads.gemm import Gemm, Layer
 
 # Tilings that the closed form ranks best and that are then scheduled in full.
 _TILINGS_SCHEDULED = 3
@@ -41,9 +40,7 @@ class Tiling:
     rows_outermost: bool
 
 
-def dense_timing(
-    layer: Layer, accelerator: Accelerator, engine: Engine = compiled.run
-) -> LayerTiming:
+def dense_timing(layer: Layer, accelerator: Accelerator, engine: Engine = COMPILED) -> LayerTiming:
     """Time a layer with every row multiplied, under the fastest tiling found.
 
     Tiles are taken by rows or by columns, in sizes whose partial sums fit half of the output
@@ -56,22 +53,40 @@ def dense_timing(
         ConfigError: a buffer does not hold one tile.
     """
     check_stationary_tile(accelerator)
+    sizes = _Operands.of(layer, accelerator)
     ranked = sorted(
-        _tilings(layer, accelerator), key=lambda tiling: _estimate(layer, accelerator, tiling)
+        _tilings(layer.gemm, sizes, accelerator),
+        key=lambda tiling: _estimate(layer.gemm, sizes, accelerator, tiling),
     )
-    schedules = [_Scheduled(layer, accelerator, t) for t in ranked[:_TILINGS_SCHEDULED]]
-    best = min(schedules, key=lambda each: (compiled.run(each.schedule).cycles, each.dram_bytes))
-    return best.timing(engine)
+    schedules = [_Scheduled(layer.gemm, sizes, accelerator, t) for t in ranked[:_TILINGS_SCHEDULED]]
+    runs = [(engine.run(each.schedule), each) for each in schedules]
+    makespan, best = min(runs, key=lambda run: (run[0].cycles, run[1].dram_bytes))
+    return best.timing(makespan)
 
 
-def _tilings(layer: Layer, accelerator: Accelerator) -> list[Tiling]:
+@dataclass(frozen=True, kw_only=True)
+class _Operands:
+    """Bytes of one product's inputs (not unfolded) and weights."""
+
+    inputs: int
+    weights: int
+
+    @classmethod
+    def of(cls, layer: Layer, accelerator: Accelerator) -> "_Operands":
+        gemm, bits = layer.gemm, accelerator.operand_bits
+        return cls(
+            inputs=byte_count(layer.input_elements // gemm.count, bits),
+            weights=byte_count(gemm.k * gemm.n, bits),
+        )
+
+
+def _tilings(gemm: Gemm, sizes: _Operands, accelerator: Accelerator) -> list[Tiling]:
     """Tilings worth trying: column tiles of once, twice, four times ... the array's columns; for
     each the most rows that fit, fewer that keep the inputs in their buffer, and halves of both."""
-    gemm, array = layer.gemm, accelerator.array
+    array = accelerator.array
     half = accelerator.output_buffer.capacity_bytes // 2
-    input_bytes = byte_count(layer.input_elements // gemm.count, accelerator.operand_bits)
     inputs_half = accelerator.activation_buffer.capacity_bytes // 2
-    resident_rows = max(1, gemm.m * inputs_half // max(1, input_bytes))
+    resident_rows = max(1, gemm.m * inputs_half // max(1, sizes.inputs))
     columns, found = min(gemm.n, array.columns), set()
     least = byte_count(columns, accelerator.accumulator_bits)
     if half < least:
@@ -98,15 +113,15 @@ def _tilings(layer: Layer, accelerator: Accelerator) -> list[Tiling]:
     ]
 
 
-def _loads(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[bool, bool]:
+def _loads(
+    gemm: Gemm, sizes: _Operands, accelerator: Accelerator, tiling: Tiling
+) -> tuple[bool, bool]:
     """Whether inputs, and weights, are loaded again for every tile of the other operand."""
-    gemm, bits = layer.gemm, accelerator.operand_bits
-    inputs = byte_count(layer.input_elements // gemm.count, bits)
-    weights = byte_count(gemm.k * gemm.n, bits)
+    inputs, weights = sizes.inputs, sizes.weights
     input_room = accelerator.activation_buffer.capacity_bytes
     weight_room = accelerator.weight_buffer.capacity_bytes
     input_tile = ceil(inputs * tiling.rows / gemm.m)
-    weight_tile = byte_count(gemm.k * tiling.columns, bits)
+    weight_tile = byte_count(gemm.k * tiling.columns, accelerator.operand_bits)
     again_inputs = inputs > input_room and not (
         tiling.rows_outermost and input_tile <= input_room // 2
     )
@@ -116,12 +131,14 @@ def _loads(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[bool
     return again_inputs, again_weights
 
 
-def _estimate(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[float, int]:
+def _estimate(
+    gemm: Gemm, sizes: _Operands, accelerator: Accelerator, tiling: Tiling
+) -> tuple[float, int]:
     """Cycles, and DRAM bytes, in plain integers, for speed.
 
     The busier of array and memory sets the pace; the first load and the last store are not hidden.
     """
-    gemm, bits = layer.gemm, accelerator.operand_bits
+    bits = accelerator.operand_bits
     row_tiles, column_tiles = ceil_div(gemm.m, tiling.rows), ceil_div(gemm.n, tiling.columns)
     last_rows = gemm.m - tiling.rows * (row_tiles - 1)
     last_columns = gemm.n - tiling.columns * (column_tiles - 1)
@@ -131,12 +148,11 @@ def _estimate(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[f
             if many_rows and many_columns:
                 cycles, _ = gemm_cycles(accelerator.array, rows, columns, gemm.k)
                 array += many_rows * many_columns * cycles
-    again_inputs, again_weights = _loads(layer, accelerator, tiling)
-    inputs = byte_count(layer.input_elements // gemm.count, bits)
-    moved = inputs * (column_tiles if again_inputs else 1)
-    moved += byte_count(gemm.k * gemm.n, bits) * (row_tiles if again_weights else 1)
+    again_inputs, again_weights = _loads(gemm, sizes, accelerator, tiling)
+    moved = sizes.inputs * (column_tiles if again_inputs else 1)
+    moved += sizes.weights * (row_tiles if again_weights else 1)
     moved += byte_count(gemm.m * gemm.n, bits)
-    exposed = inputs * tiling.rows // gemm.m + byte_count(gemm.k * tiling.columns, bits)
+    exposed = sizes.inputs * tiling.rows // gemm.m + byte_count(gemm.k * tiling.columns, bits)
     exposed += byte_count(last_rows * last_columns, bits)
     bandwidth = accelerator.dram.bandwidth_bytes_per_cycle
     return max(array, moved / bandwidth) + exposed / bandwidth, moved
@@ -145,9 +161,11 @@ def _estimate(layer: Layer, accelerator: Accelerator, tiling: Tiling) -> tuple[f
 class _Scheduled:
     """A layer cut by a tiling; arrays are `(count, outer tiles, inner tiles)` int64."""
 
-    def __init__(self, layer: Layer, accelerator: Accelerator, tiling: Tiling) -> None:
-        self.layer, self.accelerator, self.tiling = layer, accelerator, tiling
-        gemm = layer.gemm
+    def __init__(
+        self, gemm: Gemm, sizes: _Operands, accelerator: Accelerator, tiling: Tiling
+    ) -> None:
+        self.gemm, self.sizes = gemm, sizes
+        self.accelerator, self.tiling = accelerator, tiling
         rows = _cut(gemm.m, tiling.rows)
         columns = _cut(gemm.n, tiling.columns)
         # Row and column tile of each tile, as (1, outer, inner).
@@ -170,11 +188,10 @@ class _Scheduled:
 
     def _load(self, rows: np.ndarray) -> None:
         """DRAM bytes of each tile: `inputs`, `weights`, `stores`."""
-        gemm, bits, tiling = self.layer.gemm, self.accelerator.operand_bits, self.tiling
-        again_inputs, again_weights = _loads(self.layer, self.accelerator, tiling)
-        total = byte_count(self.layer.input_elements // gemm.count, bits)
+        gemm, bits, tiling = self.gemm, self.accelerator.operand_bits, self.tiling
+        again_inputs, again_weights = _loads(gemm, self.sizes, self.accelerator, tiling)
         # Each row tile's share of the input, rounded so that they add up.
-        share = np.diff(np.concatenate([[0], np.cumsum(rows)]) * total // gemm.m)
+        share = np.diff(np.concatenate([[0], np.cumsum(rows)]) * self.sizes.inputs // gemm.m)
         weights = byte_count(gemm.k * self.columns, bits)
         self.inputs = np.zeros(self.shape, np.int64)
         self.weights = np.zeros(self.shape, np.int64)
@@ -194,7 +211,7 @@ class _Scheduled:
 
     def _occupy(self) -> None:
         """How long each tile holds the array, and the bytes that its buffers move meanwhile."""
-        gemm, accelerator = self.layer.gemm, self.accelerator
+        gemm, accelerator = self.gemm, self.accelerator
         array, bits = accelerator.array, accelerator.operand_bits
         rows, columns, k = self.rows, self.columns, gemm.k
         # How often an input is streamed, a weight is streamed, a partial sum is updated.
@@ -227,10 +244,9 @@ class _Scheduled:
             self.shape,
         )
 
-    def timing(self, engine: Engine) -> LayerTiming:
-        """The layer as an engine sees it."""
-        gemm, schedule = self.layer.gemm, self.schedule
-        makespan = engine(schedule)
+    def timing(self, makespan: Makespan) -> LayerTiming:
+        """The layer as an engine saw it."""
+        gemm, schedule = self.gemm, self.schedule
         loaded, weights = int(self.inputs.sum()), int(self.weights.sum())
         weight_reads, sums = int(self.weight_reads.sum()), int(self.sum_writes.sum())
         actions = ActionCounts(

@@ -1,19 +1,15 @@
 """What timing says of one layer on one design."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from accelerators import Accelerator, ConfigError, SramBuffer
-from simulator.timing.schedule import LIMITS, Makespan, Schedule
+from simulator.timing.schedule import LIMITS, Schedule
 
 # (part, action) -> how often; priced by `accelerators.energy_per_action`.
 ActionCounts = Counter[tuple[str, str]]
-
-# An engine finds the makespan of a schedule.
-Engine = Callable[[Schedule], Makespan]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,11 @@ import numpy as np
 
 from accelerators import Accelerator, ConfigError
 from simulator.reuse.decisions import ReuseDecisions
-from simulator.timing import compiled
 from simulator.timing.array import ceil_div, gemm_cycles
-from simulator.timing.cache import CacheReplay, replay
+from simulator.timing.cache import CacheReplay
+from simulator.timing.engine import COMPILED, Engine
 from simulator.timing.layer import (
     ActionCounts,
-    Engine,
     LayerTiming,
     byte_count,
     check_stationary_tile,
@@ -19,7 +18,7 @@ from simulator.timing.layer import (
     register_bytes,
     transfer_cycles,
 )
-from simulator.timing.schedule import Schedule, slowest
+from simulator.timing.schedule import Makespan, Schedule, slowest
 from workloads.gemm import Layer
 
 STAGES = ("hashing", "array", "reconstruction")
@@ -55,7 +54,7 @@ def reuse_timing(
     layer: Layer,
     decisions: ReuseDecisions,
     accelerator: Accelerator,
-    engine: Engine = compiled.run,
+    engine: Engine = COMPILED,
 ) -> LayerTiming:
     """Time a layer whose rows share results as `decisions` say.
 
@@ -82,17 +81,16 @@ def reuse_timing(
     """
     _check(decisions, accelerator)
     vectors, interval = _front_end_rate(decisions, accelerator)
-    replayed = replay(
+    replayed = engine.replay(
         decisions, accelerator.cache, vectors_per_group=vectors, cycles_per_group=interval
     )
     scheduled = [
         _Scheduled(layer, decisions, replayed, accelerator, columns)
         for columns in _column_tiles(decisions, accelerator)
     ]
-    best = min(
-        scheduled, key=lambda each: (compiled.run(each.schedule).cycles, each.traffic.total_bytes)
-    )
-    return best.timing(engine)
+    runs = [(engine.run(each.schedule), each) for each in scheduled]
+    makespan, best = min(runs, key=lambda run: (run[0].cycles, run[1].traffic.total_bytes))
+    return best.timing(makespan)
 
 
 def _column_tiles(decisions: ReuseDecisions, accelerator: Accelerator) -> list[np.ndarray]:
@@ -220,9 +218,9 @@ class _Scheduled:
         )
         return occupancy, limits, 0
 
-    def timing(self, engine: Engine) -> LayerTiming:
-        """The layer as an engine sees it."""
-        makespan, schedule = engine(self.schedule), self.schedule
+    def timing(self, makespan: Makespan) -> LayerTiming:
+        """The layer as an engine saw it."""
+        schedule = self.schedule
         busy = {block: int(self._full(cycles).sum()) for block, cycles in self.busy.items()}
         return LayerTiming(
             cycles=makespan.cycles,

@@ -25,8 +25,9 @@ from accelerators import (
 
 BUFFERS = st.builds(
     SramBuffer,
-    capacity_bytes=st.integers(512, 2**30),
+    capacity_bytes=st.integers(64 * 512, 2**30),
     width_bits=st.integers(1, 512).map(lambda n: 8 * n),
+    ports=st.integers(1, 64),
 )
 REUSE_UNITS = st.fixed_dictionaries(
     {
@@ -35,14 +36,20 @@ REUSE_UNITS = st.fixed_dictionaries(
             max_hashes=st.integers(1, 62),
             max_length=st.integers(1, 4096),
             lanes=st.integers(1, 256),
-            projection=st.sampled_from(["sign", "int8"]),
+            projection=st.sampled_from(["sign", "sparse", "int8"]),
+            packing=st.booleans(),
             latency_cycles=st.integers(0, 10_000),
         ),
         "cache": st.builds(
-            lambda sets, ways, banks: CentroidCache(entries=sets * ways, ways=ways, banks=banks),
+            lambda depth, ways, banks, **fields: CentroidCache(
+                entries=depth * banks * ways, ways=ways, banks=banks, **fields
+            ),
             st.integers(1, 1000),
             st.integers(1, 64),
             st.integers(1, 64),
+            update_cycles=st.integers(0, 64),
+            pipelined=st.booleans(),
+            replacement=st.sampled_from(["lru", "fifo", "random"]),
         ),
         "centroid_buffer": BUFFERS,
         "reconstructor": st.builds(
@@ -54,7 +61,13 @@ ACCELERATORS = st.builds(
     lambda reuse, **parts: Accelerator(**parts, **reuse),
     st.one_of(st.just({}), REUSE_UNITS),
     name=st.text(min_size=1, max_size=200),
-    array=st.builds(SystolicArray, rows=st.integers(1, 4096), columns=st.integers(1, 4096)),
+    array=st.builds(
+        SystolicArray,
+        rows=st.integers(1, 4096),
+        columns=st.integers(1, 4096),
+        dataflow=st.sampled_from(["weight_stationary", "output_stationary", "input_stationary"]),
+        fold_timing=st.sampled_from(["sequential", "overlapped"]),
+    ),
     activation_buffer=BUFFERS,
     weight_buffer=BUFFERS,
     output_buffer=BUFFERS,
@@ -62,6 +75,8 @@ ACCELERATORS = st.builds(
         Dram,
         bandwidth_bytes_per_cycle=st.floats(0.001, 65536),
         kind=st.sampled_from(accelerators.dram_kinds()),
+        latency_cycles=st.integers(0, 100_000),
+        burst_bytes=st.integers(1, 65536),
     ),
     clock_hz=st.one_of(st.floats(1, 1e12), st.integers(1, 10**12)),
     operand_bits=st.sampled_from([8, 16]),
@@ -111,6 +126,10 @@ def test_fields_with_a_default_may_be_left_out():
     for name in ("technology", "operand_bits", "accumulator_bits", "front_end", "cache"):
         del description[name]
     del description["array"]["dataflow"]
+    del description["array"]["fold_timing"]
+    del description["dram"]["latency_cycles"]
+    del description["dram"]["burst_bytes"]
+    del description["weight_buffer"]["ports"]
     assert Accelerator.from_dict(description) == design
 
 
@@ -169,17 +188,19 @@ def test_presets_are_valid_named_and_fresh():
         "reuse_16x16_int8",
         "dense_32x32",
         "reuse_32x32",
+        "cicek_design_b",
+        "focus_32x32",
     ]
     for name, design in designs.items():
         assert design.name == name
         assert design == preset(name)
-        assert design.has_reuse == name.startswith("reuse")
+        assert design.has_reuse == (not name.startswith("dense"))
         assert math.isclose(
             design.dram.bandwidth_bytes_per_cycle * design.clock_hz,
-            12.8e9 if "16x16" in name else 64e9,
+            12.8e9 if design.array.rows == 16 else 64e9,
         )
     designs.clear()
-    assert len(presets()) == 5
+    assert len(presets()) == 7
 
 
 def test_unknown_preset_names_the_nearest():
@@ -187,7 +208,8 @@ def test_unknown_preset_names_the_nearest():
         preset("reuse16x16")
     assert str(caught.value) == (
         "preset name must be one of 'dense_16x16', 'reuse_16x16', 'reuse_16x16_int8', "
-        "'dense_32x32', 'reuse_32x32', got 'reuse16x16'; use 'reuse_16x16'"
+        "'dense_32x32', 'reuse_32x32', 'cicek_design_b', 'focus_32x32', got 'reuse16x16'; "
+        "use 'reuse_16x16'"
     )
     for odd in (None, 3, ["dense_16x16"], math.nan):
         with pytest.raises(ConfigError):

@@ -81,9 +81,19 @@ def broken(**changes) -> list[str]:
             "got an integer of 29898 bits; use 4096",
         ),
         (
-            {"array": {"dataflow": "output_stationary"}},
-            "Accelerator.array.dataflow must be 'weight_stationary', got 'output_stationary'; "
-            "use 'weight_stationary'",
+            {"array": {"dataflow": "row_stationary"}},
+            "Accelerator.array.dataflow must be one of 'weight_stationary', 'output_stationary', "
+            "'input_stationary', got 'row_stationary'; use 'weight_stationary'",
+        ),
+        (
+            {"array": {"fold_timing": "overlap"}},
+            "Accelerator.array.fold_timing must be one of 'sequential', 'overlapped', "
+            "got 'overlap'; use 'overlapped'",
+        ),
+        (
+            {"array": {"fold_timing": None}},
+            "Accelerator.array.fold_timing must be one of 'sequential', 'overlapped', got None; "
+            "use one of these",
         ),
         (
             {"weight_buffer": {"width_bits": 100}},
@@ -94,6 +104,19 @@ def broken(**changes) -> list[str]:
             {"weight_buffer": {"capacity_bytes": 15}},
             "Accelerator.weight_buffer.capacity_bytes must hold one access of width_bits=128, "
             "got 15; use 16 or more",
+        ),
+        (
+            {"weight_buffer": {"capacity_bytes": 63, "ports": 4}},
+            "Accelerator.weight_buffer.capacity_bytes must hold one access on each of ports=4 of "
+            "width_bits=128, got 63; use 64 or more",
+        ),
+        (
+            {"weight_buffer": {"ports": 65}},
+            "Accelerator.weight_buffer.ports must be an integer from 1 to 64, got 65; use 64",
+        ),
+        (
+            {"weight_buffer": {"ports": 0}},
+            "Accelerator.weight_buffer.ports must be an integer from 1 to 64, got 0; use 1",
         ),
         (
             {"weight_buffer": {"capacity_bytes": 2**31}},
@@ -116,6 +139,14 @@ def broken(**changes) -> list[str]:
             "65536, got inf; use 65536",
         ),
         (
+            {"dram": {"latency_cycles": -1}},
+            "Accelerator.dram.latency_cycles must be an integer from 0 to 100000, got -1; use 0",
+        ),
+        (
+            {"dram": {"burst_bytes": 0}},
+            "Accelerator.dram.burst_bytes must be an integer from 1 to 65536, got 0; use 1",
+        ),
+        (
             {"clock_hz": math.nan},
             "Accelerator.clock_hz must be a finite number from 1 to 1e+12, got nan; "
             "use a number in that range",
@@ -126,8 +157,49 @@ def broken(**changes) -> list[str]:
         ),
         (
             {"front_end": {"projection": "gaussian"}},
-            "Accelerator.front_end.projection must be one of 'sign', 'int8', got 'gaussian'; "
+            "Accelerator.front_end.projection must be one of 'sign', 'sparse', 'int8', "
+            "got 'gaussian'; use one of these",
+        ),
+        (
+            {"front_end": {"packing": 1}},
+            "Accelerator.front_end.packing must be True or False, got 1 (int); use one of these",
+        ),
+        (
+            {"cache": {"pipelined": "yes"}},
+            "Accelerator.cache.pipelined must be True or False, got 'yes' (str); use one of these",
+        ),
+        (
+            {"cache": {"pipelined": None}},
+            "Accelerator.cache.pipelined must be True or False, got None; use one of these",
+        ),
+        (
+            {"cache": {"replacement": "LRU"}},
+            "Accelerator.cache.replacement must be one of 'lru', 'fifo', 'random', got 'LRU'; "
             "use one of these",
+        ),
+        (
+            {"cache": {"update_cycles": 65}},
+            "Accelerator.cache.update_cycles must be an integer from 0 to 64, got 65; use 64",
+        ),
+        (
+            {"cache": {"banks": 128}},
+            "Accelerator.cache.banks must be an integer from 1 to 64, got 128; use 64",
+        ),
+        (
+            {"cache": {"banks": 3}},  # 1024 entries of 8 ways
+            "Accelerator.cache.banks must divide the entries / ways = 128 sets, got 3; use 2 or 4",
+        ),
+        (
+            {"cache": {"entries": 72, "banks": 6}},  # 9 sets: no even divisors
+            "Accelerator.cache.banks must divide the entries / ways = 9 sets, got 6; use 3 or 9",
+        ),
+        (
+            {"cache": {"entries": 8, "banks": 2}},
+            "Accelerator.cache.banks must divide the entries / ways = 1 sets, got 2; use 1",
+        ),
+        (  # banks are looked at once there are whole sets
+            {"cache": {"entries": 100, "banks": 3}},
+            "Accelerator.cache.ways must divide entries=100, got 8; use 4 or 10",
         ),
         (
             {"cache": {"entries": 100}},
@@ -200,7 +272,8 @@ def test_every_violation_comes_in_one_error_in_field_order():
         "Accelerator.array.rows must be an integer from 1 to 4096, got -1; use 1",
         "Accelerator.array.columns must be an integer from 1 to 4096, got 2.5 (float); "
         "use a whole number in that range",
-        "Accelerator.array.dataflow must be 'weight_stationary', got 'ws'; use 'weight_stationary'",
+        "Accelerator.array.dataflow must be one of 'weight_stationary', 'output_stationary', "
+        "'input_stationary', got 'ws'; use one of these",
         "Accelerator.dram.bandwidth_bytes_per_cycle must be a finite number from 0.001 to 65536, "
         "got 'fast' (str); use a number in that range",
         "Accelerator.clock_hz must be a finite number from 1 to 1e+12, got -1; use 1",
@@ -239,21 +312,38 @@ def test_values_at_the_bounds_are_valid():
     largest = Accelerator(
         name="n" * 200,
         array=SystolicArray(rows=4096, columns=4096),
-        activation_buffer=SramBuffer(capacity_bytes=2**30, width_bits=4096),
+        activation_buffer=SramBuffer(capacity_bytes=2**30, width_bits=4096, ports=64),
         weight_buffer=SramBuffer(capacity_bytes=1, width_bits=8),
         output_buffer=SramBuffer(capacity_bytes=512, width_bits=4096),
-        dram=Dram(bandwidth_bytes_per_cycle=65536, kind="horowitz_2014_high"),
+        dram=Dram(
+            bandwidth_bytes_per_cycle=65536,
+            kind="horowitz_2014_high",
+            latency_cycles=100_000,
+            burst_bytes=65536,
+        ),
         clock_hz=10**12,
         operand_bits=16,
         accumulator_bits=48,
-        front_end=LshFrontEnd(max_hashes=62, max_length=4096, lanes=256, projection="int8"),
-        cache=CentroidCache(entries=2**24, ways=1024, banks=64, clear_entries_per_cycle=2**24),
+        front_end=LshFrontEnd(
+            max_hashes=62, max_length=4096, lanes=256, projection="int8", packing=True
+        ),
+        cache=CentroidCache(
+            entries=2**24,
+            ways=1024,
+            banks=64,
+            update_cycles=64,
+            pipelined=True,
+            replacement="random",
+            clear_entries_per_cycle=2**24,
+        ),
         centroid_buffer=SramBuffer(capacity_bytes=2**30),
         reconstructor=Reconstructor(ports=64, width=4096),
     )
     smallest = dataclasses.replace(
         largest,
-        array=SystolicArray(rows=1, columns=1),
+        array=SystolicArray(
+            rows=1, columns=1, dataflow="output_stationary", fold_timing="overlapped"
+        ),
         dram=Dram(bandwidth_bytes_per_cycle=0.001),
         clock_hz=1,
         operand_bits=8,

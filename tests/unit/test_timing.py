@@ -1,9 +1,19 @@
 """Cycles derived by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from accelerators import CentroidCache, ConfigError, Dram, Reconstructor, SramBuffer
+from accelerators import (
+    CentroidCache,
+    ConfigError,
+    Dram,
+    Reconstructor,
+    SramBuffer,
+    SystolicArray,
+)
+from simulator.timing.array import gemm_cycles
 from simulator.timing.cache import replay as cache_replay
 from simulator.timing.dense import dense_timing
 from simulator.timing.reuse import reuse_timing
@@ -19,6 +29,104 @@ def replay(decisions, cache, vectors=1, cycles=1):
         vectors_per_group=np.full(sub_matrices, vectors, np.int64),
         cycles_per_group=np.full(sub_matrices, cycles, np.int64),
     )
+
+
+def test_sequential_folds_by_hand():
+    ws = SystolicArray(rows=16, columns=16)
+    # conv2, 100 images on 16x16: 1600/16 = 100 by 64/16 = 4 folds of 25,600 + 2*16 + 16 - 2.
+    assert gemm_cycles(ws, 25_600, 64, 1600) == (100 * 4 * (25_600 + 46), 0)
+    # A partial fold costs a full one: ceil(17/16) x ceil(1/16) folds.
+    assert gemm_cycles(ws, 5, 1, 17) == (2 * (5 + 46), 0)
+    # Outputs stay: ceil(5/16) x ceil(1/16) folds of 17 + 16 + 16 - 2, nothing to load first.
+    assert gemm_cycles(replace(ws, dataflow="output_stationary"), 5, 1, 17) == (47, 0)
+    # Inputs stay: ceil(17/16) x ceil(5/16) folds of 1 + 2*16 + 16 - 2.
+    assert gemm_cycles(replace(ws, dataflow="input_stationary"), 5, 1, 17) == (2 * 47, 0)
+
+
+def test_overlapped_folds_by_hand():
+    ws = SystolicArray(rows=16, columns=16, fold_timing="overlapped")
+    # 100 rows: 20/16 gives folds of 16 and 4 weight rows, 40/16 three columns of them. Each streams
+    # 100 rows, longer than any load: 6 x 100. Before: 16 cycles to load the first; after: skew.
+    assert gemm_cycles(ws, 100, 40, 20) == (600, 16 + 16 + 16 - 2)
+    # Three rows stream faster than the next weights load: folds take 16 and 4 cycles.
+    assert gemm_cycles(ws, 3, 40, 20) == (3 * (16 + 4), 46)
+    # Two weight rows and five columns are all that is used.
+    assert gemm_cycles(ws, 3, 5, 2) == (3, 2 + 2 + 5 - 2)
+    # Outputs stay: ceil(20/16) x ceil(40/16) folds of k = 9.
+    os = replace(ws, dataflow="output_stationary")
+    assert gemm_cycles(os, 20, 40, 9) == (6 * 9, 16 + 16 - 2)
+
+
+def test_banks_and_updates_hold_signatures_up():
+    layer = matrix_layer("fc", m=8, n=4, k=2)
+    decisions = even_decisions(layer, length=2, clusters=4)  # signatures 0 1 2 3 0 1 2 3
+    cache = CentroidCache(entries=4, ways=1, banks=2)
+
+    def cycles(vectors=1, **changes):
+        return int(replay(decisions, replace(cache, **changes), vectors).cycles.sum())
+
+    # One at a time: a signature a cycle, done in the cycle in which it is taken.
+    assert cycles() == 8
+    # Four at a time in two banks (even and odd): two a cycle.
+    assert cycles(4) == 4
+    # In one bank they take a cycle each again.
+    assert cycles(4, banks=1) == 8
+    # An access of 1 + 2 cycles holds its bank: 0 1 at 0, 2 3 at 3, 0 1 at 6, 2 3 at 9, done at 12.
+    assert cycles(4, update_cycles=2) == 12
+    # Pipelined banks only keep a cluster from itself: 0 1 at 0, 2 3 at 1, the next group at 2
+    # waits for cluster 0 and 1 until 3, then 4; the last is done at 4 + 3.
+    assert cycles(4, update_cycles=2, pipelined=True) == 7
+
+
+def test_replacement_policies_differ_as_they_should():
+    layer = matrix_layer("fc", m=6, n=4, k=2)
+    decisions = even_decisions(layer, length=2, clusters=3)
+    object.__setattr__(decisions, "ids", np.array([[[0, 1, 0, 2, 0, 1]]], np.int32))
+    cache = CentroidCache(entries=2, ways=2)
+
+    def refills(replacement):
+        return int(replay(decisions, replace(cache, replacement=replacement)).refills.sum())
+
+    # 0 1 0, then 2 needs room. Least recently used: 1 goes, 0 hits, 1 is refilled: one refill.
+    assert refills("lru") == 1
+    # First in: 0 goes; 0 is refilled and throws 1 out; 1 is refilled: two.
+    assert refills("fifo") == 2
+    assert refills("random") in (1, 2)
+
+
+def test_packing_hashes_several_short_sub_vectors_a_cycle():
+    layer = matrix_layer("fc", m=90, n=16, k=20)
+    decisions = even_decisions(layer, length=5, clusters=4)
+    plain = roomy_design(cache=CentroidCache(entries=64, ways=1, banks=4))
+    packed = replace(plain, front_end=replace(plain.front_end, packing=True))
+    # 16 elements hold three sub-vectors of 5: 30 cycles for 90, four sub-matrices.
+    busy = [
+        reuse_timing(layer, decisions, each).busy_cycles["front_end"] for each in (plain, packed)
+    ]
+    assert busy == [4 * 90, 4 * 30]
+
+
+def test_narrow_ports_slow_the_array_and_are_blamed():
+    layer = matrix_layer("fc", m=256, n=16, k=16)
+    narrow = SramBuffer(capacity_bytes=2**20, width_bits=32)
+    timing = dense_timing(layer, roomy_design(activation_buffer=narrow))
+    # 256 rows of 16 bytes through 4 bytes a cycle: 1,024 cycles for what the array does in 302.
+    assert timing.busy_cycles["array"] == 256 + 46
+    assert timing.bound_by == "activation_buffer"
+    assert timing.critical_cycles["activation_buffer"] == 1024
+    assert timing.cycles == sum(timing.critical_cycles.values())
+
+
+def test_dram_latency_and_bursts():
+    layer = matrix_layer("fc", m=16, n=16, k=16)
+    slow = Dram(bandwidth_bytes_per_cycle=8, latency_cycles=100, burst_bytes=64)
+    fast = dense_timing(layer, roomy_design(dram=Dram(bandwidth_bytes_per_cycle=8)))
+    late = dense_timing(layer, roomy_design(dram=slow))
+    # 512 bytes in and 256 out are whole bursts already: only the latency of the load is added.
+    assert late.cycles - fast.cycles == 100
+    odd = matrix_layer("fc", m=5, n=3, k=7)
+    # 35 + 21 bytes are one burst of 64, and so are 15 bytes out: 8 cycles each.
+    assert dense_timing(odd, roomy_design(dram=slow)).busy_cycles["memory"] == 16
 
 
 def test_worked_example_dense():

@@ -17,11 +17,13 @@ from torch import nn
 from workloads.models.cifarnet import CifarNet
 from workloads.models.efficientnet_lite import efficientnet_lite0
 from workloads.models.errors import ModelError
+from workloads.models.resnet import ResNet18
 from workloads.models.weights import load_weights
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cifarnet": CifarNet,
     "efficientnet_lite0": efficientnet_lite0,
+    "resnet18": ResNet18,
 }
 """Models known by name."""
 

@@ -1,0 +1,213 @@
+"""SCALE-Sim topologies become traces of shapes; messages of broken ones word for word."""
+
+from pathlib import Path
+
+import pytest
+
+from workloads import Gemm, TraceError, WorkloadTrace, read_topology
+
+HEADER = (
+    "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, "
+    "Strides,"
+)
+CONV = f"{HEADER}\nConv1 ,224 ,224 ,11 ,11 ,3 ,96 ,4 ,\nFC, 1, 1, 1, 1, 512, 1000, 1,\n"
+PRODUCTS = "Layer, M, N, K,\nqkv, 128, 1536, 512,\nup, 128, 768, 512,\n"
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Path("x.csv")
+
+
+def message(path, text) -> str:
+    path.write_text(text)
+    with pytest.raises(TraceError) as caught:
+        read_topology(path)
+    return str(caught.value)
+
+
+def test_convolutions(path):
+    path.write_text(CONV)
+    trace = read_topology(path)
+    conv, fc = trace.layers
+    # ceil((224 - 11 + 4) / 4) = ceil(54.25) = 55: the last window reaches beyond the input
+    assert conv.gemm == Gemm(m=55 * 55, n=96, k=11 * 11 * 3)
+    assert (conv.name, conv.input_shape, conv.output_shape) == (
+        "Conv1",
+        (1, 3, 224, 224),
+        (1, 96, 55, 55),
+    )
+    # memory sees the feature map, not 3025 x 363 unfolded elements
+    assert conv.input_elements == 3 * 224 * 224
+    assert fc.gemm == Gemm(m=1, n=1000, k=512)
+    assert fc.input_elements == 512
+    assert all(layer.weights_are_parameters and layer.images == 1 for layer in trace.layers)
+    assert list(trace.graph.edges) == [("Conv1", "FC")]
+    assert trace.provenance == {"model": "x", "source": "SCALE-Sim topology, shapes alone"}
+
+
+def test_products(path):
+    path.write_text(PRODUCTS)
+    trace = read_topology(path)
+    assert [(layer.name, layer.gemm) for layer in trace.layers] == [
+        ("qkv", Gemm(m=128, n=1536, k=512)),
+        ("up", Gemm(m=128, n=768, k=512)),
+    ]
+    assert [layer.input_elements for layer in trace.layers] == [128 * 512] * 2
+
+
+def test_uneven_filters_and_strides(path):
+    path.write_text(f"{HEADER}\na, 9, 7, 3, 1, 2, 5, 3,\n")
+    # ceil((9 - 3 + 3) / 3) = 3, ceil((7 - 1 + 3) / 3) = 3
+    assert read_topology(path).layers[0].gemm == Gemm(m=9, n=5, k=6)
+
+
+def test_depthwise_layers_are_products_per_channel(path):
+    path.write_text(f"{HEADER}\nConv2DP, 8, 8, 3, 3, 16, 1, 1,\n")
+    (layer,) = read_topology(path).layers
+    assert layer.gemm == Gemm(m=36, n=1, k=9, count=16)
+    assert (layer.input_elements, layer.output_shape) == (16 * 64, (1, 16, 6, 6))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CONV.replace(",\n", "\n"),
+        CONV.replace("\n", "\r\n"),
+        CONV.replace("\n", "\r"),
+        CONV.replace("\n", "\n\n  \n"),
+        CONV.replace(",4 ,", ",4 ,#stem"),
+        CONV.replace("IFMAP Height", "IFMAP height").replace("Num Filter", "num_filters"),
+        CONV.replace("Strides,", "Stride,,,"),
+        "\ufeff" + CONV,
+        CONV.replace("Strides,", "Strides, Sparsity,"),
+        CONV.replace("Strides,", "Strides, Sparsity,").replace(",4 ,", ",4, 1:1,"),
+        CONV.replace(",4 ,", ",4, 1:1,"),
+        CONV.rstrip("\n"),
+    ],
+)
+def test_other_spellings_of_a_topology(path, text):
+    path.write_text(CONV)
+    expected = read_topology(path).layers
+    path.write_bytes(text.encode())
+    assert read_topology(str(path)).layers == expected
+
+
+def test_a_trace_of_a_topology_is_saved_and_loaded(path):
+    path.write_text(CONV)
+    trace = read_topology(path)
+    loaded = WorkloadTrace.load(trace.save(path.parent / "saved"))
+    assert loaded.layers == trace.layers
+    with pytest.raises(TraceError, match="got shapes alone"):
+        loaded.rows("Conv1")
+
+
+NUMBER = "must be a whole number from 1 to 2147483647"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("a,9,9,3,3,2,x,1,", f"column 'Num Filter' {NUMBER}, got 'x'; write the size in digits"),
+        ("a,9,9,3,3,2,,1,", f"column 'Num Filter' {NUMBER}, got ''; write the size in digits"),
+        ("a,0,9,3,3,2,5,1,", f"column 'IFMAP Height' {NUMBER}, got '0'; write the size in digits"),
+        ("a,9,9,3,3,-2,5,1,", f"column 'Channels' {NUMBER}, got '-2'; write the size in digits"),
+        ("a,9,9,3,3,2.5,5,1,", f"column 'Channels' {NUMBER}, got '2.5'; write the size in digits"),
+        ("a,9,9,3,3,2,5,0,", f"column 'Strides' {NUMBER}, got '0'; write the size in digits"),
+        (
+            "a,9,9,3,3,2,5," + "9" * 5000 + ",",
+            f"column 'Strides' {NUMBER}, got '{'9' * 56}...; write the size in digits",
+        ),
+        (
+            "a,9,9,3,10,2,5,1,",
+            "column 'Filter Width' must be at most IFMAP Width = 9, got 10; "
+            "use 9 or less, or give the padded input",
+        ),
+        (
+            ",9,9,3,3,2,5,1,",
+            "column 'Layer name' must be 1 to 200 printable characters, got ''; "
+            "give the layer a name",
+        ),
+        (
+            "a,9,9,3,3,2,5,",
+            "must have the 8 columns Layer name, IFMAP Height, IFMAP Width, Filter Height, "
+            "Filter Width, Channels, Num Filter, Strides, got 7; give one value for each, and a "
+            "comma at the end",
+        ),
+        (
+            "a,9,9,3,3,2,5,1,2,",
+            "must have the 8 columns Layer name, IFMAP Height, IFMAP Width, Filter Height, "
+            "Filter Width, Channels, Num Filter, Strides, got 9; give one value for each, and a "
+            "comma at the end",
+        ),
+        (
+            "a,9,9,3,3,2,5,1,2:4,",
+            "column 'Sparsity' must be '1:1', got '2:4', which is not supported; use '1:1'",
+        ),
+        (
+            "a,2000000000,2000000000,1,1,1,1,2000000000,",
+            "must have at most 281474976710656 multiply-accumulates and input elements, got "
+            "4000000000000000000; use smaller sizes",
+        ),
+    ],
+)
+def test_message_word_for_word(path, row, expected):
+    found = message(path, f"{CONV}\n{row}\n")
+    assert found == f"x.csv line 5 {expected}"
+
+
+def test_names_given_twice(path):
+    assert message(path, CONV + "FC, 1, 1, 1, 1, 5, 10, 1,\n") == (
+        "x.csv line 4 column 'Layer name' must name a layer once, got 'FC' again after line 3; "
+        "rename it"
+    )
+
+
+def test_products_have_four_columns(path):
+    assert message(path, PRODUCTS + "down, 1, 2,\n") == (
+        "x.csv line 4 must have the 4 columns Layer, M, N, K, got 3; give one value for each, and "
+        "a comma at the end"
+    )
+    assert message(path, PRODUCTS + "down, 1, 2, 0,\n") == (
+        f"x.csv line 4 column 'K' {NUMBER}, got '0'; write the size in digits"
+    )
+
+
+@pytest.mark.parametrize("first", ["", "Conv1, 9, 9, 3, 3, 2, 5, 1,", "Layer, K, N, M,", "\0"])
+def test_the_header_decides(path, first):
+    assert message(path, f"{first}\na, 1, 1, 1,\n") == (
+        f"x.csv line 1 must be the header {HEADER[:-1]!r} or 'Layer, M, N, K', "
+        f"got {first!r}; give the columns in that order"
+    )
+
+
+def test_a_header_alone(path):
+    assert message(path, HEADER) == (
+        "x.csv must hold a layer, got a header alone; add a row for each layer"
+    )
+
+
+def test_many_violations_are_cut(path):
+    found = message(path, CONV + "a,\n" * 50).split("\n")
+    assert len(found) == 21
+    assert found[-1] == "x.csv breaks 30 more rules; mend these first"
+
+
+def test_files_that_cannot_be_read(path, tmp_path):
+    for given, reason in (
+        ("absent.csv", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        ("a\0b.csv", "embedded null byte"),
+    ):
+        with pytest.raises(TraceError, match=reason):
+            read_topology(given)
+    for given in (None, 3, True, 1.5, [], object()):
+        with pytest.raises(TraceError, match=r"must be the path of a \.csv file, got a "):
+            read_topology(given)
+    path.write_bytes(b"\xff\xfe\x00garbage")
+    with pytest.raises(TraceError, match=r"^x\.csv must be a readable file of UTF-8 text, got: "):
+        read_topology(path)
+    path.write_bytes(b"\n" * (2**24 + 1))
+    with pytest.raises(TraceError, match="must be a file of at most 16777216 bytes, got more"):
+        read_topology(path)
