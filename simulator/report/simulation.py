@@ -70,6 +70,13 @@ class SimulationReport:
     @property
     def verdict(self) -> str:
         """One sentence: does reuse pay here, and what bounds it."""
+        if not self.reuse.accelerator.has_reuse:
+            return (
+                f"{self.reuse.accelerator.name} runs dense: "
+                f"{self.reuse.latency_ms_per_image:.3g} ms and "
+                f"{self.reuse.energy_uj_per_image:.3g} uJ per image; bound by "
+                f"{self.reuse.bound_by.replace('_', '-')}."
+            )
         faster, less = self.speedup_equal_area > 1, self.energy_ratio_equal_area < 1
         pays = {
             (True, True): "Reuse pays",

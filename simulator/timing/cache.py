@@ -58,8 +58,8 @@ def _replay(ids, starts, signatures, groups, sets, ways, refills, evictions):
         first, last = starts[segment], starts[segment + 1]
         occupancy[:] = 0
         fits = True
-        for cluster in range(first, last):
-            chosen = np.int64(signatures[cluster] % np.uint64(sets))
+        for each in range(first, last):
+            chosen = np.int64(signatures[each] % np.uint64(sets))
             occupancy[chosen] += 1
             if occupancy[chosen] > ways:
                 fits = False
@@ -74,7 +74,7 @@ def _replay(ids, starts, signatures, groups, sets, ways, refills, evictions):
             cluster = np.int64(stream[row])
             chosen = np.int64(signatures[first + cluster] % np.uint64(sets))
             filled = occupancy[chosen]
-            way = np.int64(-1)
+            way = -1
             for candidate in range(filled):
                 if tags[chosen, candidate] == cluster:
                     way = candidate

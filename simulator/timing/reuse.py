@@ -56,7 +56,7 @@ def reuse_timing(layer: Layer, decisions: ReuseDecisions, accelerator: Accelerat
         ConfigError: the accelerator has no reuse units, or not the ones the decisions need.
     """
     _check(decisions, accelerator)
-    replayed = replay(decisions, accelerator.cache)
+    replayed = replay(decisions, accelerator.reuse_units.cache)
     timings = (
         _tiled(layer, decisions, replayed, accelerator, columns)
         for columns in _column_tiles(decisions, accelerator)
@@ -122,13 +122,7 @@ def _tiled(
 
 def _check(decisions: ReuseDecisions, accelerator: Accelerator) -> None:
     """The accelerator must be able to do what was decided."""
-    if not accelerator.has_reuse:
-        raise ConfigError(
-            f"Accelerator {accelerator.name!r} must have reuse units to run layer "
-            f"{decisions.layer!r} under reuse, got none; add front_end, cache, centroid_buffer "
-            "and reconstructor, or use NoReuse()"
-        )
-    if decisions.projection == "int8" and accelerator.front_end.projection == "sign":
+    if decisions.projection == "int8" and accelerator.reuse_units.front_end.projection == "sign":
         raise ConfigError(
             "Accelerator.front_end.projection must be 'int8' for a policy with int8 projections, "
             "got 'sign'; use projection='sign' in the policy or 'int8' in the front-end"
@@ -149,7 +143,7 @@ def _front_cycles(
     several. The cache takes a signature when it comes, after its table was cleared, and at the end
     hands each centroid on.
     """
-    unit, cache = accelerator.front_end, accelerator.cache
+    unit, cache = accelerator.reuse_units.front_end, accelerator.reuse_units.cache
     rows = _rows_per_group(decisions)
     passes = ceil_div(decisions.hashes, unit.max_hashes) * ceil_div(
         decisions.widths, unit.max_length
@@ -169,7 +163,7 @@ def _gather_cycles(
     decisions: ReuseDecisions, columns: np.ndarray, accelerator: Accelerator
 ) -> np.ndarray:
     """Cycles to rebuild a tile: a port gathers `width` partial sums of a row a cycle."""
-    unit = accelerator.reconstructor
+    unit = accelerator.reuse_units.reconstructor
     return ceil_div(_rows_per_group(decisions) * ceil_div(columns, unit.width), unit.ports)
 
 
@@ -221,7 +215,7 @@ def _traffic(
         + byte_count(clusters * columns[:, None], accumulator)
         + byte_count(rows, _id_bits(decisions))
     )
-    excess = np.maximum(0, held - accelerator.centroid_buffer.capacity_bytes // 2)
+    excess = np.maximum(0, held - accelerator.reuse_units.centroid_buffer.capacity_bytes // 2)
     spill_in, spill_out = excess.copy(), excess.copy()
     spill_in[..., 1:] += excess_sums  # the first tile starts from nothing
     spill_out[..., :-1] += excess_sums  # the last one's sums leave as outputs
@@ -272,7 +266,9 @@ def _actions(
             ("cache", "write_row"): times * (sub_vectors + refills),
             ("cache", "accumulate"): times * (elements - centroid_elements),
             ("cache", "divide"): times * centroid_elements,
-            ("cache", "clear_entry"): times * decisions.clusters.size * accelerator.cache.entries,
+            ("cache", "clear_entry"): times
+            * decisions.clusters.size
+            * accelerator.reuse_units.cache.entries,
             ("array", "mac"): decisions.macs,
             ("array", "register_byte"): register_bytes(accelerator, decisions.macs)
             + byte_count(weight_reads, operand),
