@@ -28,7 +28,6 @@ PARAMETER_NAMES = {
     "cache.clear_entries_per_cycle": ("centroid cache clearing", "entries per cycle"),
     "front_end.lanes": ("hash lanes", "sub-vectors per cycle"),
     "front_end.projection": ("hash projections", "sign: adders, int8: multipliers"),
-    "reconstructor.width": ("reconstructor width", "partial sums per row"),
     "reconstructor.sums_per_cycle": ("reconstructor rate", "partial sums per cycle"),
 }
 # The same of a layer's own parameters.
