@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from accelerators.cost_table import BUILT_IN_TABLES, cost_table
 from accelerators.description import as_dict, as_python, read_description
@@ -76,6 +76,15 @@ def _accumulator_holds_a_product(accelerator: Accelerator) -> list[str]:
     ]
 
 
+class ReuseUnits(NamedTuple):
+    """The four parts that make a design one with reuse."""
+
+    front_end: LshFrontEnd
+    cache: CentroidCache
+    centroid_buffer: SramBuffer
+    reconstructor: Reconstructor
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accelerator:
     """A systolic array with its memories, with or without similarity reuse.
@@ -136,6 +145,21 @@ class Accelerator:
     def has_reuse(self) -> bool:
         """Whether the four reuse units are there."""
         return self.front_end is not None
+
+    @property
+    def reuse_units(self) -> ReuseUnits:
+        """The four reuse units.
+
+        Raises:
+            ConfigError: the design has none.
+        """
+        units = (self.front_end, self.cache, self.centroid_buffer, self.reconstructor)
+        if any(unit is None for unit in units):
+            raise ConfigError(
+                f"Accelerator {self.name!r} must have reuse units to share results, got none; add "
+                "front_end, cache, centroid_buffer and reconstructor, or use NoReuse()"
+            )
+        return ReuseUnits(*units)  # type: ignore[arg-type]
 
     def without_reuse(self, name: str | None = None) -> Accelerator:
         """The dense design with the same array, buffers, DRAM and clock.

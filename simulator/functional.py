@@ -73,6 +73,7 @@ def decide(
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
     policy.check_layers([layer.name for layer in trace.layers])
+    states: Mapping[str, LayerState]
     if calibration is None or isinstance(calibration, WorkloadTrace):
         states = calibrate(calibration or trace, policy)
     else:

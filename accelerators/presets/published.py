@@ -1,7 +1,8 @@
 """Reuse units as published, on this project's arrays and buffers.
 
-Sources: Cicek et al., "Energy Efficient Boosting of GEMM Accelerators for DNN via Reuse", ACM TODAES
-27(5), 2022, with its RTL and model (nmcicek/deepreuse-soc); Focus, HPCA 2026 (dubcyfor3/Focus).
+Sources: Cicek et al., "Energy Efficient Boosting of GEMM Accelerators for DNN via Reuse", ACM
+TODAES 27(5), 2022, with its RTL and model (nmcicek/deepreuse-soc); Focus, HPCA 2026
+(dubcyfor3/Focus).
 """
 
 from __future__ import annotations

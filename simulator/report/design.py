@@ -168,6 +168,7 @@ class DesignReport:
             "busy_cycles": report.timing.busy_cycles,
             "critical_cycles": report.timing.critical_cycles,
             "bound_by": report.timing.bound_by,
+            "dram_bytes": report.timing.dram_bytes,
             "macs": report.timing.macs,
             "utilization": report.utilization,
             "remaining_ratio": report.remaining_ratio,

@@ -70,6 +70,13 @@ class SimulationReport:
     @property
     def verdict(self) -> str:
         """One sentence: does reuse pay here, and what bounds it."""
+        if not self.reuse.accelerator.has_reuse:
+            return (
+                f"{self.reuse.accelerator.name} runs dense: "
+                f"{self.reuse.latency_ms_per_image:.3g} ms and "
+                f"{self.reuse.energy_uj_per_image:.3g} uJ per image; bound by "
+                f"{self.reuse.bound_by.replace('_', '-')}."
+            )
         faster, less = self.speedup_equal_area > 1, self.energy_ratio_equal_area < 1
         pays = {
             (True, True): "Reuse pays",
@@ -121,8 +128,10 @@ class SimulationReport:
             for layer in design.to_dict()["layers"]:
                 busy, energy = layer.pop("busy_cycles"), layer.pop("energy_pj")
                 del layer["actions"], layer["critical_cycles"]
+                moved = layer.pop("dram_bytes")
                 row = {"design": name, **layer}
                 row |= {f"{block}_cycles": busy[block] for block in BLOCKS}
+                row |= {f"dram_{what}_bytes": count for what, count in moved.items()}
                 row["energy_pj"] = sum(energy.values())
                 rows.append(row)
         return rows

@@ -93,10 +93,10 @@ class ReuseDecisions:
         firsts = starts[:-1].reshape(self.clusters.shape)
         lasts = starts[1:].reshape(self.clusters.shape)
         for i in range(self.gemm.count):
-            self._rebuild(firsts[i], lasts[i], weights[i], self.ids[i], output[i])
+            self._rebuild(self.centroids, firsts[i], lasts[i], weights[i], self.ids[i], output[i])
         return output
 
-    def _rebuild(self, firsts, lasts, weights, ids, output) -> None:
+    def _rebuild(self, centroids, firsts, lasts, weights, ids, output) -> None:
         """Fill the `(m, n)` output of one GEMM, as many groups at a time as the bound allows."""
         sizes = (lasts - firsts).sum(axis=0) * self.gemm.n * 4
         length = self.sub_vector_length
@@ -114,7 +114,7 @@ class ReuseDecisions:
             results = np.empty((offsets[-1], self.gemm.n), np.float32)
             for j, width in enumerate(self.widths):
                 np.matmul(
-                    self.centroids[begins[j] : ends[j], :width],
+                    centroids[begins[j] : ends[j], :width],
                     weights[j * length : j * length + width],
                     out=results[offsets[j] : offsets[j + 1]],
                 )

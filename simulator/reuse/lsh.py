@@ -122,7 +122,14 @@ class LshReuse(ReusePolicy):
             )  # fmt: skip
             signatures.append(found_signatures[:total].copy())
             centroids.append(found_centroids[:total].copy())
-        decisions = ReuseDecisions(
+        means = np.concatenate(centroids)
+        # Every element went into a mean, so a NaN or infinity anywhere shows in their sum.
+        if not np.isfinite(means.sum(dtype=np.float64)):
+            raise ConfigError(
+                f"activations of layer {layer.name!r} must be finite, got NaN or infinity; "
+                "check the model's weights and inputs"
+            )
+        return ReuseDecisions(
             layer=layer.name,
             gemm=layer.gemm,
             sub_vector_length=self.length,
@@ -132,15 +139,8 @@ class LshReuse(ReusePolicy):
             ids=ids,
             clusters=clusters,
             signatures=np.concatenate(signatures),
-            centroids=np.concatenate(centroids),
+            centroids=means,
         )
-        # Every element went into a mean, so a NaN or infinity anywhere shows in its sum.
-        if not np.isfinite(decisions.centroids.sum(dtype=np.float64)):
-            raise ConfigError(
-                f"activations of layer {layer.name!r} must be finite, got NaN or infinity; "
-                "check the model's weights and inputs"
-            )
-        return decisions
 
     def describe(self) -> dict:
         """The policy as plain values."""

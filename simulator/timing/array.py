@@ -41,28 +41,28 @@ def gemm_cycles(array: SystolicArray, m, n, k):
         until the last result is there.
     """
     rows, columns = array.rows, array.columns
-    if array.fold_timing == "sequential":
-        streamed = {"weight_stationary": m, "output_stationary": k, "input_stationary": n}
-        load = 0 if array.dataflow == "output_stationary" else rows
-        fold = load + rows + columns + streamed[array.dataflow] - 2
-        return folds(array, m, n, k) * fold, 0 * fold
     match array.dataflow:
         case "weight_stationary":
-            stationary, across, streamed, load = k, n, m, True
+            stationary, across, streamed, load = k, n, m, rows
         case "output_stationary":
-            stationary, across, streamed, load = m, n, k, False
+            stationary, across, streamed, load = m, n, k, 0
         case "input_stationary":
-            stationary, across, streamed, load = k, m, n, True
+            stationary, across, streamed, load = k, m, n, rows
         case _:
             raise ValueError(f"unknown dataflow {array.dataflow!r}")
+    if array.fold_timing == "sequential":
+        fold = load + rows + columns + streamed - 2
+        return folds(array, m, n, k) * fold, 0 * fold
     # Folds that use all rows, and perhaps one that uses the rest.
     full, rest = stationary // rows, stationary % rows
-    if load:
-        pace = full * _larger(streamed, rows) + (rest > 0) * _larger(streamed, rest)
-    else:
-        pace = (full + (rest > 0)) * streamed
     used_rows, used_columns = _smaller(stationary, rows), _smaller(across, columns)
-    latency = (used_rows if load else 0) + used_rows + used_columns - 2
+    latency = used_rows + used_columns - 2
+    if not load:
+        return (full + (rest > 0)) * streamed * ceil_div(across, columns), latency
+    pace = full * _larger(streamed, rows) + (rest > 0) * _larger(streamed, rest)
+    # The last fold's results do not wait for the next product's load.
+    last = (rest > 0) * rest + (rest == 0) * rows
+    latency = latency + used_rows - _larger(last - streamed, 0)
     return pace * ceil_div(across, columns), latency
 
 

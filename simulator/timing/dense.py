@@ -17,6 +17,7 @@ from simulator.timing.layer import (
     register_bytes,
     transfer_cycles,
 )
+from simulator.timing.plan import cut
 from simulator.timing.schedule import Makespan, Schedule, slowest
 from workloads.gemm import Gemm, Layer
 
@@ -166,8 +167,8 @@ class _Scheduled:
     ) -> None:
         self.gemm, self.sizes = gemm, sizes
         self.accelerator, self.tiling = accelerator, tiling
-        rows = _cut(gemm.m, tiling.rows)
-        columns = _cut(gemm.n, tiling.columns)
+        rows = cut(gemm.m, tiling.rows)
+        columns = cut(gemm.n, tiling.columns)
         # Row and column tile of each tile, as (1, outer, inner).
         if tiling.rows_outermost:
             self.rows, self.columns = rows[None, :, None], columns[None, None, :]
@@ -274,14 +275,14 @@ class _Scheduled:
                 "array": int(self.array_cycles.sum()),
                 "reconstruction": 0,
             },
+            dram_bytes={
+                "inputs": loaded,
+                "weights": weights,
+                "outputs": int(self.stores.sum()),
+                "spilled_sums": 0,
+                "spilled_results": 0,
+            },
             actions=actions,
             macs=gemm.macs,
             schedule=schedule,
         )
-
-
-def _cut(total: int, size: int) -> np.ndarray:
-    """Sizes of the tiles of a dimension, the last one maybe smaller."""
-    tiles = np.full(ceil_div(total, size), size, np.int64)
-    tiles[-1] = total - size * (len(tiles) - 1)
-    return tiles

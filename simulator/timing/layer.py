@@ -22,6 +22,8 @@ class LayerTiming:
         critical_cycles: limit -> cycles of the critical path that it is to blame for; these add up
             to `cycles`. Limits are the blocks and the ports of the buffers; all but `array` are
             stalls of the array.
+        dram_bytes: bytes to and from the DRAM by what they are: `inputs`, `weights` (both with what
+            is loaded again), `outputs`, `spilled_sums` and `spilled_results` (out and back).
         actions: what was done, to be priced.
         macs: multiply-accumulates that the array did.
         schedule: the tiles, for a timeline.
@@ -30,6 +32,7 @@ class LayerTiming:
     cycles: int
     busy_cycles: dict[str, int]
     critical_cycles: dict[str, int]
+    dram_bytes: dict[str, int]
     actions: ActionCounts
     macs: int
     schedule: Schedule

@@ -62,7 +62,7 @@ def test_array_cycles_of_every_layer(network, design):
     for row in rows:
         gemm = trace.layer(row["layer"]).gemm
         occupancy, latency = gemm_cycles(array, gemm.m, gemm.n, gemm.k)
-        # SCALE-Sim reports the number of its last cycle, counted from 0.
+        # SCALE-Sim prints one cycle less for every layer.
         assert occupancy + latency == int(row["scalesim_total_cycles"]) + 1, row["layer"]
         assert int(row["stall_cycles"]) == 0
 

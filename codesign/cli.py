@@ -1,0 +1,306 @@
+"""The command line: `codesign demo|capture|simulate|search|report|presets`."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accelerators import ConfigError, area_by_part, preset, presets
+from codesign.terminal import (
+    INTERRUPTED,
+    command_line,
+    guarded,
+    note,
+    resume_command,
+    say,
+    table,
+    trial_progress,
+    working,
+)
+
+app = typer.Typer(
+    name="codesign",
+    help="Is similarity reuse worth building for a model, its inputs and a silicon budget?",
+    epilog="Start with: codesign demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="cifarnet (trained on the digits at first use), efficientnet_lite0, "
+        "package.module:Class or file.py:Class (executed)."
+    ),
+]
+Inputs = Annotated[
+    str,
+    typer.Option(
+        help="digits, cifar10:ARCHIVE, a sample video (bikes, bigbuckbunny, carphone) or the path "
+        "of a video."
+    ),
+]
+Images = Annotated[int, typer.Option(min=1, help="Images or frames to judge on.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the model, .safetensors.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")]
+Design = Annotated[
+    str, typer.Option(help="A preset, or file.py:NAME or package.module:NAME (executed).")
+]
+
+
+@app.command("demo", epilog="Example: codesign demo --out out/demo")
+@guarded
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Directory for the report.")] = Path("out/demo"),
+    trials: Annotated[int, typer.Option(min=1, help="Designs to try.")] = 40,
+    workers: Annotated[int, typer.Option(min=1, help="Evaluations at a time.")] = 2,
+    show: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the report in a browser.")
+    ] = True,
+) -> None:
+    """Answer the question once, for real: a trained network, a search on Ray, a real video."""
+    from codesign.demo import run_demo
+
+    run_demo(out=out, trials=trials, workers=workers, show=show)
+
+
+@app.command(
+    "capture",
+    epilog="Example: codesign capture --model cifarnet --inputs digits --images 100 --out trace",
+)
+@guarded
+def capture_command(
+    out: Annotated[Path, typer.Option(help="Directory of the trace.")],
+    model: Model = "cifarnet",
+    inputs: Inputs = "digits",
+    images: Images = 100,
+    weights: Weights = None,
+    seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a trace that is there.")] = False,
+) -> None:
+    """Run a model once and keep every matrix product with its tensors."""
+    from codesign.workload import load_workload
+    from workloads.files import check_destination
+
+    check_destination(out, overwrite=overwrite)
+    with working(f"capturing {model} on {inputs}"):
+        workload = load_workload(
+            model=model,
+            inputs=inputs,
+            images=images,
+            weights=weights,
+            calibration_images=0,
+            seed=seed,
+        )
+        workload.trace.save(out, overwrite=overwrite)
+    trace = workload.trace
+    say(
+        f"{workload.name}: {len(trace)} layers, {trace.macs / trace.images / 1e6:.1f} million "
+        f"multiply-accumulates per image, in {out}"
+    )
+
+
+@app.command(
+    "simulate",
+    epilog="Example: codesign simulate trace --accelerator reuse_16x16 --hashes 10 --length 10 "
+    "--layer conv1=15,5 --html page.html",
+)
+@guarded
+def simulate_command(
+    trace: Annotated[Path, typer.Argument(help="Directory that `codesign capture` wrote.")],
+    accelerator: Design = "reuse_16x16",
+    hashes: Annotated[int | None, typer.Option(help="Hashes H of every layer.")] = None,
+    length: Annotated[int | None, typer.Option(help="Sub-vector length L of every layer.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=H,L or NAME=dense, for layers of their own; may be repeated."),
+    ] = None,
+    scope: Annotated[str, typer.Option(help="Share results within an `image` or a `batch`.")] = (
+        "image"
+    ),
+    plain: Annotated[bool, typer.Option(help="Hash without subtracting the mean.")] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Another trace of the model, to take the mean from.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
+    ] = None,
+    weights: Weights = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a row per design and layer.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
+) -> None:
+    """Replay a captured model on an accelerator: speed, energy, area, accuracy."""
+    from codesign.designs import (
+        captured_model,
+        find_accelerator,
+        policy_from_options,
+    )
+    from simulator import simulate
+    from simulator.report.simulation_page import LAYER_COLUMNS, layer_rows
+    from workloads import WorkloadTrace
+
+    design = find_accelerator(accelerator)
+    policy = policy_from_options(
+        hashes=hashes,
+        length=length,
+        layers=layer or [],
+        scope=scope,
+        plain=plain,
+        accelerator=design,
+    )
+    captured = WorkloadTrace.load(trace)
+    others = None if calibration is None else WorkloadTrace.load(calibration)
+    with working(f"simulating {len(captured)} layers on {design.name}"):
+        network = None if model is None else captured_model(model, weights, captured)
+        report = simulate(captured, design, policy, model=network, calibration=others)
+    table(LAYER_COLUMNS, layer_rows(report.to_dict()))
+    say(f"\n{report.verdict}")
+    for path, write in (
+        (json, report.write_json),
+        (csv, report.write_csv),
+        (html, report.write_html),
+    ):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            note(f"wrote {write(path)}")
+
+
+@app.command(
+    "search",
+    epilog="Example: codesign search --model cifarnet --inputs digits --trials 40 --workers 2 "
+    "--out out/study",
+)
+@guarded
+def search_command(
+    out: Annotated[Path, typer.Option(help="Directory for the study and its report.")],
+    model: Model = "cifarnet",
+    inputs: Inputs = "digits",
+    images: Images = 100,
+    weights: Weights = None,
+    accelerator: Design = "reuse_16x16",
+    layers: Annotated[int, typer.Option(min=1, help="Layers whose reuse is searched.")] = 4,
+    trials: Annotated[int, typer.Option(min=1, help="Designs to try, in all.")] = 40,
+    workers: Annotated[int, typer.Option(min=1, help="Evaluations at a time.")] = 2,
+    batch: Annotated[int, typer.Option(min=1, help="Trials asked for together.")] = 4,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study.")] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster to run on, HOST:PORT.")
+    ] = None,
+) -> None:
+    """Search hardware and reuse parameters together for the Pareto front."""
+    from codesign import DesignSpace, load_workload, search
+    from codesign.designs import find_accelerator
+    from codesign.report import StudyReport
+    from codesign.store import study_file
+
+    base = find_accelerator(accelerator)
+    if study_file(out).is_file() != resume:  # known before the model is trained and run
+        raise ConfigError(
+            f"{out} has no study to go on with; start without --resume"
+            if resume
+            else f"{out} has a study; go on with it by --resume, or give another --out"
+        )
+    with working(f"capturing {model} on {inputs}"):
+        workload = load_workload(
+            model=model, inputs=inputs, images=images, weights=weights, seed=seed
+        )
+    space = DesignSpace.for_workload(workload.trace, base, top=layers)
+    try:
+        with trial_progress(trials) as on_progress:
+            result = search(
+                workload,
+                space,
+                trials=trials,
+                workers=workers,
+                seed=seed,
+                storage=out,
+                resume=resume,
+                ray_address=ray_address,
+                batch=batch,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        note(f"Stopped; finished trials are kept. Go on with: {resume_command()}")
+        raise typer.Exit(INTERRUPTED) from None
+    _tell(StudyReport(result=result, command=command_line()), out / "report.html")
+
+
+@app.command("report", epilog="Example: codesign report out/study --out report.html")
+@guarded
+def report_command(
+    study: Annotated[Path, typer.Argument(help="A study file, or its directory.")],
+    out: Annotated[Path, typer.Option(help="The page; JSON and CSV go beside it.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write the report of a search, also while it is running."""
+    from codesign import load_study
+    from codesign.report import StudyReport
+
+    if out.suffix != ".html":
+        raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")
+    _tell(StudyReport(result=load_study(study)), out)
+
+
+def _tell(report, page: Path) -> None:
+    """Show the front and the verdict, and write the page."""
+    from codesign.tables import front_columns, front_rows
+    from codesign.verdict import best_trial
+
+    paths = report.write(page)
+    result = report.result
+    if result.front:
+        table(front_columns(result), front_rows(result, best_trial(result)))
+    say(f"\n{report.verdict}")
+    note(f"wrote {', '.join(map(str, paths))}")
+
+
+@app.command("presets", epilog="Example: codesign presets reuse_16x16 > my_design.py")
+@guarded
+def presets_command(
+    name: Annotated[str | None, typer.Argument(help="Print this one as Python.")] = None,
+) -> None:
+    """List the ready designs, or print one as Python to paste and change."""
+    from simulator.report.page import column
+
+    if name is not None:
+        say(preset(name).to_python().rstrip())
+        return
+    columns = [
+        column("name", "Design", text=True),
+        column("array", "Array", "rows × columns"),
+        column("buffers", "Buffers", "KiB activations, weights, outputs"),
+        column("clock", "Clock", "MHz"),
+        column("area", "Area", "mm²"),
+        column("reuse", "Reuse units", text=True),
+    ]
+    rows = []
+    for design in presets().values():
+        buffers = (design.activation_buffer, design.weight_buffer, design.output_buffer)
+        unit = design.front_end
+        rows.append(
+            {
+                "name": design.name,
+                "array": f"{design.array.rows} × {design.array.columns}",
+                "buffers": ", ".join(f"{buffer.capacity_bytes / 1024:g}" for buffer in buffers),
+                "clock": f"{design.clock_hz / 1e6:g}",
+                "area": sum(area_by_part(design).values()),
+                "reuse": "none"
+                if unit is None
+                else f"{unit.max_hashes} hashes of {unit.max_length}, {unit.projection}",
+            }
+        )
+    table(columns, rows)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,179 @@
+"""Finding what a command line names: an accelerator, each layer's reuse, the captured model."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from accelerators import Accelerator, ConfigError, preset, presets
+from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy
+from workloads.trace import WorkloadTrace
+
+if TYPE_CHECKING:
+    import torch
+
+# How far outputs of one model may differ between two runs, relative to the largest.
+_OUTPUT_TOLERANCE = 1e-3
+
+
+def find_accelerator(name: str) -> Accelerator:
+    """A preset, or `path/to/file.py:NAME` or `package.module:NAME`, a design or a function of none.
+
+    A file or module that is named is imported, that is, executed.
+
+    Raises:
+        ConfigError: there is none, or it is no accelerator.
+    """
+    location, separator, attribute = name.rpartition(":")
+    if not separator:
+        if name.endswith(".py"):
+            raise ConfigError(
+                f"accelerator must name what is in the file, got {name!r}; use {name}:NAME"
+            )
+        return preset(name)
+    module = _module(location)
+    found = getattr(module, attribute, None)
+    if found is None:
+        known = [key for key, value in vars(module).items() if isinstance(value, Accelerator)]
+        raise ConfigError(
+            f"accelerator {name!r} must exist, got no {attribute!r} in {location}; "
+            f"it has {', '.join(known) or 'no accelerators'}"
+        )
+    if callable(found):
+        found = found()
+    if not isinstance(found, Accelerator):
+        raise ConfigError(
+            f"accelerator {name!r} must be an Accelerator, got {type(found).__name__}; use one of "
+            f"the presets {', '.join(presets())}, or build one with accelerators.Accelerator"
+        )
+    return found
+
+
+def _module(location: str) -> Any:
+    """A Python file, or an importable module."""
+    try:
+        if not location.endswith(".py"):
+            return importlib.import_module(location)
+        path = Path(location).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"accelerator file must exist, got {location!r}; check the path")
+        spec = importlib.util.spec_from_file_location(f"_accelerator_file_{path.stem}", path)
+        assert spec is not None and spec.loader is not None, "a .py file has a loader"
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    except ConfigError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise ConfigError(
+            f"{location!r} must be importable to find an accelerator, got "
+            f"{type(error).__name__}: {error}; check the name and the code"
+        ) from error
+
+
+def policy_from_options(
+    *,
+    hashes: int | None,
+    length: int | None,
+    layers: Sequence[str],
+    scope: str,
+    plain: bool,
+    accelerator: Accelerator,
+) -> ReusePolicy:
+    """The reuse policy that command line options describe.
+
+    Args:
+        hashes: of all layers that `layers` does not name; together with `length`.
+        length: likewise.
+        layers: `NAME=H,L` or `NAME=dense` each; NAME may hold `*` as in shell patterns.
+        scope: `image` or `batch`.
+        plain: hash without subtracting the mean.
+        accelerator: projections are those of its front-end.
+
+    Raises:
+        ConfigError: an option is malformed, or the options do not go together.
+    """
+    if (hashes is None) != (length is None):
+        raise ConfigError("--hashes and --length must be given together, got one; add the other")
+    if hashes is None and not layers:
+        if accelerator.has_reuse:
+            raise ConfigError(
+                f"accelerator {accelerator.name!r} has reuse units and must be told how to use "
+                "them, got neither --hashes and --length nor --layer; try --hashes 10 --length 10, "
+                "or an accelerator without reuse units"
+            )
+        return NoReuse()
+    front_end = accelerator.front_end
+    common = {
+        "scope": scope,
+        "centred": not plain,
+        "projection": "sign" if front_end is None else front_end.projection,
+    }
+    policies: dict[str, ReusePolicy] = {}
+    for layer in layers:
+        name, numbers = _layer_option(layer)
+        if numbers is None:
+            policies[name] = NoReuse()
+        else:
+            policies[name] = LshReuse(hashes=numbers[0], length=numbers[1], **common)  # type: ignore[arg-type]
+    default: ReusePolicy = NoReuse()
+    if hashes is not None and length is not None:
+        default = LshReuse(hashes=hashes, length=length, **common)  # type: ignore[arg-type]
+    return PerLayer(policies, default) if policies else default
+
+
+def _layer_option(text: str) -> tuple[str, tuple[int, int] | None]:
+    """`conv1=15,5` as name, hashes and length; `conv1=dense` as name and `None`."""
+    name, separator, setting = text.partition("=")
+    if separator and name and setting == "dense":
+        return name, None
+    numbers = setting.split(",")
+    if not separator or not name or len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
+        raise ConfigError(
+            f"--layer must be NAME=HASHES,LENGTH or NAME=dense, got {text!r}; "
+            "write for example --layer conv1=15,5"
+        )
+    return name, (int(numbers[0]), int(numbers[1]))
+
+
+def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> torch.nn.Module:
+    """The model that a trace was captured of, checked on the trace's own inputs.
+
+    Args:
+        name: as in `load_workload`; CifarNet without weights is the one trained on the digits.
+        weights: a `.safetensors` file.
+        trace: the trace.
+
+    Raises:
+        ConfigError: the model answers otherwise than it did when it was captured.
+        ModelError, TraceError: it cannot be loaded or run.
+    """
+    from workloads import models, trained_cifarnet
+    from workloads.replaying import replay
+
+    if name == "cifarnet" and weights is None:
+        seed = trace.provenance.get("seed")
+        model: torch.nn.Module = trained_cifarnet(
+            "digits", seed=seed if isinstance(seed, int) else 0
+        )[0]
+    else:
+        model = models.load(name, weights)
+    outputs = replay(trace, model, lambda call: None)
+    expected = trace.outputs
+    agrees = (
+        outputs is not None
+        and expected is not None
+        and outputs.shape == expected.shape
+        and np.abs(outputs - expected).max() <= _OUTPUT_TOLERANCE * np.abs(expected).max()
+    )
+    if not agrees:
+        raise ConfigError(
+            f"--model must be the model that was captured, with its weights, but {name!r} answers "
+            "otherwise than the trace recorded; give the same --model and --weights as to capture"
+        )
+    return model

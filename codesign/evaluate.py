@@ -1,0 +1,212 @@
+"""Evaluates one setting: the decisions on the workload, replayed on the design."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from accelerators import ConfigError
+from codesign.space import DesignSpace
+from codesign.threads import single_thread
+from codesign.workload import Workload
+from simulator import (
+    LshReuse,
+    NoReuse,
+    PerLayer,
+    ReuseRun,
+    SimulationReport,
+    calibrate,
+    decide,
+    simulate,
+)
+from workloads.files import TraceFiles
+from workloads.trace import WorkloadTrace
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What became of one setting; the attributes are those of `Trial`."""
+
+    state: str
+    values: dict[str, float] | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluator:
+    """Everything an evaluation needs, in memory, so that it can be sent to any machine.
+
+    Attributes:
+        space: builds the design and the policy.
+        trace: the workload, without layer tensors where the model makes them anew.
+        model: runs under the decisions; `None` decides on recorded activations.
+        states: layer name -> what centred hashing learned, made once.
+        quality: what the objective `accuracy` is, a key of `codesign.trials.QUALITIES`.
+        baseline: objective -> value of the dense design with the base design's area.
+        digest: of the weights and inputs, to tell workloads apart.
+    """
+
+    space: DesignSpace
+    trace: WorkloadTrace
+    model: torch.nn.Module | None
+    states: Mapping[str, Any]
+    quality: str
+    baseline: dict[str, float]
+    digest: str
+
+    @classmethod
+    def of(cls, workload: Workload, space: DesignSpace) -> Evaluator:
+        """Prepare a workload: calibrate, price the baseline, take what the files hold to memory.
+
+        Raises:
+            ConfigError, TraceError: the workload lacks what the space searches.
+        """
+        trace, model = workload.trace, workload.model
+        missing = [name for name in space.layers if name not in {x.name for x in trace.layers}]
+        if missing:
+            raise ConfigError(
+                f"DesignSpace.layers must be layers of the workload, got {', '.join(missing)}; "
+                "make the space with DesignSpace.for_workload(workload.trace, base)"
+            )
+        # The mean that centred hashing learns does not depend on the hashes or the length.
+        learner = PerLayer({name: LshReuse(hashes=1, length=1) for name in space.layers})
+        with single_thread():
+            states = calibrate(workload.calibration or trace, learner)
+            dense = simulate(trace, space.base, NoReuse()).dense_equal_area
+        quality = _quality_kind(workload)
+        is_labelled = quality == "accuracy" and trace.outputs is not None
+        return cls(
+            space=space,
+            trace=replace(trace, files=None if model is not None else _InMemory(trace.files)),
+            model=model,
+            states=states,
+            quality=quality,
+            baseline={
+                "speedup": 1.0,
+                "energy_uj_per_image": dense.energy_uj_per_image,
+                "accuracy": _labels_met(trace) if is_labelled else 1.0,
+            },
+            digest=_digest(workload, states),
+        )
+
+    def __call__(self, parameters: Mapping[str, Any]) -> Evaluation:
+        """Evaluate one setting; an error becomes a state with its reason, never a number."""
+        start = time.perf_counter()
+        try:
+            with single_thread():
+                values, summary = self._measure(parameters)
+            outcome = Evaluation(state="complete", values=values, summary=summary)
+        except ConfigError as error:
+            outcome = Evaluation(state="infeasible", reason=str(error))
+        except Exception:
+            outcome = Evaluation(state="failed", reason=traceback.format_exc())
+        return replace(outcome, seconds=time.perf_counter() - start)
+
+    def _measure(self, parameters: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+        accelerator, policy = self.space.build(parameters)
+        run = decide(self.trace, policy, model=self.model, calibration=self.states)
+        report = simulate(self.trace, accelerator, run)
+        values = {
+            "speedup": report.speedup_equal_area,
+            "energy_uj_per_image": report.reuse.energy_uj_per_image,
+            "accuracy": _accuracy(self.quality, run),
+        }
+        unknown = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if unknown:
+            raise ValueError(f"objectives must be finite, got {unknown}")
+        return values, summary_of(report)
+
+
+def summary_of(report: SimulationReport) -> dict[str, Any]:
+    """The report as plain values, without action counts and provenance (stored once a study)."""
+    summary = report.to_dict()
+    del summary["workload"]
+    for design in summary["designs"].values():
+        for layer in design["layers"]:
+            del layer["actions"]
+    return summary
+
+
+def _quality_kind(workload: Workload) -> str:
+    if workload.model is None or workload.trace.outputs is None:
+        return "fidelity"
+    return "agreement" if workload.trace.labels is None else "accuracy"
+
+
+def _accuracy(quality: str, run: ReuseRun) -> float:
+    """The objective `accuracy` of a run."""
+    if quality == "fidelity":
+        errors = run.relative_mse.values()
+        return 1.0 - sum(errors) / len(errors) if errors else 1.0
+    found = run.accuracy if quality == "accuracy" else run.agreement
+    if found is None:
+        raise ValueError(
+            f"the model must answer as it did when it was captured to know its {quality}, got "
+            "outputs of another shape"
+        )
+    return found
+
+
+def _labels_met(trace: WorkloadTrace) -> float:
+    """Fraction of images that the dense model labels right."""
+    assert trace.outputs is not None and trace.labels is not None
+    return float((trace.outputs.argmax(axis=1) == trace.labels).mean())
+
+
+def _digest(workload: Workload, states: Mapping[str, Any]) -> str:
+    """SHA-256 of the weights and inputs, or of the recorded tensors where there is no model."""
+    digest = hashlib.sha256()
+    trace, model = workload.trace, workload.model
+    digest.update(json.dumps([layer.to_dict() for layer in trace.layers]).encode())
+    if model is None:
+        files = trace.files.description["files"] if trace.files is not None else {}
+        digest.update(json.dumps(files, sort_keys=True).encode())
+        arrays = [state[key] for _, state in sorted(states.items()) for key in sorted(state)]
+    else:
+        learned_from = workload.calibration or trace
+        arrays = [*(trace.inputs or ()), *(learned_from.inputs or ())]
+        arrays += [] if trace.labels is None else [trace.labels]
+        arrays += [tensor.detach().cpu().numpy() for tensor in model.state_dict().values()]
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+class _InMemory(TraceFiles):
+    """A trace's tensors without its files, to be read on another machine.
+
+    Args:
+        files: what to read.
+    """
+
+    def __init__(self, files: TraceFiles | None) -> None:
+        self.directory = Path("trace") if files is None else files.directory
+        self.description = {} if files is None else files.description
+        self._tensors = (
+            {} if files is None else {name: files.read(name) for name in files.description["files"]}
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def read(self, name: str, *, keep: bool = False) -> dict[str, np.ndarray]:
+        """Tensors of one file, read-only."""
+        return self._tensors[name]

@@ -1,0 +1,134 @@
+"""What a search chooses from: the parameters of hardware and of a layer's reuse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+from accelerators import Accelerator, ConfigError
+from workloads.gemm import Layer
+from workloads.trace import WorkloadTrace
+
+KIB = 1024
+BUFFERS = ("activation_buffer", "weight_buffer", "output_buffer", "centroid_buffer")
+
+HASHES = tuple(range(4, 21))
+SHORTEST, LONGEST = 4, 64
+COMMON_LENGTHS = (5, 8, 10, 16, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One thing the search chooses.
+
+    Attributes:
+        name: where it goes, such as `array.rows` or `conv2.hashes`.
+        choices: its values; from small to large where `ordered`.
+        ordered: whether neighbours in `choices` are alike. The optimiser sees their positions.
+    """
+
+    name: str
+    choices: tuple[Any, ...]
+    ordered: bool = True
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """What Optuna samples: a position in `choices`, or a choice."""
+        if self.ordered:
+            return IntDistribution(0, len(self.choices) - 1)
+        return CategoricalDistribution(self.choices)
+
+    def encode(self, value: Any) -> Any:
+        """The value as Optuna stores it.
+
+        Raises:
+            ConfigError: the value is not one of the choices.
+        """
+        if value not in self.choices:
+            raise ConfigError(
+                f"parameter {self.name!r} must be one of {self.choices}, got {value!r}"
+            )
+        return self.choices.index(value) if self.ordered else value
+
+    def decode(self, stored: Any) -> Any:
+        """The value of what Optuna stores."""
+        return self.choices[stored] if self.ordered else stored
+
+
+def reusable_layers(trace: WorkloadTrace, top: int) -> list[Layer]:
+    """The layers with the most multiplications among those with rows to share, in call order."""
+    able = [layer for layer in trace.layers if layer.gemm.m > layer.row_images]
+    if not able:
+        raise ConfigError(
+            "workload must have a layer with several rows per image, such as a convolution, to "
+            f"reuse results; got {', '.join(layer.name for layer in trace.layers)}"
+        )
+    largest = sorted(able, key=lambda layer: -layer.gemm.macs)[:top]
+    return [layer for layer in able if layer in largest]
+
+
+def layer_parameters(layer: Layer, *, may_run_dense: bool) -> list[Parameter]:
+    """Whether a layer reuses, with how many hashes and how long sub-vectors.
+
+    Lengths are the divisors of k and a few common ones, from 4 to 64.
+    """
+    k = layer.gemm.k
+    longest = min(k, LONGEST)
+    divisors = {length for length in range(SHORTEST, longest + 1) if k % length == 0}
+    lengths = sorted(divisors | {length for length in COMMON_LENGTHS if length <= longest}) or [k]
+    return [
+        Parameter(
+            name=f"{layer.name}.reuse",
+            choices=(False, True) if may_run_dense else (True,),
+            ordered=False,
+        ),
+        Parameter(name=f"{layer.name}.hashes", choices=HASHES),
+        Parameter(name=f"{layer.name}.length", choices=tuple(lengths)),
+    ]
+
+
+def _powers(low: int, high: int) -> tuple[int, ...]:
+    """Powers of two from `low` to `high`."""
+    return tuple(1 << bit for bit in range(low.bit_length() - 1, high.bit_length()))
+
+
+def hardware_parameters(base: Accelerator) -> list[Parameter]:
+    """Hardware choices, the base design's own among them."""
+    choices: dict[str, tuple[int, ...]] = {
+        "array.rows": (8, 16, 32),
+        "array.columns": (8, 16, 32, 64),
+        **{f"{name}.kib": _powers(16, 512) for name in BUFFERS},
+        "cache.entries": _powers(256, 8192),
+        "cache.ways": _powers(1, 16),
+        "cache.clear_entries_per_cycle": (1, 16, 256),
+        "front_end.lanes": _powers(1, 8),
+        # Of all ports together; 128 sums of 32 bits are as wide as a buffer can be.
+        "reconstructor.sums_per_cycle": (16, 32, 64, 128),
+    }
+    own = hardware_values(base)
+    parameters = [
+        Parameter(name=name, choices=tuple(sorted({*values, own[name]})))
+        for name, values in choices.items()
+    ]
+    parameters.append(
+        Parameter(name="front_end.projection", choices=("sign", "int8"), ordered=False)
+    )
+    return parameters
+
+
+def hardware_values(base: Accelerator) -> dict[str, Any]:
+    """The values of the base design; buffers rounded up to whole KiB."""
+    assert base.front_end and base.cache and base.reconstructor  # checked by for_workload
+    return {
+        "array.rows": base.array.rows,
+        "array.columns": base.array.columns,
+        **{f"{name}.kib": -(-getattr(base, name).capacity_bytes // KIB) for name in BUFFERS},
+        "cache.entries": base.cache.entries,
+        "cache.ways": base.cache.ways,
+        "cache.clear_entries_per_cycle": base.cache.clear_entries_per_cycle,
+        "front_end.lanes": base.front_end.lanes,
+        "front_end.projection": base.front_end.projection,
+        "reconstructor.sums_per_cycle": base.reconstructor.ports * base.reconstructor.width,
+    }

@@ -1,0 +1,315 @@
+"""The report of a search: a page that opens without a network, and its numbers as JSON and CSV."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import PackageLoader
+
+from codesign.plots import hypervolume_figure, pareto_figure
+from codesign.tables import (
+    best_section,
+    front_columns,
+    front_rows,
+    space_columns,
+    space_rows,
+    study_cards,
+)
+from codesign.trials import QUALITIES, StudyResult, Trial
+from codesign.verdict import QUALITY_NAMES, best_trial, verdict
+from simulator.report.figures import area_by_part, busy_by_layer, energy_by_part, time_by_layer
+from simulator.report.page import figure_html, named, render
+from simulator.report.simulation_page import (
+    BOUND_MEANS,
+    CAPTIONS,
+    DESIGN_COLUMNS,
+    LAYER_COLUMNS,
+    LAYERS_TEXT,
+    design_row,
+    facts,
+    key_numbers,
+    labelled,
+    layer_rows,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Other:
+    """A further simulation that a report shows beside the search.
+
+    Attributes:
+        title: heading of its section.
+        text: what was simulated, in a sentence or two.
+        report: the simulation, as `SimulationReport.to_dict` gives it.
+    """
+
+    title: str
+    text: str
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """A search, ready to be written.
+
+    Attributes:
+        result: the search.
+        command: the command line that made it, for the record.
+        others: simulations shown on the same page.
+    """
+
+    result: StudyResult
+    command: str | None = None
+    others: Sequence[Other] = field(default=())
+
+    @property
+    def verdict(self) -> str:
+        """The answer in a sentence."""
+        return verdict(self.result)[0]
+
+    def write(self, page: str | Path) -> tuple[Path, Path, Path]:
+        """Write the page, and beside it the same numbers as JSON and CSV.
+
+        Args:
+            page: path of the page; the others have its name with `.json` and `.csv`.
+
+        Returns:
+            The three paths.
+        """
+        page = Path(page)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        return (
+            self.write_html(page),
+            self.write_json(page.with_suffix(".json")),
+            self.write_csv(page.with_suffix(".csv")),
+        )
+
+    def write_html(self, path: str | Path) -> Path:
+        """Write the page."""
+        path = Path(path)
+        loader = PackageLoader("codesign", "templates")
+        path.write_text(render("study.html", loader, self._context()), encoding="utf-8")
+        return path
+
+    def write_json(self, path: str | Path) -> Path:
+        """Write every trial, and the designs of those on the front and of the first in full."""
+        path = Path(path)
+        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        return path
+
+    def write_csv(self, path: str | Path) -> Path:
+        """Write a row for each trial."""
+        path = Path(path)
+        rows = trial_rows(self.result)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+    def to_dict(self) -> dict[str, Any]:
+        """The search as plain values."""
+        result, best = self.result, best_trial(self.result)
+        full = {trial.number for trial in result.front} | {0}
+        return {
+            "verdict": self.verdict,
+            "name": result.name,
+            "seed": result.seed,
+            "command": self.command,
+            "quality": result.quality,
+            "baseline": dict(result.baseline),
+            "reference_point": dict(result.reference_point),
+            "best": None if best is None else best.number,
+            "front": [trial.number for trial in result.front],
+            "hypervolume": list(result.hypervolume),
+            "trials": [_trial_dict(trial, trial.number in full) for trial in result.trials],
+            "others": [{"title": other.title, "report": other.report} for other in self.others],
+            "specification": dict(result.specification),
+        }
+
+    def _context(self) -> dict[str, Any]:
+        result, best = self.result, best_trial(self.result)
+        first, more = verdict(result)
+        rejected = [trial for trial in result.trials if trial.state in ("infeasible", "failed")]
+        quality = f"% {QUALITY_NAMES[result.quality]}"
+        return {
+            "kind": "Search of designs and reuse together",
+            "title": result.name,
+            "subtitle": f"{len(result.trials)} trials around the design "
+            f"{result.space.base.name!r}, seed {result.seed}",
+            "verdict": first,
+            "verdict_more": more,
+            "cards": study_cards(result, best) if best else [],
+            "pareto": best
+            and figure_html(
+                pareto_figure(result, best, quality), "pareto", _pareto_caption(result)
+            ),
+            "hypervolume": best
+            and figure_html(hypervolume_figure(result), "hypervolume", _HYPERVOLUME_CAPTION),
+            "designs": best and _designs(result, best),
+            "best": best and best_section(result, best),
+            "others": [_other_section(index, other) for index, other in enumerate(self.others)],
+            "search_text": _search_text(result),
+            "front_columns": front_columns(result),
+            "front_rows": front_rows(result, best),
+            "rejected": rejected,
+            "rejected_title": f"The {len(rejected)} trials without values, and why",
+            "facts": self._facts(),
+            "space_columns": space_columns(),
+            "space_rows": space_rows(result),
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        result = self.result
+        specification = result.specification
+        told: dict[str, Any] = {"command": self.command} if self.command else {}
+        told |= {
+            "seed": str(result.seed),
+            "trials asked for at a time": specification["batch"],
+            "accuracy means": QUALITIES[result.quality],
+            "optimiser": "first the start setting and random ones, then Optuna's Gaussian process "
+            "(GPSampler)",
+        }
+        return facts(
+            specification["workload"],
+            result.space.base,
+            {**told, "searched with": named(specification["versions"])},
+        )
+
+
+_HYPERVOLUME_CAPTION = (
+    "The volume that the front covers, after each trial: speed × accuracy × energy below twice the "
+    "dense baseline's, in units of that baseline. It grows with every trial that improves the "
+    "front; once it stays flat, more trials find little."
+)
+
+
+def _pareto_caption(result: StudyResult) -> str:
+    return (
+        "Speed is measured against a dense design that has the same silicon area as the point's "
+        "own design. The dotted lines are the dense baseline: speed 1, and the energy of the dense "
+        "design that has the area of the design which the search starts from. Ringed points are "
+        "on the front: no other trial beats them in speed, energy and accuracy at once. Colour is "
+        f"the {QUALITY_NAMES[result.quality]}; hover over a point for its parameters."
+    )
+
+
+def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
+    """A flat row for each trial, as `StudyReport.write_csv` writes them."""
+    front = {trial.number for trial in result.front}
+    rows = []
+    for trial in result.trials:
+        values, summary = trial.values or {}, trial.summary
+        reuse = summary["designs"]["reuse"] if summary else {}
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": trial.state,
+                "origin": trial.origin,
+                "on_front": trial.number in front,
+                "speedup_equal_area": values.get("speedup"),
+                "speedup_equal_array": summary.get("speedup_equal_array"),
+                "energy_uj_per_image": values.get("energy_uj_per_image"),
+                "energy_ratio_equal_area": summary.get("energy_ratio_equal_area"),
+                "energy_ratio_equal_array": summary.get("energy_ratio_equal_array"),
+                result.quality: values.get("accuracy"),
+                "latency_ms_per_image": reuse.get("latency_ms_per_image"),
+                "area_mm2": reuse.get("area_mm2"),
+                "bound_by": reuse.get("bound_by"),
+                **trial.parameters,
+                "repeat_of": trial.repeat_of,
+                "seconds": trial.seconds,
+                "reason": trial.reason,
+            }
+        )
+    return rows
+
+
+def _trial_dict(trial: Trial, in_full: bool) -> dict[str, Any]:
+    summary = dict(trial.summary)
+    if not in_full:
+        summary.pop("designs", None)
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "origin": trial.origin,
+        "parameters": dict(trial.parameters),
+        "values": trial.values and dict(trial.values),
+        "summary": summary,
+        "reason": trial.reason,
+        "repeat_of": trial.repeat_of,
+        "seconds": trial.seconds,
+    }
+
+
+def _designs(result: StudyResult, best: Trial) -> dict[str, Any]:
+    """The plots of the designs compared, and a table of them."""
+    compared = designs_compared(result, best)
+    # A panel each would be small: the designs of the same array are left to the other plots.
+    panels = {
+        label: design for label, design in compared.items() if not label.startswith("dense, same")
+    }
+    return {
+        "time": figure_html(time_by_layer(compared), "time", CAPTIONS["time"]),
+        "busy": figure_html(busy_by_layer(panels), "busy", CAPTIONS["busy"]),
+        "energy": figure_html(energy_by_part(compared), "energy", CAPTIONS["energy"]),
+        "area": figure_html(area_by_part(compared), "area", CAPTIONS["area"]),
+        "columns": DESIGN_COLUMNS,
+        "rows": [
+            design_row(label, design) | {"marked": label == "best found"}
+            for label, design in compared.items()
+        ],
+    }
+
+
+def designs_compared(result: StudyResult, best: Trial) -> dict[str, Any]:
+    """Designs by label: the first trial and the best, each below the dense one of equal area."""
+    start = result.start
+    compared: dict[str, Any] = {}
+    if start.summary and start.number != best.number:
+        designs = start.summary["designs"]
+        name = "paper's setting" if start.origin == "paper" else "usual setting"
+        compared["dense, same array as the start"] = designs["dense"]
+        compared[f"dense, area of the {name}"] = designs["dense_equal_area"]
+        compared[name] = designs["reuse"]
+    compared["dense, area of best found"] = best.summary["designs"]["dense_equal_area"]
+    compared["best found"] = best.summary["designs"]["reuse"]
+    return compared
+
+
+def _other_section(index: int, other: Other) -> dict[str, Any]:
+    """A further simulation, shorter than on a page of its own."""
+    designs = other.report["designs"]
+    return {
+        "title": other.title,
+        "text": other.text,
+        "verdict": other.report["verdict"],
+        "bound": BOUND_MEANS[designs["reuse"]["bound_by"]],
+        "cards": key_numbers(other.report),
+        "time": figure_html(
+            time_by_layer(labelled(designs)), f"other-{index}-time", CAPTIONS["time"]
+        ),
+        "layers_text": LAYERS_TEXT,
+        "layer_columns": LAYER_COLUMNS,
+        "layer_rows": layer_rows(other.report),
+    }
+
+
+def _search_text(result: StudyResult) -> str:
+    counts = {state: len(result.of_state(state)) for state in ("infeasible", "failed", "running")}
+    without = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    repeats = sum(trial.repeat_of is not None for trial in result.trials)
+    seconds = sum(trial.seconds for trial in result.trials)
+    return (
+        f"{len(result.of_state('complete'))} of {len(result.trials)} trials are complete"
+        + (f" ({without})" if without else ", none failed")
+        + (f"; {repeats} repeated an earlier design and were answered from it" if repeats else "")
+        + f". Evaluating them took {seconds:.0f} seconds of one processor core."
+    )

@@ -1,0 +1,157 @@
+"""Runs evaluations: on Ray, on one machine or a cluster, or one after the other in this process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from accelerators import ConfigError
+from codesign.evaluate import Evaluation, Evaluator
+
+MIB = 2**20
+EXECUTORS = ("ray", "inline")
+
+Jobs = Mapping[int, Mapping[str, Any]]  # trial number -> parameters
+
+
+class Runner(Protocol):
+    """Evaluates settings."""
+
+    def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
+        """Evaluate every job and hand each over as it finishes, in any order."""
+
+    def close(self) -> None:
+        """Give back what was started."""
+
+
+class InlineRunner:
+    """Evaluates in this process, for small runs and tests."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+    def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
+        """Evaluate one job after the other."""
+        for number, parameters in jobs.items():
+            yield number, self._evaluator(parameters)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class RayRunner:
+    """Evaluates as Ray tasks of one CPU each; the workload travels once.
+
+    A worker or machine that dies has its task run again elsewhere, as Ray does by default.
+
+    Args:
+        evaluator: what runs.
+        workers: evaluations at a time.
+        address: a Ray cluster to join, such as "192.168.0.1:6379"; `None` starts Ray on this
+            machine. Where Ray is running in this process already, it is used as it is, and not
+            shut down afterwards.
+
+    Raises:
+        ConfigError: there is no cluster at the address.
+    """
+
+    def __init__(self, evaluator: Evaluator, workers: int, address: str | None = None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray  # here, as it takes two seconds
+
+        self._ray = ray
+        self._workers = workers
+        self._pending: dict[Any, int] = {}
+        _send_user_modules(ray, evaluator)
+        self._started = not ray.is_initialized()
+        if self._started:
+            settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+            if address is None:
+                size = len(ray.cloudpickle.dumps(evaluator))
+                settings |= {
+                    "num_cpus": workers,
+                    "include_dashboard": False,
+                    "object_store_memory": 100 * MIB + 2 * size,
+                }
+            else:
+                _check_reachable(address)
+            try:
+                ray.init(address=address or "local", **settings)
+            except ConnectionError as error:
+                raise ConfigError(
+                    f"ray_address must be that of a running Ray cluster, got {address!r} "
+                    f"({error}); start one with: ray start --head. One that asks for a token needs "
+                    "the same RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH here"
+                ) from error
+        self._task = ray.remote(num_cpus=1)(_evaluate)
+        self._evaluator = ray.put(evaluator)
+
+    def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
+        """Keep as many tasks running as there are workers."""
+        waiting = list(jobs.items())[::-1]
+        while waiting or self._pending:
+            while waiting and len(self._pending) < self._workers:
+                number, parameters = waiting.pop()
+                self._pending[self._task.remote(self._evaluator, parameters)] = number
+            done, _ = self._ray.wait(list(self._pending), num_returns=1)
+            for reference in done:
+                number = self._pending.pop(reference)
+                yield number, self._result(reference)
+
+    def _result(self, reference: Any) -> Evaluation:
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:  # the worker died, or could not start
+            return Evaluation(state="failed", reason=f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """Stop what runs, and Ray too if it was started here."""
+        if self._started:
+            self._ray.shutdown()
+            return
+        for reference in self._pending:
+            self._ray.cancel(reference)
+        self._pending.clear()
+
+
+def _check_reachable(address: str) -> None:
+    """Somebody must listen at the address: Ray itself tries for minutes before it gives up."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"ray_address must be HOST:PORT of a running Ray cluster, got {address!r} ({error}); "
+            "start one with: ray start --head"
+        ) from error
+
+
+def _evaluate(evaluator: Evaluator, parameters: Mapping[str, Any]) -> Evaluation:
+    """The Ray task."""
+    return evaluator(parameters)
+
+
+def _send_user_modules(ray: Any, evaluator: Evaluator) -> None:
+    """A model class from a user's file is sent along: workers cannot import it by name."""
+    for module in evaluator.model.modules() if evaluator.model is not None else ():
+        name = type(module).__module__
+        if name.startswith("_model_file_"):
+            ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+
+
+def make_runner(
+    executor: str, evaluator: Evaluator, workers: int, ray_address: str | None
+) -> Runner:
+    """The runner of that name."""
+    match executor:
+        case "ray":
+            return RayRunner(evaluator, workers, ray_address)
+        case "inline":
+            return InlineRunner(evaluator)
+        case _:
+            raise ConfigError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")

@@ -1,0 +1,220 @@
+"""The design space: parameters of the hardware, and of the reuse of each layer searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+
+from accelerators import (
+    Accelerator,
+    CentroidCache,
+    ConfigError,
+    LshFrontEnd,
+    Reconstructor,
+    SramBuffer,
+    SystolicArray,
+)
+from codesign.parameters import (
+    KIB,
+    Parameter,
+    hardware_parameters,
+    hardware_values,
+    layer_parameters,
+    reusable_layers,
+)
+from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy
+from workloads.trace import WorkloadTrace
+
+# Deep Reuse's settings of CifarNet (Ning, Guan and Shen, ICDE 2019, Table II): layer -> (H, L).
+PAPER_CIFARNET = {"conv1": (15, 5), "conv2": (10, 10)}
+# Where a layer has no setting from the paper: that of CifarNet's conv2.
+PAPER_DEFAULT = (10, 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignSpace:
+    """Every design and policy that a search may try.
+
+    Attributes:
+        base: the design that is varied; what no parameter names stays as it is here.
+        layers: layers whose reuse is searched; all others run dense.
+        parameters: what is chosen.
+        start: settings tried first, by the name they have in a report.
+    """
+
+    base: Accelerator
+    layers: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    start: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def for_workload(cls, trace: WorkloadTrace, base: Accelerator, *, top: int = 4) -> DesignSpace:
+        """The space around a design for the layers where reuse can save most.
+
+        Layers are those in which an image has more than one row to share results among, and of
+        these the `top` ones with the most multiply-accumulates. The largest always reuses: designs
+        without any reuse are what the others are compared with. The base design's own values join
+        the choices, so that it lies in the space; the search starts from it with the settings of
+        Deep Reuse (those of CifarNet where the layers have its names and shapes).
+
+        Args:
+            trace: the workload; only the shapes of its layers are looked at.
+            base: a design with reuse units.
+            top: how many layers, at least 1.
+
+        Raises:
+            ConfigError: the base has no reuse units, or no layer has rows to share.
+        """
+        if not base.has_reuse:
+            raise ConfigError(
+                f"DesignSpace.base must have reuse units, got {base.name!r} without; use "
+                "preset('reuse_16x16'), or add front_end, cache, centroid_buffer and reconstructor"
+            )
+        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+            raise ConfigError(f"DesignSpace.top must be an integer of at least 1, got {top!r}")
+        layers = reusable_layers(trace, top)
+        parameters = hardware_parameters(base)
+        largest = max(layers, key=lambda layer: layer.gemm.macs)
+        for layer in layers:
+            parameters += layer_parameters(layer, may_run_dense=layer is not largest)
+        start = hardware_values(base)
+        is_cifarnet = {layer.name: layer.gemm.k for layer in layers} == {"conv1": 75, "conv2": 1600}
+        for layer in layers:
+            hashes, length = PAPER_CIFARNET[layer.name] if is_cifarnet else PAPER_DEFAULT
+            lengths = next(p.choices for p in parameters if p.name == f"{layer.name}.length")
+            start |= {
+                f"{layer.name}.reuse": True,
+                f"{layer.name}.hashes": hashes,
+                f"{layer.name}.length": min(lengths, key=lambda choice: abs(choice - length)),
+            }
+        return cls(
+            base=base,
+            layers=tuple(layer.name for layer in layers),
+            parameters=tuple(parameters),
+            start={"paper" if is_cifarnet else "start": start},
+        )
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Name -> what Optuna samples."""
+        return {parameter.name: parameter.distribution for parameter in self.parameters}
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as Optuna stores them."""
+        return {
+            parameter.name: parameter.encode(values[parameter.name])
+            for parameter in self.parameters
+        }
+
+    def decode(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of what Optuna stores."""
+        return {
+            parameter.name: parameter.decode(stored[parameter.name])
+            for parameter in self.parameters
+        }
+
+    def build(self, values: Mapping[str, Any]) -> tuple[Accelerator, ReusePolicy]:
+        """The design and the policy with these values.
+
+        What the search does not choose follows from what it does: the front-end holds the longest
+        sub-vector and signature in use, the cache has a bank for each lane, and the buffers are as
+        wide as the array and the reconstructor read and write them in a cycle, as in the presets.
+        Where every layer runs dense, the reuse units are left out.
+
+        Args:
+            values: parameter name -> value.
+
+        Raises:
+            ConfigError: these values make no valid design.
+        """
+        policies = {
+            name: LshReuse(
+                hashes=values[f"{name}.hashes"],
+                length=values[f"{name}.length"],
+                projection=values["front_end.projection"],
+            )
+            for name in self.layers
+            if values[f"{name}.reuse"]
+        }
+        design = self._dense(values)
+        if not policies:
+            return design, NoReuse()
+        base, accumulator = self.base, self.base.accumulator_bits
+        assert base.front_end and base.cache and base.reconstructor  # checked by for_workload
+        sums = values["reconstructor.sums_per_cycle"]
+        lanes = values["front_end.lanes"]
+        # Ports as wide as the base design's, and as many as it takes: a further port is dearer than
+        # a wider one, in wires and banks that the area model does not see.
+        width = min(sums, base.reconstructor.width)
+        ports = -(-sums // width)
+        sum_bits = ports * width * accumulator
+        return replace(
+            design,
+            name=f"{base.name}_searched",
+            output_buffer=replace(
+                design.output_buffer, width_bits=max(design.output_buffer.width_bits, sum_bits)
+            ),
+            front_end=LshFrontEnd(
+                max_hashes=max(policy.hashes for policy in policies.values()),
+                max_length=max(policy.length for policy in policies.values()),
+                lanes=lanes,
+                projection=values["front_end.projection"],
+                latency_cycles=base.front_end.latency_cycles,
+            ),
+            cache=CentroidCache(
+                entries=values["cache.entries"],
+                ways=values["cache.ways"],
+                accesses_per_cycle=lanes,
+                clear_entries_per_cycle=values["cache.clear_entries_per_cycle"],
+                miss_cycles=base.cache.miss_cycles,
+            ),
+            centroid_buffer=SramBuffer(
+                capacity_bytes=values["centroid_buffer.kib"] * KIB, width_bits=sum_bits
+            ),
+            reconstructor=Reconstructor(ports=ports, width=width),
+        ), PerLayer(policies)
+
+    def _dense(self, values: Mapping[str, Any]) -> Accelerator:
+        """The design without reuse units."""
+        rows, columns = values["array.rows"], values["array.columns"]
+        base, operand = self.base, self.base.operand_bits
+        widths = {
+            "activation_buffer": rows * operand,
+            "weight_buffer": columns * operand,
+            "output_buffer": columns * base.accumulator_bits,
+        }
+        buffers = {
+            name: SramBuffer(capacity_bytes=values[f"{name}.kib"] * KIB, width_bits=width)
+            for name, width in widths.items()
+        }
+        array = SystolicArray(rows=rows, columns=columns, dataflow=base.array.dataflow)
+        plain = base.without_reuse(f"{base.name}_searched_dense")
+        return replace(plain, array=array, **buffers)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The space as plain values, to be stored with a study."""
+        return {
+            "base": self.base.to_dict(),
+            "layers": list(self.layers),
+            "parameters": [
+                {"name": p.name, "choices": list(p.choices), "ordered": p.ordered}
+                for p in self.parameters
+            ],
+            "start": {name: dict(values) for name, values in self.start.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> DesignSpace:
+        """The space that `to_dict` described."""
+        return cls(
+            base=Accelerator.from_dict(description["base"]),
+            layers=tuple(description["layers"]),
+            parameters=tuple(
+                Parameter(name=p["name"], choices=tuple(p["choices"]), ordered=p["ordered"])
+                for p in description["parameters"]
+            ),
+            start=description["start"],
+        )

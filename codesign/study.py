@@ -1,0 +1,293 @@
+"""The search: ask the optimiser, evaluate, tell; every trial on disk before the next is asked for.
+
+The numbers depend on the seed, the batch size and the number of a trial, and on nothing else: not
+on how many workers there are, which finishes first, or how often the search was cut off. For that,
+trial n is asked of a fresh sampler, seeded by (seed, n), that sees the trials of earlier batches
+with their values and those of its own batch as running, whether they are or not.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from accelerators import ConfigError
+from codesign.evaluate import Evaluation, Evaluator
+from codesign.runner import EXECUTORS, Runner, make_runner
+from codesign.space import DesignSpace
+from codesign.store import DIRECTIONS, SPECIFICATION, open_study, read_study, study_file
+from codesign.threads import single_thread
+from codesign.trials import OBJECTIVES, StudyResult, Trial
+from codesign.workload import Workload
+
+FORMAT_VERSION = 1
+# Random settings before the optimiser's model takes over; the start settings count among them.
+STARTUP_TRIALS = 10
+VERSIONS_OF = ("torch", "numpy", "scipy", "numba", "optuna", "ray")
+
+# Called with a trial just told, how many are told, and how many there will be.
+OnProgress = Callable[[Trial, int, int], None]
+
+
+def search(
+    workload: Workload,
+    space: DesignSpace,
+    *,
+    trials: int = 40,
+    workers: int = 2,
+    seed: int = 0,
+    storage: str | Path,
+    resume: bool = False,
+    ray_address: str | None = None,
+    batch: int = 4,
+    executor: str = "ray",
+    on_progress: OnProgress | None = None,
+) -> StudyResult:
+    """Search a design space for the front of speedup, energy and accuracy.
+
+    Trials are asked for in batches, evaluated in parallel, and stored as each finishes. The first
+    are the space's start settings, then random ones, then Optuna's Gaussian process with expected
+    hypervolume improvement. Ctrl-C raises KeyboardInterrupt; every finished trial is kept, and
+    `resume` goes on as if nothing had happened.
+
+    Args:
+        workload: what to judge designs on.
+        space: what to choose from.
+        trials: how many in all, those of a resumed study included; a study can be extended.
+        workers: evaluations at a time; does not change the numbers.
+        seed: of the search, at least 0.
+        storage: the study file, `*.journal`, or a directory for `study.journal`.
+        resume: go on with the study that is there.
+        ray_address: a Ray cluster to run on instead of this machine.
+        batch: trials asked for together; a larger one keeps more workers busy but learns later.
+        executor: `ray`, or `inline` to evaluate in this process.
+        on_progress: see `OnProgress`.
+
+    Returns:
+        All trials, the front and its hypervolume.
+
+    Raises:
+        ConfigError: an argument breaks a rule, or the study file is not fit for this search.
+        TraceError: the workload lacks activations.
+    """
+    _check(trials=trials, workers=workers, seed=seed, batch=batch, executor=executor)
+    path = study_file(storage)
+    evaluator = Evaluator.of(workload, space)
+    specification = _specification(workload, evaluator, seed=seed, batch=batch)
+    with _quiet_optuna(), open_study(path, specification, resume=resume) as study:
+        runner: Runner | None = None
+        try:
+            answers: dict[str, Trial] = {}
+            for first in range(0, trials, batch):
+                stop = min(first + batch, trials)
+                _ask_missing(study, space, seed=seed, first=first, stop=stop)
+                members = _read_trials(study, space)[first:stop]
+                jobs = {t.number: t.parameters for t in members if t.state == "running"}
+                if jobs and runner is None:
+                    runner = make_runner(executor, evaluator, workers, ray_address)
+                for number, outcome, repeat_of in _evaluate(runner, space, jobs, answers):
+                    _tell(study, number, outcome, repeat_of)
+                    if on_progress is not None:
+                        told = _read_trials(study, space)
+                        finished = sum(trial.state != "running" for trial in told[:trials])
+                        on_progress(told[number], finished, trials)
+                for trial in _read_trials(study, space)[first:stop]:
+                    if trial.state in ("complete", "infeasible"):
+                        answers.setdefault(_design_key(space, trial.parameters), trial)
+        finally:
+            if runner is not None:
+                runner.close()
+        return _result(study)
+
+
+def load_study(path: str | Path) -> StudyResult:
+    """Read a study, finished or not, also while a search is running on it.
+
+    Args:
+        path: the study file, or its directory.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    with _quiet_optuna():
+        return _result(read_study(study_file(path)))
+
+
+def _ask_missing(
+    study: optuna.Study, space: DesignSpace, *, seed: int, first: int, stop: int
+) -> None:
+    """Store the trials of a batch that were not asked for yet, one line of the journal each."""
+    stored = study.get_trials(deepcopy=False)
+    start = list(space.start.items())
+    for number in range(len(stored), stop):
+        if number < len(start):
+            origin, values = start[number]
+            parameters = space.encode(values)
+        else:
+            origin = "sampler"
+            parameters = _suggest(stored, space, seed=seed, number=number, first=first)
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=parameters,
+            distributions=space.distributions,
+            user_attrs={"origin": origin},
+        )
+        study.add_trial(trial)
+        stored = [*stored, trial]
+
+
+def _suggest(
+    stored: list[FrozenTrial], space: DesignSpace, *, seed: int, number: int, first: int
+) -> dict[str, Any]:
+    """Parameters of trial `number`, whose batch begins with `first`, as Optuna stores them."""
+    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    sampler = optuna.samplers.GPSampler(
+        seed=own_seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False
+    )
+    view = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
+    for index, trial in enumerate(stored[:number]):
+        known = index < first
+        view.add_trial(
+            create_trial(
+                state=trial.state if known else TrialState.RUNNING,
+                values=trial.values if known else None,
+                params=trial.params,
+                distributions=trial.distributions,
+            )
+        )
+    with single_thread():
+        return view.ask(space.distributions).params
+
+
+def _evaluate(
+    runner: Runner | None,
+    space: DesignSpace,
+    jobs: Mapping[int, Mapping[str, Any]],
+    answers: Mapping[str, Trial],
+) -> Iterator[tuple[int, Evaluation, int | None]]:
+    """Outcome of each job, and the earlier trial that answered it, if one did."""
+    fresh = {}
+    for number, parameters in jobs.items():
+        earlier = answers.get(_design_key(space, parameters))
+        if earlier is None:
+            fresh[number] = parameters
+            continue
+        outcome = Evaluation(
+            state=earlier.state,
+            values=None if earlier.values is None else dict(earlier.values),
+            summary=dict(earlier.summary),
+            reason=earlier.reason,
+        )
+        yield number, outcome, earlier.number
+    if fresh:
+        assert runner is not None
+        for number, outcome in runner.run(fresh):
+            yield number, outcome, None
+
+
+def _design_key(space: DesignSpace, parameters: Mapping[str, Any]) -> str:
+    """Equal for parameters that build the same design and policy, as unused ones do."""
+    try:
+        accelerator, policy = space.build(parameters)
+    except ConfigError:
+        return json.dumps(dict(parameters), sort_keys=True)
+    return json.dumps([accelerator.to_dict(), policy.describe()], sort_keys=True)
+
+
+def _tell(study: optuna.Study, number: int, outcome: Evaluation, repeat_of: int | None) -> None:
+    """Store an outcome: what was measured, then the values, which make it finished."""
+    # Optuna offers attributes only while it asks; its storage takes them at any time.
+    trial_id = study.get_trials(deepcopy=False)[number]._trial_id
+    record = {key: value for key, value in asdict(outcome).items() if key != "values"}
+    record["repeat_of"] = repeat_of
+    study._storage.set_trial_user_attr(trial_id, "evaluation", record)
+    if outcome.values is None:
+        study.tell(number, state=TrialState.FAIL)
+    else:
+        study.tell(number, [outcome.values[objective.name] for objective in OBJECTIVES])
+
+
+def _read_trials(study: optuna.Study, space: DesignSpace) -> list[Trial]:
+    return [_read_trial(frozen, space) for frozen in study.get_trials(deepcopy=False)]
+
+
+def _read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
+    values = frozen.values if frozen.state == TrialState.COMPLETE else None
+    record = frozen.user_attrs.get("evaluation", {}) if frozen.state.is_finished() else {}
+    return Trial(
+        number=frozen.number,
+        state=record.get("state", "failed") if frozen.state.is_finished() else "running",
+        origin=frozen.user_attrs["origin"],
+        parameters=space.decode(frozen.params),
+        values=values and dict(zip((o.name for o in OBJECTIVES), values, strict=True)),
+        summary=record.get("summary", {}),
+        reason=record.get("reason"),
+        repeat_of=record.get("repeat_of"),
+        seconds=record.get("seconds", 0.0),
+    )
+
+
+def _result(study: optuna.Study) -> StudyResult:
+    specification = study.user_attrs[SPECIFICATION]
+    return StudyResult(
+        name=specification["name"],
+        seed=specification["seed"],
+        trials=tuple(_read_trials(study, DesignSpace.from_dict(specification["space"]))),
+        specification=specification,
+    )
+
+
+def _specification(
+    workload: Workload, evaluator: Evaluator, *, seed: int, batch: int
+) -> dict[str, Any]:
+    """What is searched and how, as the JSON that a study file keeps."""
+    trace = workload.trace
+    specification = {
+        "format_version": FORMAT_VERSION,
+        "name": workload.name,
+        "seed": seed,
+        "batch": batch,
+        "space": evaluator.space.to_dict(),
+        "objectives": [asdict(objective) for objective in OBJECTIVES],
+        "quality": evaluator.quality,
+        "baseline": evaluator.baseline,
+        "digest": evaluator.digest,
+        "workload": {"images": trace.images, "macs": trace.macs, **trace.provenance},
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in VERSIONS_OF},
+    }
+    return json.loads(json.dumps(specification))
+
+
+def _check(*, executor: str, **numbers: int) -> None:
+    least = {"trials": 1, "workers": 1, "seed": 0, "batch": 1}
+    problems = [
+        f"search {name} must be an integer of at least {least[name]}, got {value!r}"
+        for name, value in numbers.items()
+        if not isinstance(value, int) or isinstance(value, bool) or value < least[name]
+    ]
+    if executor not in EXECUTORS:
+        problems.append(f"search executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    if problems:
+        raise ConfigError(problems)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Optuna reports every study that it makes; here that is one for each question."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)

@@ -1,0 +1,238 @@
+"""Tables and key numbers of a search's report."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerators import Accelerator
+from codesign.plots import layer_settings, start_name
+from codesign.trials import StudyResult, Trial
+from codesign.verdict import QUALITY_NAMES
+from simulator import NoReuse, PerLayer, ReusePolicy
+from simulator.report.figures import BLOCK_NAMES
+from simulator.report.page import card, column, number, percent
+from simulator.report.simulation_page import LAYER_COLUMNS, LAYERS_TEXT, layer_rows, tone
+
+# Parameter -> what it is in words, and its unit.
+PARAMETER_NAMES = {
+    "array.rows": ("array rows", "multiply-accumulate units"),
+    "array.columns": ("array columns", "multiply-accumulate units"),
+    "activation_buffer.kib": ("activation buffer", "KiB"),
+    "weight_buffer.kib": ("weight buffer", "KiB"),
+    "output_buffer.kib": ("output buffer", "KiB"),
+    "centroid_buffer.kib": ("centroid buffer", "KiB"),
+    "cache.entries": ("centroid cache size", "clusters"),
+    "cache.ways": ("centroid cache associativity", "ways"),
+    "cache.clear_entries_per_cycle": ("centroid cache clearing", "entries per cycle"),
+    "front_end.lanes": ("hash lanes", "sub-vectors per cycle"),
+    "front_end.projection": ("hash projections", "sign: adders, int8: multipliers"),
+    "reconstructor.sums_per_cycle": ("reconstructor rate", "partial sums per cycle"),
+}
+# The same of a layer's own parameters.
+LAYER_PARAMETER_NAMES = {
+    "reuse": ("reuse", "no: the layer runs dense"),
+    "hashes": ("hashes H", "bits of a signature"),
+    "length": ("sub-vector length L", "elements"),
+}
+
+
+def parameter_name(result: StudyResult, name: str) -> tuple[str, str]:
+    """A parameter in words and its unit; its own name where there are no words."""
+    layer, _, of_layer = name.rpartition(".")
+    if layer in result.space.layers and of_layer in LAYER_PARAMETER_NAMES:
+        words, unit = LAYER_PARAMETER_NAMES[of_layer]
+        return f"{layer}: {words}", unit
+    return PARAMETER_NAMES.get(name, (name, ""))
+
+
+def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
+    """Key numbers of the best design found."""
+    summary, values = best.summary, best.values
+    assert values is not None, "the best trial is complete"
+    reuse, equal = summary["designs"]["reuse"], summary["designs"]["dense_equal_area"]
+    speedup, energy = summary["speedup_equal_area"], summary["energy_ratio_equal_area"]
+    return [
+        card(
+            "Best found: speed",
+            f"{speedup:.2f}×",
+            "",
+            f"dense design of equal area = 1; {summary['speedup_equal_array']:.2f}× against the "
+            "same array without reuse. Above 1 is faster",
+            tone(speedup > 1),
+        ),
+        card(
+            "Best found: energy",
+            f"{energy:.2f}×",
+            "",
+            f"dense design of equal area = 1; {summary['energy_ratio_equal_array']:.2f}× of the "
+            "same array without reuse. Below 1 is less",
+            tone(energy < 1),
+        ),
+        card(
+            f"Best found: {QUALITY_NAMES[result.quality].split(' (')[0]}",
+            percent(values["accuracy"]),
+            "%",
+            f"the dense model: {percent(result.baseline['accuracy'])} %",
+        ),
+        card(
+            "Time per image",
+            number(reuse["latency_ms_per_image"]),
+            "ms",
+            f"dense of equal area: {number(equal['latency_ms_per_image'])} ms",
+        ),
+        card(
+            "Energy per image",
+            number(reuse["energy_uj_per_image"]),
+            "µJ",
+            f"dense of equal area: {number(equal['energy_uj_per_image'])} µJ",
+        ),
+        card(
+            "Area",
+            number(reuse["area_mm2"]),
+            "mm²",
+            f"the design the search started from: {number(_start_area(result))} mm²"
+            if result.start.summary
+            else "without DRAM",
+        ),
+        card(
+            "Trials",
+            str(len(result.of_state("complete"))),
+            f"of {len(result.trials)} complete",
+            f"{len(result.front)} of them on the Pareto front",
+        ),
+    ]
+
+
+def _start_area(result: StudyResult) -> float:
+    return result.start.summary["designs"]["reuse"]["area_mm2"]
+
+
+def best_section(result: StudyResult, best: Trial) -> dict[str, Any]:
+    """The best design: its parameters beside the first trial's, its layers, its source text."""
+    accelerator, policy = result.design_of(best)
+    is_start = best.number == result.start.number
+    rows = []
+    for parameter in result.space.parameters:
+        name = parameter.name
+        words, unit = parameter_name(result, name)
+        start, found = result.start.parameters[name], best.parameters[name]
+        rows.append(
+            {
+                "name": words,
+                "unit": unit,
+                "start": _applies(result, result.start, name, start),
+                "best": _applies(result, best, name, found),
+                "changed": ("best",) if start != found else (),
+            }
+        )
+    columns = [
+        column("name", "Parameter", text=True),
+        column("unit", "Unit", text=True),
+        column("start", start_name(result).capitalize()),
+        column("best", "Best found"),
+    ]
+    chosen = (
+        f"Trial {best.number}: the knee of the front, that is the trial nearest to the best of "
+        "every objective at once, among those that keep the accuracy."
+    )
+    text = f"{chosen} It is the trial that the search started from." if is_start else chosen
+    return {
+        "text": f"{text} Values that differ from the {start_name(result)} are coloured.",
+        "columns": columns,
+        "rows": rows,
+        "layers_text": LAYERS_TEXT,
+        "layer_columns": LAYER_COLUMNS,
+        "layer_rows": layer_rows(best.summary),
+        "python": design_python(accelerator, policy),
+    }
+
+
+def _applies(result: StudyResult, trial: Trial, name: str, value: Any) -> Any:
+    """The value, or a dash for a parameter of a layer that runs dense."""
+    layer, _, of_layer = name.rpartition(".")
+    if layer in result.space.layers and of_layer != "reuse":
+        return value if trial.parameters[f"{layer}.reuse"] else None
+    return value
+
+
+def design_python(accelerator: Accelerator, policy: ReusePolicy) -> str:
+    """Source text that builds the design and the policy."""
+    return f"{accelerator.to_python()}\n{policy_python(policy)}"
+
+
+def policy_python(policy: ReusePolicy) -> str:
+    """Source text that builds an equal policy and calls it `policy`."""
+    if isinstance(policy, NoReuse):
+        return "from simulator import NoReuse\n\npolicy = NoReuse()\n"
+    if isinstance(policy, PerLayer):
+        used = {type(each).__name__ for each in policy.policies.values()} | {"PerLayer"}
+        lines = "".join(f"    {name!r}: {each!r},\n" for name, each in policy.policies.items())
+        return (
+            f"from simulator import {', '.join(sorted(used))}\n\npolicy = PerLayer({{\n{lines}}})\n"
+        )
+    kind = type(policy).__name__
+    return f"from simulator import {kind}\n\npolicy = {policy!r}\n"
+
+
+def front_columns(result: StudyResult) -> list[dict[str, Any]]:
+    """Columns of the front's table."""
+    return [
+        column("trial", "Trial"),
+        column("speedup", "Speed", "× dense, equal area"),
+        column("energy", "Energy", "µJ per image"),
+        column("ratio", "Energy", "× dense, equal area"),
+        column("accuracy", QUALITY_NAMES[result.quality].split(" (")[0].capitalize(), "%"),
+        column("area", "Area", "mm²"),
+        column("array", "Array", "rows × columns"),
+        column("bound", "Bound by", text=True),
+        *(column(f"layer {name}", name, "hashes/length") for name in result.space.layers),
+    ]
+
+
+def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
+    """A row for each trial on the front, fastest first."""
+    rows = []
+    for trial in result.front:
+        values, reuse = trial.values or {}, trial.summary["designs"]["reuse"]
+        array = reuse["accelerator"]["array"]
+        settings = layer_settings(result, trial.parameters)
+        rows.append(
+            {
+                "trial": trial.number,
+                "speedup": f"{values['speedup']:.2f}",
+                "energy": values["energy_uj_per_image"],
+                "ratio": f"{trial.summary['energy_ratio_equal_area']:.2f}",
+                "accuracy": percent(values["accuracy"]),
+                "area": reuse["area_mm2"],
+                "array": f"{array['rows']} × {array['columns']}",
+                "bound": BLOCK_NAMES[reuse["bound_by"]],
+                **{f"layer {name}": setting for name, setting in settings.items()},
+                "marked": best is not None and trial.number == best.number,
+                "order": -values["speedup"],
+            }
+        )
+    return sorted(rows, key=lambda row: row["order"])
+
+
+def space_columns() -> list[dict[str, Any]]:
+    """Columns of the table of the design space."""
+    return [
+        column("name", "Parameter", text=True),
+        column("unit", "Unit", text=True),
+        column("choices", "Choices", text=True),
+    ]
+
+
+def space_rows(result: StudyResult) -> list[dict[str, Any]]:
+    """A row for each parameter that was searched."""
+    rows = []
+    for parameter in result.space.parameters:
+        words, unit = parameter_name(result, parameter.name)
+        choices = ", ".join(
+            {True: "yes", False: "no"}[choice] if isinstance(choice, bool) else str(choice)
+            for choice in parameter.choices
+        )
+        rows.append({"name": words, "unit": unit, "choices": choices})
+    return rows

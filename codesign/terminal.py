@@ -1,0 +1,167 @@
+"""What the command line shows: results on standard output, notes and progress on standard error."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from codesign.study import OnProgress
+from codesign.trials import Trial
+from simulator.report.page import NOTHING, shown
+
+WRONG_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
+# Width of a table where the output is no terminal.
+_PIPE_COLUMNS = 160
+
+Given = ParamSpec("Given")
+
+
+def results() -> Console:
+    """Where results go."""
+    return _console(sys.stdout, stderr=False)
+
+
+def notes() -> Console:
+    """Where notes and progress go."""
+    return _console(sys.stderr, stderr=True)
+
+
+def _console(stream: Any, *, stderr: bool) -> Console:
+    width = None if stream.isatty() else _PIPE_COLUMNS
+    return Console(stderr=stderr, width=width, soft_wrap=False, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line of result, as it is."""
+    results().print(text, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line beside the results."""
+    notes().print(text, markup=False, soft_wrap=True)
+
+
+def table(columns: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of the columns and rows that a page would show."""
+    made = Table(header_style="bold", show_edge=False)
+    for column in columns:
+        unit = f"\n{column['unit']}" if column["unit"] else ""
+        made.add_column(
+            f"{column['name']}{unit}",
+            justify="left" if column["text"] else "right",
+            overflow="fold",
+        )
+    for row in rows:
+        style = "bold" if row.get("marked") else None
+        cells = [shown(row.get(column["key"], "")) for column in columns]
+        made.add_row(*cells, style=style)
+    results().print(made)
+
+
+def working(text: str) -> AbstractContextManager[Any]:
+    """A spinner on a terminal; nothing in a pipe."""
+    console = notes()
+    return console.status(text) if console.is_terminal else nullcontext()
+
+
+@contextmanager
+def trial_progress(total: int) -> Iterator[OnProgress | None]:
+    """A bar with done, rate and time left on a terminal; nothing in a pipe.
+
+    Gives what `search` calls after each trial.
+    """
+    console = notes()
+    if not console.is_terminal:
+        yield None
+        return
+    progress = Progress(
+        TextColumn("searching"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("trials, {task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("left, best speed {task.fields[best]}"),
+        console=console,
+        transient=True,
+    )
+    fastest = 0.0
+    with progress:
+        task = progress.add_task("", total=total, rate="", best=NOTHING)
+
+        def advance(trial: Trial, done: int, _total: int) -> None:
+            nonlocal fastest
+            fastest = max(fastest, trial.values["speedup"] if trial.values else 0.0)
+            speed = progress.tasks[0].speed
+            progress.update(
+                task,
+                completed=done,
+                rate=f"{speed:.2f} a second" if speed else "",
+                best=f"{fastest:.2f}×",
+            )
+
+        yield advance
+
+
+def command_line() -> str:
+    """The command as it was given."""
+    return shlex.join(["codesign", *sys.argv[1:]])
+
+
+def resume_command() -> str:
+    """The command that goes on where this one stopped."""
+    given = command_line()
+    return given if "--resume" in sys.argv else f"{given} --resume"
+
+
+def guarded(command: Callable[Given, None]) -> Callable[Given, None]:
+    """Turn what went wrong into one message and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            note("Stopped.")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # the reader has seen enough
+            raise
+        except Exception as error:
+            if isinstance(error, (OSError, *_input_errors())):
+                note(f"Error: {_told(error)}")
+                raise typer.Exit(WRONG_INPUT) from None
+            if type(error).__module__.startswith(("typer", "click")):  # exits and wrong usage
+                raise
+            note(traceback.format_exc().rstrip())
+            note("This is a bug in codesign, not in what you gave it.")
+            raise typer.Exit(UNEXPECTED) from error
+
+    return run
+
+
+def _input_errors() -> tuple[type[Exception], ...]:
+    """Errors that are about what was given."""
+    from accelerators import ConfigError
+    from workloads import TraceError
+    from workloads.models import ModelError
+    from workloads.streams import StreamError
+    from workloads.training import TrainingError
+
+    return ConfigError, TraceError, ModelError, StreamError, TrainingError
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

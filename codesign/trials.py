@@ -1,0 +1,195 @@
+"""What a search finds: objectives, trials, and the front of the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from accelerators import Accelerator
+from codesign.front import hypervolumes, nearest_to_ideal, non_dominated
+from codesign.space import DesignSpace
+from simulator import ReusePolicy
+
+STATES = ("complete", "infeasible", "failed", "running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One number to make large or small.
+
+    Attributes:
+        name: key in `Trial.values`.
+        unit: unit and baseline, for axes and tables.
+        maximise: whether more is better.
+    """
+
+    name: str
+    unit: str
+    maximise: bool
+
+
+OBJECTIVES = (
+    Objective(name="speedup", unit="x of a dense design of equal area", maximise=True),
+    Objective(name="energy_uj_per_image", unit="uJ per image", maximise=False),
+    Objective(name="accuracy", unit="fraction of images", maximise=True),
+)
+
+# What the objective `accuracy` is made of -> how to call it.
+QUALITIES = {
+    "accuracy": "fraction of images classified as labelled",
+    "agreement": "fraction of images classified as the dense model does",
+    "fidelity": "1 - mean over layers of the relative squared error",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One setting that was tried.
+
+    Attributes:
+        number: from 0, in the order of asking.
+        state: `complete`; `infeasible`, breaks a rule of the hardware; `failed`, an error while it
+            was evaluated; or `running`, asked for but not evaluated yet.
+        origin: `paper`, the setting of Deep Reuse for CifarNet; `start`, that of another network;
+            or `sampler`.
+        parameters: name -> value.
+        values: objective -> value; `None` unless complete.
+        summary: `SimulationReport.to_dict()` without action counts and provenance; empty unless
+            complete.
+        reason: why it is infeasible (the violated rules) or failed (the traceback); else `None`.
+        repeat_of: number of the earlier trial with the same design that answered it, or `None`.
+        seconds: time of the evaluation, 0 for a repeat.
+    """
+
+    number: int
+    state: str
+    origin: str
+    parameters: Mapping[str, Any]
+    values: Mapping[str, float] | None = None
+    summary: Mapping[str, Any]
+    reason: str | None = None
+    repeat_of: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """A search, finished or not, as its study file has it.
+
+    Attributes:
+        name: of the workload, in words.
+        seed: of the search.
+        trials: in the order of asking.
+        specification: what was searched and how: space, objectives, workload, seed, batch,
+            baseline, versions.
+    """
+
+    name: str
+    seed: int
+    trials: tuple[Trial, ...]
+    specification: Mapping[str, Any]
+
+    @cached_property
+    def space(self) -> DesignSpace:
+        """The design space."""
+        return DesignSpace.from_dict(self.specification["space"])
+
+    @property
+    def quality(self) -> str:
+        """What the objective `accuracy` measures, a key of `QUALITIES`."""
+        return self.specification["quality"]
+
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """Objective -> value of the dense design that has the base design's area."""
+        return self.specification["baseline"]
+
+    @property
+    def reference_point(self) -> Mapping[str, float]:
+        """Objective -> value beyond which a trial adds nothing to the hypervolume.
+
+        No speed at all, twice the energy of the baseline, no image right: a design worse than that
+        is of no interest. Reuse that pays and reuse that does not both count, so that the curve
+        shows the search and not only the verdict.
+        """
+        return {
+            "speedup": 0.0,
+            "energy_uj_per_image": 2 * self.baseline["energy_uj_per_image"],
+            "accuracy": 0.0,
+        }
+
+    @property
+    def start(self) -> Trial:
+        """The first trial: the base design with the paper's, or the usual, setting."""
+        return self.trials[0]
+
+    def of_state(self, state: str) -> tuple[Trial, ...]:
+        """The trials in one of `STATES`."""
+        return tuple(trial for trial in self.trials if trial.state == state)
+
+    @cached_property
+    def front(self) -> tuple[Trial, ...]:
+        """Complete trials that no other beats in every objective; of equals, the first."""
+        complete = self.of_state("complete")
+        keep = non_dominated(_points(complete), _maximise())
+        return tuple(trial for trial, kept in zip(complete, keep, strict=True) if kept)
+
+    @cached_property
+    def hypervolume(self) -> tuple[float, ...]:
+        """Volume between `reference_point` and the front after each trial.
+
+        In units of the baseline: speedup x accuracy x (energy below twice the baseline's, over the
+        baseline's). It never shrinks; one value for each trial, those without values included.
+        """
+        reference = np.array([self.reference_point[objective.name] for objective in OBJECTIVES])
+        scale = np.array([1.0, self.baseline["energy_uj_per_image"], 1.0])
+        complete = self.of_state("complete")
+        volumes = hypervolumes(_points(complete) / scale, reference / scale, _maximise())
+        after = dict(zip((trial.number for trial in complete), volumes, strict=True))
+        current, curve = 0.0, []
+        for trial in self.trials:
+            current = after.get(trial.number, current)
+            curve.append(current)
+        return tuple(curve)
+
+    def best(self, *, accuracy_drop: float | None = 0.02) -> Trial | None:
+        """The knee of the front: the trial nearest to the best of every objective at once.
+
+        Objectives are scaled to 0..1 over the trials looked at.
+
+        Args:
+            accuracy_drop: look only at trials that lose no more accuracy than this against the
+                baseline; `None` looks at the whole front.
+
+        Returns:
+            The trial, or `None` where none qualifies.
+        """
+        chosen = self.front
+        if accuracy_drop is not None:
+            least = self.baseline["accuracy"] - accuracy_drop
+            chosen = tuple(t for t in chosen if t.values and t.values["accuracy"] >= least)
+        if not chosen:
+            return None
+        return chosen[nearest_to_ideal(_points(chosen), _maximise())]
+
+    def design_of(self, trial: Trial) -> tuple[Accelerator, ReusePolicy]:
+        """The accelerator and the policy of a trial.
+
+        Raises:
+            ConfigError: the trial is infeasible.
+        """
+        return self.space.build(trial.parameters)
+
+
+def _points(trials: tuple[Trial, ...]) -> np.ndarray:
+    """`(trials, objectives)` float64 values of complete trials."""
+    rows = [[trial.values[o.name] for o in OBJECTIVES] for trial in trials if trial.values]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(OBJECTIVES))
+
+
+def _maximise() -> list[bool]:
+    return [objective.maximise for objective in OBJECTIVES]

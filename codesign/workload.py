@@ -1,0 +1,190 @@
+"""What is optimised: a captured workload, and what is needed to know its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accelerators import ConfigError
+from codesign.threads import single_thread
+from workloads import capture, cifar10, digits, models, trained_cifarnet, video_frames
+from workloads.streams.cifar_archive import holds_both_splits
+from workloads.trace import WorkloadTrace
+
+if TYPE_CHECKING:
+    import torch
+
+    from workloads.streams import ImageSet
+
+CIFAR10 = "cifar10:"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Workload:
+    """A trace to judge designs on.
+
+    Attributes:
+        trace: the inputs judged on.
+        model: the captured model. `None`: decisions are made on the recorded activations, and the
+            accuracy is not known.
+        calibration: the same model on other inputs, from which centred hashing takes its means;
+            `None` takes them from the trace itself.
+        name: in words, such as "CifarNet on 100 scanned digits".
+    """
+
+    trace: WorkloadTrace
+    model: torch.nn.Module | None = None
+    calibration: WorkloadTrace | None = None
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stream:
+    """Images to judge on, others to calibrate on, and what they are called."""
+
+    judged: ImageSet
+    calibration: ImageSet | None
+    name: str
+
+
+def load_workload(
+    *,
+    model: str,
+    inputs: str,
+    images: int,
+    weights: str | Path | None = None,
+    calibration_images: int = 50,
+    seed: int = 0,
+) -> Workload:
+    """Build a model, read its inputs and capture both.
+
+    Args:
+        model: "cifarnet", "efficientnet_lite0", "package.module:Class" or "file.py:Class".
+        inputs: "digits" (labelled), "cifar10:PATH" (labelled), a sample video ("bikes",
+            "bigbuckbunny", "carphone") or the path of a video.
+        images: how many to judge on, at least 1.
+        weights: a `.safetensors` file. Without it CifarNet is trained on the scanned digits (and
+            kept in the user's cache), EfficientNet-Lite0 has its ImageNet weights, and other
+            models have what their constructor sets.
+        calibration_images: how many more to calibrate on; 0 calibrates on the judged ones.
+            Digits and CIFAR-10 take them from the training split, videos from the frames before.
+        seed: of the training of CifarNet.
+
+    Raises:
+        ConfigError: the model and the inputs do not go together.
+        StreamError, ModelError, TraceError: what was asked for cannot be read or captured.
+    """
+    problems = [
+        f"{name} must be an integer of at least {least}, got {value!r}"
+        for name, value, least in (
+            ("images", images, 1),
+            ("calibration_images", calibration_images, 0),
+        )
+        if not isinstance(value, int) or isinstance(value, bool) or value < least
+    ]
+    problems += _combination_problems(model, inputs, weights)
+    if problems:
+        raise ConfigError(problems)
+    network = _network(model, weights, seed)
+    stream = _stream(model, network, inputs, images, calibration_images)
+
+    def captured(chosen: ImageSet) -> WorkloadTrace:
+        with single_thread():
+            return capture(
+                network, chosen.images, labels=chosen.labels, source=chosen.source, seed=seed
+            )
+
+    return Workload(
+        trace=captured(stream.judged),
+        model=network,
+        calibration=captured(stream.calibration) if stream.calibration else None,
+        name=f"{type(network).__name__} on {images} {stream.name}",
+    )
+
+
+def _combination_problems(model: str, inputs: str, weights: str | Path | None) -> list[str]:
+    """Rules over model and inputs together."""
+    if model == "cifarnet" and inputs.startswith(CIFAR10) and weights is None:
+        return [
+            f"weights must be given for model='cifarnet' with inputs={inputs!r}, got none; train "
+            f"them: python -m workloads.training --dataset cifar10 "
+            f"--archive {inputs.removeprefix(CIFAR10)} --out FILE.safetensors"
+        ]
+    if model == "efficientnet_lite0" and (inputs == "digits" or inputs.startswith(CIFAR10)):
+        return [
+            f"inputs must be 224x224 images for model='efficientnet_lite0', got {inputs!r}; use "
+            "'bikes' or the path of a video"
+        ]
+    return []
+
+
+def _network(model: str, weights: str | Path | None, seed: int) -> torch.nn.Module:
+    """The model in eval mode."""
+    if model == "cifarnet" and weights is None:
+        network, _ = trained_cifarnet("digits", seed=seed)
+        return network.eval()
+    return models.load(model, weights)
+
+
+def _stream(
+    model: str, network: torch.nn.Module, inputs: str, images: int, calibration_images: int
+) -> _Stream:
+    """Read the inputs; the judged and the calibration images are different ones."""
+    if inputs == "digits":
+        return _split(lambda split, count: digits(split).take(count), images, calibration_images)
+    if inputs.startswith(CIFAR10):
+        return _cifar10(Path(inputs.removeprefix(CIFAR10)), images, calibration_images)
+    return _video(model, network, inputs, images, calibration_images)
+
+
+def _split(
+    read: Callable[[str, int], ImageSet],
+    images: int,
+    calibration_images: int,
+    name: str = "scanned digits",
+) -> _Stream:
+    """Judged images from the test split, calibration images from the training split."""
+    return _Stream(
+        judged=read("test", images),
+        calibration=read("train", calibration_images) if calibration_images else None,
+        name=name,
+    )
+
+
+def _cifar10(path: Path, images: int, calibration_images: int) -> _Stream:
+    name = "CIFAR-10 images"
+    if holds_both_splits(path):
+        return _split(
+            lambda split, count: cifar10(path, split, limit=count),
+            images,
+            calibration_images,
+            name,
+        )
+    everything = cifar10(path, "test", limit=images + calibration_images)
+    rest = everything.batch(images, calibration_images) if calibration_images else None
+    return _Stream(judged=everything.take(images), calibration=rest, name=name)
+
+
+def _video(
+    model: str, network: torch.nn.Module, inputs: str, images: int, calibration_images: int
+) -> _Stream:
+    """Consecutive frames; those before the judged ones calibrate."""
+    shape = getattr(network, "input_shape", (3, 224, 224))
+
+    def frames(start: int, count: int) -> ImageSet:
+        return video_frames(
+            inputs,
+            size=(int(shape[-2]), int(shape[-1])),
+            start=start,
+            count=count,
+            # CifarNet was trained on inputs of -1 to 1, as "signed" makes them.
+            normalise="signed" if model == "cifarnet" else "efficientnet_lite",
+        )
+
+    return _Stream(
+        judged=frames(calibration_images, images),
+        calibration=frames(0, calibration_images) if calibration_images else None,
+        name=f"frames of {Path(inputs).name}",
+    )

@@ -1,0 +1,284 @@
+"""Plots of designs: where the time goes, what is busy, what takes energy and area.
+
+Every function takes designs by their label on the page, each as `DesignReport.to_dict` describes
+it, so that stored results plot like fresh ones. A block or part has the same colour everywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from simulator.timing.layer import BLOCKS
+
+Designs = Mapping[str, Mapping]
+
+# Stand for the page's text and background colour, in light and in dark; the page puts them in.
+INK = "rgb(1,2,3)"
+PAPER = "rgb(3,2,1)"
+
+BLOCK_NAMES = {
+    "memory": "DRAM transfers",
+    "front_end": "hash front-end",
+    "cache": "centroid cache",
+    "array": "systolic array",
+    "reconstruction": "reconstructor",
+}
+BLOCK_COLOURS = {
+    "memory": "#8b929c",
+    "front_end": "#e08a3c",
+    "cache": "#2a9d84",
+    "array": "#4178be",
+    "reconstruction": "#b3589f",
+}
+# Bottom to top of a bar; a part that is a block as well has the block's colour.
+PART_NAMES = {
+    "array": "systolic array",
+    "activation_buffer": "activation buffer",
+    "weight_buffer": "weight buffer",
+    "output_buffer": "output buffer",
+    "front_end": "hash front-end",
+    "cache": "centroid cache",
+    "centroid_buffer": "centroid buffer",
+    "reconstructor": "reconstructor",
+    "dram": "DRAM",
+    "leakage": "leakage",
+}
+PART_COLOURS = {
+    "array": BLOCK_COLOURS["array"],
+    "activation_buffer": "#86b0e0",
+    "weight_buffer": "#93b45f",
+    "output_buffer": "#d8b546",
+    "front_end": BLOCK_COLOURS["front_end"],
+    "cache": BLOCK_COLOURS["cache"],
+    "centroid_buffer": "#83cfbd",
+    "reconstructor": BLOCK_COLOURS["reconstruction"],
+    "dram": BLOCK_COLOURS["memory"],
+    "leakage": "#c3c7cd",
+}
+
+# Layers that take less than this share of every design's cycles are plotted together.
+_SMALL_SHARE = 0.02
+_MOST_LAYERS = 10
+_BAR_PIXELS = 46
+
+
+def time_by_layer(designs: Designs) -> go.Figure:
+    """Cycles per image of each design, layer after layer, coloured by what bounds the layer."""
+    labels = _bar_labels(designs)
+    figure = go.Figure()
+    for index in range(max(len(design["layers"]) for design in designs.values())):
+        layers = [design["layers"][index] for design in designs.values()]
+        cycles = [
+            layer["cycles"] / design["images"]
+            for layer, design in zip(layers, designs.values(), strict=True)
+        ]
+        figure.add_bar(
+            y=labels,
+            x=cycles,
+            orientation="h",
+            text=[layer["layer"] for layer in layers],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            textfont={"color": "white"},
+            marker={
+                "color": [BLOCK_COLOURS[layer["bound_by"]] for layer in layers],
+                "line": {"color": PAPER, "width": 0.6},
+            },
+            hovertemplate="%{customdata}<br>%{x:,.0f} cycles per image<extra></extra>",
+            customdata=[
+                f"{layer['layer']}, bound by the {BLOCK_NAMES[layer['bound_by']]}"
+                for layer in layers
+            ],
+            showlegend=False,
+        )
+    bounding = {layer["bound_by"] for design in designs.values() for layer in design["layers"]}
+    for block in BLOCKS:
+        if block in bounding:
+            figure.add_bar(
+                y=labels[:1],
+                x=[0],
+                orientation="h",
+                name=f"bound by the {BLOCK_NAMES[block]}",
+                marker={"color": BLOCK_COLOURS[block]},
+                hoverinfo="skip",
+            )
+    totals = [design["cycles"] / design["images"] for design in designs.values()]
+    _add_totals(figure, labels, totals, [f"{total:,.0f}" for total in totals])
+    return _stacked(figure, "cycles per image (layers run one after the other)", len(labels))
+
+
+def busy_by_layer(designs: Designs) -> go.Figure:
+    """Cycles per image in which each block works, beside the cycles that each layer takes."""
+    columns = 2 if len(designs) in (2, 4) else min(3, len(designs))
+    lines = -(-len(designs) // columns)
+    figure = make_subplots(
+        rows=lines,
+        cols=columns,
+        shared_yaxes="all",
+        subplot_titles=list(designs),
+        horizontal_spacing=0.04,
+        vertical_spacing=0.32 / lines,
+    )
+    names = _plotted_layers(designs)
+    for position, design in enumerate(designs.values()):
+        place = {"row": position // columns + 1, "col": position % columns + 1}
+        groups = _grouped(design, names)
+        ticks = list(groups)
+        for block in BLOCKS:
+            figure.add_bar(
+                x=ticks,
+                y=[group[block] for group in groups.values()],
+                name=BLOCK_NAMES[block],
+                legendgroup=block,
+                showlegend=position == 0,
+                marker={"color": BLOCK_COLOURS[block]},
+                hovertemplate=(
+                    f"%{{x}}: {BLOCK_NAMES[block]} works %{{y:,.0f}} cycles per image"
+                    "<extra></extra>"
+                ),
+                **place,
+            )
+        figure.add_scatter(
+            x=ticks,
+            y=[group["cycles"] for group in groups.values()],
+            mode="markers",
+            name="time the layer takes",
+            legendgroup="total",
+            showlegend=position == 0,
+            marker={
+                "symbol": "line-ew",
+                "size": 0.62 * 1000 / columns / len(ticks),
+                "line": {"color": INK, "width": 2.5},
+            },
+            hovertemplate="%{x} takes %{y:,.0f} cycles per image<extra></extra>",
+            **place,
+        )
+    figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.08)
+    figure.update_yaxes(title_text="cycles per image", col=1)
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_xaxes(showgrid=False)
+    return _finished(figure, 130 + 240 * lines)
+
+
+def energy_by_part(designs: Designs) -> go.Figure:
+    """Energy per image of each design, stacked by the part that takes it."""
+    energies = {
+        label: {part: pj * 1e-6 / design["images"] for part, pj in design["energy_pj"].items()}
+        for label, design in designs.items()
+    }
+    return _parts(designs, energies, "energy in µJ per image", "µJ")
+
+
+def area_by_part(designs: Designs) -> go.Figure:
+    """Silicon area of each design, stacked by part; DRAM is outside the chip."""
+    areas = {label: design["area_by_part_mm2"] for label, design in designs.items()}
+    return _parts(designs, areas, "area in mm²", "mm²")
+
+
+def _parts(designs: Designs, values: Mapping[str, Mapping], title: str, unit: str) -> go.Figure:
+    """A stacked bar for each design."""
+    labels = _bar_labels(designs)
+    figure = go.Figure()
+    for part, name in PART_NAMES.items():
+        amounts = [value.get(part, 0.0) for value in values.values()]
+        if not any(amounts):
+            continue
+        figure.add_bar(
+            y=labels,
+            x=amounts,
+            orientation="h",
+            name=name,
+            marker={"color": PART_COLOURS[part], "line": {"color": PAPER, "width": 1}},
+            hovertemplate=f"{name}: %{{x:,.3~g}} {unit}<extra></extra>",
+        )
+    totals = [sum(value.values()) for value in values.values()]
+    _add_totals(figure, labels, totals, [_amount(total, unit) for total in totals])
+    return _stacked(figure, title, len(labels))
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:#.3g} {unit}"
+
+
+def _bar_labels(designs: Designs) -> list[str]:
+    """Labels with room to the bar's right."""
+    return [f"{label}  " for label in designs]
+
+
+def _add_totals(
+    figure: go.Figure, labels: Sequence[str], totals: Sequence[float], texts: Sequence[str]
+) -> None:
+    """Write each bar's total beside its end."""
+    figure.add_scatter(
+        y=labels,
+        x=totals,
+        mode="text",
+        text=[f"  {text}" for text in texts],
+        textposition="middle right",
+        cliponaxis=False,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure.update_xaxes(range=[0, 1.12 * max(totals)])
+
+
+def _stacked(figure: go.Figure, title: str, bars: int) -> go.Figure:
+    figure.update_layout(
+        barmode="stack",
+        bargap=0.3,
+        uniformtext={"minsize": 10, "mode": "hide"},
+        hovermode="closest",
+    )
+    figure.update_xaxes(title_text=title)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return _finished(figure, 140 + _BAR_PIXELS * bars)
+
+
+def _finished(figure: go.Figure, height: int) -> go.Figure:
+    figure.update_layout(
+        height=height,
+        template="none",
+        margin={"l": 10, "r": 10, "t": 70, "b": 50},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "xref": "container",
+            "traceorder": "normal",
+        },
+    )
+    figure.update_xaxes(automargin=True, title_font_size=13)
+    figure.update_yaxes(automargin=True, title_font_size=13)
+    figure.update_annotations(font_size=14)  # titles of panels
+    return figure
+
+
+def _plotted_layers(designs: Designs) -> list[str]:
+    """Layers large enough in some design to be plotted on their own, in the order they run."""
+    shares: dict[str, float] = {}
+    for design in designs.values():
+        for layer in design["layers"]:
+            share = layer["cycles"] / design["cycles"]
+            shares[layer["layer"]] = max(share, shares.get(layer["layer"], 0.0))
+    largest = sorted(shares, key=lambda name: -shares[name])[:_MOST_LAYERS]
+    return [name for name in shares if name in largest and shares[name] >= _SMALL_SHARE]
+
+
+def _grouped(design: Mapping, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Layer -> cycles per image of each block and of the layer; the small ones as one."""
+    rest = [layer for layer in design["layers"] if layer["layer"] not in names]
+    groups = {layer["layer"]: [layer] for layer in design["layers"] if layer["layer"] in names}
+    if rest:
+        groups[f"{len(rest)} small" if len(rest) > 1 else rest[0]["layer"]] = rest
+    return {
+        label: {
+            block: sum(layer["busy_cycles"][block] for layer in layers) / design["images"]
+            for block in BLOCKS
+        }
+        | {"cycles": sum(layer["cycles"] for layer in layers) / design["images"]}
+        for label, layers in groups.items()
+    }

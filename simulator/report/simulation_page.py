@@ -1,0 +1,364 @@
+"""The page of one simulation: a workload on a design and on its two dense baselines."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import DictLoader
+
+from accelerators import Accelerator, ConfigError, cost_table, dram_energy_pj_per_byte
+from simulator.report.figures import (
+    BLOCK_NAMES,
+    area_by_part,
+    busy_by_layer,
+    energy_by_part,
+    time_by_layer,
+)
+from simulator.report.page import card, column, figure_html, named, number, percent, render
+
+_TEMPLATE = """{% extends "page.html" %}
+{% import "macros.html" as parts %}
+{% block content %}
+{{ parts.verdict(verdict, bound) }}
+{{ parts.cards(cards) }}
+{% for section in sections %}
+<h2>{{ section.title }}</h2>
+<p>{{ section.text }}</p>
+{{ section.figure }}
+{% endfor %}
+<h2>Layer by layer</h2>
+<p>{{ layers_text }}</p>
+{{ parts.table(layer_columns, layer_rows) }}
+<h2>The designs</h2>
+{{ parts.table(design_columns, design_rows) }}
+<details><summary>The design as Python</summary><pre>{{ python }}</pre></details>
+<h2>How these numbers were made</h2>
+{{ parts.facts(facts) }}
+{% endblock %}
+{% block footer %}Cycles, energy and accuracy follow from the same decisions.{% endblock %}
+"""
+
+DESIGN_LABELS = {
+    "dense": "dense, same array",
+    "dense_equal_area": "dense, equal area",
+    "reuse": "with reuse",
+}
+
+# What a block that sets the pace means, and what would help.
+BOUND_MEANS = {
+    "memory": (
+        "DRAM transfers set the pace: data that does not fit the buffers travels out and back. "
+        "Larger buffers or more bandwidth would help more than a faster array."
+    ),
+    "front_end": (
+        "The hash front-end sets the pace: every sub-vector has to be hashed, alike or not. More "
+        "lanes or longer sub-vectors would help."
+    ),
+    "cache": (
+        "The centroid cache sets the pace: each signature is looked up, and the table is cleared "
+        "for every sub-matrix. More accesses a cycle, faster clearing or longer sub-vectors "
+        "would help."
+    ),
+    "array": (
+        "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
+        "or fewer clusters would help."
+    ),
+    "reconstruction": (
+        "The reconstructor sets the pace: every row gathers one result for each sub-vector. More "
+        "ports, a wider one or longer sub-vectors would help."
+    ),
+}
+
+CAPTIONS = {
+    "time": (
+        "Each bar is one design; its pieces are the layers in the order they run, and their "
+        "lengths add up to the total. The colour names the block that works longest in the layer. "
+        "Shorter is faster."
+    ),
+    "busy": (
+        "Bars are cycles in which a block works; blocks work at the same time, so bars do not add "
+        "up. The line across is the time that the layer takes. A bar that reaches the line is the "
+        "bottleneck; a line far above all bars is time lost filling and draining the pipeline."
+    ),
+    "energy": (
+        "Energy per image, stacked by the part that takes it. DRAM is the energy of moving data on "
+        "and off the chip; leakage is what all parts lose over the time they are on. Lower is "
+        "better."
+    ),
+    "area": (
+        "Silicon area, stacked by part. The dense design of equal area spends the area of the "
+        "reuse units on a larger array or larger buffers."
+    ),
+}
+
+
+def simulation_html(report: Mapping[str, Any]) -> str:
+    """The page of a simulation.
+
+    Args:
+        report: a report as `SimulationReport.to_dict` gives it.
+    """
+    designs = labelled(report["designs"])
+    reuse = report["designs"]["reuse"]
+    accelerator = Accelerator.from_dict(reuse["accelerator"])
+    context = {
+        "kind": "Simulation of similarity reuse",
+        "title": f"{model_name(report['workload'])} on {accelerator.name}",
+        "subtitle": workload_line(report["workload"], reuse["images"]),
+        "verdict": report["verdict"],
+        "bound": BOUND_MEANS[reuse["bound_by"]],
+        "cards": key_numbers(report),
+        "sections": [
+            {
+                "title": "Where the time goes",
+                "text": "Cycles to run all layers for one image, in each of the designs.",
+                "figure": figure_html(time_by_layer(designs), "time", CAPTIONS["time"]),
+            },
+            {
+                "title": "How busy each block is",
+                "text": "What sets the pace in each layer, and how close the others are to it.",
+                "figure": figure_html(busy_by_layer(designs), "busy", CAPTIONS["busy"]),
+            },
+            {
+                "title": "Where the energy goes",
+                "text": "Every action of every part is counted and priced by the cost table.",
+                "figure": figure_html(energy_by_part(designs), "energy", CAPTIONS["energy"]),
+            },
+            {
+                "title": "Where the area goes",
+                "text": "The chip of each design; DRAM is outside.",
+                "figure": figure_html(area_by_part(designs), "area", CAPTIONS["area"]),
+            },
+        ],
+        "layers_text": LAYERS_TEXT,
+        "layer_columns": LAYER_COLUMNS,
+        "layer_rows": layer_rows(report),
+        "design_columns": DESIGN_COLUMNS,
+        "design_rows": [design_row(label, design) for label, design in designs.items()],
+        "python": accelerator.to_python(),
+        "facts": facts(report["workload"], accelerator, {"policy": report["policy"]}),
+    }
+    return render("simulation.html", DictLoader({"simulation.html": _TEMPLATE}), context)
+
+
+def labelled(designs: Mapping[str, Any]) -> dict[str, Any]:
+    """The designs by their label; without reuse units the three are one."""
+    if designs["reuse"]["accelerator"]["front_end"] is None:
+        return {"dense": designs["reuse"]}
+    return {label: designs[name] for name, label in DESIGN_LABELS.items()}
+
+
+def model_name(workload: Mapping[str, Any]) -> str:
+    """The model's class without its module."""
+    return str(workload.get("model", "workload")).rpartition(".")[2]
+
+
+def workload_line(workload: Mapping[str, Any], images: int) -> str:
+    """What was run, in a line."""
+    source = workload.get("source")
+    batch = "one image" if images == 1 else f"a batch of {images} images"
+    return f"{batch[0].upper()}{batch[1:]}" + (f" from {source}" if source else "")
+
+
+def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The cards below the verdict: each number with its unit and what it is compared with."""
+    reuse, equal = report["designs"]["reuse"], report["designs"]["dense_equal_area"]
+    if reuse["accelerator"]["front_end"] is None:
+        return [
+            card("Time", number(reuse["latency_ms_per_image"]), "ms per image", "dense, no reuse"),
+            card("Energy", number(reuse["energy_uj_per_image"]), "µJ per image", "with DRAM"),
+            card("Area", number(reuse["area_mm2"]), "mm²", "without DRAM"),
+            card("Utilization", percent(reuse["utilization"]), "%", "of the array's peak"),
+        ]
+    speedup, energy = report["speedup_equal_area"], report["energy_ratio_equal_area"]
+    units = sum(
+        reuse["area_by_part_mm2"][part]
+        for part in ("front_end", "cache", "centroid_buffer", "reconstructor")
+    )
+    left = sum(layer["macs"] for layer in reuse["layers"])
+    dense = sum(layer["macs"] for layer in report["designs"]["dense"]["layers"])
+    return [
+        card(
+            "Speed against dense",
+            f"{speedup:.2f}×",
+            "",
+            "dense design of equal area = 1; "
+            f"{report['speedup_equal_array']:.2f}× against the same array without reuse. "
+            "Above 1 is faster",
+            tone(speedup > 1),
+        ),
+        card(
+            "Energy against dense",
+            f"{energy:.2f}×",
+            "",
+            "dense design of equal area = 1; "
+            f"{report['energy_ratio_equal_array']:.2f}× of the same array without reuse. "
+            "Below 1 is less",
+            tone(energy < 1),
+        ),
+        quality_card(report),
+        card(
+            "Time per image",
+            number(reuse["latency_ms_per_image"]),
+            "ms",
+            f"dense of equal area: {number(equal['latency_ms_per_image'])} ms",
+        ),
+        card(
+            "Energy per image",
+            number(reuse["energy_uj_per_image"]),
+            "µJ",
+            f"dense of equal area: {number(equal['energy_uj_per_image'])} µJ",
+        ),
+        card(
+            "Area",
+            number(reuse["area_mm2"]),
+            "mm²",
+            f"{percent(units / reuse['area_mm2'])} % of it for the reuse units",
+        ),
+        card(
+            "Multiplications left",
+            percent(left / dense),
+            "%",
+            "of those of the dense model; 100 % is no reuse",
+        ),
+    ]
+
+
+def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
+    """Accuracy if labels are known, else agreement with the dense model, else the layers' error."""
+    if report["accuracy"] is not None and report["dense_accuracy"] is not None:
+        return card(
+            "Accuracy",
+            percent(report["accuracy"]),
+            "%",
+            f"of labels right; the dense model: {percent(report['dense_accuracy'])} %",
+        )
+    if report["agreement"] is not None:
+        return card(
+            "Agreement",
+            percent(report["agreement"]),
+            "%",
+            "of images where the largest output is the dense model's; there are no labels",
+        )
+    errors = [layer["relative_mse"] for layer in report["designs"]["reuse"]["layers"]]
+    worst = max((error for error in errors if error is not None), default=0.0)
+    return card(
+        "Largest layer error",
+        percent(worst),
+        "%",
+        "squared error over the squared dense result; the model was not run, so accuracy is "
+        "unknown",
+    )
+
+
+def tone(good: bool) -> str:
+    """The style of a number that is better or worse than its baseline."""
+    return "good" if good else "bad"
+
+
+LAYERS_TEXT = (
+    "Each layer is a product of an m × k matrix of activations by a k × n matrix of weights. "
+    "Clusters left is the share of sub-vectors that are still multiplied (r_c in the literature); "
+    "a dash means that the layer runs dense. Error is the mean squared error of the layer's result "
+    "over the mean square of the dense result on the same input."
+)
+LAYER_COLUMNS = [
+    column("layer", "Layer", text=True),
+    column("shape", "m × k × n", "whole batch"),
+    column("remaining", "Clusters left", "%"),
+    column("error", "Error", "%"),
+    column("dense", "Dense, equal area", "cycles per image"),
+    column("reuse", "With reuse", "cycles per image"),
+    column("speedup", "Speed", "× dense, equal area"),
+    column("bound", "Bound by", text=True),
+    column("energy", "Energy", "µJ per image"),
+]
+
+
+def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each layer."""
+    reuse, equal = report["designs"]["reuse"], report["designs"]["dense_equal_area"]
+    rows = []
+    for layer, dense in zip(reuse["layers"], equal["layers"], strict=True):
+        count = f"{layer['count']} × " if layer["count"] > 1 else ""
+        rows.append(
+            {
+                "layer": layer["layer"],
+                "shape": f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}",
+                "remaining": percent(layer["remaining_ratio"]),
+                "error": None if layer["relative_mse"] is None else 100 * layer["relative_mse"],
+                "dense": round(dense["cycles"] / equal["images"]),
+                "reuse": round(layer["cycles"] / reuse["images"]),
+                "speedup": f"{dense['cycles'] / layer['cycles']:.2f}",
+                "bound": BLOCK_NAMES[layer["bound_by"]],
+                "energy": sum(layer["energy_pj"].values()) * 1e-6 / reuse["images"],
+            }
+        )
+    return rows
+
+
+DESIGN_COLUMNS = [
+    column("label", "Design", text=True),
+    column("array", "Array", "rows × columns"),
+    column("buffers", "Buffers", "KiB activations, weights, outputs"),
+    column("area", "Area", "mm²"),
+    column("cycles", "Time", "cycles per image"),
+    column("time", "Time", "ms per image"),
+    column("energy", "Energy", "µJ per image"),
+    column("utilization", "Utilization", "% of the array's peak"),
+    column("bound", "Bound by", text=True),
+]
+
+
+def design_row(label: str, design: Mapping[str, Any]) -> dict[str, Any]:
+    """A design in a line."""
+    described = design["accelerator"]
+    buffers = ("activation_buffer", "weight_buffer", "output_buffer")
+    return {
+        "label": label,
+        "array": f"{described['array']['rows']} × {described['array']['columns']}",
+        "buffers": ", ".join(f"{described[name]['capacity_bytes'] / 1024:g}" for name in buffers),
+        "area": design["area_mm2"],
+        "cycles": round(design["cycles"] / design["images"]),
+        "time": design["latency_ms_per_image"],
+        "energy": design["energy_uj_per_image"],
+        "utilization": percent(design["utilization"]),
+        "bound": BLOCK_NAMES[design["bound_by"]],
+    }
+
+
+# Provenance of a trace -> how the page calls it.
+_FACT_NAMES = {
+    "source": "inputs",
+    "seed": "seed of the capture",
+    "created": "captured at",
+    "macs": "multiply-accumulates of the batch",
+}
+
+
+def facts(
+    workload: Mapping[str, Any], accelerator: Accelerator, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where the numbers come from: workload, clock, cost table and what else is given."""
+    versions = workload.get("versions")
+    told = {
+        _FACT_NAMES.get(key, key.replace("_", " ")): value
+        for key, value in workload.items()
+        if key != "versions" and value not in (None, "")
+    } | ({"captured with": named(versions)} if versions else {})
+    try:
+        table = cost_table(accelerator.technology)
+        priced = f"{table.name}, {table.node_nm:g} nm: {table.source}"
+    except ConfigError:  # a user's own table that is no longer where it was
+        priced = f"{accelerator.technology} (no longer readable)"
+    return {
+        **told,
+        "clock": f"{accelerator.clock_hz / 1e6:g} MHz",
+        "cost table": priced,
+        "DRAM": (
+            f"{accelerator.dram.kind}: {dram_energy_pj_per_byte(accelerator.dram.kind):g} pJ per "
+            f"byte, {accelerator.dram.bandwidth_bytes_per_cycle:g} bytes per cycle"
+        ),
+        **more,
+    }

@@ -1,0 +1,84 @@
+"""The pages in a real browser: every plot is drawn, no script fails, nothing is fetched."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from codesign.report import Other, StudyReport
+from codesign.verdict import best_trial
+from simulator.report.simulation_page import simulation_html
+from tests.small_search import small_search
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    result = small_search(folder / "study", trials=6)
+    summary = best_trial(result).summary | {"workload": result.specification["workload"]}
+    other = Other(title="On video", text="Frames.", report=summary)
+    (folder / "simulation.html").write_text(simulation_html(summary))
+    StudyReport(result=result, others=[other]).write_html(folder / "study.html")
+    return folder
+
+
+def browse(page: Path, profile: Path, *options: str) -> str:
+    """Open a page without a network; what the browser prints."""
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--virtual-time-budget=10000",
+            f"--user-data-dir={profile}",
+            *options,
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(("name", "plots"), [("simulation.html", 4), ("study.html", 7)])
+def test_plots_are_drawn_without_errors(pages, tmp_path, name, plots):
+    document = browse(pages / name, tmp_path, "--dump-dom")
+    body = re.search(r"<body[^>]*>", document).group()
+    assert "data-error" not in body, body
+    assert f'data-drawn="{plots}"' in body
+    # Plotly draws each plot into layers of its own.
+    drawn = re.findall(r'data-figure="([\w-]+)-data"[^>]*>\s*<div class="plot-container', document)
+    assert len(drawn) == plots
+    assert document.count('class="main-svg"') >= plots
+
+
+def test_page_is_readable_at_1200_pixels(pages, tmp_path):
+    picture = tmp_path / "page.png"
+    browse(
+        pages / "study.html", tmp_path, f"--screenshot={picture}", "--window-size=1200,3000",
+        "--hide-scrollbars",
+    )  # fmt: skip
+    with Image.open(picture) as image:
+        assert image.size == (1200, 3000)
+        colours = image.convert("RGB").getcolors(maxcolors=2**24)
+        assert colours is not None
+    found = {colour for _, colour in colours}
+    background = max(colours)[1]
+    assert len(found) > 100  # text, bars and points, not an empty sheet
+    assert (0x41, 0x78, 0xBE) in found  # the systolic array's colour in a bar
+    assert sum(background) in (3 * 255, 0x14 + 0x18 + 0x1F)  # the light or the dark sheet

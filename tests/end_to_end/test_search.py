@@ -1,0 +1,156 @@
+"""Searches on a real Ray, cut off and gone on with."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from codesign import load_study, search
+from codesign.evaluate import Evaluation
+from codesign.runner import RayRunner
+from tests.small_search import TRIALS, small_search, small_space, small_workload, table
+from workloads import models
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def on_ray():
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def whole(on_ray, tmp_path_factory):
+    """An uninterrupted search with two workers."""
+    return small_search(tmp_path_factory.mktemp("whole"), executor="ray", workers=2)
+
+
+def test_workers_do_not_change_the_numbers(whole, tmp_path):
+    assert [trial.state for trial in whole.trials] == ["complete"] * TRIALS
+    assert table(small_search(tmp_path / "one", executor="ray", workers=1)) == table(whole)
+    assert table(small_search(tmp_path / "none", executor="inline")) == table(whole)
+    assert ray.is_initialized()  # it was running before, so it is left running
+
+
+def start(storage: Path, *, wait_after: int) -> subprocess.Popen:
+    """A search in a process of its own, with a Ray of its own; see `tests.small_search.main`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.small_search", str(storage), str(wait_after)],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def cluster_of(pid: int) -> set[int]:
+    """The Ray that descends from `pid`: its node manager and its control service."""
+    parents, names = {}, {}
+    for entry in Path("/proc").iterdir():
+        stat = _text(entry / "stat")
+        if stat:
+            child = int(stat.split()[0])
+            parents[child] = int(stat.rpartition(")")[2].split()[1])
+            names[child] = stat[stat.index("(") + 1 : stat.rindex(")")]
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {child for child in found if names.get(child) in ("raylet", "gcs_server")}
+
+
+def wait_until_gone(pids: set[int], seconds: float = 30) -> None:
+    """Ray ends with the process that started it."""
+    end = time.monotonic() + seconds
+    alive = pids
+    while alive and time.monotonic() < end:
+        time.sleep(0.2)
+        states = {pid: _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split() for pid in pids}
+        alive = {pid for pid, state in states.items() if state and state[0] != "Z"}
+    assert not alive
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_a_search_that_is_cut_off_goes_on_with_the_same_numbers(whole, tmp_path):
+    interrupted = start(tmp_path / "interrupted", wait_after=TRIALS)
+    killed = start(tmp_path / "killed", wait_after=5)
+
+    # Ctrl-C in the middle of the first batch.
+    assert interrupted.stdout.readline()
+    cluster = cluster_of(interrupted.pid)
+    assert len(cluster) == 2
+    interrupted.send_signal(signal.SIGINT)
+    _, errors = interrupted.communicate(timeout=60)
+    assert interrupted.returncode != 0 and "KeyboardInterrupt" in errors
+    wait_until_gone(cluster)
+    kept = load_study(tmp_path / "interrupted").of_state("complete")
+    assert 1 <= len(kept) < TRIALS
+    assert table(small_search(tmp_path / "interrupted", resume=True)) == table(whole)
+
+    # kill -9 in the middle of the second batch, and of a line.
+    for _ in range(5):
+        assert killed.stdout.readline()
+    cluster = cluster_of(killed.pid)
+    killed.kill()
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    wait_until_gone(cluster)
+    kept = load_study(tmp_path / "killed").of_state("complete")
+    assert len(kept) == 5
+    with (tmp_path / "killed" / "study.journal").open("ab") as file:
+        file.write(b'{"op_code":8,"worker_id":"a-')
+    result = small_search(tmp_path / "killed", executor="ray", workers=2, resume=True)
+    assert table(result) == table(whole)
+    # What was finished was not evaluated again.
+    assert [result.trials[trial.number].seconds for trial in kept] == [t.seconds for t in kept]
+
+
+def test_a_model_from_a_users_file_reaches_the_workers(on_ray, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from tests.small_search import SmallNetwork\nclass Mine(SmallNetwork): pass\n")
+    workload = small_workload(models.load(f"{file}:Mine"))
+    result = search(workload, small_space(workload), trials=2, storage=tmp_path)
+    assert [(trial.state, trial.reason) for trial in result.trials] == [("complete", None)] * 2
+
+
+class Deadly:
+    """Stands for an evaluator whose second job kills the process that runs it."""
+
+    def __call__(self, parameters):
+        if parameters["deadly"]:
+            os._exit(1)
+        return Evaluation(state="complete", values={"one": 1.0})
+
+
+def test_a_dying_worker_is_a_failed_trial(on_ray, monkeypatch):
+    monkeypatch.setattr("codesign.runner._send_user_modules", lambda *_: None)
+    runner = RayRunner(Deadly(), workers=2)
+    jobs = {3: {"deadly": False}, 4: {"deadly": True}, 5: {"deadly": False}}
+    outcomes = dict(runner.run(jobs))
+    runner.close()
+    assert outcomes[3].state == outcomes[5].state == "complete"
+    assert outcomes[4].state == "failed" and "WorkerCrashedError" in outcomes[4].reason

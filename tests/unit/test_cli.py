@@ -1,0 +1,309 @@
+"""What the command line prints, writes and exits with; wrong input gets one clear message."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from accelerators import Accelerator, ConfigError, preset
+from codesign import cli, demo, terminal
+from codesign.designs import find_accelerator, policy_from_options
+from simulator import LshReuse, NoReuse
+from tests.small_search import SmallNetwork, small_search, small_space, small_workload
+from workloads import Gemm, WorkloadTrace
+
+COMMANDS = ("demo", "capture", "simulate", "search", "report", "presets")
+
+
+def run(*arguments, code=0):
+    """Run a command in this process; standard output and error."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    return small_workload().trace.save(tmp_path_factory.mktemp("trace") / "trace")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study")
+    small_search(path, trials=4)
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_with_an_example(command):
+    shown, _ = run(command, "--help")
+    assert f"Example: codesign {command}" in " ".join(shown.split())
+
+
+def test_no_arguments_show_the_commands():
+    result = CliRunner().invoke(cli.app, [])
+    assert all(command in result.output for command in COMMANDS)
+
+
+def test_module_runs_as_a_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "codesign", "presets", "nothing"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: preset name must be one of")
+    assert "Traceback" not in done.stderr
+
+
+def test_presets_lists_and_prints_python():
+    listed, _ = run("presets")
+    assert "reuse_16x16_int8" in listed
+    source, _ = run("presets", "reuse_32x32")
+    scope = {}
+    exec(source, scope)
+    assert scope["accelerator"] == preset("reuse_32x32")
+
+
+def test_simulate_prints_layers_and_verdict_and_writes_files(trace, tmp_path):
+    paths = [tmp_path / "new" / f"out.{kind}" for kind in ("json", "csv", "html")]
+    options = [part for path in paths for part in (f"--{path.suffix[1:]}", path)]
+    printed, told = run(
+        "simulate", trace, "--hashes", 6, "--length", 9, "--layer", "answers=dense", *options
+    )
+    assert "first" in printed
+    assert "of a dense design of equal area" in printed
+    assert told.count("wrote ") == 3
+    assert json.loads(paths[0].read_text())["verdict"] in printed
+    assert paths[1].read_text().startswith("design,layer")
+    assert "<!DOCTYPE html>" in paths[2].read_text()
+
+
+def test_simulate_takes_options_apart(trace, tmp_path):
+    out = tmp_path / "r.json"
+    run("simulate", trace, "--layer", "first=15,5", "--scope", "batch", "--plain", "--json", out)
+    policy = json.loads(out.read_text())["policy"]
+    assert (
+        policy["layers"]["first"]
+        == LshReuse(hashes=15, length=5, scope="batch", centred=False).describe()
+    )
+    assert policy["default"] == {"policy": "none"}
+
+
+def test_simulate_knows_the_accuracy_with_the_model(trace, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    weights = small_workload().model.state_dict()
+    monkeypatch.setattr("workloads.models.load", lambda name, weights: model)
+    model = SmallNetwork().eval()
+    model.load_state_dict(weights)
+    printed, _ = run("simulate", trace, "--layer", "first=10,9", "--model", "any")
+    assert "accuracy" in printed
+    model.answers.bias.data += torch.arange(5.0)
+    _, told = run("simulate", trace, "--layer", "first=10,9", "--model", "any", code=2)
+    assert "--model must be the model that was captured" in told
+
+
+def test_simulate_runs_shapes_alone_on_a_dense_design(tmp_path):
+    shapes = WorkloadTrace.from_gemms([("fc", Gemm(m=8, n=8, k=8))]).save(tmp_path / "shapes")
+    printed, _ = run("simulate", shapes, "--accelerator", "dense_16x16")
+    assert "runs dense" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hashes", 10], "--hashes and --length must be given together"),
+        ([], "has reuse units and must be told how to use them"),
+        (["--layer", "first"], "--layer must be NAME=HASHES,LENGTH"),
+        (["--layer", "first=1"], "--layer must be NAME=HASHES,LENGTH"),
+        (["--layer", "first=a,b"], "--layer must be NAME=HASHES,LENGTH"),
+        (["--layer", "nowhere=4,4"], "pattern 'nowhere' must match a layer"),
+        (["--hashes", 99, "--length", 8], "LshReuse.hashes must be an integer from 1 to 62"),
+        (["--hashes", 9, "--length", 8, "--scope", "x"], "LshReuse.scope must be"),
+        (["--hashes", 9, "--length", 8, "--accelerator", "dense_16x16"], "must have reuse units"),
+        (["--hashes", 9, "--length", 8, "--accelerator", "reuse_16"], "use 'reuse_16x16'"),
+        (["--accelerator", "mine.py"], "use mine.py:NAME"),
+        (["--accelerator", "mine.py:x"], "accelerator file must exist"),
+        (["--accelerator", "no_such_module:x"], "must be importable"),
+        (["--accelerator", "json:nothing"], "no accelerators"),
+    ],
+)
+def test_simulate_refuses_wrong_input_in_one_message(trace, arguments, message):
+    printed, told = run("simulate", trace, *arguments, code=2)
+    assert printed == ""
+    assert told.startswith("Error: ")
+    assert message in told
+    assert "Traceback" not in told
+
+
+def test_missing_trace_and_study_exit_with_2(tmp_path):
+    for arguments in (
+        ["simulate", tmp_path / "no", "--hashes", 4, "--length", 4],
+        ["report", tmp_path / "no"],
+        ["search", "--out", tmp_path / "no", "--resume"],
+        ["simulate", "--unknown-option"],
+        ["unknown-command"],
+    ):
+        _, told = run(*arguments, code=2)
+        assert "Traceback" not in told
+
+
+def test_capture_refuses_to_overwrite_before_the_model_runs(trace, monkeypatch):
+    monkeypatch.setattr("codesign.workload.load_workload", None)  # calling it would raise
+    _, told = run("capture", "--out", trace, code=2)
+    assert str(trace) in told
+
+
+def test_capture_keeps_what_it_ran(tmp_path, monkeypatch):
+    monkeypatch.setattr("codesign.workload.load_workload", lambda **_: small_workload())
+    printed, _ = run("capture", "--out", tmp_path / "trace")
+    assert "3 layers" in printed
+    assert len(WorkloadTrace.load(tmp_path / "trace")) == 3
+
+
+def test_report_writes_page_json_and_csv(study, tmp_path):
+    printed, told = run("report", study, "--out", tmp_path / "r.html")
+    assert "SmallNetwork on 6 images of noise" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"r.html", "r.json", "r.csv"}
+    assert "wrote" in told
+    _, told = run("report", study, "--out", tmp_path / "r.txt", code=2)
+    assert "--out must end in .html" in told
+
+
+@pytest.fixture
+def small_cli(monkeypatch):
+    """The search command on the small network, in this process."""
+    import codesign
+
+    def inline(workload, space, **settings):
+        settings.pop("ray_address", None)
+        return codesign.study.search(workload, small_space(workload), executor="inline", **settings)
+
+    monkeypatch.setattr(codesign, "load_workload", lambda **_: small_workload())
+    monkeypatch.setattr(codesign, "search", inline)
+    return monkeypatch
+
+
+def test_search_writes_a_study_and_its_report(small_cli, tmp_path):
+    printed, told = run("search", "--out", tmp_path, "--trials", 3)
+    assert "SmallNetwork" in printed
+    assert (tmp_path / "study.journal").is_file()
+    assert (tmp_path / "report.html").is_file()
+    assert "report.html" in told
+    _, told = run("search", "--out", tmp_path, "--trials", 5, code=2)
+    assert "--resume" in told
+    run("search", "--out", tmp_path, "--trials", 5, "--resume")
+    assert len(json.loads((tmp_path / "report.json").read_text())["trials"]) == 5
+
+
+def test_stopped_search_names_the_way_on_and_exits_with_130(small_cli, tmp_path):
+    import codesign
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    small_cli.setattr(codesign, "search", stopped)
+    small_cli.setattr(sys, "argv", ["codesign", "search", "--out", "my study"])
+    _, told = run("search", "--out", tmp_path, code=130)
+    assert "codesign search --out 'my study' --resume" in told
+
+
+def test_a_bug_exits_with_1_and_shows_where(monkeypatch):
+    monkeypatch.setattr(cli, "presets", lambda: 1 / 0)
+    _, told = run("presets", code=1)
+    assert "ZeroDivisionError" in told
+    assert "bug in codesign" in told
+
+
+def test_interrupt_exits_with_130(monkeypatch):
+    def stopped():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "presets", stopped)
+    assert run("presets", code=130)[1] == "Stopped.\n"
+
+
+def test_progress_is_for_terminals_only(monkeypatch):
+    with terminal.trial_progress(3) as on_progress:
+        assert on_progress is None  # a test's standard error is no terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with terminal.trial_progress(1) as on_progress:
+        assert on_progress is not None
+        on_progress(small_trial(), 1, 1)
+
+
+def small_trial():
+    from codesign import Trial
+
+    return Trial(
+        number=0, state="failed", origin="sampler", parameters={}, summary={}, reason="boom"
+    )
+
+
+def test_accelerator_comes_from_a_file_as_design_or_function(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from accelerators import preset\nA = preset('dense_16x16')\n"
+        "def build():\n    return preset('reuse_16x16')\nB = 3\n"
+    )
+    assert find_accelerator(f"{path}:A") == preset("dense_16x16")
+    assert find_accelerator(f"{path}:build") == preset("reuse_16x16")
+    assert isinstance(find_accelerator("reuse_32x32"), Accelerator)
+    with pytest.raises(ConfigError, match="must be an Accelerator, got int"):
+        find_accelerator(f"{path}:B")
+    with pytest.raises(ConfigError, match="it has A"):
+        find_accelerator(f"{path}:C")
+    path.write_text("1 / 0")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        find_accelerator(f"{path}:A")
+
+
+def test_policy_takes_the_projection_of_the_front_end():
+    options = {"layers": [], "scope": "image", "plain": False}
+    policy = policy_from_options(
+        hashes=4, length=4, accelerator=preset("reuse_16x16_int8"), **options
+    )
+    assert policy == LshReuse(hashes=4, length=4, projection="int8")
+    dense = policy_from_options(
+        hashes=None, length=None, accelerator=preset("dense_16x16"), **options
+    )
+    assert dense == NoReuse()
+
+
+def test_demo_puts_both_questions_in_one_report(tmp_path, monkeypatch):
+    def inline(workload, space, **settings):
+        from codesign import search
+
+        settings.pop("workers")
+        return search(workload, small_space(workload), executor="inline", **settings)
+
+    monkeypatch.setattr(demo, "load_workload", lambda **_: small_workload())
+    monkeypatch.setattr(demo, "search", inline)
+    monkeypatch.setattr(demo.webbrowser, "open", None)  # calling it would raise
+    for _ in range(2):  # the second replaces the first
+        printed, _ = run("demo", "--out", tmp_path, "--trials", 3)
+    assert "The same question on real video" in printed
+    assert str(tmp_path / "report.html") in printed
+    assert "The same question on real video" in (tmp_path / "report.html").read_text()
+
+
+def test_video_question_falls_back_to_cifarnet(monkeypatch):
+    asked = []
+
+    def loaded(**settings):
+        asked.append(settings["model"])
+        return small_workload(labels=False)
+
+    monkeypatch.setattr(demo, "load_workload", loaded)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    other = demo.video_question(preset("reuse_16x16"))
+    assert asked == ["cifarnet"]
+    assert other.text.startswith("CifarNet")
+    assert other.report["agreement"] is not None

@@ -1,0 +1,160 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from accelerators import Accelerator, ConfigError, preset
+from codesign import DesignSpace, Parameter
+from simulator import LshReuse, PerLayer
+from tests.builders import cifarnet_conv2, matrix_layer
+from workloads.gemm import Convolution, Gemm, Layer
+from workloads.trace import WorkloadTrace, _graph
+
+
+def trace_of(*layers):
+    names = [layer.name for layer in layers]
+    return WorkloadTrace(layers=layers, graph=_graph(layers, list(pairwise(names))), images=100)
+
+
+def cifarnet_conv1(images=100):
+    return Layer(
+        name="conv1",
+        kind="conv",
+        gemm=Gemm(m=1024 * images, n=64, k=75),
+        images=images,
+        row_images=images,
+        convolution=Convolution(kernel=(5, 5), stride=(1, 1), padding=(2, 2), dilation=(1, 1)),
+        input_shape=(images, 3, 32, 32),
+        output_shape=(images, 64, 32, 32),
+        weights_are_parameters=True,
+    )
+
+
+@pytest.fixture
+def cifarnet():
+    # Linear layers have one row for each image: nothing to share.
+    return trace_of(
+        cifarnet_conv1(), cifarnet_conv2(), matrix_layer("fc3", 100, 384, 4096, row_images=100)
+    )
+
+
+@pytest.fixture
+def space(cifarnet):
+    return DesignSpace.for_workload(cifarnet, preset("reuse_16x16"))
+
+
+def choices_of(space, name):
+    return next(p.choices for p in space.parameters if p.name == name)
+
+
+def test_layers_are_those_with_rows_to_share(space, cifarnet):
+    assert space.layers == ("conv1", "conv2")
+    only = DesignSpace.for_workload(cifarnet, preset("reuse_16x16"), top=1)
+    assert only.layers == ("conv2",)  # 100 x 256 x 64 x 1600 MACs against 100 x 1024 x 64 x 75
+
+
+def test_lengths_are_divisors_and_common_ones(space):
+    assert choices_of(space, "conv1.length") == (5, 8, 10, 15, 16, 25, 32)
+    assert choices_of(space, "conv2.length") == (4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64)
+    tiny = DesignSpace.for_workload(
+        trace_of(matrix_layer("fc", 300, 8, 3, row_images=100)), preset("reuse_16x16")
+    )
+    assert choices_of(tiny, "fc.length") == (3,)
+
+
+def test_largest_layer_always_reuses(space):
+    assert choices_of(space, "conv1.reuse") == (False, True)
+    assert choices_of(space, "conv2.reuse") == (True,)
+
+
+def test_start_is_the_papers_setting_on_the_base_design(space):
+    assert list(space.start) == ["paper"]
+    base = preset("reuse_16x16")
+    accelerator, policy = space.build(space.start["paper"])
+    assert policy == PerLayer(
+        {"conv1": LshReuse(hashes=15, length=5), "conv2": LshReuse(hashes=10, length=10)}
+    )
+    # The front-end is as large as the policy needs, all else is the base design.
+    assert accelerator.front_end == replace(base.front_end, max_hashes=15, max_length=10)
+    assert replace(accelerator, name=base.name, front_end=base.front_end) == base
+
+
+@pytest.mark.parametrize("name", ["reuse_16x16", "reuse_16x16_int8", "reuse_32x32"])
+def test_every_base_lies_in_its_space(cifarnet, name):
+    base = preset(name)
+    space = DesignSpace.for_workload(cifarnet, base)
+    values = space.start["paper"]
+    assert space.decode(space.encode(values)) == values
+    accelerator, _ = space.build(values)
+    assert replace(accelerator, name=base.name, front_end=base.front_end) == base
+
+
+def test_another_network_starts_from_the_usual_setting():
+    space = DesignSpace.for_workload(trace_of(cifarnet_conv2()), preset("reuse_16x16"))
+    assert list(space.start) == ["start"]
+    assert space.start["start"]["conv2.hashes"] == 10
+
+
+def test_units_follow_what_is_chosen(space):
+    values = space.start["paper"] | {
+        "conv1.reuse": False,
+        "conv2.hashes": 7,
+        "conv2.length": 25,
+        "front_end.lanes": 4,
+        "front_end.projection": "int8",
+        "reconstructor.sums_per_cycle": 128,
+        "array.columns": 64,
+        "centroid_buffer.kib": 32,
+    }
+    accelerator, policy = space.build(values)
+    assert policy == PerLayer({"conv2": LshReuse(hashes=7, length=25, projection="int8")})
+    front_end = accelerator.front_end
+    assert (front_end.max_hashes, front_end.max_length, front_end.lanes) == (7, 25, 4)
+    assert accelerator.cache.accesses_per_cycle == 4  # each lane asks once a cycle
+    assert (accelerator.reconstructor.ports, accelerator.reconstructor.width) == (2, 64)
+    assert accelerator.centroid_buffer.width_bits == 128 * 32
+    assert accelerator.centroid_buffer.capacity_bytes == 32 * 1024
+    assert accelerator.output_buffer.width_bits == 128 * 32
+    assert accelerator.weight_buffer.width_bits == 64 * 8
+
+
+def test_output_buffer_is_at_least_as_wide_as_the_array(space):
+    values = space.start["paper"] | {"reconstructor.sums_per_cycle": 16, "array.columns": 64}
+    accelerator, _ = space.build(values)
+    assert accelerator.output_buffer.width_bits == 64 * 32
+    assert accelerator.centroid_buffer.width_bits == 16 * 32
+
+
+def test_every_combination_of_the_hardware_choices_is_valid(space):
+    start = space.start["paper"]
+    for parameter in space.parameters:
+        for value in parameter.choices:
+            accelerator, _ = space.build(start | {parameter.name: value})
+            assert isinstance(accelerator, Accelerator)
+
+
+def test_space_survives_json(space):
+    import json
+
+    again = DesignSpace.from_dict(json.loads(json.dumps(space.to_dict())))
+    assert again.to_dict() == space.to_dict()
+    assert again.base == space.base and again.parameters == space.parameters
+
+
+def test_base_without_reuse_units_is_refused(cifarnet):
+    with pytest.raises(ConfigError, match=r"base must have reuse units, got 'dense_16x16'"):
+        DesignSpace.for_workload(cifarnet, preset("dense_16x16"))
+
+
+def test_workload_without_rows_to_share_is_refused():
+    with pytest.raises(ConfigError, match=r"several rows per image.*got fc"):
+        DesignSpace.for_workload(
+            trace_of(matrix_layer("fc", 100, 10, 64, row_images=100)), preset("reuse_16x16")
+        )
+
+
+def test_value_outside_the_choices_is_refused():
+    parameter = Parameter(name="array.rows", choices=(8, 16))
+    assert parameter.decode(parameter.encode(16)) == 16
+    with pytest.raises(ConfigError, match=r"'array.rows' must be one of \(8, 16\), got 12"):
+        parameter.encode(12)

@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from accelerators import ConfigError
+from codesign import load_study
+from codesign.store import mend, study_file
+from tests.small_search import small_search, table
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("short")
+    return directory / "study.journal", small_search(directory, trials=6)
+
+
+def test_study_lies_in_a_directory_or_a_file(tmp_path):
+    assert study_file(tmp_path) == tmp_path / "study.journal"
+    assert study_file(tmp_path / "mine.journal") == tmp_path / "mine.journal"
+
+
+@pytest.mark.parametrize("lines_kept", [1, 2, 3, *range(4, 24, 3)])
+def test_every_torn_tail_is_mended(short, tmp_path, lines_kept):
+    path, whole = short
+    lines = path.read_bytes().splitlines(keepends=True)
+    torn = tmp_path / "study.journal"
+    torn.write_bytes(b"".join(lines[:lines_kept]) + lines[lines_kept % len(lines)][:17])
+    before = torn.read_bytes()
+    if lines_kept == 1:
+        with pytest.raises(ConfigError, match="without specification"):
+            load_study(torn)
+    else:  # reading does not need it mended
+        assert len(load_study(torn).trials) <= 6
+    assert torn.read_bytes() == before
+    assert table(small_search(tmp_path, trials=6, resume=True)) == table(whole)
+    assert all(json.loads(line) for line in torn.read_text().splitlines())
+
+
+def test_whole_lines_stay(tmp_path):
+    path = tmp_path / "study.journal"
+    path.write_bytes(b"{}\n[]\n")
+    mend(path)
+    assert path.read_bytes() == b"{}\n[]\n"
+    path.write_bytes(b"half a line")
+    mend(path)
+    assert path.read_bytes() == b""
+
+
+def test_optunas_lock_of_a_killed_process_is_removed(short, tmp_path):
+    path, whole = short
+    (tmp_path / "study.journal").write_bytes(path.read_bytes())
+    (tmp_path / "study.journal.lock").symlink_to("study.journal")
+    assert table(small_search(tmp_path, trials=6, resume=True)) == table(whole)
+
+
+def test_a_study_is_not_overwritten(short):
+    path, _ = short
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="must not exist, got a study; go on with it by --resume"):
+        small_search(path, trials=6)
+    assert path.read_bytes() == before
+
+
+def test_resume_needs_a_study(tmp_path):
+    with pytest.raises(ConfigError, match="must be a study to go on with, got none"):
+        small_search(tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="got no such file"):
+        load_study(tmp_path)
+
+
+def test_another_search_is_refused(short):
+    path, _ = short
+    with pytest.raises(ConfigError) as caught:
+        small_search(path, resume=True, seed=3, batch=2)
+    assert "the seed must be 0, got 3" in str(caught.value)
+    assert "the batch must be 4, got 2" in str(caught.value)
+
+
+def test_another_workload_or_space_is_refused(short, monkeypatch):
+    import tests.small_search
+
+    path, _ = short
+    monkeypatch.setattr(tests.small_search, "IMAGES", 5)
+    with pytest.raises(ConfigError, match=r"the workload .* must be what it was"):
+        small_search(path, resume=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(tests.small_search, "KEPT", ("array.columns",))
+    with pytest.raises(ConfigError, match="the design space must be what it was"):
+        small_search(path, resume=True)
+
+
+def test_two_searches_do_not_share_a_study(tmp_path):
+    def second_search(trial, finished, trials):
+        with pytest.raises(ConfigError, match="must not be in use, got a search that is running"):
+            small_search(tmp_path, resume=True)
+        assert len(load_study(tmp_path).trials) == 2  # looking is allowed
+
+    small_search(tmp_path, trials=2, on_progress=second_search)
+
+
+@pytest.mark.parametrize("content", ["<html>\n</html>\n", '{"a": 1}\n[]\n', "[1, 2]\n{}\n"])
+def test_a_foreign_file_is_refused(tmp_path, content):
+    path = tmp_path / "study.journal"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="damaged or foreign"):
+        load_study(path)
+    with pytest.raises(ConfigError, match="damaged or foreign"):
+        small_search(path, resume=True)
+    assert path.read_text() == content

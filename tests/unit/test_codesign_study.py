@@ -1,0 +1,253 @@
+import traceback
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import codesign.evaluate
+from accelerators import ConfigError, preset
+from codesign import DesignSpace, load_study, load_workload, search
+from codesign.evaluate import Evaluator
+from simulator import decide, simulate
+from tests.small_search import TRIALS, small_search, small_space, small_workload, table
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted search."""
+    return small_search(tmp_path_factory.mktemp("whole"))
+
+
+def without(parameters, **changes):
+    return {**parameters, **changes}
+
+
+def test_trials_are_stored_as_they_were(whole, tmp_path):
+    result = small_search(tmp_path)
+    assert [trial.state for trial in result.trials] == ["complete"] * TRIALS
+    assert [trial.origin for trial in result.trials] == ["start"] + ["sampler"] * (TRIALS - 1)
+    read = load_study(tmp_path)
+    assert read == result
+    assert table(result) == table(whole)
+    assert read.front == result.front and read.hypervolume == result.hypervolume
+
+
+def test_another_seed_asks_for_other_designs(whole, tmp_path):
+    other = small_search(tmp_path, seed=1, trials=4)
+    assert other.trials[0].parameters == whole.trials[0].parameters  # the start setting
+    assert other.trials[1].parameters != whole.trials[1].parameters
+
+
+def test_values_are_those_of_the_simulator(whole):
+    workload = small_workload()
+    for trial in whole.trials[:3]:
+        accelerator, policy = whole.design_of(trial)
+        run = decide(workload.trace, policy, model=workload.model, calibration=workload.calibration)
+        report = simulate(workload.trace, accelerator, run)
+        assert trial.values == {
+            "speedup": report.speedup_equal_area,
+            "energy_uj_per_image": report.reuse.energy_uj_per_image,
+            "accuracy": run.accuracy,
+        }
+        assert trial.summary["verdict"] == report.verdict
+        assert trial.summary["designs"]["reuse"]["cycles"] == report.reuse.cycles
+
+
+def test_baseline_is_the_dense_design_of_the_base_designs_area(whole):
+    report = simulate(small_workload().trace, preset("reuse_16x16"))
+    assert whole.baseline == {
+        "speedup": 1.0,
+        "energy_uj_per_image": report.dense_equal_area.energy_uj_per_image,
+        "accuracy": 5 / 6,  # one of the six labels is wrong on purpose
+    }
+    assert whole.quality == "accuracy"
+
+
+def test_hypervolume_never_shrinks(whole):
+    assert len(whole.hypervolume) == TRIALS
+    assert (np.diff(whole.hypervolume) >= 0).all()
+    first = whole.trials[0].values
+    energy = first["energy_uj_per_image"] / whole.baseline["energy_uj_per_image"]
+    # One point's box: from speedup 0, twice the baseline's energy and accuracy 0.
+    expected = first["speedup"] * max(0.0, 2 - energy) * first["accuracy"]
+    assert whole.hypervolume[0] == pytest.approx(expected)
+
+
+def test_best_loses_no_more_accuracy_than_allowed(whole):
+    best = whole.best(accuracy_drop=1.0)
+    assert best in whole.front and best == whole.best(accuracy_drop=None)
+    assert whole.best(accuracy_drop=-1.0) is None  # nothing is better than right
+
+
+def test_repeats_are_answered_from_the_store(whole):
+    repeats = [trial for trial in whole.trials if trial.repeat_of is not None]
+    # Without reuse in `first` its hashes build nothing: such trials are the same design.
+    for trial in repeats:
+        original = whole.trials[trial.repeat_of]
+        assert original.number < trial.number - trial.number % 4
+        assert (trial.values, trial.summary) == (original.values, original.summary)
+        assert trial.seconds == 0
+
+
+def test_a_space_of_one_design_is_evaluated_once(tmp_path, monkeypatch):
+    calls = []
+    measure = Evaluator._measure
+    monkeypatch.setattr(Evaluator, "_measure", lambda *a: calls.append(1) or measure(*a))
+    workload = small_workload()
+    space = small_space(workload)
+    only = space.start["start"]
+    space = replace(
+        space, parameters=tuple(replace(p, choices=(only[p.name],)) for p in space.parameters)
+    )
+    result = search(workload, space, trials=5, batch=1, storage=tmp_path, executor="inline")
+    assert len(calls) == 1
+    assert [trial.repeat_of for trial in result.trials] == [None, 0, 0, 0, 0]
+    assert len(result.front) == 1
+
+
+def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(whole, tmp_path):
+    def interrupt(trial, finished, trials):
+        if finished == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small_search(tmp_path, on_progress=interrupt)
+    states = [trial.state for trial in load_study(tmp_path).trials]
+    assert states == ["complete"] * 6 + ["running"] * 2
+    told = []
+    result = small_search(
+        tmp_path, resume=True, on_progress=lambda trial, done, total: told.append((done, total))
+    )
+    assert table(result) == table(whole)
+    assert told == [(done, TRIALS) for done in range(7, TRIALS + 1)]
+
+
+def test_a_study_can_be_extended(whole, tmp_path):
+    small_search(tmp_path, trials=9)
+    assert table(small_search(tmp_path, resume=True)) == table(whole)
+    assert table(small_search(tmp_path, resume=True, trials=5)) == table(whole)  # nothing to do
+
+
+def test_infeasible_and_failed_trials_say_why(tmp_path, monkeypatch):
+    workload = small_workload()
+    space = small_space(workload)
+    start = space.start["start"]
+    choices = {"cache.entries": (1000, 1024), "cache.ways": (16,), "second.hashes": (9, 10)}
+    space = replace(
+        space,
+        parameters=tuple(
+            replace(p, choices=choices.get(p.name, p.choices)) for p in space.parameters
+        ),
+        start={"start": {**start, "cache.ways": 16}},
+    )
+
+    def sometimes(trace, policy, **settings):
+        if policy.policies["second"].hashes == 9:
+            raise RuntimeError("no nines")
+        return decide(trace, policy, **settings)
+
+    monkeypatch.setattr(codesign.evaluate, "decide", sometimes)
+    result = search(workload, space, trials=14, storage=tmp_path, executor="inline")
+    assert {trial.state for trial in result.trials} == {"complete", "infeasible", "failed"}
+    for trial in result.trials:
+        entries, hashes = trial.parameters["cache.entries"], trial.parameters["second.hashes"]
+        if entries == 1000:
+            assert trial.state == "infeasible"
+            assert "Accelerator.cache.ways must divide entries=1000, got 16" in trial.reason
+        elif hashes == 9:
+            assert trial.state == "failed"
+            assert trial.reason.startswith("Traceback") and "no nines" in trial.reason
+        else:
+            assert trial.state == "complete" and trial.reason is None
+        assert (trial.values is None) == (trial.state != "complete")
+    assert all(trial.state == "complete" for trial in result.front)
+    assert load_study(tmp_path) == result
+
+
+def test_values_that_are_not_finite_fail(monkeypatch):
+    workload = small_workload()
+    evaluator = Evaluator.of(workload, small_space(workload))
+    monkeypatch.setattr(codesign.evaluate, "_accuracy", lambda *_: float("nan"))
+    outcome = evaluator(evaluator.space.start["start"])
+    assert outcome.state == "failed" and "objectives must be finite" in outcome.reason
+
+
+@pytest.mark.parametrize(("labels", "quality"), [(True, "accuracy"), (False, "agreement")])
+def test_accuracy_is_of_labels_or_of_the_dense_model(labels, quality):
+    workload = small_workload(labels=labels)
+    evaluator = Evaluator.of(workload, small_space(workload))
+    outcome = evaluator(evaluator.space.start["start"])
+    assert evaluator.quality == quality
+    assert outcome.values["accuracy"] == outcome.summary[quality]
+
+
+def test_without_a_model_accuracy_is_fidelity():
+    workload = replace(small_workload(), model=None)
+    evaluator = Evaluator.of(workload, small_space(workload))
+    outcome = evaluator(evaluator.space.start["start"])
+    layers = outcome.summary["designs"]["reuse"]["layers"]
+    errors = [x["relative_mse"] for x in layers if x["relative_mse"] is not None]
+    assert evaluator.quality == "fidelity" and len(errors) == 2
+    assert outcome.values["accuracy"] == pytest.approx(1 - sum(errors) / 2)
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_evaluator_travels_without_its_files(with_model):
+    import pickle
+
+    workload = small_workload()
+    if not with_model:
+        workload = replace(workload, model=None)
+    evaluator = Evaluator.of(workload, small_space(workload))
+    directory = workload.trace.files.directory
+    sent = pickle.dumps(evaluator)
+    here = evaluator(evaluator.space.start["start"])
+    del workload, evaluator
+    assert not directory.exists()
+    there = pickle.loads(sent)
+    assert there(there.space.start["start"]).values == here.values
+
+
+def test_space_of_another_network_is_refused(tmp_path):
+    workload = small_workload()
+    space = replace(small_space(workload), layers=("first", "third"))
+    with pytest.raises(ConfigError, match="layers of the workload, got third"):
+        search(workload, space, storage=tmp_path)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:port"])
+def test_an_address_without_a_cluster_is_refused_at_once(tmp_path, monkeypatch, address):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ConfigError, match=f"HOST:PORT of a running Ray cluster, got '{address}'"):
+        small_search(tmp_path, executor="ray", ray_address=address)
+
+
+def test_wrong_arguments_are_reported_together(tmp_path):
+    workload = small_workload()
+    with pytest.raises(ConfigError) as caught:
+        search(
+            workload, small_space(workload), storage=tmp_path, trials=0, workers=True, seed=-1,
+            batch=2.5, executor="threads",
+        )  # fmt: skip
+    text = "".join(traceback.format_exception_only(caught.value))
+    for name in ("trials", "workers", "seed", "batch", "executor"):
+        assert f"search {name} must be" in text
+
+
+def test_workload_combinations_are_checked_before_anything_is_read():
+    with pytest.raises(ConfigError, match=r"weights must be given.*--dataset cifar10.*some\.zip"):
+        load_workload(model="cifarnet", inputs="cifar10:some.zip", images=10)
+    with pytest.raises(ConfigError, match="224x224 images"):
+        load_workload(model="efficientnet_lite0", inputs="digits", images=10)
+    with pytest.raises(ConfigError, match="images must be an integer of at least 1, got 0"):
+        load_workload(model="cifarnet", inputs="digits", images=0)
+
+
+def test_for_workload_is_the_default_space_of_a_real_capture():
+    workload = small_workload()
+    space = DesignSpace.for_workload(workload.trace, preset("reuse_16x16"))
+    assert space.layers == ("first", "second")
+    result = Evaluator.of(workload, space)(space.start["start"])
+    assert result.state == "complete"
