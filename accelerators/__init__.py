@@ -8,6 +8,10 @@ from accelerators.accelerator import Accelerator
 from accelerators.cost_table import BUILT_IN_TABLES, CostTable, cost_table
 from accelerators.dram import dram_energy_pj_per_byte, dram_kinds
 from accelerators.parts import (
+    DATAFLOWS,
+    FOLD_TIMINGS,
+    PROJECTIONS,
+    REPLACEMENTS,
     CentroidCache,
     Dram,
     LshFrontEnd,
@@ -22,7 +26,11 @@ from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage
 
 __all__ = [
     "BUILT_IN_TABLES",
+    "DATAFLOWS",
+    "FOLD_TIMINGS",
     "PARTS",
+    "PROJECTIONS",
+    "REPLACEMENTS",
     "Accelerator",
     "CentroidCache",
     "ConfigError",

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from accelerators import Accelerator, ConfigError
+from accelerators import FOLD_TIMINGS, PROJECTIONS, Accelerator, ConfigError
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
 
@@ -102,6 +102,7 @@ def hardware_parameters(base: Accelerator) -> list[Parameter]:
         **{f"{name}.kib": _powers(16, 512) for name in BUFFERS},
         "cache.entries": _powers(256, 8192),
         "cache.ways": _powers(1, 16),
+        "cache.banks": _powers(1, 8),
         "cache.clear_entries_per_cycle": (1, 16, 256),
         "front_end.lanes": _powers(1, 8),
         # Of all ports together; 128 sums of 32 bits are as wide as a buffer can be.
@@ -112,9 +113,11 @@ def hardware_parameters(base: Accelerator) -> list[Parameter]:
         Parameter(name=name, choices=tuple(sorted({*values, own[name]})))
         for name, values in choices.items()
     ]
-    parameters.append(
-        Parameter(name="front_end.projection", choices=("sign", "int8"), ordered=False)
-    )
+    for name, kinds in (
+        ("array.fold_timing", FOLD_TIMINGS),
+        ("front_end.projection", PROJECTIONS),
+    ):
+        parameters.append(Parameter(name=name, choices=kinds, ordered=False))
     return parameters
 
 
@@ -124,9 +127,11 @@ def hardware_values(base: Accelerator) -> dict[str, Any]:
     return {
         "array.rows": base.array.rows,
         "array.columns": base.array.columns,
+        "array.fold_timing": base.array.fold_timing,
         **{f"{name}.kib": -(-getattr(base, name).capacity_bytes // KIB) for name in BUFFERS},
         "cache.entries": base.cache.entries,
         "cache.ways": base.cache.ways,
+        "cache.banks": base.cache.banks,
         "cache.clear_entries_per_cycle": base.cache.clear_entries_per_cycle,
         "front_end.lanes": base.front_end.lanes,
         "front_end.projection": base.front_end.projection,

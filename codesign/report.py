@@ -24,11 +24,10 @@ from codesign.tables import (
 )
 from codesign.trials import QUALITIES, StudyResult, Trial
 from codesign.verdict import QUALITY_NAMES, best_trial, verdict
-from simulator.report.figures import area_by_part, busy_by_layer, energy_by_part, time_by_layer
+from simulator.report.figures import time_by_limit
 from simulator.report.page import figure_html, named, render
+from simulator.report.sections import BOUND_MEANS, CAPTIONS, design_sections
 from simulator.report.simulation_page import (
-    BOUND_MEANS,
-    CAPTIONS,
     DESIGN_COLUMNS,
     LAYER_COLUMNS,
     LAYERS_TEXT,
@@ -257,10 +256,7 @@ def _designs(result: StudyResult, best: Trial) -> dict[str, Any]:
         label: design for label, design in compared.items() if not label.startswith("dense, same")
     }
     return {
-        "time": figure_html(time_by_layer(compared), "time", CAPTIONS["time"]),
-        "busy": figure_html(busy_by_layer(panels), "busy", CAPTIONS["busy"]),
-        "energy": figure_html(energy_by_part(compared), "energy", CAPTIONS["energy"]),
-        "area": figure_html(area_by_part(compared), "area", CAPTIONS["area"]),
+        "sections": design_sections(compared, panels),
         "columns": DESIGN_COLUMNS,
         "rows": [
             design_row(label, design) | {"marked": label == "best found"}
@@ -294,7 +290,7 @@ def _other_section(index: int, other: Other) -> dict[str, Any]:
         "bound": BOUND_MEANS[designs["reuse"]["bound_by"]],
         "cards": key_numbers(other.report),
         "time": figure_html(
-            time_by_layer(labelled(designs)), f"other-{index}-time", CAPTIONS["time"]
+            time_by_limit(labelled(designs)), f"other-{index}-time", CAPTIONS["time"]
         ),
         "layers_text": LAYERS_TEXT,
         "layer_columns": LAYER_COLUMNS,

@@ -10,12 +10,9 @@ from optuna.distributions import BaseDistribution
 
 from accelerators import (
     Accelerator,
-    CentroidCache,
     ConfigError,
-    LshFrontEnd,
     Reconstructor,
     SramBuffer,
-    SystolicArray,
 )
 from codesign.parameters import (
     KIB,
@@ -120,8 +117,8 @@ class DesignSpace:
         """The design and the policy with these values.
 
         What the search does not choose follows from what it does: the front-end holds the longest
-        sub-vector and signature in use, the cache has a bank for each lane, and the buffers are as
-        wide as the array and the reconstructor read and write them in a cycle, as in the presets.
+        sub-vector and signature in use, and the buffers are as wide as the array and the
+        reconstructor read and write them in a cycle, as in the presets.
         Where every layer runs dense, the reuse units are left out.
 
         Args:
@@ -145,7 +142,6 @@ class DesignSpace:
         base, accumulator = self.base, self.base.accumulator_bits
         assert base.front_end and base.cache and base.reconstructor  # checked by for_workload
         sums = values["reconstructor.sums_per_cycle"]
-        lanes = values["front_end.lanes"]
         # Ports as wide as the base design's, and as many as it takes: a further port is dearer than
         # a wider one, in wires and banks that the area model does not see.
         width = min(sums, base.reconstructor.width)
@@ -157,19 +153,19 @@ class DesignSpace:
             output_buffer=replace(
                 design.output_buffer, width_bits=max(design.output_buffer.width_bits, sum_bits)
             ),
-            front_end=LshFrontEnd(
+            front_end=replace(
+                base.front_end,
                 max_hashes=max(policy.hashes for policy in policies.values()),
                 max_length=max(policy.length for policy in policies.values()),
-                lanes=lanes,
+                lanes=values["front_end.lanes"],
                 projection=values["front_end.projection"],
-                latency_cycles=base.front_end.latency_cycles,
             ),
-            cache=CentroidCache(
+            cache=replace(
+                base.cache,
                 entries=values["cache.entries"],
                 ways=values["cache.ways"],
-                accesses_per_cycle=lanes,
+                banks=values["cache.banks"],
                 clear_entries_per_cycle=values["cache.clear_entries_per_cycle"],
-                miss_cycles=base.cache.miss_cycles,
             ),
             centroid_buffer=SramBuffer(
                 capacity_bytes=values["centroid_buffer.kib"] * KIB, width_bits=sum_bits
@@ -187,12 +183,18 @@ class DesignSpace:
             "output_buffer": columns * base.accumulator_bits,
         }
         buffers = {
-            name: SramBuffer(capacity_bytes=values[f"{name}.kib"] * KIB, width_bits=width)
+            name: replace(
+                getattr(base, name),
+                capacity_bytes=values[f"{name}.kib"] * KIB,
+                width_bits=width,
+            )
             for name, width in widths.items()
         }
-        array = SystolicArray(rows=rows, columns=columns, dataflow=base.array.dataflow)
+        array = replace(
+            base.array, rows=rows, columns=columns, fold_timing=values["array.fold_timing"]
+        )
         plain = base.without_reuse(f"{base.name}_searched_dense")
-        return replace(plain, array=array, **buffers)  # type: ignore[arg-type]
+        return replace(plain, array=array, **buffers)
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values, to be stored with a study."""

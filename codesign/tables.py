@@ -11,7 +11,7 @@ from codesign.plots import layer_settings, start_name
 from codesign.trials import StudyResult, Trial
 from codesign.verdict import QUALITY_NAMES
 from simulator import NoReuse, PerLayer, ReusePolicy
-from simulator.report.figures import BLOCK_NAMES
+from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, number, percent
 from simulator.report.simulation_page import LAYER_COLUMNS, LAYERS_TEXT, layer_rows, tone
 
@@ -19,12 +19,14 @@ from simulator.report.simulation_page import LAYER_COLUMNS, LAYERS_TEXT, layer_r
 PARAMETER_NAMES = {
     "array.rows": ("array rows", "multiply-accumulate units"),
     "array.columns": ("array columns", "multiply-accumulate units"),
+    "array.fold_timing": ("consecutive folds", "sequential or overlapped"),
     "activation_buffer.kib": ("activation buffer", "KiB"),
     "weight_buffer.kib": ("weight buffer", "KiB"),
     "output_buffer.kib": ("output buffer", "KiB"),
     "centroid_buffer.kib": ("centroid buffer", "KiB"),
     "cache.entries": ("centroid cache size", "clusters"),
     "cache.ways": ("centroid cache associativity", "ways"),
+    "cache.banks": ("centroid cache banks", "accesses per cycle"),
     "cache.clear_entries_per_cycle": ("centroid cache clearing", "entries per cycle"),
     "front_end.lanes": ("hash lanes", "sub-vectors per cycle"),
     "front_end.projection": ("hash projections", "sign: adders, int8: multipliers"),
@@ -207,7 +209,7 @@ def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
                 "accuracy": percent(values["accuracy"]),
                 "area": reuse["area_mm2"],
                 "array": f"{array['rows']} × {array['columns']}",
-                "bound": BLOCK_NAMES[reuse["bound_by"]],
+                "bound": LIMIT_NAMES[reuse["bound_by"]],
                 **{f"layer {name}": setting for name, setting in settings.items()},
                 "marked": best is not None and trial.number == best.number,
                 "order": -values["speedup"],

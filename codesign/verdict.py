@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from codesign.plots import start_name
 from codesign.trials import StudyResult, Trial
-from simulator.report.simulation_page import BOUND_MEANS
+from simulator.report.sections import BOUND_MEANS
 
 # Loss of accuracy, in points of 100, up to which a design is looked at.
 ACCURACY_DROP = 0.02

@@ -129,7 +129,7 @@ def _fitted(
         }
         if any(each.capacity_bytes < each.bytes_per_cycle for each in changes.values()):
             continue
-        design = replace(accelerator, array=array, **changes)
+        design = replace(accelerator, array=array, **changes)  # type: ignore[arg-type]
         if math.fsum(area_by_part(design).values()) <= budget_mm2:
             return design
     return None

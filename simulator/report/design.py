@@ -1,14 +1,17 @@
 """The result of running one workload on one design."""
 
-from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from accelerators import Accelerator, area_by_part
 from simulator.costs import energy_by_part
 from simulator.timing.layer import LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
 from workloads.gemm import Layer
+
+Amount = TypeVar("Amount", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +89,12 @@ class DesignReport:
     @cached_property
     def critical_cycles(self) -> dict[str, int]:
         """Limit -> cycles of the critical path that it is to blame for; they add up to `cycles`."""
-        total: Counter[str] = Counter()
-        for layer in self.layers:
-            total.update(layer.timing.critical_cycles)
-        return dict(total)
+        return _sum_of(layer.timing.critical_cycles for layer in self.layers)
+
+    @cached_property
+    def dram_bytes(self) -> dict[str, int]:
+        """Kind, see `LayerTiming` -> bytes to and from the DRAM."""
+        return _sum_of(layer.timing.dram_bytes for layer in self.layers)
 
     @property
     def bound_by(self) -> str:
@@ -99,11 +104,7 @@ class DesignReport:
     @cached_property
     def energy_pj(self) -> dict[str, float]:
         """Part -> energy of the whole batch."""
-        total: dict[str, float] = {}
-        for layer in self.layers:
-            for part, energy in layer.energy_pj.items():
-                total[part] = total.get(part, 0.0) + energy
-        return total
+        return _sum_of(layer.energy_pj for layer in self.layers)
 
     @cached_property
     def total_energy_pj(self) -> float:
@@ -145,6 +146,7 @@ class DesignReport:
             "busy_cycles": self.busy_cycles,
             "critical_cycles": self.critical_cycles,
             "bound_by": self.bound_by,
+            "dram_bytes": self.dram_bytes,
             "utilization": self.utilization,
             "latency_ms_per_image": self.latency_ms_per_image,
             "energy_uj_per_image": self.energy_uj_per_image,
@@ -178,3 +180,12 @@ class DesignReport:
                 f"{part}.{action}": count for (part, action), count in report.timing.actions.items()
             },
         }
+
+
+def _sum_of(amounts: Iterable[Mapping[str, Amount]]) -> dict[str, Amount]:
+    """What each name has in all of them."""
+    total: dict[str, Amount] = {}
+    for each in amounts:
+        for name, amount in each.items():
+            total[name] = total.get(name, type(amount)(0)) + amount
+    return total

@@ -1,4 +1,4 @@
-"""Plots of designs: where the time goes, what is busy, what takes energy and area.
+"""Plots of designs: where the time goes, what is busy, what moves, what takes energy and area.
 
 Every function takes designs by their label on the page, each as `DesignReport.to_dict` describes
 it, so that stored results plot like fresh ones. A block or part has the same colour everywhere.
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from simulator.timing.layer import BLOCKS
+from simulator.timing.schedule import BLOCKS
 
 Designs = Mapping[str, Mapping]
 
@@ -17,21 +17,30 @@ Designs = Mapping[str, Mapping]
 INK = "rgb(1,2,3)"
 PAPER = "rgb(3,2,1)"
 
-BLOCK_NAMES = {
+# Blocks, then the ports of buffers.
+LIMIT_NAMES = {
     "memory": "DRAM transfers",
     "front_end": "hash front-end",
     "cache": "centroid cache",
     "array": "systolic array",
     "reconstruction": "reconstructor",
+    "activation_buffer": "activation buffer's ports",
+    "weight_buffer": "weight buffer's ports",
+    "centroid_buffer": "centroid buffer's ports",
+    "output_buffer": "output buffer's ports",
 }
-BLOCK_COLOURS = {
+LIMIT_COLOURS = {
     "memory": "#8b929c",
     "front_end": "#e08a3c",
     "cache": "#2a9d84",
     "array": "#4178be",
     "reconstruction": "#b3589f",
+    "activation_buffer": "#86b0e0",
+    "weight_buffer": "#93b45f",
+    "centroid_buffer": "#83cfbd",
+    "output_buffer": "#d8b546",
 }
-# Bottom to top of a bar; a part that is a block as well has the block's colour.
+# Bottom to top of a bar; a part that may limit has the limit's colour.
 PART_NAMES = {
     "array": "systolic array",
     "activation_buffer": "activation buffer",
@@ -44,17 +53,23 @@ PART_NAMES = {
     "dram": "DRAM",
     "leakage": "leakage",
 }
+_LIMIT_OF_PART = {"reconstructor": "reconstruction", "dram": "memory"}
 PART_COLOURS = {
-    "array": BLOCK_COLOURS["array"],
-    "activation_buffer": "#86b0e0",
-    "weight_buffer": "#93b45f",
-    "output_buffer": "#d8b546",
-    "front_end": BLOCK_COLOURS["front_end"],
-    "cache": BLOCK_COLOURS["cache"],
-    "centroid_buffer": "#83cfbd",
-    "reconstructor": BLOCK_COLOURS["reconstruction"],
-    "dram": BLOCK_COLOURS["memory"],
-    "leakage": "#c3c7cd",
+    part: LIMIT_COLOURS.get(_LIMIT_OF_PART.get(part, part), "#c3c7cd") for part in PART_NAMES
+}
+TRAFFIC_NAMES = {
+    "inputs": "inputs",
+    "weights": "weights",
+    "outputs": "outputs",
+    "spilled_sums": "spilled sums of clusters",
+    "spilled_results": "spilled results of clusters",
+}
+TRAFFIC_COLOURS = {
+    "inputs": LIMIT_COLOURS["activation_buffer"],
+    "weights": LIMIT_COLOURS["weight_buffer"],
+    "outputs": LIMIT_COLOURS["output_buffer"],
+    "spilled_sums": LIMIT_COLOURS["cache"],
+    "spilled_results": LIMIT_COLOURS["reconstruction"],
 }
 
 # Layers that take less than this share of every design's cycles are plotted together.
@@ -63,50 +78,11 @@ _MOST_LAYERS = 10
 _BAR_PIXELS = 46
 
 
-def time_by_layer(designs: Designs) -> go.Figure:
-    """Cycles per image of each design, layer after layer, coloured by what bounds the layer."""
-    labels = _bar_labels(designs)
-    figure = go.Figure()
-    for index in range(max(len(design["layers"]) for design in designs.values())):
-        layers = [design["layers"][index] for design in designs.values()]
-        cycles = [
-            layer["cycles"] / design["images"]
-            for layer, design in zip(layers, designs.values(), strict=True)
-        ]
-        figure.add_bar(
-            y=labels,
-            x=cycles,
-            orientation="h",
-            text=[layer["layer"] for layer in layers],
-            textposition="inside",
-            insidetextanchor="middle",
-            textangle=0,
-            textfont={"color": "white"},
-            marker={
-                "color": [BLOCK_COLOURS[layer["bound_by"]] for layer in layers],
-                "line": {"color": PAPER, "width": 0.6},
-            },
-            hovertemplate="%{customdata}<br>%{x:,.0f} cycles per image<extra></extra>",
-            customdata=[
-                f"{layer['layer']}, bound by the {BLOCK_NAMES[layer['bound_by']]}"
-                for layer in layers
-            ],
-            showlegend=False,
-        )
-    bounding = {layer["bound_by"] for design in designs.values() for layer in design["layers"]}
-    for block in BLOCKS:
-        if block in bounding:
-            figure.add_bar(
-                y=labels[:1],
-                x=[0],
-                orientation="h",
-                name=f"bound by the {BLOCK_NAMES[block]}",
-                marker={"color": BLOCK_COLOURS[block]},
-                hoverinfo="skip",
-            )
-    totals = [design["cycles"] / design["images"] for design in designs.values()]
-    _add_totals(figure, labels, totals, [f"{total:,.0f}" for total in totals])
-    return _stacked(figure, "cycles per image (layers run one after the other)", len(labels))
+def time_by_limit(designs: Designs) -> go.Figure:
+    """Cycles per image of each design by the limit to blame; the pieces add up to all cycles."""
+    cycles = _per_image(designs, "critical_cycles", 1)
+    title = "cycles per image, by what holds them up"
+    return _pieces(cycles, LIMIT_NAMES, LIMIT_COLOURS, title, "cycles")
 
 
 def busy_by_layer(designs: Designs) -> go.Figure:
@@ -130,12 +106,12 @@ def busy_by_layer(designs: Designs) -> go.Figure:
             figure.add_bar(
                 x=ticks,
                 y=[group[block] for group in groups.values()],
-                name=BLOCK_NAMES[block],
+                name=LIMIT_NAMES[block],
                 legendgroup=block,
                 showlegend=position == 0,
-                marker={"color": BLOCK_COLOURS[block]},
+                marker={"color": LIMIT_COLOURS[block]},
                 hovertemplate=(
-                    f"%{{x}}: {BLOCK_NAMES[block]} works %{{y:,.0f}} cycles per image"
+                    f"%{{x}}: {LIMIT_NAMES[block]} works %{{y:,.0f}} cycles per image"
                     "<extra></extra>"
                 ),
                 **place,
@@ -164,25 +140,42 @@ def busy_by_layer(designs: Designs) -> go.Figure:
 
 def energy_by_part(designs: Designs) -> go.Figure:
     """Energy per image of each design, stacked by the part that takes it."""
-    energies = {
-        label: {part: pj * 1e-6 / design["images"] for part, pj in design["energy_pj"].items()}
-        for label, design in designs.items()
-    }
-    return _parts(designs, energies, "energy in µJ per image", "µJ")
+    energies = _per_image(designs, "energy_pj", 1e-6)
+    return _pieces(energies, PART_NAMES, PART_COLOURS, "energy in µJ per image", "µJ")
 
 
 def area_by_part(designs: Designs) -> go.Figure:
     """Silicon area of each design, stacked by part; DRAM is outside the chip."""
     areas = {label: design["area_by_part_mm2"] for label, design in designs.items()}
-    return _parts(designs, areas, "area in mm²", "mm²")
+    return _pieces(areas, PART_NAMES, PART_COLOURS, "area in mm²", "mm²")
 
 
-def _parts(designs: Designs, values: Mapping[str, Mapping], title: str, unit: str) -> go.Figure:
-    """A stacked bar for each design."""
-    labels = _bar_labels(designs)
+def traffic_by_kind(designs: Designs) -> go.Figure:
+    """KiB per image that each design moves to and from the DRAM, stacked by what they are."""
+    moved = _per_image(designs, "dram_bytes", 1 / 1024)
+    return _pieces(moved, TRAFFIC_NAMES, TRAFFIC_COLOURS, "DRAM traffic in KiB per image", "KiB")
+
+
+def _per_image(designs: Designs, key: str, unit: float) -> dict[str, dict[str, float]]:
+    """Label -> the pieces of what a design has under `key`, in a unit, for one image."""
+    return {
+        label: {name: amount * unit / design["images"] for name, amount in design[key].items()}
+        for label, design in designs.items()
+    }
+
+
+def _pieces(
+    values: Mapping[str, Mapping[str, float]],
+    names: Mapping[str, str],
+    colours: Mapping[str, str],
+    title: str,
+    unit: str,
+) -> go.Figure:
+    """A stacked bar for each label, with a piece for each name that any label has."""
+    labels = [f"{label}  " for label in values]  # room between a label and its bar
     figure = go.Figure()
-    for part, name in PART_NAMES.items():
-        amounts = [value.get(part, 0.0) for value in values.values()]
+    for key, name in names.items():
+        amounts = [value.get(key, 0.0) for value in values.values()]
         if not any(amounts):
             continue
         figure.add_bar(
@@ -190,7 +183,7 @@ def _parts(designs: Designs, values: Mapping[str, Mapping], title: str, unit: st
             x=amounts,
             orientation="h",
             name=name,
-            marker={"color": PART_COLOURS[part], "line": {"color": PAPER, "width": 1}},
+            marker={"color": colours[key], "line": {"color": PAPER, "width": 1}},
             hovertemplate=f"{name}: %{{x:,.3~g}} {unit}<extra></extra>",
         )
     totals = [sum(value.values()) for value in values.values()]
@@ -200,11 +193,6 @@ def _parts(designs: Designs, values: Mapping[str, Mapping], title: str, unit: st
 
 def _amount(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:#.3g} {unit}"
-
-
-def _bar_labels(designs: Designs) -> list[str]:
-    """Labels with room to the bar's right."""
-    return [f"{label}  " for label in designs]
 
 
 def _add_totals(

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
-Designs = Mapping[str, Mapping]
+from simulator.report.figures import INK, LIMIT_NAMES, Designs
 
-# Stands for the page's text colour, in light and in dark; the page puts it in. Nearly black.
-INK = "rgb(1,2,3)"
 # In the order in which designs are given; reuse designs are told by their marker as well.
 DESIGN_COLOURS = ("#8b929c", "#4178be", "#2a9d84", "#b3589f", "#e08a3c")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -83,8 +81,7 @@ def _points(design: Mapping) -> list[dict]:
     """Each layer's dense-equivalent point and, where it differs, its real one."""
     points = []
     for layer in design["layers"]:
-        actions = layer["actions"]
-        moved = actions.get("dram.read_byte", 0) + actions.get("dram.write_byte", 0)
+        moved = sum(layer["dram_bytes"].values())
         dense = layer["count"] * layer["m"] * layer["n"] * layer["k"]
         works = [dense] if layer["macs"] == dense else [dense, layer["macs"]]
         points.append(
@@ -92,7 +89,7 @@ def _points(design: Mapping) -> list[dict]:
                 "layer": layer["layer"],
                 "x": [work / moved for work in works],
                 "y": [work / layer["cycles"] for work in works],
-                "bound_by": layer["bound_by"].replace("_", " "),
+                "bound_by": LIMIT_NAMES[layer["bound_by"]],
                 "reuse": layer["remaining_ratio"] is not None,
             }
         )
@@ -168,6 +165,6 @@ def _add_points(figure: go.Figure, label: str, points: list[dict], colour: str) 
             customdata=[[point["layer"], point["bound_by"]] for point in chosen],
             hovertemplate=(
                 f"{label}, %{{customdata[0]}}<br>%{{y:,.3~g}} {meaning} per cycle<br>"
-                "%{x:,.3~g} per DRAM byte<br>bound by %{customdata[1]}<extra></extra>"
+                "%{x:,.3~g} per DRAM byte<br>bound by the %{customdata[1]}<extra></extra>"
             ),
         )

@@ -8,14 +8,9 @@ from typing import Any
 from jinja2 import DictLoader
 
 from accelerators import Accelerator, ConfigError, cost_table, dram_energy_pj_per_byte
-from simulator.report.figures import (
-    BLOCK_NAMES,
-    area_by_part,
-    busy_by_layer,
-    energy_by_part,
-    time_by_layer,
-)
-from simulator.report.page import card, column, figure_html, named, number, percent, render
+from simulator.report.figures import LIMIT_NAMES
+from simulator.report.page import card, column, named, number, percent, render
+from simulator.report.sections import BOUND_MEANS, design_sections
 
 _TEMPLATE = """{% extends "page.html" %}
 {% import "macros.html" as parts %}
@@ -45,53 +40,6 @@ DESIGN_LABELS = {
     "reuse": "with reuse",
 }
 
-# What a block that sets the pace means, and what would help.
-BOUND_MEANS = {
-    "memory": (
-        "DRAM transfers set the pace: data that does not fit the buffers travels out and back. "
-        "Larger buffers or more bandwidth would help more than a faster array."
-    ),
-    "front_end": (
-        "The hash front-end sets the pace: every sub-vector has to be hashed, alike or not. More "
-        "lanes or longer sub-vectors would help."
-    ),
-    "cache": (
-        "The centroid cache sets the pace: each signature is looked up, and the table is cleared "
-        "for every sub-matrix. More accesses a cycle, faster clearing or longer sub-vectors "
-        "would help."
-    ),
-    "array": (
-        "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
-        "or fewer clusters would help."
-    ),
-    "reconstruction": (
-        "The reconstructor sets the pace: every row gathers one result for each sub-vector. More "
-        "ports, a wider one or longer sub-vectors would help."
-    ),
-}
-
-CAPTIONS = {
-    "time": (
-        "Each bar is one design; its pieces are the layers in the order they run, and their "
-        "lengths add up to the total. The colour names the block that works longest in the layer. "
-        "Shorter is faster."
-    ),
-    "busy": (
-        "Bars are cycles in which a block works; blocks work at the same time, so bars do not add "
-        "up. The line across is the time that the layer takes. A bar that reaches the line is the "
-        "bottleneck; a line far above all bars is time lost filling and draining the pipeline."
-    ),
-    "energy": (
-        "Energy per image, stacked by the part that takes it. DRAM is the energy of moving data on "
-        "and off the chip; leakage is what all parts lose over the time they are on. Lower is "
-        "better."
-    ),
-    "area": (
-        "Silicon area, stacked by part. The dense design of equal area spends the area of the "
-        "reuse units on a larger array or larger buffers."
-    ),
-}
-
 
 def simulation_html(report: Mapping[str, Any]) -> str:
     """The page of a simulation.
@@ -109,28 +57,7 @@ def simulation_html(report: Mapping[str, Any]) -> str:
         "verdict": report["verdict"],
         "bound": BOUND_MEANS[reuse["bound_by"]],
         "cards": key_numbers(report),
-        "sections": [
-            {
-                "title": "Where the time goes",
-                "text": "Cycles to run all layers for one image, in each of the designs.",
-                "figure": figure_html(time_by_layer(designs), "time", CAPTIONS["time"]),
-            },
-            {
-                "title": "How busy each block is",
-                "text": "What sets the pace in each layer, and how close the others are to it.",
-                "figure": figure_html(busy_by_layer(designs), "busy", CAPTIONS["busy"]),
-            },
-            {
-                "title": "Where the energy goes",
-                "text": "Every action of every part is counted and priced by the cost table.",
-                "figure": figure_html(energy_by_part(designs), "energy", CAPTIONS["energy"]),
-            },
-            {
-                "title": "Where the area goes",
-                "text": "The chip of each design; DRAM is outside.",
-                "figure": figure_html(area_by_part(designs), "area", CAPTIONS["area"]),
-            },
-        ],
+        "sections": design_sections(designs),
         "layers_text": LAYERS_TEXT,
         "layer_columns": LAYER_COLUMNS,
         "layer_rows": layer_rows(report),
@@ -291,7 +218,7 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "dense": round(dense["cycles"] / equal["images"]),
                 "reuse": round(layer["cycles"] / reuse["images"]),
                 "speedup": f"{dense['cycles'] / layer['cycles']:.2f}",
-                "bound": BLOCK_NAMES[layer["bound_by"]],
+                "bound": LIMIT_NAMES[layer["bound_by"]],
                 "energy": sum(layer["energy_pj"].values()) * 1e-6 / reuse["images"],
             }
         )
@@ -324,7 +251,7 @@ def design_row(label: str, design: Mapping[str, Any]) -> dict[str, Any]:
         "time": design["latency_ms_per_image"],
         "energy": design["energy_uj_per_image"],
         "utilization": percent(design["utilization"]),
-        "bound": BLOCK_NAMES[design["bound_by"]],
+        "bound": LIMIT_NAMES[design["bound_by"]],
     }
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from accelerators import ConfigError
+from accelerators import PROJECTIONS, ConfigError
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.kernels import cluster_rows
 from simulator.reuse.policy import LayerState, ReusePolicy
@@ -14,7 +14,6 @@ from workloads.gemm import Layer
 
 MAX_HASHES = 62
 SCOPES = ("image", "batch")
-PROJECTIONS = ("sign", "sparse", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from accelerators import CentroidCache
-from accelerators.parts import REPLACEMENTS
+from accelerators import REPLACEMENTS, CentroidCache
 from simulator.reuse.decisions import ReuseDecisions
 
+# Later than any cycle.
+_NEVER = 2**62
 # Multiplier and increment of a 64-bit linear congruential generator (Knuth, MMIX): the cache's
 # random replacement, started anew for each tile so that engines and runs agree.
 LCG_MULTIPLIER = 6364136223846793005
@@ -77,6 +78,40 @@ def replay(
 
 
 @njit(cache=True, nogil=True)
+def _enter(cluster, chosen, now, replacement, seen, occupancy, tags, used, random, counts):
+    """Let an access at cycle `now` into set `chosen`; whether the cluster had been evicted.
+
+    Counts a refill in `counts[0]` and an eviction in `counts[1]`.
+    """
+    filled, ways = occupancy[chosen], tags.shape[1]
+    for way in range(filled):
+        if tags[chosen, way] == cluster:
+            if replacement == 0:
+                # A bank takes one access a cycle, so no two ages in a set are alike.
+                used[chosen, way] = now
+            return False
+    refilled = seen[cluster]
+    seen[cluster] = True
+    counts[0] += refilled
+    place = filled
+    if filled < ways:
+        occupancy[chosen] += 1
+    else:
+        counts[1] += 1
+        place = 0
+        if replacement == 2:
+            random[0] = random[0] * np.uint64(LCG_MULTIPLIER) + np.uint64(LCG_INCREMENT)
+            place = np.int64((random[0] >> np.uint64(33)) % np.uint64(ways))
+        else:
+            for way in range(1, ways):
+                if used[chosen, way] < used[chosen, place]:
+                    place = way
+    tags[chosen, place] = cluster
+    used[chosen, place] = now
+    return refilled
+
+
+@njit(cache=True, nogil=True)
 def _replay(
     ids, starts, signatures, groups, vectors_per_group, cycles_per_group, sets, ways, banks,
     update_cycles, pipelined, replacement, miss_cycles, found,
@@ -92,6 +127,7 @@ def _replay(
     cluster_free = np.zeros(rows, np.int64)
     bank_free = np.zeros(banks, np.int64)
     taken = np.zeros(vectors_per_group.max(), np.bool_)
+    random = np.ones(1, np.uint64)
     for segment in range(starts.size - 1):
         first, last = starts[segment], starts[segment + 1]
         row_of_ids = segment // groups
@@ -113,9 +149,9 @@ def _replay(
         bank_free[:] = 0
         seen[: last - first] = False
         cluster_free[: last - first] = 0
-        random = np.uint64(1)
-        now = np.int64(0)
-        end = np.int64(0)
+        random[0] = 1
+        now = 0
+        end = 0
         for begin in range(0, rows, size):
             arrival = (begin // size + 1) * interval - 1
             if arrival > now:
@@ -124,7 +160,7 @@ def _replay(
             taken[:size] = False
             left = min(size, rows - begin)
             while left > 0:
-                soonest = np.int64(2**62)
+                soonest = _NEVER
                 for offset in range(min(size, rows - begin)):
                     if taken[offset]:
                         continue
@@ -140,38 +176,11 @@ def _replay(
                     taken[offset] = True
                     left -= 1
                     held = np.int64(1)
-                    if not fits:
-                        filled = occupancy[chosen]
-                        way = np.int64(-1)
-                        for candidate in range(filled):
-                            if tags[chosen, candidate] == cluster:
-                                way = candidate
-                                break
-                        hit = way >= 0
-                        if not hit:
-                            if seen[cluster]:
-                                found[2, segment] += 1
-                                held += miss_cycles
-                            seen[cluster] = True
-                            if filled < ways:
-                                way = filled
-                                occupancy[chosen] += 1
-                            else:
-                                way = np.int64(0)
-                                if replacement == 2:
-                                    random = random * np.uint64(LCG_MULTIPLIER) + np.uint64(
-                                        LCG_INCREMENT
-                                    )
-                                    way = np.int64((random >> np.uint64(33)) % np.uint64(ways))
-                                else:
-                                    for candidate in range(1, ways):
-                                        if used[chosen, candidate] < used[chosen, way]:
-                                            way = candidate
-                                found[3, segment] += 1
-                            tags[chosen, way] = cluster
-                        if replacement == 0 or not hit:
-                            # A bank takes one access a cycle, so no two of a set are alike.
-                            used[chosen, way] = now
+                    if not fits and _enter(
+                        cluster, chosen, now, replacement, seen, occupancy, tags, used, random,
+                        found[2:, segment],
+                    ):  # fmt: skip
+                        held += miss_cycles
                     done = now + held + update_cycles
                     cluster_free[cluster] = done
                     bank_free[bank] = now + held if pipelined else done

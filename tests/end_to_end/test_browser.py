@@ -55,7 +55,7 @@ def browse(page: Path, profile: Path, *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("name", "plots"), [("simulation.html", 4), ("study.html", 7)])
+@pytest.mark.parametrize(("name", "plots"), [("simulation.html", 6), ("study.html", 9)])
 def test_plots_are_drawn_without_errors(pages, tmp_path, name, plots):
     document = browse(pages / name, tmp_path, "--dump-dom")
     body = re.search(r"<body[^>]*>", document).group()

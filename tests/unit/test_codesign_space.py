@@ -110,7 +110,6 @@ def test_units_follow_what_is_chosen(space):
     assert policy == PerLayer({"conv2": LshReuse(hashes=7, length=25, projection="int8")})
     front_end = accelerator.front_end
     assert (front_end.max_hashes, front_end.max_length, front_end.lanes) == (7, 25, 4)
-    assert accelerator.cache.accesses_per_cycle == 4  # each lane asks once a cycle
     assert (accelerator.reconstructor.ports, accelerator.reconstructor.width) == (2, 64)
     assert accelerator.centroid_buffer.width_bits == 128 * 32
     assert accelerator.centroid_buffer.capacity_bytes == 32 * 1024

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from accelerators import ConfigError
+from accelerators import PROJECTIONS, ConfigError
 from simulator import LshReuse, NoReuse, PerLayer
 from tests.builders import matrix_layer
 
@@ -34,7 +34,7 @@ def reference_clusters(rows, policy, layer, mean):
 
 
 @pytest.mark.parametrize("scope", ["image", "batch"])
-@pytest.mark.parametrize("projection", ["sign", "int8"])
+@pytest.mark.parametrize("projection", PROJECTIONS)
 @pytest.mark.parametrize(("hashes", "length"), [(1, 1), (4, 3), (10, 7), (31, 20), (62, 20)])
 def test_clusters_are_those_of_the_paper(scope, projection, hashes, length):
     rng = np.random.default_rng(hashes)
@@ -111,7 +111,7 @@ def test_every_broken_rule_is_named():
         "LshReuse.seed must be an integer of at least 0, got -1",
         "LshReuse.centred must be True or False, got 1",
         "LshReuse.scope must be 'image' or 'batch', got 'frame'",
-        "LshReuse.projection must be 'sign' or 'int8', got 'int4'",
+        "LshReuse.projection must be 'sign', 'sparse' or 'int8', got 'int4'",
     )
 
 

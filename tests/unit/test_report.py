@@ -7,25 +7,29 @@ import re
 
 import pytest
 
-from accelerators import preset
+from accelerators import cost_table, preset
 from codesign import load_study
 from codesign.plots import hypervolume_figure, pareto_figure
 from codesign.report import Other, StudyReport, designs_compared
 from codesign.tables import PARAMETER_NAMES, design_python
 from codesign.verdict import best_trial, verdict
-from simulator import BLOCKS, simulate
+from simulator import BLOCKS, LIMITS, simulate
 from simulator.report.figures import (
-    BLOCK_COLOURS,
-    BLOCK_NAMES,
+    LIMIT_COLOURS,
+    LIMIT_NAMES,
     PART_COLOURS,
     PART_NAMES,
+    TRAFFIC_COLOURS,
+    TRAFFIC_NAMES,
     area_by_part,
     busy_by_layer,
     energy_by_part,
-    time_by_layer,
+    time_by_limit,
+    traffic_by_kind,
 )
 from simulator.report.page import column, number, percent, render, shown
-from simulator.report.simulation_page import BOUND_MEANS, simulation_html
+from simulator.report.sections import BOUND_MEANS
+from simulator.report.simulation_page import simulation_html
 from tests.small_search import small_search
 from workloads import Gemm, WorkloadTrace
 
@@ -62,31 +66,40 @@ def test_every_block_and_part_has_a_name_a_colour_and_a_meaning():
             WorkloadTrace.from_gemms([("fc", Gemm(m=4, n=4, k=4))]), accelerator
         ).reuse.area_by_part_mm2
     )
-    assert set(BLOCKS) == set(BLOCK_NAMES) == set(BLOCK_COLOURS) == set(BOUND_MEANS)
+    assert set(LIMITS) == set(LIMIT_NAMES) == set(LIMIT_COLOURS) == set(BOUND_MEANS)
+    assert set(BLOCKS) < set(LIMITS)
+    assert len(set(LIMIT_COLOURS.values())) == len(LIMITS)
+    for names, colours in ((LIMIT_NAMES, LIMIT_COLOURS), (TRAFFIC_NAMES, TRAFFIC_COLOURS)):
+        assert set(names) == set(colours)
+        assert len(set(names.values())) == len(names)
+    assert set(dense_report().reuse.dram_bytes) == set(TRAFFIC_NAMES)
     assert parts <= set(PART_NAMES)
     assert set(PART_NAMES) == set(PART_COLOURS)
     assert len(set(PART_COLOURS.values())) == len(PART_COLOURS)
 
 
-def test_pieces_of_the_time_bars_add_up_to_the_cycles(result):
-    best = best_trial(result)
-    designs = designs_compared(result, best)
-    figure = time_by_layer(designs)
-    bars = [trace for trace in figure.data if trace.type == "bar" and trace.showlegend is False]
-    for index, design in enumerate(designs.values()):
-        total = sum(bar.x[index] for bar in bars)
-        assert total == pytest.approx(design["cycles"] / design["images"])
-
-
-def test_pieces_of_energy_and_area_bars_add_up(result):
+def test_pieces_of_every_bar_add_up(result):
     designs = designs_compared(result, best_trial(result))
+    each = list(designs.values())
     for figure, totals in (
-        (energy_by_part(designs), [d["energy_uj_per_image"] for d in designs.values()]),
-        (area_by_part(designs), [d["area_mm2"] for d in designs.values()]),
+        (time_by_limit(designs), [d["cycles"] / d["images"] for d in each]),
+        (energy_by_part(designs), [d["energy_uj_per_image"] for d in each]),
+        (area_by_part(designs), [d["area_mm2"] for d in each]),
+        (
+            traffic_by_kind(designs),
+            [sum(d["dram_bytes"].values()) / 1024 / d["images"] for d in each],
+        ),
     ):
         bars = [trace for trace in figure.data if trace.type == "bar"]
         for index, total in enumerate(totals):
             assert sum(bar.x[index] for bar in bars) == pytest.approx(total)
+
+
+def test_dram_bytes_by_kind_are_the_bytes_that_are_priced():
+    for layer in dense_report().reuse.layers:
+        actions = layer.timing.actions
+        moved = actions["dram", "read_byte"] + actions["dram", "write_byte"]
+        assert sum(layer.timing.dram_bytes.values()) == moved > 0
 
 
 def test_busy_panels_keep_every_cycle_where_small_layers_are_joined():
@@ -120,12 +133,14 @@ def test_hypervolume_never_shrinks(result):
 def test_page_is_one_file_with_its_plots_and_the_verdict_first(page, report):
     assert not re.search(r'<(script|link|img)[^>]+(src|href)="', page)
     figures = embedded_figures(page)
-    assert set(figures) == {"pareto", "hypervolume", "time", "busy", "energy", "area"}
+    compared = {"time", "busy", "roofline", "traffic", "energy", "area"}
+    assert set(figures) == {"pareto", "hypervolume"} | compared
     assert page.count('<div class="plot"') == len(figures)
     body = page[page.index("<main>") :]
     assert body.index(report.verdict[:40]) < body.index('class="card"') < body.index("<figure")
     assert "codesign search --out here" in page
-    assert "hwcomponents_45nm" in page
+    assert "hwcomponents_45nm, 45 nm: " in page
+    assert cost_table("hwcomponents_45nm").source in page.replace("&amp;", "&")
 
 
 def test_names_from_users_cannot_break_out_of_the_page():
@@ -134,7 +149,7 @@ def test_names_from_users_cannot_break_out_of_the_page():
     html = simulation_html(simulate(trace, preset("dense_16x16")).to_dict())
     assert hostile not in html
     figures = embedded_figures(html)
-    assert figures["time"]["data"][0]["text"] == [hostile]
+    assert figures["busy"]["data"][0]["x"] == [hostile]
 
 
 def test_simulation_page_of_a_dense_design_compares_nothing(tmp_path):
