@@ -135,10 +135,10 @@ def _replay(
         size, interval = vectors_per_group[j], cycles_per_group[j]
         occupancy[:] = 0
         fits = True
-        for cluster in range(last - first):
-            set_of[cluster] = np.int64(signatures[first + cluster] % np.uint64(sets))
-            occupancy[set_of[cluster]] += 1
-            fits = fits and occupancy[set_of[cluster]] <= ways
+        for each in range(last - first):
+            set_of[each] = np.int64(signatures[first + each] % np.uint64(sets))
+            occupancy[set_of[each]] += 1
+            fits = fits and occupancy[set_of[each]] <= ways
         stream = ids[row_of_ids, (segment % groups) * rows : (segment % groups + 1) * rows]
         if fits and update_cycles == 0 and size == 1:
             # One signature at a time, and every bank is free again in the next cycle.

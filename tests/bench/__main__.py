@@ -10,36 +10,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """One thing measured: `measure` returns a number that must not exceed `limit`."""
-
-    name: str
-    what: str
-    unit: str
-    limit: float
-    measure: Callable[[], float]
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def median_ratio(function, baseline, runs: int = 15) -> float:
-    """Median over pairs of runs of the time of `function` over that of `baseline`."""
-    function(), baseline()  # compile, warm up
-    return statistics.median(seconds(function) / seconds(baseline) for _ in range(runs))
+from tests.bench.hardware_model import HARDWARE_MODEL
+from tests.bench.target import Target, median_ratio, seconds
 
 
 def decide_over_convolution() -> float:
@@ -107,6 +83,7 @@ def demo_seconds() -> float:
 
 
 TARGETS = (
+    *HARDWARE_MODEL,
     Target(
         name="decide_conv2",
         what="decisions of CifarNet conv2, batch of 100, over PyTorch's dense convolution",
@@ -140,13 +117,7 @@ def main() -> None:
     chosen = parser.parse_args().names or names
     for target in TARGETS:
         if target.name in chosen:
-            measured = target.measure()
-            verdict = "ok" if measured <= target.limit else "short"
-            print(
-                f"{target.name:14} measured {measured:8.3f} {target.unit:2} "
-                f"target {target.limit:6g} {target.unit:2} {verdict:6} {target.what}",
-                flush=True,
-            )
+            print(target.line(), flush=True)
 
 
 if __name__ == "__main__":
