@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -170,6 +171,8 @@ def integer(low: int, high: int, *, multiple_of: int = 1) -> dict[str, FieldRule
 
 def _whole_number_fix(value: object, low: int, high: int) -> str:
     """What to write instead of a value that is not an ``int``: its whole number, if it has one."""
+    if _is_number(value, numbers.Integral) and low <= value <= high:  # type: ignore[operator]
+        return "convert it by int(...)"
     digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10
     integral = isinstance(value, float) and value.is_integer()
     whole = int(value) if digits or integral else None  # type: ignore[call-overload]
@@ -178,13 +181,20 @@ def _whole_number_fix(value: object, low: int, high: int) -> str:
     return "use a whole number in that range"
 
 
+def _is_number(value: object, kind: type) -> bool:
+    """Whether a value is a number of that kind of whatever type, such as NumPy's."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def integer_of(*allowed: int) -> dict[str, FieldRule]:
     """One of a few whole numbers."""
     text = ", ".join(str(number) for number in allowed[:-1]) + f" or {allowed[-1]}"
 
     def rule(value: object, path: str) -> list[str]:
         if type(value) is not int:
-            return [f"{path} must be {text}, got {show(value)}; use one of these integers"]
+            known = _is_number(value, numbers.Integral) and value in allowed
+            advice = "convert it by int(...)" if known else "use one of these integers"
+            return [f"{path} must be {text}, got {show(value)}; {advice}"]
         if value not in allowed:
             fix = min(allowed, key=lambda number: abs(number - value))
             return [f"{path} must be {text}, got {show(value, int)}; use {fix}"]
@@ -199,7 +209,9 @@ def real(low: float, high: float) -> dict[str, FieldRule]:
 
     def rule(value: object, path: str) -> list[str]:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return [f"{path} {must}, got {show(value)}; use a number in that range"]
+            known = _is_number(value, numbers.Real) and low <= value <= high  # type: ignore[operator]
+            advice = "convert it by float(...)" if known else "use a number in that range"
+            return [f"{path} {must}, got {show(value)}; {advice}"]
         if isinstance(value, float) and math.isnan(value):
             return [f"{path} {must}, got nan; use a number in that range"]
         if not low <= value <= high:

@@ -94,7 +94,7 @@ def read_scale_sim_config(path: str | os.PathLike[str], *, clock_hz: float = 1e9
     config.stop_if_broken()
 
     operands = _ports(max(rows, columns) * _OPERAND_BITS // 8)
-    sums = _ports(2 * max(rows, columns) * _ACCUMULATOR_BITS // 8)
+    sums = _ports(max(rows, columns) * _ACCUMULATOR_BITS // 8, accesses=2)  # read, written back
     ports = {"IfmapSramSzkB": operands, "FilterSramSzkB": operands, "OfmapSramSzkB": sums}
     for key, (count, port_bytes) in ports.items():
         least = count * port_bytes
@@ -124,10 +124,10 @@ def read_scale_sim_config(path: str | os.PathLike[str], *, clock_hz: float = 1e9
     )
 
 
-def _ports(bytes_per_cycle: int) -> tuple[int, int]:
-    """The fewest ports, and bytes of each, that move at least so many bytes a cycle."""
-    count = -(-bytes_per_cycle // _WIDEST_PORT_BYTES)
-    return count, -(-bytes_per_cycle // count)
+def _ports(access_bytes: int, accesses: int = 1) -> tuple[int, int]:
+    """The fewest ports, and bytes of each, for so many accesses of so many bytes a cycle."""
+    count = -(-access_bytes // _WIDEST_PORT_BYTES)
+    return accesses * count, -(-access_bytes // count)
 
 
 class _Config:

@@ -1,4 +1,4 @@
-"""The command line: `codesign demo|capture|simulate|search|report|presets`."""
+"""The command line: `codesign demo|capture|simulate|sweep|search|report|presets`."""
 
 # ruff: noqa: RUF001  readers see the multiplication sign
 
@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from accelerators import ConfigError, area_by_part, preset, presets
+from codesign.options import Design, Images, Inputs, Model, Seed, Weights
+from codesign.replay_commands import simulate_command, sweep_command
 from codesign.terminal import (
     INTERRUPTED,
     command_line,
@@ -32,26 +34,17 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="cifarnet (trained on the digits at first use), efficientnet_lite0, "
-        "package.module:Class or file.py:Class (executed)."
-    ),
-]
-Inputs = Annotated[
-    str,
-    typer.Option(
-        help="digits, cifar10:ARCHIVE, a sample video (bikes, bigbuckbunny, carphone) or the path "
-        "of a video."
-    ),
-]
-Images = Annotated[int, typer.Option(min=1, help="Images or frames to judge on.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights of the model, .safetensors.")]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")]
-Design = Annotated[
-    str, typer.Option(help="A preset, or file.py:NAME or package.module:NAME (executed).")
-]
+app.command(
+    "simulate",
+    epilog="Example: codesign simulate trace --accelerator reuse_16x16 --hashes 10 --length 10 "
+    "--layer conv1=15,5 --html page.html --timeline timeline.json\n\n"
+    "With SCALE-Sim's files: codesign simulate --scale-sim a32_ws.cfg resnet18.csv --csv out.csv",
+)(simulate_command)
+app.command(
+    "sweep",
+    epilog="Example: codesign sweep trace --hashes 10 --length 10 --set array.rows=8,16,32 "
+    "--set front_end.lanes=1,2,4 --html page.html --csv out.csv",
+)(sweep_command)
 
 
 @app.command("demo", epilog="Example: codesign demo --out out/demo")
@@ -107,72 +100,6 @@ def capture_command(
 
 
 @app.command(
-    "simulate",
-    epilog="Example: codesign simulate trace --accelerator reuse_16x16 --hashes 10 --length 10 "
-    "--layer conv1=15,5 --html page.html",
-)
-@guarded
-def simulate_command(
-    trace: Annotated[Path, typer.Argument(help="Directory that `codesign capture` wrote.")],
-    accelerator: Design = "reuse_16x16",
-    hashes: Annotated[int | None, typer.Option(help="Hashes H of every layer.")] = None,
-    length: Annotated[int | None, typer.Option(help="Sub-vector length L of every layer.")] = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=H,L or NAME=dense, for layers of their own; may be repeated."),
-    ] = None,
-    scope: Annotated[str, typer.Option(help="Share results within an `image` or a `batch`.")] = (
-        "image"
-    ),
-    plain: Annotated[bool, typer.Option(help="Hash without subtracting the mean.")] = False,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Another trace of the model, to take the mean from.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
-    ] = None,
-    weights: Weights = None,
-    json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a row per design and layer.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
-) -> None:
-    """Replay a captured model on an accelerator: speed, energy, area, accuracy."""
-    from codesign.designs import (
-        captured_model,
-        find_accelerator,
-        policy_from_options,
-    )
-    from simulator import simulate
-    from simulator.report.simulation_page import LAYER_COLUMNS, layer_rows
-    from workloads import WorkloadTrace
-
-    design = find_accelerator(accelerator)
-    policy = policy_from_options(
-        hashes=hashes,
-        length=length,
-        layers=layer or [],
-        scope=scope,
-        plain=plain,
-        accelerator=design,
-    )
-    captured = WorkloadTrace.load(trace)
-    others = None if calibration is None else WorkloadTrace.load(calibration)
-    with working(f"simulating {len(captured)} layers on {design.name}"):
-        network = None if model is None else captured_model(model, weights, captured)
-        report = simulate(captured, design, policy, model=network, calibration=others)
-    table(LAYER_COLUMNS, layer_rows(report.to_dict()))
-    say(f"\n{report.verdict}")
-    for path, write in (
-        (json, report.write_json),
-        (csv, report.write_csv),
-        (html, report.write_html),
-    ):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            note(f"wrote {write(path)}")
-
-
-@app.command(
     "search",
     epilog="Example: codesign search --model cifarnet --inputs digits --trials 40 --workers 2 "
     "--out out/study",
@@ -199,10 +126,10 @@ def search_command(
     from codesign import DesignSpace, load_workload, search
     from codesign.designs import find_accelerator
     from codesign.report import StudyReport
-    from codesign.store import study_file
+    from codesign.store import holds_study, study_file
 
     base = find_accelerator(accelerator)
-    if study_file(out).is_file() != resume:  # known before the model is trained and run
+    if holds_study(study_file(out)) != resume:  # known before the model is trained and run
         raise ConfigError(
             f"{out} has no study to go on with; start without --resume"
             if resume
@@ -227,10 +154,14 @@ def search_command(
                 batch=batch,
                 on_progress=on_progress,
             )
+        _tell(StudyReport(result=result, command=command_line()), out / "report.html")
     except KeyboardInterrupt:
         note(f"Stopped; finished trials are kept. Go on with: {resume_command()}")
         raise typer.Exit(INTERRUPTED) from None
-    _tell(StudyReport(result=result, command=command_line()), out / "report.html")
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and holds_study(study_file(out)):
+            note(f"Finished trials are kept. Mend the error below, go on with: {resume_command()}")
+        raise
 
 
 @app.command("report", epilog="Example: codesign report out/study --out report.html")

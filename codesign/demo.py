@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import sys
 import webbrowser
 from pathlib import Path
 
+import typer
+
 from accelerators import Accelerator, preset
 from codesign.report import Other, StudyReport
 from codesign.space import DesignSpace
+from codesign.store import holds_study
 from codesign.study import search
 from codesign.tables import front_columns, front_rows
-from codesign.terminal import command_line, note, say, table, trial_progress, working
+from codesign.terminal import (
+    INTERRUPTED,
+    command_line,
+    note,
+    say,
+    table,
+    trial_progress,
+    working,
+)
 from codesign.verdict import best_trial
 from codesign.workload import Workload, load_workload
 from simulator import SimulationReport, decide, simulate
@@ -45,17 +57,26 @@ def run_demo(*, out: Path, trials: int, workers: int, show: bool) -> None:
 
     study = out / STUDY_FILE
     study.unlink(missing_ok=True)
-    with trial_progress(trials) as on_progress:
-        result = search(
-            workload,
-            space,
-            trials=trials,
-            workers=workers,
-            storage=study,
-            on_progress=on_progress,
-        )
-    with working("running a network on real video"):
-        other = video_question(base)
+    try:
+        with trial_progress(trials) as on_progress:
+            result = search(
+                workload,
+                space,
+                trials=trials,
+                workers=workers,
+                storage=study,
+                on_progress=on_progress,
+            )
+        with working("running a network on real video"):
+            other = video_question(base)
+    except KeyboardInterrupt:
+        if holds_study(study):
+            note(
+                f"Stopped; finished trials are kept in {study} until the next demo. "
+                f"See them with: {shlex.join(['codesign', 'report', str(study)])}"
+            )
+            raise typer.Exit(INTERRUPTED) from None
+        raise
     report = StudyReport(result=result, command=command_line(), others=[other])
     paths = report.write(out / "report.html")
 

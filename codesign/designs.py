@@ -153,17 +153,25 @@ def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> tor
         ConfigError: the model answers otherwise than it did when it was captured.
         ModelError, TraceError: it cannot be loaded or run.
     """
-    from workloads import models, trained_cifarnet
+    from workloads import TraceError, models, trained_cifarnet
     from workloads.replaying import replay
 
+    seed = trace.provenance.get("seed")
+    seed = seed if isinstance(seed, int) else 0
+    model: torch.nn.Module
     if name == "cifarnet" and weights is None:
-        seed = trace.provenance.get("seed")
-        model: torch.nn.Module = trained_cifarnet(
-            "digits", seed=seed if isinstance(seed, int) else 0
-        )[0]
+        model, _ = trained_cifarnet("digits", seed=seed)
     else:
-        model = models.load(name, weights)
-    outputs = replay(trace, model, lambda call: None)
+        model = models.load(name, weights, seed=seed)
+    try:
+        outputs = replay(trace, model, lambda call: None)
+    except (models.ModelError, TraceError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise ConfigError(
+            f"--model must be the model that was captured, but {name!r} can't run on the trace's "
+            f"inputs ({type(error).__name__}: {error}); give the same --model as to capture"
+        ) from error
     expected = trace.outputs
     agrees = (
         outputs is not None

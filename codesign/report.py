@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,9 @@ from codesign.tables import (
 from codesign.trials import QUALITIES, StudyResult, Trial
 from codesign.verdict import QUALITY_NAMES, best_trial, verdict
 from simulator.report.figures import time_by_limit
+from simulator.report.files import write_atomically
 from simulator.report.page import figure_html, named, render
+from simulator.report.rows import write_rows
 from simulator.report.sections import BOUND_MEANS, CAPTIONS, design_sections
 from simulator.report.simulation_page import (
     DESIGN_COLUMNS,
@@ -92,26 +93,16 @@ class StudyReport:
 
     def write_html(self, path: str | Path) -> Path:
         """Write the page."""
-        path = Path(path)
         loader = PackageLoader("codesign", "templates")
-        path.write_text(render("study.html", loader, self._context()), encoding="utf-8")
-        return path
+        return write_atomically(path, render("study.html", loader, self._context()))
 
     def write_json(self, path: str | Path) -> Path:
         """Write every trial, and the designs of those on the front and of the first in full."""
-        path = Path(path)
-        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        return path
+        return write_atomically(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def write_csv(self, path: str | Path) -> Path:
         """Write a row for each trial."""
-        path = Path(path)
-        rows = trial_rows(self.result)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        return path
+        return write_rows(path, trial_rows(self.result))
 
     def to_dict(self) -> dict[str, Any]:
         """The search as plain values."""

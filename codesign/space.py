@@ -146,12 +146,15 @@ class DesignSpace:
         # a wider one, in wires and banks that the area model does not see.
         width = min(sums, base.reconstructor.width)
         ports = -(-sums // width)
-        sum_bits = ports * width * accumulator
+        sum_bits = width * accumulator
         return replace(
             design,
             name=f"{base.name}_searched",
+            # Every row gathered reads a result, reads the sum so far and writes it back.
             output_buffer=replace(
-                design.output_buffer, width_bits=max(design.output_buffer.width_bits, sum_bits)
+                design.output_buffer,
+                width_bits=max(design.output_buffer.width_bits, sum_bits),
+                ports=2 * ports,
             ),
             front_end=replace(
                 base.front_end,
@@ -168,7 +171,9 @@ class DesignSpace:
                 clear_entries_per_cycle=values["cache.clear_entries_per_cycle"],
             ),
             centroid_buffer=SramBuffer(
-                capacity_bytes=values["centroid_buffer.kib"] * KIB, width_bits=sum_bits
+                capacity_bytes=values["centroid_buffer.kib"] * KIB,
+                width_bits=sum_bits,
+                ports=max(2, ports),  # the array reads a centroid and writes a result in a cycle
             ),
             reconstructor=Reconstructor(ports=ports, width=width),
         ), PerLayer(policies)
@@ -183,10 +188,10 @@ class DesignSpace:
             "output_buffer": columns * base.accumulator_bits,
         }
         buffers = {
-            name: replace(
-                getattr(base, name),
+            name: SramBuffer(
                 capacity_bytes=values[f"{name}.kib"] * KIB,
                 width_bits=width,
+                ports=2 if name == "output_buffer" else 1,  # a sum is read and written back
             )
             for name, width in widths.items()
         }
@@ -194,7 +199,7 @@ class DesignSpace:
             base.array, rows=rows, columns=columns, fold_timing=values["array.fold_timing"]
         )
         plain = base.without_reuse(f"{base.name}_searched_dense")
-        return replace(plain, array=array, **buffers)
+        return replace(plain, array=array, **buffers)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values, to be stored with a study."""

@@ -7,6 +7,7 @@ in one line, with all its parameters, and told in two: what was measured, then i
 from __future__ import annotations
 
 import fcntl
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from codesign.trials import OBJECTIVES
 FILE_NAME = "study.journal"
 STUDY_NAME = "codesign"
 SPECIFICATION = "specification"
+# Of the specification and of what is stored of each trial.
+FORMAT_VERSION = 1
 # What must be the same for a study to go on with the same numbers, and how to call it.
 FIXED = {
     "seed": "seed",
@@ -32,6 +35,8 @@ FIXED = {
     "quality": "kind of accuracy",
     "digest": "workload (its weights and inputs)",
 }
+# Packages of which another version may give other numbers.
+NUMBERS_OF = ("torch", "numpy", "scipy", "numba", "optuna")
 DIRECTIONS: list[StudyDirection | Literal["minimize", "maximize"]] = [
     "maximize" if objective.maximise else "minimize" for objective in OBJECTIVES
 ]
@@ -41,6 +46,20 @@ def study_file(path: str | Path) -> Path:
     """The journal that `path` means: itself, or `study.journal` in a directory."""
     path = Path(path)
     return path if path.suffix == ".journal" else path / FILE_NAME
+
+
+def holds_study(path: Path) -> bool:
+    """Whether there is a journal with anything in it."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Around steps that write to the journal: what the disk refuses names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -59,8 +78,9 @@ def open_study(
 
     Raises:
         ConfigError: it exists or not against `resume`, is in use, damaged, or of another search.
+        OSError: the disk refuses it, with `path` as its filename.
     """
-    exists = path.is_file() and path.stat().st_size > 0
+    exists = holds_study(path)
     if exists and not resume:
         raise ConfigError(
             f"{path} must not exist, got a study; go on with it by --resume (resume=True), or give "
@@ -80,14 +100,17 @@ def open_study(
                 "give another path"
             ) from error
         # Optuna's own lock, held while it writes one line; nobody else can be writing now.
-        Path(f"{path}.lock").unlink(missing_ok=True)
-        mend(path)
-        study = _open(path, create=True)
-        stored = study.user_attrs.get(SPECIFICATION)
-        if stored is None and not study.trials:
-            study.set_user_attr(SPECIFICATION, dict(specification))
-        else:
-            _compare(path, stored or {}, specification)
+        with storing(path):
+            Path(f"{path}.lock").unlink(missing_ok=True)
+            mend(path)
+            study = _open(path, create=True)
+            stored = study.user_attrs.get(SPECIFICATION)
+            if stored is None and not study.trials:
+                study.set_user_attr(SPECIFICATION, dict(specification))
+            else:
+                _check_format(path, stored or {})
+                _compare(path, stored or {}, specification)
+                _warn_of_versions(path, stored or {}, specification)
         yield study
 
 
@@ -95,13 +118,14 @@ def read_study(path: Path) -> optuna.Study:
     """Open a study to look at it, also while a search is running on it.
 
     Raises:
-        ConfigError: there is none, or it is damaged.
+        ConfigError: there is none, it is damaged, or of another format.
     """
     if not path.is_file():
         raise ConfigError(f"{path} must be a study, got no such file; run a search first")
     study = _open(path, create=False)
     if SPECIFICATION not in study.user_attrs:
         raise ConfigError(f"{path} must be a study of this program, got one without specification")
+    _check_format(path, study.user_attrs[SPECIFICATION])
     return study
 
 
@@ -133,6 +157,32 @@ def _open(path: Path, *, create: bool) -> optuna.Study:
             f"{path} must be a study of this program, got a damaged or foreign file "
             f"({type(error).__name__}: {error}); restore it or give another path"
         ) from error
+
+
+def _check_format(path: Path, stored: Mapping[str, Any]) -> None:
+    """Another format is not read as if it were this one."""
+    found = stored.get("format_version")
+    if found != FORMAT_VERSION:
+        raise ConfigError(
+            f"{path}: the format_version must be {FORMAT_VERSION}, got {found!r}; use the version "
+            "of this program that wrote it, or search again"
+        )
+
+
+def _warn_of_versions(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Going on with other packages is allowed."""
+    before, now = stored.get("versions", {}), given["versions"]
+    changed = [
+        f"{package} {before.get(package, 'unknown')} (now {now[package]})"
+        for package in NUMBERS_OF
+        if before.get(package) != now[package]
+    ]
+    if changed:
+        warnings.warn(
+            f"{path} was begun with {', '.join(changed)}: its new trials may have other numbers "
+            "than if it had gone on with those",
+            stacklevel=5,
+        )
 
 
 def _compare(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:

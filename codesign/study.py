@@ -25,12 +25,19 @@ from accelerators import ConfigError
 from codesign.evaluate import Evaluation, Evaluator
 from codesign.runner import EXECUTORS, Runner, make_runner
 from codesign.space import DesignSpace
-from codesign.store import DIRECTIONS, SPECIFICATION, open_study, read_study, study_file
+from codesign.store import (
+    DIRECTIONS,
+    FORMAT_VERSION,
+    SPECIFICATION,
+    open_study,
+    read_study,
+    storing,
+    study_file,
+)
 from codesign.threads import single_thread
 from codesign.trials import OBJECTIVES, StudyResult, Trial
 from codesign.workload import Workload
 
-FORMAT_VERSION = 1
 # Random settings before the optimiser's model takes over; the start settings count among them.
 STARTUP_TRIALS = 10
 VERSIONS_OF = ("torch", "numpy", "scipy", "numba", "optuna", "ray")
@@ -79,6 +86,8 @@ def search(
     Raises:
         ConfigError: an argument breaks a rule, or the study file is not fit for this search.
         TraceError: the workload lacks activations.
+        OSError: the study file cannot be written, and is named; every finished trial is kept, and
+            `resume` goes on.
     """
     _check(trials=trials, workers=workers, seed=seed, batch=batch, executor=executor)
     path = study_file(storage)
@@ -90,13 +99,15 @@ def search(
             answers: dict[str, Trial] = {}
             for first in range(0, trials, batch):
                 stop = min(first + batch, trials)
-                _ask_missing(study, space, seed=seed, first=first, stop=stop)
+                with storing(path):
+                    _ask_missing(study, space, seed=seed, first=first, stop=stop)
                 members = _read_trials(study, space)[first:stop]
                 jobs = {t.number: t.parameters for t in members if t.state == "running"}
                 if jobs and runner is None:
                     runner = make_runner(executor, evaluator, workers, ray_address)
                 for number, outcome, repeat_of in _evaluate(runner, space, jobs, answers):
-                    _tell(study, number, outcome, repeat_of)
+                    with storing(path):
+                        _tell(study, number, outcome, repeat_of)
                     if on_progress is not None:
                         told = _read_trials(study, space)
                         finished = sum(trial.state != "running" for trial in told[:trials])

@@ -114,6 +114,19 @@ def trial_progress(total: int) -> Iterator[OnProgress | None]:
         yield advance
 
 
+@contextmanager
+def point_progress(text: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal; nothing in a pipe. Gives what is told how many are done, of how many."""
+    console = notes()
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 def command_line() -> str:
     """The command as it was given."""
     return shlex.join(["codesign", *sys.argv[1:]])

@@ -7,9 +7,7 @@ from __future__ import annotations
 from codesign.plots import start_name
 from codesign.trials import StudyResult, Trial
 from simulator.report.sections import BOUND_MEANS
-
-# Loss of accuracy, in points of 100, up to which a design is looked at.
-ACCURACY_DROP = 0.02
+from simulator.report.simulation import ACCURACY_DROP
 
 # How the objective `accuracy` is called in a sentence, after "with 97.0 %".
 _QUALITY_PHRASES = {

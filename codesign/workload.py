@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from accelerators import ConfigError
 from codesign.threads import single_thread
-from workloads import capture, cifar10, digits, models, trained_cifarnet, video_frames
+from workloads import TraceError, capture, cifar10, digits, models, trained_cifarnet, video_frames
 from workloads.streams.cifar_archive import holds_both_splits
 from workloads.trace import WorkloadTrace
 
@@ -70,7 +70,8 @@ def load_workload(
             models have what their constructor sets.
         calibration_images: how many more to calibrate on; 0 calibrates on the judged ones.
             Digits and CIFAR-10 take them from the training split, videos from the frames before.
-        seed: of the training of CifarNet.
+        seed: of the training of CifarNet, and of the weights that other models draw; kept in the
+            trace's provenance.
 
     Raises:
         ConfigError: the model and the inputs do not go together.
@@ -91,10 +92,19 @@ def load_workload(
     stream = _stream(model, network, inputs, images, calibration_images)
 
     def captured(chosen: ImageSet) -> WorkloadTrace:
-        with single_thread():
-            return capture(
-                network, chosen.images, labels=chosen.labels, source=chosen.source, seed=seed
-            )
+        try:
+            with single_thread():
+                return capture(
+                    network, chosen.images, labels=chosen.labels, source=chosen.source, seed=seed
+                )
+        except (models.ModelError, TraceError, OSError):
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise models.ModelError(
+                f"model {model!r} must run on inputs {inputs!r} of shape "
+                f"{tuple(chosen.images.shape)}, got {type(error).__name__}: {error}; give inputs "
+                "of its shape, or check its code"
+            ) from error
 
     return Workload(
         trace=captured(stream.judged),
@@ -125,7 +135,7 @@ def _network(model: str, weights: str | Path | None, seed: int) -> torch.nn.Modu
     if model == "cifarnet" and weights is None:
         network, _ = trained_cifarnet("digits", seed=seed)
         return network.eval()
-    return models.load(model, weights)
+    return models.load(model, weights, seed=seed)
 
 
 def _stream(

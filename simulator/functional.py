@@ -26,12 +26,14 @@ class ReuseRun:
 
     Attributes:
         policy: the policy, as `ReusePolicy.describe` gives it.
+        images: inputs in the batch.
         decisions: layer name -> its decisions, `None` where the layer runs dense.
         relative_mse: layer name -> mean squared error of the layer's GEMM result against the dense
             result *on the same input*, divided by the mean square of the dense result. Only
             layers with decisions.
-        accuracy: fraction of images whose largest output is the label; `None` without labels, or
-            if the model was not run.
+        accuracy: fraction of images whose largest output is the label; `None` without labels, if
+            the model was not run, or if its outputs are not `(images, classes)`, or a class per
+            pixel, `(images, classes, height, width)`.
         dense_accuracy: the same of the dense model.
         agreement: fraction of images whose largest output is the dense model's; `None` if the
             model was not run.
@@ -39,6 +41,7 @@ class ReuseRun:
     """
 
     policy: dict
+    images: int
     decisions: dict[str, ReuseDecisions | None]
     relative_mse: dict[str, float]
     accuracy: float | None = None
@@ -72,7 +75,7 @@ def decide(
         ConfigError: the policy does not fit the layers, or the calibration lacks one.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
-    policy.check_layers([layer.name for layer in trace.layers])
+    policy.check_layers(trace.layers)
     states: Mapping[str, LayerState]
     if calibration is None or isinstance(calibration, WorkloadTrace):
         states = calibrate(calibration or trace, policy)
@@ -101,8 +104,14 @@ def decide(
     if model is None:
         for layer in trace.layers:
             reuse(layer, partial(trace.rows, layer.name), partial(trace.weights, layer.name))
-        return ReuseRun(policy=policy.describe(), decisions=decisions, relative_mse=errors)
+        return ReuseRun(
+            policy=policy.describe(),
+            images=trace.images,
+            decisions=decisions,
+            relative_mse=errors,
+        )
 
+    _check_model(trace, model)
     outputs = _run_model(trace, model, reuse)
     missing = [layer.name for layer in trace.layers if layer.name not in decisions]
     if missing:
@@ -111,7 +120,13 @@ def decide(
             "pass the model that was captured"
         )
     quality = _quality(trace, outputs)
-    return ReuseRun(policy=policy.describe(), decisions=decisions, relative_mse=errors, **quality)
+    return ReuseRun(
+        policy=policy.describe(),
+        images=trace.images,
+        decisions=decisions,
+        relative_mse=errors,
+        **quality,
+    )
 
 
 def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState]:
@@ -144,11 +159,32 @@ def _check_states(
         )
 
 
+def _check_model(trace: WorkloadTrace, model) -> None:
+    """Without reuse the model must answer as it did when it was captured."""
+    answers = _run_model(trace, model, lambda *_: None)
+    known = trace.outputs
+    if answers is None or known is None:
+        return
+    # Float32 sums in another order; a model with other weights is off by far more.
+    if answers.shape != known.shape or not np.allclose(answers, known, rtol=1e-2, atol=1e-3):
+        raise ConfigError(
+            "model must answer as it did when the trace was captured, got other outputs; pass the "
+            "captured model with the same weights"
+        )
+
+
 def _run_model(trace: WorkloadTrace, model, reuse) -> np.ndarray | None:
     """Run the model on the trace's inputs with every product's result replaced."""
     from workloads.replaying import replay  # the only part that needs PyTorch
 
+    names = {layer.name: layer.gemm for layer in trace.layers}
+
     def on_gemm(call):
+        if names.get(call.layer.name) != call.layer.gemm:
+            raise ConfigError(
+                f"model must run the layers of the trace, got {call.layer.name!r} of "
+                f"{call.layer.gemm}; pass the model that was captured"
+            )
         result = reuse(call.layer, call.rows, call.weights)
         return None if result is None else call.from_result(result)
 
@@ -158,24 +194,32 @@ def _run_model(trace: WorkloadTrace, model, reuse) -> np.ndarray | None:
 def _relative_mse(result: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> float:
     """Mean squared error of a GEMM's result over the mean square of the dense one."""
     dense = np.matmul(rows, weights)
+    largest = float(np.abs(dense).max())
+    if not largest:
+        return 0.0
+    # Scaled, so that the squares of large activations do not overflow.
+    scale = np.float32(1 / largest)
+    dense *= scale
     power = float(np.vdot(dense, dense))
-    dense -= result
-    error = float(np.vdot(dense, dense))
-    return error / power if power else (0.0 if error == 0 else float("inf"))
+    dense -= result * scale
+    return float(np.vdot(dense, dense)) / power
 
 
 def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, float | None]:
     """Accuracy, agreement and error of a model's outputs against labels and the dense outputs.
 
-    Classes lie along dimension 1, as PyTorch has them, also for an output per pixel.
+    Classes lie along dimension 1, as PyTorch's losses have them, also for an output per pixel.
     """
-    if outputs is None or trace.outputs is None or outputs.ndim < 2:
+    if outputs is None or trace.outputs is None:
         return {}
+    error = float(np.square(outputs.astype(np.float64) - trace.outputs).mean())
+    if outputs.ndim not in (2, 4):  # no telling where the classes are
+        return {"output_mse": error}
     found, dense = outputs.argmax(axis=1), trace.outputs.argmax(axis=1)
     labels = trace.labels
     return {
         "agreement": float((found == dense).mean()),
-        "output_mse": float(((outputs - trace.outputs) ** 2).mean()),
+        "output_mse": error,
         "accuracy": None if labels is None else float((found == labels).mean()),
         "dense_accuracy": None if labels is None else float((dense == labels).mean()),
     }

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from accelerators import Accelerator
-from simulator.baseline import equal_area_dense, time_dense
+from accelerators import Accelerator, ConfigError
+from simulator.baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.functional import ReuseRun, decide
 from simulator.report.design import DesignReport
 from simulator.report.simulation import SimulationReport
@@ -49,14 +49,16 @@ def simulate(
     Not modelled: operations that are not matrix products (activation functions, pooling,
     normalisation); overlap of one layer with the next.
     """
+    _check_types(trace, accelerator, policy)
     timer = engine_named(engine)
     if isinstance(policy, ReuseRun):
+        _check_run(policy, trace, model, calibration)
         run = policy
     else:
         run = decide(trace, policy or NoReuse(), model=model, calibration=calibration)
     timings, quality = [], {}
     for layer in trace.layers:
-        decisions = run.decisions.get(layer.name)
+        decisions = run.decisions[layer.name]
         if decisions is None:
             timings.append((layer, dense_timing(layer, accelerator, timer)))
             continue
@@ -65,7 +67,7 @@ def simulate(
             "remaining_ratio": decisions.remaining_ratio,
             "relative_mse": run.relative_mse[layer.name],
         }
-    plain = accelerator.without_reuse()
+    plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)
     return SimulationReport(
         workload=dict(trace.provenance),
@@ -78,3 +80,50 @@ def simulate(
         agreement=run.agreement,
         output_mse=run.output_mse,
     )
+
+
+def _check_types(trace: object, accelerator: object, policy: object) -> None:
+    """The first three arguments must be what they are called; all that are not are named."""
+    wanted = (
+        ("trace", trace, (WorkloadTrace,), "a WorkloadTrace; capture a model or load a trace"),
+        ("accelerator", accelerator, (Accelerator,), "an Accelerator; try preset('reuse_16x16')"),
+        (
+            "policy",
+            policy,
+            (ReusePolicy, ReuseRun, type(None)),
+            "a policy or a ReuseRun; try LshReuse(hashes=10, length=10)",
+        ),
+    )
+    broken = [
+        f"simulate.{name} must be {what}, got {value!r:.60}"
+        for name, value, types, what in wanted
+        if not isinstance(value, types)
+    ]
+    if broken:
+        raise ConfigError(broken)
+
+
+def _check_run(
+    run: ReuseRun, trace: WorkloadTrace, model: object | None, calibration: object | None
+) -> None:
+    """Decisions must have been made on this trace; nothing is left to decide."""
+    if model is not None or calibration is not None:
+        raise ConfigError(
+            "simulate.model and simulate.calibration must not be given with decisions that are "
+            "made already; pass them to decide() instead"
+        )
+    made = {name: decisions and decisions.gemm for name, decisions in run.decisions.items()}
+    broken = [
+        f"simulate.policy must hold decisions on layer {layer.name!r} of {layer.gemm}, got "
+        + (f"{made[layer.name]}" if layer.name in made else "none")
+        + "; make them with decide() on this trace"
+        for layer in trace.layers
+        if made.get(layer.name, ...) not in (None, layer.gemm)
+    ]
+    if run.images != trace.images:
+        broken.append(
+            f"simulate.policy must hold decisions on {trace.images} images, got {run.images}; "
+            "make them with decide() on this trace"
+        )
+    if broken:
+        raise ConfigError(broken)

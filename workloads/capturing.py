@@ -104,7 +104,7 @@ def capture(
             _labels(labels, run.images),
         )
         writer.finish(
-            run.edges, images=run.images, provenance=_provenance(model, kwargs, source, seed)
+            run.edges, images=run.images, provenance=_provenance(model, args, kwargs, source, seed)
         )
         if path is None:
             return WorkloadTrace.from_files(TraceFiles(directory, owner=scratch))
@@ -181,13 +181,19 @@ def _name(model: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _provenance(
-    model: Any, kwargs: Mapping[str, Any], source: str, seed: int | None
+    model: Any, args: Any, kwargs: Mapping[str, Any], source: str, seed: int | None
 ) -> dict[str, Any]:
     made: dict[str, Any] = {
         "model": _name(model),
         "source": source,
         "seed": seed,
+        # As PyTorch calls them: arrays can't tell bfloat16 from float32.
+        "input_dtypes": [_dtype_name(tensor) for tensor in tensors_in([args, kwargs])],
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,

@@ -237,14 +237,18 @@ class _Hook(TorchDispatchMode):
             return self._pass(func, args, kwargs)
         resident = not flow.origin(weight).active
         name = self._name("conv", flow.origin(weight).owners if resident else ())
-        call = convolution_call(
-            name=name,
-            images=flow.images,
-            axis=flow.image_axis(given),
-            resident=resident,
-            arguments=tuple(named.values())[:9],
-            run=lambda: func(*args, **kwargs),
-        )
+        try:
+            call = convolution_call(
+                name=name,
+                images=flow.images,
+                axis=flow.image_axis(given),
+                resident=resident,
+                arguments=tuple(named.values())[:9],
+                run=lambda: func(*args, **kwargs),
+            )
+        except ValueError:
+            func(*args, **kwargs)  # what PyTorch refuses, PyTorch explains
+            raise
         return self._answer(call, [given, weight, bias], given.dtype)
 
     def _product(self, base: str, func: Any, args: Any, kwargs: Any) -> Tensor:

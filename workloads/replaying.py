@@ -33,9 +33,11 @@ def replay(trace: WorkloadTrace, model: Callable[..., Any], on_gemm: OnGemm) -> 
             "WorkloadTrace must hold the model's inputs to run it again, got none; capture the "
             "model instead of building the trace from shapes"
         )
-    tensors = [
-        torch.tensor(array) for array in trace.inputs
-    ]  # copies, which the model may write to
+    # Copies, which the model may write to.
+    tensors = [torch.tensor(array) for array in trace.inputs]
+    dtypes = trace.provenance.get("input_dtypes")
+    if dtypes:
+        tensors = [x.to(getattr(torch, name)) for x, name in zip(tensors, dtypes, strict=True)]
     names = trace.provenance.get("input_names")
     inputs = dict(zip(names, tensors, strict=True)) if names else tuple(tensors)
     with torch.no_grad():

@@ -61,8 +61,9 @@ def reuse_16x16() -> Accelerator:
             clear_entries_per_cycle=64,  # our choice: 16 cycles for all, valid bits are registers
             miss_cycles=20,  # our choice
         ),
-        # capacity: our choice; width: one 64-wide row of 32-bit results a cycle
-        centroid_buffer=SramBuffer(capacity_bytes=64 * KIB, width_bits=64 * 32),
+        # capacity: our choice; width: one 64-wide row of 32-bit results a cycle; two ports, for the
+        # array reads a centroid and writes a result in a cycle
+        centroid_buffer=SramBuffer(capacity_bytes=64 * KIB, width_bits=64 * 32, ports=2),
         reconstructor=Reconstructor(ports=1, width=64),  # the worked example's 64-wide row a cycle
     )
 

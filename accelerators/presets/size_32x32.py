@@ -40,8 +40,8 @@ def reuse_32x32() -> Accelerator:
     return replace(
         dense_32x32(),
         name="reuse_32x32",
-        # two 64-wide rows of 32-bit sums a cycle, read and written by the reconstructor
-        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=2 * 64 * 32, ports=2),
+        # two 64-wide rows of 32-bit sums a cycle, read and written back by the reconstructor
+        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=64 * 32, ports=4),
         front_end=LshFrontEnd(
             max_hashes=16,  # our choice, as reuse_16x16
             max_length=32,  # our choice: as long as the array has rows; also Focus's vector width
@@ -57,6 +57,6 @@ def reuse_32x32() -> Accelerator:
             miss_cycles=20,  # our choice
         ),
         # capacity: our choice; width: two 64-wide rows of 32-bit results a cycle
-        centroid_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=2 * 64 * 32),
+        centroid_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=64 * 32, ports=2),
         reconstructor=Reconstructor(ports=2, width=64),  # our choice: keeps up with the lanes
     )

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 from accelerators import Accelerator, area_by_part
 from simulator.costs import energy_by_part
+from simulator.report.rows import write_rows
+from simulator.timing.array import gemm_cycles
 from simulator.timing.layer import LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
 from workloads.gemm import Layer
@@ -156,9 +159,32 @@ class DesignReport:
             "layers": [self._layer_dict(layer) for layer in self.layers],
         }
 
-    @staticmethod
-    def _layer_dict(report: LayerReport) -> dict:
+    def rows(self) -> list[dict]:
+        """A flat row for each layer, as `write_csv` writes them.
+
+        `compute_cycles` are those of the array alone on the whole product, without tiles and
+        without reuse: what SCALE-Sim 3.0.0 calls compute cycles, one more than its "total cycles".
+        `busy_..._cycles` overlap; `blamed_..._cycles` add up to `cycles`.
+        """
+        return [self._row(layer) for layer in self.layers]
+
+    def write_csv(self, path: str | Path) -> Path:
+        """Write a row for each layer."""
+        return write_rows(path, self.rows())
+
+    def _row(self, report: LayerReport) -> dict:
+        row = self._layer_dict(report)
+        energy, busy = row.pop("energy_pj"), row.pop("busy_cycles")
+        blamed, moved = row.pop("critical_cycles"), row.pop("dram_bytes")
+        del row["actions"]
+        row |= {f"busy_{block}_cycles": busy[block] for block in BLOCKS}
+        row |= {f"blamed_{limit}_cycles": blamed.get(limit, 0) for limit in LIMITS}
+        row |= {f"dram_{kind}_bytes": count for kind, count in moved.items()}
+        return row | {"energy_pj": sum(energy.values())}
+
+    def _layer_dict(self, report: LayerReport) -> dict:
         gemm = report.layer.gemm
+        occupancy, latency = gemm_cycles(self.accelerator.array, gemm.m, gemm.n, gemm.k)
         return {
             "layer": report.layer.name,
             "kind": report.layer.kind,
@@ -166,6 +192,7 @@ class DesignReport:
             "n": gemm.n,
             "k": gemm.k,
             "count": gemm.count,
+            "compute_cycles": gemm.count * occupancy + latency,
             "cycles": report.timing.cycles,
             "busy_cycles": report.timing.busy_cycles,
             "critical_cycles": report.timing.critical_cycles,

@@ -72,6 +72,10 @@ TRAFFIC_COLOURS = {
     "spilled_results": LIMIT_COLOURS["reconstruction"],
 }
 
+# Of lines and points that are told apart by what they belong to.
+LINE_COLOURS = ("#8b929c", "#4178be", "#2a9d84", "#b3589f", "#e08a3c")
+LINE_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
 # Layers that take less than this share of every design's cycles are plotted together.
 _SMALL_SHARE = 0.02
 _MOST_LAYERS = 10
@@ -135,7 +139,7 @@ def busy_by_layer(designs: Designs) -> go.Figure:
     figure.update_yaxes(title_text="cycles per image", col=1)
     figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(showgrid=False)
-    return _finished(figure, 130 + 240 * lines)
+    return finished(figure, 130 + 240 * lines)
 
 
 def energy_by_part(designs: Designs) -> go.Figure:
@@ -221,14 +225,15 @@ def _stacked(figure: go.Figure, title: str, bars: int) -> go.Figure:
     )
     figure.update_xaxes(title_text=title)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    return _finished(figure, 140 + _BAR_PIXELS * bars)
+    return finished(figure, 140 + _BAR_PIXELS * bars)
 
 
-def _finished(figure: go.Figure, height: int) -> go.Figure:
+def finished(figure: go.Figure, height: int, top: int = 70) -> go.Figure:
+    """A figure with the margins and the legend of all plots; heights are in pixels."""
     figure.update_layout(
         height=height,
         template="none",
-        margin={"l": 10, "r": 10, "t": 70, "b": 50},
+        margin={"l": 10, "r": 10, "t": top, "b": 50},
         legend={
             "orientation": "h",
             "x": 0,

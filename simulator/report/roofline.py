@@ -5,12 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
-from simulator.report.figures import INK, LIMIT_NAMES, Designs
+from simulator.report.figures import LIMIT_NAMES, LINE_COLOURS, LINE_DASHES, Designs, finished
 
-# In the order in which designs are given; reuse designs are told by their marker as well.
-DESIGN_COLOURS = ("#8b929c", "#4178be", "#2a9d84", "#b3589f", "#e08a3c")
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-_HEIGHT_PIXELS = 560
+_HEIGHT_PIXELS, _LEGEND_PIXELS = 490, 64  # the legend: of each three designs
 
 
 def roofline(designs: Designs) -> go.Figure:
@@ -35,35 +32,23 @@ def roofline(designs: Designs) -> go.Figure:
     rates = [y for found in points.values() for point in found for y in point["y"]]
     rates += [_peak(design) for design in designs.values()]
     for number, (label, design) in enumerate(designs.items()):
-        colour = DESIGN_COLOURS[number % len(DESIGN_COLOURS)]
-        dash = _DASHES[number % len(_DASHES)]
+        colour = LINE_COLOURS[number % len(LINE_COLOURS)]
+        dash = LINE_DASHES[number % len(LINE_DASHES)]
         _add_roof(figure, label, design, (lowest, highest), colour, dash)
         _add_points(figure, label, points[label], colour)
-    figure.update_layout(
-        height=_HEIGHT_PIXELS,
-        template="none",
-        font={"color": INK},
-        hovermode="closest",
-        margin={"l": 10, "r": 10, "t": 90, "b": 50},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-    )
+    figure.update_layout(hovermode="closest")
     figure.update_xaxes(
         type="log",
-        automargin=True,
-        title_font_size=13,
         title_text="MACs per DRAM byte (filled: of the dense layer; open: that the array did)",
         range=np.log10([lowest, highest]).tolist(),
     )
     figure.update_yaxes(
         type="log",
-        automargin=True,
-        title_font_size=13,
-        title_text=(
-            "MACs per cycle<br>filled: dense-equivalent, may pass the peak under reuse; open: done"
-        ),
+        title_text="MACs per cycle (filled: dense-equivalent; open: done)",
         range=np.log10([min(rates, default=1.0) / 3, max(rates, default=1.0) * 3]).tolist(),
     )
-    return figure
+    legend = _LEGEND_PIXELS * -(-len(designs) // 3)
+    return finished(figure, _HEIGHT_PIXELS + legend, 20 + legend)
 
 
 def _peak(design: Mapping) -> int:

@@ -1,14 +1,16 @@
 """The answer for one workload, one accelerator and one policy."""
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from simulator.report.design import DesignReport
-from simulator.timing.schedule import BLOCKS
+from simulator.report.files import write_atomically
+from simulator.report.rows import write_rows
 
 FORMAT_VERSION = 1
+# Loss of accuracy, as a fraction of all images, beyond which a design is not said to pay.
+ACCURACY_DROP = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,18 +86,26 @@ class SimulationReport:
             (False, True): "Reuse pays in energy but not in time",
             (False, False): "Reuse does not pay",
         }[faster, less]
-        quality = ""
-        if self.accuracy is not None and self.dense_accuracy is not None:
-            change = 100 * (self.accuracy - self.dense_accuracy)
-            quality = f", accuracy {100 * self.accuracy:.1f} % ({change:+.1f} points)"
-        elif self.agreement is not None:
-            quality = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's"
+        lost, quality = self._lost
+        if lost is not None and lost > ACCURACY_DROP:
+            pays = "Reuse costs too much accuracy"
         return (
             f"{pays} here: {self.speedup_equal_area:.2f}x the speed and "
             f"{self.energy_ratio_equal_area:.2f}x the energy of a dense design of equal area "
             f"({self.speedup_equal_array:.2f}x and {self.energy_ratio_equal_array:.2f}x of one "
             f"with the same array){quality}; bound by {self.reuse.bound_by.replace('_', '-')}."
         )
+
+    @property
+    def _lost(self) -> tuple[float | None, str]:
+        """Fraction of answers lost to reuse, `None` if unknown, and that in words."""
+        if self.accuracy is not None and self.dense_accuracy is not None:
+            lost = self.dense_accuracy - self.accuracy
+            return lost, f", accuracy {100 * self.accuracy:.1f} % ({-100 * lost:+.1f} points)"
+        if self.agreement is not None:
+            agree = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's"
+            return 1 - self.agreement, agree
+        return None, ", accuracy unknown (the model was not run)"
 
     def to_dict(self) -> dict:
         """Everything as plain values for JSON."""
@@ -117,39 +127,22 @@ class SimulationReport:
 
     def write_json(self, path: str | Path) -> Path:
         """Write `to_dict` to a file."""
-        path = Path(path)
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        return path
+        return write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     def rows(self) -> list[dict]:
         """A flat row for each design and layer, as `write_csv` writes them."""
-        rows = []
-        for name, design in self.designs.items():
-            for layer in design.to_dict()["layers"]:
-                busy, energy = layer.pop("busy_cycles"), layer.pop("energy_pj")
-                del layer["actions"], layer["critical_cycles"]
-                moved = layer.pop("dram_bytes")
-                row = {"design": name, **layer}
-                row |= {f"{block}_cycles": busy[block] for block in BLOCKS}
-                row |= {f"dram_{what}_bytes": count for what, count in moved.items()}
-                row["energy_pj"] = sum(energy.values())
-                rows.append(row)
-        return rows
+        return [
+            {"design": name, **row}
+            for name, design in self.designs.items()
+            for row in design.rows()
+        ]
 
     def write_csv(self, path: str | Path) -> Path:
         """Write a row for each design and layer."""
-        path = Path(path)
-        rows = self.rows()
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        return path
+        return write_rows(path, self.rows())
 
     def write_html(self, path: str | Path) -> Path:
         """Write a page that opens without a network: verdict, key numbers, plots, tables."""
         from simulator.report.simulation_page import simulation_html
 
-        path = Path(path)
-        path.write_text(simulation_html(self.to_dict()), encoding="utf-8")
-        return path
+        return write_atomically(path, simulation_html(self.to_dict()))

@@ -50,6 +50,7 @@ def simulation_html(report: Mapping[str, Any]) -> str:
     designs = labelled(report["designs"])
     reuse = report["designs"]["reuse"]
     accelerator = Accelerator.from_dict(reuse["accelerator"])
+    columns, rows = layer_table(report)
     context = {
         "kind": "Simulation of similarity reuse",
         "title": f"{model_name(report['workload'])} on {accelerator.name}",
@@ -58,9 +59,9 @@ def simulation_html(report: Mapping[str, Any]) -> str:
         "bound": BOUND_MEANS[reuse["bound_by"]],
         "cards": key_numbers(report),
         "sections": design_sections(designs),
-        "layers_text": LAYERS_TEXT,
-        "layer_columns": LAYER_COLUMNS,
-        "layer_rows": layer_rows(report),
+        "layers_text": LAYERS_TEXT if accelerator.has_reuse else DENSE_LAYERS_TEXT,
+        "layer_columns": columns,
+        "layer_rows": rows,
         "design_columns": DESIGN_COLUMNS,
         "design_rows": [design_row(label, design) for label, design in designs.items()],
         "python": accelerator.to_python(),
@@ -208,11 +209,10 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     reuse, equal = report["designs"]["reuse"], report["designs"]["dense_equal_area"]
     rows = []
     for layer, dense in zip(reuse["layers"], equal["layers"], strict=True):
-        count = f"{layer['count']} × " if layer["count"] > 1 else ""
         rows.append(
             {
                 "layer": layer["layer"],
-                "shape": f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}",
+                "shape": _shape(layer),
                 "remaining": percent(layer["remaining_ratio"]),
                 "error": None if layer["relative_mse"] is None else 100 * layer["relative_mse"],
                 "dense": round(dense["cycles"] / equal["images"]),
@@ -223,6 +223,48 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+DENSE_LAYERS_TEXT = (
+    "Each layer is a product of an m × k matrix of activations by a k × n matrix of weights. "
+    "Compute cycles are those of the array alone on the whole product, as SCALE-Sim counts them; "
+    "the time includes tiles, transfers and waiting."
+)
+DENSE_LAYER_COLUMNS = [
+    column("layer", "Layer", text=True),
+    column("shape", "m × k × n", "whole batch"),
+    column("compute", "Compute cycles", "whole batch"),
+    column("cycles", "Time", "cycles, whole batch"),
+    column("utilization", "Utilization", "% of the array's peak"),
+    column("bound", "Bound by", text=True),
+    column("traffic", "DRAM traffic", "KiB, whole batch"),
+    column("energy", "Energy", "µJ, whole batch"),
+]
+
+
+def layer_table(report: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Columns and rows of the table of layers: under reuse beside dense, or dense alone."""
+    design = report["designs"]["reuse"]
+    if design["accelerator"]["front_end"] is not None:
+        return LAYER_COLUMNS, layer_rows(report)
+    return DENSE_LAYER_COLUMNS, [
+        {
+            "layer": layer["layer"],
+            "shape": _shape(layer),
+            "compute": layer["compute_cycles"],
+            "cycles": layer["cycles"],
+            "utilization": percent(layer["utilization"]),
+            "bound": LIMIT_NAMES[layer["bound_by"]],
+            "traffic": sum(layer["dram_bytes"].values()) / 1024,
+            "energy": sum(layer["energy_pj"].values()) * 1e-6,
+        }
+        for layer in design["layers"]
+    ]
+
+
+def _shape(layer: Mapping[str, Any]) -> str:
+    count = f"{layer['count']} × " if layer["count"] > 1 else ""
+    return f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}"
 
 
 DESIGN_COLUMNS = [

@@ -10,6 +10,7 @@ from pathlib import Path
 from accelerators import ConfigError
 from accelerators.rules import choose, quoted, show
 from simulator.report.design import DesignReport, LayerReport
+from simulator.report.files import write_atomically
 from simulator.timing.event import DMA, TimelineSlice, timeline
 
 # Tracks from top to bottom, by what the engine calls them; the first has a slice for each layer.
@@ -62,9 +63,7 @@ def write_timeline(
     Raises:
         ConfigError: a layer is unknown, or `max_tiles` below 1.
     """
-    path = Path(path)
-    path.write_text(json.dumps(_trace(report, layers, max_tiles)) + "\n", encoding="utf-8")
-    return path
+    return write_atomically(path, json.dumps(_trace(report, layers, max_tiles)) + "\n")
 
 
 def _trace(report: DesignReport, layers: Sequence[str] | None, max_tiles: int) -> dict:

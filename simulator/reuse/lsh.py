@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -79,6 +80,18 @@ class LshReuse(ReusePolicy):
             return np.sign(normal) * (np.abs(normal) > np.float32(0.967422))
         # Four standard deviations fill the 8 bits; the sign of a dot product ignores the scale.
         return np.clip(np.rint(normal * np.float32(127 / 4)), -127, 127)
+
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """No row may be shorter than L."""
+        short = [layer for layer in layers if layer.gemm.k < self.length]
+        if short:
+            found = ", ".join(f"k={layer.gemm.k} of layer {layer.name!r}" for layer in short)
+            raise ConfigError(
+                f"LshReuse.length={self.length} must not exceed the row length k of a layer, got "
+                f"{found}; use {min(layer.gemm.k for layer in short)} or less, or give these "
+                "layers a policy of their own or NoReuse(): "
+                + ", ".join(layer.name for layer in short)
+            )
 
     def needs_calibration(self, layer: Layer) -> bool:
         """Only centred hashing does."""

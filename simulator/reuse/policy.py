@@ -1,7 +1,7 @@
 """The interface of every reuse policy, and the two that decide nothing themselves."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -48,8 +48,8 @@ class ReusePolicy(ABC):
             The decisions, or `None` where the layer runs dense.
         """
 
-    def check_layers(self, names: Iterable[str]) -> None:
-        """Raise `ConfigError` where the policy names layers that do not exist."""
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """Raise one `ConfigError` that names every layer the policy does not fit."""
 
     @abstractmethod
     def describe(self) -> dict:
@@ -84,6 +84,18 @@ class PerLayer(ReusePolicy):
     policies: Mapping[str, ReusePolicy]
     default: ReusePolicy = field(default_factory=NoReuse)
 
+    def __post_init__(self) -> None:
+        """Check that every policy is one."""
+        given = {f"policies[{pattern!r}]": each for pattern, each in dict(self.policies).items()}
+        broken = [
+            f"PerLayer.{name} must be a policy, got {value!r:.60}; "
+            "try LshReuse(hashes=10, length=10) or NoReuse()"
+            for name, value in (given | {"default": self.default}).items()
+            if not isinstance(value, ReusePolicy)
+        ]
+        if broken:
+            raise ConfigError(broken)
+
     def policy_of(self, name: str) -> ReusePolicy:
         """The policy of the layer called `name`."""
         for pattern, policy in self.policies.items():
@@ -91,17 +103,23 @@ class PerLayer(ReusePolicy):
                 return policy
         return self.default
 
-    def check_layers(self, names: Iterable[str]) -> None:
-        """Every pattern must match a layer."""
-        names = list(names)
-        idle = [
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """Every pattern must match a layer, and every policy fit the layers it decides."""
+        names = [layer.name for layer in layers]
+        broken = [
             f"PerLayer.policies pattern {pattern!r} must match a layer; layers are "
             + ", ".join(names)
             for pattern in self.policies
             if not any(fnmatchcase(name, pattern) for name in names)
         ]
-        if idle:
-            raise ConfigError(idle)
+        distinct = {id(policy): policy for policy in (*self.policies.values(), self.default)}
+        for policy in distinct.values():
+            try:
+                policy.check_layers([x for x in layers if self.policy_of(x.name) is policy])
+            except ConfigError as error:
+                broken += error.violations
+        if broken:
+            raise ConfigError(broken)
 
     def applies_to(self, layer: Layer) -> bool:
         """As the layer's own policy."""

@@ -14,6 +14,7 @@ from simulator.timing.layer import (
     byte_count,
     check_stationary_tile,
     port_cycles,
+    product_bytes,
     register_bytes,
     transfer_cycles,
 )
@@ -147,8 +148,7 @@ def _estimate(
     for rows, many_rows in ((tiling.rows, row_tiles - 1), (last_rows, 1)):
         for columns, many_columns in ((tiling.columns, column_tiles - 1), (last_columns, 1)):
             if many_rows and many_columns:
-                cycles, _ = gemm_cycles(accelerator.array, rows, columns, gemm.k)
-                array += many_rows * many_columns * cycles
+                array += many_rows * many_columns * _occupancy(accelerator, rows, columns, gemm.k)
     again_inputs, again_weights = _loads(gemm, sizes, accelerator, tiling)
     moved = sizes.inputs * (column_tiles if again_inputs else 1)
     moved += sizes.weights * (row_tiles if again_weights else 1)
@@ -157,6 +157,24 @@ def _estimate(
     exposed += byte_count(last_rows * last_columns, bits)
     bandwidth = accelerator.dram.bandwidth_bytes_per_cycle
     return max(array, moved / bandwidth) + exposed / bandwidth, moved
+
+
+def _occupancy(accelerator: Accelerator, rows: int, columns: int, k: int) -> int:
+    """Cycles that a tile holds the array, its buffers' ports included."""
+    inputs, weights, sum_writes, sum_reads = product_bytes(
+        accelerator,
+        rows,
+        columns,
+        k,
+        inputs=accelerator.activation_buffer,
+        sums=accelerator.output_buffer,
+    )
+    return max(
+        gemm_cycles(accelerator.array, rows, columns, k)[0],
+        port_cycles(inputs, accelerator.activation_buffer),
+        port_cycles(weights, accelerator.weight_buffer),
+        port_cycles(sum_writes + sum_reads, accelerator.output_buffer),
+    )
 
 
 class _Scheduled:
@@ -212,27 +230,20 @@ class _Scheduled:
 
     def _occupy(self) -> None:
         """How long each tile holds the array, and the bytes that its buffers move meanwhile."""
-        gemm, accelerator = self.gemm, self.accelerator
-        array, bits = accelerator.array, accelerator.operand_bits
-        rows, columns, k = self.rows, self.columns, gemm.k
-        # How often an input is streamed, a weight is streamed, a partial sum is updated.
-        match array.dataflow:
-            case "weight_stationary":
-                passes = (ceil_div(columns, array.columns), 1, ceil_div(k, array.rows))
-            case "output_stationary":
-                passes = (ceil_div(columns, array.columns), ceil_div(rows, array.rows), 1)
-            case "input_stationary":
-                passes = (1, ceil_div(rows, array.columns), ceil_div(k, array.rows))
-            case _:
-                raise ValueError(f"unknown dataflow {array.dataflow!r}")
-        self.input_reads = np.broadcast_to(byte_count(rows * k * passes[0], bits), self.shape)
-        self.weight_reads = np.broadcast_to(byte_count(columns * k * passes[1], bits), self.shape)
-        # Every update but the first reads the sum; one more read stores the finished output.
-        updates = rows * columns * passes[2]
-        self.sum_writes = np.broadcast_to(
-            byte_count(updates, accelerator.accumulator_bits), self.shape
+        accelerator = self.accelerator
+        rows, columns, k = self.rows, self.columns, self.gemm.k
+        self.input_reads, self.weight_reads, self.sum_writes, sum_reads = (
+            np.broadcast_to(moved, self.shape)
+            for moved in product_bytes(
+                accelerator,
+                rows,
+                columns,
+                k,
+                inputs=accelerator.activation_buffer,
+                sums=accelerator.output_buffer,
+            )
         )
-        cycles, latency = gemm_cycles(array, rows, columns, k)
+        cycles, latency = gemm_cycles(accelerator.array, rows, columns, k)
         self.array_cycles = np.broadcast_to(cycles, self.shape)
         self.latency = np.ascontiguousarray(np.broadcast_to(latency, self.shape)).astype(np.int64)
         self.occupancy, self.limits = slowest(
@@ -240,7 +251,9 @@ class _Scheduled:
                 "array": cycles,
                 "activation_buffer": port_cycles(self.input_reads, accelerator.activation_buffer),
                 "weight_buffer": port_cycles(self.weight_reads, accelerator.weight_buffer),
-                "output_buffer": port_cycles(2 * self.sum_writes, accelerator.output_buffer),
+                "output_buffer": port_cycles(
+                    self.sum_writes + sum_reads, accelerator.output_buffer
+                ),
             },
             self.shape,
         )
@@ -260,6 +273,7 @@ class _Scheduled:
                 ("weight_buffer", "write_byte"): weights,
                 ("weight_buffer", "read_byte"): weight_reads,
                 ("output_buffer", "write_byte"): sums,
+                # Every update but the first reads the sum; one more read stores the output.
                 ("output_buffer", "read_byte"): sums,
                 ("dram", "read_byte"): loaded + weights,
                 ("dram", "write_byte"): int(self.stores.sum()),

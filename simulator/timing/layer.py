@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accelerators import Accelerator, ConfigError, SramBuffer
+from simulator.timing.array import ceil_div
 from simulator.timing.schedule import LIMITS, Schedule
 
 # (part, action) -> how often; priced by `accelerators.energy_per_action`.
@@ -58,6 +59,66 @@ def transfer_cycles(transferred_bytes: np.ndarray, accelerator: Accelerator) -> 
 def port_cycles(moved_bytes, buffer: SramBuffer):
     """Cycles that a buffer's ports need to move bytes; integers or arrays of integers."""
     return -(-moved_bytes // buffer.bytes_per_cycle)
+
+
+def access_bytes(elements, each, bits: int, buffer: SramBuffer):
+    """Bytes of the whole accesses that move elements, `each` at a time at most.
+
+    An access moves the buffer's full width, however much of it is used; integers or arrays.
+    """
+    word = buffer.width_bits // 8
+    whole = ceil_div(byte_count(each, bits), word) * word
+    rest = ceil_div(byte_count(elements % each, bits), word) * word
+    return elements // each * whole + rest
+
+
+def product_bytes(
+    accelerator: Accelerator, m, n, k, *, inputs: SramBuffer, sums: SramBuffer
+) -> tuple:
+    """Bytes of all accesses that feed the array with an `(m, k)` by `(k, n)` product.
+
+    Args:
+        accelerator: the design.
+        m: rows; m, n and k may be arrays of integers.
+        n: columns.
+        k: elements of a row.
+        inputs: the buffer that rows are read from.
+        sums: the buffer that partial sums are kept in.
+
+    Returns:
+        Bytes read from `inputs`, read from the weight buffer, written to `sums`, and read back
+        from there by every update but the first.
+    """
+    array = accelerator.array
+    rows, columns = array.rows, array.columns
+    weights = accelerator.weight_buffer
+    operand, accumulator = accelerator.operand_bits, accelerator.accumulator_bits
+    match array.dataflow:
+        case "weight_stationary":
+            result = m * access_bytes(n, columns, accumulator, sums)
+            return (
+                m * ceil_div(n, columns) * access_bytes(k, rows, operand, inputs),
+                k * access_bytes(n, columns, operand, weights),
+                result * ceil_div(k, rows),
+                result * (ceil_div(k, rows) - 1),
+            )
+        case "output_stationary":
+            result = m * access_bytes(n, columns, accumulator, sums)
+            return (
+                k * ceil_div(n, columns) * access_bytes(m, rows, operand, inputs),
+                k * ceil_div(m, rows) * access_bytes(n, columns, operand, weights),
+                result,
+                0 * result,
+            )
+        case "input_stationary":
+            result = n * access_bytes(m, columns, accumulator, sums)
+            return (
+                k * access_bytes(m, columns, operand, inputs) * (n > 0),
+                n * ceil_div(m, columns) * access_bytes(k, rows, operand, weights),
+                result * ceil_div(k, rows),
+                result * (ceil_div(k, rows) - 1),
+            )
+    raise ValueError(f"unknown dataflow {array.dataflow!r}")
 
 
 def register_bytes(accelerator: Accelerator, macs: int) -> int:

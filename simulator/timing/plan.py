@@ -40,8 +40,7 @@ def plans(decisions: ReuseDecisions, accelerator: Accelerator) -> list[Plan]:
 
     By columns: all of n at once; and once, twice, four times ... the array's columns, as long as
     the partial sums of a group fit half of the output buffer: each pass hashes again. Results
-    first, where a group's sums do not fit: then as many rows at once as do, in powers of two. A
-    larger buffer allows all that a smaller one does.
+    first, only where a group's sums do not fit: then as many rows at once as do, in powers of two.
     """
     n, rows = decisions.gemm.n, rows_per_group(decisions)
     half_bits = accelerator.output_buffer.capacity_bytes * 8 // 2

@@ -10,9 +10,11 @@ from simulator.timing.engine import COMPILED, Engine
 from simulator.timing.layer import (
     ActionCounts,
     LayerTiming,
+    access_bytes,
     byte_count,
     check_stationary_tile,
     port_cycles,
+    product_bytes,
     register_bytes,
     transfer_cycles,
 )
@@ -94,19 +96,6 @@ def _front_end_rate(decisions: ReuseDecisions, accelerator: Accelerator):
     return np.broadcast_to(unit.lanes * packed, passes.shape).astype(np.int64), passes
 
 
-def _array_passes(accelerator: Accelerator, clusters, columns, widths):
-    """How often a centroid is streamed, a weight is streamed, and a result is updated."""
-    array = accelerator.array
-    match array.dataflow:
-        case "weight_stationary":
-            return ceil_div(columns, array.columns), 1, ceil_div(widths, array.rows)
-        case "output_stationary":
-            return ceil_div(columns, array.columns), ceil_div(clusters, array.rows), 1
-        case "input_stationary":
-            return columns > 0, ceil_div(clusters, array.columns), ceil_div(widths, array.rows)
-    raise ValueError(f"unknown dataflow {array.dataflow!r}")
-
-
 class _Scheduled:
     """A layer under one plan.
 
@@ -162,8 +151,11 @@ class _Scheduled:
         together = (around + by_tile(self.replayed.cycles)) * self.hashing
         self.busy["front_end"] = hashing
         self.busy["cache"] = together - by_tile(self.replayed.waiting_cycles) * self.hashing
-        read_bytes = byte_count(rows * decisions.widths, self.accelerator.operand_bits)
-        reading = port_cycles(read_bytes, self.accelerator.activation_buffer) * self.hashing
+        buffer = self.accelerator.activation_buffer
+        self.vector_reads = self.hashing * access_bytes(
+            rows * decisions.widths, decisions.widths, self.accelerator.operand_bits, buffer
+        )
+        reading = port_cycles(self.vector_reads, buffer)
         # Both work at once, so together they may take longer than either alone; the busier one
         # is to blame.
         _, limits = slowest(
@@ -183,21 +175,25 @@ class _Scheduled:
         widths, columns = decisions.widths, self.plan.multiplied_columns[:, None]
         cycles, latency = gemm_cycles(accelerator.array, self.clusters, columns, widths)
         self.busy["array"] = cycles
-        centroid_passes, weight_passes, updates = _array_passes(
-            accelerator, self.clusters, columns, widths
+        centroid_buffer = self.units.centroid_buffer
+        self.centroid_reads, self.weight_reads, self.result_writes, self.result_reads = (
+            product_bytes(
+                accelerator,
+                self.clusters,
+                columns,
+                widths,
+                inputs=centroid_buffer,
+                sums=centroid_buffer,
+            )
         )
-        # Elements that each tile moves.
-        self.centroid_reads = self.clusters * widths * centroid_passes
-        self.weight_reads = columns * widths * weight_passes
-        self.result_updates = self.clusters * columns * updates
-        centroids = byte_count(self.centroid_reads, accelerator.operand_bits)
-        weights = byte_count(self.weight_reads, accelerator.operand_bits)
-        results = byte_count(self.result_updates, accelerator.accumulator_bits)
         occupancy, limits = slowest(
             {
                 "array": cycles,
-                "weight_buffer": port_cycles(weights, accelerator.weight_buffer),
-                "centroid_buffer": port_cycles(centroids + 2 * results, self.units.centroid_buffer),
+                "weight_buffer": port_cycles(self.weight_reads, accelerator.weight_buffer),
+                "centroid_buffer": port_cycles(
+                    self.centroid_reads + self.result_writes + self.result_reads,
+                    centroid_buffer,
+                ),
             },
             self.shape,
         )
@@ -209,12 +205,15 @@ class _Scheduled:
         rows, columns = plan.gathered_rows[:, None], plan.gathered_columns[:, None]
         cycles = ceil_div(rows * ceil_div(columns, unit.width), unit.ports)
         self.busy["reconstruction"] = cycles
-        moved = byte_count(rows * columns, self.accelerator.accumulator_bits)
+        bits, output_buffer = self.accelerator.accumulator_bits, self.accelerator.output_buffer
+        gathered = rows * access_bytes(columns, unit.width, bits, self.units.centroid_buffer)
+        self.gather_reads = gathered
+        self.sum_writes = rows * access_bytes(columns, unit.width, bits, output_buffer)
         occupancy, limits = slowest(
             {
                 "reconstruction": cycles,
-                "centroid_buffer": port_cycles(moved, self.units.centroid_buffer),
-                "output_buffer": port_cycles(2 * moved, self.accelerator.output_buffer),
+                "centroid_buffer": port_cycles(gathered, self.units.centroid_buffer),
+                "output_buffer": port_cycles(2 * self.sum_writes, output_buffer),
             },
             self.shape,
         )
@@ -246,19 +245,21 @@ class _Scheduled:
         """Everything that is done for the layer, counted."""
         decisions, accelerator, moved = self.decisions, self.accelerator, self.traffic
         gemm = decisions.gemm
-        operand, accumulator = accelerator.operand_bits, accelerator.accumulator_bits
+        operand = accelerator.operand_bits
         times = int(self.plan.hashing.sum())  # every such pass hashes, accumulates, divides anew
         sparsity = 3 if decisions.projection == "sparse" else 1  # one element in three is added
         elements = gemm.count * gemm.m * gemm.k
         sub_vectors, clusters = decisions.sub_vectors, decisions.total_clusters
         centroid_elements = int((self.clusters * decisions.widths).sum())
         gathered = sub_vectors * gemm.n
+        buffer, length = self.units.centroid_buffer, decisions.sub_vector_length
+        centroid_writes = times * clusters * access_bytes(length, length, operand, buffer)
         refills = times * int(self.replayed.refills.sum())
         evictions = times * int(self.replayed.evictions.sum())
         id_bytes = times * byte_count(sub_vectors, id_bits(decisions))
-        row_bytes = byte_count(decisions.sub_vector_length, 16) + 2  # running sums and a count
-        weight_reads = byte_count(self._sum(self.weight_reads), operand)
-        result_updates = self._sum(self.result_updates)
+        row_bytes = access_bytes(length + 1, length + 1, 16, buffer)  # running sums and a count
+        weight_reads, result_writes = self._sum(self.weight_reads), self._sum(self.result_writes)
+        sum_writes = self._sum(self.sum_writes)
         inputs, weights = int(moved.inputs.sum()), int(moved.weights.sum())
         results_in, results_out = int(moved.results_in.sum()), int(moved.results_out.sum())
         sums_in, sums_out = int(moved.sums_in.sum()), int(moved.sums_out.sum())
@@ -279,26 +280,25 @@ class _Scheduled:
                 ("array", "register_byte"): register_bytes(accelerator, decisions.macs)
                 + weight_reads,
                 ("activation_buffer", "write_byte"): inputs,
-                ("activation_buffer", "read_byte"): times * byte_count(elements, operand),
+                ("activation_buffer", "read_byte"): self._sum(self.vector_reads),
                 ("weight_buffer", "write_byte"): weights,
                 ("weight_buffer", "read_byte"): weight_reads,
-                ("centroid_buffer", "write_byte"): times * byte_count(centroid_elements, operand)
-                + byte_count(result_updates, accumulator)
+                ("centroid_buffer", "write_byte"): centroid_writes
+                + result_writes
                 + id_bytes
                 + evictions * row_bytes
                 + results_in,
-                # Every update but the first reads the result; then the rows gather it.
-                ("centroid_buffer", "read_byte"): byte_count(
-                    self._sum(self.centroid_reads), operand
-                )
-                + byte_count(result_updates - clusters * gemm.n + gathered, accumulator)
+                # Updates read the result back; then the rows gather it.
+                ("centroid_buffer", "read_byte"): self._sum(self.centroid_reads)
+                + self._sum(self.result_reads)
+                + self._sum(self.gather_reads)
                 + id_bytes
                 + refills * row_bytes
                 + results_out,
                 ("reconstructor", "add"): gathered - gemm.count * gemm.m * gemm.n,
-                ("output_buffer", "write_byte"): byte_count(gathered, accumulator) + sums_in,
+                ("output_buffer", "write_byte"): sum_writes + sums_in,
                 # One read per later sub-matrix, and one to store the outputs.
-                ("output_buffer", "read_byte"): byte_count(gathered, accumulator) + sums_out,
+                ("output_buffer", "read_byte"): sum_writes + sums_out,
                 ("dram", "read_byte"): inputs + weights + sums_in + results_in,
                 ("dram", "write_byte"): int(moved.outputs.sum()) + sums_out + results_out,
             }

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from accelerators import preset
 from codesign.report import Other, StudyReport
+from codesign.sweep import read_settings, sweep
+from codesign.sweep_page import write_sweep_html
 from codesign.verdict import best_trial
+from simulator import LshReuse
 from simulator.report.simulation_page import simulation_html
-from tests.small_search import small_search
+from tests.small_search import small_search, small_workload
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
@@ -26,6 +30,11 @@ def pages(tmp_path_factory):
     other = Other(title="On video", text="Frames.", report=summary)
     (folder / "simulation.html").write_text(simulation_html(summary))
     StudyReport(result=result, others=[other]).write_html(folder / "study.html")
+    base = preset("reuse_16x16")
+    settings = read_settings(["array.rows=8,16", "cache.replacement=lru,fifo"], base)
+    policy = LshReuse(hashes=6, length=9)
+    result = sweep(small_workload().trace, base, policy, settings)
+    write_sweep_html(result, folder / "sweep.html")
     return folder
 
 
@@ -55,7 +64,9 @@ def browse(page: Path, profile: Path, *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("name", "plots"), [("simulation.html", 6), ("study.html", 9)])
+@pytest.mark.parametrize(
+    ("name", "plots"), [("simulation.html", 6), ("study.html", 9), ("sweep.html", 1)]
+)
 def test_plots_are_drawn_without_errors(pages, tmp_path, name, plots):
     document = browse(pages / name, tmp_path, "--dump-dom")
     body = re.search(r"<body[^>]*>", document).group()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from workloads import CifarNet, TraceError, WorkloadTrace, capture, run_with
+from workloads.replaying import replay
 
 
 def randn(*shape: int) -> torch.Tensor:
@@ -306,3 +307,21 @@ def test_progress_goes_to_standard_error(capsys):
     capture(nn.Linear(8, 4), randn(5, 8), progress=True)
     printed = capsys.readouterr()
     assert printed.out == "" and "[1] linear: 1 x (5, 8) x (8, 4)" in printed.err
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_trace_replays_in_the_types_it_was_captured_in(tmp_path, dtype, named):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 5)).to(dtype)
+    inputs = randn(2, 3, 6, 6).to(dtype)
+    trace = capture(model, {"input": inputs} if named else inputs, path=tmp_path / "trace")
+    seen = []
+    outputs = replay(trace, model, lambda call: seen.append(call.input.dtype))
+    assert seen == [dtype, dtype]
+    np.testing.assert_array_equal(outputs, trace.outputs)
+
+
+def test_inputs_of_a_wrong_shape_are_refused_by_pytorch():
+    for model in (nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(3, 4, 3)):
+        with pytest.raises(RuntimeError, match=r"expected input\[2, 1, 6, 6\] to have 3 channels"):
+            capture(model, randn(2, 1, 6, 6))

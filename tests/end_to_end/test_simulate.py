@@ -1,6 +1,7 @@
 """From a model to a report: one decision feeds accuracy, timing and cost."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,3 +152,66 @@ def test_a_calibration_of_another_model_is_refused(trace):
 def test_another_model_is_refused(trace):
     with pytest.raises(ConfigError, match="model must run the layers of the trace"):
         decide(trace, NoReuse(), model=nn.Sequential(nn.Conv2d(3, 8, 5)))
+
+
+def test_a_model_with_other_weights_is_refused(trace):
+    torch.manual_seed(1)
+    with pytest.raises(ConfigError, match="model must answer as it did"):
+        decide(trace, NoReuse(), model=TwoLayers().eval())
+
+
+def test_decisions_made_on_another_trace_are_refused(model, trace):
+    run = decide(trace, PerLayer({"conv": LshReuse(hashes=6, length=10)}), model=model)
+    fewer = capture(model, torch.zeros(2, 3, 16, 16))
+    with pytest.raises(ConfigError) as caught:
+        simulate(fewer, preset("reuse_16x16"), run)
+    assert len(caught.value.violations) == 2
+    assert "decisions on layer 'conv'" in caught.value.violations[0]
+    assert "on 2 images, got 6" in caught.value.violations[1]
+    other = capture(nn.Linear(4, 4), torch.randn(6, 4))
+    with pytest.raises(ConfigError, match="got none; make them with decide"):
+        simulate(other, preset("reuse_16x16"), run)
+
+
+def test_a_model_beside_decisions_is_refused(model, trace):
+    run = decide(trace, NoReuse(), model=model)
+    with pytest.raises(ConfigError, match=r"pass them to decide\(\) instead"):
+        simulate(trace, preset("reuse_16x16"), run, model=model)
+
+
+def test_wrong_arguments_are_all_named():
+    with pytest.raises(ConfigError) as caught:
+        simulate("trace", "reuse_16x16", (10, 10))
+    assert [message.split()[0] for message in caught.value.violations] == [
+        "simulate.trace",
+        "simulate.accelerator",
+        "simulate.policy",
+    ]
+
+
+def test_the_verdict_does_not_praise_what_costs_accuracy(model, trace):
+    design = preset("reuse_16x16")
+    report = simulate(trace, design, PerLayer({"conv": LshReuse(hashes=1, length=75)}), model=model)
+    lossy = replace(report, accuracy=0.5, dense_accuracy=0.9)
+    assert lossy.verdict.startswith("Reuse costs too much accuracy here")
+    assert "accuracy 50.0 % (-40.0 points)" in lossy.verdict
+    unknown = replace(report, accuracy=None, agreement=None)
+    assert "accuracy unknown (the model was not run)" in unknown.verdict
+
+
+def test_outputs_without_a_class_dimension_have_no_accuracy():
+    torch.manual_seed(0)
+    tokens = nn.Linear(8, 8)
+    trace = capture(tokens, torch.randn(4, 5, 8))
+    run = decide(trace, LshReuse(hashes=8, length=4), model=tokens)
+    assert run.agreement is None
+    assert run.output_mse > 0
+
+
+def test_huge_activations_give_finite_errors():
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 8, bias=False)
+    trace = capture(layer, 1e25 * torch.randn(16, 8))
+    run = decide(trace, LshReuse(hashes=4, length=4, scope="batch"), model=layer)
+    assert 0 < run.relative_mse[trace.layers[0].name] < 2
+    assert np.isfinite(run.output_mse)

@@ -71,6 +71,26 @@ def broken(**changes) -> list[str]:
             "use a whole number in that range",
         ),
         (
+            {"array": {"rows": np.int64(16)}},
+            "Accelerator.array.rows must be an integer from 1 to 4096, got np.int64(16) (int64); "
+            "convert it by int(...)",
+        ),
+        (
+            {"array": {"rows": np.int64(0)}},
+            "Accelerator.array.rows must be an integer from 1 to 4096, got np.int64(0) (int64); "
+            "use a whole number in that range",
+        ),
+        (
+            {"operand_bits": np.uint8(8)},
+            "Accelerator.operand_bits must be 8 or 16, got np.uint8(8) (uint8); "
+            "convert it by int(...)",
+        ),
+        (
+            {"clock_hz": np.float32(2.5)},
+            "Accelerator.clock_hz must be a finite number from 1 to 1e+12, "
+            "got np.float32(2.5) (float32); convert it by float(...)",
+        ),
+        (
             {"array": {"rows": math.nan}},
             "Accelerator.array.rows must be an integer from 1 to 4096, got nan (float); "
             "use a whole number in that range",

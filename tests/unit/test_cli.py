@@ -1,5 +1,6 @@
 """What the command line prints, writes and exits with; wrong input gets one clear message."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from simulator import LshReuse, NoReuse
 from tests.small_search import SmallNetwork, small_search, small_space, small_workload
 from workloads import Gemm, WorkloadTrace
 
-COMMANDS = ("demo", "capture", "simulate", "search", "report", "presets")
+COMMANDS = ("demo", "capture", "simulate", "sweep", "search", "report", "presets")
+SCALE_SIM = Path(__file__).parents[1] / "crosscheck" / "data" / "scale_sim"
 
 
 def run(*arguments, code=0):
@@ -100,7 +102,7 @@ def test_simulate_takes_options_apart(trace, tmp_path):
 def test_simulate_knows_the_accuracy_with_the_model(trace, tmp_path, monkeypatch):
     torch.manual_seed(0)
     weights = small_workload().model.state_dict()
-    monkeypatch.setattr("workloads.models.load", lambda name, weights: model)
+    monkeypatch.setattr("workloads.models.load", lambda name, weights, seed: model)
     model = SmallNetwork().eval()
     model.load_state_dict(weights)
     printed, _ = run("simulate", trace, "--layer", "first=10,9", "--model", "any")
@@ -114,6 +116,77 @@ def test_simulate_runs_shapes_alone_on_a_dense_design(tmp_path):
     shapes = WorkloadTrace.from_gemms([("fc", Gemm(m=8, n=8, k=8))]).save(tmp_path / "shapes")
     printed, _ = run("simulate", shapes, "--accelerator", "dense_16x16")
     assert "runs dense" in printed
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("dataflow", ["ws", "os", "is"])
+def test_simulate_reads_scale_sim_files(tmp_path, dataflow):
+    out = tmp_path / "out.csv"
+    files = [SCALE_SIM / f"a32_{dataflow}.cfg", SCALE_SIM / "alexnet.csv"]
+    printed, _ = run("simulate", "--scale-sim", *files, "--csv", out)
+    assert "Conv1" in printed
+    recorded = {
+        row["layer"]: row
+        for row in rows_of(SCALE_SIM / "recorded_cycles_3.0.0.csv")
+        if (row["net"], row["array"], row["dataflow"]) == ("alexnet", "32x32", dataflow)
+    }
+    rows = rows_of(out)
+    assert [row["layer"] for row in rows] == sorted(recorded)
+    for row in rows:
+        expected = recorded[row["layer"]]
+        assert [row[name] for name in "mnk"] == [expected[name] for name in "MNK"]
+        # SCALE-Sim prints one cycle less for every layer.
+        assert int(row["compute_cycles"]) == int(expected["scalesim_total_cycles"]) + 1
+        blamed = [int(value) for name, value in row.items() if name.startswith("blamed_")]
+        assert sum(blamed) == int(row["cycles"])
+        assert len(blamed) == 9
+        assert int(row["dram_inputs_bytes"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hashes", 9, "--length", 8], "--scale-sim must stand without --hashes, --length:"),
+        (["--layer", "Conv1=4,4"], "without --layer:"),
+        (["--accelerator", "reuse_16x16"], "without --accelerator:"),
+        (["--model", "cifarnet"], "without --model:"),
+        (["--scope", "batch", "--plain"], "without --scope, --plain:"),
+        (["trace"], "without TRACE:"),
+    ],
+)
+def test_scale_sim_files_stand_alone(arguments, message):
+    files = [SCALE_SIM / "a32_ws.cfg", SCALE_SIM / "alexnet.csv"]
+    printed, told = run("simulate", "--scale-sim", *files, *arguments, code=2)
+    assert printed == ""
+    assert message in told
+    _, told = run("simulate", "--scale-sim", *files[::-1], code=2)
+    assert told.startswith("Error: ")
+    _, told = run("simulate", code=2)
+    assert told.startswith("Error: TRACE must be given")
+
+
+def test_simulate_writes_a_timeline_that_perfetto_reads(trace, tmp_path):
+    paths = {engine: tmp_path / f"{engine}.json" for engine in ("compiled", "event")}
+    for engine, path in paths.items():
+        run("simulate", trace, "--layer", "first=6,9", "--engine", engine, "--timeline", path)
+    timeline = json.loads(paths["compiled"].read_text())
+    assert timeline == json.loads(paths["event"].read_text())
+    slices = [event for event in timeline["traceEvents"] if event["ph"] == "X"]
+    assert all({"pid", "tid", "ts", "dur", "name"} <= set(event) for event in slices)
+    named = {event["args"]["name"] for event in timeline["traceEvents"] if event["ph"] == "M"
+             and event["name"] == "thread_name"}  # fmt: skip
+    assert {"layers", "DMA", "systolic array", "reconstruction"} <= named
+    end = max(event["ts"] + event["dur"] for event in slices)
+    assert end == timeline["otherData"]["cycles"] > 0
+
+
+def test_simulate_refuses_an_unknown_engine(trace):
+    _, told = run("simulate", trace, "--layer", "first=6,9", "--engine", "evnt", code=2)
+    assert "engine must be one of 'compiled', 'event', got 'evnt'; use 'event'" in told
 
 
 @pytest.mark.parametrize(
@@ -215,6 +288,20 @@ def test_stopped_search_names_the_way_on_and_exits_with_130(small_cli, tmp_path)
     assert "codesign search --out 'my study' --resume" in told
 
 
+def test_search_on_a_full_disk_names_the_file_and_the_way_on(small_cli, tmp_path):
+    small_cli.setattr(sys, "argv", ["codesign", "search", "--out", "my study"])
+    (tmp_path / "study.journal").touch()  # as a search leaves it where nothing can be written
+    (tmp_path / "report.html").mkdir()
+    _, told = run("search", "--out", tmp_path, "--trials", 2, code=2)
+    assert "trials are kept" in told and "codesign search --out 'my study' --resume" in told
+    assert f"Error: {tmp_path / 'report.html'}: Is a directory" in told
+    (tmp_path / "report.html").rmdir()
+    run("search", "--out", tmp_path, "--trials", 2, "--resume")
+    (tmp_path / "file").touch()
+    _, told = run("search", "--out", tmp_path / "file" / "study", code=2)
+    assert "trials are kept" not in told and str(tmp_path / "file") in told
+
+
 def test_a_bug_exits_with_1_and_shows_where(monkeypatch):
     monkeypatch.setattr(cli, "presets", lambda: 1 / 0)
     _, told = run("presets", code=1)
@@ -292,6 +379,32 @@ def test_demo_puts_both_questions_in_one_report(tmp_path, monkeypatch):
     assert "The same question on real video" in printed
     assert str(tmp_path / "report.html") in printed
     assert "The same question on real video" in (tmp_path / "report.html").read_text()
+
+
+def test_stopped_demo_says_where_its_trials_are_and_exits_with_130(tmp_path, monkeypatch):
+    def interrupted(workload, space, **settings):
+        def interrupt(trial, finished, trials):
+            if finished == 2:
+                raise KeyboardInterrupt
+
+        from codesign import search
+
+        settings |= {"workers": 1, "executor": "inline", "on_progress": interrupt}
+        return search(workload, small_space(workload), **settings)
+
+    monkeypatch.setattr(demo, "load_workload", lambda **_: small_workload())
+    monkeypatch.setattr(demo, "search", interrupted)
+    _, told = run("demo", "--out", tmp_path, "--trials", 4, code=130)
+    study = tmp_path / "demo.journal"
+    assert f"codesign report {study}\n" in told
+    printed, _ = run("report", study, "--out", tmp_path / "report.html")
+    assert "2 trials" in printed or "SmallNetwork" in printed
+    monkeypatch.setattr(demo, "search", lambda *_, **__: interrupted_at_once())
+    assert run("demo", "--out", tmp_path, code=130)[1] == "Stopped.\n"  # nothing to see yet
+
+
+def interrupted_at_once():
+    raise KeyboardInterrupt
 
 
 def test_video_question_falls_back_to_cifarnet(monkeypatch):

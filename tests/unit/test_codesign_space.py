@@ -111,9 +111,11 @@ def test_units_follow_what_is_chosen(space):
     front_end = accelerator.front_end
     assert (front_end.max_hashes, front_end.max_length, front_end.lanes) == (7, 25, 4)
     assert (accelerator.reconstructor.ports, accelerator.reconstructor.width) == (2, 64)
-    assert accelerator.centroid_buffer.width_bits == 128 * 32
-    assert accelerator.centroid_buffer.capacity_bytes == 32 * 1024
-    assert accelerator.output_buffer.width_bits == 128 * 32
+    # A port reads a row's 64 results of 32 bits, reads their sums and writes them back.
+    buffer = accelerator.centroid_buffer
+    assert (buffer.width_bits, buffer.ports, buffer.capacity_bytes) == (64 * 32, 2, 32 * 1024)
+    assert accelerator.output_buffer.width_bits == 64 * 32
+    assert accelerator.output_buffer.ports == 4
     assert accelerator.weight_buffer.width_bits == 64 * 8
 
 

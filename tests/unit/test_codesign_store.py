@@ -1,4 +1,7 @@
 import json
+import re
+import warnings
+from importlib.metadata import version
 
 import pytest
 
@@ -87,6 +90,38 @@ def test_another_workload_or_space_is_refused(short, monkeypatch):
     monkeypatch.setattr(tests.small_search, "KEPT", ("array.columns",))
     with pytest.raises(ConfigError, match="the design space must be what it was"):
         small_search(path, resume=True)
+
+
+def rewritten(path, directory, change):
+    """A copy of a study, its specification changed."""
+    steps = [json.loads(line) for line in path.read_text().splitlines()]
+    (specification,) = (
+        step["user_attr"]["specification"]
+        for step in steps
+        if "specification" in step.get("user_attr", {})
+    )
+    change(specification)
+    (directory / path.name).write_text("".join(json.dumps(step) + "\n" for step in steps))
+    return directory
+
+
+def test_another_format_is_refused(short, tmp_path):
+    path, _ = short
+    study = rewritten(path, tmp_path, lambda stored: stored.update(format_version=2))
+    for use in (load_study, lambda path: small_search(path, trials=6, resume=True)):
+        with pytest.raises(ConfigError, match="format_version must be 1, got 2; use the version"):
+            use(study)
+
+
+def test_going_on_with_other_packages_warns(short, tmp_path):
+    path, whole = short
+    now = version("torch")
+    study = rewritten(path, tmp_path, lambda stored: stored["versions"].update(torch="1.0"))
+    with pytest.warns(UserWarning, match=rf"with torch 1\.0 \(now {re.escape(now)}\):"):
+        assert table(small_search(study, trials=6, resume=True)) == table(whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        small_search(path, trials=6, resume=True)
 
 
 def test_two_searches_do_not_share_a_study(tmp_path):

@@ -1,4 +1,6 @@
+import resource
 import traceback
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +9,13 @@ import pytest
 import codesign.evaluate
 from accelerators import ConfigError, preset
 from codesign import DesignSpace, load_study, load_workload, search
+from codesign.designs import captured_model
 from codesign.evaluate import Evaluator
+from codesign.report import StudyReport
 from simulator import decide, simulate
+from simulator.report.files import write_atomically
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
+from workloads.models import ModelError
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +257,97 @@ def test_for_workload_is_the_default_space_of_a_real_capture():
     assert space.layers == ("first", "second")
     result = Evaluator.of(workload, space)(space.start["start"])
     assert result.state == "complete"
+
+
+@pytest.fixture
+def users_file(tmp_path):
+    """A model of a user's that draws its weights."""
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = torch.nn.Conv2d(3, 4, 3)\n"
+        "        self.head = torch.nn.Linear(4, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.head(self.conv(x).mean((2, 3)))\n"
+        "class Narrow(Net):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x[:, :1])\n"
+    )
+    return path
+
+
+def test_a_users_model_is_the_same_in_every_run(users_file):
+    settings = {"model": f"{users_file}:Net", "inputs": "digits", "images": 3}
+    first, again, other = (load_workload(**settings, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.trace.outputs, again.trace.outputs)
+    assert (first.trace.outputs != other.trace.outputs).any()
+    for workload in (first, other):
+        captured_model(settings["model"], None, workload.trace)  # raises where it differs
+
+
+def test_a_users_model_that_cannot_run_says_what_pytorch_said(users_file):
+    with pytest.raises(ModelError, match=r"Narrow' must run .*RuntimeError: .* 3 channels, but"):
+        load_workload(model=f"{users_file}:Narrow", inputs="digits", images=3)
+    trace = load_workload(model=f"{users_file}:Net", inputs="digits", images=3).trace
+    with pytest.raises(ConfigError, match="Narrow' can't run on the trace's inputs"):
+        captured_model(f"{users_file}:Narrow", None, trace)
+
+
+@contextmanager
+def largest_file(size):
+    """No file may grow beyond `size` bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_names_the_study_and_keeps_what_is_finished(whole, tmp_path):
+    path = tmp_path / "study.journal"
+    with ExitStack() as stack, pytest.raises(OSError, match="File too large") as caught:
+
+        def fill(trial, finished, trials):
+            if finished == 6:
+                stack.enter_context(largest_file(path.stat().st_size + 17))
+
+        small_search(tmp_path, on_progress=fill)
+    assert caught.value.filename == str(path)
+    assert len(load_study(path).of_state("complete")) == 6
+    assert table(small_search(tmp_path, resume=True)) == table(whole)
+
+
+def test_reports_that_cannot_be_written_leave_the_old_ones(whole, tmp_path):
+    report = StudyReport(result=whole)
+    simulation = simulate(small_workload().trace, preset("dense_16x16"))
+    files = {
+        tmp_path / "report.html": report.write,
+        tmp_path / "page.json": simulation.write_json,
+        tmp_path / "page.csv": simulation.write_csv,
+        tmp_path / "page.html": simulation.write_html,
+    }
+    for there in (False, True):
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        assert bool(before) == there
+        for path, write in files.items():
+            with largest_file(100), pytest.raises(OSError, match="File too large") as caught:
+                write(path)
+            assert caught.value.filename == str(path)
+            assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        for path, write in files.items():
+            write(path)
+
+
+def test_a_report_goes_through_links_and_into_pipes(tmp_path):
+    (tmp_path / "link").symlink_to("file")
+    write_atomically(tmp_path / "link", "once\r\n")
+    write_atomically(tmp_path / "link", "é\n")
+    assert (tmp_path / "file").read_bytes() == "é\n".encode()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+    write_atomically("/dev/null", "gone")
+    with pytest.raises(FileNotFoundError, match="none/file"):
+        write_atomically(tmp_path / "none/file", "")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from accelerators import PROJECTIONS, ConfigError
-from simulator import LshReuse, NoReuse, PerLayer
+from simulator import LshReuse, NoReuse, PerLayer, decide
 from tests.builders import matrix_layer
+from workloads import Gemm, WorkloadTrace
 
 
 def reference_clusters(rows, policy, layer, mean):
@@ -133,7 +134,26 @@ def test_activations_that_are_not_finite_name_the_layer(value):
 def test_pattern_that_matches_nothing_is_named():
     policy = PerLayer({"conv*": LshReuse(hashes=4, length=2), "head.*": NoReuse()})
     with pytest.raises(ConfigError, match=r"'head\.\*' must match a layer; layers are conv1, fc"):
-        policy.check_layers(["conv1", "fc"])
+        policy.check_layers([matrix_layer(name, m=8, n=1, k=4) for name in ("conv1", "fc")])
+
+
+def test_all_layers_shorter_than_length_are_named_at_once():
+    rows = {"a": 3, "b": 9, "c": 20, "d": 9}
+    trace = WorkloadTrace.from_gemms([(name, Gemm(m=8, n=2, k=k)) for name, k in rows.items()])
+    ten, five = LshReuse(hashes=4, length=10), LshReuse(hashes=4, length=5)
+    with pytest.raises(ConfigError) as caught:
+        decide(trace, ten)
+    assert caught.value.violations == (
+        "LshReuse.length=10 must not exceed the row length k of a layer, got k=3 of layer 'a', "
+        "k=9 of layer 'b', k=9 of layer 'd'; use 3 or less, or give these layers a policy of "
+        "their own or NoReuse(): a, b, d",
+    )
+    with pytest.raises(ConfigError) as caught:
+        decide(trace, PerLayer({"[ab]": five, "x": five, "*": ten}))
+    pattern, first, second = caught.value.violations
+    assert "'x' must match a layer" in pattern
+    assert "NoReuse(): a" in first and "NoReuse(): d" in second
+    PerLayer({"a": NoReuse(), "c": ten}, five).check_layers(trace.layers)  # all fit
 
 
 def test_first_matching_pattern_decides():
@@ -142,3 +162,12 @@ def test_first_matching_pattern_decides():
     assert policy.policy_of("conv1") is first
     assert policy.policy_of("conv2") is second
     assert policy.policy_of("fc") == NoReuse()
+
+
+def test_policies_that_are_none_are_named_together():
+    with pytest.raises(ConfigError) as caught:
+        PerLayer({"conv1": (10, 10), "conv2": NoReuse()}, None)
+    assert [message.split(",")[0] for message in caught.value.violations] == [
+        "PerLayer.policies['conv1'] must be a policy",
+        "PerLayer.default must be a policy",
+    ]

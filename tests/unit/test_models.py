@@ -134,6 +134,30 @@ class TestLoad:
         with pytest.raises(ModelError, match=r"can't be built with arguments.*height"):
             load(f"{file}:Net", height=5)
 
+    def test_weights_that_a_constructor_draws_follow_the_seed(self):
+        def drawn(**settings):
+            return load("torch.nn:Linear", in_features=4, out_features=4, **settings).weight
+
+        before = torch.random.get_rng_state()
+        assert torch.equal(drawn(), drawn())
+        assert torch.equal(drawn(seed=3), drawn(seed=3))
+        assert not torch.equal(drawn(seed=3), drawn())
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    @pytest.mark.parametrize("error", ["RuntimeError", "TypeError", "OSError", "AssertionError"])
+    def test_constructor_that_raises(self, tmp_path, error):
+        file = tmp_path / "mine.py"
+        file.write_text(f"def Net(width=3):\n    raise {error}('boom')\n")
+        with pytest.raises(
+            ModelError, match=rf"mine\.py:Net'.*'width': 2.*\({error}: boom\)"
+        ) as told:
+            load(f"{file}:Net", width=2)
+        assert type(told.value.__cause__).__name__ == error
+
+    def test_constructors_own_model_error_stays(self):
+        with pytest.raises(ModelError, match=r"^CifarNet num_classes"):
+            load("cifarnet", num_classes=0)
+
     @pytest.mark.parametrize(
         ("name", "message"),
         [

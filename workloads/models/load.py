@@ -7,11 +7,12 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from workloads.models.cifarnet import CifarNet
@@ -28,7 +29,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 """Models known by name."""
 
 
-def load(name: str, weights: str | Path | None = None, **arguments: Any) -> nn.Module:
+def load(
+    name: str, weights: str | Path | None = None, *, seed: int = 0, **arguments: Any
+) -> nn.Module:
     """Build a model and load its weights; the model comes in eval mode.
 
     A module or file given by the user is imported, that is, executed; weights are only read.
@@ -38,6 +41,8 @@ def load(name: str, weights: str | Path | None = None, **arguments: Any) -> nn.M
             may be any callable that returns a module.
         weights: a `.safetensors` file whose names and shapes match exactly; None keeps what the
             constructor sets (ImageNet weights for 'efficientnet_lite0').
+        seed: of PyTorch's generators while the model is built, so that weights the constructor
+            draws are the same each time; the generators are left as they were.
         **arguments: passed to the constructor.
 
     Raises:
@@ -45,19 +50,28 @@ def load(name: str, weights: str | Path | None = None, **arguments: Any) -> nn.M
     """
     if weights is not None and name == "efficientnet_lite0":
         arguments.setdefault("pretrained", False)
-    build = _constructor(name)
-    try:
-        model = build(**arguments)
-    except TypeError as error:
-        raise ModelError(
-            f"model {name!r} can't be built with arguments {arguments} ({error}); "
-            "give the constructor's arguments by keyword"
-        ) from error
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = _built(name, arguments)
     if not isinstance(model, nn.Module):
         raise ModelError(f"model {name!r} must build a torch.nn.Module, got {type(model).__name__}")
     if weights is not None:
         load_weights(model, weights)
     return model.eval()
+
+
+def _built(name: str, arguments: Mapping[str, Any]) -> Any:
+    build = _constructor(name)
+    try:
+        return build(**arguments)
+    except ModelError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(
+            f"model {name!r} can't be built with arguments {dict(arguments)} "
+            f"({type(error).__name__}: {error}); check its constructor and that it takes these "
+            "arguments by keyword"
+        ) from error
 
 
 def _constructor(name: str) -> Callable[..., Any]:
