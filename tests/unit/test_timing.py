@@ -112,7 +112,8 @@ def test_narrow_ports_slow_the_array_and_are_blamed():
     narrow = SramBuffer(capacity_bytes=2**20, width_bits=32)
     timing = dense_timing(layer, roomy_design(activation_buffer=narrow))
     # 256 rows of 16 bytes through 4 bytes a cycle: 1,024 cycles for what the array does in 302.
-    assert timing.busy_cycles["array"] == 256 + 46
+    # It may as well take them in four tiles, which hides all but the first tile's load.
+    assert timing.busy_cycles["array"] == 4 * (64 + 46)
     assert timing.bound_by == "activation_buffer"
     assert timing.critical_cycles["activation_buffer"] == 1024
     assert timing.cycles == sum(timing.critical_cycles.values())
