@@ -26,7 +26,7 @@ from workloads.training.classifier import (
 CACHE_VARIABLE = "SIMILARITY_CODESIGN_CACHE"
 DIGITS_EPOCHS = 5
 DIGITS_LEARNING_RATE = 2e-3
-RECIPE = "1"  # raise when the network, the data or the settings below change
+RECIPE = "2"  # raise when the network, the data or the settings below change
 ACCURACY_TOLERANCE = 0.01  # how far a cached network may differ from what it scored when saved
 
 
@@ -65,17 +65,22 @@ def trained_cifarnet(
     if cached is not None:
         return cached
     model = seeded_cifarnet(seed)
-    result = train_classifier(
-        model,
-        digits("train"),
-        test,
-        epochs=DIGITS_EPOCHS,
-        batch_size=32,
-        learning_rate=DIGITS_LEARNING_RATE,
-        augment="shift",
-        seed=seed,
-        progress=progress,
-    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order, so that the weights don't depend on the cores
+    try:
+        result = train_classifier(
+            model,
+            digits("train"),
+            test,
+            epochs=DIGITS_EPOCHS,
+            batch_size=32,
+            learning_rate=DIGITS_LEARNING_RATE,
+            augment="shift",
+            seed=seed,
+            progress=progress,
+        )
+    finally:
+        torch.set_num_threads(threads)
     try:
         save_weights(model, path, metadata=training_metadata("digits", result))
     except ModelError as error:
