@@ -147,9 +147,17 @@ class DesignSpace:
         width = min(sums, base.reconstructor.width)
         ports = -(-sums // width)
         sum_bits = width * accumulator
+        longest = max(policy.length for policy in policies.values())
+        operand = base.operand_bits
         return replace(
             design,
             name=f"{base.name}_searched",
+            # Every lane reads a sub-vector.
+            activation_buffer=replace(
+                design.activation_buffer,
+                width_bits=max(design.activation_buffer.width_bits, longest * operand),
+                ports=values["front_end.lanes"],
+            ),
             # Every row gathered reads a result, reads the sum so far and writes it back.
             output_buffer=replace(
                 design.output_buffer,
@@ -159,7 +167,7 @@ class DesignSpace:
             front_end=replace(
                 base.front_end,
                 max_hashes=max(policy.hashes for policy in policies.values()),
-                max_length=max(policy.length for policy in policies.values()),
+                max_length=longest,
                 lanes=values["front_end.lanes"],
                 projection=values["front_end.projection"],
             ),

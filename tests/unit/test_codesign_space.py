@@ -111,6 +111,9 @@ def test_units_follow_what_is_chosen(space):
     front_end = accelerator.front_end
     assert (front_end.max_hashes, front_end.max_length, front_end.lanes) == (7, 25, 4)
     assert (accelerator.reconstructor.ports, accelerator.reconstructor.width) == (2, 64)
+    # Four lanes read sub-vectors of 25 bytes; the 16 rows of the array would need 16.
+    buffer = accelerator.activation_buffer
+    assert (buffer.width_bits, buffer.ports) == (25 * 8, 4)
     # A port reads a row's 64 results of 32 bits, reads their sums and writes them back.
     buffer = accelerator.centroid_buffer
     assert (buffer.width_bits, buffer.ports, buffer.capacity_bytes) == (64 * 32, 2, 32 * 1024)
