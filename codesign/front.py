@@ -1,4 +1,4 @@
-"""The front of several objectives: who is on it, how much it covers, where its knee is."""
+"""The front of several objectives: who is on it, and how much it covers."""
 
 from __future__ import annotations
 
@@ -37,20 +37,3 @@ def hypervolumes(
         return []
     indicator = moocore.Hypervolume(ref=reference, maximise=list(maximise))
     return [float(indicator(points[: index + 1])) for index in range(len(points))]
-
-
-def nearest_to_ideal(points: np.ndarray, maximise: Sequence[bool]) -> int:
-    """The point closest to the best value of every objective, each scaled to 0..1.
-
-    Args:
-        points: `(n, objectives)` with n at least 1.
-        maximise: for each objective, whether more is better.
-
-    Returns:
-        Its index; of equals the first.
-    """
-    losses = np.where(np.asarray(maximise), -points, points)
-    losses = losses - losses.min(axis=0)
-    widest = losses.max(axis=0)
-    scaled = losses / np.where(widest > 0, widest, 1)
-    return int(np.argmin(np.square(scaled).sum(axis=1)))

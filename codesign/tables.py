@@ -136,8 +136,8 @@ def best_section(result: StudyResult, best: Trial) -> dict[str, Any]:
         column("best", "Best found"),
     ]
     chosen = (
-        f"Trial {best.number}: the knee of the front, that is the trial nearest to the best of "
-        "every objective at once, among those that keep the accuracy."
+        f"Trial {best.number}: of the trials on the front that keep the accuracy, the one with the "
+        "least energy-delay product against the dense design of equal area."
     )
     text = f"{chosen} It is the trial that the search started from." if is_start else chosen
     return {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from accelerators import Accelerator
-from codesign.front import hypervolumes, nearest_to_ideal, non_dominated
+from codesign.front import hypervolumes, non_dominated
 from codesign.space import DesignSpace
 from simulator import ReusePolicy
 
@@ -157,9 +157,10 @@ class StudyResult:
         return tuple(curve)
 
     def best(self, *, accuracy_drop: float | None = 0.02) -> Trial | None:
-        """The knee of the front: the trial nearest to the best of every objective at once.
+        """The trial of the front with the least energy-delay product.
 
-        Objectives are scaled to 0..1 over the trials looked at.
+        Energy and time are each taken over those of the dense design of equal area, so that large
+        and small designs compare.
 
         Args:
             accuracy_drop: look only at trials that lose no more accuracy than this against the
@@ -172,9 +173,7 @@ class StudyResult:
         if accuracy_drop is not None:
             least = self.baseline["accuracy"] - accuracy_drop
             chosen = tuple(t for t in chosen if t.values and t.values["accuracy"] >= least)
-        if not chosen:
-            return None
-        return chosen[nearest_to_ideal(_points(chosen), _maximise())]
+        return min(chosen, key=_energy_delay_ratio, default=None)
 
     def design_of(self, trial: Trial) -> tuple[Accelerator, ReusePolicy]:
         """The accelerator and the policy of a trial.
@@ -183,6 +182,11 @@ class StudyResult:
             ConfigError: the trial is infeasible.
         """
         return self.space.build(trial.parameters)
+
+
+def _energy_delay_ratio(trial: Trial) -> float:
+    """Energy times time over those of the dense design of equal area; below 1 is better."""
+    return trial.summary["energy_ratio_equal_area"] / trial.summary["speedup_equal_area"]
 
 
 def _points(trials: tuple[Trial, ...]) -> np.ndarray:

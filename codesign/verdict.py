@@ -23,7 +23,7 @@ QUALITY_NAMES = {
 
 
 def best_trial(result: StudyResult) -> Trial | None:
-    """The knee among trials that keep the accuracy; where none does, the knee of all."""
+    """The best of the trials that keep the accuracy; where none does, the best of all."""
     return result.best(accuracy_drop=ACCURACY_DROP) or result.best(accuracy_drop=None)
 
 

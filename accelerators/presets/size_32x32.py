@@ -40,6 +40,8 @@ def reuse_32x32() -> Accelerator:
     return replace(
         dense_32x32(),
         name="reuse_32x32",
+        # each lane reads a sub-vector of 32 bytes a cycle
+        activation_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=32 * 8, ports=2),
         # two 64-wide rows of 32-bit sums a cycle, read and written back by the reconstructor
         output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=64 * 32, ports=4),
         front_end=LshFrontEnd(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from codesign.front import hypervolumes, nearest_to_ideal, non_dominated
+from codesign.front import hypervolumes, non_dominated
 
 UP_DOWN = [True, False]
 
@@ -22,13 +22,3 @@ def test_hypervolume_by_hand():
     points = np.array([[2.0, 5.0], [1.0, 4.0], [3.0, 9.0], [4.0, 11.0]])
     volumes = hypervolumes(points, np.array([0.0, 10.0]), UP_DOWN)
     assert volumes == pytest.approx([10, 11, 12, 12])  # the last is worse than the reference
-
-
-def test_knee_is_nearest_to_the_best_of_everything():
-    # Scaled to 0..1 as losses: (0, 1), (0.25, 0.25), (1, 0).
-    points = np.array([[4.0, 8.0], [3.0, 2.0], [0.0, 0.0]])
-    assert nearest_to_ideal(points, UP_DOWN) == 1
-
-
-def test_knee_of_one_point_is_that_point():
-    assert nearest_to_ideal(np.array([[4.0, 8.0]]), UP_DOWN) == 0

@@ -82,6 +82,11 @@ def test_hypervolume_never_shrinks(whole):
 def test_best_loses_no_more_accuracy_than_allowed(whole):
     best = whole.best(accuracy_drop=1.0)
     assert best in whole.front and best == whole.best(accuracy_drop=None)
+    ratios = {
+        t.number: t.summary["energy_ratio_equal_area"] / t.summary["speedup_equal_area"]
+        for t in whole.front
+    }
+    assert ratios[best.number] == min(ratios.values())
     assert whole.best(accuracy_drop=-1.0) is None  # nothing is better than right
 
 
