@@ -100,8 +100,8 @@ class SimulationReport:
     def _lost(self) -> tuple[float | None, str]:
         """Fraction of answers lost to reuse, `None` if unknown, and that in words."""
         if self.accuracy is not None and self.dense_accuracy is not None:
-            lost = self.dense_accuracy - self.accuracy
-            return lost, f", accuracy {100 * self.accuracy:.1f} % ({-100 * lost:+.1f} points)"
+            change = self.accuracy - self.dense_accuracy
+            return -change, f", accuracy {100 * self.accuracy:.1f} % ({100 * change:+.1f} points)"
         if self.agreement is not None:
             agree = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's"
             return 1 - self.agreement, agree
