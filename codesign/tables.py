@@ -13,7 +13,13 @@ from codesign.verdict import QUALITY_NAMES
 from simulator import NoReuse, PerLayer, ReusePolicy
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, number, percent
-from simulator.report.simulation_page import LAYER_COLUMNS, LAYERS_TEXT, layer_rows, tone
+from simulator.report.simulation_page import (
+    LAYER_COLUMNS,
+    LAYERS_TEXT,
+    layer_rows,
+    per_image_cards,
+    tone,
+)
 
 # Parameter -> what it is in words, and its unit.
 PARAMETER_NAMES = {
@@ -78,18 +84,7 @@ def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
             "%",
             f"the dense model: {percent(result.baseline['accuracy'])} %",
         ),
-        card(
-            "Time per image",
-            number(reuse["latency_ms_per_image"]),
-            "ms",
-            f"dense of equal area: {number(equal['latency_ms_per_image'])} ms",
-        ),
-        card(
-            "Energy per image",
-            number(reuse["energy_uj_per_image"]),
-            "µJ",
-            f"dense of equal area: {number(equal['energy_uj_per_image'])} µJ",
-        ),
+        *per_image_cards(reuse, equal),
         card(
             "Area",
             number(reuse["area_mm2"]),

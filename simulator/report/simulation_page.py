@@ -126,18 +126,7 @@ def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
             tone(energy < 1),
         ),
         quality_card(report),
-        card(
-            "Time per image",
-            number(reuse["latency_ms_per_image"]),
-            "ms",
-            f"dense of equal area: {number(equal['latency_ms_per_image'])} ms",
-        ),
-        card(
-            "Energy per image",
-            number(reuse["energy_uj_per_image"]),
-            "µJ",
-            f"dense of equal area: {number(equal['energy_uj_per_image'])} µJ",
-        ),
+        *per_image_cards(reuse, equal),
         card(
             "Area",
             number(reuse["area_mm2"]),
@@ -149,6 +138,24 @@ def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
             percent(left / dense),
             "%",
             "of those of the dense model; 100 % is no reuse",
+        ),
+    ]
+
+
+def per_image_cards(reuse: dict, equal: dict) -> list[dict]:
+    """Time and energy of an image, the dense design of equal area beside them."""
+    return [
+        card(
+            "Time per image",
+            number(reuse["latency_ms_per_image"]),
+            "ms",
+            f"dense of equal area: {number(equal['latency_ms_per_image'])} ms",
+        ),
+        card(
+            "Energy per image",
+            number(reuse["energy_uj_per_image"]),
+            "µJ",
+            f"dense of equal area: {number(equal['energy_uj_per_image'])} µJ",
         ),
     ]
 
