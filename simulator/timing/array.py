@@ -57,7 +57,7 @@ def gemm_cycles(array: SystolicArray, m, n, k):
     full, rest = stationary // rows, stationary % rows
     used_rows, used_columns = _smaller(stationary, rows), _smaller(across, columns)
     latency = used_rows + used_columns - 2
-    if not load:
+    if array.dataflow == "output_stationary":
         return (full + (rest > 0)) * streamed * ceil_div(across, columns), latency
     pace = full * _larger(streamed, rows) + (rest > 0) * _larger(streamed, rest)
     # The last fold's results do not wait for the next product's load.

@@ -7,11 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accelerators import SystolicArray
+from accelerators import DATAFLOWS, FOLD_TIMINGS, SystolicArray
 from simulator.timing.array import ceil_div, folds, gemm_cycles
-
-DATAFLOWS = ("weight_stationary", "output_stationary", "input_stationary")
-FOLD_TIMINGS = ("sequential", "overlapped")
 
 # Small numbers, and for sizes some sides' multiples, so that folds are full, partial and alone.
 sides = st.one_of(st.integers(1, 8), st.integers(1, 300), st.just(4096))
@@ -176,3 +173,16 @@ def test_huge_sizes_fit_64_bits(dataflow, fold_timing, side, exponents):
     occupancy, latency = gemm_cycles(array, *np.array(product, np.int64)[:, None])
     assert int(occupancy[0]) == exact[0]
     assert int(np.broadcast_to(latency, (1,))[0]) == exact[1]
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+@pytest.mark.parametrize("fold_timing", FOLD_TIMINGS)
+def test_one_array_stands_for_many(dataflow, fold_timing):
+    # The search for a dense design of equal area gives arrays of rows and columns.
+    rows, columns, m = np.array([4, 16, 33]), np.array([8, 16, 5]), np.array([7, 100, 40])
+    kind = {"dataflow": dataflow, "fold_timing": fold_timing}
+    many = gemm_cycles(SystolicArray(rows=rows, columns=columns, **kind), m, 50, 70)
+    for i in range(3):
+        one = SystolicArray(rows=int(rows[i]), columns=int(columns[i]), **kind)
+        found = tuple(int(np.broadcast_to(part, 3)[i]) for part in many)
+        assert found == gemm_cycles(one, int(m[i]), 50, 70)
