@@ -213,7 +213,7 @@ def _add_totals(
         hoverinfo="skip",
         showlegend=False,
     )
-    figure.update_xaxes(range=[0, 1.12 * max(totals)])
+    figure.update_xaxes(range=[0, 1.2 * max(totals)])
 
 
 def _stacked(figure: go.Figure, title: str, bars: int) -> go.Figure:
