@@ -307,3 +307,22 @@ def test_reuse_needs_its_units():
     object.__setattr__(decisions, "projection", "int8")
     with pytest.raises(ConfigError, match=r"front_end\.projection must be 'int8'"):
         reuse_timing(layer, decisions, roomy_design())
+
+
+def test_a_tile_that_does_not_stay_is_loaded_for_every_fold():
+    # Outputs stay in the array: 1,024 x 16 of them are 64 folds of 16 rows, and each streams all of
+    # the 64 KiB of weights, which half of 1 KiB does not hold.
+    array = SystolicArray(rows=16, columns=16, dataflow="output_stationary")
+    small = buffer(2**10)
+    layer = matrix_layer("fc", m=1024, n=16, k=4096)
+    timing = dense_timing(
+        layer, roomy_design(array=array, activation_buffer=small, weight_buffer=small)
+    )
+    assert timing.dram_bytes["weights"] == 64 * 4096 * 16
+    assert timing.dram_bytes["inputs"] == 1024 * 4096
+
+
+def test_a_layer_of_too_many_tiles_is_refused():
+    layer = matrix_layer("fc", m=2**40, n=16, k=16)
+    with pytest.raises(ConfigError, match="in at most 16777216 tiles"):
+        dense_timing(layer, roomy_design(output_buffer=buffer(2**12)))
