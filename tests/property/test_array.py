@@ -54,10 +54,8 @@ def test_a_larger_product_is_never_faster(case, grown, more):
     larger = list(product)
     larger[grown] += more
     assert total(array, *larger) >= total(array, *product)
-    for before, after in zip(
-        gemm_cycles(array, *product), gemm_cycles(array, *larger), strict=True
-    ):
-        assert after >= before
+    # The latency alone may fall: a longer last fold hides more of it.
+    assert gemm_cycles(array, *larger)[0] >= gemm_cycles(array, *product)[0]
     assert folds(array, *larger) >= folds(array, *product)
 
 
