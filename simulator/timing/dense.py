@@ -26,7 +26,7 @@ from workloads.gemm import Gemm, Layer
 _TILINGS_SCHEDULED = 3
 # Of tilings no more than this slower than the fastest, the one with the fewest bytes is taken.
 _AS_FAST = 1.01
-# Tiles of a layer that are scheduled at most: 16 million take a second and 2 GB.
+# Tiles of a layer that are scheduled at most, so that a huge one is refused and not out of memory.
 _MOST_TILES = 2**24
 
 
