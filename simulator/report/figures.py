@@ -17,7 +17,7 @@ Designs = Mapping[str, Mapping]
 INK = "rgb(1,2,3)"
 PAPER = "rgb(3,2,1)"
 
-# Blocks, then the ports of buffers.
+# Blocks, then the ports and sizes of buffers.
 LIMIT_NAMES = {
     "memory": "DRAM transfers",
     "front_end": "hash front-end",

@@ -8,7 +8,13 @@ import numpy as np
 from accelerators import Accelerator, ConfigError, SramBuffer
 from simulator.timing.array import ceil_div
 from simulator.timing.schedule import LIMITS, Schedule
+from workloads.gemm import Gemm
 
+# Of two ways no more than this apart in cycles, the one with the fewer DRAM bytes is taken.
+AS_FAST = 1.01
+# Tiles, and operations, of a layer at most: what memory and 64-bit counts hold.
+MOST_TILES = 2**21
+_MOST_MACS = 2**50
 # (part, action) -> how often; priced by `accelerators.energy_per_action`.
 ActionCounts = Counter[tuple[str, str]]
 
@@ -21,8 +27,8 @@ class LayerTiming:
         cycles: from the first load to the last store.
         busy_cycles: block -> cycles in which it works; the blocks overlap, so these do not add up.
         critical_cycles: limit -> cycles of the critical path that it is to blame for; these add up
-            to `cycles`. Limits are the blocks and the ports of the buffers; all but `array` are
-            stalls of the array.
+            to `cycles`. Limits are the blocks and the buffers, whose ports or sizes hold
+            the blocks up; all but `array` are stalls of the array.
         dram_bytes: bytes to and from the DRAM by what they are: `inputs`, `weights` (both with what
             is loaded again), `outputs`, `spilled_sums` and `spilled_results` (out and back).
         actions: what was done, to be priced.
@@ -121,24 +127,93 @@ def product_bytes(
     raise ValueError(f"unknown dataflow {array.dataflow!r}")
 
 
-def register_bytes(accelerator: Accelerator, macs: int) -> int:
-    """Register bytes that the array's units read and write for `macs` operations.
+def register_bytes(accelerator: Accelerator, m, n, k) -> int:
+    """Register bytes that the array's units read and write for `(m, k)` by `(k, n)` products.
 
-    Each reads its weight, passes on an activation (a read and a write) and a partial sum (a read
-    and a write).
+    For an operation a unit reads what stays in it, and reads and writes the two that pass: an
+    operand and a partial sum, or two operands by a sum that it reads and writes as well. What stays
+    is written once a fold, or read once where it is the sum.
+
+    Args:
+        accelerator: the design.
+        m: rows of all products, an array of integers.
+        n: columns, likewise; broadcast to `m`.
+        k: elements of a row, likewise.
     """
-    return byte_count(macs, 3 * accelerator.operand_bits + 2 * accelerator.accumulator_bits)
-
-
-def check_stationary_tile(accelerator: Accelerator) -> None:
-    """The buffer that feeds the stationary operand must hold two tiles of it."""
+    operand, accumulator = accelerator.operand_bits, accelerator.accumulator_bits
     array = accelerator.array
-    field = "activation_buffer" if array.dataflow == "input_stationary" else "weight_buffer"
-    needed = 2 * byte_count(array.rows * array.columns, accelerator.operand_bits)
-    capacity = getattr(accelerator, field).capacity_bytes
-    if array.dataflow != "output_stationary" and capacity < needed:
-        what = "inputs" if field == "activation_buffer" else "weights"
+    match array.dataflow:
+        case "weight_stationary":
+            each, kept = 3 * operand + 2 * accumulator, k * n * operand
+        case "output_stationary":
+            each, kept = 4 * operand + 2 * accumulator, m * n * accumulator
+        case "input_stationary":
+            each, kept = 3 * operand + 2 * accumulator, k * m * operand
+        case _:
+            raise ValueError(f"unknown dataflow {array.dataflow!r}")
+    return byte_count(int(np.sum(m * n * k)) * each + int(np.sum(kept + 0 * m)), 1)
+
+
+def check_feeds(accelerator: Accelerator) -> None:
+    """The buffers that feed the array must hold two of what it takes at once.
+
+    That is a fold of the operand that stays in the array, and a slice, one element for each row or
+    column that it enters by, of one that streams.
+
+    Raises:
+        ConfigError: with every buffer that is too small.
+    """
+    array = accelerator.array
+    fold = array.rows * array.columns
+    match array.dataflow:
+        case "weight_stationary":
+            inputs, weights = array.rows, fold
+        case "output_stationary":
+            inputs, weights = array.rows, array.columns
+        case "input_stationary":
+            inputs, weights = fold, array.rows
+        case _:
+            raise ValueError(f"unknown dataflow {array.dataflow!r}")
+    broken = []
+    for field, what, elements in (
+        ("activation_buffer", "inputs", inputs),
+        ("weight_buffer", "weights", weights),
+    ):
+        needed = 2 * byte_count(elements, accelerator.operand_bits)
+        capacity = getattr(accelerator, field).capacity_bytes
+        if capacity < needed:
+            unit = "folds" if elements == fold else "slices"
+            broken.append(
+                f"Accelerator.{field}.capacity_bytes must hold the {what} of two {unit} of the "
+                f"{array.rows}x{array.columns} array, got {capacity}; use {needed} or more"
+            )
+    if broken:
+        raise ConfigError(broken)
+
+
+def check_tiles(gemm: Gemm, tiles: int) -> None:
+    """A huge layer must be refused, not run out of memory or of 64 bits.
+
+    Raises:
+        ConfigError: it takes too many tiles or operations.
+    """
+    if tiles > MOST_TILES:
         raise ConfigError(
-            f"Accelerator.{field}.capacity_bytes must hold the {what} of two folds of the "
-            f"{array.rows}x{array.columns} array, got {capacity}; use {needed} or more"
+            f"Accelerator must run a layer of {gemm} in at most {MOST_TILES} tiles, got "
+            f"{tiles}; use larger buffers or a smaller layer"
         )
+    if gemm.macs > _MOST_MACS:
+        raise ConfigError(
+            f"Accelerator must run a layer of at most {_MOST_MACS} multiply-accumulates, got "
+            f"{gemm.macs} in {gemm}; use a smaller layer"
+        )
+
+
+def least_traffic(runs: list) -> tuple:
+    """Of `(makespan, scheduled)` pairs no more than 1 % slower than the fastest, the one that moves
+    the fewest DRAM bytes; the faster of two that move as many."""
+    enough = AS_FAST * min(makespan.cycles for makespan, _ in runs)
+    return min(
+        (run for run in runs if run[0].cycles <= enough),
+        key=lambda run: (run[1].dram_bytes, run[0].cycles),
+    )

@@ -7,7 +7,7 @@ import numpy as np
 from accelerators import Accelerator
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.timing.array import ceil_div
-from simulator.timing.layer import byte_count
+from simulator.timing.layer import MOST_TILES, byte_count
 from workloads.gemm import Layer
 
 
@@ -41,6 +41,7 @@ def plans(decisions: ReuseDecisions, accelerator: Accelerator) -> list[Plan]:
     By columns: all of n at once; and once, twice, four times ... the array's columns, as long as
     the partial sums of a group fit half of the output buffer: each pass hashes again. Results
     first, only where a group's sums do not fit: then as many rows at once as do, in powers of two.
+    Plans of more tiles than can be scheduled are left out; all of n at once is always there.
     """
     n, rows = decisions.gemm.n, rows_per_group(decisions)
     half_bits = accelerator.output_buffer.capacity_bytes * 8 // 2
@@ -63,7 +64,8 @@ def plans(decisions: ReuseDecisions, accelerator: Accelerator) -> list[Plan]:
                 gathered_columns=np.concatenate([nothing, np.full_like(gathered, n)]),
             )
         )
-    return found
+    passes = MOST_TILES // decisions.clusters.size
+    return found[:1] + [plan for plan in found[1:] if len(plan.gathered_rows) <= passes]
 
 
 def _by_columns(rows: int, n: int, width: int) -> Plan:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from accelerators import Accelerator, ConfigError, area_by_part, read_scale_sim_config
+from codesign import cli
 from workloads import TraceError, WorkloadTrace, read_topology
 
 DATA = Path(__file__).parents[1] / "crosscheck" / "data" / "scale_sim"
@@ -128,6 +130,24 @@ def test_text_of_the_format_s_own_characters(text):
     check_config(text.encode())
     check_config(CONFIGS[0] + text.encode())
     check_topology(TOPOLOGIES[0] + text.encode())
+
+
+SIZES = st.integers(0, 32).flatmap(lambda bits: st.integers(1, 2**bits))
+
+
+@given(SIZES, SIZES, SIZES, st.sampled_from(["ws", "os", "is"]))
+@settings(max_examples=25, deadline=None)
+def test_a_product_of_any_size_is_timed_or_refused(m, n, k, dataflow):
+    with tempfile.TemporaryDirectory() as folder:
+        topology = Path(folder) / "topology.csv"
+        topology.write_text(f"Layer, M, N, K,\nlarge, {m}, {n}, {k},\n")
+        result = CliRunner().invoke(
+            cli.app,
+            ["simulate", "--scale-sim", str(DATA / f"a32_{dataflow}.cfg"), str(topology)],
+        )
+    assert result.exit_code in (0, 2), result.exception
+    if result.exit_code:
+        assert result.stderr.startswith("Error: ")
 
 
 @pytest.mark.slow

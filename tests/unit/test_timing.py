@@ -13,6 +13,7 @@ from accelerators import (
     SramBuffer,
     SystolicArray,
 )
+from simulator.baseline import equal_area_dense
 from simulator.timing.array import gemm_cycles
 from simulator.timing.cache import replay as cache_replay
 from simulator.timing.dense import dense_timing
@@ -112,8 +113,8 @@ def test_narrow_ports_slow_the_array_and_are_blamed():
     narrow = SramBuffer(capacity_bytes=2**20, width_bits=32)
     timing = dense_timing(layer, roomy_design(activation_buffer=narrow))
     # 256 rows of 16 bytes through 4 bytes a cycle: 1,024 cycles for what the array does in 302.
-    # It may as well take them in four tiles, which hides all but the first tile's load.
-    assert timing.busy_cycles["array"] == 4 * (64 + 46)
+    # It may as well take them in 16 tiles, which hides all but the first tile's load.
+    assert timing.busy_cycles["array"] == 16 * (16 + 46)
     assert timing.bound_by == "activation_buffer"
     assert timing.critical_cycles["activation_buffer"] == 1024
     assert timing.cycles == sum(timing.critical_cycles.values())
@@ -297,6 +298,49 @@ def test_buffers_that_hold_no_tile_are_named():
         dense_timing(layer, roomy_design(weight_buffer=SramBuffer(capacity_bytes=511)))
     with pytest.raises(ConfigError, match=r"output_buffer.capacity_bytes .* use 128 or more"):
         dense_timing(layer, roomy_design(output_buffer=SramBuffer(capacity_bytes=64)))
+    # Outputs stay: a slice of 16 inputs and one of 16 weights stream, each twice.
+    design = roomy_design(
+        array=SystolicArray(rows=16, columns=16, dataflow="output_stationary"),
+        activation_buffer=SramBuffer(capacity_bytes=16),
+        weight_buffer=SramBuffer(capacity_bytes=16),
+    )
+    with pytest.raises(ConfigError) as raised:
+        dense_timing(layer, design)
+    assert [each.split(" must")[0] for each in raised.value.violations] == [
+        "Accelerator.activation_buffer.capacity_bytes",
+        "Accelerator.weight_buffer.capacity_bytes",
+    ]
+    assert all(each.endswith("use 32 or more") for each in raised.value.violations)
+
+
+def test_rows_cut_for_a_small_output_buffer_are_charged_to_it():
+    layer = matrix_layer("fc", m=1024, n=16, k=16)
+    timing = dense_timing(layer, roomy_design(output_buffer=buffer(2 * 64 * 16 * 4)))
+    # Half holds 64 rows of 16 sums: 16 tiles of 64 + 46 cycles, where one would take 1,024 + 46.
+    assert timing.busy_cycles["array"] == 16 * (64 + 46)
+    critical = timing.critical_cycles
+    assert critical["output_buffer"] / (critical["output_buffer"] + critical["array"]) == (
+        pytest.approx(15 * 46 / (16 * (64 + 46)), abs=1 / timing.cycles)
+    )
+    assert sum(critical.values()) == timing.cycles
+
+
+def test_registers_by_hand():
+    # 5 x 7 by 7 x 3: 105 operations.
+    layer = matrix_layer("fc", m=5, n=3, k=7)
+    moved = {}
+    for dataflow in ("weight_stationary", "output_stationary", "input_stationary"):
+        array = SystolicArray(rows=16, columns=16, dataflow=dataflow)
+        moved[dataflow] = dense_timing(layer, roomy_design(array=array)).actions[
+            "array", "register_byte"
+        ]
+    assert moved == {
+        # One byte read; one byte and four passed on; 21 weights written once.
+        "weight_stationary": 105 * (1 + 2 + 8) + 21,
+        # Two bytes passed on, a sum read and written; 15 sums of four bytes read once.
+        "output_stationary": 105 * (4 + 8) + 60,
+        "input_stationary": 105 * (1 + 2 + 8) + 35,
+    }
 
 
 def test_reuse_needs_its_units():
@@ -324,5 +368,17 @@ def test_a_tile_that_does_not_stay_is_loaded_for_every_fold():
 
 def test_a_layer_of_too_many_tiles_is_refused():
     layer = matrix_layer("fc", m=2**40, n=16, k=16)
-    with pytest.raises(ConfigError, match="in at most 16777216 tiles"):
+    with pytest.raises(ConfigError, match="in at most 2097152 tiles"):
         dense_timing(layer, roomy_design(output_buffer=buffer(2**12)))
+    layer = matrix_layer("fc", m=16, n=16, k=2**43)
+    with pytest.raises(ConfigError, match="of at most 1125899906842624 multiply-accumulates"):
+        dense_timing(layer, roomy_design())
+
+
+def test_equal_area_passes_over_designs_that_need_too_many_tiles():
+    # 2^21 rows in 2 KiB of sums are 2^16 tiles; candidates with less room need more than the bound.
+    layer = matrix_layer("fc", m=2**21, n=2**12, k=1)
+    design = roomy_design()
+    dense, timings = equal_area_dense((layer,), design)
+    assert timings[0][1].cycles <= dense_timing(layer, design.without_reuse()).cycles
+    assert not dense.has_reuse
