@@ -12,8 +12,9 @@ from simulator.reuse.decisions import ReuseDecisions
 _NEVER = 2**62
 # Where a cluster is that is in no way of its set.
 _UNSEEN, _EVICTED = -1, -2
-# A bank's number, below 64, and a mark beside it: the cluster's set overflows.
-_BANK, _CROWDED = 63, 128
+# A bank's number, below 64, and a mark beside it: the cluster's set overflows. The numbers of a
+# group, added up, stay below the mark.
+_BANK, _CROWDED = 63, 2**40
 # Multiplier and increment of a 64-bit linear congruential generator (Knuth, MMIX): the cache's
 # random replacement, started anew for each tile so that engines and runs agree.
 LCG_MULTIPLIER = 6364136223846793005
@@ -93,7 +94,7 @@ def _replay(
     held_by = np.empty((sets, ways), np.int64)
     used = np.empty((sets, ways), np.int64)
     set_of = np.empty(rows, np.int64)
-    bank_of = np.empty(rows, np.uint8)
+    bank_of = np.empty(rows, np.int64)
     way_of = np.empty(rows, np.int64)
     cluster_free = np.zeros(rows, np.int64)
     bank_free = np.zeros(banks, np.int64)
@@ -106,11 +107,16 @@ def _replay(
         j = row_of_ids % sub_matrices
         size, interval = vectors_per_group[j], cycles_per_group[j]
         fits = _place(signatures[first:last], ways, banks, set_of, bank_of, occupancy)
-        if fits and update_cycles == 0 and (size == 1 or banks == 1):
-            # One at a time: groups follow each other by their arrival or their size.
-            full = (rows - 1) // size  # groups before the last
-            end = interval - 1 + full * max(interval, size) + rows - full * size
-            found[0, segment], found[1, segment] = end, end - rows
+        stream = ids[row_of_ids, (segment % groups) * rows : (segment % groups + 1) * rows]
+        if fits and update_cycles == 0:
+            if size == 1 or banks == 1:
+                # One at a time: groups follow each other by their arrival or their size.
+                full = (rows - 1) // size  # groups before the last
+                end = interval - 1 + full * max(interval, size) + rows - full * size
+                idle = end - rows
+            else:
+                _, end, idle = _flow(stream, 0, size, interval, 0, bank_of, asked)
+            found[0, segment], found[1, segment] = end, idle
             continue
         occupancy[:] = 0
         bank_free[:] = 0
@@ -118,10 +124,9 @@ def _replay(
         cluster_free[: last - first] = 0
         random[0] = 1
         found[0, segment], found[1, segment] = _dispatch(
-            ids[row_of_ids, (segment % groups) * rows : (segment % groups + 1) * rows],
-            size, interval, update_cycles, pipelined, replacement, miss_cycles, set_of, bank_of,
-            way_of, occupancy, held_by, used, random, cluster_free, bank_free, asked, waiting,
-            found[2:, segment],
+            stream, size, interval, update_cycles, pipelined, replacement, miss_cycles, set_of,
+            bank_of, way_of, occupancy, held_by, used, random, cluster_free, bank_free, asked,
+            waiting, found[2:, segment],
         )  # fmt: skip
 
 
@@ -133,7 +138,8 @@ def _place(signatures, ways, banks, set_of, bank_of, occupancy):
     matter what was evicted.
     """
     sets = np.uint64(occupancy.size)
-    # A division takes longer than all the rest; most tables have a power of two of sets.
+    # Divisions take longer than all the rest; most tables have a power of two of sets, and then
+    # of banks, which divide them.
     mask = sets - np.uint64(1)
     is_power = sets & mask == 0
     occupancy[:] = 0
@@ -142,7 +148,7 @@ def _place(signatures, ways, banks, set_of, bank_of, occupancy):
         signature = signatures[cluster]
         chosen = np.int64(signature & mask if is_power else signature % sets)
         set_of[cluster] = chosen
-        bank_of[cluster] = np.uint32(chosen) % np.uint32(banks)
+        bank_of[cluster] = chosen & (banks - 1) if is_power else chosen % banks
         occupancy[chosen] += 1
         fullest = max(fullest, occupancy[chosen])
     if fullest > ways:
@@ -219,31 +225,30 @@ def _flow(stream, begin, size, interval, now, bank_of, asked):
         how many of them since the first group nothing was there to be taken.
     """
     first = now
-    busy = 0
+    busy = most = asked_banks = 0
     arrival = (begin // size + 1) * interval - 1
-    while begin < stream.size:
-        stop = min(begin + size, stream.size)
-        most = marks = 0
-        if asked.size <= 2:
-            for i in range(begin, stop):
-                bank = bank_of[stream[i]]
-                marks |= bank
-                most += bank & 1
-            most = max(most, stop - begin - most)
-        else:
-            for i in range(begin, stop):
-                bank = bank_of[stream[i]]
-                marks |= bank
-                asked[bank & _BANK] += 1
-                most = max(most, asked[bank & _BANK])
-            for i in range(begin, stop):
-                asked[bank_of[stream[i]] & _BANK] = 0
-        if marks & _CROWDED:
-            break
-        now = max(now, arrival) + most
-        busy += most
-        arrival += interval
-        begin = stop
+    last = min(begin + size, stream.size) - 1
+    # One loop over all signatures: groups are often too short for a loop of their own.
+    for i in range(begin, stream.size):
+        bank = bank_of[np.uint64(stream[i])]
+        asked_banks += bank
+        if asked.size > 2:
+            asked[bank & _BANK] += 1
+            most = max(most, asked[bank & _BANK])
+        if i == last:
+            if asked.size > 2:
+                for taken in range(begin, i + 1):
+                    asked[bank_of[stream[taken]] & _BANK] = 0
+            else:
+                most = max(asked_banks, i + 1 - begin - asked_banks)
+            if asked_banks >= _CROWDED:
+                break
+            now = max(now, arrival) + most
+            busy += most
+            arrival += interval
+            begin = i + 1
+            last = min(begin + size, stream.size) - 1
+            most = asked_banks = 0
     return begin, now, now - first - busy
 
 
