@@ -15,16 +15,21 @@ from accelerators import (
     area_by_part,
     energy_per_action,
 )
+from accelerators.parts import DATAFLOWS
 from simulator import LshReuse, NoReuse, simulate
 from simulator.baseline import equal_area_dense, time_dense
 from simulator.costs import LEAKAGE, energy_by_part
 from simulator.timing import compiled
 from simulator.timing.dense import _Operands, _Scheduled, _tilings, dense_timing
+from simulator.timing.plan import cut
 from simulator.timing.reuse import reuse_timing
 from tests.builders import matrix_layer, roomy_design
 from workloads import Gemm, WorkloadTrace
 
 sizes = st.integers(1, 200)
+small_buffers = st.sampled_from([64, 512, 2048, 2**20]).map(
+    lambda size: SramBuffer(capacity_bytes=size, width_bits=64)
+)
 kib = st.sampled_from([8, 16, 64, 256]).map(lambda size: SramBuffer(capacity_bytes=size * 1024))
 
 
@@ -109,6 +114,50 @@ def test_cycles_and_bytes_keep_their_bounds(data, design, layer):
         assert all(count >= 0 for count in timing.actions.values())
     assert dense_timing(layer, design).macs == gemm.macs
     assert decisions.macs <= gemm.macs
+
+
+def check_loads(loaded, size, tile, capacity_bytes, others, folds):
+    """Bytes loaded of an operand of `size`, in tiles of `tile` bytes at most.
+
+    `others` are the sizes of the other operand's tiles; `folds` says how many folds of each of
+    them stream this operand.
+    """
+    assert loaded >= size
+    if size <= capacity_bytes:
+        assert loaded == size
+    elif tile > capacity_bytes // 2:
+        needed = [folds(other) for other in others]
+        # A last tile that is smaller may be charged as the others are.
+        assert sum(needed) * size <= loaded <= len(needed) * max(needed) * size
+
+
+@given(designs(), layers(), st.sampled_from(DATAFLOWS), small_buffers, small_buffers)
+@settings(max_examples=150, deadline=None)
+def test_operands_travel_once_or_for_every_fold(design, layer, dataflow, inputs, weights):
+    array = replace(design.array, dataflow=dataflow)
+    design = replace(design, array=array, activation_buffer=inputs, weight_buffer=weights)
+    gemm, sizes = layer.gemm, _Operands.of(layer, design)
+    # Rows of the inputs that are streamed are not folded, nor are columns of such weights.
+    row_folds = {"output_stationary": array.rows, "input_stationary": array.columns}
+    column_folds = {"output_stationary": array.columns, "weight_stationary": array.columns}
+    for tiling in _tilings(gemm, sizes, design):
+        scheduled = _Scheduled(gemm, sizes, design, tiling)
+        check_loads(
+            scheduled.inputs.sum(),
+            sizes.inputs,
+            gemm.k * tiling.rows,
+            inputs.capacity_bytes,
+            cut(gemm.n, tiling.columns),
+            lambda columns: -(-columns // column_folds.get(dataflow, columns)),
+        )
+        check_loads(
+            scheduled.weights.sum(),
+            sizes.weights,
+            gemm.k * tiling.columns,
+            weights.capacity_bytes,
+            cut(gemm.m, tiling.rows),
+            lambda rows: -(-rows // row_folds.get(dataflow, rows)),
+        )
 
 
 @given(st.data(), designs(), layers())
