@@ -1,5 +1,7 @@
 """A layer under reuse: the decisions replayed on front-end, cache, array and reconstructor."""
 
+import math
+
 import numpy as np
 
 from accelerators import Accelerator, ConfigError
@@ -129,9 +131,9 @@ class _Scheduled:
             load_cycles=transfer_cycles(self.traffic.loads, accelerator).ravel(),
             load_latency_cycles=accelerator.dram.latency_cycles,
             store_cycles=transfer_cycles(self.traffic.stores, accelerator).ravel(),
-            occupancy_cycles=np.stack([self._full(part) for part in occupancy]),
-            latency_cycles=np.stack([self._full(part) for part in latency]),
-            limits=np.stack([part.ravel() for part in limits]),
+            occupancy_cycles=self._by_stage(occupancy, np.int64),
+            latency_cycles=self._by_stage(latency, np.int64),
+            limits=self._by_stage(limits, np.int8),
         )
 
     @property
@@ -139,13 +141,16 @@ class _Scheduled:
         """Bytes that travel to and from the DRAM."""
         return self.traffic.total_bytes
 
-    def _full(self, values) -> np.ndarray:
-        """One int64 value a tile, flat."""
-        return np.broadcast_to(values, self.shape).astype(np.int64).ravel()
+    def _by_stage(self, parts, dtype) -> np.ndarray:
+        """`(S, T)`, one value a stage and tile."""
+        stacked = np.empty((len(parts), *self.shape), dtype)
+        for row, part in zip(stacked, parts, strict=True):
+            row[...] = part
+        return stacked.reshape(len(parts), -1)
 
     def _sum(self, values) -> int:
-        """Sum over all tiles."""
-        return int(np.broadcast_to(values, self.shape).sum())
+        """Sum over all tiles, of values that may stand for several."""
+        return int(np.sum(values)) * (math.prod(self.shape) // np.size(values))
 
     def _hash(self):
         """Hash a tile's rows while the cache, cleared before, takes them and hands centroids on."""

@@ -60,8 +60,12 @@ def slowest(cycles_by_limit: dict[str, np.ndarray | int], shape: tuple[int, ...]
     Returns:
         `(cycles, limits)`, int64 and int8 of `shape`.
     """
-    names = list(cycles_by_limit)
-    stacked = np.stack([np.broadcast_to(cycles_by_limit[name], shape) for name in names])
-    winner = stacked.argmax(axis=0)
-    codes = np.array([LIMITS.index(name) for name in names], np.int8)
-    return stacked.max(axis=0).astype(np.int64), codes[winner]
+    cycles, limits = np.zeros(shape, np.int64), np.zeros(shape, np.int8)
+    for place, (name, alone) in enumerate(cycles_by_limit.items()):
+        if place == 0:
+            cycles[...] = alone
+            limits[...] = LIMITS.index(name)
+        else:
+            np.copyto(limits, LIMITS.index(name), where=alone > cycles)
+            np.maximum(cycles, alone, out=cycles)
+    return cycles, limits

@@ -46,6 +46,14 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def cpu_seconds(function: Callable[[], object]) -> float:
+    """Processor time of one call: for ratios of a long run and a short one, which a busy machine
+    would stretch differently."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
 def median_ratio(function, baseline, runs: int = 15) -> float:
     """Median over pairs of runs of the time of `function` over that of `baseline`."""
     function(), baseline()  # compile, warm up

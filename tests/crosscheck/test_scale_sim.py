@@ -1,6 +1,7 @@
 """Array cycles against SCALE-Sim 3.0.0's recorded results; `data/SOURCES.md` says how they came."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,51 @@ def test_ports_of_a_read_design_never_limit_it(network, design):
         assert timing.busy_cycles["array"] >= sum(
             gemm_cycles(accelerator.array, gemm.m, gemm.n, gemm.k)
         )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("design", DESIGNS, ids="_".join)
+def test_filter_traffic_of_every_layer(network, design):
+    """Elements of the filter read from the DRAM, one byte each: once, or once for every fold.
+
+    SCALE-Sim's filter buffer is two halves of 32 KiB. With K N elements, and K C in the column tile
+    that a fold uses, it reads ceil(M / R) K N where outputs stay (ceil(M / C) K N where inputs do)
+    unless a half holds them all, and K N where weights stay. Ours is the same but for two things:
+
+    - A buffer that holds all weights need not be filled anew while it is used, so ours reads K N
+      up to 64 KiB, SCALE-Sim only below 32 KiB.
+    - Where a half holds a column tile, ours may take columns outermost and read each tile once,
+      if that is fastest. SCALE-Sim reads something between once and for every fold.
+
+    It also never lets partial sums of a tile limit the rows of it; so the output buffer is made
+    large here.
+    """
+    read = read_scale_sim_config(DESIGNS[design])
+    accelerator = replace(read, output_buffer=replace(read.output_buffer, capacity_bytes=2**21))
+    assert accelerator.operand_bits == 8
+    capacity = accelerator.weight_buffer.capacity_bytes
+    array, dataflow = accelerator.array, accelerator.array.dataflow
+    trace = read_topology(DATA / f"{network}.csv")
+    for row in recorded():
+        if row["net"] != network or (row["array"], row["dataflow"]) != design:
+            continue
+        layer, theirs = trace.layer(row["layer"]), int(row["filter_dram_reads"])
+        gemm = layer.gemm
+        ours = dense_timing(layer, accelerator).dram_bytes["weights"]
+        once = gemm.k * gemm.n
+        column_tile = gemm.k * min(gemm.n, array.columns)
+        folds = 1 if dataflow == "weight_stationary" else -(-gemm.m // array.rows)
+        if folds == 1 or once < capacity // 2:
+            assert ours == theirs == once, row
+        elif once > capacity and column_tile > capacity // 2:
+            assert ours == theirs == folds * once, row
+        else:
+            assert once <= ours <= theirs <= folds * once, row
+            assert once < theirs, row
+
+
+def test_a_filter_that_does_not_stay_is_read_for_every_fold():
+    # AlexNet's Conv3 where outputs stay: M = 121 rows are 4 folds of 32, K N = 2304 x 384.
+    layer = read_topology(DATA / "alexnet.csv").layer("Conv3")
+    accelerator = read_scale_sim_config(DESIGNS["32x32", "os"])
+    assert dense_timing(layer, accelerator).dram_bytes["weights"] == 4 * 2304 * 384 == 3_538_944

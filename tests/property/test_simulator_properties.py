@@ -15,17 +15,22 @@ from accelerators import (
     area_by_part,
     energy_per_action,
 )
+from accelerators.parts import DATAFLOWS
 from simulator import LshReuse, NoReuse, simulate
 from simulator.baseline import BUFFERS, equal_area_dense, time_dense
 from simulator.costs import LEAKAGE, energy_by_part
 from simulator.timing import compiled
 from simulator.timing.dense import _Operands, _Scheduled, _tilings, dense_timing
 from simulator.timing.layer import AS_FAST
+from simulator.timing.plan import cut
 from simulator.timing.reuse import reuse_timing
 from tests.builders import matrix_layer, roomy_design
 from workloads import Gemm, WorkloadTrace
 
 sizes = st.integers(1, 200)
+small_buffers = st.sampled_from([64, 512, 2048, 2**20]).map(
+    lambda size: SramBuffer(capacity_bytes=size, width_bits=64)
+)
 kib = st.sampled_from([8, 16, 64, 256]).map(lambda size: SramBuffer(capacity_bytes=size * 1024))
 
 
@@ -112,6 +117,51 @@ def test_cycles_and_bytes_keep_their_bounds(data, design, layer):
     assert decisions.macs <= gemm.macs
 
 
+def check_loads(loaded, size, tile, capacity_bytes, others, folds):
+    """Bytes loaded of an operand of `size`, in tiles of `tile` bytes at most.
+
+    `others` are the sizes of the other operand's tiles; `folds` says how many folds of each of
+    them stream this operand.
+    """
+    assert loaded >= size
+    if size <= capacity_bytes:
+        assert loaded == size
+    elif tile > capacity_bytes // 2:
+        needed = [folds(other) for other in others]
+        # A last tile that is smaller may be charged as the others are.
+        assert sum(needed) * size <= loaded <= len(needed) * max(needed) * size
+
+
+@given(designs(), layers(), st.sampled_from(DATAFLOWS), small_buffers, small_buffers)
+@settings(max_examples=150, deadline=None)
+def test_operands_travel_once_or_for_every_fold(design, layer, dataflow, inputs, weights):
+    array = replace(design.array, dataflow=dataflow)
+    design = replace(design, array=array, activation_buffer=inputs, weight_buffer=weights)
+    gemm, sizes = layer.gemm, _Operands.of(layer, design)
+    # Rows of the inputs that are streamed are not folded, nor are columns of such weights.
+    row_folds = {"output_stationary": array.rows, "input_stationary": array.columns}
+    column_folds = {"output_stationary": array.columns, "weight_stationary": array.columns}
+    tilings = _tilings(gemm, sizes, design)
+    for tiling in map(tilings.one, range(len(tilings.rows))):
+        scheduled = _Scheduled(gemm, sizes, design, tiling)
+        check_loads(
+            scheduled.inputs.sum(),
+            sizes.inputs,
+            gemm.k * tiling.rows,
+            inputs.capacity_bytes,
+            cut(gemm.n, tiling.columns),
+            lambda columns: -(-columns // column_folds.get(dataflow, columns)),
+        )
+        check_loads(
+            scheduled.weights.sum(),
+            sizes.weights,
+            gemm.k * tiling.columns,
+            weights.capacity_bytes,
+            cut(gemm.m, tiling.rows),
+            lambda rows: -(-rows // row_folds.get(dataflow, rows)),
+        )
+
+
 @given(st.data(), designs(), layers())
 @settings(max_examples=80, deadline=None)
 def test_more_of_anything_is_never_slower(data, design, layer):
@@ -173,9 +223,9 @@ def test_a_larger_buffer_is_never_slower_for_dense_layers(design, layer, buffer,
     assert {
         pair for pair in zip(tilings.rows, tilings.columns, strict=True) if pair[0] in halved
     } <= set(zip(more.rows, more.columns, strict=True))
-    for index in range(len(tilings.rows)):
+    for tiling in map(tilings.one, range(len(tilings.rows))):
         slow, fast = (
-            compiled.run(_Scheduled(layer.gemm, sizes, each, tilings.one(index)).schedule)
+            compiled.run(_Scheduled(layer.gemm, sizes, each, tiling).schedule)
             for each in (design, larger)
         )
         assert fast.cycles <= slow.cycles
