@@ -28,7 +28,7 @@ NODES_NM = (7.0, 180.0)
 """Nodes that are taken; CACTI interpolates from 22 to 90 nm and scales beyond."""
 
 _EXTRA = "pip install 'similarity-codesign[hwcomponents]' with Python 3.12 or newer"
-_SIGNIFICANT = 6  # digits, as the built-in tables print area and leakage
+_SIGNIFICANT = 7
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any
 from accelerators import Accelerator, ConfigError
 from accelerators.rules import nearest
 from simulator import ReusePolicy, SimulationReport, decide, simulate
+from simulator.costs import cost_sources, costs_line
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import column, percent, shown
 from simulator.report.rows import write_rows
@@ -101,6 +102,16 @@ class Sweep:
                 f"at {best.name}. {text}"
             )
         return text
+
+    @property
+    def designs(self) -> list[Accelerator]:
+        """The designs of the valid combinations."""
+        return [_design(self.base, point.values) for point in self.simulated]
+
+    @property
+    def costs(self) -> str:
+        """What prices the designs, in a line."""
+        return costs_line(*self.designs)
 
     @property
     def columns(self) -> list[dict[str, Any]]:
@@ -225,6 +236,7 @@ def _numbers(report: SimulationReport) -> dict[str, Any]:
         "speedup_equal_array": report.speedup_equal_array,
         "energy_ratio_equal_area": report.energy_ratio_equal_area,
         "energy_ratio_equal_array": report.energy_ratio_equal_array,
+        **cost_sources(design.accelerator),
     }
 
 

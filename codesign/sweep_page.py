@@ -13,6 +13,7 @@ from jinja2 import PackageLoader
 from plotly.subplots import make_subplots
 
 from codesign.sweep import Sweep
+from simulator.costs import table_with_source
 from simulator.report.figures import LINE_COLOURS, LINE_DASHES, finished
 from simulator.report.files import write_atomically
 from simulator.report.page import figure_html, named, render, versions
@@ -45,7 +46,12 @@ def write_sweep_html(sweep: Sweep, path: str | Path, command: str | None = None)
 
 def _html(sweep: Sweep, command: str | None) -> str:
     told: dict[str, Any] = {"command": command} if command else {}
-    told |= {"policy": sweep.policy, "simulated with": named(versions("numpy", "numba"))}
+    tables = dict.fromkeys(table_with_source(design) for design in sweep.designs)
+    told |= {
+        "cost table": "; ".join(tables),  # of all designs: it may be what is varied
+        "policy": sweep.policy,
+        "simulated with": named(versions("numpy", "numba")),
+    }
     fields = " and ".join(setting.path for setting in sweep.settings)
     is_reuse = sweep.base.has_reuse
     caption = _CAPTION + (_REUSE_CAPTION if is_reuse else "")
