@@ -14,7 +14,6 @@ from accelerators import (
     ConfigError,
     area_by_part,
     cost_table,
-    dram_energy_pj_per_byte,
     dram_kinds,
     preset,
     presets,
@@ -244,6 +243,7 @@ def presets_command(
 
 def _tell_costs() -> None:
     """What a design may be priced by."""
+    from simulator.costs import dram_with_energy
     from simulator.report.page import column
 
     columns = [
@@ -252,7 +252,7 @@ def _tell_costs() -> None:
         column("source", "Source", text=True),
     ]
     tables = [cost_table(each) for each in BUILT_IN_TABLES]
-    kinds = [f"{kind} ({dram_energy_pj_per_byte(kind):g} pJ per byte)" for kind in dram_kinds()]
+    kinds = [dram_with_energy(kind) for kind in dram_kinds()]
     say("\nCost tables, for `--technology` and a design's field of that name; or a .csv of yours:")
     table(
         columns,

@@ -24,6 +24,7 @@ from workloads.trace import WorkloadTrace
 
 _MOST_POINTS = 10_000
 _EXAMPLE = "write for example --set array.rows=8,16,32"
+_PRICING = ("technology", "dram.kind")
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -104,14 +105,18 @@ class Sweep:
         return text
 
     @property
-    def designs(self) -> list[Accelerator]:
-        """The designs of the valid combinations."""
-        return [_design(self.base, point.values) for point in self.simulated]
+    def priced(self) -> list[Accelerator]:
+        """The base design, as each of the valid combinations prices it."""
+        ways: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for point in self.simulated:
+            values = {path: point.values[path] for path in _PRICING if path in point.values}
+            ways.setdefault(tuple(values.values()), values)
+        return [_design(self.base, values) for values in ways.values()]
 
     @property
     def costs(self) -> str:
         """What prices the designs, in a line."""
-        return costs_line(*self.designs)
+        return costs_line(*self.priced)
 
     @property
     def columns(self) -> list[dict[str, Any]]:

@@ -42,11 +42,13 @@ def cost_sources(accelerator: Accelerator) -> dict[str, str]:
 def costs_line(*accelerators: Accelerator) -> str:
     """What prices the designs, in a line; what several share is said once."""
     tables = dict.fromkeys(f"{each.technology} ({_node(each)})" for each in accelerators)
-    kinds = dict.fromkeys(
-        f"{each.dram.kind} ({dram_energy_pj_per_byte(each.dram.kind):g} pJ per byte)"
-        for each in accelerators
-    )
+    kinds = dict.fromkeys(dram_with_energy(each.dram.kind) for each in accelerators)
     return f"Costs: {', '.join(tables)}; DRAM {', '.join(kinds)}."
+
+
+def dram_with_energy(kind: str) -> str:
+    """A kind of DRAM with what it takes to move a byte."""
+    return f"{kind} ({dram_energy_pj_per_byte(kind):g} pJ per byte)"
 
 
 def table_with_source(accelerator: Accelerator) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import DictLoader
 
-from accelerators import Accelerator, dram_energy_pj_per_byte
-from simulator.costs import table_with_source
+from accelerators import Accelerator
+from simulator.costs import dram_with_energy, table_with_source
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, named, number, percent, render
 from simulator.report.sections import BOUND_MEANS, design_sections
@@ -337,8 +337,8 @@ def facts(
         "clock": f"{accelerator.clock_hz / 1e6:g} MHz",
         "cost table": table_with_source(accelerator),
         "DRAM": (
-            f"{accelerator.dram.kind}: {dram_energy_pj_per_byte(accelerator.dram.kind):g} pJ per "
-            f"byte, {accelerator.dram.bandwidth_bytes_per_cycle:g} bytes per cycle"
+            f"{dram_with_energy(accelerator.dram.kind)}, "
+            f"{accelerator.dram.bandwidth_bytes_per_cycle:g} bytes per cycle"
         ),
         **more,
     }

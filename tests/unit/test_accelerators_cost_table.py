@@ -377,6 +377,17 @@ class TestOwnTable:
         for message, start in zip(found, starts, strict=True):
             assert message.startswith(start)
 
+    def test_an_unknown_area_is_no_zero_and_no_empty_cell(self, write, lines):
+        lines[8] = lines[8].replace("0.000101577", "")
+        lines[9] = lines[9].replace("0.000203154", "0")
+        start = "area_mm2 must be a number above 0 and at most 1e+12, got "
+        assert self.violations(write("\n".join(lines))) == [
+            f"CostTable[mine.csv] line 9 {start}''; take what your source lacks from another, and "
+            "name both in the column source",
+            f"CostTable[mine.csv] line 10 {start}'0'; give the value in the unit of the column's "
+            "name",
+        ]
+
     def test_incomplete_tables(self, write, lines):
         left_out = ("Comparator", "AladdinRegister,width=8,45,write", "size_kib=4;width_bits=64,")
         kept = [line for line in lines if not any(text in line for text in left_out)]

@@ -189,6 +189,13 @@ def test_the_cost_table_can_be_swept_and_each_row_names_its_own(tmp_path):
     assert rows[0]["cycles"] == rows[1]["cycles"]
     for each in tables:
         assert f"{each}, 45 nm: " in page.read_text()
+    kinds = CliRunner().invoke(
+        cli.app,
+        [*command, "--set", "dram.kind=focus_2026,horowitz_2014_low", "--html", str(page)],
+    )
+    drams = "focus_2026 (100 pJ per byte), horowitz_2014_low (162.5 pJ per byte)"
+    assert f"Costs: hwcomponents_45nm (45 nm); DRAM {drams}." in kinds.stdout
+    assert drams in page.read_text()
     one = CliRunner().invoke(
         cli.app,
         [*command, "--set", "array.rows=8,16", "--technology", tables[1], "--csv", str(table)],
