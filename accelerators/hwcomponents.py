@@ -27,7 +27,10 @@ WIDTHS_BITS = (32, 64, 128, 256)
 NODES_NM = (7.0, 180.0)
 """Nodes that are taken; CACTI interpolates from 22 to 90 nm and scales beyond."""
 
-_EXTRA = "pip install 'similarity-codesign[hwcomponents]' with Python 3.12 or newer"
+# The library imports hwcomponents-neurosim without asking for it.
+_EXTRA = "with Python 3.12 or newer, run: pip install " + " ".join(
+    (*PACKAGES, "hwcomponents-neurosim")
+)
 _SIGNIFICANT = 7
 
 

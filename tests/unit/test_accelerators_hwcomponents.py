@@ -92,7 +92,7 @@ def test_without_the_package_the_error_says_how_to_get_it(tmp_path, capsys):
     assert main([str(path), "--node-nm", "45"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("Error: HWComponents must be installed to make a cost table, got Python")
-    assert "[hwcomponents]' with Python 3.12 or newer" in told
+    assert "with Python 3.12 or newer, run: pip install hwcomponents hwcomponents-cacti" in told
     assert not path.exists()
 
 
