@@ -269,9 +269,14 @@ def _number(given: str, path: str, findings: _Findings) -> float:
         or (value == 0 and not may_be_zero)
     ):
         least = "of 0 or more" if may_be_zero else "above 0"
+        fix = (
+            "give the value in the unit of the column's name"
+            if given
+            else "take what your source lacks from another, and name both in the column source"
+        )
         findings.problems.append(
             f"{path} must be a number {least} and at most {_LARGEST:g}, got {show(given, str)}; "
-            "give the value in the unit of the column's name"
+            f"{fix}"
         )
         return 1.0
     return value

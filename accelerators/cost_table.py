@@ -8,16 +8,37 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from accelerators.cost_rows import ACTIONS, CostRows, read_cost_rows
 from accelerators.rules import ConfigError, choose, quoted, show
 
-BUILT_IN_TABLES = ("hwcomponents_45nm", "hwcomponents_28nm", "hwcomponents_22nm")
+BUILT_IN_TABLES = (
+    "hwcomponents_45nm",
+    "hwcomponents_28nm",
+    "hwcomponents_22nm",
+    "horowitz_2014_45nm",
+)
 """Tables shipped with the package; ``data/SOURCES.md`` says what to know about them."""
 
 _SIZED_BY = {"int_mac": ("bits", "adder_bits"), "sram": ("size_bytes", "width_bits")}
+_DEFAULT_SIZE = {"adder_bits": 32}
 _LARGEST_PARAMETER = 2.0**40
 _LARGEST_FILE_BYTES = 16 * 2**20
+
+
+class Size(TypedDict, total=False):
+    """What sizes a component: what :class:`CostTable` lists for it, and nothing else.
+
+    ``bits``: width of an arithmetic component or of a register; ``adder_bits``: width of the adder
+    of an ``int_mac``, 32 by default; ``size_bytes``: capacity of an ``sram``; ``width_bits``: bits
+    of one of its accesses.
+    """
+
+    bits: float
+    adder_bits: float
+    size_bytes: float
+    width_bits: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,28 +63,16 @@ class CostTable:
     source: str
     rows: CostRows = field(repr=False)
 
-    def energy_pj(
-        self,
-        component: str,
-        action: str,
-        *,
-        bits: float | None = None,
-        adder_bits: float = 32,
-        size_bytes: float | None = None,
-        width_bits: float | None = None,
-    ) -> float:
+    def energy_pj(self, component: str, action: str, **size: Unpack[Size]) -> float:
         """Energy of one action in pJ; for ``sram`` of one access of the full width.
 
         Args:
             component: one of the components above.
             action: ``mac``, ``multiply``, ``add``, ``compare``, ``read`` or ``write``.
-            bits: width of an arithmetic component or of a register.
-            adder_bits: width of the adder of an ``int_mac``.
-            size_bytes: capacity of an ``sram``.
-            width_bits: bits of one access of an ``sram``.
+            **size: what sizes the component, see :class:`Size`.
 
         Raises:
-            ConfigError: an unknown component or action, or a size missing or not positive.
+            ConfigError: an unknown component or action, or a size unknown, missing or not positive.
         """
         if isinstance(component, str) and component in ACTIONS:
             known = ACTIONS[component]
@@ -72,56 +81,49 @@ class CostTable:
                     f"CostTable[{self.name}].energy_pj action must be {quoted(known)} for "
                     f"{component}, got {show(action, str)}; {choose(action, known)}"
                 )
-        return self._cost(component, action, (bits, adder_bits, size_bytes, width_bits))
+        return self._cost(component, action, size)
 
-    def area_mm2(
-        self,
-        component: str,
-        *,
-        bits: float | None = None,
-        adder_bits: float = 32,
-        size_bytes: float | None = None,
-        width_bits: float | None = None,
-    ) -> float:
+    def area_mm2(self, component: str, **size: Unpack[Size]) -> float:
         """Area of one component in mm2; arguments and errors as :meth:`energy_pj`."""
-        return self._cost(component, "area", (bits, adder_bits, size_bytes, width_bits))
+        return self._cost(component, "area", size)
 
-    def leakage_mw(
-        self,
-        component: str,
-        *,
-        bits: float | None = None,
-        adder_bits: float = 32,
-        size_bytes: float | None = None,
-        width_bits: float | None = None,
-    ) -> float:
+    def leakage_mw(self, component: str, **size: Unpack[Size]) -> float:
         """Leakage of one component in mW; arguments and errors as :meth:`energy_pj`."""
-        return self._cost(component, "leakage", (bits, adder_bits, size_bytes, width_bits))
+        return self._cost(component, "leakage", size)
 
-    def _cost(self, component: str, quantity: str, given: tuple[float | None, ...]) -> float:
-        """One quantity of one component, after checking what sizes it.
-
-        ``given`` is ``(bits, adder_bits, size_bytes, width_bits)``.
-        """
+    def _cost(self, component: str, quantity: str, given: Size) -> float:
+        """One quantity of one component, after checking what sizes it."""
+        label = f"CostTable[{self.name}]"
         if not isinstance(component, str) or component not in ACTIONS:
             names = tuple(ACTIONS)
             raise ConfigError(
-                f"CostTable[{self.name}] component must be {quoted(names)}, "
+                f"{label} component must be {quoted(names)}, "
                 f"got {show(component, str)}; {choose(component, names)}"
             )
-        named = dict(zip(("bits", "adder_bits", "size_bytes", "width_bits"), given, strict=True))
-        sizes = {name: named[name] for name in _SIZED_BY.get(component, ("bits",))}
+        wanted = _SIZED_BY.get(component, ("bits",))
+        complete: dict[str, object] = {**_DEFAULT_SIZE, **given}
         problems = [
-            f"CostTable[{self.name}].{component}.{name} must be a number above 0 and at most "
-            f"{_LARGEST_PARAMETER:g}, got {show(value, (int, float))}; give {name}=..."
-            for name, value in sizes.items()
-            if isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not 0 < value <= _LARGEST_PARAMETER
+            f"{label}.{component} must be sized by {quoted(wanted)}, got {name}; leave it out"
+            for name in given
+            if name not in wanted
+        ] + [
+            f"{label}.{component}.{name} must be a number above 0 and at most "
+            f"{_LARGEST_PARAMETER:g}, got {show(complete.get(name), (int, float))}; "
+            f"give {name}=..."
+            for name in wanted
+            if not _is_size(complete.get(name))
         ]
         if problems:
             raise ConfigError(problems)
-        return _priced(self, component, quantity, *(float(v) for v in sizes.values()))  # type: ignore[arg-type]
+        return _priced(self, component, quantity, *(float(complete[name]) for name in wanted))  # type: ignore[arg-type]
+
+
+def _is_size(value: object) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and 0 < value <= _LARGEST_PARAMETER
+    )
 
 
 @lru_cache(maxsize=65536)
@@ -172,8 +174,7 @@ def cost_table(name_or_path: str | os.PathLike[str]) -> CostTable:
     A file is read again only after it changed.
 
     Args:
-        name_or_path: ``"hwcomponents_45nm"``, ``"hwcomponents_28nm"``, ``"hwcomponents_22nm"``,
-            or a path that ends in ``.csv``.
+        name_or_path: one of :data:`BUILT_IN_TABLES`, or a path that ends in ``.csv``.
 
     Raises:
         ConfigError: an unknown name, a file that can't be read, or a file that breaks rules (all of

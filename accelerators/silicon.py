@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypedDict
 
 from accelerators.accelerator import Accelerator
-from accelerators.cost_table import CostTable, cost_table
+from accelerators.cost_table import CostTable, Size, cost_table
 from accelerators.dram import dram_energy_pj_per_byte
 from accelerators.parts import CentroidCache, LshFrontEnd, SramBuffer
 
@@ -36,22 +35,13 @@ COUNT_BITS = 16
 _INT8_SUM_BITS = 32
 
 
-class _Size(TypedDict, total=False):
-    """What sizes a component, as :class:`accelerators.CostTable` takes it."""
-
-    bits: float
-    adder_bits: float
-    size_bytes: float
-    width_bits: float
-
-
 @dataclass(frozen=True)
 class _Item:
     """A number of equal components."""
 
     count: float
     component: str
-    size: _Size
+    size: Size
 
 
 def area_by_part(accelerator: Accelerator) -> dict[str, float]:
@@ -120,11 +110,11 @@ def tag_bits(front_end: LshFrontEnd, cache: CentroidCache) -> int:
     return max(0, front_end.max_hashes - (cache.entries // cache.ways).bit_length() + 1)
 
 
-def _memory(size_bits: float, width_bits: float) -> _Size:
+def _memory(size_bits: float, width_bits: float) -> Size:
     return {"size_bytes": size_bits / 8, "width_bits": width_bits}
 
 
-def _bank(buffer: SramBuffer) -> _Size:
+def _bank(buffer: SramBuffer) -> Size:
     """One port's share of a buffer."""
     return _memory(8 * buffer.capacity_bytes / buffer.ports, buffer.width_bits)
 

@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from accelerators import ConfigError, area_by_part, preset, presets
+from accelerators import (
+    BUILT_IN_TABLES,
+    ConfigError,
+    area_by_part,
+    cost_table,
+    dram_kinds,
+    preset,
+    presets,
+)
 from codesign.options import Design, Images, Inputs, Model, Seed, Weights
 from codesign.replay_commands import simulate_command, sweep_command
 from codesign.terminal import (
@@ -190,7 +198,7 @@ def _tell(report, page: Path) -> None:
     result = report.result
     if result.front:
         table(front_columns(result), front_rows(result, best_trial(result)))
-    say(f"\n{report.verdict}")
+    say(f"\n{report.verdict}\n{report.costs}")
     note(f"wrote {', '.join(map(str, paths))}")
 
 
@@ -199,7 +207,7 @@ def _tell(report, page: Path) -> None:
 def presets_command(
     name: Annotated[str | None, typer.Argument(help="Print this one as Python.")] = None,
 ) -> None:
-    """List the ready designs, or print one as Python to paste and change."""
+    """List the ready designs and cost tables, or print one design as Python to change."""
     from simulator.report.page import column
 
     if name is not None:
@@ -230,6 +238,30 @@ def presets_command(
             }
         )
     table(columns, rows)
+    _tell_costs()
+
+
+def _tell_costs() -> None:
+    """What a design may be priced by."""
+    from simulator.costs import dram_with_energy
+    from simulator.report.page import column
+
+    columns = [
+        column("name", "Cost table", text=True),
+        column("node", "Node", "nm"),
+        column("source", "Source", text=True),
+    ]
+    tables = [cost_table(each) for each in BUILT_IN_TABLES]
+    kinds = [dram_with_energy(kind) for kind in dram_kinds()]
+    say("\nCost tables, for `--technology` and a design's field of that name; or a .csv of yours:")
+    table(
+        columns,
+        [
+            {"name": each.name, "node": f"{each.node_nm:g}", "source": each.source}
+            for each in tables
+        ],
+    )
+    say(f"\nKinds of DRAM, for a design's dram.kind: {', '.join(kinds)}")
 
 
 def main() -> None:

@@ -85,6 +85,7 @@ def run_demo(*, out: Path, trials: int, workers: int, show: bool) -> None:
         table(front_columns(result), front_rows(result, best_trial(result)))
     say(f"\n{report.verdict}\n")
     say(f"{other.title}\n  {other.report['verdict']}\n")
+    say(report.costs)
     say(f"Report: {paths[0]}")
     note(f"Its numbers: {paths[1]}, {paths[2]}")
     if show and _has_display():

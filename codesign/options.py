@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from accelerators import Accelerator, ConfigError, read_scale_sim_config
+from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, read_scale_sim_config
 from codesign.designs import find_accelerator, policy_from_options
 from simulator import NoReuse, ReusePolicy
 from workloads.scale_sim import read_topology
 from workloads.trace import WorkloadTrace
 
-DEFAULT_DESIGN, DEFAULT_SCOPE = "reuse_16x16", "image"
+DEFAULT_DESIGN = "reuse_16x16"
 
 Model = Annotated[
     str,
@@ -36,34 +39,6 @@ Seed = Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")]
 _DESIGN_HELP = "A preset, or file.py:NAME or package.module:NAME (executed)."
 Design = Annotated[str, typer.Option(help=_DESIGN_HELP)]
 
-# Of replays: `simulate` and `sweep`.
-Trace = Annotated[Path | None, typer.Argument(help="Directory that `codesign capture` wrote.")]
-ReplayDesign = Annotated[
-    str | None, typer.Option(help=f"{_DESIGN_HELP} By default {DEFAULT_DESIGN}.")
-]
-Hashes = Annotated[int | None, typer.Option(help="Hashes H of every layer.")]
-Length = Annotated[int | None, typer.Option(help="Sub-vector length L of every layer.")]
-LayerReuse = Annotated[
-    list[str] | None,
-    typer.Option(help="NAME=H,L or NAME=dense, for layers of their own; may be repeated."),
-]
-Scope = Annotated[str, typer.Option(help="Share results within an `image` or a `batch`.")]
-Plain = Annotated[bool, typer.Option(help="Hash without subtracting the mean.")]
-Calibration = Annotated[
-    Path | None, typer.Option(help="Another trace of the model, to take the mean from.")
-]
-ScaleSim = Annotated[
-    tuple[Path, Path] | None,
-    typer.Option(
-        metavar="CFG TOPOLOGY",
-        help="SCALE-Sim's files, the .cfg and the topology .csv, instead of TRACE and "
-        "--accelerator; runs dense.",
-    ),
-]
-Engine = Annotated[
-    str, typer.Option(help="`compiled`, or `event`, the slow reference; both find the same cycles.")
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
@@ -82,66 +57,130 @@ class Replay:
     calibration: WorkloadTrace | None = None
 
 
-def read_replay(
-    *,
-    trace: Path | None,
-    accelerator: str | None,
-    scale_sim: tuple[Path, Path] | None,
-    hashes: int | None,
-    length: int | None,
-    layer: list[str] | None,
-    scope: str,
-    plain: bool,
-    calibration: Path | None,
-    model: str | None = None,
-) -> Replay:
-    """Read the trace and the design, or SCALE-Sim's files of both.
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """The options that all replays share; each field is one, see `with_replay_options`."""
 
-    Raises:
-        ConfigError: options that do not go together, or name no design.
-        TraceError: a workload that cannot be read.
-    """
-    if scale_sim is not None:
-        excluded = {
-            "TRACE": trace,
-            "--accelerator": accelerator,
-            "--hashes": hashes,
-            "--length": length,
-            "--layer": layer or None,
-            "--scope": None if scope == DEFAULT_SCOPE else scope,
-            "--plain": plain or None,
-            "--calibration": calibration,
-            "--model": model,
-        }
-        given = [name for name, value in excluded.items() if value is not None]
+    trace: Annotated[
+        Path | None, typer.Argument(help="Directory that `codesign capture` wrote.")
+    ] = None
+    accelerator: Annotated[
+        str | None, typer.Option(help=f"{_DESIGN_HELP} By default {DEFAULT_DESIGN}.")
+    ] = None
+    technology: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.csv",
+            help=f"Cost table to use in place of the design's own: {', '.join(BUILT_IN_TABLES)}, "
+            "or your own file.",
+        ),
+    ] = None
+    scale_sim: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="CFG TOPOLOGY",
+            help="SCALE-Sim's files, the .cfg and the topology .csv, instead of TRACE and "
+            "--accelerator; runs dense.",
+        ),
+    ] = None
+    hashes: Annotated[int | None, typer.Option(help="Hashes H of every layer.")] = None
+    length: Annotated[int | None, typer.Option(help="Sub-vector length L of every layer.")] = None
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=H,L or NAME=dense, for layers of their own; may be repeated."),
+    ] = None
+    scope: Annotated[str, typer.Option(help="Share results within an `image` or a `batch`.")] = (
+        "image"
+    )
+    plain: Annotated[bool, typer.Option(help="Hash without subtracting the mean.")] = False
+    calibration: Annotated[
+        Path | None, typer.Option(help="Another trace of the model, to take the mean from.")
+    ] = None
+    engine: Annotated[
+        str,
+        typer.Option(help="`compiled`, or `event`, the slow reference; both find the same cycles."),
+    ] = "compiled"
+
+    def read(self, *, model: str | None = None) -> Replay:
+        """Read the trace and the design, or SCALE-Sim's files of both.
+
+        Args:
+            model: the captured model, if its name was given.
+
+        Raises:
+            ConfigError: options that do not go together, or name no design or no cost table.
+            TraceError: a workload that cannot be read.
+        """
+        if self.scale_sim is not None:
+            return self._read_scale_sim(self.scale_sim, model)
+        if self.trace is None:
+            raise ConfigError(
+                "TRACE must be given, got nothing; name a directory that `codesign capture` wrote, "
+                "or give SCALE-Sim's files by --scale-sim CFG TOPOLOGY"
+            )
+        design = self._priced(find_accelerator(self.accelerator or DEFAULT_DESIGN))
+        policy = policy_from_options(
+            hashes=self.hashes,
+            length=self.length,
+            layers=self.layer or [],
+            scope=self.scope,
+            plain=self.plain,
+            accelerator=design,
+        )
+        return Replay(
+            trace=WorkloadTrace.load(self.trace),
+            design=design,
+            policy=policy,
+            calibration=None if self.calibration is None else WorkloadTrace.load(self.calibration),
+        )
+
+    def _read_scale_sim(self, files: tuple[Path, Path], model: str | None) -> Replay:
+        """Shapes alone, on the design of the .cfg file."""
+        given = [
+            "TRACE" if option.name == "trace" else f"--{option.name}"
+            for option in fields(self)
+            if option.name not in ("scale_sim", "technology", "engine")
+            and getattr(self, option.name) not in (option.default, [])
+        ] + (["--model"] if model is not None else [])
         if given:
             raise ConfigError(
                 f"--scale-sim must stand without {', '.join(given)}: its files are the design and "
                 "the workload, shapes alone, and nothing tells which rows are alike; leave out "
                 f"{', '.join(given)}, or capture the model and give TRACE instead of --scale-sim"
             )
+        config, topology = files
         return Replay(
-            trace=read_topology(scale_sim[1]),
-            design=read_scale_sim_config(scale_sim[0]),
+            trace=read_topology(topology),
+            design=self._priced(read_scale_sim_config(config)),
             policy=NoReuse(),
         )
-    if trace is None:
-        raise ConfigError(
-            "TRACE must be given, got nothing; name a directory that `codesign capture` wrote, or "
-            "give SCALE-Sim's files by --scale-sim CFG TOPOLOGY"
+
+    def _priced(self, design: Accelerator) -> Accelerator:
+        """The design with the cost table that was asked for."""
+        return design if self.technology is None else replace(design, technology=self.technology)
+
+
+def with_replay_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, which takes `ReplayOptions` first, an option for each of their fields."""
+    hints = get_type_hints(ReplayOptions, include_extras=True)
+    shared = [
+        Parameter(
+            option.name,
+            Parameter.KEYWORD_ONLY,
+            default=option.default,
+            annotation=hints[option.name],
         )
-    design = find_accelerator(accelerator or DEFAULT_DESIGN)
-    policy = policy_from_options(
-        hashes=hashes,
-        length=length,
-        layers=layer or [],
-        scope=scope,
-        plain=plain,
-        accelerator=design,
-    )
-    return Replay(
-        trace=WorkloadTrace.load(trace),
-        design=design,
-        policy=policy,
-        calibration=None if calibration is None else WorkloadTrace.load(calibration),
-    )
+        for option in fields(ReplayOptions)
+    ]
+    _, *own = signature(command, eval_str=True).parameters.values()
+    offered = [*shared, *(each.replace(kind=Parameter.KEYWORD_ONLY) for each in own)]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        options = ReplayOptions(**{option.name: given.pop(option.name) for option in shared})
+        command(options, **given)
+
+    # Typer reads both
+    run.__signature__ = Signature(offered)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in offered}
+    return run

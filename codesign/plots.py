@@ -27,54 +27,13 @@ def pareto_figure(result: StudyResult, best: Trial | None, quality: str) -> go.F
         best: the trial to point at, if any.
         quality: what the colour means, a word with its unit.
     """
-    complete = result.of_state("complete")
-    front = {trial.number for trial in result.front}
     figure = go.Figure()
-    groups = (
-        ("beaten by another trial", [t for t in complete if t.number not in front], 8, 0.6, 0.5),
-        ("on the Pareto front", [t for t in complete if t.number in front], 14, 1.0, 1.8),
-    )
-    for name, trials, size, opacity, edge in groups:
-        figure.add_scatter(
-            **_positions(trials),
-            mode="markers",
-            name=name,
-            opacity=opacity,
-            marker={
-                "size": size,
-                "color": [100 * _value(trial, "accuracy") for trial in trials],
-                "coloraxis": "coloraxis",
-                "line": {"color": INK, "width": edge},
-            },
-            customdata=[_hover(result, trial, quality) for trial in trials],
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    start = result.start
-    if start.values is not None:
-        _add_mark(figure, start, "star-diamond-open", start_name(result), "top center")
+    _add_trials(figure, result, quality)
+    if result.start.values is not None:
+        _add_mark(figure, result.start, "star-diamond-open", start_name(result), "top center")
     if best is not None:
         _add_mark(figure, best, "circle-open", "best found", "bottom center")
-    baseline = result.baseline
-    figure.add_scatter(
-        x=[baseline["speedup"]],
-        y=[baseline["energy_uj_per_image"]],
-        mode="markers+text",
-        name="dense, equal area of the start",
-        text=["dense  "],
-        textposition="bottom left",
-        marker={"symbol": "x", "size": 12, "color": INK},
-        hovertemplate=(
-            "dense design with the area of the design that the search starts from<br>"
-            "%{x:.2f}× speed, %{y:,.3~g} µJ per image<extra></extra>"
-        ),
-    )
-    figure.add_vline(x=1, line={"color": INK, "width": 1, "dash": "dot"})
-    figure.add_hline(
-        y=baseline["energy_uj_per_image"], line={"color": INK, "width": 1, "dash": "dot"}
-    )
-    energies = [_value(trial, "energy_uj_per_image") for trial in complete]
-    energies.append(baseline["energy_uj_per_image"])
-    is_wide = max(energies) > 8 * min(energies)
+    _add_baseline(figure, result.baseline)
     figure.update_layout(
         template="none",
         height=_AXIS_HEIGHT,
@@ -99,15 +58,65 @@ def pareto_figure(result: StudyResult, best: Trial | None, quality: str) -> go.F
     )
     figure.update_yaxes(
         title={"text": "energy, µJ per image", "font": {"size": 13}},
-        type="log" if is_wide else "linear",
         automargin=True,
-        **(
-            {"tickvals": _round_numbers(min(energies), max(energies)), "tickformat": ",~r"}
-            if is_wide
-            else {"rangemode": "tozero"}
-        ),
+        **_energy_axis(result),
     )
     return figure
+
+
+def _add_trials(figure: go.Figure, result: StudyResult, quality: str) -> None:
+    """A point for each complete trial, those on the front above the others."""
+    complete = result.of_state("complete")
+    front = {trial.number for trial in result.front}
+    groups = (
+        ("beaten by another trial", [t for t in complete if t.number not in front], 8, 0.6, 0.5),
+        ("on the Pareto front", [t for t in complete if t.number in front], 14, 1.0, 1.8),
+    )
+    for name, trials, size, opacity, edge in groups:
+        figure.add_scatter(
+            **_positions(trials),
+            mode="markers",
+            name=name,
+            opacity=opacity,
+            marker={
+                "size": size,
+                "color": [100 * _value(trial, "accuracy") for trial in trials],
+                "coloraxis": "coloraxis",
+                "line": {"color": INK, "width": edge},
+            },
+            customdata=[_hover(result, trial, quality) for trial in trials],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+
+
+def _add_baseline(figure: go.Figure, baseline: Mapping[str, float]) -> None:
+    """The dense design of equal area, with a line across and one up through it."""
+    figure.add_scatter(
+        x=[baseline["speedup"]],
+        y=[baseline["energy_uj_per_image"]],
+        mode="markers+text",
+        name="dense, equal area of the start",
+        text=["dense  "],
+        textposition="bottom left",
+        marker={"symbol": "x", "size": 12, "color": INK},
+        hovertemplate=(
+            "dense design with the area of the design that the search starts from<br>"
+            "%{x:.2f}× speed, %{y:,.3~g} µJ per image<extra></extra>"
+        ),
+    )
+    dotted = {"color": INK, "width": 1, "dash": "dot"}
+    figure.add_vline(x=1, line=dotted)
+    figure.add_hline(y=baseline["energy_uj_per_image"], line=dotted)
+
+
+def _energy_axis(result: StudyResult) -> dict[str, Any]:
+    """Linear from zero; logarithmic, with round numbers, where energies span a wide range."""
+    energies = [_value(trial, "energy_uj_per_image") for trial in result.of_state("complete")]
+    energies.append(result.baseline["energy_uj_per_image"])
+    least, most = min(energies), max(energies)
+    if most <= 8 * least:
+        return {"type": "linear", "rangemode": "tozero"}
+    return {"type": "log", "tickvals": _round_numbers(least, most), "tickformat": ",~r"}
 
 
 def hypervolume_figure(result: StudyResult) -> go.Figure:

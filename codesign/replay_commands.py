@@ -8,40 +8,19 @@ from typing import Annotated
 
 import typer
 
-from codesign.options import (
-    DEFAULT_SCOPE,
-    Calibration,
-    Engine,
-    Hashes,
-    LayerReuse,
-    Length,
-    Plain,
-    ReplayDesign,
-    ScaleSim,
-    Scope,
-    Trace,
-    Weights,
-    read_replay,
-)
+from accelerators import ConfigError
+from codesign.options import ReplayOptions, Weights, with_replay_options
 from codesign.terminal import command_line, guarded, note, point_progress, say, table, working
 
 
 @guarded
+@with_replay_options
 def simulate_command(
-    trace: Trace = None,
-    accelerator: ReplayDesign = None,
-    scale_sim: ScaleSim = None,
-    hashes: Hashes = None,
-    length: Length = None,
-    layer: LayerReuse = None,
-    scope: Scope = DEFAULT_SCOPE,
-    plain: Plain = False,
-    calibration: Calibration = None,
+    options: ReplayOptions,
     model: Annotated[
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
     ] = None,
     weights: Weights = None,
-    engine: Engine = "compiled",
     json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
     csv: Annotated[
         Path | None,
@@ -59,13 +38,11 @@ def simulate_command(
     """Replay a captured model on an accelerator: speed, energy, area, accuracy."""
     from codesign.designs import captured_model
     from simulator import simulate
+    from simulator.costs import costs_line
     from simulator.report.simulation_page import layer_table
     from simulator.report.timeline import write_timeline
 
-    asked = read_replay(
-        trace=trace, accelerator=accelerator, scale_sim=scale_sim, hashes=hashes, length=length,
-        layer=layer, scope=scope, plain=plain, calibration=calibration, model=model,
-    )  # fmt: skip
+    asked = options.read(model=model)
     with working(f"simulating {len(asked.trace)} layers on {asked.design.name}"):
         report = simulate(
             asked.trace,
@@ -73,21 +50,22 @@ def simulate_command(
             asked.policy,
             model=None if model is None else captured_model(model, weights, asked.trace),
             calibration=asked.calibration,
-            engine=engine,
+            engine=options.engine,
         )
     table(*layer_table(report.to_dict()))
-    say(f"\n{report.verdict}")
+    say(f"\n{report.verdict}\n{costs_line(asked.design)}")
     _write(
         (json, report.write_json),
-        (csv, report.write_csv if scale_sim is None else report.reuse.write_csv),
+        (csv, report.write_csv if options.scale_sim is None else report.reuse.write_csv),
         (html, report.write_html),
         (timeline, lambda path: write_timeline(report.reuse, path)),
     )
 
 
 @guarded
+@with_replay_options
 def sweep_command(
-    trace: Trace = None,
+    options: ReplayOptions,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,15 +74,6 @@ def sweep_command(
             "be repeated: all combinations are simulated.",
         ),
     ] = None,
-    accelerator: ReplayDesign = None,
-    scale_sim: ScaleSim = None,
-    hashes: Hashes = None,
-    length: Length = None,
-    layer: LayerReuse = None,
-    scope: Scope = DEFAULT_SCOPE,
-    plain: Plain = False,
-    calibration: Calibration = None,
-    engine: Engine = "compiled",
     csv: Annotated[Path | None, typer.Option(help="Write a row per combination.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
 ) -> None:
@@ -112,11 +81,13 @@ def sweep_command(
     from codesign.sweep import read_settings, sweep
     from codesign.sweep_page import write_sweep_html
 
-    asked = read_replay(
-        trace=trace, accelerator=accelerator, scale_sim=scale_sim, hashes=hashes, length=length,
-        layer=layer, scope=scope, plain=plain, calibration=calibration,
-    )  # fmt: skip
+    asked = options.read()
     settings = read_settings(setting or [], asked.design)
+    if options.technology is not None and any(each.path == "technology" for each in settings):
+        raise ConfigError(
+            "--technology must not be given with --set technology=..., got "
+            f"{options.technology!r}; leave out one, or add it to the values of --set"
+        )
     with point_progress("sweeping") as on_point:
         result = sweep(
             asked.trace,
@@ -124,13 +95,13 @@ def sweep_command(
             asked.policy,
             settings,
             calibration=asked.calibration,
-            engine=engine,
+            engine=options.engine,
             on_point=on_point,
         )
     table(result.columns, result.rows)
     for point in result.skipped:
         note(f"skipped {point.name}: {point.reason}")
-    say(f"\n{result.verdict}")
+    say(f"\n{result.verdict}\n{result.costs}")
     _write(
         (csv, result.write_csv),
         (html, lambda path: write_sweep_html(result, path, command_line())),

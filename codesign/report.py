@@ -23,6 +23,7 @@ from codesign.tables import (
 )
 from codesign.trials import QUALITIES, StudyResult, Trial
 from codesign.verdict import QUALITY_NAMES, best_trial, verdict
+from simulator.costs import cost_sources, costs_line
 from simulator.report.figures import time_by_limit
 from simulator.report.files import write_atomically
 from simulator.report.page import figure_html, named, render
@@ -73,6 +74,11 @@ class StudyReport:
     def verdict(self) -> str:
         """The answer in a sentence."""
         return verdict(self.result)[0]
+
+    @property
+    def costs(self) -> str:
+        """What prices every design of the search, in a line."""
+        return costs_line(self.result.space.base)
 
     def write(self, page: str | Path) -> tuple[Path, Path, Path]:
         """Write the page, and beside it the same numbers as JSON and CSV.
@@ -213,6 +219,7 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
                 "latency_ms_per_image": reuse.get("latency_ms_per_image"),
                 "area_mm2": reuse.get("area_mm2"),
                 "bound_by": reuse.get("bound_by"),
+                **cost_sources(result.space.base),
                 **trial.parameters,
                 "repeat_of": trial.repeat_of,
                 "seconds": trial.seconds,

@@ -16,6 +16,7 @@ from typing import Any
 from accelerators import Accelerator, ConfigError
 from accelerators.rules import nearest
 from simulator import ReusePolicy, SimulationReport, decide, simulate
+from simulator.costs import cost_sources, costs_line
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import column, percent, shown
 from simulator.report.rows import write_rows
@@ -23,6 +24,7 @@ from workloads.trace import WorkloadTrace
 
 _MOST_POINTS = 10_000
 _EXAMPLE = "write for example --set array.rows=8,16,32"
+_PRICING = ("technology", "dram.kind")
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -101,6 +103,20 @@ class Sweep:
                 f"at {best.name}. {text}"
             )
         return text
+
+    @property
+    def priced(self) -> list[Accelerator]:
+        """The base design, as each of the valid combinations prices it."""
+        ways: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for point in self.simulated:
+            values = {path: point.values[path] for path in _PRICING if path in point.values}
+            ways.setdefault(tuple(values.values()), values)
+        return [_design(self.base, values) for values in ways.values()]
+
+    @property
+    def costs(self) -> str:
+        """What prices the designs, in a line."""
+        return costs_line(*self.priced)
 
     @property
     def columns(self) -> list[dict[str, Any]]:
@@ -225,6 +241,7 @@ def _numbers(report: SimulationReport) -> dict[str, Any]:
         "speedup_equal_array": report.speedup_equal_array,
         "energy_ratio_equal_area": report.energy_ratio_equal_area,
         "energy_ratio_equal_array": report.energy_ratio_equal_array,
+        **cost_sources(design.accelerator),
     }
 
 

@@ -13,6 +13,7 @@ from jinja2 import PackageLoader
 from plotly.subplots import make_subplots
 
 from codesign.sweep import Sweep
+from simulator.costs import dram_with_energy, table_with_source
 from simulator.report.figures import LINE_COLOURS, LINE_DASHES, finished
 from simulator.report.files import write_atomically
 from simulator.report.page import figure_html, named, render, versions
@@ -27,6 +28,8 @@ _PANELS = {
 _PANEL_PIXELS = 270
 # From which ratio of its largest to its least value an axis is logarithmic.
 _WIDE = 8
+# Names of more characters are slanted, so that they do not meet.
+_LONG_NAME = 12
 
 _CAPTION = (
     "Every point is a design on the same workload. Energy, cycles and area are its own; less is "
@@ -45,7 +48,15 @@ def write_sweep_html(sweep: Sweep, path: str | Path, command: str | None = None)
 
 def _html(sweep: Sweep, command: str | None) -> str:
     told: dict[str, Any] = {"command": command} if command else {}
-    told |= {"policy": sweep.policy, "simulated with": named(versions("numpy", "numba"))}
+    tables = dict.fromkeys(table_with_source(design) for design in sweep.priced)
+    told |= {
+        "cost table": "; ".join(tables),  # of all designs: it may be what is varied
+        "policy": sweep.policy,
+        "simulated with": named(versions("numpy", "numba")),
+    }
+    if any(setting.path == "dram.kind" for setting in sweep.settings):
+        kinds = dict.fromkeys(dram_with_energy(design.dram.kind) for design in sweep.priced)
+        told["DRAM"] = ", ".join(kinds)
     fields = " and ".join(setting.path for setting in sweep.settings)
     is_reuse = sweep.base.has_reuse
     caption = _CAPTION + (_REUSE_CAPTION if is_reuse else "")
@@ -114,6 +125,7 @@ def _tick(value: Any) -> Any:
 def _axis(values: tuple[Any, ...]) -> dict[str, Any]:
     """Ticks at the values; logarithmic where numbers span a wide range."""
     if any(isinstance(value, bool | str) for value in values):
-        return {"type": "category"}
+        is_long = max(len(str(value)) for value in values) > _LONG_NAME
+        return {"type": "category"} | ({"tickangle": 20} if is_long else {})
     wide = min(values) > 0 and max(values) >= _WIDE * min(values)
     return {"type": "log" if wide else "linear", "tickvals": list(values)}

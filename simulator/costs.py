@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from accelerators import Accelerator, energy_per_action, leakage_by_part
+from accelerators import (
+    Accelerator,
+    ConfigError,
+    cost_table,
+    dram_energy_pj_per_byte,
+    energy_per_action,
+    leakage_by_part,
+)
 
 # Energy of every part that leaks, whatever it does; kept apart so that it can be seen.
 LEAKAGE = "leakage"
@@ -25,3 +32,37 @@ def energy_by_part(
     leakage_mw = sum(leakage_by_part(accelerator).values())
     energy[LEAKAGE] = leakage_mw * 1e-3 * cycles / accelerator.clock_hz * 1e12
     return energy
+
+
+def cost_sources(accelerator: Accelerator) -> dict[str, str]:
+    """What prices a design, by name: columns of every CSV, and keys of a timeline."""
+    return {"cost_table": accelerator.technology, "dram_kind": accelerator.dram.kind}
+
+
+def costs_line(*accelerators: Accelerator) -> str:
+    """What prices the designs, in a line; what several share is said once."""
+    tables = dict.fromkeys(f"{each.technology} ({_node(each)})" for each in accelerators)
+    kinds = dict.fromkeys(dram_with_energy(each.dram.kind) for each in accelerators)
+    return f"Costs: {', '.join(tables)}; DRAM {', '.join(kinds)}."
+
+
+def dram_with_energy(kind: str) -> str:
+    """A kind of DRAM with what it takes to move a byte."""
+    return f"{kind} ({dram_energy_pj_per_byte(kind):g} pJ per byte)"
+
+
+def table_with_source(accelerator: Accelerator) -> str:
+    """The cost table with its technology node and citation."""
+    try:
+        source = cost_table(accelerator.technology).source
+    except ConfigError:
+        return f"{accelerator.technology} ({_node(accelerator)})"
+    return f"{accelerator.technology}, {_node(accelerator)}: {source}"
+
+
+def _node(accelerator: Accelerator) -> str:
+    """The technology node of a table; a user's own may no longer be where it was."""
+    try:
+        return f"{cost_table(accelerator.technology).node_nm:g} nm"
+    except ConfigError:
+        return "no longer readable"

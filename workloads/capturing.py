@@ -75,25 +75,12 @@ def capture(
         directory = scratch.path / "trace"
         directory.mkdir()
         writer = TraceWriter(directory)
-        layers: list[str] = []
-
-        def keep(call: GemmCall) -> None:
-            stored_input, stored_weight = to_numpy(call.input), to_numpy(call.weight)
-            _check_finite(call.layer.name, "input", stored_input)
-            _check_finite(call.layer.name, "weight", stored_weight)
-            writer.add(call.layer, stored_input=stored_input, stored_weight=stored_weight)
-            layers.append(call.layer.name)
-            if progress:
-                g = call.layer.gemm
-                shape = f"{g.count} x ({g.m}, {g.k}) x ({g.k}, {g.n})"
-                print(f"[{len(layers)}] {call.layer.name}: {shape}", file=sys.stderr, flush=True)
-
         given = _cloned(kwargs if kwargs else args)
         with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            run = run_hooked(model, given, keep, images=images)
-        if not layers:
+            run = run_hooked(model, given, _keeper(writer, progress=progress), images=images)
+        if len(writer) == 0:
             raise TraceError(
                 f"model {_name(model)} must compute a matrix product to be captured, got none; use "
                 "a model with a convolution, a linear layer or a matrix product"
@@ -114,6 +101,23 @@ def capture(
     except BaseException:
         scratch.remove()
         raise
+
+
+def _keeper(writer: TraceWriter, *, progress: bool) -> Callable[[GemmCall], None]:
+    """What writes each product as the model computes it, and tells of it if `progress`."""
+
+    def keep(call: GemmCall) -> None:
+        name = call.layer.name
+        stored_input, stored_weight = to_numpy(call.input), to_numpy(call.weight)
+        _check_finite(name, "input", stored_input)
+        _check_finite(name, "weight", stored_weight)
+        writer.add(call.layer, stored_input=stored_input, stored_weight=stored_weight)
+        if progress:
+            g = call.layer.gemm
+            shape = f"{g.count} x ({g.m}, {g.k}) x ({g.k}, {g.n})"
+            print(f"[{len(writer)}] {name}: {shape}", file=sys.stderr, flush=True)
+
+    return keep
 
 
 class _Scratch:

@@ -101,6 +101,10 @@ class TraceWriter:
         self._files: dict[str, dict[str, int]] = {}
         self._layers: list[Layer] = []
 
+    def __len__(self) -> int:
+        """Layers written so far."""
+        return len(self._layers)
+
     def add(self, layer: Layer, *, stored_input: Array, stored_weight: Array) -> None:
         """Write the tensors of the next layer; see `workloads.unfold` for their shapes."""
         name = layer_file(len(self._layers))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from accelerators import Accelerator, area_by_part
-from simulator.costs import energy_by_part
+from simulator.costs import cost_sources, energy_by_part
 from simulator.report.rows import write_rows
 from simulator.timing.array import gemm_cycles
 from simulator.timing.layer import LayerTiming
@@ -180,7 +180,7 @@ class DesignReport:
         row |= {f"busy_{block}_cycles": busy[block] for block in BLOCKS}
         row |= {f"blamed_{limit}_cycles": blamed.get(limit, 0) for limit in LIMITS}
         row |= {f"dram_{kind}_bytes": count for kind, count in moved.items()}
-        return row | {"energy_pj": sum(energy.values())}
+        return row | {"energy_pj": sum(energy.values())} | cost_sources(self.accelerator)
 
     def _layer_dict(self, report: LayerReport) -> dict:
         gemm = report.layer.gemm

@@ -7,7 +7,8 @@ from typing import Any
 
 from jinja2 import DictLoader
 
-from accelerators import Accelerator, ConfigError, cost_table, dram_energy_pj_per_byte
+from accelerators import Accelerator
+from simulator.costs import dram_with_energy, table_with_source
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, named, number, percent, render
 from simulator.report.sections import BOUND_MEANS, design_sections
@@ -192,21 +193,39 @@ def tone(good: bool) -> str:
     return "good" if good else "bad"
 
 
-LAYERS_TEXT = (
+_LAYER_TEXT = (
     "Each layer is a product of an m × k matrix of activations by a k × n matrix of weights. "
-    "Clusters left is the share of sub-vectors that are still multiplied (r_c in the literature); "
-    "a dash means that the layer runs dense. Error is the mean squared error of the layer's result "
-    "over the mean square of the dense result on the same input."
+)
+_LAYER_COLUMN = column("layer", "Layer", text=True)
+_SHAPE_COLUMN = column("shape", "m × k × n", "whole batch")
+_BOUND_COLUMN = column("bound", "Bound by", text=True)
+_UTILIZATION_COLUMN = column("utilization", "Utilization", "% of the array's peak")
+
+
+def _layer_cells(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """What both tables of layers say of one."""
+    count = f"{layer['count']} × " if layer["count"] > 1 else ""
+    return {
+        "layer": layer["layer"],
+        "shape": f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}",
+        "bound": LIMIT_NAMES[layer["bound_by"]],
+    }
+
+
+LAYERS_TEXT = (
+    f"{_LAYER_TEXT}Clusters left is the share of sub-vectors that are still multiplied (r_c in the "
+    "literature); a dash means that the layer runs dense. Error is the mean squared error of the "
+    "layer's result over the mean square of the dense result on the same input."
 )
 LAYER_COLUMNS = [
-    column("layer", "Layer", text=True),
-    column("shape", "m × k × n", "whole batch"),
+    _LAYER_COLUMN,
+    _SHAPE_COLUMN,
     column("remaining", "Clusters left", "%"),
     column("error", "Error", "%"),
     column("dense", "Dense, equal area", "cycles per image"),
     column("reuse", "With reuse", "cycles per image"),
     column("speedup", "Speed", "× dense, equal area"),
-    column("bound", "Bound by", text=True),
+    _BOUND_COLUMN,
     column("energy", "Energy", "µJ per image"),
 ]
 
@@ -218,14 +237,12 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     for layer, dense in zip(reuse["layers"], equal["layers"], strict=True):
         rows.append(
             {
-                "layer": layer["layer"],
-                "shape": _shape(layer),
+                **_layer_cells(layer),
                 "remaining": percent(layer["remaining_ratio"]),
                 "error": None if layer["relative_mse"] is None else 100 * layer["relative_mse"],
                 "dense": round(dense["cycles"] / equal["images"]),
                 "reuse": round(layer["cycles"] / reuse["images"]),
                 "speedup": f"{dense['cycles'] / layer['cycles']:.2f}",
-                "bound": LIMIT_NAMES[layer["bound_by"]],
                 "energy": sum(layer["energy_pj"].values()) * 1e-6 / reuse["images"],
             }
         )
@@ -233,17 +250,16 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 DENSE_LAYERS_TEXT = (
-    "Each layer is a product of an m × k matrix of activations by a k × n matrix of weights. "
-    "Compute cycles are those of the array alone on the whole product, as SCALE-Sim counts them; "
-    "the time includes tiles, transfers and waiting."
+    f"{_LAYER_TEXT}Compute cycles are those of the array alone on the whole product, as SCALE-Sim "
+    "counts them; the time includes tiles, transfers and waiting."
 )
 DENSE_LAYER_COLUMNS = [
-    column("layer", "Layer", text=True),
-    column("shape", "m × k × n", "whole batch"),
+    _LAYER_COLUMN,
+    _SHAPE_COLUMN,
     column("compute", "Compute cycles", "whole batch"),
     column("cycles", "Time", "cycles, whole batch"),
-    column("utilization", "Utilization", "% of the array's peak"),
-    column("bound", "Bound by", text=True),
+    _UTILIZATION_COLUMN,
+    _BOUND_COLUMN,
     column("traffic", "DRAM traffic", "KiB, whole batch"),
     column("energy", "Energy", "µJ, whole batch"),
 ]
@@ -256,22 +272,15 @@ def layer_table(report: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[d
         return LAYER_COLUMNS, layer_rows(report)
     return DENSE_LAYER_COLUMNS, [
         {
-            "layer": layer["layer"],
-            "shape": _shape(layer),
+            **_layer_cells(layer),
             "compute": layer["compute_cycles"],
             "cycles": layer["cycles"],
             "utilization": percent(layer["utilization"]),
-            "bound": LIMIT_NAMES[layer["bound_by"]],
             "traffic": sum(layer["dram_bytes"].values()) / 1024,
             "energy": sum(layer["energy_pj"].values()) * 1e-6,
         }
         for layer in design["layers"]
     ]
-
-
-def _shape(layer: Mapping[str, Any]) -> str:
-    count = f"{layer['count']} × " if layer["count"] > 1 else ""
-    return f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}"
 
 
 DESIGN_COLUMNS = [
@@ -282,8 +291,8 @@ DESIGN_COLUMNS = [
     column("cycles", "Time", "cycles per image"),
     column("time", "Time", "ms per image"),
     column("energy", "Energy", "µJ per image"),
-    column("utilization", "Utilization", "% of the array's peak"),
-    column("bound", "Bound by", text=True),
+    _UTILIZATION_COLUMN,
+    _BOUND_COLUMN,
 ]
 
 
@@ -323,18 +332,13 @@ def facts(
         for key, value in workload.items()
         if key != "versions" and value not in (None, "")
     } | ({"captured with": named(versions)} if versions else {})
-    try:
-        table = cost_table(accelerator.technology)
-        priced = f"{table.name}, {table.node_nm:g} nm: {table.source}"
-    except ConfigError:  # a user's own table that is no longer where it was
-        priced = f"{accelerator.technology} (no longer readable)"
     return {
         **told,
         "clock": f"{accelerator.clock_hz / 1e6:g} MHz",
-        "cost table": priced,
+        "cost table": table_with_source(accelerator),
         "DRAM": (
-            f"{accelerator.dram.kind}: {dram_energy_pj_per_byte(accelerator.dram.kind):g} pJ per "
-            f"byte, {accelerator.dram.bandwidth_bytes_per_cycle:g} bytes per cycle"
+            f"{dram_with_energy(accelerator.dram.kind)}, "
+            f"{accelerator.dram.bandwidth_bytes_per_cycle:g} bytes per cycle"
         ),
         **more,
     }

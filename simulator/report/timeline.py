@@ -9,6 +9,7 @@ from pathlib import Path
 
 from accelerators import ConfigError
 from accelerators.rules import choose, quoted, show
+from simulator.costs import cost_sources
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.files import write_atomically
 from simulator.timing.event import DMA, TimelineSlice, timeline
@@ -91,6 +92,7 @@ def _trace(report: DesignReport, layers: Sequence[str] | None, max_tiles: int) -
             "unit": "1 cycle is shown as 1 us",
             "clock_hz": report.accelerator.clock_hz,
             "design": report.accelerator.name,
+            **cost_sources(report.accelerator),
             "cycles": begin,
             "truncated": shortened,
             "note": (

@@ -244,7 +244,8 @@ def broken(**changes) -> list[str]:
         (
             {"technology": "hwcomponents_45"},
             "Accelerator.technology must be one of 'hwcomponents_45nm', 'hwcomponents_28nm', "
-            "'hwcomponents_22nm' or the path of a .csv file, got 'hwcomponents_45'; "
+            "'hwcomponents_22nm', 'horowitz_2014_45nm' or the path of a .csv file, "
+            "got 'hwcomponents_45'; "
             "use 'hwcomponents_45nm'",
         ),
         (

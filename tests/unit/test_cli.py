@@ -4,13 +4,14 @@ import csv
 import json
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from accelerators import Accelerator, ConfigError, preset
+from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, dram_kinds, preset
 from codesign import cli, demo, terminal
 from codesign.designs import find_accelerator, policy_from_options
 from simulator import LshReuse, NoReuse
@@ -18,6 +19,7 @@ from tests.small_search import SmallNetwork, small_search, small_space, small_wo
 from workloads import Gemm, WorkloadTrace
 
 COMMANDS = ("demo", "capture", "simulate", "sweep", "search", "report", "presets")
+COSTS = "Costs: hwcomponents_45nm (45 nm); DRAM focus_2026 (100 pJ per byte)."
 SCALE_SIM = Path(__file__).parents[1] / "crosscheck" / "data" / "scale_sim"
 
 
@@ -72,6 +74,85 @@ def test_presets_lists_and_prints_python():
     scope = {}
     exec(source, scope)
     assert scope["accelerator"] == preset("reuse_32x32")
+
+
+def test_presets_lists_every_cost_table_with_its_source_and_every_kind_of_dram():
+    listed = " ".join(run("presets")[0].split())
+    assert all(name in listed for name in (*BUILT_IN_TABLES, *dram_kinds()))
+    assert "M. Horowitz" in listed
+    assert "CACTI 7" in listed
+
+
+def costs_in(path):
+    """What the rows of a CSV name as their costs."""
+    return {(row["cost_table"], row["dram_kind"]) for row in rows_of(path)}
+
+
+def test_costs_are_named_in_every_output(trace, tmp_path):
+    paths = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "html")}
+    options = [part for kind, path in paths.items() for part in (f"--{kind}", path)]
+    timeline = tmp_path / "timeline.json"
+    printed, _ = run(
+        "simulate", trace, "--layer", "first=6,9", *options, "--timeline", timeline,
+        "--technology", "horowitz_2014_45nm",
+    )  # fmt: skip
+    line = "Costs: horowitz_2014_45nm (45 nm); DRAM focus_2026 (100 pJ per byte)."
+    assert line in printed.splitlines()
+    named = {"cost_table": "horowitz_2014_45nm", "dram_kind": "focus_2026"}
+    assert named.items() <= json.loads(timeline.read_text())["otherData"].items()
+    assert costs_in(paths["csv"]) == {tuple(named.values())}
+    for design in json.loads(paths["json"].read_text())["designs"].values():
+        assert design["accelerator"]["technology"] == "horowitz_2014_45nm"
+    assert "horowitz_2014_45nm, 45 nm: energy of multiply and add: M. Horowitz" in (
+        paths["html"].read_text()
+    )
+
+
+def test_technology_changes_energy_and_not_time(trace, tmp_path):
+    mine = tmp_path / "mine.csv"
+    shipped = resources.files("accelerators") / "data" / "hwcomponents_22nm.csv"
+    mine.write_text(shipped.read_text())
+    found = {}
+    for table in ("hwcomponents_45nm", "hwcomponents_22nm", mine):
+        out = tmp_path / "out.json"
+        printed, _ = run(
+            "simulate", trace, "--layer", "first=6,9", "--technology", table, "--json", out
+        )
+        assert f"Costs: {table} (" in printed
+        found[table] = json.loads(out.read_text())["designs"]["reuse"]
+    old, new, own = found.values()
+    assert old["cycles"] == new["cycles"] == own["cycles"]
+    assert new["energy_uj_per_image"] < old["energy_uj_per_image"]
+    assert new["area_mm2"] < old["area_mm2"]
+    for number in ("energy_uj_per_image", "area_mm2"):
+        assert own[number] == new[number]
+
+
+def test_technology_goes_with_scale_sim_files(tmp_path):
+    files = [SCALE_SIM / "a32_ws.cfg", SCALE_SIM / "alexnet.csv"]
+    out = tmp_path / "out.csv"
+    table = "hwcomponents_28nm"
+    run("simulate", "--scale-sim", *files, "--technology", table, "--csv", out)
+    assert {cost_table for cost_table, _ in costs_in(out)} == {table}
+
+
+def test_a_broken_cost_table_is_named_by_path_line_and_rule(trace, tmp_path):
+    mine = tmp_path / "mine.csv"
+    shipped = resources.files("accelerators") / "data" / "hwcomponents_22nm.csv"
+    mine.write_text(shipped.read_text().replace(",0.0178,", ",none,", 1))
+    (number,) = [n for n, text in enumerate(mine.read_text().splitlines(), 1) if ",none," in text]
+    _, told = run("simulate", trace, "--layer", "first=6,9", "--technology", mine, code=2)
+    assert told == (
+        f"Error: Accelerator.technology names a broken table: CostTable[{mine}] line {number} "
+        "energy_pj must be a number above 0 and at most 1e+12, got 'none'; give the value in the "
+        "unit of the column's name\n"
+    )
+    for command, more in (("simulate", []), ("sweep", ["--set", "array.rows=8"])):
+        _, told = run(
+            command, trace, "--layer", "first=6,9", *more, "--technology", "horowitz", code=2
+        )
+        assert "got 'horowitz'; use 'horowitz_2014_45nm'" in told
+        assert all(name in told for name in BUILT_IN_TABLES)
 
 
 def test_simulate_prints_layers_and_verdict_and_writes_files(trace, tmp_path):
@@ -270,6 +351,8 @@ def test_search_writes_a_study_and_its_report(small_cli, tmp_path):
     assert (tmp_path / "study.journal").is_file()
     assert (tmp_path / "report.html").is_file()
     assert "report.html" in told
+    assert COSTS in printed.splitlines()
+    assert costs_in(tmp_path / "report.csv") == {("hwcomponents_45nm", "focus_2026")}
     _, told = run("search", "--out", tmp_path, "--trials", 5, code=2)
     assert "--resume" in told
     run("search", "--out", tmp_path, "--trials", 5, "--resume")
@@ -378,6 +461,7 @@ def test_demo_puts_both_questions_in_one_report(tmp_path, monkeypatch):
         printed, _ = run("demo", "--out", tmp_path, "--trials", 3)
     assert "The same question on real video" in printed
     assert str(tmp_path / "report.html") in printed
+    assert COSTS in printed.splitlines()
     assert "The same question on real video" in (tmp_path / "report.html").read_text()
 
 

@@ -167,6 +167,47 @@ def test_command_sweeps_scale_sim_files_quietly_in_a_pipe(tmp_path):
     assert wrong.stderr.startswith("Error: --set must name a field")
 
 
+def test_the_cost_table_can_be_swept_and_each_row_names_its_own(tmp_path):
+    files = [str(SCALE_SIM / name) for name in ("a32_ws.cfg", "alexnet.csv")]
+    page, table = tmp_path / "page.html", tmp_path / "out.csv"
+    command = ["sweep", "--scale-sim", *files]
+    tables = ["hwcomponents_45nm", "horowitz_2014_45nm"]
+    varied = ["--set", f"technology={','.join(tables)}"]
+    done = CliRunner().invoke(
+        cli.app, [*command, *varied, "--html", str(page), "--csv", str(table)]
+    )
+    assert done.exit_code == 0, done.output
+    assert (
+        "Costs: hwcomponents_45nm (45 nm), horowitz_2014_45nm (45 nm); DRAM focus_2026 "
+        "(100 pJ per byte)."
+    ) in done.stdout
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cost_table"] for row in rows] == tables
+    # Horowitz' multiply-accumulate takes 0.3 pJ, the other's 1.15 pJ
+    assert float(rows[1]["energy_uj_per_image"]) < float(rows[0]["energy_uj_per_image"])
+    assert rows[0]["cycles"] == rows[1]["cycles"]
+    for each in tables:
+        assert f"{each}, 45 nm: " in page.read_text()
+    kinds = CliRunner().invoke(
+        cli.app,
+        [*command, "--set", "dram.kind=focus_2026,horowitz_2014_low", "--html", str(page)],
+    )
+    drams = "focus_2026 (100 pJ per byte), horowitz_2014_low (162.5 pJ per byte)"
+    assert f"Costs: hwcomponents_45nm (45 nm); DRAM {drams}." in kinds.stdout
+    assert drams in page.read_text()
+    one = CliRunner().invoke(
+        cli.app,
+        [*command, "--set", "array.rows=8,16", "--technology", tables[1], "--csv", str(table)],
+    )
+    assert one.exit_code == 0, one.output
+    with table.open() as file:
+        assert {row["cost_table"] for row in csv.DictReader(file)} == {tables[1]}
+    both = CliRunner().invoke(cli.app, [*command, *varied, "--technology", tables[1]])
+    assert both.exit_code == 2
+    assert "--technology must not be given with --set technology=..." in both.stderr
+
+
 def test_progress_is_for_terminals_only(monkeypatch):
     with terminal.point_progress("sweeping") as on_point:
         assert on_point is None
