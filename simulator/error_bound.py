@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from accelerators import ConfigError
 from simulator.functional import ReuseRun
@@ -11,6 +11,8 @@ from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
     import torch
+
+    from simulator.error_graph import ErrorGraph
 
 # What float32 sums in another order may change, over the norm of the outputs: no bound knows it.
 _ROUNDING = 1e-5
@@ -86,6 +88,74 @@ class ErrorBound:
         }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ErrorAnalysis:
+    """How errors travel through one model: made once, it bounds any number of runs.
+
+    Attributes:
+        trace: what was captured.
+        graph: the model's operations.
+        norms: layer name -> ||W||, largest singular value of the unfolded weights.
+        gains: layer name -> norm of the layer as a map of its input before unfolding.
+    """
+
+    trace: WorkloadTrace
+    graph: "ErrorGraph"
+    norms: dict[str, float]
+    gains: dict[str, float]
+
+    @classmethod
+    def of(cls, model: "torch.nn.Module", trace: WorkloadTrace) -> Self:
+        """Analyse the captured model.
+
+        Takes seconds for a large network, most for the singular values of wide convolutions.
+
+        Raises:
+            ConfigError: the model can't be exported, is not the captured one, or has an operation
+                with no known Lipschitz constant.
+            TraceError: the trace holds no inputs.
+        """
+        from simulator.error_graph import error_graph  # needs PyTorch
+
+        graph = error_graph(model, trace)
+        norms, gains = {}, {}
+        for layer in trace.layers:
+            weights = trace.weights(layer.name)
+            norms[layer.name] = matrix_norm(weights)
+            gains[layer.name] = layer_norm_of(layer, weights)
+        return cls(trace=trace, graph=graph, norms=norms, gains=gains)
+
+    def bound(self, run: ReuseRun) -> ErrorBound:
+        """Bound the output's error of one run; see `error_bound`."""
+        _check(self.trace, run)
+        assert run.output_mse is not None
+        assert self.trace.outputs is not None
+        own, layers = {}, []
+        product = 1.0
+        for layer in reversed(self.trace.layers):
+            name, error = layer.name, run.centroid_error.get(layer.name, 0.0)
+            # The rows of a transposed convolution are its input itself, not unfolded.
+            local = self.gains if layer.kind == "conv_transpose" else self.norms
+            own[name] = local[name] * math.sqrt(error)
+            product *= self.norms[name] ** 2
+            layers.append(
+                LayerBound(
+                    layer=name,
+                    centroid_error=error,
+                    weight_norm=self.norms[name],
+                    gain=self.gains[name],
+                    equation_2=error * product,
+                    rigorous=self.graph.output_error(self.gains, {name: own[name]}) ** 2,
+                )
+            )
+        return ErrorBound(
+            layers=tuple(reversed(layers)),
+            rigorous=self.graph.output_error(self.gains, own) ** 2,
+            measured=run.output_mse * self.trace.outputs.size,
+            output_power=float((self.trace.outputs.astype("float64") ** 2).sum()),
+        )
+
+
 def error_bound(model: "torch.nn.Module", trace: WorkloadTrace, run: ReuseRun) -> ErrorBound:
     """Bound the error of a model's outputs under reuse, as printed and rigorously.
 
@@ -111,8 +181,8 @@ def error_bound(model: "torch.nn.Module", trace: WorkloadTrace, run: ReuseRun) -
     in place of ||W||. Inputs are exact, and Err_c is that of each layer's input under reuse.
 
     Not covered: rounding in float32, and anything but reuse that changes a product's result.
-    It takes seconds for a large network, most for the singular values of wide convolutions, so
-    `simulate` does not compute it: give its result to the report with `dataclasses.replace`.
+    `simulate` does not compute it, because it takes seconds and a search simulates thousands of
+    times: give its result to a report with `dataclasses.replace(report, error_bound=...)`.
 
     Args:
         model: the captured model.
@@ -124,42 +194,7 @@ def error_bound(model: "torch.nn.Module", trace: WorkloadTrace, run: ReuseRun) -
             an operation with no known Lipschitz constant.
         TraceError: the trace holds no inputs.
     """
-    from simulator.error_graph import error_graph  # needs PyTorch
-
-    _check(trace, run)
-    graph = error_graph(model, trace)
-    norms, gains, own = {}, {}, {}
-    for layer in trace.layers:
-        weights = trace.weights(layer.name)
-        norms[layer.name] = matrix_norm(weights)
-        gains[layer.name] = layer_norm_of(layer, weights)
-        local = gains if layer.kind == "conv_transpose" else norms
-        error = run.centroid_error.get(layer.name, 0.0)
-        own[layer.name] = local[layer.name] * math.sqrt(error)
-    layers = []
-    product = 1.0
-    for layer in reversed(trace.layers):
-        name = layer.name
-        product *= norms[name] ** 2
-        error = run.centroid_error.get(name, 0.0)
-        layers.append(
-            LayerBound(
-                layer=name,
-                centroid_error=error,
-                weight_norm=norms[name],
-                gain=gains[name],
-                equation_2=error * product,
-                rigorous=graph.output_error(gains, {name: own[name]}) ** 2,
-            )
-        )
-    assert run.output_mse is not None
-    assert trace.outputs is not None
-    return ErrorBound(
-        layers=tuple(reversed(layers)),
-        rigorous=graph.output_error(gains, own) ** 2,
-        measured=run.output_mse * trace.outputs.size,
-        output_power=float((trace.outputs.astype("float64") ** 2).sum()),
-    )
+    return ErrorAnalysis.of(model, trace).bound(run)
 
 
 def _check(trace: WorkloadTrace, run: ReuseRun) -> None:
