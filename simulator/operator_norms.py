@@ -24,6 +24,8 @@ LIPSCHITZ = {
     "gelu": 1.13,
     "mish": 1.1,
     "hardswish": 1.5,
+    "selu": 1.7581,
+    "celu": 1.0,
     "softmax": 1 / 2,
     "_softmax": 1 / 2,
 }
@@ -34,6 +36,7 @@ LIPSCHITZ = {
 - GELU x P(x), P the normal distribution with density p: P + x p is largest at x = sqrt(2), where
   p (2 - x^2) = 0: 1.1289; its tanh form has 1.1290.
 - Mish: 1.0885. Hardswish x (x + 3) / 6 within -3..3: (2 x + 3) / 6 is largest at 3: 1.5.
+- SELU: 1.0507 * 1.6733 left of 0. CELU's slope is exp(x / alpha) <= 1 there.
 - Softmax p: J = diag(p) - p p', symmetric; by Gershgorin |J| <= max 2 p_i (1 - p_i) <= 1/2.
 """
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -75,14 +75,15 @@ def test_a_linear_layer_can_reach_the_bound():
     torch.manual_seed(0)
     model = nn.Linear(6, 4)
     top = torch.linalg.svd(model.weight.detach()).Vh[0]
-    images = 10 * torch.ones(6) + torch.linspace(-1, 1, 7)[:, None] * top
+    policy = LshReuse(hashes=1, length=6, scope="batch", centred=False)
+    far_side = 10 * torch.from_numpy(policy.projections("linear")[0])
+    images = far_side + torch.linspace(-1, 1, 7)[:, None] * top
     trace = capture(model, images)
-    policy = LshReuse(hashes=1, length=6, scope="batch", centred=False, seed=2)
     run = decide(trace, policy, model=model)
-    assert run.decisions[trace.layers[0].name].total_clusters == 1
+    assert run.decisions["linear"].total_clusters == 1
     bound = error_bound(model, trace, run)
     # sum of a^2 over 7 steps of 1/3 from -1 to 1 is 2 (1 + 4/9 + 1/9) = 28/9.
-    assert run.centroid_error == pytest.approx({trace.layers[0].name: 28 / 9}, rel=1e-4)
+    assert run.centroid_error == pytest.approx({"linear": 28 / 9}, rel=1e-4)
     assert bound.measured == pytest.approx(bound.rigorous, rel=1e-3)
     assert bound.equation_3 == pytest.approx(bound.rigorous, rel=1e-6)
     assert bound.rigorous_holds
@@ -151,7 +152,7 @@ def test_cifarnet_stays_within_the_bound(cifarnet, hashes, length, scope):
     bound = analysis.bound(run)
     assert bound.rigorous_holds
     assert bound.measured > 0
-    assert bound.equation_3 == sum(layer.equation_2 for layer in bound.layers)
+    assert bound.equation_3 == pytest.approx(sum(layer.equation_2 for layer in bound.layers))
     # Norms of errors of a chain's layers add up.
     norms = [math.sqrt(layer.rigorous) for layer in bound.layers]
     assert math.sqrt(bound.rigorous) == pytest.approx(sum(norms))
@@ -260,7 +261,8 @@ LAYERS = {
 }
 
 
-@settings(max_examples=12, deadline=None)
+# No shrinking: every try exports a model anew.
+@settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(
     kinds=st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=5),
     channels=st.integers(1, 4),
@@ -335,7 +337,7 @@ def test_attention_is_refused_by_name():
 
 
 def test_runs_and_models_that_do_not_fit_are_refused(cifarnet):
-    model, trace, analysis = cifarnet
+    _, trace, analysis = cifarnet
     without = decide(trace, PerLayer({"conv1": LshReuse(hashes=2, length=5)}))
     with pytest.raises(ConfigError, match=r"decide\(trace, policy, model=model\)"):
         analysis.bound(without)

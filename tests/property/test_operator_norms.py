@@ -49,7 +49,7 @@ GEOMETRY = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(**GEOMETRY)
 def test_a_convolution_stretches_no_more_than_its_norm(
     size, kernel, stride, padding, dilation, groups, seed
@@ -163,6 +163,8 @@ SLOPES = {
     "gelu": F.gelu,
     "mish": F.mish,
     "hardswish": F.hardswish,
+    "selu": F.selu,
+    "celu": F.celu,
 }
 
 
