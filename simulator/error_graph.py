@@ -2,6 +2,7 @@
 
 import math
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -109,7 +110,9 @@ def error_graph(model: nn.Module, trace: WorkloadTrace) -> ErrorGraph:
     """
     inputs = recorded_inputs(trace)
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
-    with training_mode(model, False), torch.no_grad():
+    with training_mode(model, False), torch.no_grad(), warnings.catch_warnings():
+        # Of PyTorch's own use of what it deprecates.
+        warnings.simplefilter("ignore", FutureWarning)
         try:
             # Without decompositions, but functional: no result is written to afterwards.
             exported = torch.export.export(model, args, kwargs, strict=False)
