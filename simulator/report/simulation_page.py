@@ -80,7 +80,7 @@ def simulation_html(report: Mapping[str, Any]) -> str:
 def error_context(bound: Mapping[str, Any] | None) -> dict[str, Any]:
     """The error analysis, where there is one."""
     if bound is None:
-        return {}
+        return {"error_rows": []}
     return {
         "error_text": error_text(bound),
         "error_columns": ERROR_COLUMNS,

@@ -113,7 +113,7 @@ def test_simulate_knows_the_accuracy_with_the_model(trace, tmp_path, monkeypatch
 
 
 def test_simulate_prints_and_writes_the_error_bound(trace, tmp_path, monkeypatch):
-    monkeypatch.setattr("workloads.models.load", lambda *_: small_workload().model)
+    monkeypatch.setattr("workloads.models.load", lambda *_, **__: small_workload().model)
     out, page = tmp_path / "report.json", tmp_path / "page.html"
     options = ("--layer", "first=6,9", "--model", "any", "--error-bound")
     printed, _ = run("simulate", trace, *options, "--json", out, "--html", page)
