@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,14 @@ def simulate_command(
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
     ] = None,
     weights: Weights = None,
+    error_bound: Annotated[
+        bool,
+        typer.Option(
+            "--error-bound",
+            help="Bound the error of the outputs too (Deep Reuse, section IV); needs --model. "
+            "Takes seconds.",
+        ),
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
     csv: Annotated[
         Path | None,
@@ -37,22 +46,30 @@ def simulate_command(
 ) -> None:
     """Replay a captured model on an accelerator: speed, energy, area, accuracy."""
     from codesign.designs import captured_model
-    from simulator import simulate
+    from simulator import decide, simulate
+    from simulator import error_bound as bound_error
     from simulator.costs import costs_line
+    from simulator.report.error_section import ERROR_COLUMNS, error_rows, error_text
     from simulator.report.simulation_page import layer_table
     from simulator.report.timeline import write_timeline
 
     asked = options.read(model=model)
-    with working(f"simulating {len(asked.trace)} layers on {asked.design.name}"):
-        report = simulate(
-            asked.trace,
-            asked.design,
-            asked.policy,
-            model=None if model is None else captured_model(model, weights, asked.trace),
-            calibration=asked.calibration,
-            engine=options.engine,
+    if error_bound and model is None:
+        raise ConfigError(
+            "--error-bound must come with --model, got none; name the captured model, such as "
+            "--model cifarnet"
         )
+    with working(f"simulating {len(asked.trace)} layers on {asked.design.name}"):
+        captured = None if model is None else captured_model(model, weights, asked.trace)
+        run = decide(asked.trace, asked.policy, model=captured, calibration=asked.calibration)
+        report = simulate(asked.trace, asked.design, run, engine=options.engine)
+        if error_bound and captured is not None:
+            report = replace(report, error_bound=bound_error(captured, asked.trace, run))
     table(*layer_table(report.to_dict()))
+    if report.error_bound is not None:
+        bound = report.error_bound.to_dict()
+        table(ERROR_COLUMNS, error_rows(bound))
+        say(error_text(bound))
     say(f"\n{report.verdict}\n{costs_line(asked.design)}")
     _write(
         (json, report.write_json),

@@ -7,6 +7,7 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+from simulator.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.functional import ReuseRun, calibrate, decide
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
@@ -22,6 +23,9 @@ __all__ = [
     "LIMITS",
     "ActionCounts",
     "DesignReport",
+    "ErrorAnalysis",
+    "ErrorBound",
+    "LayerBound",
     "LayerReport",
     "LayerTiming",
     "LshReuse",
@@ -33,5 +37,6 @@ __all__ = [
     "SimulationReport",
     "calibrate",
     "decide",
+    "error_bound",
     "simulate",
 ]

@@ -4,7 +4,7 @@ Decisions are made here, once; `simulate` replays the same ones on the hardware.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.error import centroid_error
 from simulator.reuse.policy import LayerState, ReusePolicy
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
@@ -31,6 +32,9 @@ class ReuseRun:
         relative_mse: layer name -> mean squared error of the layer's GEMM result against the dense
             result *on the same input*, divided by the mean square of the dense result. Only
             layers with decisions.
+        centroid_error: layer name -> Err_c, the sum of squared distances of the layer's
+            sub-vectors to what stands for them (Deep Reuse, section IV), on the layer's input
+            under reuse. Only layers with decisions.
         accuracy: fraction of images whose largest output is the label; `None` without labels, if
             the model was not run, or if its outputs are not `(images, classes)`, or a class per
             pixel, `(images, classes, height, width)`.
@@ -44,6 +48,7 @@ class ReuseRun:
     images: int
     decisions: dict[str, ReuseDecisions | None]
     relative_mse: dict[str, float]
+    centroid_error: dict[str, float] = field(default_factory=dict)
     accuracy: float | None = None
     dense_accuracy: float | None = None
     agreement: float | None = None
@@ -84,6 +89,7 @@ def decide(
     _check_states(states, trace, policy)
     decisions: dict[str, ReuseDecisions | None] = {}
     errors: dict[str, float] = {}
+    distances: dict[str, float] = {}
 
     def reuse(
         layer: Layer, read_rows: Callable[[], np.ndarray], read_weights: Callable[[], np.ndarray]
@@ -96,6 +102,7 @@ def decide(
         if made is None:
             return None
         decisions[layer.name] = made.without_centroids()
+        distances[layer.name] = centroid_error(made, rows)
         weights = read_weights()
         result = made.product(weights)
         errors[layer.name] = _relative_mse(result, rows, weights)
@@ -109,6 +116,7 @@ def decide(
             images=trace.images,
             decisions=decisions,
             relative_mse=errors,
+            centroid_error=distances,
         )
 
     _check_model(trace, model)
@@ -125,6 +133,7 @@ def decide(
         images=trace.images,
         decisions=decisions,
         relative_mse=errors,
+        centroid_error=distances,
         **quality,
     )
 

@@ -28,6 +28,17 @@ def replay(trace: WorkloadTrace, model: Callable[..., Any], on_gemm: OnGemm) -> 
     Raises:
         TraceError: the trace holds no inputs, or as `run_with`.
     """
+    inputs = recorded_inputs(trace)
+    with torch.no_grad():
+        return answer_of(run_with(model, inputs, on_gemm, images=trace.images))
+
+
+def recorded_inputs(trace: WorkloadTrace) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
+    """Copies of what the captured model was called with: by position, or by name.
+
+    Raises:
+        TraceError: the trace holds no inputs.
+    """
     if trace.inputs is None:
         raise TraceError(
             "WorkloadTrace must hold the model's inputs to run it again, got none; capture the "
@@ -39,6 +50,4 @@ def replay(trace: WorkloadTrace, model: Callable[..., Any], on_gemm: OnGemm) -> 
     if dtypes:
         tensors = [x.to(getattr(torch, name)) for x, name in zip(tensors, dtypes, strict=True)]
     names = trace.provenance.get("input_names")
-    inputs = dict(zip(names, tensors, strict=True)) if names else tuple(tensors)
-    with torch.no_grad():
-        return answer_of(run_with(model, inputs, on_gemm, images=trace.images))
+    return dict(zip(names, tensors, strict=True)) if names else tuple(tensors)

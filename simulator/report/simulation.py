@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from simulator.error_bound import ErrorBound
 from simulator.report.design import DesignReport
 from simulator.report.files import write_atomically
 from simulator.report.rows import write_rows
@@ -28,6 +29,7 @@ class SimulationReport:
         agreement: fraction of images on which reuse and dense agree; `None` if the model was not
             run.
         output_mse: mean squared difference of the model's outputs; `None` likewise.
+        error_bound: the error analysis, if it was asked for; see `simulator.error_bound`.
     """
 
     workload: dict
@@ -39,6 +41,7 @@ class SimulationReport:
     dense_accuracy: float | None = None
     agreement: float | None = None
     output_mse: float | None = None
+    error_bound: ErrorBound | None = None
 
     @property
     def designs(self) -> dict[str, DesignReport]:
@@ -120,6 +123,7 @@ class SimulationReport:
             "dense_accuracy": self.dense_accuracy,
             "agreement": self.agreement,
             "output_mse": self.output_mse,
+            "error_bound": self.error_bound and self.error_bound.to_dict(),
             "policy": self.policy,
             "workload": self.workload,
             "designs": {name: design.to_dict() for name, design in self.designs.items()},

@@ -9,6 +9,7 @@ from jinja2 import DictLoader
 
 from accelerators import Accelerator
 from simulator.costs import dram_with_energy, table_with_source
+from simulator.report.error_section import ERROR_COLUMNS, error_rows, error_text
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, named, number, percent, render
 from simulator.report.sections import BOUND_MEANS, design_sections
@@ -26,6 +27,11 @@ _TEMPLATE = """{% extends "page.html" %}
 <h2>Layer by layer</h2>
 <p>{{ layers_text }}</p>
 {{ parts.table(layer_columns, layer_rows) }}
+{% if error_rows %}
+<h2>Error bound and error</h2>
+<p>{{ error_text }}</p>
+{{ parts.table(error_columns, error_rows) }}
+{% endif %}
 <h2>The designs</h2>
 {{ parts.table(design_columns, design_rows) }}
 <details><summary>The design as Python</summary><pre>{{ python }}</pre></details>
@@ -66,9 +72,21 @@ def simulation_html(report: Mapping[str, Any]) -> str:
         "design_columns": DESIGN_COLUMNS,
         "design_rows": [design_row(label, design) for label, design in designs.items()],
         "python": accelerator.to_python(),
+        **error_context(report.get("error_bound")),
         "facts": facts(report["workload"], accelerator, {"policy": report["policy"]}),
     }
     return render("simulation.html", DictLoader({"simulation.html": _TEMPLATE}), context)
+
+
+def error_context(bound: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The error analysis, where there is one."""
+    if bound is None:
+        return {"error_rows": []}
+    return {
+        "error_text": error_text(bound),
+        "error_columns": ERROR_COLUMNS,
+        "error_rows": error_rows(bound),
+    }
 
 
 def labelled(designs: Mapping[str, Any]) -> dict[str, Any]:

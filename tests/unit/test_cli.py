@@ -193,6 +193,23 @@ def test_simulate_knows_the_accuracy_with_the_model(trace, tmp_path, monkeypatch
     assert "--model must be the model that was captured" in told
 
 
+def test_simulate_prints_and_writes_the_error_bound(trace, tmp_path, monkeypatch):
+    monkeypatch.setattr("workloads.models.load", lambda *_, **__: small_workload().model)
+    out, page = tmp_path / "report.json", tmp_path / "page.html"
+    options = ("--layer", "first=6,9", "--model", "any", "--error-bound")
+    printed, _ = run("simulate", trace, *options, "--json", out, "--html", page)
+    assert "Error of the outputs, measured:" in printed
+    report = json.loads(out.read_text())
+    bound = report["error_bound"]
+    # The measured error is a sum, the reported one a mean over the outputs.
+    outputs = WorkloadTrace.load(trace).outputs.size
+    assert bound["measured"] == pytest.approx(report["output_mse"] * outputs)
+    assert bound["rigorous_holds"]
+    assert "Error bound and error" in page.read_text()
+    _, told = run("simulate", trace, "--layer", "first=6,9", "--error-bound", code=2)
+    assert "--error-bound must come with --model" in told
+
+
 def test_simulate_runs_shapes_alone_on_a_dense_design(tmp_path):
     shapes = WorkloadTrace.from_gemms([("fc", Gemm(m=8, n=8, k=8))]).save(tmp_path / "shapes")
     printed, _ = run("simulate", shapes, "--accelerator", "dense_16x16")
