@@ -76,11 +76,17 @@ def capture(
         directory.mkdir()
         writer = TraceWriter(directory)
         layers: list[str] = []
+        zeros: dict[str, float] = {}
+        precisions: set[str] = set()
 
         def keep(call: GemmCall) -> None:
             stored_input, stored_weight = to_numpy(call.input), to_numpy(call.weight)
             _check_finite(call.layer.name, "input", stored_input)
             _check_finite(call.layer.name, "weight", stored_weight)
+            precisions.add(_precision(call, stored_input))
+            absent = stored_weight.size - np.count_nonzero(stored_weight)
+            if absent and call.layer.weights_are_parameters:
+                zeros[call.layer.name] = absent / stored_weight.size
             writer.add(call.layer, stored_input=stored_input, stored_weight=stored_weight)
             layers.append(call.layer.name)
             if progress:
@@ -103,9 +109,11 @@ def capture(
             answer_of(run.output),
             _labels(labels, run.images),
         )
-        writer.finish(
-            run.edges, images=run.images, provenance=_provenance(model, args, kwargs, source, seed)
-        )
+        provenance = _provenance(model, args, kwargs, source, seed)
+        provenance["precision"] = " and ".join(sorted(precisions))
+        if zeros:
+            provenance["zero_weights"] = zeros
+        writer.finish(run.edges, images=run.images, provenance=provenance)
         if path is None:
             return WorkloadTrace.from_files(TraceFiles(directory, owner=scratch))
         publish(directory, path)
@@ -132,6 +140,20 @@ def _check_finite(layer: str, operand: str, values: Array) -> None:
         f"layer {layer!r} must have a finite {operand}, got {nans} NaN and {infinities} infinite "
         f"of {values.size} values; check the model's inputs and parameters up to this layer"
     )
+
+
+def _precision(call: GemmCall, stored_input: Array) -> str:
+    """What the layer computes in, after a check that its input is what it is said to be."""
+    grid = call.layer.quantisation
+    if grid is None:
+        return _dtype_name(call.input)
+    if not np.array_equal(grid.steps(stored_input) * np.float32(grid.scale), stored_input):
+        raise TraceError(
+            f"layer {call.layer.name!r} must multiply its input as {grid} gives it, got values "
+            "between the integers; quantise a model whose layers do no arithmetic of their own "
+            "before the product"
+        )
+    return f"int{grid.bits}"
 
 
 def _cloned(value: Any) -> Any:

@@ -308,6 +308,8 @@ def design_row(label: str, design: Mapping[str, Any]) -> dict[str, Any]:
 _FACT_NAMES = {
     "source": "inputs",
     "seed": "seed of the capture",
+    "precision": "computed in",
+    "zero_weights": "weights that are 0",
     "created": "captured at",
     "macs": "multiply-accumulates of the batch",
 }
@@ -319,7 +321,9 @@ def facts(
     """Where the numbers come from: workload, clock, cost table and what else is given."""
     versions = workload.get("versions")
     told = {
-        _FACT_NAMES.get(key, key.replace("_", " ")): value
+        _FACT_NAMES.get(key, key.replace("_", " ")): (
+            named(value) if isinstance(value, Mapping) else value
+        )
         for key, value in workload.items()
         if key != "versions" and value not in (None, "")
     } | ({"captured with": named(versions)} if versions else {})
