@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,36 +111,39 @@ def load_workload(
     network = _network(model, weights, seed)
     stream = _stream(model, network, inputs, images, calibration_images)
 
-    def computed(compute: Callable[[], Computed], chosen: ImageSet) -> Computed:
-        try:
-            with single_thread():
-                return compute()
-        except (models.ModelError, TraceError, OSError):
-            raise
-        except Exception as error:  # the user's code may raise anything
-            raise models.ModelError(
-                f"model {model!r} must run on inputs {inputs!r} of shape "
-                f"{tuple(chosen.images.shape)}, got {type(error).__name__}: {error}; give inputs "
-                "of its shape, or check its code"
-            ) from error
+    if precision == "int8":
+        assert stream.calibration is not None
+        with _running(model, inputs, stream.calibration):
+            network = quantise(network, stream.calibration.images)
 
     def captured(chosen: ImageSet) -> WorkloadTrace:
-        return computed(
-            lambda: capture(
+        with _running(model, inputs, chosen):
+            return capture(
                 network, chosen.images, labels=chosen.labels, source=chosen.source, seed=seed
-            ),
-            chosen,
-        )
+            )
 
-    if precision == "int8":
-        ranges = stream.calibration or stream.judged
-        network = computed(partial(quantise, network, ranges.images), ranges)
     return Workload(
         trace=captured(stream.judged),
         model=network,
         calibration=captured(stream.calibration) if stream.calibration else None,
         name=f"{type(network).__name__} on {images} {stream.name}",
     )
+
+
+@contextmanager
+def _running(model: str, inputs: str, chosen: ImageSet) -> Iterator[None]:
+    """Run the network on one thread; what its code raises becomes one error."""
+    try:
+        with single_thread():
+            yield
+    except (models.ModelError, TraceError, OSError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise models.ModelError(
+            f"model {model!r} must run on inputs {inputs!r} of shape "
+            f"{tuple(chosen.images.shape)}, got {type(error).__name__}: {error}; give inputs "
+            "of its shape, or check its code"
+        ) from error
 
 
 def _combination_problems(model: str, inputs: str, weights: str | Path | None) -> list[str]:

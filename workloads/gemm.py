@@ -157,9 +157,7 @@ class Quantisation:
                 "two neighbouring values"
             )
         if _whole(self.bits, 1) is None or self.bits > 16:
-            violations.append(
-                f"bits must be a whole number from 1 to 16, got {self.bits!r}; use 8"
-            )
+            violations.append(f"bits must be a whole number from 1 to 16, got {self.bits!r}; use 8")
         elif _whole(self.zero_point, 0) is None or self.zero_point >= 2**self.bits:
             violations.append(
                 f"zero_point must be a whole number from 0 to {2**self.bits - 1}, got "

@@ -13,7 +13,7 @@ other exports a graph in which a layer no longer has its name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ BITS = 8
 LOW, HIGH = 0, 2**BITS - 1  # of activations; a zero point makes room for negative ones
 WEIGHT_TOP = 2 ** (BITS - 1) - 1  # weights are symmetric: -127 to 127
 INPUT_GRID = "input_grid"
+
+WeightedLayer = nn.modules.conv._ConvNd | nn.Linear
 
 
 class InputGrid(nn.Module):
@@ -48,15 +50,11 @@ class InputGrid(nn.Module):
     @property
     def quantisation(self) -> Quantisation:
         """What the integers stand for."""
-        return Quantisation(
-            scale=float(self.scale), zero_point=int(self.zero_point), bits=BITS
-        )
+        return Quantisation(scale=float(self.scale), zero_point=int(self.zero_point), bits=BITS)
 
     def forward(self, values: Tensor) -> Tensor:
         """`scale * (q - zero_point)` nearest to the values; gradients pass straight through."""
-        return torch.fake_quantize_per_tensor_affine(
-            values, self.scale, self.zero_point, LOW, HIGH
-        )
+        return torch.fake_quantize_per_tensor_affine(values, self.scale, self.zero_point, LOW, HIGH)
 
 
 def quantisation_of(module: object) -> Quantisation | None:
@@ -65,7 +63,7 @@ def quantisation_of(module: object) -> Quantisation | None:
     return grid.quantisation if isinstance(grid, InputGrid) else None
 
 
-def read_through(layer: nn.Module, quantiser: nn.Module) -> None:
+def read_through(layer: WeightedLayer, quantiser: nn.Module) -> None:
     """Let `layer` read its input through `quantiser`, replacing the one that is there."""
     present = hasattr(layer, INPUT_GRID)
     setattr(layer, INPUT_GRID, quantiser)
@@ -82,7 +80,7 @@ def _through_the_grid(
     return args, {**kwargs, "input": quantiser(kwargs["input"])}
 
 
-def output_axis(layer: nn.Module) -> int:
+def output_axis(layer: WeightedLayer) -> int:
     """The dimension of a layer's weight that holds its output channels."""
     return 1 if getattr(layer, "transposed", False) else 0
 
@@ -111,8 +109,8 @@ def on_weight_grid(weight: Tensor, axis: int) -> Tensor:
     )
 
 
-def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Path -> module of every convolution and linear layer of a model, by class.
+def copied(model: nn.Module) -> tuple[nn.Module, dict[str, WeightedLayer]]:
+    """A copy of a model, and its convolutions and linear layers by path.
 
     Raises:
         TraceError: if there is none, or one whose weights are not a float32 parameter of its own.
@@ -121,7 +119,7 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
         raise TraceError(
             f"model must be a torch.nn.Module, got {type(model).__name__}; wrap it in one"
         )
-    found = dict(_weighted(model))
+    found = _weighted_layers(model)
     if not found:
         raise TraceError(
             f"model {type(model).__name__} must have a convolution or a linear layer, got none; "
@@ -148,10 +146,11 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
             )
     if broken:
         raise TraceError("\n".join(broken))
-    return found
+    network = copy.deepcopy(model)
+    return network, _weighted_layers(network)
 
 
-def _weighted(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for path, module in model.named_modules():
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
-            yield path, module
+def _weighted_layers(model: nn.Module) -> dict[str, WeightedLayer]:
+    return {
+        path: module for path, module in model.named_modules() if isinstance(module, WeightedLayer)
+    }

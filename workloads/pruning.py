@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
-from torch.nn.utils import prune as pruning
+from torch.nn.utils.prune import L1Unstructured
 
 from workloads.errors import TraceError
-from workloads.integer_grid import weighted_layers
+from workloads.integer_grid import copied
 
 
 def prune(model: nn.Module, fraction: float | Mapping[str, float]) -> nn.Module:
@@ -37,8 +36,7 @@ def prune(model: nn.Module, fraction: float | Mapping[str, float]) -> nn.Module:
         TraceError: if the model has no such layer, a fraction is out of range, or a pattern matches
             no layer.
     """
-    network = copy.deepcopy(model)
-    layers = weighted_layers(network)
+    network, layers = copied(model)
     fractions = fraction if isinstance(fraction, Mapping) else {"*": fraction}
     broken = [
         f"prune.fraction must be a number with 0 <= fraction < 1, got {value!r} for {pattern!r}; "
@@ -57,6 +55,6 @@ def prune(model: nn.Module, fraction: float | Mapping[str, float]) -> nn.Module:
         raise TraceError("\n".join(broken))
     for path, layer in layers.items():
         matching = (value for pattern, value in fractions.items() if fnmatchcase(path, pattern))
-        pruning.l1_unstructured(layer, "weight", amount=float(next(matching, 0.0)))
-        pruning.remove(layer, "weight")
+        smallest = L1Unstructured(amount=float(next(matching, 0.0)))
+        layer.weight = nn.Parameter(smallest.prune(layer.weight.detach()))
     return network

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -18,10 +17,11 @@ from workloads.integer_grid import (
     HIGH,
     LOW,
     InputGrid,
+    WeightedLayer,
+    copied,
     on_weight_grid,
     output_axis,
     read_through,
-    weighted_layers,
 )
 from workloads.modules import training_mode
 from workloads.trace import WorkloadTrace
@@ -53,8 +53,7 @@ def quantise(model: nn.Module, calibration: Any) -> nn.Module:
         TraceError: if the model has no such layer, or the calibration inputs are empty or give a
             layer NaN or infinity.
     """
-    network = copy.deepcopy(model)
-    layers = weighted_layers(network)
+    network, layers = copied(model)
     grids = _calibrated(network, layers, calibration)
     return _on_grids(network, layers, grids)
 
@@ -72,8 +71,7 @@ def quantise_as(model: nn.Module, trace: WorkloadTrace) -> nn.Module:
     Raises:
         TraceError: if the model lacks a quantised layer of the trace.
     """
-    network = copy.deepcopy(model)
-    layers = weighted_layers(network)
+    network, layers = copied(model)
     grids = {}
     for layer in trace.layers:
         if layer.quantisation is not None:
@@ -90,7 +88,7 @@ def quantise_as(model: nn.Module, trace: WorkloadTrace) -> nn.Module:
 
 
 def _on_grids(
-    network: nn.Module, layers: Mapping[str, nn.Module], grids: Mapping[str, nn.Module]
+    network: nn.Module, layers: Mapping[str, WeightedLayer], grids: Mapping[str, nn.Module]
 ) -> nn.Module:
     """Put the weights of the layers that have a grid on one too."""
     for path, grid in grids.items():
@@ -103,7 +101,7 @@ def _on_grids(
 
 
 def _calibrated(
-    network: nn.Module, layers: Mapping[str, nn.Module], calibration: Any
+    network: nn.Module, layers: Mapping[str, WeightedLayer], calibration: Any
 ) -> dict[str, InputGrid]:
     """A grid for the input of every layer that the calibration inputs reach."""
     observers = {
@@ -118,7 +116,7 @@ def _calibrated(
 
 def observe_inputs(
     network: nn.Module,
-    layers: Mapping[str, nn.Module],
+    layers: Mapping[str, WeightedLayer],
     observers: Mapping[str, nn.Module],
     calibration: Any,
 ) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Self
 
@@ -15,10 +14,10 @@ from workloads.integer_grid import (
     HIGH,
     LOW,
     InputGrid,
+    copied,
     on_weight_grid,
     output_axis,
     read_through,
-    weighted_layers,
 )
 from workloads.quantising import observe_inputs
 from workloads.streams import ImageSet
@@ -61,8 +60,7 @@ def quantisation_aware(
         TrainingError: as `train_classifier`.
         TraceError: as `workloads.quantise`.
     """
-    network = copy.deepcopy(model)
-    layers = weighted_layers(network)
+    network, layers = copied(model)
     first = train.take(min(len(train), batch_size)) if batch_size > 0 else train
     grids = {path: _LearnedGrid() for path in layers}
     reached = observe_inputs(network, layers, grids, first.images)
