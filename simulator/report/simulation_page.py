@@ -309,7 +309,6 @@ _FACT_NAMES = {
     "source": "inputs",
     "seed": "seed of the capture",
     "precision": "computed in",
-    "zero_weights": "weights that are 0",
     "created": "captured at",
     "macs": "multiply-accumulates of the batch",
 }
@@ -319,14 +318,15 @@ def facts(
     workload: Mapping[str, Any], accelerator: Accelerator, more: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Where the numbers come from: workload, clock, cost table and what else is given."""
-    versions = workload.get("versions")
+    versions, zeros = workload.get("versions"), workload.get("zero_weights")
     told = {
-        _FACT_NAMES.get(key, key.replace("_", " ")): (
-            named(value) if isinstance(value, Mapping) else value
-        )
+        _FACT_NAMES.get(key, key.replace("_", " ")): value
         for key, value in workload.items()
-        if key != "versions" and value not in (None, "")
+        if key not in ("versions", "zero_weights") and value not in (None, "")
     } | ({"captured with": named(versions)} if versions else {})
+    if zeros:
+        found = [percent(value) for value in (min(zeros.values()), max(zeros.values()))]
+        told["weights that are 0"] = f"{' to '.join(found)} % of a layer's"
     try:
         table = cost_table(accelerator.technology)
         priced = f"{table.name}, {table.node_nm:g} nm: {table.source}"
