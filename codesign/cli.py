@@ -18,7 +18,7 @@ from accelerators import (
     preset,
     presets,
 )
-from codesign.options import Design, Images, Inputs, Model, Seed, Weights
+from codesign.options import Design, Images, Inputs, Model, Precision, Seed, Weights
 from codesign.replay_commands import simulate_command, sweep_command
 from codesign.terminal import (
     INTERRUPTED,
@@ -82,6 +82,7 @@ def capture_command(
     inputs: Inputs = "digits",
     images: Images = 100,
     weights: Weights = None,
+    precision: Precision = "float32",
     seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a trace that is there.")] = False,
 ) -> None:
@@ -96,7 +97,8 @@ def capture_command(
             inputs=inputs,
             images=images,
             weights=weights,
-            calibration_images=0,
+            calibration_images=50 if precision == "int8" else 0,
+            precision=precision,
             seed=seed,
         )
         workload.trace.save(out, overwrite=overwrite)
@@ -119,6 +121,7 @@ def search_command(
     inputs: Inputs = "digits",
     images: Images = 100,
     weights: Weights = None,
+    precision: Precision = "float32",
     accelerator: Design = "reuse_16x16",
     layers: Annotated[int, typer.Option(min=1, help="Layers whose reuse is searched.")] = 4,
     trials: Annotated[int, typer.Option(min=1, help="Designs to try, in all.")] = 40,
@@ -145,7 +148,12 @@ def search_command(
         )
     with working(f"capturing {model} on {inputs}"):
         workload = load_workload(
-            model=model, inputs=inputs, images=images, weights=weights, seed=seed
+            model=model,
+            inputs=inputs,
+            images=images,
+            weights=weights,
+            precision=precision,
+            seed=seed,
         )
     space = DesignSpace.for_workload(workload.trace, base, top=layers)
     try:

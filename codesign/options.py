@@ -35,6 +35,13 @@ Inputs = Annotated[
 ]
 Images = Annotated[int, typer.Option(min=1, help="Images or frames to judge on.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the model, .safetensors.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="float32, or int8: quantised after training, with ranges from images that are not "
+        "judged on."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")]
 _DESIGN_HELP = "A preset, or file.py:NAME or package.module:NAME (executed)."
 Design = Annotated[str, typer.Option(help=_DESIGN_HELP)]

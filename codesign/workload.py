@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelerators import ConfigError
 from codesign.threads import single_thread
-from workloads import TraceError, capture, cifar10, digits, models, trained_cifarnet, video_frames
+from workloads import (
+    TraceError,
+    capture,
+    cifar10,
+    digits,
+    models,
+    quantise,
+    trained_cifarnet,
+    video_frames,
+)
 from workloads.streams.cifar_archive import holds_both_splits
 from workloads.trace import WorkloadTrace
 
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
     from workloads.streams import ImageSet
 
 CIFAR10 = "cifar10:"
+PRECISIONS = ("float32", "int8")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +67,7 @@ def load_workload(
     images: int,
     weights: str | Path | None = None,
     calibration_images: int = 50,
+    precision: str = "float32",
     seed: int = 0,
 ) -> Workload:
     """Build a model, read its inputs and capture both.
@@ -70,6 +82,8 @@ def load_workload(
             models have what their constructor sets.
         calibration_images: how many more to calibrate on; 0 calibrates on the judged ones.
             Digits and CIFAR-10 take them from the training split, videos from the frames before.
+        precision: "float32", the model's own, or "int8": quantised after training, with ranges from
+            the calibration images.
         seed: of the training of CifarNet, and of the weights that other models draw; kept in the
             trace's provenance.
 
@@ -85,26 +99,28 @@ def load_workload(
         )
         if not isinstance(value, int) or isinstance(value, bool) or value < least
     ]
+    if precision not in PRECISIONS:
+        problems.append(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "int8" and calibration_images == 0:
+        problems.append(
+            "calibration_images must be at least 1 for precision='int8', got 0; use the default"
+        )
     problems += _combination_problems(model, inputs, weights)
     if problems:
         raise ConfigError(problems)
     network = _network(model, weights, seed)
     stream = _stream(model, network, inputs, images, calibration_images)
 
+    if precision == "int8":
+        assert stream.calibration is not None
+        with _running(model, inputs, stream.calibration):
+            network = quantise(network, stream.calibration.images)
+
     def captured(chosen: ImageSet) -> WorkloadTrace:
-        try:
-            with single_thread():
-                return capture(
-                    network, chosen.images, labels=chosen.labels, source=chosen.source, seed=seed
-                )
-        except (models.ModelError, TraceError, OSError):
-            raise
-        except Exception as error:  # the user's code may raise anything
-            raise models.ModelError(
-                f"model {model!r} must run on inputs {inputs!r} of shape "
-                f"{tuple(chosen.images.shape)}, got {type(error).__name__}: {error}; give inputs "
-                "of its shape, or check its code"
-            ) from error
+        with _running(model, inputs, chosen):
+            return capture(
+                network, chosen.images, labels=chosen.labels, source=chosen.source, seed=seed
+            )
 
     return Workload(
         trace=captured(stream.judged),
@@ -112,6 +128,22 @@ def load_workload(
         calibration=captured(stream.calibration) if stream.calibration else None,
         name=f"{type(network).__name__} on {images} {stream.name}",
     )
+
+
+@contextmanager
+def _running(model: str, inputs: str, chosen: ImageSet) -> Iterator[None]:
+    """Run the network on one thread; what its code raises becomes one error."""
+    try:
+        with single_thread():
+            yield
+    except (models.ModelError, TraceError, OSError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise models.ModelError(
+            f"model {model!r} must run on inputs {inputs!r} of shape "
+            f"{tuple(chosen.images.shape)}, got {type(error).__name__}: {error}; give inputs "
+            "of its shape, or check its code"
+        ) from error
 
 
 def _combination_problems(model: str, inputs: str, weights: str | Path | None) -> list[str]:

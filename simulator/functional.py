@@ -1,6 +1,8 @@
 """The functional path: what a model computes when the policy's decisions are applied.
 
-Decisions are made here, once; `simulate` replays the same ones on the hardware.
+Decisions are made here, once; `simulate` replays the same ones on the hardware. A quantised layer's
+are made on its integers (less the zero point), and its centroids are integers again, as those of an
+8-bit array are: the accuracy is that of the hardware.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +21,9 @@ from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
     import torch
+
+# How far outputs of a quantised model may differ between two machines, relative to the largest.
+_STEP_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +82,14 @@ def decide(
             itself by default.
 
     Raises:
-        ConfigError: the policy does not fit the layers, or the calibration lacks one.
+        ConfigError: the policy does not fit the layers, or the calibration lacks one or holds it in
+            other integers.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
     policy.check_layers(trace.layers)
     states: Mapping[str, LayerState]
     if calibration is None or isinstance(calibration, WorkloadTrace):
+        _check_same_grids(trace, calibration or trace)
         states = calibrate(calibration or trace, policy)
     else:
         states = calibration
@@ -97,16 +104,17 @@ def decide(
         decisions[layer.name] = None
         if not policy.applies_to(layer):
             return None
-        rows = read_rows()
+        grid = layer.quantisation
+        rows = _as_computed(layer, read_rows())
         made = policy.decide(layer, rows, states.get(layer.name, {}))
         if made is None:
             return None
         decisions[layer.name] = made.without_centroids()
         distances[layer.name] = centroid_error(made, rows)
         weights = read_weights()
-        result = made.product(weights)
+        result = (made if grid is None else made.with_whole_centroids()).product(weights)
         errors[layer.name] = _relative_mse(result, rows, weights)
-        return result
+        return result if grid is None else result * np.float32(grid.scale)
 
     if model is None:
         for layer in trace.layers:
@@ -146,10 +154,30 @@ def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState
         policy: the policy.
     """
     return {
-        layer.name: policy.calibrate(layer, trace.rows(layer.name))
+        layer.name: policy.calibrate(layer, _as_computed(layer, trace.rows(layer.name)))
         for layer in trace.layers
         if policy.needs_calibration(layer)
     }
+
+
+def _as_computed(layer: Layer, rows: np.ndarray) -> np.ndarray:
+    """Rows as the array sees them: a quantised layer's as whole steps from its zero point."""
+    return rows if layer.quantisation is None else layer.quantisation.steps(rows)
+
+
+def _check_same_grids(trace: WorkloadTrace, calibration: WorkloadTrace) -> None:
+    """What is learned of a layer's integers serves only the same integers."""
+    learned = {layer.name: layer.quantisation for layer in calibration.layers}
+    other = [
+        layer.name
+        for layer in trace.layers
+        if learned.get(layer.name, layer.quantisation) != layer.quantisation
+    ]
+    if other:
+        raise ConfigError(
+            f"calibration must be quantised as the trace is, got other integers in layer "
+            f"{', '.join(other)}; capture both with the same quantised model"
+        )
 
 
 def _check_states(
@@ -174,8 +202,11 @@ def _check_model(trace: WorkloadTrace, model) -> None:
     known = trace.outputs
     if answers is None or known is None:
         return
-    # Float32 sums in another order; a model with other weights is off by far more.
-    if answers.shape != known.shape or not np.allclose(answers, known, rtol=1e-2, atol=1e-3):
+    # Float32 sums in another order; a model with other weights is off by far more. On a grid such
+    # a last bit may move a value by a whole step.
+    stepped = any(layer.quantisation for layer in trace.layers)
+    tolerance = _STEP_TOLERANCE * float(np.abs(known).max()) if stepped else 1e-3
+    if answers.shape != known.shape or not np.allclose(answers, known, rtol=1e-2, atol=tolerance):
         raise ConfigError(
             "model must answer as it did when the trace was captured, got other outputs; pass the "
             "captured model with the same weights"
@@ -186,15 +217,16 @@ def _run_model(trace: WorkloadTrace, model, reuse) -> np.ndarray | None:
     """Run the model on the trace's inputs with every product's result replaced."""
     from workloads.replaying import replay  # the only part that needs PyTorch
 
-    names = {layer.name: layer.gemm for layer in trace.layers}
+    known = {layer.name: (layer.gemm, layer.quantisation) for layer in trace.layers}
 
     def on_gemm(call):
-        if names.get(call.layer.name) != call.layer.gemm:
+        layer = call.layer
+        if known.get(layer.name) != (layer.gemm, layer.quantisation):
             raise ConfigError(
-                f"model must run the layers of the trace, got {call.layer.name!r} of "
-                f"{call.layer.gemm}; pass the model that was captured"
+                f"model must run the layers of the trace, got {layer.name!r} of {layer.gemm} in "
+                f"{layer.quantisation or 'floating point'}; pass the model that was captured"
             )
-        result = reuse(call.layer, call.rows, call.weights)
+        result = reuse(layer, call.rows, call.weights)
         return None if result is None else call.from_result(result)
 
     return replay(trace, model, on_gemm)

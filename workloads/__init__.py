@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workloads.errors import TraceError
-from workloads.gemm import Convolution, Gemm, Layer
+from workloads.gemm import Convolution, Gemm, Layer, Quantisation
 from workloads.scale_sim import read_topology
 from workloads.trace import WorkloadTrace
 
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from workloads.capturing import capture
     from workloads.hook import GemmCall, run_with
     from workloads.models import CifarNet
+    from workloads.pruning import prune
+    from workloads.quantising import quantise, quantise_as
     from workloads.replaying import replay
     from workloads.streams import ImageSet, cifar10, digits, video_frames
-    from workloads.training import train_classifier, trained_cifarnet
+    from workloads.training import quantisation_aware, train_classifier, trained_cifarnet
 
 _TORCH = {
     "CifarNet": "workloads.models",
@@ -28,6 +30,10 @@ _TORCH = {
     "capture": "workloads.capturing",
     "cifar10": "workloads.streams",
     "digits": "workloads.streams",
+    "prune": "workloads.pruning",
+    "quantisation_aware": "workloads.training",
+    "quantise": "workloads.quantising",
+    "quantise_as": "workloads.quantising",
     "replay": "workloads.replaying",
     "run_with": "workloads.hook",
     "train_classifier": "workloads.training",
@@ -42,11 +48,16 @@ __all__ = [
     "GemmCall",
     "ImageSet",
     "Layer",
+    "Quantisation",
     "TraceError",
     "WorkloadTrace",
     "capture",
     "cifar10",
     "digits",
+    "prune",
+    "quantisation_aware",
+    "quantise",
+    "quantise_as",
     "read_topology",
     "replay",
     "run_with",

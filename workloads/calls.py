@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workloads.errors import TraceError
-from workloads.gemm import Convolution, Gemm, Layer
+from workloads.gemm import Convolution, Gemm, Layer, Quantisation
 from workloads.unfold import rows_of, weights_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -146,6 +146,7 @@ def convolution_call(
     images: int,
     axis: tuple[int, int] | None,
     resident: bool,
+    quantisation: Quantisation | None,
     arguments: Sequence[Any],
     run: Callable[[], Tensor],
 ) -> GemmCall:
@@ -156,6 +157,7 @@ def convolution_call(
         images: inputs in the batch.
         axis: `Flow.image_axis` of the input.
         resident: whether the weight is a parameter.
+        quantisation: of the input.
         arguments: of the operation.
         run: the operation itself.
     """
@@ -207,6 +209,7 @@ def convolution_call(
             input_shape=tuple(given.shape),
             output_shape=(batch, channels, *output),
             weights_are_parameters=resident,
+            quantisation=quantisation,
         ),
         input=order.images_first(given, 0),
         weight=weight,
@@ -254,6 +257,7 @@ def product_call(
     left_active: bool,
     right_active: bool,
     output_shape: tuple[int, ...],
+    quantisation: Quantisation | None,
     bias: Tensor | None,
     run: Callable[[], Tensor],
     finish: Callable[[Tensor], Tensor],
@@ -273,6 +277,7 @@ def product_call(
         left_active: whether `left` depends on the model's inputs.
         right_active: whether `right` does.
         output_shape: of the operation's result.
+        quantisation: of the activations.
         bias: what the operation adds, for information.
         run: the operation itself.
         finish: from `(count, m, n)` to the operation's result.
@@ -308,6 +313,7 @@ def product_call(
             input_shape=input_shape,
             output_shape=output_shape,
             weights_are_parameters=resident,
+            quantisation=quantisation,
         ),
         input=order.images_first(left, 1),
         weight=right,

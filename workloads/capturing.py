@@ -75,11 +75,12 @@ def capture(
         directory = scratch.path / "trace"
         directory.mkdir()
         writer = TraceWriter(directory)
+        keeper = _Keeper(writer, progress=progress)
         given = _cloned(kwargs if kwargs else args)
         with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            run = run_hooked(model, given, _keeper(writer, progress=progress), images=images)
+            run = run_hooked(model, given, keeper, images=images)
         if len(writer) == 0:
             raise TraceError(
                 f"model {_name(model)} must compute a matrix product to be captured, got none; use "
@@ -90,9 +91,11 @@ def capture(
             answer_of(run.output),
             _labels(labels, run.images),
         )
-        writer.finish(
-            run.edges, images=run.images, provenance=_provenance(model, args, kwargs, source, seed)
-        )
+        provenance = _provenance(model, args, kwargs, source, seed)
+        provenance["precision"] = " and ".join(sorted(keeper.precisions))
+        if keeper.zeros:
+            provenance["zero_weights"] = keeper.zeros
+        writer.finish(run.edges, images=run.images, provenance=provenance)
         if path is None:
             return WorkloadTrace.from_files(TraceFiles(directory, owner=scratch))
         publish(directory, path)
@@ -103,21 +106,28 @@ def capture(
         raise
 
 
-def _keeper(writer: TraceWriter, *, progress: bool) -> Callable[[GemmCall], None]:
-    """What writes each product as the model computes it, and tells of it if `progress`."""
+class _Keeper:
+    """Writes each product as the model computes it, and tells of it if `progress`."""
 
-    def keep(call: GemmCall) -> None:
+    def __init__(self, writer: TraceWriter, *, progress: bool) -> None:
+        self.writer, self.progress = writer, progress
+        self.precisions: set[str] = set()
+        self.zeros: dict[str, float] = {}
+
+    def __call__(self, call: GemmCall) -> None:
         name = call.layer.name
         stored_input, stored_weight = to_numpy(call.input), to_numpy(call.weight)
         _check_finite(name, "input", stored_input)
         _check_finite(name, "weight", stored_weight)
-        writer.add(call.layer, stored_input=stored_input, stored_weight=stored_weight)
-        if progress:
+        self.precisions.add(_precision(call, stored_input))
+        absent = stored_weight.size - np.count_nonzero(stored_weight)
+        if absent and call.layer.weights_are_parameters:
+            self.zeros[name] = absent / stored_weight.size
+        self.writer.add(call.layer, stored_input=stored_input, stored_weight=stored_weight)
+        if self.progress:
             g = call.layer.gemm
             shape = f"{g.count} x ({g.m}, {g.k}) x ({g.k}, {g.n})"
-            print(f"[{len(writer)}] {name}: {shape}", file=sys.stderr, flush=True)
-
-    return keep
+            print(f"[{len(self.writer)}] {name}: {shape}", file=sys.stderr, flush=True)
 
 
 class _Scratch:
@@ -136,6 +146,20 @@ def _check_finite(layer: str, operand: str, values: Array) -> None:
         f"layer {layer!r} must have a finite {operand}, got {nans} NaN and {infinities} infinite "
         f"of {values.size} values; check the model's inputs and parameters up to this layer"
     )
+
+
+def _precision(call: GemmCall, stored_input: Array) -> str:
+    """What the layer computes in, after a check that its input is what it is said to be."""
+    grid = call.layer.quantisation
+    if grid is None:
+        return _dtype_name(call.input)
+    if not np.array_equal(grid.steps(stored_input) * np.float32(grid.scale), stored_input):
+        raise TraceError(
+            f"layer {call.layer.name!r} must multiply its input as {grid} gives it, got values "
+            "between the integers; quantise a model whose layers do no arithmetic of their own "
+            "before the product"
+        )
+    return f"int{grid.bits}"
 
 
 def _cloned(value: Any) -> Any:

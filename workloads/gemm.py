@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+import numpy as np
+
 from workloads.errors import TraceError
 
 KINDS = (
@@ -129,6 +131,51 @@ class Convolution:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quantisation:
+    """What the integers q of a quantised tensor stand for: scale * (q - zero_point).
+
+    An array multiplies q: sum (q - z) w = sum q w - z sum w, and the second sum, a constant of an
+    output channel, goes into the bias. Hashing on q decides as hashing on the values x does, with
+    thresholds moved: v . x > t is v . q > t / scale + z * sum v.
+
+    Attributes:
+        scale: distance of two neighbouring values, above 0; float32 holds it exactly.
+        zero_point: the q that stands for 0.
+        bits: of an integer q, 0 <= q < 2**bits.
+    """
+
+    scale: float
+    zero_point: int
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        violations = []
+        if not isinstance(self.scale, float) or not 0 < self.scale < math.inf:
+            violations.append(
+                f"scale must be a finite number above 0, got {self.scale!r}; give the distance of "
+                "two neighbouring values"
+            )
+        if _whole(self.bits, 1) is None or self.bits > 16:
+            violations.append(f"bits must be a whole number from 1 to 16, got {self.bits!r}; use 8")
+        elif _whole(self.zero_point, 0) is None or self.zero_point >= 2**self.bits:
+            violations.append(
+                f"zero_point must be a whole number from 0 to {2**self.bits - 1}, got "
+                f"{self.zero_point!r}; give the integer that stands for 0"
+            )
+        _refuse("Quantisation", violations)
+
+    def steps(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """`q - zero_point` of float32 values on the grid, as whole float32 numbers.
+
+        Args:
+            values: of any shape; the memory order is kept.
+        """
+        # A value is one rounding away from its multiple of the scale: the quotient is far from .5.
+        steps = np.divide(values, np.float32(self.scale), dtype=np.float32)
+        return np.rint(steps, out=steps)
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, tuple | list)
 
@@ -151,6 +198,7 @@ class Layer:
         output_shape: shape of the operation's result.
         weights_are_parameters: whether the right-hand matrix is resident (parameters and what is
             computed from them alone), or an activation.
+        quantisation: the integers that the rows stand for; `None` in floating point.
     """
 
     name: str
@@ -162,6 +210,7 @@ class Layer:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     weights_are_parameters: bool
+    quantisation: Quantisation | None = None
 
     def __post_init__(self) -> None:
         for name in ("input_shape", "output_shape"):
@@ -187,6 +236,11 @@ class Layer:
                 found.append(
                     f"{name} must hold sizes of at least 1, got {shape!r}; give a tensor's shape"
                 )
+        if not isinstance(self.quantisation, Quantisation | None):
+            found.append(
+                f"quantisation must be a Quantisation or None, got {self.quantisation!r}; "
+                "use Quantisation(scale=..., zero_point=...)"
+            )
         if not isinstance(self.gemm, Gemm):
             found.append(f"gemm must be a Gemm, got {self.gemm!r}; use Gemm(m=..., n=..., k=...)")
         if found:
@@ -239,7 +293,10 @@ class Layer:
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the layer in values that JSON can hold; `from_dict` reads it back."""
-        return asdict(self)
+        values = asdict(self)
+        if self.quantisation is None:  # as releases that knew no quantisation wrote it
+            del values["quantisation"]
+        return values
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Self:
@@ -253,6 +310,8 @@ class Layer:
             values["gemm"] = Gemm(**values["gemm"])
             if values.get("convolution") is not None:
                 values["convolution"] = Convolution(**values["convolution"])
+            if values.get("quantisation") is not None:
+                values["quantisation"] = Quantisation(**values["quantisation"])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, TraceError):

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from workloads.calls import GemmCall, convolution_call, product_call
 from workloads.errors import TraceError
 from workloads.flow import Flow, tensors_in
+from workloads.integer_grid import quantisation_of
 from workloads.modules import AttentionCalls, ModulePaths, no_fast_path, training_mode
 from workloads.operations import (
     ATTENTION,
@@ -243,6 +244,7 @@ class _Hook(TorchDispatchMode):
                 images=flow.images,
                 axis=flow.image_axis(given),
                 resident=resident,
+                quantisation=quantisation_of(self._paths.module),
                 arguments=tuple(named.values())[:9],
                 run=lambda: func(*args, **kwargs),
             )
@@ -283,6 +285,7 @@ class _Hook(TorchDispatchMode):
             left_active=left.active,
             right_active=right.active,
             output_shape=product.shape,
+            quantisation=quantisation_of(self._paths.module),
             bias=product.bias,
             run=lambda: functional(*args, **plain),
             finish=product.finish,
@@ -315,6 +318,7 @@ class _Hook(TorchDispatchMode):
                 left_active=True,
                 right_active=flow.origin(key if role == "scores" else value).active,
                 output_shape=(*left.shape[:2], right.shape[2]),
+                quantisation=None,
                 bias=None,
                 run=run,
                 finish=lambda result: result,

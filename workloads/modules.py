@@ -51,6 +51,11 @@ class ModulePaths:
         """Path of the innermost running module; empty for the model itself."""
         return self._frames[-1].path
 
+    @property
+    def module(self) -> object:
+        """The innermost running module; `None` for a function."""
+        return self._frames[-1].module
+
     def name(self, base: str) -> str:
         """`base`, or `base#2` and so on for further calls."""
         calls = self._calls[base] = self._calls.get(base, 0) + 1

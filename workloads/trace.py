@@ -37,7 +37,9 @@ class WorkloadTrace:
         graph: layer names; an edge says that a layer's result reaches another layer through
             anything but a layer.
         images: inputs in the batch, at least 1.
-        provenance: where the trace comes from: model, input source, seed, versions, creation time.
+        provenance: where the trace comes from: model, input source, seed, versions, creation time;
+            what its layers compute in ("int8", "float32" or both); the fraction of 0 among the
+            weights of each layer that has some.
         inputs: what the model was called with, or None.
         outputs: the model's result (the first tensor of several), or None.
         labels: `(images,)` expected classes, or None.

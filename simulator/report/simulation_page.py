@@ -335,6 +335,7 @@ def design_row(label: str, design: Mapping[str, Any]) -> dict[str, Any]:
 _FACT_NAMES = {
     "source": "inputs",
     "seed": "seed of the capture",
+    "precision": "computed in",
     "created": "captured at",
     "macs": "multiply-accumulates of the batch",
 }
@@ -344,12 +345,15 @@ def facts(
     workload: Mapping[str, Any], accelerator: Accelerator, more: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Where the numbers come from: workload, clock, cost table and what else is given."""
-    versions = workload.get("versions")
+    versions, zeros = workload.get("versions"), workload.get("zero_weights")
     told = {
         _FACT_NAMES.get(key, key.replace("_", " ")): value
         for key, value in workload.items()
-        if key != "versions" and value not in (None, "")
+        if key not in ("versions", "zero_weights") and value not in (None, "")
     } | ({"captured with": named(versions)} if versions else {})
+    if zeros:
+        found = [percent(value) for value in (min(zeros.values()), max(zeros.values()))]
+        told["weights that are 0"] = f"{' to '.join(found)} % of a layer's"
     return {
         **told,
         "clock": f"{accelerator.clock_hz / 1e6:g} MHz",

@@ -122,6 +122,11 @@ class ReuseDecisions:
             gather_add(results, local, ids, group, end, output)
             group = end
 
+    def with_whole_centroids(self) -> "ReuseDecisions":
+        """The decisions with centroids rounded to integers, as an integer array gets them."""
+        assert self.centroids is not None
+        return replace(self, centroids=np.rint(self.centroids))
+
     def without_centroids(self) -> "ReuseDecisions":
         """The decisions as timing and cost need them."""
         return replace(self, centroids=None)

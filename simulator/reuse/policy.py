@@ -31,7 +31,8 @@ class ReusePolicy(ABC):
 
         Args:
             layer: the layer.
-            rows: `(count, m, k)` float32 activations seen before deployment.
+            rows: `(count, m, k)` float32 activations seen before deployment; of a quantised layer,
+                its integers less the zero point.
         """
         return {}
 
@@ -41,7 +42,8 @@ class ReusePolicy(ABC):
 
         Args:
             layer: the layer.
-            rows: `(count, m, k)` float32, best with the rows of one column contiguous.
+            rows: `(count, m, k)` float32, best with the rows of one column contiguous; of a
+                quantised layer, its integers less the zero point.
             state: what `calibrate` returned for this layer.
 
         Returns:

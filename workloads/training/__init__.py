@@ -8,6 +8,7 @@ from workloads.training.classifier import (
     accuracy_of,
     train_classifier,
 )
+from workloads.training.quantised import quantisation_aware
 
 __all__ = [
     "EpochReport",
@@ -15,6 +16,7 @@ __all__ = [
     "TrainingResult",
     "accuracy_of",
     "cache_dir",
+    "quantisation_aware",
     "train_classifier",
     "trained_cifarnet",
 ]
