@@ -7,13 +7,10 @@ from numba import njit
 
 from accelerators import REPLACEMENTS, CentroidCache
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.stream import random_way, set_index
 
 # Later than any cycle.
 _NEVER = 2**62
-# Multiplier and increment of a 64-bit linear congruential generator (Knuth, MMIX): the cache's
-# random replacement, started anew for each tile so that engines and runs agree.
-LCG_MULTIPLIER = 6364136223846793005
-LCG_INCREMENT = 1442695040888963407
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +97,7 @@ def _enter(cluster, chosen, now, replacement, seen, occupancy, tags, used, rando
         counts[1] += 1
         place = 0
         if replacement == 2:
-            random[0] = random[0] * np.uint64(LCG_MULTIPLIER) + np.uint64(LCG_INCREMENT)
-            place = np.int64((random[0] >> np.uint64(33)) % np.uint64(ways))
+            place = random_way(random, ways)
         else:
             for way in range(1, ways):
                 if used[chosen, way] < used[chosen, place]:
@@ -127,7 +123,7 @@ def _replay(
     cluster_free = np.zeros(rows, np.int64)
     bank_free = np.zeros(banks, np.int64)
     taken = np.zeros(vectors_per_group.max(), np.bool_)
-    random = np.ones(1, np.uint64)
+    random = np.ones(1, np.uint64)  # started anew for each tile so that engines and runs agree
     for segment in range(starts.size - 1):
         first, last = starts[segment], starts[segment + 1]
         row_of_ids = segment // groups
@@ -136,7 +132,7 @@ def _replay(
         occupancy[:] = 0
         fits = True
         for each in range(last - first):
-            set_of[each] = np.int64(signatures[first + each] % np.uint64(sets))
+            set_of[each] = set_index(signatures[first + each], sets)
             occupancy[set_of[each]] += 1
             fits = fits and occupancy[set_of[each]] <= ways
         stream = ids[row_of_ids, (segment % groups) * rows : (segment % groups + 1) * rows]
