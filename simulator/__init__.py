@@ -7,12 +7,14 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
-from simulator.functional import ReuseRun, calibrate, decide
+from simulator.functional import ReuseRun, calibrate, decide, decide_stream
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.lsh import LshReuse
+from simulator.reuse.memory import StreamMemory, load_memory, save_memory
 from simulator.reuse.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.reuse.stream import ClusterCache
 from simulator.simulate import simulate
 from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
@@ -21,6 +23,7 @@ __all__ = [
     "BLOCKS",
     "LIMITS",
     "ActionCounts",
+    "ClusterCache",
     "DesignReport",
     "LayerReport",
     "LayerTiming",
@@ -31,7 +34,11 @@ __all__ = [
     "ReusePolicy",
     "ReuseRun",
     "SimulationReport",
+    "StreamMemory",
     "calibrate",
     "decide",
+    "decide_stream",
+    "load_memory",
+    "save_memory",
     "simulate",
 ]

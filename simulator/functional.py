@@ -3,7 +3,7 @@
 Decisions are made here, once; `simulate` replays the same ones on the hardware.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +12,9 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.memory import StreamMemory
 from simulator.reuse.policy import LayerState, ReusePolicy
+from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
 
@@ -38,6 +40,7 @@ class ReuseRun:
         agreement: fraction of images whose largest output is the dense model's; `None` if the
             model was not run.
         output_mse: mean squared difference to the dense model's outputs; `None` likewise.
+        memory: what the policy keeps for the stream's next batch; `None` if it keeps nothing.
     """
 
     policy: dict
@@ -48,6 +51,7 @@ class ReuseRun:
     dense_accuracy: float | None = None
     agreement: float | None = None
     output_mse: float | None = None
+    memory: StreamMemory | None = None
 
 
 def decide(
@@ -56,6 +60,7 @@ def decide(
     *,
     model: "torch.nn.Module | None" = None,
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
+    memory: StreamMemory | None = None,
 ) -> ReuseRun:
     """Make a policy's decisions on every layer of a trace.
 
@@ -70,20 +75,27 @@ def decide(
         calibration: a trace of the same model on other inputs, from which the policy learns what
             it needs beforehand (LSH: the mean), or what `calibrate` made of one; the trace
             itself by default.
+        memory: of the run on the stream's batch before, for a policy that keeps clusters; it is not
+            changed. It brings its calibration.
 
     Raises:
-        ConfigError: the policy does not fit the layers, or the calibration lacks one.
+        ConfigError: the policy does not fit the layers, or the calibration or the memory lacks one
+            or comes from elsewhere.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
     policy.check_layers(trace.layers)
     states: Mapping[str, LayerState]
-    if calibration is None or isinstance(calibration, WorkloadTrace):
+    if memory is not None:
+        _check_memory(memory, policy, calibration)
+        states = memory.states
+    elif calibration is None or isinstance(calibration, WorkloadTrace):
         states = calibrate(calibration or trace, policy)
     else:
         states = calibration
     _check_states(states, trace, policy)
     decisions: dict[str, ReuseDecisions | None] = {}
     errors: dict[str, float] = {}
+    tables: dict[str, LayerMemory] = {}
 
     def reuse(
         layer: Layer, read_rows: Callable[[], np.ndarray], read_weights: Callable[[], np.ndarray]
@@ -92,7 +104,15 @@ def decide(
         if not policy.applies_to(layer):
             return None
         rows = read_rows()
-        made = policy.decide(layer, rows, states.get(layer.name, {}))
+        known = None if memory is None else memory.tables.get(layer.name)
+        made, kept = policy.decide_next(layer, rows, states.get(layer.name, {}), known)
+        if kept is not None:
+            if memory is not None and known is None:
+                raise ConfigError(
+                    f"memory must hold layer {layer.name!r}, got only {', '.join(memory.tables)}; "
+                    "go on with the model that it was made with, or start without memory"
+                )
+            tables[layer.name] = kept
         if made is None:
             return None
         decisions[layer.name] = made.without_centroids()
@@ -109,6 +129,7 @@ def decide(
             images=trace.images,
             decisions=decisions,
             relative_mse=errors,
+            memory=_memory(policy, states, tables),
         )
 
     _check_model(trace, model)
@@ -125,8 +146,65 @@ def decide(
         images=trace.images,
         decisions=decisions,
         relative_mse=errors,
+        memory=_memory(policy, states, tables),
         **quality,
     )
+
+
+def decide_stream(
+    traces: Iterable[WorkloadTrace],
+    policy: ReusePolicy,
+    *,
+    model: "torch.nn.Module | None" = None,
+    calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
+    memory: StreamMemory | None = None,
+) -> Iterator[ReuseRun]:
+    """Make a policy's decisions on one batch (or frame) of a stream after the other.
+
+    What is held is one batch and what the policy keeps, if the traces are captured as they are
+    asked for: `decide_stream((capture(model, x) for x in batches), policy, model=model)`. To go on
+    later, save the last run's `memory` and start with it.
+
+    Args:
+        traces: the same model on each batch, in the stream's order.
+        policy: the reuse policy.
+        model: see `decide`.
+        calibration: see `decide`; the first batch by default, for all of them.
+        memory: to go on from, see `decide`.
+
+    Yields:
+        The run on each batch.
+
+    Raises:
+        ConfigError: as `decide`.
+        TraceError: as `decide`.
+    """
+    for trace in traces:
+        if memory is None and (calibration is None or isinstance(calibration, WorkloadTrace)):
+            calibration = calibrate(calibration or trace, policy)
+        run = decide(trace, policy, model=model, calibration=calibration, memory=memory)
+        if run.memory is not None:
+            memory, calibration = run.memory, None
+        yield run
+
+
+def _check_memory(memory: StreamMemory, policy: ReusePolicy, calibration: object | None) -> None:
+    """A memory is of one policy, and of one calibration."""
+    memory.check_policy(policy.describe())
+    if calibration is not None:
+        raise ConfigError(
+            "calibration must not be given with memory, which holds for the calibration that it "
+            "was made with; leave it out, or start without memory"
+        )
+
+
+def _memory(
+    policy: ReusePolicy, states: Mapping[str, LayerState], tables: dict[str, LayerMemory]
+) -> StreamMemory | None:
+    """What the policy keeps of a run."""
+    if not tables:
+        return None
+    return StreamMemory(policy=policy.describe(), states=states, tables=tables)
 
 
 def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState]:

@@ -23,8 +23,8 @@ from simulator.reuse.kernels import ROW_BLOCK, hash_block
 #   signatures       (E,) uint64
 #   uses             (E,) int64: sub-vectors that took the cluster's result so far
 #   representatives  (E, L) float32: what was multiplied by the weights
-#   places, stamps   (E,) int64: entry (set x ways + way), and the time of the last access (`lru`) or
-#                    of the insertion (`fifo`); none for a table without end
+#   places, stamps   (E,) int64: entry (set x ways + way), and the time of the last access (`lru`)
+#                    or of the insertion (`fifo`); none for a table without end
 #   clocks, random   (count, s) int64 and uint64: accesses so far; state of the random replacement
 LayerMemory = Mapping[str, np.ndarray]
 
@@ -69,8 +69,8 @@ class ClusterCache:
     def __post_init__(self) -> None:
         """Check every rule."""
         broken = [
-            f"ClusterCache.{name} must be {'None or ' * optional}an integer from {least} to {most}, "
-            f"got {value!r}"
+            f"ClusterCache.{name} must be {'None or ' * optional}an integer from {least} to "
+            f"{most}, got {value!r}"
             for name, value, optional, least, most in (
                 ("entries", self.entries, True, 1, 2**24),
                 ("ways", self.ways, True, 1, 2**24),
