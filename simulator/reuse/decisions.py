@@ -86,8 +86,17 @@ class ReuseDecisions:
 
     @property
     def reuse_rate(self) -> float:
-        """R, fraction of sub-vectors that fall into clusters of earlier batches (Fig. 5)."""
+        """R, fraction of sub-vectors that fall into clusters of earlier batches.
+
+        The words of Deep Reuse on its Fig. 5. The R of its complexity, (1 - R) |C| K M, is
+        `cluster_reuse_rate`; large clusters are old ones, so that is less.
+        """
         return 1 - int(self.new_cluster_rows.sum()) / self.sub_vectors
+
+    @property
+    def cluster_reuse_rate(self) -> float:
+        """R of the complexity (Deep Reuse, III-B2): fraction of the clusters used that are old."""
+        return 1 - self.total_clusters / int(self.clusters.sum(dtype=np.int64))
 
     @property
     def remaining_ratio(self) -> float:
