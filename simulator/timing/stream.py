@@ -58,11 +58,11 @@ def entering_cycles(decisions: ReuseDecisions, cache: CentroidCache) -> int:
     """Cycles until the cache is ready for a tile.
 
     Its valid bits are cleared; or, in a stream, its tags change places with the last tile's, one
-    entry a bank and cycle.
+    set a bank and cycle: the ways of a set are one word of the tags' memory.
     """
     if decisions.cache is None:
         return ceil_div(cache.entries, cache.clear_entries_per_cycle)
-    return ceil_div(cache.entries, cache.banks)
+    return ceil_div(cache.entries // cache.ways, cache.banks)
 
 
 def table_bytes(decisions: ReuseDecisions, cache: CentroidCache) -> int:

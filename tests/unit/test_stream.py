@@ -18,6 +18,7 @@ from simulator import (
     LshReuse,
     NoReuse,
     PerLayer,
+    ReuseRun,
     StreamMemory,
     decide,
     decide_stream,
@@ -25,6 +26,7 @@ from simulator import (
     save_memory,
     simulate,
 )
+from simulator.report.roofline import roofline
 from simulator.timing.plan import plans, traffic
 from simulator.timing.reuse import reuse_timing
 from simulator.timing.stream import with_tables
@@ -368,6 +370,21 @@ def test_the_designs_own_cache_decides_and_is_timed(digits_stream):
         simulate(traces[0], small, first)
 
 
+def test_a_report_of_a_stream_has_no_point_without_work(tmp_path):
+    trace = WorkloadTrace.from_gemms([("fc", Gemm(m=256, n=64, k=160))])
+    layer, design = trace.layers[0], preset("reuse_16x16")
+    decisions = stream_decisions(layer, design, [0] * 16)
+    run = ReuseRun(
+        policy={}, images=trace.images, decisions={"fc": decisions}, relative_mse={"fc": 0.0}
+    )
+    report = simulate(trace, design, run)
+    assert report.reuse.layers[0].timing.macs == report.reuse.utilization == 0
+    described = {"reuse": report.reuse.to_dict()}
+    layout = roofline(described).layout
+    assert np.isfinite([*layout.xaxis.range, *layout.yaxis.range]).all()
+    report.write_html(tmp_path / "report.html")
+
+
 def stream_decisions(layer, design, new):
     """20 clusters in each of 16 sub-matrices of length 10; `new[j]` of them are new."""
     fresh = np.concatenate([np.arange(20) < count for count in new])
@@ -384,8 +401,8 @@ def test_a_tile_pays_for_its_table_and_its_new_clusters():
     assert timing.macs == 15 * 5 * 10 * 64
     # Four folds of n; a fold takes 2 x 16 + 16 + 5 - 2 = 51 cycles; none for the last tile.
     assert timing.busy_cycles["array"] == 15 * 4 * 51
-    # 1024 tags change places, 256 look-ups (one comes before the first cycle's end), 5 handed on.
-    assert timing.busy_cycles["cache"] == 16 * (1024 + 256) + 15 * 5
+    # The tags of 128 sets change places, 256 are looked up, 5 centroids handed on.
+    assert timing.busy_cycles["cache"] == 16 * (128 + 256) + 15 * 5
     assert timing.dram_bytes["weights"] == 15 * 10 * 64
     # Each entry has 10 - 7 bits of tag (128 sets), a valid bit and 3 bits of age. Old results come
     # in, new ones go out, four bytes each.
