@@ -8,12 +8,14 @@ print(report.verdict)
 """
 
 from simulator.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
-from simulator.functional import ReuseRun, calibrate, decide
+from simulator.functional import ReuseRun, calibrate, decide, decide_stream
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.lsh import LshReuse
+from simulator.reuse.memory import StreamMemory, load_memory, save_memory
 from simulator.reuse.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.reuse.stream import ClusterCache
 from simulator.simulate import simulate
 from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
@@ -22,6 +24,7 @@ __all__ = [
     "BLOCKS",
     "LIMITS",
     "ActionCounts",
+    "ClusterCache",
     "DesignReport",
     "ErrorAnalysis",
     "ErrorBound",
@@ -35,8 +38,12 @@ __all__ = [
     "ReusePolicy",
     "ReuseRun",
     "SimulationReport",
+    "StreamMemory",
     "calibrate",
     "decide",
+    "decide_stream",
     "error_bound",
+    "load_memory",
+    "save_memory",
     "simulate",
 ]

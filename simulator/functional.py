@@ -5,7 +5,7 @@ are made on its integers (less the zero point), and its centroids are integers a
 8-bit array are: the accuracy is that of the hardware.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +15,9 @@ import numpy as np
 from accelerators import ConfigError
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.error import centroid_error
+from simulator.reuse.memory import StreamMemory
 from simulator.reuse.policy import LayerState, ReusePolicy
+from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
 
@@ -47,6 +49,7 @@ class ReuseRun:
         agreement: fraction of images whose largest output is the dense model's; `None` if the
             model was not run.
         output_mse: mean squared difference to the dense model's outputs; `None` likewise.
+        memory: what the policy keeps for the stream's next batch; `None` if it keeps nothing.
     """
 
     policy: dict
@@ -58,6 +61,7 @@ class ReuseRun:
     dense_accuracy: float | None = None
     agreement: float | None = None
     output_mse: float | None = None
+    memory: StreamMemory | None = None
 
 
 def decide(
@@ -66,6 +70,7 @@ def decide(
     *,
     model: "torch.nn.Module | None" = None,
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
+    memory: StreamMemory | None = None,
 ) -> ReuseRun:
     """Make a policy's decisions on every layer of a trace.
 
@@ -80,15 +85,20 @@ def decide(
         calibration: a trace of the same model on other inputs, from which the policy learns what
             it needs beforehand (LSH: the mean), or what `calibrate` made of one; the trace
             itself by default.
+        memory: of the run on the stream's batch before, for a policy that keeps clusters; it is not
+            changed. It brings its calibration.
 
     Raises:
-        ConfigError: the policy does not fit the layers, or the calibration lacks one or holds it in
-            other integers.
+        ConfigError: the policy does not fit the layers, or the calibration or the memory lacks one,
+            comes from elsewhere or holds it in other integers.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
     policy.check_layers(trace.layers)
     states: Mapping[str, LayerState]
-    if calibration is None or isinstance(calibration, WorkloadTrace):
+    if memory is not None:
+        _check_memory(memory, policy, calibration)
+        states = memory.states
+    elif calibration is None or isinstance(calibration, WorkloadTrace):
         _check_same_grids(trace, calibration or trace)
         states = calibrate(calibration or trace, policy)
     else:
@@ -97,6 +107,7 @@ def decide(
     decisions: dict[str, ReuseDecisions | None] = {}
     errors: dict[str, float] = {}
     distances: dict[str, float] = {}
+    tables: dict[str, LayerMemory] = {}
 
     def reuse(
         layer: Layer, read_rows: Callable[[], np.ndarray], read_weights: Callable[[], np.ndarray]
@@ -106,7 +117,15 @@ def decide(
             return None
         grid = layer.quantisation
         rows = _as_computed(layer, read_rows())
-        made = policy.decide(layer, rows, states.get(layer.name, {}))
+        known = None if memory is None else memory.tables.get(layer.name)
+        made, kept = policy.decide_next(layer, rows, states.get(layer.name, {}), known)
+        if kept is not None:
+            if memory is not None and known is None:
+                raise ConfigError(
+                    f"memory must hold layer {layer.name!r}, got only {', '.join(memory.tables)}; "
+                    "go on with the model that it was made with, or start without memory"
+                )
+            tables[layer.name] = kept
         if made is None:
             return None
         decisions[layer.name] = made.without_centroids()
@@ -125,6 +144,7 @@ def decide(
             decisions=decisions,
             relative_mse=errors,
             centroid_error=distances,
+            memory=_memory(policy, states, tables),
         )
 
     _check_model(trace, model)
@@ -142,8 +162,65 @@ def decide(
         decisions=decisions,
         relative_mse=errors,
         centroid_error=distances,
+        memory=_memory(policy, states, tables),
         **quality,
     )
+
+
+def decide_stream(
+    traces: Iterable[WorkloadTrace],
+    policy: ReusePolicy,
+    *,
+    model: "torch.nn.Module | None" = None,
+    calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
+    memory: StreamMemory | None = None,
+) -> Iterator[ReuseRun]:
+    """Make a policy's decisions on one batch (or frame) of a stream after the other.
+
+    What is held is one batch and what the policy keeps, if the traces are captured as they are
+    asked for: `decide_stream((capture(model, x) for x in batches), policy, model=model)`. To go on
+    later, save the last run's `memory` and start with it.
+
+    Args:
+        traces: the same model on each batch, in the stream's order.
+        policy: the reuse policy.
+        model: see `decide`.
+        calibration: see `decide`; the first batch by default, for all of them.
+        memory: to go on from, see `decide`.
+
+    Yields:
+        The run on each batch.
+
+    Raises:
+        ConfigError: as `decide`.
+        TraceError: as `decide`.
+    """
+    for trace in traces:
+        if memory is None and (calibration is None or isinstance(calibration, WorkloadTrace)):
+            calibration = calibrate(calibration or trace, policy)
+        run = decide(trace, policy, model=model, calibration=calibration, memory=memory)
+        if run.memory is not None:
+            memory, calibration = run.memory, None
+        yield run
+
+
+def _check_memory(memory: StreamMemory, policy: ReusePolicy, calibration: object | None) -> None:
+    """A memory is of one policy, and of one calibration."""
+    memory.check_policy(policy.describe())
+    if calibration is not None:
+        raise ConfigError(
+            "calibration must not be given with memory, which holds for the calibration that it "
+            "was made with; leave it out, or start without memory"
+        )
+
+
+def _memory(
+    policy: ReusePolicy, states: Mapping[str, LayerState], tables: dict[str, LayerMemory]
+) -> StreamMemory | None:
+    """What the policy keeps of a run."""
+    if not tables:
+        return None
+    return StreamMemory(policy=policy.describe(), states=states, tables=tables)
 
 
 def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState]:

@@ -69,6 +69,8 @@ def _points(design: Mapping) -> list[dict]:
         moved = sum(layer["dram_bytes"].values())
         dense = layer["count"] * layer["m"] * layer["n"] * layer["k"]
         works = [dense] if layer["macs"] == dense else [dense, layer["macs"]]
+        # A stream's layer may find all its results in the table; logarithms have no zero.
+        works = [work for work in works if work]
         points.append(
             {
                 "layer": layer["layer"],

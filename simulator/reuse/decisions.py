@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from simulator.reuse.kernels import gather_add
+from simulator.reuse.stream import ClusterCache
 from workloads.gemm import Gemm
 
 # Centroid results held at a time while an output is rebuilt: bounds memory, not the answer.
@@ -33,6 +34,9 @@ class ReuseDecisions:
         signatures: `(total clusters,)` uint64, in the order (GEMM, sub-matrix, group, id).
         centroids: `(total clusters, L)` float32 in the same order, zero beyond a short sub-vector;
             `None` once the results were computed.
+        fresh: `(total clusters,)` bool in the same order, clusters whose results are computed now;
+            the others' were computed in earlier batches of a stream. `None`: all are.
+        cache: the table that a stream's clusters are kept in; `None` without a stream.
     """
 
     layer: str
@@ -45,6 +49,8 @@ class ReuseDecisions:
     clusters: np.ndarray
     signatures: np.ndarray
     centroids: np.ndarray | None
+    fresh: np.ndarray | None = None
+    cache: ClusterCache | None = None
 
     @property
     def sub_vectors(self) -> int:
@@ -52,13 +58,52 @@ class ReuseDecisions:
         return self.ids.size
 
     @cached_property
+    def new_clusters(self) -> np.ndarray:
+        """`(count, s, groups)`, of the clusters those whose results are computed now."""
+        if self.fresh is None:
+            return self.clusters
+        firsts = np.cumsum(self.clusters.ravel()) - self.clusters.ravel()
+        return np.add.reduceat(self.fresh, firsts, dtype=np.int64).reshape(self.clusters.shape)
+
+    @cached_property
+    def new_cluster_rows(self) -> np.ndarray:
+        """`(count, s, groups)` int64, sub-vectors that fall into these clusters."""
+        if self.fresh is None:
+            return np.full(self.clusters.shape, self.gemm.m // self.groups, np.int64)
+        rows = np.empty(self.clusters.shape, np.int64)
+        ids = self.ids.reshape(*self.clusters.shape, -1)
+        first = 0
+        for place in np.ndindex(self.clusters.shape):
+            last = first + int(self.clusters[place])
+            rows[place] = np.count_nonzero(self.fresh[first:last][ids[place]])
+            first = last
+        return rows
+
+    @cached_property
     def total_clusters(self) -> int:
         """Centroid sub-vectors that are multiplied by weights."""
-        return int(self.clusters.sum(dtype=np.int64))
+        return int(self.new_clusters.sum(dtype=np.int64))
+
+    @property
+    def reuse_rate(self) -> float:
+        """R, fraction of sub-vectors that fall into clusters of earlier batches.
+
+        The words of Deep Reuse on its Fig. 5. The R of its complexity, (1 - R) |C| K M, is
+        `cluster_reuse_rate`; large clusters are old ones, so that is less.
+        """
+        return 1 - int(self.new_cluster_rows.sum()) / self.sub_vectors
+
+    @property
+    def cluster_reuse_rate(self) -> float:
+        """R of the complexity (Deep Reuse, III-B2): fraction of the clusters used that are old."""
+        return 1 - self.total_clusters / int(self.clusters.sum(dtype=np.int64))
 
     @property
     def remaining_ratio(self) -> float:
-        """r_c = |C| / N averaged over sub-matrices (Deep Reuse, III-B3); 1 means no reuse."""
+        """r_c = |C| / N averaged over sub-matrices (Deep Reuse, III-B3); 1 means no reuse.
+
+        Only new clusters count: 0 where every result was computed in an earlier batch.
+        """
         return self.total_clusters / self.sub_vectors
 
     @cached_property
@@ -69,8 +114,8 @@ class ReuseDecisions:
 
     @cached_property
     def macs(self) -> int:
-        """Multiplications left to the array: sum of |C_j| x L_j x n."""
-        per_sub_matrix = self.clusters.sum(axis=(0, 2), dtype=np.int64)
+        """Multiplications left to the array: sum of |C_j| x L_j x n over new clusters."""
+        per_sub_matrix = self.new_clusters.sum(axis=(0, 2), dtype=np.int64)
         return int((per_sub_matrix * self.widths).sum()) * self.gemm.n
 
     def product(self, weights: np.ndarray) -> np.ndarray:

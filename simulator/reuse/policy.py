@@ -9,6 +9,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
 
 # What a policy learned of one layer before it decides, such as a mean; read, never changed.
@@ -49,6 +50,23 @@ class ReusePolicy(ABC):
         Returns:
             The decisions, or `None` where the layer runs dense.
         """
+
+    def decide_next(
+        self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+        """Decide for one layer of a stream's next batch.
+
+        Args:
+            layer: the layer.
+            rows: as for `decide`.
+            state: as for `decide`, the same for all batches of a stream.
+            memory: what this returned for the batch before, `None` for the first; not changed.
+
+        Returns:
+            The decisions, and what is kept for the batch after; `None` for a policy that keeps
+            nothing, as most do.
+        """
+        return self.decide(layer, rows, state), None
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Raise one `ConfigError` that names every layer the policy does not fit."""
@@ -138,6 +156,12 @@ class PerLayer(ReusePolicy):
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide(layer, rows, state)
+
+    def decide_next(
+        self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
 
     def describe(self) -> dict:
         """The policies as plain values."""

@@ -7,6 +7,7 @@ from numba import njit
 
 from accelerators import REPLACEMENTS, CentroidCache
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.stream import random_way, set_index
 
 # Later than any cycle.
 _NEVER = 2**62
@@ -15,10 +16,6 @@ _UNSEEN, _EVICTED = -1, -2
 # A bank's number, below 64, and a mark beside it: the cluster's set overflows. The numbers of a
 # group, added up, stay below the mark.
 _BANK, _CROWDED = 63, 2**40
-# Multiplier and increment of a 64-bit linear congruential generator (Knuth, MMIX): the cache's
-# random replacement, started anew for each tile so that engines and runs agree.
-LCG_MULTIPLIER = 6364136223846793005
-LCG_INCREMENT = 1442695040888963407
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,15 +135,14 @@ def _place(signatures, ways, banks, set_of, bank_of, occupancy):
     matter what was evicted.
     """
     sets = np.uint64(occupancy.size)
-    # Divisions take longer than all the rest; most tables have a power of two of sets, and then
-    # of banks, which divide them.
-    mask = sets - np.uint64(1)
-    is_power = sets & mask == 0
+    # Divisions take long; most tables have a power of two of sets, and then of banks, which divide
+    # them.
+    is_power = sets & (sets - np.uint64(1)) == 0
     occupancy[:] = 0
     fullest = 0
     for cluster in range(signatures.size):
         signature = signatures[cluster]
-        chosen = np.int64(signature & mask if is_power else signature % sets)
+        chosen = set_index(signature, sets)
         set_of[cluster] = chosen
         bank_of[cluster] = chosen & (banks - 1) if is_power else chosen % banks
         occupancy[chosen] += 1
@@ -270,8 +266,7 @@ def _enter(
         counts[1] += 1
         place = 0
         if replacement == 2:
-            random[0] = random[0] * np.uint64(LCG_MULTIPLIER) + np.uint64(LCG_INCREMENT)
-            place = np.int64((random[0] >> np.uint64(33)) % np.uint64(ways))
+            place = random_way(random, ways)
         else:
             for way in range(1, ways):
                 if used[chosen, way] < used[chosen, place]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from accelerators import CentroidCache
 from simulator.reuse.decisions import ReuseDecisions
-from simulator.timing.cache import LCG_INCREMENT, LCG_MULTIPLIER, CacheReplay
+from simulator.reuse.stream import LCG_INCREMENT, LCG_MULTIPLIER
+from simulator.timing.cache import CacheReplay
 
 
 class _Random:

@@ -30,7 +30,8 @@ class LayerTiming:
             to `cycles`. Limits are the blocks and the buffers, whose ports or sizes hold
             the blocks up; all but `array` are stalls of the array.
         dram_bytes: bytes to and from the DRAM by what they are: `inputs`, `weights` (both with what
-            is loaded again), `outputs`, `spilled_sums` and `spilled_results` (out and back).
+            is loaded again), `outputs`, `spilled_sums` and `spilled_results` (out and back; in a
+            stream also its tables, the old results that are used and the new ones).
         actions: what was done, to be priced.
         macs: multiply-accumulates that the array did.
         schedule: the tiles, for a timeline.

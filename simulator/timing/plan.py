@@ -97,6 +97,8 @@ class Traffic:
         sums_in: the same, loaded again.
         results_out: centroids, their results and ids that do not fit the centroid buffer, stored.
         results_in: the same, loaded again.
+        tables_in: a stream's tables, loaded.
+        tables_out: the same, stored.
     """
 
     inputs: np.ndarray
@@ -106,16 +108,18 @@ class Traffic:
     sums_in: np.ndarray
     results_out: np.ndarray
     results_in: np.ndarray
+    tables_in: np.ndarray | int = 0
+    tables_out: np.ndarray | int = 0
 
     @property
     def loads(self) -> np.ndarray:
         """Bytes in."""
-        return self.inputs + self.weights + self.sums_in + self.results_in
+        return self.inputs + self.weights + self.sums_in + self.results_in + self.tables_in
 
     @property
     def stores(self) -> np.ndarray:
         """Bytes out."""
-        return self.outputs + self.sums_out + self.results_out
+        return self.outputs + self.sums_out + self.results_out + self.tables_out
 
     @property
     def total_bytes(self) -> int:
@@ -161,7 +165,8 @@ def traffic(
     results = byte_count(clusters * columns, accumulator)
     if not plan.results_first:
         ids = byte_count(rows_per_group(decisions), id_bits(decisions))
-        held = byte_count(clusters * widths, operand) + results + ids
+        centroids = byte_count(by_tile(decisions.new_clusters) * widths, operand)
+        held = centroids + results + ids
         results_out = results_in = nothing + np.maximum(0, held - half)
     else:
         results_out, results_in = _kept_results(decisions, plan, results[:, :, :1], half, nothing)
@@ -203,7 +208,9 @@ def rows_per_group(decisions: ReuseDecisions) -> int:
 
 def id_bits(decisions: ReuseDecisions) -> int:
     """Bits of a cluster's number: a group of r rows has at most r clusters."""
-    largest = min(rows_per_group(decisions), 2**decisions.hashes)
+    largest = rows_per_group(decisions)
+    if decisions.cache is None:  # a stream's table may make two clusters of one signature
+        largest = min(largest, 2**decisions.hashes)
     return max(1, (largest - 1).bit_length())
 
 

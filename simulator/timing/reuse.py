@@ -24,6 +24,13 @@ from simulator.timing.layer import (
 )
 from simulator.timing.plan import Plan, by_tile, id_bits, plans, rows_per_group, traffic
 from simulator.timing.schedule import Makespan, Schedule, slowest
+from simulator.timing.stream import (
+    check_cache,
+    entering_cycles,
+    replay_cache,
+    swapped_sets,
+    with_tables,
+)
 from workloads.gemm import Layer
 
 STAGES = ("hashing", "array", "reconstruction")
@@ -52,6 +59,10 @@ def reuse_timing(
     tile loads the channels it touches. All weights are loaded once where they fit the weight
     buffer, else once per group.
 
+    In a stream (`decisions.cache`), only new clusters are accumulated and multiplied; a tile loads
+    its table instead of clearing one, and the old results that its rows use: see
+    `simulator.timing.stream`.
+
     Not modelled: the wait of a spilled byte's return for its own way out; halo rows.
 
     Raises:
@@ -60,7 +71,8 @@ def reuse_timing(
     _check(decisions, accelerator)
     check_tiles(layer.gemm, decisions.clusters.size)
     vectors, interval = _front_end_rate(decisions, accelerator)
-    replayed = engine.replay(
+    replayed = replay_cache(
+        engine,
         decisions,
         accelerator.reuse_units.cache,
         vectors_per_group=vectors,
@@ -84,6 +96,7 @@ def _check(decisions: ReuseDecisions, accelerator: Accelerator) -> None:
             f"Accelerator.front_end.projection must be 'int8' or {wanted!r} for a policy with "
             f"{wanted} projections, got {built!r}; change one of them"
         )
+    check_cache(decisions, accelerator)
     check_feeds(accelerator)
 
 
@@ -118,8 +131,10 @@ class _Scheduled:
     ) -> None:
         self.decisions, self.replayed, self.plan = decisions, replayed, plan
         self.accelerator, self.units = accelerator, accelerator.reuse_units
-        self.clusters = by_tile(decisions.clusters).astype(np.int64)
-        self.traffic = traffic(layer, decisions, accelerator, plan)
+        self.clusters = by_tile(decisions.new_clusters).astype(np.int64)
+        self.traffic = with_tables(
+            traffic(layer, decisions, accelerator, plan), decisions, accelerator, plan
+        )
         self.shape = self.traffic.inputs.shape
         self.hashing = plan.hashing[:, None]
         self.busy: dict[str, np.ndarray] = {}
@@ -158,9 +173,7 @@ class _Scheduled:
         rows = rows_per_group(decisions)
         vectors, interval = _front_end_rate(decisions, self.accelerator)
         hashing = ceil_div(rows, vectors) * interval * self.hashing
-        around = ceil_div(cache.entries, cache.clear_entries_per_cycle) + ceil_div(
-            self.clusters, cache.banks
-        )
+        around = entering_cycles(decisions, cache) + ceil_div(self.clusters, cache.banks)
         together = (around + by_tile(self.replayed.cycles)) * self.hashing
         self.busy["front_end"] = hashing
         self.busy["cache"] = together - by_tile(self.replayed.waiting_cycles) * self.hashing
@@ -183,9 +196,10 @@ class _Scheduled:
         return np.maximum(together, reading), limits, latency
 
     def _multiply(self):
-        """Multiply a tile's centroids by their rows of the weights."""
+        """Multiply a tile's centroids, if there are any, by their rows of the weights."""
         decisions, accelerator = self.decisions, self.accelerator
-        widths, columns = decisions.widths, self.plan.multiplied_columns[:, None]
+        widths = decisions.widths
+        columns = self.plan.multiplied_columns[:, None] * (self.clusters > 0)
         cycles, latency = gemm_cycles(accelerator.array, self.clusters, columns, widths)
         self.busy["array"] = cycles
         centroid_buffer = self.units.centroid_buffer
@@ -210,7 +224,7 @@ class _Scheduled:
             },
             self.shape,
         )
-        return occupancy, limits, latency * self.hashing
+        return occupancy, limits, latency * (columns > 0)
 
     def _rebuild(self):
         """Gather a tile's rows and add them up: a port takes `width` sums of a row a cycle."""
@@ -247,7 +261,11 @@ class _Scheduled:
                 "weights": int(moved.weights.sum()),
                 "outputs": int(moved.outputs.sum()),
                 "spilled_sums": int((moved.sums_in + moved.sums_out).sum()),
-                "spilled_results": int((moved.results_in + moved.results_out).sum()),
+                "spilled_results": int(
+                    (
+                        moved.results_in + moved.results_out + moved.tables_in + moved.tables_out
+                    ).sum()
+                ),
             },
             actions=self._actions(),
             macs=self.decisions.macs,
@@ -263,6 +281,7 @@ class _Scheduled:
         sparsity = 3 if decisions.projection == "sparse" else 1  # one element in three is added
         elements = gemm.count * gemm.m * gemm.k
         sub_vectors, clusters = decisions.sub_vectors, decisions.total_clusters
+        added = by_tile(decisions.new_cluster_rows)
         centroid_elements = int((self.clusters * decisions.widths).sum())
         gathered = sub_vectors * gemm.n
         buffer, length = self.units.centroid_buffer, decisions.sub_vector_length
@@ -276,19 +295,24 @@ class _Scheduled:
         inputs, weights = int(moved.inputs.sum()), int(moved.weights.sum())
         results_in, results_out = int(moved.results_in.sum()), int(moved.results_out.sum())
         sums_in, sums_out = int(moved.sums_in.sum()), int(moved.sums_out.sum())
+        tables_in, tables_out = int(np.sum(moved.tables_in)), int(np.sum(moved.tables_out))
         return ActionCounts(
             {
                 ("front_end", "project"): times * elements * decisions.hashes // sparsity,
                 ("front_end", "compare"): times * sub_vectors * decisions.hashes,
-                ("cache", "lookup"): times * sub_vectors,
+                # A set's tags are moved in or out as a look-up reads them.
+                ("cache", "lookup"): times
+                * (sub_vectors + swapped_sets(decisions, self.units.cache)),
                 # All but a cluster's first read to add to it; the end reads to hand it on.
-                ("cache", "read_row"): times * sub_vectors,
-                ("cache", "write_row"): times * sub_vectors + refills,
-                ("cache", "accumulate"): times * (elements - centroid_elements),
+                ("cache", "read_row"): times * int(added.sum()),
+                ("cache", "write_row"): times * int(added.sum()) + refills,
+                ("cache", "accumulate"): times
+                * (int((added * decisions.widths).sum()) - centroid_elements),
                 ("cache", "divide"): times * centroid_elements,
                 ("cache", "clear_entry"): times
                 * decisions.clusters.size
-                * self.units.cache.entries,
+                * self.units.cache.entries
+                * (decisions.cache is None),
                 ("array", "mac"): decisions.macs,
                 ("array", "register_byte"): register_bytes(
                     accelerator,
@@ -316,7 +340,10 @@ class _Scheduled:
                 ("output_buffer", "write_byte"): sum_writes + sums_in,
                 # One read per later sub-matrix, and one to store the outputs.
                 ("output_buffer", "read_byte"): sum_writes + sums_out,
-                ("dram", "read_byte"): inputs + weights + sums_in + results_in,
-                ("dram", "write_byte"): int(moved.outputs.sum()) + sums_out + results_out,
+                ("dram", "read_byte"): inputs + weights + sums_in + results_in + tables_in,
+                ("dram", "write_byte"): int(moved.outputs.sum())
+                + sums_out
+                + results_out
+                + tables_out,
             }
         )

@@ -1,5 +1,6 @@
 """The event engine and the compiled engine find the same, cycle for cycle."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +19,7 @@ from accelerators import (
     preset,
 )
 from accelerators.parts import DATAFLOWS, FOLD_TIMINGS, PROJECTIONS, REPLACEMENTS
-from simulator import LIMITS, LshReuse, ReuseDecisions, simulate
+from simulator import LIMITS, ClusterCache, LshReuse, ReuseDecisions, simulate
 from simulator.timing import cache, compiled, event, event_cache
 from simulator.timing.dense import dense_timing
 from simulator.timing.engine import COMPILED, EVENT
@@ -212,6 +213,20 @@ def test_engines_agree_on_any_cache(pair, part, each, interval):
 @settings(relaxed, max_examples=400)
 def test_engines_agree_on_any_layer(pair, design):
     same_layers(*pair, design)
+
+
+@given(layers_and_decisions(), designs(), seeds, st.sampled_from([0.0, 0.1, 0.7, 1.0]))
+@settings(relaxed, max_examples=150)
+def test_engines_agree_on_any_stream(pair, design, seed, share):
+    layer, decisions = pair
+    fresh = np.random.default_rng(seed).random(decisions.signatures.size) < share
+    stream = replace(decisions, fresh=fresh, cache=ClusterCache.of(design.cache))
+    same_layers(layer, stream, design)
+    timing = reuse_timing(layer, stream, design)
+    assert timing.macs == stream.macs
+    assert not timing.busy_cycles["array"] or share
+    moved = timing.actions["dram", "read_byte"] + timing.actions["dram", "write_byte"]
+    assert sum(timing.dram_bytes.values()) == moved
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def test_every_broken_rule_is_named():
         "LshReuse.length must be an integer from 1 to 1048576, got 0",
         "LshReuse.seed must be an integer of at least 0, got -1",
         "LshReuse.centred must be True or False, got 1",
-        "LshReuse.scope must be 'image' or 'batch', got 'frame'",
+        "LshReuse.scope must be 'image', 'batch' or 'stream', got 'frame'",
         "LshReuse.projection must be 'sign', 'sparse' or 'int8', got 'int4'",
     )
 

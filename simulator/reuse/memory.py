@@ -1,0 +1,148 @@
+"""What a policy keeps of a stream, in memory and on disk.
+
+On disk it is one safetensors file: the tables' arrays, and in the header a readable JSON
+description with a format version, the policy and a checksum. No pickle is written or read.
+"""
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from accelerators import ConfigError
+from simulator.reuse.policy import LayerState
+from simulator.reuse.stream import LayerMemory
+
+FORMAT = "similarity-codesign stream memory"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamMemory:
+    """Where a stream stands after a batch; the next batch goes on from here.
+
+    Attributes:
+        policy: that made it, as `ReusePolicy.describe` gives it; no other may go on from it.
+        states: layer -> what the policy learned before the stream. It holds for the whole stream:
+            under another mean, the signatures that are kept would mean something else.
+        tables: layer -> the clusters kept, see `simulator.reuse.stream.LayerMemory`.
+    """
+
+    policy: dict
+    states: Mapping[str, LayerState]
+    tables: Mapping[str, LayerMemory]
+
+    def check_policy(self, described: dict) -> None:
+        """Raise a `ConfigError` for any policy but the one that made the memory."""
+        made, asked = _plain(self.policy), _plain(described)
+        if made != asked:
+            differing = [name for name in {**made, **asked} if made.get(name) != asked.get(name)]
+            listed = ", ".join(
+                f"{name}={made.get(name)!r} where the policy has {asked.get(name)!r}"
+                for name in differing
+            )
+            raise ConfigError(
+                f"memory must come from the same policy, got one with {listed}; go on with the "
+                "policy that made it, or start without memory"
+            )
+
+
+def _plain(description: dict) -> dict:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(description))
+
+
+def save_memory(memory: StreamMemory, path: str | Path) -> None:
+    """Write a memory to a file, replacing it in one step.
+
+    Args:
+        memory: of a `ReuseRun`.
+        path: of the file.
+    """
+    path = Path(path)
+    tensors: dict[str, np.ndarray] = {}
+    for kind, layers in (("states", memory.states), ("tables", memory.tables)):
+        for index, arrays in enumerate(layers.values()):
+            for name, array in arrays.items():
+                tensors[f"{kind}.{index}.{name}"] = np.ascontiguousarray(array)
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "policy": memory.policy,
+        "states": list(memory.states),
+        "tables": list(memory.tables),
+        "crc32": _checksum(tensors),
+    }
+    metadata = {"description": json.dumps(header, allow_nan=False)}
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        safetensors.numpy.save_file(tensors, name, metadata)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def load_memory(path: str | Path) -> StreamMemory:
+    """Read the memory that `save_memory` wrote; `decide` checks that policy and layers fit it.
+
+    Raises:
+        ConfigError: the file is missing, damaged, or not a memory of this format.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get("description", "null")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(text)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ConfigError(
+            f"{path} must be a file that save_memory wrote, got {error}; start without memory"
+        ) from error
+    given = header.get("format") if isinstance(header, dict) else None
+    if given != FORMAT:
+        raise ConfigError(f"{path} must be a {FORMAT}, got {given!r}; give a saved memory")
+    if header["format_version"] != FORMAT_VERSION:
+        raise ConfigError(
+            f"{path} must have format_version {FORMAT_VERSION}, got {header['format_version']!r}; "
+            "read it with the release that wrote it, or start without memory"
+        )
+    if _checksum(tensors) != header["crc32"]:
+        raise ConfigError(
+            f"{path} must have the CRC-32 {header['crc32']:08x}, got {_checksum(tensors):08x}; it "
+            "is corrupted: restore it, or start without memory"
+        )
+    return StreamMemory(
+        policy=header["policy"],
+        states=_of_layers("states", header["states"], tensors),
+        tables=_of_layers("tables", header["tables"], tensors),
+    )
+
+
+def _of_layers(
+    kind: str, layers: list[str], tensors: dict[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Layer -> name -> array."""
+    found: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in layers}
+    for key, array in tensors.items():
+        group, index, name = key.split(".", 2)
+        if group == kind:
+            array.flags.writeable = False
+            found[layers[int(index)]][name] = array
+    return found
+
+
+def _checksum(tensors: dict[str, np.ndarray]) -> int:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(name.encode(), checksum)
+        checksum = zlib.crc32(tensors[name].tobytes(), checksum)
+    return checksum
