@@ -19,7 +19,9 @@ DEFAULT_DESIGN, DEFAULT_SCOPE = "reuse_16x16", "image"
 Model = Annotated[
     str,
     typer.Option(
-        help="cifarnet (trained on the digits at first use), efficientnet_lite0, "
+        help="cifarnet (trained on the digits at first use), efficientnet_lite0 (with its ImageNet "
+        "weights), alexnet, vgg19, resnet18, resnet50, resnet20, resnet56, squeezenet1_0, "
+        "squeezenet1_1, mobilenet_v2, resnest50, psanet50, vit_b_16, vit_s_16, swin_t, "
         "package.module:Class or file.py:Class (executed)."
     ),
 ]
@@ -31,7 +33,13 @@ Inputs = Annotated[
     ),
 ]
 Images = Annotated[int, typer.Option(min=1, help="Images or frames to judge on.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights of the model, .safetensors.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights of the model, .safetensors or PyTorch's .pth, .pt, .th, named as by "
+        "torchvision or timm; without them most models have random ones."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")]
 _DESIGN_HELP = "A preset, or file.py:NAME or package.module:NAME (executed)."
 Design = Annotated[str, typer.Option(help=_DESIGN_HELP)]

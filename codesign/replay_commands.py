@@ -24,6 +24,7 @@ from codesign.options import (
     read_replay,
 )
 from codesign.terminal import command_line, guarded, note, point_progress, say, table, working
+from workloads.trace import WorkloadTrace
 
 
 @guarded
@@ -76,6 +77,7 @@ def simulate_command(
             engine=engine,
         )
     table(*layer_table(report.to_dict()))
+    _tell_random(asked.trace)
     say(f"\n{report.verdict}")
     _write(
         (json, report.write_json),
@@ -130,11 +132,19 @@ def sweep_command(
     table(result.columns, result.rows)
     for point in result.skipped:
         note(f"skipped {point.name}: {point.reason}")
+    _tell_random(asked.trace)
     say(f"\n{result.verdict}")
     _write(
         (csv, result.write_csv),
         (html, lambda path: write_sweep_html(result, path, command_line())),
     )
+
+
+def _tell_random(trace: WorkloadTrace) -> None:
+    """Say so where a model was not trained."""
+    weights = trace.provenance.get("weights")
+    if isinstance(weights, str) and weights.startswith("random"):
+        say(f"\nThe model has {weights}: a trained one's activations may be alike otherwise.")
 
 
 def _write(*files: tuple[Path | None, Callable[[Path], Path]]) -> None:

@@ -24,9 +24,7 @@ def _convolution(
 ) -> nn.Sequential:
     """A convolution, its normalisation and ReLU6."""
     return nn.Sequential(
-        nn.Conv2d(
-            inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-        ),
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU6(inplace=True),
     )

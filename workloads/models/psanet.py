@@ -62,7 +62,9 @@ class PointwiseSpatialAttention(nn.Module):
             for weights, values in ((collect, collected), (distribute, given))
         ]
         joined = self.proj(torch.cat(both, dim=1).unflatten(2, (self.size, self.size)))
-        return functional.interpolate(joined, features.shape[2:], mode="bilinear", align_corners=True)
+        return functional.interpolate(
+            joined, features.shape[2:], mode="bilinear", align_corners=True
+        )
 
     def _shrunk(self, features: torch.Tensor) -> torch.Tensor:
         side = (self.size, self.size)

@@ -95,7 +95,9 @@ class ResNeSt50(nn.Module):
 
     def _stage(self, inputs: int, width: int, depth: int, *, stride: int) -> nn.Sequential:
         first = SplitBottleneck(inputs, width, stride)
-        return nn.Sequential(first, *(SplitBottleneck(4 * width, width, 1) for _ in range(depth - 1)))
+        return nn.Sequential(
+            first, *(SplitBottleneck(4 * width, width, 1) for _ in range(depth - 1))
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`(n, 3, h, w)` images to `(n, num_classes)`."""
