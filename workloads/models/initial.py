@@ -9,7 +9,8 @@ def he_normal(model: nn.Module) -> None:
     """Draw weights of deviation sqrt(2 / fan_in), with zero biases (He et al., ICCV 2015, eq. 10).
 
     With PyTorch's defaults the activations of a deep network without trained normalisation shrink
-    by 0.4 a layer, and what is captured of it is near zero.
+    by 0.4 a layer, and what is captured of it is near zero. Those of a residual network grow
+    instead, by sqrt(2) a block.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
