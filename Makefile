@@ -34,5 +34,5 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed, $$($(PYTHON) --version) is found; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[development,imagenet]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[development,imagenet,transformers]"
 	@touch $@

@@ -148,7 +148,7 @@ def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> tor
     Args:
         name: as in `load_workload`; CifarNet without weights is the one trained on the digits. It
             is quantised as the trace is.
-        weights: a `.safetensors` file.
+        weights: a file that `workloads.models.load` reads, or None.
         trace: the trace.
 
     Raises:

@@ -22,7 +22,9 @@ DEFAULT_DESIGN = "reuse_16x16"
 Model = Annotated[
     str,
     typer.Option(
-        help="cifarnet (trained on the digits at first use), efficientnet_lite0, "
+        help="cifarnet (trained on the digits at first use), efficientnet_lite0 (with its ImageNet "
+        "weights), alexnet, vgg19, resnet18, resnet50, resnet20, resnet56, squeezenet1_0, "
+        "squeezenet1_1, mobilenet_v2, resnest50, psanet50, vit_b_16, vit_s_16, swin_t, "
         "package.module:Class or file.py:Class (executed)."
     ),
 ]
@@ -34,12 +36,18 @@ Inputs = Annotated[
     ),
 ]
 Images = Annotated[int, typer.Option(min=1, help="Images or frames to judge on.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights of the model, .safetensors.")]
 Precision = Annotated[
     str,
     typer.Option(
         help="float32, or int8: quantised after training, with ranges from images that are not "
         "judged on."
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights of the model, .safetensors or PyTorch's .pth, .pt, .th, named as by "
+        "torchvision or timm; without them most models have random ones."
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")]

@@ -12,6 +12,7 @@ import typer
 from accelerators import ConfigError
 from codesign.options import ReplayOptions, Weights, with_replay_options
 from codesign.terminal import command_line, guarded, note, point_progress, say, table, working
+from workloads.trace import WorkloadTrace
 
 
 @guarded
@@ -70,6 +71,7 @@ def simulate_command(
         bound = report.error_bound.to_dict()
         table(ERROR_COLUMNS, error_rows(bound))
         say(error_text(bound))
+    _tell_random(asked.trace)
     say(f"\n{report.verdict}\n{costs_line(asked.design)}")
     _write(
         (json, report.write_json),
@@ -118,11 +120,19 @@ def sweep_command(
     table(result.columns, result.rows)
     for point in result.skipped:
         note(f"skipped {point.name}: {point.reason}")
+    _tell_random(asked.trace)
     say(f"\n{result.verdict}\n{result.costs}")
     _write(
         (csv, result.write_csv),
         (html, lambda path: write_sweep_html(result, path, command_line())),
     )
+
+
+def _tell_random(trace: WorkloadTrace) -> None:
+    """Say so where a model was not trained."""
+    weights = trace.provenance.get("weights")
+    if isinstance(weights, str) and weights.startswith("random"):
+        say(f"\nThe model has {weights}: a trained one's activations may be alike otherwise.")
 
 
 def _write(*files: tuple[Path | None, Callable[[Path], Path]]) -> None:

@@ -73,13 +73,14 @@ def load_workload(
     """Build a model, read its inputs and capture both.
 
     Args:
-        model: "cifarnet", "efficientnet_lite0", "package.module:Class" or "file.py:Class".
+        model: a key of `workloads.models.MODELS`, "package.module:Class" or "file.py:Class".
         inputs: "digits" (labelled), "cifar10:PATH" (labelled), a sample video ("bikes",
             "bigbuckbunny", "carphone") or the path of a video.
         images: how many to judge on, at least 1.
-        weights: a `.safetensors` file. Without it CifarNet is trained on the scanned digits (and
-            kept in the user's cache), EfficientNet-Lite0 has its ImageNet weights, and other
-            models have what their constructor sets.
+        weights: a file that `workloads.models.load` reads. Without it CifarNet is trained on the
+            scanned digits (and kept in the user's cache), EfficientNet-Lite0 has its ImageNet
+            weights, and other models have what their constructor sets: random weights, which the
+            workload's name then says.
         calibration_images: how many more to calibrate on; 0 calibrates on the judged ones.
             Digits and CIFAR-10 take them from the training split, videos from the frames before.
         precision: "float32", the model's own, or "int8": quantised after training, with ranges from
@@ -126,7 +127,7 @@ def load_workload(
         trace=captured(stream.judged),
         model=network,
         calibration=captured(stream.calibration) if stream.calibration else None,
-        name=f"{type(network).__name__} on {images} {stream.name}",
+        name=f"{_called(network)} on {images} {stream.name}",
     )
 
 
@@ -144,6 +145,19 @@ def _running(model: str, inputs: str, chosen: ImageSet) -> Iterator[None]:
             f"{tuple(chosen.images.shape)}, got {type(error).__name__}: {error}; give inputs "
             "of its shape, or check its code"
         ) from error
+
+
+def _called(network: torch.nn.Module) -> str:
+    """A model's name; random weights are always told."""
+    source = models.weights_source(network) or ""
+    name = type(network).__name__
+    return f"{name} ({source})" if source.startswith("random") else name
+
+
+def _normalise(network: torch.nn.Module, default: str) -> str:
+    """The normalisation that a model asks for by an attribute, as those of `MODELS` do."""
+    asked = getattr(network, "normalise", None)
+    return asked if isinstance(asked, str) else default
 
 
 def _combination_problems(model: str, inputs: str, weights: str | Path | None) -> list[str]:
@@ -177,7 +191,8 @@ def _stream(
     if inputs == "digits":
         return _split(lambda split, count: digits(split).take(count), images, calibration_images)
     if inputs.startswith(CIFAR10):
-        return _cifar10(Path(inputs.removeprefix(CIFAR10)), images, calibration_images)
+        path = Path(inputs.removeprefix(CIFAR10))
+        return _cifar10(network, path, images, calibration_images)
     return _video(model, network, inputs, images, calibration_images)
 
 
@@ -195,16 +210,17 @@ def _split(
     )
 
 
-def _cifar10(path: Path, images: int, calibration_images: int) -> _Stream:
+def _cifar10(network: torch.nn.Module, path: Path, images: int, calibration_images: int) -> _Stream:
     name = "CIFAR-10 images"
+    normalise = _normalise(network, "standardised")
     if holds_both_splits(path):
         return _split(
-            lambda split, count: cifar10(path, split, limit=count),
+            lambda split, count: cifar10(path, split, limit=count, normalise=normalise),
             images,
             calibration_images,
             name,
         )
-    everything = cifar10(path, "test", limit=images + calibration_images)
+    everything = cifar10(path, "test", limit=images + calibration_images, normalise=normalise)
     rest = everything.batch(images, calibration_images) if calibration_images else None
     return _Stream(judged=everything.take(images), calibration=rest, name=name)
 
@@ -222,7 +238,7 @@ def _video(
             start=start,
             count=count,
             # CifarNet was trained on inputs of -1 to 1, as "signed" makes them.
-            normalise="signed" if model == "cifarnet" else "efficientnet_lite",
+            normalise="signed" if model == "cifarnet" else _normalise(network, "efficientnet_lite"),
         )
 
     return _Stream(

@@ -22,6 +22,7 @@ from workloads.errors import TraceError
 from workloads.files import TraceFiles, TraceWriter, check_destination, publish
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
+from workloads.models.weights import weights_source
 from workloads.trace import WorkloadTrace
 
 
@@ -218,6 +219,7 @@ def _provenance(
 ) -> dict[str, Any]:
     made: dict[str, Any] = {
         "model": _name(model),
+        "weights": weights_source(model),
         "source": source,
         "seed": seed,
         # As PyTorch calls them: arrays can't tell bfloat16 from float32.

@@ -102,10 +102,11 @@ def model_name(workload: Mapping[str, Any]) -> str:
 
 
 def workload_line(workload: Mapping[str, Any], images: int) -> str:
-    """What was run, in a line."""
-    source = workload.get("source")
-    batch = "one image" if images == 1 else f"a batch of {images} images"
-    return f"{batch[0].upper()}{batch[1:]}" + (f" from {source}" if source else "")
+    """What was run, in a line; random weights are always told."""
+    source, weights = workload.get("source"), str(workload.get("weights"))
+    batch = "One image" if images == 1 else f"A batch of {images} images"
+    drawn = f", {weights}" if weights.startswith("random") else ""
+    return f"{batch}{f' from {source}' if source else ''}{drawn}"
 
 
 def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:

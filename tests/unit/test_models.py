@@ -162,8 +162,8 @@ class TestLoad:
         ("name", "message"),
         [
             ("cifarnett", "did you mean 'cifarnet'"),
-            ("", "must be one of cifarnet"),
-            (":Class", "must be one of cifarnet"),
+            ("", "must be one of alexnet, cifarnet"),
+            (":Class", "must be one of alexnet, cifarnet"),
             ("no_such_module_here:Net", "'no_such_module_here' can't be imported"),
             ("no/such/file.py:Net", "model file must exist"),
         ],
@@ -207,10 +207,10 @@ class TestWeights:
         with pytest.raises(ModelError, match="bias is missing; extra is not in the model"):
             load_weights(nn.Linear(2, 3), path)
 
-    def test_pickles_are_refused_unread(self, tmp_path):
-        path = tmp_path / "w.pt"
+    def test_other_kinds_of_file_are_refused_unread(self, tmp_path):
+        path = tmp_path / "w.pkl"
         torch.save({}, path)
-        with pytest.raises(ModelError, match=r"must be a \.safetensors file"):
+        with pytest.raises(ModelError, match=r"must be a \.safetensors or \.pth or \.pt or \.th"):
             load("cifarnet", weights=path)
 
     def test_missing_and_damaged_files(self, tmp_path):

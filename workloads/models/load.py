@@ -15,16 +15,54 @@ from typing import Any
 import torch
 from torch import nn
 
+from workloads.models.alexnet import AlexNet
 from workloads.models.cifarnet import CifarNet
 from workloads.models.efficientnet_lite import efficientnet_lite0
 from workloads.models.errors import ModelError
-from workloads.models.resnet import ResNet18
-from workloads.models.weights import load_weights
+from workloads.models.mobilenet import MobileNetV2
+from workloads.models.psanet import PSANet50
+from workloads.models.resnest import ResNeSt50
+from workloads.models.resnet import ResNet18, ResNet50
+from workloads.models.resnet_cifar import ResNet20, ResNet56
+from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
+from workloads.models.vgg import VGG19
+from workloads.models.weights import load_weights, note_weights, weights_source
+
+
+def _of_transformers(name: str) -> Callable[..., nn.Module]:
+    """A model of `workloads.models.vision_transformers`, whose import takes seconds."""
+
+    def build(**arguments: Any) -> nn.Module:
+        try:
+            module = importlib.import_module("workloads.models.vision_transformers")
+        except ImportError as error:
+            raise ModelError(
+                f"{name} needs the optional package transformers, which can't be imported "
+                f"({error}); run: pip install 'similarity-codesign[transformers]'"
+            ) from error
+        model: nn.Module = getattr(module, name)(**arguments)
+        return model
+
+    return build
+
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": AlexNet,
     "cifarnet": CifarNet,
     "efficientnet_lite0": efficientnet_lite0,
+    "mobilenet_v2": MobileNetV2,
+    "psanet50": PSANet50,
+    "resnest50": ResNeSt50,
     "resnet18": ResNet18,
+    "resnet20": ResNet20,
+    "resnet50": ResNet50,
+    "resnet56": ResNet56,
+    "squeezenet1_0": SqueezeNet10,
+    "squeezenet1_1": SqueezeNet11,
+    "swin_t": _of_transformers("SwinT"),
+    "vgg19": VGG19,
+    "vit_b_16": _of_transformers("ViTB16"),
+    "vit_s_16": _of_transformers("ViTS16"),
 }
 """Models known by name."""
 
@@ -39,8 +77,10 @@ def load(
     Args:
         name: a key of `MODELS`, 'package.module:Class' or 'path/to/file.py:Class', where Class
             may be any callable that returns a module.
-        weights: a `.safetensors` file whose names and shapes match exactly; None keeps what the
-            constructor sets (ImageNet weights for 'efficientnet_lite0').
+        weights: a file that `load_weights` reads: `.safetensors`, or PyTorch's `.pth`, `.pt` or
+            `.th`, with torchvision's or timm's names (see each model). None keeps what the
+            constructor sets: ImageNet weights for 'efficientnet_lite0', random ones for the other
+            names, which `weights_source` then tells.
         seed: of PyTorch's generators while the model is built, so that weights the constructor
             draws are the same each time; the generators are left as they were.
         **arguments: passed to the constructor.
@@ -57,6 +97,9 @@ def load(
         raise ModelError(f"model {name!r} must build a torch.nn.Module, got {type(model).__name__}")
     if weights is not None:
         load_weights(model, weights)
+    elif weights_source(model) is None:
+        drawn = "random weights" if name in MODELS else f"as {name} sets them"
+        note_weights(model, f"{drawn}, seed {seed}")
     return model.eval()
 
 

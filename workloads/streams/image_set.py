@@ -122,6 +122,20 @@ def standardise_each_image(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels - mean) / deviation.clamp_min(floor)
 
 
+# Mean and deviation of ImageNet's pixels, as torchvision's and most of timm's weights take them.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def standardise_as_imagenet(pixels: torch.Tensor) -> torch.Tensor:
+    """Subtract ImageNet's mean colour and divide by its deviation; same shape."""
+    mean, deviation = (
+        255 * torch.tensor(values).reshape(3, 1, 1)
+        for values in (_IMAGENET_MEAN, _IMAGENET_DEVIATION)
+    )
+    return (pixels - mean) / deviation
+
+
 Normalise = Callable[[torch.Tensor], torch.Tensor]
 
 NORMALISATIONS: dict[str, Normalise] = {
@@ -130,6 +144,7 @@ NORMALISATIONS: dict[str, Normalise] = {
     # TensorFlow's EfficientNet-Lite: MEAN_RGB = 127, STDDEV_RGB = 128 (tensorflow/tpu, lite).
     "efficientnet_lite": lambda pixels: (pixels - 127) / 128,
     "standardised": standardise_each_image,
+    "imagenet": standardise_as_imagenet,
 }
 """Maps from pixels 0..255, `(n, 3, h, w)` float32, to model inputs of the same shape."""
 

@@ -13,7 +13,14 @@ import numpy as np
 import platformdirs
 import torch
 
-from workloads.models import CifarNet, ModelError, load_weights, read_metadata, save_weights
+from workloads.models import (
+    CifarNet,
+    ModelError,
+    load_weights,
+    note_weights,
+    read_metadata,
+    save_weights,
+)
 from workloads.streams import ImageSet, digits
 from workloads.training.classifier import (
     EpochReport,
@@ -61,8 +68,10 @@ def trained_cifarnet(
         )
     test = digits("test")
     path = cache_dir() / f"cifarnet_digits_seed{seed}_recipe{RECIPE}.safetensors"
+    source = f"trained on the scanned digits, seed {seed}"
     cached = _read_cached(path, test)
     if cached is not None:
+        note_weights(cached[0], source)
         return cached
     model = seeded_cifarnet(seed)
     threads = torch.get_num_threads()
@@ -89,6 +98,7 @@ def trained_cifarnet(
             "folder",
             stacklevel=2,
         )
+    note_weights(model, source)
     return model, result.accuracy
 
 

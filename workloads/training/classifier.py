@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from workloads.models.weights import note_weights
 from workloads.streams import ImageSet
 from workloads.training.augment import AUGMENTATIONS, augmented
 
@@ -129,6 +130,7 @@ def train_classifier(
             reports.append(finished)
             report(finished)
         accuracy = accuracy_of(model, test)
+    note_weights(model, f"trained {epochs} epochs on {train.source}, seed {seed}")
     return TrainingResult(
         accuracy=accuracy,
         epochs=tuple(reports),
