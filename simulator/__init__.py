@@ -11,8 +11,12 @@ from simulator.functional import ReuseRun, calibrate, decide
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.hyper_cube import HyperCubeReuse
+from simulator.reuse.kmeans import KMeansReuse
 from simulator.reuse.lsh import LshReuse
+from simulator.reuse.perforation import PerforationReuse
 from simulator.reuse.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.reuse.sub_vectors import SubVectorPolicy
 from simulator.simulate import simulate
 from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
@@ -22,15 +26,19 @@ __all__ = [
     "LIMITS",
     "ActionCounts",
     "DesignReport",
+    "HyperCubeReuse",
+    "KMeansReuse",
     "LayerReport",
     "LayerTiming",
     "LshReuse",
     "NoReuse",
     "PerLayer",
+    "PerforationReuse",
     "ReuseDecisions",
     "ReusePolicy",
     "ReuseRun",
     "SimulationReport",
+    "SubVectorPolicy",
     "calibrate",
     "decide",
     "simulate",

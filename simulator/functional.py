@@ -68,8 +68,8 @@ def decide(
         policy: the reuse policy.
         model: the captured model, with the weights it was captured with.
         calibration: a trace of the same model on other inputs, from which the policy learns what
-            it needs beforehand (LSH: the mean), or what `calibrate` made of one; the trace
-            itself by default.
+            it needs beforehand (LSH: the mean, learned projections), or what `calibrate` made of
+            one; the trace itself by default.
 
     Raises:
         ConfigError: the policy does not fit the layers, or the calibration lacks one.
@@ -137,7 +137,9 @@ def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState
         policy: the policy.
     """
     return {
-        layer.name: policy.calibrate(layer, trace.rows(layer.name))
+        layer.name: policy.calibrate(
+            layer, trace.rows(layer.name), partial(trace.weights, layer.name)
+        )
         for layer in trace.layers
         if policy.needs_calibration(layer)
     }
