@@ -73,9 +73,8 @@ class HyperCubeReuse(SubVectorPolicy):
     ) -> LayerState:
         """The variance of each column, `(count, k)`."""
         check_rows(layer, rows)
-        variance = rows.var(axis=1)
-        check_finite(layer, variance)
-        return {"variance": variance}
+        check_finite(layer, rows)
+        return {"variance": rows.var(axis=1)}
 
     def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
         """By hyper-cube."""

@@ -156,6 +156,7 @@ class LshReuse(SubVectorPolicy):
         length = self.length_in(layer)
 
         def normalise(index: int, columns: np.ndarray) -> Clusters:
+            check_finite(layer, columns)
             made = cluster(index, columns)
             unit, norms = _unit_sub_vectors(columns, length)
             means = represent(unit, length, made.ids, made.clusters, self.representative)
