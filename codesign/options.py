@@ -15,6 +15,7 @@ from workloads.scale_sim import read_topology
 from workloads.trace import WorkloadTrace
 
 DEFAULT_DESIGN, DEFAULT_SCOPE = "reuse_16x16", "image"
+DEFAULT_LEARNING, DEFAULT_ORDER, DEFAULT_REPRESENTATIVE = "none", "channels_first", "centroid"
 
 Model = Annotated[
     str,
@@ -49,8 +50,23 @@ LayerReuse = Annotated[
 ]
 Scope = Annotated[str, typer.Option(help="Share results within an `image` or a `batch`.")]
 Plain = Annotated[bool, typer.Option(help="Hash without subtracting the mean.")]
+Learning = Annotated[
+    str,
+    typer.Option(
+        help="Hyperplanes drawn at random (`none`), or learned from the calibration: `pca`, `itq` "
+        "or `task`. On a front-end of signs, `task` alone."
+    ),
+]
+Order = Annotated[
+    str,
+    typer.Option(help="Cut a convolution's rows `channels_first` (c, kh, kw) or `channels_last`."),
+]
+Representative = Annotated[
+    str, typer.Option(help="Of a cluster: the `centroid`, or the `first` row seen.")
+]
 Calibration = Annotated[
-    Path | None, typer.Option(help="Another trace of the model, to take the mean from.")
+    Path | None,
+    typer.Option(help="Another trace of the model, to take the mean and learn from."),
 ]
 ScaleSim = Annotated[
     tuple[Path, Path] | None,
@@ -92,6 +108,9 @@ def read_replay(
     layer: list[str] | None,
     scope: str,
     plain: bool,
+    learning: str,
+    order: str,
+    representative: str,
     calibration: Path | None,
     model: str | None = None,
 ) -> Replay:
@@ -110,6 +129,11 @@ def read_replay(
             "--layer": layer or None,
             "--scope": None if scope == DEFAULT_SCOPE else scope,
             "--plain": plain or None,
+            "--learning": None if learning == DEFAULT_LEARNING else learning,
+            "--order": None if order == DEFAULT_ORDER else order,
+            "--representative": (
+                None if representative == DEFAULT_REPRESENTATIVE else representative
+            ),
             "--calibration": calibration,
             "--model": model,
         }
@@ -137,6 +161,9 @@ def read_replay(
         layers=layer or [],
         scope=scope,
         plain=plain,
+        learning=learning,
+        order=order,
+        representative=representative,
         accelerator=design,
     )
     return Replay(

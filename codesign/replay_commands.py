@@ -9,14 +9,20 @@ from typing import Annotated
 import typer
 
 from codesign.options import (
+    DEFAULT_LEARNING,
+    DEFAULT_ORDER,
+    DEFAULT_REPRESENTATIVE,
     DEFAULT_SCOPE,
     Calibration,
     Engine,
     Hashes,
     LayerReuse,
+    Learning,
     Length,
+    Order,
     Plain,
     ReplayDesign,
+    Representative,
     ScaleSim,
     Scope,
     Trace,
@@ -36,6 +42,9 @@ def simulate_command(
     layer: LayerReuse = None,
     scope: Scope = DEFAULT_SCOPE,
     plain: Plain = False,
+    learning: Learning = DEFAULT_LEARNING,
+    order: Order = DEFAULT_ORDER,
+    representative: Representative = DEFAULT_REPRESENTATIVE,
     calibration: Calibration = None,
     model: Annotated[
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
@@ -64,7 +73,8 @@ def simulate_command(
 
     asked = read_replay(
         trace=trace, accelerator=accelerator, scale_sim=scale_sim, hashes=hashes, length=length,
-        layer=layer, scope=scope, plain=plain, calibration=calibration, model=model,
+        layer=layer, scope=scope, plain=plain, learning=learning, order=order,
+        representative=representative, calibration=calibration, model=model,
     )  # fmt: skip
     with working(f"simulating {len(asked.trace)} layers on {asked.design.name}"):
         report = simulate(
@@ -103,6 +113,9 @@ def sweep_command(
     layer: LayerReuse = None,
     scope: Scope = DEFAULT_SCOPE,
     plain: Plain = False,
+    learning: Learning = DEFAULT_LEARNING,
+    order: Order = DEFAULT_ORDER,
+    representative: Representative = DEFAULT_REPRESENTATIVE,
     calibration: Calibration = None,
     engine: Engine = "compiled",
     csv: Annotated[Path | None, typer.Option(help="Write a row per combination.")] = None,
@@ -114,7 +127,8 @@ def sweep_command(
 
     asked = read_replay(
         trace=trace, accelerator=accelerator, scale_sim=scale_sim, hashes=hashes, length=length,
-        layer=layer, scope=scope, plain=plain, calibration=calibration,
+        layer=layer, scope=scope, plain=plain, learning=learning, order=order,
+        representative=representative, calibration=calibration,
     )  # fmt: skip
     settings = read_settings(setting or [], asked.design)
     with point_progress("sweeping") as on_point:

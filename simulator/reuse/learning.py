@@ -13,11 +13,11 @@ _SAMPLE = 2**14
 _ROTATION_STEPS = 50  # Gong and Lazebnik (2011), section 2.2: converged after 50
 # Groups in a step of gradient descent, and rows of each.
 _BATCH_GROUPS, _BATCH_ROWS = 8, 128
-_STEPS, _LEARNING_RATE = 300, 0.03
-# The sigmoids steepen from the first to the last step, until they are all but signatures.
-_SLOPES = (1.0, 6.0)
+_STEPS, _LEARNING_RATE = 300, 0.02
+# The sigmoids steepen from the first to the last step, towards signatures.
+_SLOPES = (1.0, 3.0)
 # Each differing bit takes a row's say in another's centroid down by e to this.
-_HAMMING_SLOPE = 4.0
+_HAMMING_SLOPE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,9 @@ def task_learned(
     with torch.enable_grad():
         for slope in np.geomspace(*_SLOPES, _STEPS):
             rows, factors = (torch.from_numpy(each) for each in draw())
-            used = planes + (planes.sign() - planes).detach() if signs else planes
+            used = planes
+            if signs:
+                used = planes + (torch.where(planes < 0, -1.0, 1.0) - planes).detach()
             bits = torch.tanh(slope / scale * rows @ used.T)
             likeness = 0.5 * _HAMMING_SLOPE * bits @ bits.mT
             likeness.diagonal(dim1=1, dim2=2).fill_(-torch.inf)

@@ -61,7 +61,8 @@ class LshReuse(SubVectorPolicy):
             threshold per hash and sub-matrix. `False` is the paper's plain form, threshold 0.
         projection: `sign` hyperplanes of +-1 (adders in hardware), `sparse` ones that leave two
             thirds of the elements out (Achlioptas, J. Comput. Syst. Sci. 66(4), 2003), or `int8`
-            Gaussian ones, rounded to 8 bits (multipliers).
+            Gaussian ones, rounded to 8 bits (multipliers). Only 2^(L-1) `sign` hyperplanes cut
+            differently, so with a short L some of the H repeat each other.
         metric: `angular`, or `euclidean`: floor((v . x + b) / w) instead of a sign, b uniform in
             [0, w), the p-stable LSH of Datar et al. (SoCG 2004), where `int8` projections are its
             Gaussian ones. Buckets are told apart by a 64-bit hash of all H of them. No accelerator
@@ -73,7 +74,7 @@ class LshReuse(SubVectorPolicy):
             origin), and for H > L random rotations of them. `itq`: principal directions, rotated
             by iterative quantisation; for H > L several rotations of all L. `task`: learned by
             gradient to make the layer's output err least (as TREC, ASPLOS 2022, but layer by
-            layer), from the random ones. Learned ones are rounded to 8 bits and need
+            layer), from random ones. Learned ones are rounded to 8 bits and need
             `projection="int8"`; `task` also learns `sign` ones.
         normalised: divide every sub-vector by its norm before the mean is taken, and multiply its
             results by that norm. A cluster then shares a direction, and each member keeps its
@@ -211,7 +212,9 @@ class LshReuse(SubVectorPolicy):
                     f"weights of layer {layer.name!r} must be given to learn LshReuse.learning="
                     "'task', got none; pass them to calibrate()"
                 )
-            start = self.projections(layer.name, calibration.length)
+            # Gaussian ones, whose signs are those of the +-1 ones.
+            gaussian = replace(self, projection="int8")
+            start = gaussian.projections(layer.name, calibration.length)
             planes = task_learned(calibration, start, weights, rng, signs=self.projection == "sign")
         if self.projection == "sign":
             return np.where(planes < 0, np.float32(-1), np.float32(1))
