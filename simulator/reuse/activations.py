@@ -1,4 +1,6 @@
-"""Checks of the activations that a policy is given."""
+"""Checks of the activations, and of the calibration, that a policy is given."""
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -30,4 +32,20 @@ def check_finite(layer: Layer, values: np.ndarray) -> None:
         raise ConfigError(
             f"activations of layer {layer.name!r} must be finite, got NaN or infinity; "
             "check the model's weights and inputs"
+        )
+
+
+def check_state(
+    layer: Layer, state: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]
+) -> None:
+    """A calibration must hold arrays of these shapes; it may hold more.
+
+    Raises:
+        ConfigError: naming the layer.
+    """
+    found = {name: np.shape(state[name]) for name in wanted if name in state}
+    if found != wanted:
+        raise ConfigError(
+            f"calibration of layer {layer.name!r} must hold arrays {dict(wanted)} for its policy, "
+            f"got {found}; calibrate with the same policy"
         )

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators.rules import Relation, integer, one_of
-from simulator.reuse.activations import check_finite, check_rows
+from simulator.reuse.activations import check_finite, check_rows, check_state
 from simulator.reuse.grouping import Clusters, group_equal
 from simulator.reuse.policy import LayerState, ReadWeights
 from simulator.reuse.sub_vectors import Clusterer, SubVectorPolicy
@@ -82,6 +82,7 @@ class HyperCubeReuse(SubVectorPolicy):
         order = self.column_order(layer)
         ranks = np.zeros((layer.gemm.count, k))
         if self.primary == "variance":
+            check_state(layer, state, {"variance": ranks.shape})
             ranks -= state["variance"] if order is None else state["variance"][:, order]
 
         def cluster(index: int, columns: np.ndarray) -> Clusters:

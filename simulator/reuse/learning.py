@@ -135,7 +135,7 @@ def task_learned(
     draw = _batches(calibration, weights(), rng)
     # Directions of like lengths, whatever the scale of the layer's activations.
     scale = math.sqrt(np.trace(calibration.second_moment())) or 1.0
-    norms = np.linalg.norm(start, axis=1, keepdims=True)
+    norms = np.maximum(np.linalg.norm(start, axis=1, keepdims=True), 1e-6)
     planes = torch.tensor(start / norms * math.sqrt(calibration.length), dtype=torch.float32)
     planes.requires_grad_()
     adam = torch.optim.Adam([planes], lr=_LEARNING_RATE)

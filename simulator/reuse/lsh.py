@@ -9,7 +9,7 @@ import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
 from accelerators.rules import Relation, flag, integer, one_of, real
-from simulator.reuse.activations import check_finite, check_rows
+from simulator.reuse.activations import check_finite, check_rows, check_state
 from simulator.reuse.grouping import Clusters, group_equal, represent
 from simulator.reuse.kernels import cluster_rows
 from simulator.reuse.learning import CalibrationRows, principal, quantised, task_learned
@@ -219,7 +219,7 @@ class LshReuse(SubVectorPolicy):
         if self.projection == "sign":
             return np.where(planes < 0, np.float32(-1), np.float32(1))
         largest = np.abs(planes).max(axis=1, keepdims=True)
-        return np.rint(planes * (127 / largest)).astype(np.float32)
+        return np.rint(planes * (127 / np.where(largest > 0, largest, 1))).astype(np.float32)
 
     def _check_state(self, layer: Layer, state: LayerState) -> None:
         """What `calibrate` made must be of these parameters."""
@@ -230,12 +230,7 @@ class LshReuse(SubVectorPolicy):
             wanted["projections"] = (self.hashes, self.length_in(layer))
         if self.metric == "euclidean":
             wanted["deviation"] = (self.hashes,)
-        found = {name: np.shape(state[name]) for name in wanted if name in state}
-        if found != wanted:
-            raise ConfigError(
-                f"calibration of layer {layer.name!r} must hold arrays {wanted} for this LshReuse, "
-                f"got {found}; calibrate with the same policy"
-            )
+        check_state(layer, state, wanted)
 
     def _hyperplanes(self, layer: Layer, state: LayerState) -> np.ndarray:
         """`(H, L)` float32, learned or drawn."""

@@ -291,6 +291,69 @@ def test_state_is_arrays_and_can_be_saved(policy, tmp_path):
 
 
 @any_policy
+def test_calibration_of_another_policy_is_refused(policy):
+    layer = conv_layer()
+    if policy.needs_calibration(layer):
+        with pytest.raises(ConfigError, match="calibration of layer 'conv' must hold arrays"):
+            policy.decide(layer, rows_of(layer, 10), {"else": np.zeros(3)})
+    else:
+        assert policy.decide(layer, rows_of(layer, 10), {}) is not None
+
+
+def test_a_task_is_learned_from_weights():
+    layer = conv_layer()
+    with pytest.raises(ConfigError, match=r"weights of layer 'conv' must be given.*'task'"):
+        POLICIES["lsh_task"].calibrate(layer, rows_of(layer, 12))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"learning": "itq"}, "projection must be 'int8' with learning='itq', got 'sign'"),
+        (
+            {"learning": "task", "projection": "sparse"},
+            "projection must be 'int8' or 'sign' with learning='task', got 'sparse'",
+        ),
+        (
+            {"learning": "task", "metric": "euclidean"},
+            "metric must be 'angular' with learning='task', got 'euclidean'",
+        ),
+        ({"hashes": 63}, "hashes must be an integer from 1 to 62, got 63"),
+    ],
+)
+def test_hashing_that_does_not_go_together_is_refused(parameters, message):
+    with pytest.raises(ConfigError, match=f"LshReuse.{message}; use"):
+        replace(LshReuse(hashes=4, length=4), **parameters)
+
+
+def test_hyper_cubes_must_fit_a_key_and_a_sub_vector():
+    with pytest.raises(ConfigError) as caught:
+        HyperCubeReuse(bins=3, dimensions=40, length=20)
+    key, sub_vector = caught.value.violations
+    assert key.endswith("got 3**40; use at most 39 dimensions")  # 62 / log2(3) = 39.1
+    assert sub_vector.endswith("must not exceed length=20, got 40; use 20 or less")
+
+
+def test_learning_lessens_the_error():
+    # Noise in half of the columns, whose weights are 0: what learns the task looks away.
+    layer = matrix_layer("fc", m=256, n=4, k=8)
+    rng = np.random.default_rng(13)
+    rows = rng.standard_normal((1, 256, 8)).astype(np.float32)
+    rows[..., 4:] *= 3
+    weights = weights_of(layer)
+    weights[:, 4:] = 0
+    errors = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulator.reuse.learning._STEPS", 100)
+        for learning in ("none", "task"):
+            policy = LshReuse(hashes=4, length=8, learning=learning, projection="int8")
+            state = policy.calibrate(layer, rows, lambda: weights)
+            result = policy.decide(layer, rows, state).product(weights)
+            errors[learning] = np.square(result - rows @ weights).mean()
+    assert errors["task"] < 0.8 * errors["none"]
+
+
+@any_policy
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_activations_that_are_not_finite_name_the_layer(policy, value):
     layer = conv_layer()
