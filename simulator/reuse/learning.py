@@ -130,6 +130,9 @@ def task_learned(
         rng: draws groups and rows.
         signs: learn hyperplanes of +-1, passing gradients straight through their rounding.
     """
+    if calibration.rows.shape[1] < 2 * calibration.groups:
+        return start  # single rows share with none
+
     import torch
 
     draw = _batches(calibration, weights(), rng)

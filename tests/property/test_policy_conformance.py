@@ -221,6 +221,9 @@ def test_one_row_a_group_runs_dense(policy):
     layer = conv_layer(images=3, size=(1, 1))
     if isinstance(policy, SubVectorPolicy):
         policy = replace(policy, scope="image")
+    if policy.needs_calibration(layer):  # it must do with single rows too
+        state = policy.calibrate(layer, rows_of(layer, 2), lambda: weights_of(layer))
+        assert all(np.isfinite(values).all() for values in state.values())
     assert decide_on(policy, layer, rows_of(layer, 2)) is None
 
 
