@@ -84,6 +84,9 @@ def policy_from_options(
     layers: Sequence[str],
     scope: str,
     plain: bool,
+    learning: str,
+    order: str,
+    representative: str,
     accelerator: Accelerator,
 ) -> ReusePolicy:
     """The reuse policy that command line options describe.
@@ -94,6 +97,9 @@ def policy_from_options(
         layers: `NAME=H,L` or `NAME=dense` each; NAME may hold `*` as in shell patterns.
         scope: `image` or `batch`.
         plain: hash without subtracting the mean.
+        learning: where hyperplanes come from, as in `LshReuse`.
+        order: of a convolution's rows, likewise.
+        representative: of a cluster, likewise.
         accelerator: projections are those of its front-end.
 
     Raises:
@@ -113,6 +119,9 @@ def policy_from_options(
     common = {
         "scope": scope,
         "centred": not plain,
+        "learning": learning,
+        "order": order,
+        "representative": representative,
         "projection": "sign" if front_end is None else front_end.projection,
     }
     policies: dict[str, ReusePolicy] = {}

@@ -108,8 +108,25 @@ class ReplayOptions:
         "image"
     )
     plain: Annotated[bool, typer.Option(help="Hash without subtracting the mean.")] = False
+    learning: Annotated[
+        str,
+        typer.Option(
+            help="Hyperplanes drawn at random (`none`), or learned from the calibration: `pca`, "
+            "`itq` or `task`. On a front-end of signs, `task` alone."
+        ),
+    ] = "none"
+    order: Annotated[
+        str,
+        typer.Option(
+            help="Cut a convolution's rows `channels_first` (c, kh, kw) or `channels_last`."
+        ),
+    ] = "channels_first"
+    representative: Annotated[
+        str, typer.Option(help="Of a cluster: the `centroid`, or the `first` row seen.")
+    ] = "centroid"
     calibration: Annotated[
-        Path | None, typer.Option(help="Another trace of the model, to take the mean from.")
+        Path | None,
+        typer.Option(help="Another trace of the model, to take the mean and learn from."),
     ] = None
     engine: Annotated[
         str,
@@ -140,6 +157,9 @@ class ReplayOptions:
             layers=self.layer or [],
             scope=self.scope,
             plain=self.plain,
+            learning=self.learning,
+            order=self.order,
+            representative=self.representative,
             accelerator=design,
         )
         return Replay(

@@ -147,7 +147,7 @@ class DesignSpace:
         width = min(sums, base.reconstructor.width)
         ports = -(-sums // width)
         sum_bits = width * accumulator
-        longest = max(policy.length for policy in policies.values())
+        longest = max(values[f"{name}.length"] for name in policies)
         operand = base.operand_bits
         return replace(
             design,

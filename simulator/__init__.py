@@ -12,10 +12,14 @@ from simulator.functional import ReuseRun, calibrate, decide, decide_stream
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.hyper_cube import HyperCubeReuse
+from simulator.reuse.kmeans import KMeansReuse
 from simulator.reuse.lsh import LshReuse
 from simulator.reuse.memory import StreamMemory, load_memory, save_memory
+from simulator.reuse.perforation import PerforationReuse
 from simulator.reuse.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.reuse.stream import ClusterCache
+from simulator.reuse.sub_vectors import SubVectorPolicy
 from simulator.simulate import simulate
 from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
@@ -28,17 +32,21 @@ __all__ = [
     "DesignReport",
     "ErrorAnalysis",
     "ErrorBound",
+    "HyperCubeReuse",
+    "KMeansReuse",
     "LayerBound",
     "LayerReport",
     "LayerTiming",
     "LshReuse",
     "NoReuse",
     "PerLayer",
+    "PerforationReuse",
     "ReuseDecisions",
     "ReusePolicy",
     "ReuseRun",
     "SimulationReport",
     "StreamMemory",
+    "SubVectorPolicy",
     "calibrate",
     "decide",
     "decide_stream",

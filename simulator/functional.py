@@ -83,8 +83,8 @@ def decide(
         policy: the reuse policy.
         model: the captured model, with the weights it was captured with.
         calibration: a trace of the same model on other inputs, from which the policy learns what
-            it needs beforehand (LSH: the mean), or what `calibrate` made of one; the trace
-            itself by default.
+            it needs beforehand (LSH: the mean, learned projections), or what `calibrate` made of
+            one; the trace itself by default.
         memory: of the run on the stream's batch before, for a policy that keeps clusters; it is not
             changed. It brings its calibration.
 
@@ -231,7 +231,11 @@ def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState
         policy: the policy.
     """
     return {
-        layer.name: policy.calibrate(layer, _as_computed(layer, trace.rows(layer.name)))
+        layer.name: policy.calibrate(
+            layer,
+            _as_computed(layer, trace.rows(layer.name)),
+            partial(trace.weights, layer.name),
+        )
         for layer in trace.layers
         if policy.needs_calibration(layer)
     }

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from accelerators import ConfigError
 from simulator.reuse.kernels import gather_add
 from simulator.reuse.stream import ClusterCache
 from workloads.gemm import Gemm
@@ -25,8 +26,8 @@ class ReuseDecisions:
         layer: name of the layer.
         gemm: its shape.
         sub_vector_length: L; the last sub-vector is shorter where L does not divide k.
-        hashes: H, bits of a signature.
-        projection: what the front-end multiplies by, `sign` or `int8`.
+        hashes: H, bits of a signature; `None` where there is none.
+        projection: what the front-end multiplies by, one of `PROJECTIONS`; `None` likewise.
         groups: runs of rows that are clustered apart.
         ids: `(count, s, m)` int32, cluster of each sub-vector, numbered from 0 in each (sub-matrix,
             group) in the order in which the clusters appear in the stream.
@@ -37,13 +38,21 @@ class ReuseDecisions:
         fresh: `(total clusters,)` bool in the same order, clusters whose results are computed now;
             the others' were computed in earlier batches of a stream. `None`: all are.
         cache: the table that a stream's clusters are kept in; `None` without a stream.
+        representative: what a centroid is: `centroid`, the mean of its cluster, `first`, the first
+            member in the stream, or `chosen`, another member.
+        column_order: `(k,)` int64, the column of the layer's rows at each place of the rows that
+            were cut into sub-vectors; `None` where they were cut as they are.
+        norms: `(count, s, m)` float32, what each sub-vector's share of the result is multiplied by;
+            `None` for 1, or once the results were computed.
+        unbuilt: what these decisions would need that no accelerator described here has; `None`
+            where it can be built.
     """
 
     layer: str
     gemm: Gemm
     sub_vector_length: int
-    hashes: int
-    projection: str
+    hashes: int | None
+    projection: str | None
     groups: int
     ids: np.ndarray
     clusters: np.ndarray
@@ -51,11 +60,29 @@ class ReuseDecisions:
     centroids: np.ndarray | None
     fresh: np.ndarray | None = None
     cache: ClusterCache | None = None
+    representative: str = "centroid"
+    column_order: np.ndarray | None = None
+    norms: np.ndarray | None = None
+    unbuilt: str | None = None
 
     @property
     def sub_vectors(self) -> int:
         """Sub-vectors hashed, looked up and gathered: count x m x s."""
         return self.ids.size
+
+    @property
+    def signature_bits(self) -> int:
+        """H, where the decisions can be built.
+
+        Raises:
+            ConfigError: they have no signatures.
+        """
+        if self.hashes is None:
+            raise ConfigError(
+                f"decisions of layer {self.layer!r} must have signatures, got none; "
+                "decide with LshReuse"
+            )
+        return self.hashes
 
     @cached_property
     def new_clusters(self) -> np.ndarray:
@@ -138,10 +165,14 @@ class ReuseDecisions:
         firsts = starts[:-1].reshape(self.clusters.shape)
         lasts = starts[1:].reshape(self.clusters.shape)
         for i in range(self.gemm.count):
-            self._rebuild(self.centroids, firsts[i], lasts[i], weights[i], self.ids[i], output[i])
+            matrix = weights[i] if self.column_order is None else weights[i][self.column_order]
+            norms = None if self.norms is None else self.norms[i]
+            self._rebuild(
+                self.centroids, firsts[i], lasts[i], matrix, self.ids[i], norms, output[i]
+            )
         return output
 
-    def _rebuild(self, centroids, firsts, lasts, weights, ids, output) -> None:
+    def _rebuild(self, centroids, firsts, lasts, weights, ids, norms, output) -> None:
         """Fill the `(m, n)` output of one GEMM, as many groups at a time as the bound allows."""
         sizes = (lasts - firsts).sum(axis=0) * self.gemm.n * 4
         length = self.sub_vector_length
@@ -164,7 +195,10 @@ class ReuseDecisions:
                     out=results[offsets[j] : offsets[j + 1]],
                 )
             local = firsts - begins[:, None] + offsets[:-1, None]
-            gather_add(results, local, ids, group, end, output)
+            if norms is None:
+                gather_add(results, local, ids, group, end, output)
+            else:
+                _gather_scaled(results, local, ids, norms, group, end, output)
             group = end
 
     def with_whole_centroids(self) -> "ReuseDecisions":
@@ -174,4 +208,14 @@ class ReuseDecisions:
 
     def without_centroids(self) -> "ReuseDecisions":
         """The decisions as timing and cost need them."""
-        return replace(self, centroids=None)
+        return replace(self, centroids=None, norms=None)
+
+
+def _gather_scaled(results, offsets, ids, norms, first_group, last_group, output) -> None:
+    """As `gather_add`, each sub-vector's result times its norm."""
+    rows = ids.shape[1] // offsets.shape[1]
+    part = slice(first_group * rows, last_group * rows)
+    output[part] = 0
+    for j in range(len(ids)):
+        of_rows = np.repeat(offsets[j, first_group:last_group], rows) + ids[j, part]
+        output[part] += norms[j, part, None] * results[of_rows]

@@ -1,93 +1,153 @@
-"""Deep reuse by locality-sensitive hashing with random hyperplanes."""
+"""Deep reuse by locality-sensitive hashing: random, learned and Euclidean."""
 
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
+from accelerators.rules import Relation, flag, integer, one_of, real
+from simulator.reuse.activations import check_finite, check_rows, check_state
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.grouping import Clusters, group_equal, represent
 from simulator.reuse.kernels import cluster_rows
-from simulator.reuse.policy import LayerState, ReusePolicy
+from simulator.reuse.learning import CalibrationRows, principal, quantised, task_learned
+from simulator.reuse.policy import LayerState, ReadWeights
 from simulator.reuse.stream import ClusterCache, LayerMemory, empty_memory, serve_batch
+from simulator.reuse.sub_vectors import SCOPES, Clusterer, SubVectorPolicy
 from workloads.gemm import Layer
 
 MAX_HASHES = 62
-SCOPES = ("image", "batch", "stream")
+METRICS = ("angular", "euclidean")
+LEARNINGS = ("none", "pca", "itq", "task")
+# Odd 64-bit constants of splitmix64 (Steele et al., OOPSLA 2014), which spread every bit.
+_SPREAD = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
+
+
+def _projection_can_be_learned(policy: "LshReuse") -> list[str]:
+    """Learned hyperplanes are rounded to 8 bits; only gradients can learn signs."""
+    allowed = {"none": PROJECTIONS, "task": ("int8", "sign")}.get(policy.learning, ("int8",))
+    if policy.projection in allowed:
+        return []
+    wanted = " or ".join(map(repr, allowed))
+    return [
+        f"projection must be {wanted} with learning={policy.learning!r}, got "
+        f"{policy.projection!r}; use {allowed[0]!r}, or learning='none'"
+    ]
+
+
+def _metric_can_be_learned(policy: "LshReuse") -> list[str]:
+    """The gradient is that of signs, not of buckets."""
+    if policy.learning != "task" or policy.metric == "angular":
+        return []
+    return [
+        f"metric must be 'angular' with learning='task', got {policy.metric!r}; "
+        "use 'angular', or learning='pca'"
+    ]
+
+
+def _cache_keeps_a_stream(policy: "LshReuse") -> list[str]:
+    """Only a stream has clusters to keep."""
+    if policy.cache is None or policy.scope == "stream":
+        return []
+    return [
+        f"cache must be None with scope={policy.scope!r}, got {policy.cache}; use scope='stream'"
+    ]
+
+
+def _stream_keeps_plain_means(policy: "LshReuse") -> list[str]:
+    """A stream's table holds signatures and the means themselves."""
+    if policy.scope != "stream" or (policy.metric == "angular" and not policy.normalised):
+        return []
+    return [
+        "scope must be 'image' or 'batch' with metric='euclidean' or normalised=True, got "
+        "'stream'; use 'batch'"
+    ]
+
+
+def _cache_rule(value: object, path: str) -> list[str]:
+    """A table, or `None`."""
+    if value is None or isinstance(value, ClusterCache):
+        return []
+    return [
+        f"{path} must be None or a ClusterCache, got {value!r:.60}; "
+        "try ClusterCache(entries=1024, ways=4)"
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LshReuse(ReusePolicy):
-    """Rows whose sub-vectors fall on the same side of H random hyperplanes share a result.
+class LshReuse(SubVectorPolicy):
+    """Sub-vectors with equal signatures, under H hyperplanes, share a result.
 
-    Deep Reuse, section III-B: each `(m, k)` activation matrix is cut into sub-matrices of L
-    columns; signature bit h of a sub-vector x is 1 where v_h . x exceeds a threshold (equation 1);
-    equal signatures form a cluster, represented by its mean. One set of hyperplanes serves all
+    Deep Reuse, section III-B: signature bit h of a sub-vector x is 1 where v_h . x exceeds a
+    threshold (equation 1); equal signatures form a cluster. One set of hyperplanes serves all
     sub-matrices of a layer.
 
     Attributes:
         hashes: H, 1 to 62.
-        length: L, at least 1. A layer whose rows are shorter than L is refused.
-        scope: `image` clusters the rows of each image apart, `batch` all rows of a batch together;
-            `stream` looks the rows of a batch up among the clusters of the batches before
+        scope: also `stream`: looks the rows of a batch up among the clusters of the batches before
             (cluster reuse, Algorithm 1), see `decide_next`.
         centred: hash x - mean instead of x, with the mean of each column over the calibration
             activations. The hardware pays nothing: v . (x - mean) > 0 is v . x > v . mean, one
             threshold per hash and sub-matrix. `False` is the paper's plain form, threshold 0.
         projection: `sign` hyperplanes of +-1 (adders in hardware), `sparse` ones that leave two
             thirds of the elements out (Achlioptas, J. Comput. Syst. Sci. 66(4), 2003), or `int8`
-            Gaussian ones, rounded to 8 bits (multipliers).
+            Gaussian ones, rounded to 8 bits (multipliers). Only 2^(L-1) `sign` hyperplanes cut
+            differently, so with a short L some of the H repeat each other.
+        metric: `angular`, or `euclidean`: floor((v . x + b) / w) instead of a sign, b uniform in
+            [0, w), the p-stable LSH of Datar et al. (SoCG 2004), where `int8` projections are its
+            Gaussian ones. Buckets are told apart by a 64-bit hash of all H of them. No accelerator
+            described here builds it.
+        bucket_width: w of the Euclidean metric, as a multiple of the standard deviation of v . x
+            over the calibration sub-vectors, each less its sub-matrix's mean.
+        learning: where hyperplanes come from. `none`: drawn at random. `pca`: the principal
+            directions of the calibration sub-vectors (about their mean if centred, else about the
+            origin), and for H > L random rotations of them. `itq`: principal directions, rotated
+            by iterative quantisation; for H > L several rotations of all L. `task`: learned by
+            gradient to make the layer's output err least (as TREC, ASPLOS 2022, but layer by
+            layer), from random ones. Learned ones are rounded to 8 bits and need
+            `projection="int8"`; `task` also learns `sign` ones.
+        normalised: divide every sub-vector by its norm before the mean is taken, and multiply its
+            results by that norm. A cluster then shares a direction, and each member keeps its
+            length. No accelerator described here multiplies what it gathers.
         seed: of the hyperplanes; a layer's own are drawn from it and the layer's name.
         cache: the table that keeps a stream's clusters; `None`, in scope `stream`, is the paper's,
             which forgets nothing.
-
-    Raises:
-        ConfigError: at construction, with every violated rule; at `decide`, where L is longer than
-            a row or activations are not finite, naming the layer.
     """
 
-    hashes: int
-    length: int
-    scope: str = "image"
-    centred: bool = True
-    projection: str = "sign"
-    seed: int = 0
-    cache: ClusterCache | None = None
+    kind: ClassVar[str] = "lsh"
 
-    def __post_init__(self) -> None:
-        """Check every rule."""
-        broken = []
-        for name, top in (("hashes", MAX_HASHES), ("length", 2**20)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= top:
-                broken.append(f"LshReuse.{name} must be an integer from 1 to {top}, got {value!r}")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            broken.append(f"LshReuse.seed must be an integer of at least 0, got {self.seed!r}")
-        if not isinstance(self.centred, bool):
-            broken.append(f"LshReuse.centred must be True or False, got {self.centred!r}")
-        for name, allowed in (("scope", SCOPES), ("projection", PROJECTIONS)):
-            if getattr(self, name) not in allowed:
-                choices = ", ".join(map(repr, allowed[:-1])) + f" or {allowed[-1]!r}"
-                broken.append(f"LshReuse.{name} must be {choices}, got {getattr(self, name)!r}")
-        if self.cache is not None and not isinstance(self.cache, ClusterCache):
-            broken.append(
-                f"LshReuse.cache must be None or a ClusterCache, got {self.cache!r:.60}; "
-                "try ClusterCache(entries=1024, ways=4)"
-            )
-        elif self.cache is not None and self.scope != "stream":
-            broken.append(
-                f"LshReuse.cache must be None with scope={self.scope!r}, got {self.cache}; "
-                "use scope='stream'"
-            )
-        if broken:
-            raise ConfigError(broken)
+    scope: str = field(default="image", metadata=one_of(lambda: (*SCOPES, "stream")))
+    hashes: int = field(metadata=integer(1, MAX_HASHES))
+    centred: bool = field(default=True, metadata=flag())
+    projection: str = field(default="sign", metadata=one_of(lambda: PROJECTIONS))
+    metric: str = field(default="angular", metadata=one_of(lambda: METRICS))
+    bucket_width: float = field(default=1.0, metadata=real(1e-3, 1e3))
+    learning: str = field(default="none", metadata=one_of(lambda: LEARNINGS))
+    normalised: bool = field(default=False, metadata=flag())
+    seed: int = field(default=0, metadata=integer(0, 2**63 - 1))
+    cache: ClusterCache | None = field(default=None, metadata={"rule": _cache_rule})
 
-    def projections(self, layer_name: str) -> np.ndarray:
-        """`(H, L)` float32 hyperplanes of a layer; a larger H keeps the first ones."""
-        rng = np.random.default_rng([self.seed, zlib.crc32(layer_name.encode())])
-        normal = rng.standard_normal((self.hashes, self.length), dtype=np.float32)
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation(("projection", "learning"), _projection_can_be_learned),
+        Relation(("metric", "learning"), _metric_can_be_learned),
+        Relation(("scope", "cache"), _cache_keeps_a_stream),
+        Relation(("scope", "metric", "normalised"), _stream_keeps_plain_means),
+    )
+
+    def projections(self, layer_name: str, length: int | None = None) -> np.ndarray:
+        """`(H, L)` float32 random hyperplanes of a layer; a larger H keeps the first ones.
+
+        Args:
+            layer_name: the layer.
+            length: L, where the policy takes whole rows.
+        """
+        columns = length or self.length
+        assert columns is not None, "whole rows have the layer's length"
+        normal = self._rng(layer_name).standard_normal((self.hashes, columns), dtype=np.float32)
         if self.projection == "sign":
             return np.where(normal < 0, np.float32(-1), np.float32(1))
         if self.projection == "sparse":
@@ -99,7 +159,7 @@ class LshReuse(ReusePolicy):
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """No row may be shorter than L, and kept results need weights that stay."""
-        broken = []
+        broken: list[str] = []
         changing = [layer.name for layer in layers if not layer.weights_are_parameters]
         if self.scope == "stream" and changing:
             broken.append(
@@ -107,69 +167,44 @@ class LshReuse(ReusePolicy):
                 f"activation, got 'stream' for {', '.join(changing)}; give these layers a policy "
                 "of their own or NoReuse()"
             )
-        short = [layer for layer in layers if layer.gemm.k < self.length]
-        if short:
-            found = ", ".join(f"k={layer.gemm.k} of layer {layer.name!r}" for layer in short)
-            broken.append(
-                f"LshReuse.length={self.length} must not exceed the row length k of a layer, got "
-                f"{found}; use {min(layer.gemm.k for layer in short)} or less, or give these "
-                "layers a policy of their own or NoReuse(): "
-                + ", ".join(layer.name for layer in short)
-            )
+        try:
+            super().check_layers(layers)
+        except ConfigError as error:
+            broken += error.violations
         if broken:
             raise ConfigError(broken)
 
     def needs_calibration(self, layer: Layer) -> bool:
-        """Only centred hashing does."""
-        return self.centred
+        """Plain, random, angular hashing does not."""
+        return self.centred or self.metric == "euclidean" or self.learning != "none"
 
-    def calibrate(self, layer: Layer, rows: np.ndarray) -> LayerState:
-        """The mean of each column, `(count, k)`."""
-        return {"mean": rows.mean(axis=1)}
+    def calibrate(
+        self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
+    ) -> LayerState:
+        """What hashing needs: `mean` `(count, k)`, and as the parameters ask for it more.
+
+        `projections` `(H, L)` are learned ones; `deviation` `(H,)` is that of each v . x.
+        """
+        check_rows(layer, rows)
+        mean = rows.mean(axis=1)
+        check_finite(layer, mean)
+        state = {"mean": mean}
+        if self.learning != "none":
+            shift = mean if self.centred else np.zeros_like(mean)
+            state["projections"] = self._learned(layer, rows, shift, weights)
+        if self.metric == "euclidean":
+            moment = self._calibration(layer, rows, mean).second_moment()
+            planes = self._hyperplanes(layer, state)
+            state["deviation"] = np.sqrt(np.einsum("hi,ij,hj->h", planes, moment, planes)).astype(
+                np.float32
+            )
+        return state
 
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
         """Cluster the sub-vectors of one layer; `None` where each group has a single row."""
         if self.scope == "stream":
             return self.decide_next(layer, rows, state, None)[0]
-        count, m, k = rows.shape
-        self._check_row_length(layer, k)
-        groups = layer.row_images if self.scope == "image" else 1
-        if m == groups:
-            return None
-        sub_matrices = math.ceil(k / self.length)
-        projections = self.projections(layer.name)
-        thresholds = self._thresholds(projections, state, count, k)
-        ids = np.empty((count, sub_matrices, m), np.int32)
-        clusters = np.empty((count, sub_matrices, groups), np.int32)
-        largest = min(m // groups, 2**self.hashes)
-        capacity = sub_matrices * groups * largest
-        signatures, centroids = [], []
-        for index in range(count):
-            found_signatures = np.empty(capacity, np.uint64)
-            found_centroids = np.empty((capacity, self.length), np.float32)
-            columns = np.ascontiguousarray(rows[index].T, dtype=np.float32)
-            total = cluster_rows(
-                columns, self.length, groups, projections, thresholds[index],
-                ids[index], clusters[index], found_signatures, found_centroids,
-            )  # fmt: skip
-            signatures.append(found_signatures[:total].copy())
-            centroids.append(found_centroids[:total].copy())
-        means = np.concatenate(centroids)
-        # Every element went into a mean, so a NaN or infinity anywhere shows in their sum.
-        if not np.isfinite(means.sum(dtype=np.float64)):
-            raise _not_finite(layer)
-        return ReuseDecisions(
-            layer=layer.name,
-            gemm=layer.gemm,
-            sub_vector_length=self.length,
-            hashes=self.hashes,
-            projection=self.projection,
-            groups=groups,
-            ids=ids,
-            clusters=clusters,
-            signatures=np.concatenate(signatures),
-            centroids=means,
-        )
+        return super().decide(layer, rows, state)
 
     def decide_next(
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
@@ -177,32 +212,38 @@ class LshReuse(ReusePolicy):
         """In scope `stream`, look a batch's sub-vectors up among the clusters kept in `memory`.
 
         A cluster of an earlier batch keeps the representative, hence the result, that it had; a new
-        one gets the mean of its rows in this batch. Also a single row is looked up.
+        one gets the mean, or the first, of its rows in this batch. Also a single row is looked up.
         """
         if self.scope != "stream":
             return self.decide(layer, rows, state), None
-        count, _, k = rows.shape
-        self._check_row_length(layer, k)
+        check_rows(layer, rows)
+        for each in rows:
+            check_finite(layer, each)
+        count, k, length = layer.gemm.count, layer.gemm.k, self.length_in(layer)
         if memory is None:
-            memory = empty_memory(count, k, self.length)
-        known, shape = memory["shape"].tolist(), [count, k, self.length]
+            memory = empty_memory(count, k, length)
+        known, shape = memory["shape"].tolist(), [count, k, length]
         if known != shape:
             raise ConfigError(
                 f"memory of layer {layer.name!r} must be of (count, k, L) = {tuple(shape)}, got "
                 f"{tuple(known)}; start without memory"
             )
-        if not all(np.isfinite(each).all() for each in rows):
-            raise _not_finite(layer)
-        projections = self.projections(layer.name)
-        thresholds = self._thresholds(projections, state, count, k)
+        self._check_state(layer, state)
+        projections = self._hyperplanes(layer, state)
+        order = self.column_order(layer)
         cache = self.cache or ClusterCache()
-        served = serve_batch(rows, cache, projections, thresholds, memory)
+        served = serve_batch(
+            rows if order is None else rows[..., order],
+            cache,
+            projections,
+            self._thresholds(layer, state, projections),
+            memory,
+            first_only=self.representative == "first",
+        )
         decisions = ReuseDecisions(
             layer=layer.name,
             gemm=layer.gemm,
-            sub_vector_length=self.length,
-            hashes=self.hashes,
-            projection=self.projection,
+            sub_vector_length=length,
             groups=1,
             ids=served.ids,
             clusters=served.clusters,
@@ -210,35 +251,187 @@ class LshReuse(ReusePolicy):
             centroids=served.representatives,
             fresh=served.fresh,
             cache=cache,
+            representative=self.representative,
+            column_order=order,
+            **self.front_end(),  # type: ignore[arg-type]
         )
         return decisions, served.memory
 
-    def _check_row_length(self, layer: Layer, k: int) -> None:
-        if self.length > k:
-            raise ConfigError(
-                f"LshReuse.length must not exceed the row length k={k} of layer {layer.name!r}, "
-                f"got {self.length}; use {k} or less"
-            )
+    def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
+        """By signatures or by buckets."""
+        self._check_state(layer, state)
+        projections = self._hyperplanes(layer, state)
+        cluster = (
+            self._by_signature(layer, groups, state, projections)
+            if self.metric == "angular"
+            else self._by_bucket(layer, groups, state, projections)
+        )
+        if not self.normalised:
+            return cluster
+        length = self.length_in(layer)
 
-    def _thresholds(
-        self, projections: np.ndarray, state: LayerState, count: int, k: int
+        def normalise(index: int, columns: np.ndarray) -> Clusters:
+            check_finite(layer, columns)
+            made = cluster(index, columns)
+            unit, norms = _unit_sub_vectors(columns, length)
+            means = represent(unit, length, made.ids, made.clusters, self.representative)
+            return replace(made, representatives=means, norms=norms)
+
+        return normalise
+
+    def front_end(self) -> dict[str, object]:
+        """Hashing units, where signatures are single bits and results are gathered as they are."""
+        unbuilt = None
+        if self.metric == "euclidean":
+            unbuilt = "buckets of Euclidean LSH instead of bits"
+        elif self.normalised:
+            unbuilt = "a multiplier for every gathered sum, by the norm of its sub-vector"
+        built = self.metric == "angular"
+        return {
+            "hashes": self.hashes if built else None,
+            "projection": self.projection if built else None,
+            "unbuilt": unbuilt,
+        }
+
+    def _rng(self, layer_name: str) -> np.random.Generator:
+        """Random numbers of a layer."""
+        return np.random.default_rng([self.seed, zlib.crc32(layer_name.encode())])
+
+    def _calibration(self, layer: Layer, rows: np.ndarray, shift: np.ndarray) -> CalibrationRows:
+        """Calibration activations as sub-vectors."""
+        return CalibrationRows(
+            rows=rows,
+            order=self.column_order(layer),
+            length=self.length_in(layer),
+            shift=shift,
+            # As many rows a group as the layer has; calibration may hold other images.
+            groups=max(1, rows.shape[1] * layer.row_images // layer.gemm.m)
+            if self.scope == "image"
+            else 1,
+        )
+
+    def _learned(
+        self, layer: Layer, rows: np.ndarray, shift: np.ndarray, weights: ReadWeights | None
     ) -> np.ndarray:
-        """`(count, s, H)` float32 that a projection must exceed for a 1."""
-        sub_matrices = math.ceil(k / self.length)
-        thresholds = np.zeros((count, sub_matrices, self.hashes), np.float32)
+        """`(H, L)` float32 learned hyperplanes, whole numbers."""
+        calibration = self._calibration(layer, rows, shift)
+        rng = self._rng(layer.name)
+        if self.learning == "pca":
+            planes = principal(calibration, self.hashes, rng)
+        elif self.learning == "itq":
+            planes = quantised(calibration, self.hashes, rng)
+        else:
+            if weights is None:
+                raise ConfigError(
+                    f"weights of layer {layer.name!r} must be given to learn LshReuse.learning="
+                    "'task', got none; pass them to calibrate()"
+                )
+            # Gaussian ones, whose signs are those of the +-1 ones.
+            gaussian = replace(self, projection="int8")
+            start = gaussian.projections(layer.name, calibration.length)
+            planes = task_learned(calibration, start, weights, rng, signs=self.projection == "sign")
+        if self.projection == "sign":
+            return np.where(planes < 0, np.float32(-1), np.float32(1))
+        largest = np.abs(planes).max(axis=1, keepdims=True)
+        return np.rint(planes * (127 / np.where(largest > 0, largest, 1))).astype(np.float32)
+
+    def _check_state(self, layer: Layer, state: LayerState) -> None:
+        """What `calibrate` made must be of these parameters."""
+        wanted: dict[str, tuple[int, ...]] = {}
         if self.centred:
-            padded = np.zeros((count, sub_matrices * self.length), np.float32)
-            padded[:, :k] = state["mean"]
-            thresholds[:] = padded.reshape(count, sub_matrices, self.length) @ projections.T
+            wanted["mean"] = (layer.gemm.count, layer.gemm.k)
+        if self.learning != "none":
+            wanted["projections"] = (self.hashes, self.length_in(layer))
+        if self.metric == "euclidean":
+            wanted["deviation"] = (self.hashes,)
+        check_state(layer, state, wanted)
+
+    def _hyperplanes(self, layer: Layer, state: LayerState) -> np.ndarray:
+        """`(H, L)` float32, learned or drawn."""
+        if self.learning != "none":
+            return np.asarray(state["projections"], np.float32)
+        return self.projections(layer.name, self.length_in(layer))
+
+    def _thresholds(self, layer: Layer, state: LayerState, projections: np.ndarray) -> np.ndarray:
+        """`(count, s, H)` float32, what a projection must exceed for a bit of 1."""
+        gemm, length, sub_matrices = layer.gemm, self.length_in(layer), self.sub_matrices_in(layer)
+        thresholds = np.zeros((gemm.count, sub_matrices, self.hashes), np.float32)
+        if self.centred:
+            order = self.column_order(layer)
+            mean = np.asarray(state["mean"])
+            padded = np.zeros((gemm.count, sub_matrices * length), np.float32)
+            padded[:, : gemm.k] = mean if order is None else mean[:, order]
+            thresholds[:] = padded.reshape(gemm.count, sub_matrices, length) @ projections.T
         return thresholds
 
-    def describe(self) -> dict:
-        """The policy as plain values."""
-        return {"policy": "lsh", **asdict(self)}
+    def _by_signature(
+        self, layer: Layer, groups: int, state: LayerState, projections: np.ndarray
+    ) -> Clusterer:
+        """Equal signatures (Deep Reuse, equation 1)."""
+        gemm, length, sub_matrices = layer.gemm, self.length_in(layer), self.sub_matrices_in(layer)
+        thresholds = self._thresholds(layer, state, projections)
+        capacity = sub_matrices * groups * min(gemm.m // groups, 2**self.hashes)
+
+        def cluster(index: int, columns: np.ndarray) -> Clusters:
+            ids = np.empty((sub_matrices, gemm.m), np.int32)
+            clusters = np.empty((sub_matrices, groups), np.int32)
+            signatures = np.empty(capacity, np.uint64)
+            means = np.empty((capacity, length), np.float32)
+            total = cluster_rows(
+                columns, length, groups, projections, thresholds[index],
+                ids, clusters, signatures, means,
+            )  # fmt: skip
+            if self.representative == "first":
+                check_finite(layer, means[:total])  # before the mean, where each row counts
+                found = represent(columns, length, ids, clusters, self.representative)
+            else:
+                found = means[:total].copy()
+            return Clusters(
+                ids=ids,
+                clusters=clusters,
+                signatures=signatures[:total].copy(),
+                representatives=found,
+            )
+
+        return cluster
+
+    def _by_bucket(
+        self, layer: Layer, groups: int, state: LayerState, projections: np.ndarray
+    ) -> Clusterer:
+        """Equal buckets of every projection (Datar et al., SoCG 2004, section 3)."""
+        length = self.length_in(layer)
+        widths = np.asarray(state["deviation"], np.float64) * self.bucket_width
+        widths = np.where(widths > 0, widths, 1.0)[:, None]  # a constant has a bucket of its own
+        shifts = widths * self._rng(layer.name).random((self.hashes, 1))
+        sub_matrices = self.sub_matrices_in(layer)
+
+        def cluster(index: int, columns: np.ndarray) -> Clusters:
+            check_finite(layer, columns)
+            keys = np.zeros((sub_matrices, columns.shape[1]), np.uint64)
+            for j in range(sub_matrices):
+                part = columns[j * length : (j + 1) * length]
+                projected = projections[:, : len(part)] @ part
+                buckets = np.floor((projected + shifts) / widths).astype(np.int64)
+                for bucket in buckets.view(np.uint64):
+                    keys[j] = _mixed(keys[j], bucket)
+            return group_equal(keys, columns, length, groups, self.representative)
+
+        return cluster
 
 
-def _not_finite(layer: Layer) -> ConfigError:
-    return ConfigError(
-        f"activations of layer {layer.name!r} must be finite, got NaN or infinity; "
-        "check the model's weights and inputs"
-    )
+def _mixed(keys: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Keys of longer and longer tuples: one 64-bit hash of all numbers so far."""
+    mixed = (keys ^ numbers) * _SPREAD[0]
+    return (mixed ^ (mixed >> np.uint64(29))) * _SPREAD[1]
+
+
+def _unit_sub_vectors(columns: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """`(k, m)` sub-vectors of norm 1 (or 0), and their `(s, m)` norms."""
+    sub_matrices = math.ceil(len(columns) / length)
+    unit = columns.copy()
+    norms = np.empty((sub_matrices, columns.shape[1]), np.float32)
+    for j in range(sub_matrices):
+        part = unit[j * length : (j + 1) * length]
+        norms[j] = np.sqrt(np.square(part, dtype=np.float64).sum(axis=0))
+        part /= np.where(norms[j] > 0, norms[j], np.float32(1))
+    return unit, norms

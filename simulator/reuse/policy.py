@@ -1,7 +1,7 @@
 """The interface of every reuse policy, and the two that decide nothing themselves."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -14,6 +14,8 @@ from workloads.gemm import Layer
 
 # What a policy learned of one layer before it decides, such as a mean; read, never changed.
 LayerState = Mapping[str, np.ndarray]
+# Reads a layer's `(count, k, n)` float32 weights; most policies never ask.
+ReadWeights = Callable[[], np.ndarray]
 
 
 class ReusePolicy(ABC):
@@ -27,13 +29,16 @@ class ReusePolicy(ABC):
         """Whether `decide` needs a state that `calibrate` made for this layer."""
         return False
 
-    def calibrate(self, layer: Layer, rows: np.ndarray) -> LayerState:
+    def calibrate(
+        self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
+    ) -> LayerState:
         """Learn what `decide` needs from calibration activations.
 
         Args:
             layer: the layer.
             rows: `(count, m, k)` float32 activations seen before deployment; of a quantised layer,
                 its integers less the zero point.
+            weights: reads the layer's weights, for a policy that learns what they make of rows.
         """
         return {}
 
@@ -149,9 +154,11 @@ class PerLayer(ReusePolicy):
         """As the layer's own policy."""
         return self.policy_of(layer.name).needs_calibration(layer)
 
-    def calibrate(self, layer: Layer, rows: np.ndarray) -> LayerState:
+    def calibrate(
+        self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
+    ) -> LayerState:
         """As the layer's own policy."""
-        return self.policy_of(layer.name).calibrate(layer, rows)
+        return self.policy_of(layer.name).calibrate(layer, rows, weights)
 
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
         """As the layer's own policy."""

@@ -161,6 +161,8 @@ def serve_batch(
     projections: np.ndarray,
     thresholds: np.ndarray,
     memory: LayerMemory,
+    *,
+    first_only: bool = False,
 ) -> ServedBatch:
     """Send a batch's rows, in stream order, through the tables of a layer.
 
@@ -170,6 +172,7 @@ def serve_batch(
         projections: `(H, L)` float32.
         thresholds: `(count, s, H)` float32.
         memory: what the tables keep of earlier batches; not changed.
+        first_only: represent a new cluster by its first row instead of its mean.
     """
     count, m, k = rows.shape
     length = projections.shape[1]
@@ -188,7 +191,7 @@ def serve_batch(
             at = i * kept.shape[1] + j
             table = _Table(cache, memory, slice(starts[at], starts[at + 1]), (i, j))
             table.look_up(signatures, ids[i, j], warming, 2 ** projections.shape[0])
-            table.represent(columns[first:last], ids[i, j])
+            table.represent(columns[first:last], ids[i, j], first_only)
             tables.append(table)
     return ServedBatch(
         ids=ids,
@@ -266,11 +269,15 @@ class _Table:
         else:
             self.kept = np.sort(slots[slots >= 0])
 
-    def represent(self, columns: np.ndarray, ids: np.ndarray) -> None:
-        """Give a new cluster the mean of its rows; an old one keeps what it had."""
+    def represent(self, columns: np.ndarray, ids: np.ndarray, first_only: bool) -> None:
+        """Give a new cluster the mean, or the first, of its rows; an old one keeps what it had."""
         self.representatives = np.zeros((self.used.size, self.stored.shape[1]), np.float32)
         self.representatives[~self.fresh] = self.stored[self.used[~self.fresh]]
-        average(columns, ids, self.fresh, self.representatives)
+        if first_only:
+            _, firsts = np.unique(ids, return_index=True)
+            self.representatives[self.fresh, : len(columns)] = columns[:, firsts[self.fresh]].T
+        else:
+            average(columns, ids, self.fresh, self.representatives)
 
     def kept_representatives(self) -> np.ndarray:
         """`(kept, L)` float32."""

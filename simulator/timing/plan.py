@@ -210,7 +210,7 @@ def id_bits(decisions: ReuseDecisions) -> int:
     """Bits of a cluster's number: a group of r rows has at most r clusters."""
     largest = rows_per_group(decisions)
     if decisions.cache is None:  # a stream's table may make two clusters of one signature
-        largest = min(largest, 2**decisions.hashes)
+        largest = min(largest, 2**decisions.signature_bits)
     return max(1, (largest - 1).bit_length())
 
 
@@ -218,5 +218,7 @@ def _channels_touched(layer: Layer, decisions: ReuseDecisions) -> np.ndarray:
     """`(s,)` int64, elements of `k` in the input channels that each sub-matrix reads from."""
     convolution = layer.convolution
     taps = int(np.prod(convolution.kernel)) if layer.kind == "conv" and convolution else 1
+    if decisions.column_order is not None:  # the channels of one tap lie next to each other
+        return np.minimum(decisions.widths, decisions.gemm.k // taps) * taps
     starts = np.arange(len(decisions.widths), dtype=np.int64) * decisions.sub_vector_length
     return (ceil_div(starts + decisions.widths, taps) - starts // taps) * taps

@@ -63,7 +63,8 @@ def reuse_timing(
     its table instead of clearing one, and the old results that its rows use: see
     `simulator.timing.stream`.
 
-    Not modelled: the wait of a spilled byte's return for its own way out; halo rows.
+    Not modelled: the wait of a spilled byte's return for its own way out; halo rows; that a cache
+    which keeps first rows has nothing to update on a hit (its energy is counted so).
 
     Raises:
         ConfigError: the accelerator has no reuse units, or not the ones the decisions need.
@@ -89,6 +90,12 @@ def reuse_timing(
 
 def _check(decisions: ReuseDecisions, accelerator: Accelerator) -> None:
     """The accelerator must be able to do what was decided."""
+    if decisions.unbuilt is not None:
+        raise ConfigError(
+            f"simulate.policy must be one that accelerators have units for, got decisions of layer "
+            f"{decisions.layer!r} that need {decisions.unbuilt}; only decide() can apply them, "
+            "simulate with an angular LshReuse that is not normalised"
+        )
     built, wanted = accelerator.reuse_units.front_end.projection, decisions.projection
     # Wired-up coefficients do one kind only; an int8 multiplier does them all.
     if built not in ("int8", wanted):
@@ -108,7 +115,7 @@ def _front_end_rate(decisions: ReuseDecisions, accelerator: Accelerator):
     """
     unit = accelerator.reuse_units.front_end
     packed = np.maximum(1, unit.max_length // decisions.widths) if unit.packing else 1
-    passes = ceil_div(decisions.hashes, unit.max_hashes) * ceil_div(
+    passes = ceil_div(decisions.signature_bits, unit.max_hashes) * ceil_div(
         decisions.widths, unit.max_length
     )
     return np.broadcast_to(unit.lanes * packed, passes.shape).astype(np.int64), passes
@@ -279,9 +286,12 @@ class _Scheduled:
         operand = accelerator.operand_bits
         times = int(self.plan.hashing.sum())  # every such pass hashes, accumulates, divides anew
         sparsity = 3 if decisions.projection == "sparse" else 1  # one element in three is added
+        averaged = decisions.representative == "centroid"
         elements = gemm.count * gemm.m * gemm.k
         sub_vectors, clusters = decisions.sub_vectors, decisions.total_clusters
         added = by_tile(decisions.new_cluster_rows)
+        # A first row is written once and read once; a mean is updated by every row.
+        touched = int(added.sum()) if averaged else clusters
         centroid_elements = int((self.clusters * decisions.widths).sum())
         gathered = sub_vectors * gemm.n
         buffer, length = self.units.centroid_buffer, decisions.sub_vector_length
@@ -298,17 +308,18 @@ class _Scheduled:
         tables_in, tables_out = int(np.sum(moved.tables_in)), int(np.sum(moved.tables_out))
         return ActionCounts(
             {
-                ("front_end", "project"): times * elements * decisions.hashes // sparsity,
-                ("front_end", "compare"): times * sub_vectors * decisions.hashes,
+                ("front_end", "project"): times * elements * decisions.signature_bits // sparsity,
+                ("front_end", "compare"): times * sub_vectors * decisions.signature_bits,
                 # A set's tags are moved in or out as a look-up reads them.
                 ("cache", "lookup"): times
                 * (sub_vectors + swapped_sets(decisions, self.units.cache)),
                 # All but a cluster's first read to add to it; the end reads to hand it on.
-                ("cache", "read_row"): times * int(added.sum()),
-                ("cache", "write_row"): times * int(added.sum()) + refills,
-                ("cache", "accumulate"): times
+                ("cache", "read_row"): times * touched,
+                ("cache", "write_row"): times * touched + refills,
+                ("cache", "accumulate"): averaged
+                * times
                 * (int((added * decisions.widths).sum()) - centroid_elements),
-                ("cache", "divide"): times * centroid_elements,
+                ("cache", "divide"): averaged * times * centroid_elements,
                 ("cache", "clear_entry"): times
                 * decisions.clusters.size
                 * self.units.cache.entries

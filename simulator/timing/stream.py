@@ -72,7 +72,7 @@ def table_bytes(decisions: ReuseDecisions, cache: CentroidCache) -> int:
     """
     table = decisions.cache
     assert table is not None
-    tag = max(0, decisions.hashes - (cache.entries // cache.ways).bit_length() + 1)
+    tag = max(0, decisions.signature_bits - (cache.entries // cache.ways).bit_length() + 1)
     age = 0 if cache.replacement == "random" else (cache.ways - 1).bit_length()
     uses = 0 if table.refresh_after is None else table.refresh_after.bit_length()
     return byte_count(cache.entries, tag + 1 + age + uses)

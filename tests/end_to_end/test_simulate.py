@@ -9,7 +9,17 @@ import torch
 from torch import nn
 
 from accelerators import ConfigError, preset
-from simulator import LshReuse, NoReuse, PerLayer, calibrate, decide, simulate
+from simulator import (
+    HyperCubeReuse,
+    KMeansReuse,
+    LshReuse,
+    NoReuse,
+    PerforationReuse,
+    PerLayer,
+    calibrate,
+    decide,
+    simulate,
+)
 from workloads import WorkloadTrace, capture
 
 
@@ -215,3 +225,26 @@ def test_huge_activations_give_finite_errors():
     run = decide(trace, LshReuse(hashes=4, length=4, scope="batch"), model=layer)
     assert 0 < run.relative_mse[trace.layers[0].name] < 2
     assert np.isfinite(run.output_mse)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        LshReuse(hashes=8, length=9, learning="task", order="channels_last"),
+        LshReuse(hashes=8, length=9, normalised=True, representative="first"),
+        KMeansReuse(clusters=0.2, length=9),
+        HyperCubeReuse(bins=4, dimensions=3, length=9),
+        PerforationReuse(computed=0.5),
+    ],
+    ids=lambda policy: policy.describe()["policy"],
+)
+def test_every_clustering_runs_under_a_model(trace, model, policy):
+    run = decide(trace, PerLayer({"conv": policy}), model=model)
+    # Smooth images: sharing results among like rows keeps most of the layer's answer.
+    assert 0 < run.relative_mse["conv"] < 0.5
+    assert run.decisions["conv"].remaining_ratio < 1
+    if run.decisions["conv"].unbuilt is None:
+        simulate(trace, preset("reuse_16x16"), run)
+    else:
+        with pytest.raises(ConfigError, match=r"layer 'conv' that need .* only decide\(\)"):
+            simulate(trace, preset("reuse_16x16"), run)

@@ -171,12 +171,20 @@ def test_simulate_prints_layers_and_verdict_and_writes_files(trace, tmp_path):
 
 def test_simulate_takes_options_apart(trace, tmp_path):
     out = tmp_path / "r.json"
-    run("simulate", trace, "--layer", "first=15,5", "--scope", "batch", "--plain", "--json", out)
+    options = ["--scope", "batch", "--plain", "--learning", "task", "--order", "channels_last"]
+    options += ["--representative", "first", "--json", out]
+    run("simulate", trace, "--layer", "first=15,5", *options)
     policy = json.loads(out.read_text())["policy"]
-    assert (
-        policy["layers"]["first"]
-        == LshReuse(hashes=15, length=5, scope="batch", centred=False).describe()
+    expected = LshReuse(
+        hashes=15,
+        length=5,
+        scope="batch",
+        centred=False,
+        learning="task",
+        order="channels_last",
+        representative="first",
     )
+    assert policy["layers"]["first"] == expected.describe()
     assert policy["default"] == {"policy": "none"}
 
 
@@ -298,6 +306,7 @@ def test_simulate_refuses_an_unknown_engine(trace):
         (["--layer", "nowhere=4,4"], "pattern 'nowhere' must match a layer"),
         (["--hashes", 99, "--length", 8], "LshReuse.hashes must be an integer from 1 to 62"),
         (["--hashes", 9, "--length", 8, "--scope", "x"], "LshReuse.scope must be"),
+        (["--hashes", 9, "--length", 8, "--learning", "pca"], "projection must be 'int8' with"),
         (["--hashes", 9, "--length", 8, "--accelerator", "dense_16x16"], "must have reuse units"),
         (["--hashes", 9, "--length", 8, "--accelerator", "reuse_16"], "use 'reuse_16x16'"),
         (["--accelerator", "mine.py"], "use mine.py:NAME"),
@@ -453,7 +462,14 @@ def test_accelerator_comes_from_a_file_as_design_or_function(tmp_path):
 
 
 def test_policy_takes_the_projection_of_the_front_end():
-    options = {"layers": [], "scope": "image", "plain": False}
+    options = {
+        "layers": [],
+        "scope": "image",
+        "plain": False,
+        "learning": "none",
+        "order": "channels_first",
+        "representative": "centroid",
+    }
     policy = policy_from_options(
         hashes=4, length=4, accelerator=preset("reuse_16x16_int8"), **options
     )

@@ -382,3 +382,35 @@ def test_equal_area_passes_over_designs_that_need_too_many_tiles():
     dense, timings = equal_area_dense((layer,), design)
     assert timings[0][1].cycles <= dense_timing(layer, design.without_reuse()).cycles
     assert not dense.has_reuse
+
+
+def test_first_rows_are_kept_without_adding_or_dividing():
+    layer = matrix_layer("fc", m=40, n=8, k=10)
+    means = even_decisions(layer, length=5, clusters=4)
+    firsts = replace(means, representative="first")
+    averaged, kept = (reuse_timing(layer, each, roomy_design()) for each in (means, firsts))
+    # 40 rows of 10 elements, of which 2 x 4 clusters keep 5: the others are added.
+    assert averaged.actions["cache", "accumulate"] == 400 - 40
+    assert averaged.actions["cache", "divide"] == 40
+    assert kept.actions["cache", "accumulate"] == kept.actions["cache", "divide"] == 0
+    # Each of 80 sub-vectors updates its mean; a first row is written once and read once.
+    for action in ("read_row", "write_row"):
+        assert averaged.actions["cache", action] == 80
+        assert kept.actions["cache", action] == 8
+    assert kept.cycles == averaged.cycles
+
+
+def test_columns_in_another_order_touch_other_channels():
+    layer = cifarnet_conv2(images=1)
+    decisions = even_decisions(layer, length=10, clusters=4)
+    last = replace(decisions, column_order=np.arange(1600).reshape(64, 25).T.ravel())
+    # 16 KiB of activations do not fit half a buffer of 16 KiB: every tile loads the channels it
+    # touches. In order (c, kh, kw) ten columns lie in one channel of 25 taps, or in two: 4 of 5
+    # sub-matrices end within the channel they begin in. In order (kh, kw, c) each has ten.
+    design = roomy_design(activation_buffer=buffer(16 * 1024))
+    channel = 16 * 16
+    first_bytes, last_bytes = (
+        reuse_timing(layer, each, design).dram_bytes["inputs"] for each in (decisions, last)
+    )
+    assert first_bytes == 160 * 6 // 5 * channel
+    assert last_bytes == 160 * 10 * channel

@@ -1,0 +1,51 @@
+"""Checks of the activations, and of the calibration, that a policy is given."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from accelerators import ConfigError
+from workloads.gemm import Layer
+
+
+def check_rows(layer: Layer, rows: np.ndarray) -> None:
+    """Activations must be rows of the layer; calibration may have another number of them.
+
+    Raises:
+        ConfigError: naming the layer.
+    """
+    gemm = layer.gemm
+    if rows.ndim != 3 or rows.shape[::2] != (gemm.count, gemm.k) or not rows.shape[1]:
+        raise ConfigError(
+            f"activations of layer {layer.name!r} must be ({gemm.count}, rows, {gemm.k}) with at "
+            f"least one row, got shape {rows.shape}; give the layer's own rows"
+        )
+
+
+def check_finite(layer: Layer, values: np.ndarray) -> None:
+    """No value may be NaN or infinite; either, anywhere, shows in the sum.
+
+    Raises:
+        ConfigError: naming the layer.
+    """
+    if not np.isfinite(values.sum(dtype=np.float64)):
+        raise ConfigError(
+            f"activations of layer {layer.name!r} must be finite, got NaN or infinity; "
+            "check the model's weights and inputs"
+        )
+
+
+def check_state(
+    layer: Layer, state: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]
+) -> None:
+    """A calibration must hold arrays of these shapes; it may hold more.
+
+    Raises:
+        ConfigError: naming the layer.
+    """
+    found = {name: np.shape(state[name]) for name in wanted if name in state}
+    if found != wanted:
+        raise ConfigError(
+            f"calibration of layer {layer.name!r} must hold arrays {dict(wanted)} for its policy, "
+            f"got {found}; calibrate with the same policy"
+        )

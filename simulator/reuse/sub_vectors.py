@@ -1,0 +1,157 @@
+"""What every policy that clusters the sub-vectors of a layer's rows has in common."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from accelerators import ConfigError
+from accelerators.rules import integer, one_of, violations
+from simulator.reuse.activations import check_finite, check_rows
+from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.grouping import Clusters
+from simulator.reuse.policy import LayerState, ReusePolicy
+from workloads.gemm import Layer
+from workloads.unfold import ORDERS
+
+SCOPES = ("image", "batch")
+REPRESENTATIVES = ("centroid", "first")
+
+# From a GEMM's index and its `(k, m)` columns, in the policy's order, to its clusters.
+Clusterer = Callable[[int, np.ndarray], Clusters]
+
+
+def _length_rule(value: object, path: str) -> list[str]:
+    """A sub-vector's length, or `None` for a whole row."""
+    return [] if value is None else integer(1, 2**20)["rule"](value, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubVectorPolicy(ReusePolicy):
+    """Cuts the rows of a layer into sub-vectors and clusters those of each sub-matrix.
+
+    Deep Reuse, section III-B: the `(m, k)` activations are cut into sub-matrices of L columns;
+    each is clustered on its own, and a cluster's members share one product with the weights.
+
+    Attributes:
+        length: L, at least 1, or `None` for whole rows. A layer whose rows are shorter than L is
+            refused.
+        scope: `image` clusters the rows of each image apart, `batch` all rows of a batch together.
+        order: order of a convolution's row before it is cut: `channels_first` is (c, kh, kw) as
+            PyTorch unfolds, `channels_last` is (kh, kw, c). Other layers have one order only.
+        representative: of a cluster: `centroid`, the mean of its members, or `first`, the first
+            one in the stream.
+
+    Raises:
+        ConfigError: at construction, with every violated rule; at `decide`, where L is longer than
+            a row or activations are not finite, naming the layer.
+    """
+
+    kind: ClassVar[str]
+
+    length: int | None = field(metadata={"rule": _length_rule})
+    scope: str = field(default="image", metadata=one_of(lambda: SCOPES))
+    order: str = field(default="channels_first", metadata=one_of(lambda: ORDERS))
+    representative: str = field(default="centroid", metadata=one_of(lambda: REPRESENTATIVES))
+
+    def __post_init__(self) -> None:
+        """Check every rule."""
+        broken = violations(self, type(self).__name__)
+        if broken:
+            raise ConfigError(broken)
+
+    @abstractmethod
+    def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
+        """Prepare to cluster the layer's GEMMs.
+
+        Args:
+            layer: the layer.
+            groups: runs of rows that are clustered apart.
+            state: what `calibrate` returned for this layer.
+        """
+
+    @abstractmethod
+    def front_end(self) -> dict[str, object]:
+        """What decisions say of the hardware: `hashes`, `projection` and `unbuilt`."""
+
+    def length_in(self, layer: Layer) -> int:
+        """L in a layer: its row length where the policy takes whole rows.
+
+        Raises:
+            ConfigError: L is longer than a row.
+        """
+        k = layer.gemm.k
+        if self.length is None:
+            return k
+        if self.length > k:
+            raise ConfigError(
+                f"{type(self).__name__}.length must not exceed the row length k={k} of layer "
+                f"{layer.name!r}, got {self.length}; use {k} or less"
+            )
+        return self.length
+
+    def sub_matrices_in(self, layer: Layer) -> int:
+        """Sub-matrices of each of a layer's GEMMs."""
+        return math.ceil(layer.gemm.k / self.length_in(layer))
+
+    def column_order(self, layer: Layer) -> np.ndarray | None:
+        """`(k,)` int64, the layer's column at each place of a row that is cut; `None` as it is."""
+        if self.order == "channels_first" or layer.kind != "conv" or layer.convolution is None:
+            return None
+        taps = math.prod(layer.convolution.kernel)
+        if taps in (1, layer.gemm.k):  # a single tap or channel has one order
+            return None
+        return np.arange(layer.gemm.k).reshape(-1, taps).T.ravel()
+
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """No row may be shorter than L."""
+        if self.length is None:
+            return
+        short = [layer for layer in layers if layer.gemm.k < self.length]
+        if short:
+            found = ", ".join(f"k={layer.gemm.k} of layer {layer.name!r}" for layer in short)
+            raise ConfigError(
+                f"{type(self).__name__}.length={self.length} must not exceed the row length k of a "
+                f"layer, got {found}; use {min(layer.gemm.k for layer in short)} or less, or give "
+                "these layers a policy of their own or NoReuse(): "
+                + ", ".join(layer.name for layer in short)
+            )
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+        """Cluster the sub-vectors of one layer; `None` where each group has a single row."""
+        check_rows(layer, rows)
+        length = self.length_in(layer)
+        groups = layer.row_images if self.scope == "image" else 1
+        if layer.gemm.m == groups:
+            return None
+        order = self.column_order(layer)
+        cluster = self.clusterer(layer, groups, state)
+        made = []
+        for index in range(layer.gemm.count):
+            columns = np.asarray(rows[index].T, dtype=np.float32)
+            columns = np.ascontiguousarray(columns if order is None else columns[order])
+            made.append(cluster(index, columns))
+        norms = [each.norms for each in made if each.norms is not None]
+        representatives = np.concatenate([each.representatives for each in made])
+        check_finite(layer, representatives)
+        return ReuseDecisions(
+            layer=layer.name,
+            gemm=layer.gemm,
+            sub_vector_length=length,
+            groups=groups,
+            ids=np.stack([each.ids for each in made]),
+            clusters=np.stack([each.clusters for each in made]),
+            signatures=np.concatenate([each.signatures for each in made]),
+            centroids=representatives,
+            representative=self.representative,
+            column_order=order,
+            norms=np.stack(norms) if norms else None,
+            **self.front_end(),  # type: ignore[arg-type]
+        )
+
+    def describe(self) -> dict:
+        """The policy as plain values."""
+        return {"policy": self.kind, **asdict(self)}

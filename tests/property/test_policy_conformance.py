@@ -1,0 +1,436 @@
+"""What every policy that decides must keep: one suite, run for each of them.
+
+A further policy joins by a line in `POLICIES`.
+"""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accelerators import ConfigError, preset
+from simulator import (
+    HyperCubeReuse,
+    KMeansReuse,
+    LshReuse,
+    PerforationReuse,
+    PerLayer,
+    SubVectorPolicy,
+)
+from simulator.timing.reuse import reuse_timing
+from tests.builders import matrix_layer
+from workloads.gemm import Convolution, Gemm, Layer
+
+# Name -> a policy, coarse enough to form clusters on a few rows.
+POLICIES = {
+    "lsh": LshReuse(hashes=3, length=4),
+    "lsh_plain": LshReuse(hashes=3, length=5, centred=False, projection="int8"),
+    "lsh_sparse_batch": LshReuse(hashes=4, length=7, scope="batch", projection="sparse"),
+    "lsh_first": LshReuse(hashes=3, length=4, representative="first"),
+    "lsh_channels_last": LshReuse(hashes=3, length=4, order="channels_last"),
+    "lsh_whole_rows": LshReuse(hashes=4, length=None, order="channels_last"),
+    "lsh_normalised": LshReuse(hashes=3, length=4, normalised=True, order="channels_last"),
+    "lsh_euclidean": LshReuse(hashes=3, length=4, metric="euclidean", bucket_width=2.0),
+    "lsh_pca": LshReuse(hashes=6, length=4, learning="pca", projection="int8"),
+    "lsh_pca_euclidean": LshReuse(
+        hashes=2, length=4, learning="pca", projection="int8", metric="euclidean", scope="batch"
+    ),
+    "lsh_itq": LshReuse(hashes=6, length=4, learning="itq", projection="int8"),
+    "lsh_task": LshReuse(hashes=3, length=4, learning="task", projection="int8"),
+    "lsh_task_sign": LshReuse(hashes=3, length=4, learning="task", order="channels_last"),
+    "k_means": KMeansReuse(clusters=3, length=4),
+    "k_means_euclidean": KMeansReuse(
+        clusters=0.3, length=5, metric="euclidean", scope="batch", representative="first"
+    ),
+    "hyper_cube": HyperCubeReuse(bins=2, dimensions=2, length=4),
+    "hyper_cube_first": HyperCubeReuse(
+        bins=3, dimensions=3, length=9, primary="first", order="channels_last", scope="batch"
+    ),
+    "perforation": PerforationReuse(computed=0.4),
+    "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
+}
+CLUSTERINGS = {name: each for name, each in POLICIES.items() if isinstance(each, SubVectorPolicy)}
+# So fine that every distinct sub-vector is a cluster of its own.
+EXACT = {
+    "lsh": LshReuse(hashes=62, length=18),
+    "lsh_first": LshReuse(hashes=62, length=18, representative="first", order="channels_last"),
+    "lsh_normalised": LshReuse(hashes=62, length=18, normalised=True),
+    "lsh_euclidean": LshReuse(hashes=8, length=4, metric="euclidean", bucket_width=1e-3),
+    "lsh_pca": LshReuse(hashes=62, length=None, learning="pca", projection="int8"),
+    "lsh_itq": LshReuse(hashes=62, length=None, learning="itq", projection="int8"),
+    "k_means": KMeansReuse(clusters=1.0, length=4, order="channels_last"),
+    "hyper_cube": HyperCubeReuse(bins=2**15, dimensions=4, length=4, order="channels_last"),
+    "perforation": PerforationReuse(computed=1.0),
+}
+# Built of the float32 sums of at most 36 products of order one.
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+any_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+any_clustering = pytest.mark.parametrize("policy", CLUSTERINGS.values(), ids=CLUSTERINGS)
+hastily = settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(autouse=True)
+def few_steps_of_learning(monkeypatch):
+    """Learning is the same with fewer steps, and these properties ask no quality of it."""
+    monkeypatch.setattr("simulator.reuse.learning._STEPS", 5)
+    monkeypatch.setattr("simulator.reuse.learning._ROTATION_STEPS", 5)
+
+
+def conv_layer(images=2, channels=4, size=(4, 5), n=3, groups=1, name="conv") -> Layer:
+    """A 3x3 convolution that keeps its size."""
+    in_group = channels // groups
+    return Layer(
+        name=name,
+        kind="conv",
+        gemm=Gemm(m=images * math.prod(size), n=n, k=9 * in_group, count=groups),
+        images=images,
+        row_images=images,
+        convolution=Convolution(
+            kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=groups
+        ),
+        input_shape=(images, channels, *size),
+        output_shape=(images, n * groups, *size),
+        weights_are_parameters=True,
+    )
+
+
+@st.composite
+def layers(draw) -> Layer:
+    """Convolutions, some of two groups."""
+    groups = draw(st.sampled_from([1, 2]))
+    return conv_layer(
+        images=draw(st.integers(1, 3)),
+        channels=groups * draw(st.sampled_from([1, 3])),
+        size=(draw(st.integers(2, 5)), draw(st.integers(1, 5))),
+        n=draw(st.integers(1, 4)),
+        groups=groups,
+    )
+
+
+def rows_of(layer, seed, kinds=6):
+    """Rows of a few kinds with noise; no two are equal."""
+    rng = np.random.default_rng(seed)
+    gemm = layer.gemm
+    centres = rng.standard_normal((gemm.count, kinds, gemm.k))
+    rows = centres[:, rng.integers(0, kinds, gemm.m)]
+    rows += 0.3 * rng.standard_normal(rows.shape)
+    return rows.astype(np.float32)
+
+
+def weights_of(layer, seed=0):
+    gemm = layer.gemm
+    return (
+        np.random.default_rng(seed).standard_normal((gemm.count, gemm.k, gemm.n)).astype(np.float32)
+    )
+
+
+def decide_on(policy, layer, rows, calibration=None):
+    """Decisions, calibrated on other rows of the same kinds unless some are given."""
+    state = {}
+    if policy.needs_calibration(layer):
+        calibration = rows_of(layer, 99) if calibration is None else calibration
+        state = policy.calibrate(layer, calibration, lambda: weights_of(layer))
+    return policy.decide(layer, rows, state)
+
+
+def reconstructed(decisions, rows):
+    """The `(count, m, k)` rows that the decisions stand for, column by column, one at a time."""
+    gemm, length = decisions.gemm, decisions.sub_vector_length
+    order = np.arange(gemm.k) if decisions.column_order is None else decisions.column_order
+    ordered = rows[:, :, order].astype(np.float64)
+    found, result = np.empty_like(ordered), np.empty_like(ordered)
+    per_group = gemm.m // decisions.groups
+    start = 0
+    for i, j, group in np.ndindex(decisions.clusters.shape):
+        columns = slice(j * length, min((j + 1) * length, gemm.k))
+        for cluster in range(decisions.clusters[i, j, group]):
+            members = group * per_group + np.flatnonzero(
+                decisions.ids[i, j, group * per_group : (group + 1) * per_group] == cluster
+            )
+            part = ordered[i, members, columns]
+            norms = np.ones((len(members), 1))
+            if decisions.norms is not None:
+                norms = np.linalg.norm(part, axis=1, keepdims=True)
+                part = part / norms
+            centroid = decisions.centroids[start, : part.shape[1]]
+            match decisions.representative:
+                case "centroid":
+                    np.testing.assert_allclose(centroid, part.mean(axis=0), **CLOSE)
+                case "first":
+                    np.testing.assert_allclose(centroid, part[0], **CLOSE)
+                case "chosen":
+                    assert (np.abs(part - centroid).max(axis=1) == 0).any()
+                case other:
+                    raise AssertionError(other)
+            assert not decisions.centroids[start, part.shape[1] :].any()
+            found[i, members, columns] = centroid * norms
+            start += 1
+    assert start == len(decisions.centroids)
+    result[:, :, order] = found
+    return result
+
+
+@any_policy
+@given(layer=layers(), seed=st.integers(0, 2**16))
+@hastily
+def test_decisions_are_clusters_of_the_stream(policy, layer, seed):
+    if isinstance(policy, SubVectorPolicy):
+        policy = replace(policy, length=policy.length and min(policy.length, layer.gemm.k))
+    rows = rows_of(layer, seed)
+    decisions = decide_on(policy, layer, rows)
+    if decisions is None:
+        assert layer.gemm.m == layer.row_images
+        return
+    gemm = layer.gemm
+    sub_matrices = math.ceil(gemm.k / decisions.sub_vector_length)
+    assert decisions.ids.shape == (gemm.count, sub_matrices, gemm.m)
+    assert decisions.ids.dtype == decisions.clusters.dtype == np.int32
+    assert decisions.clusters.shape == (gemm.count, sub_matrices, decisions.groups)
+    streams = decisions.ids.reshape(*decisions.clusters.shape, -1)
+    for place in np.ndindex(decisions.clusters.shape):
+        # Numbers come up one by one: none is left out, so no cluster is empty.
+        numbers = list(dict.fromkeys(streams[place].tolist()))
+        assert numbers == list(range(decisions.clusters[place]))
+    total = int(decisions.clusters.sum())
+    assert decisions.total_clusters == total == len(decisions.signatures)
+    assert decisions.remaining_ratio == total / (gemm.count * gemm.m * sub_matrices)
+    assert decisions.macs <= gemm.macs
+    weights = weights_of(layer, seed)
+    np.testing.assert_allclose(
+        decisions.product(weights), reconstructed(decisions, rows) @ weights, **CLOSE
+    )
+
+
+@any_policy
+def test_same_seed_same_decisions(policy):
+    layer = conv_layer()
+    first, second = (decide_on(policy, layer, rows_of(layer, 1)) for _ in range(2))
+    np.testing.assert_array_equal(first.ids, second.ids)
+    np.testing.assert_array_equal(first.centroids, second.centroids)
+    assert first.without_centroids().centroids is None
+
+
+@any_policy
+def test_one_row_a_group_runs_dense(policy):
+    layer = conv_layer(images=3, size=(1, 1))
+    if isinstance(policy, SubVectorPolicy):
+        policy = replace(policy, scope="image")
+    if policy.needs_calibration(layer):  # it must do with single rows too
+        state = policy.calibrate(layer, rows_of(layer, 2), lambda: weights_of(layer))
+        assert all(np.isfinite(values).all() for values in state.values())
+    assert decide_on(policy, layer, rows_of(layer, 2)) is None
+
+
+@any_policy
+def test_equal_rows_are_one_cluster_and_exact(policy):
+    layer = conv_layer()
+    row = np.random.default_rng(3).standard_normal((1, 1, layer.gemm.k))
+    rows = np.tile(row, (1, layer.gemm.m, 1)).astype(np.float32)
+    decisions = decide_on(policy, layer, rows)
+    if not isinstance(policy, PerforationReuse):  # its mask is blind
+        assert (decisions.clusters == 1).all()
+    weights = weights_of(layer)
+    np.testing.assert_allclose(decisions.product(weights), rows @ weights, **CLOSE)
+
+
+@any_policy
+def test_rows_of_zeros_are_exact(policy):
+    layer = conv_layer()
+    rows = np.zeros((1, layer.gemm.m, layer.gemm.k), np.float32)
+    decisions = decide_on(policy, layer, rows, calibration=rows_of(layer, 4))
+    assert not decisions.product(weights_of(layer)).any()
+
+
+@pytest.mark.parametrize("policy", EXACT.values(), ids=EXACT)
+def test_distinct_clusters_are_exact(policy):
+    layer = conv_layer(size=(3, 4))
+    # Random directions in 18 dimensions are far apart: 62 hyperplanes tell them from each other.
+    rows = np.random.default_rng(5).standard_normal((1, layer.gemm.m, layer.gemm.k))
+    rows = rows.astype(np.float32)
+    decisions = decide_on(policy, layer, rows, calibration=rows)
+    assert decisions.remaining_ratio == 1
+    weights = weights_of(layer)
+    np.testing.assert_allclose(decisions.product(weights), rows @ weights, **CLOSE)
+
+
+@any_policy
+def test_works_within_per_layer(policy):
+    layer = conv_layer(name="features.conv")
+    other = matrix_layer("head", m=4, n=2, k=2)
+    per_layer = PerLayer({"features.*": policy})
+    per_layer.check_layers([layer, other])
+    rows = rows_of(layer, 6)
+    alone, inside = decide_on(policy, layer, rows), decide_on(per_layer, layer, rows)
+    np.testing.assert_array_equal(alone.ids, inside.ids)
+    with pytest.raises(ConfigError, match=r"'stem\.\*' must match a layer"):
+        PerLayer({"stem.*": policy}).check_layers([layer, other])
+
+
+@any_policy
+def test_description_survives_json(policy):
+    described = policy.describe()
+    assert json.loads(json.dumps(described)) == described
+    parameters = {name: value for name, value in described.items() if name != "policy"}
+    assert type(policy)(**parameters) == policy
+
+
+@any_policy
+def test_state_is_arrays_and_can_be_saved(policy, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    layer, rows = conv_layer(), rows_of(conv_layer(), 7)
+    state = policy.calibrate(layer, rows_of(layer, 8), lambda: weights_of(layer))
+    assert bool(state) >= policy.needs_calibration(layer)
+    save_file({name: np.ascontiguousarray(x) for name, x in state.items()}, tmp_path / "state")
+    made = policy.decide(layer, rows, state)
+    again = policy.decide(layer, rows, load_file(tmp_path / "state"))
+    np.testing.assert_array_equal(made.ids, again.ids)
+
+
+@any_policy
+def test_calibration_of_another_policy_is_refused(policy):
+    layer = conv_layer()
+    if policy.needs_calibration(layer):
+        with pytest.raises(ConfigError, match="calibration of layer 'conv' must hold arrays"):
+            policy.decide(layer, rows_of(layer, 10), {"else": np.zeros(3)})
+    else:
+        assert policy.decide(layer, rows_of(layer, 10), {}) is not None
+
+
+def test_a_task_is_learned_from_weights():
+    layer = conv_layer()
+    with pytest.raises(ConfigError, match=r"weights of layer 'conv' must be given.*'task'"):
+        POLICIES["lsh_task"].calibrate(layer, rows_of(layer, 12))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"learning": "itq"}, "projection must be 'int8' with learning='itq', got 'sign'"),
+        (
+            {"learning": "task", "projection": "sparse"},
+            "projection must be 'int8' or 'sign' with learning='task', got 'sparse'",
+        ),
+        (
+            {"learning": "task", "metric": "euclidean"},
+            "metric must be 'angular' with learning='task', got 'euclidean'",
+        ),
+        ({"hashes": 63}, "hashes must be an integer from 1 to 62, got 63"),
+    ],
+)
+def test_hashing_that_does_not_go_together_is_refused(parameters, message):
+    with pytest.raises(ConfigError, match=f"LshReuse.{message}; use"):
+        replace(LshReuse(hashes=4, length=4), **parameters)
+
+
+def test_hyper_cubes_must_fit_a_key_and_a_sub_vector():
+    with pytest.raises(ConfigError) as caught:
+        HyperCubeReuse(bins=3, dimensions=40, length=20)
+    key, sub_vector = caught.value.violations
+    assert key.endswith("got 3**40; use at most 39 dimensions")  # 62 / log2(3) = 39.1
+    assert sub_vector.endswith("must not exceed length=20, got 40; use 20 or less")
+
+
+def test_learning_lessens_the_error():
+    # Noise in half of the columns, whose weights are 0: what learns the task looks away.
+    layer = matrix_layer("fc", m=256, n=4, k=8)
+    rng = np.random.default_rng(13)
+    rows = rng.standard_normal((1, 256, 8)).astype(np.float32)
+    rows[..., 4:] *= 3
+    weights = weights_of(layer)
+    weights[:, 4:] = 0
+    errors = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulator.reuse.learning._STEPS", 100)
+        for learning in ("none", "task"):
+            policy = LshReuse(hashes=4, length=8, learning=learning, projection="int8")
+            state = policy.calibrate(layer, rows, lambda: weights)
+            result = policy.decide(layer, rows, state).product(weights)
+            errors[learning] = np.square(result - rows @ weights).mean()
+    assert errors["task"] < 0.8 * errors["none"]
+
+
+@any_policy
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_activations_that_are_not_finite_name_the_layer(policy, value):
+    layer = conv_layer()
+    rows = rows_of(layer, 9)
+    rows[0, -1, 5] = value
+    with pytest.raises(ConfigError, match="layer 'conv' must be finite"):
+        decide_on(policy, layer, rows)
+    if policy.needs_calibration(layer):
+        with pytest.raises(ConfigError, match="layer 'conv' must be finite"):
+            decide_on(policy, layer, rows_of(layer, 9), calibration=rows)
+
+
+@any_policy
+@pytest.mark.parametrize("shape", [(1, 0, 36), (1, 40, 35), (2, 40, 36), (40, 36)])
+def test_rows_of_another_shape_or_none_name_the_layer(policy, shape):
+    layer = conv_layer()
+    with pytest.raises(ConfigError, match=r"layer 'conv' must be \(1, rows, 36\).* got shape"):
+        policy.decide(layer, np.ones(shape, np.float32), {})
+
+
+@any_clustering
+def test_length_beyond_a_row_names_layer_and_parameter(policy):
+    layer = conv_layer(channels=1)
+    policy = replace(policy, length=10)
+    given = rf"{type(policy).__name__}\.length.* must not exceed .* k=9 of layer 'conv'"
+    with pytest.raises(ConfigError, match=given):
+        decide_on(policy, layer, rows_of(layer, 0))
+    with pytest.raises(ConfigError, match=given):
+        policy.check_layers([layer])
+
+
+@any_clustering
+def test_every_broken_rule_is_named_at_once(policy):
+    name = type(policy).__name__
+    with pytest.raises(ConfigError) as caught:
+        replace(policy, length=0, scope="frame", order="hwc", representative="last")
+    assert [message.split(" must")[0] for message in caught.value.violations] == [
+        f"{name}.length",
+        f"{name}.scope",
+        f"{name}.order",
+        f"{name}.representative",
+    ]
+
+
+@any_clustering
+def test_orders_are_those_of_unfolding(policy):
+    layer = conv_layer()
+    first, last = (
+        replace(policy, order=order).column_order(layer)
+        for order in ("channels_first", "channels_last")
+    )
+    assert first is None
+    # Column (c, kh, kw) of four channels and nine taps comes to (kh, kw, c).
+    assert last.reshape(3, 3, 4)[2, 1, 3] == np.ravel_multi_index((3, 2, 1), (4, 3, 3))
+    assert replace(policy, order="channels_last").column_order(matrix_layer("fc", 4, 2, 9)) is None
+
+
+@any_policy
+def test_what_is_not_built_is_refused_by_hardware_alone(policy):
+    layer = conv_layer()
+    decisions = decide_on(policy, layer, rows_of(layer, 11))
+    is_built = isinstance(policy, LshReuse) and (
+        policy.metric == "angular" and not policy.normalised
+    )
+    assert (decisions.unbuilt is None) == is_built
+    assert is_built == (decisions.norms is None and decisions.hashes is not None)
+
+
+def test_hardware_says_what_it_lacks():
+    layer = matrix_layer("fc", m=8, n=2, k=6)
+    rows = np.random.default_rng(0).standard_normal((1, 8, 6)).astype(np.float32)
+    for policy, lacking in (
+        (KMeansReuse(clusters=2, length=3), "a search for the nearest mean"),
+        (LshReuse(hashes=4, length=3, normalised=True, centred=False), "a multiplier for every"),
+    ):
+        with pytest.raises(ConfigError, match=rf"layer 'fc' that need {lacking}.* only decide\(\)"):
+            reuse_timing(layer, policy.decide(layer, rows, {}), preset("reuse_16x16"))
