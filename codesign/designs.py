@@ -83,7 +83,7 @@ def policy_from_options(
     length: int | None,
     layers: Sequence[str],
     scope: str,
-    plain: bool,
+    thresholds: str,
     learning: str,
     order: str,
     representative: str,
@@ -96,7 +96,7 @@ def policy_from_options(
         length: likewise.
         layers: `NAME=H,L` or `NAME=dense` each; NAME may hold `*` as in shell patterns.
         scope: `image` or `batch`.
-        plain: hash without subtracting the mean.
+        thresholds: of the hashes, as in `LshReuse`.
         learning: where hyperplanes come from, as in `LshReuse`.
         order: of a convolution's rows, likewise.
         representative: of a cluster, likewise.
@@ -118,7 +118,7 @@ def policy_from_options(
     front_end = accelerator.front_end
     common = {
         "scope": scope,
-        "centred": not plain,
+        "thresholds": thresholds,
         "learning": learning,
         "order": order,
         "representative": representative,

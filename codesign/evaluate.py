@@ -54,7 +54,7 @@ class Evaluator:
         space: builds the design and the policy.
         trace: the workload, without layer tensors where the model makes them anew.
         model: runs under the decisions; `None` decides on recorded activations.
-        states: layer name -> what centred hashing learned, made once.
+        states: layer name -> what hashing learned of the activations, made once.
         quality: what the objective `accuracy` is, a key of `codesign.trials.QUALITIES`.
         baseline: objective -> value of the dense design with the base design's area.
         digest: of the weights and inputs, to tell workloads apart.
@@ -82,7 +82,7 @@ class Evaluator:
                 f"DesignSpace.layers must be layers of the workload, got {', '.join(missing)}; "
                 "make the space with DesignSpace.for_workload(workload.trace, base)"
             )
-        # The mean that centred hashing learns does not depend on the hashes or the length.
+        # What random hyperplanes learn does not depend on the hashes or the length.
         learner = PerLayer({name: LshReuse(hashes=1, length=1) for name in space.layers})
         with single_thread():
             states = calibrate(workload.calibration or trace, learner)

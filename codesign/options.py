@@ -107,7 +107,12 @@ class ReplayOptions:
     scope: Annotated[str, typer.Option(help="Share results within an `image` or a `batch`.")] = (
         "image"
     )
-    plain: Annotated[bool, typer.Option(help="Hash without subtracting the mean.")] = False
+    thresholds: Annotated[
+        str,
+        typer.Option(
+            help="Of the hashes: `zero` (the paper's), at the `mean`, or `spread` about it."
+        ),
+    ] = "spread"
     learning: Annotated[
         str,
         typer.Option(
@@ -156,7 +161,7 @@ class ReplayOptions:
             length=self.length,
             layers=self.layer or [],
             scope=self.scope,
-            plain=self.plain,
+            thresholds=self.thresholds,
             learning=self.learning,
             order=self.order,
             representative=self.representative,

@@ -40,7 +40,7 @@ class Workload:
         trace: the inputs judged on.
         model: the captured model. `None`: decisions are made on the recorded activations, and the
             accuracy is not known.
-        calibration: the same model on other inputs, from which centred hashing takes its means;
+        calibration: the same model on other inputs, from which hashing takes its thresholds;
             `None` takes them from the trace itself.
         name: in words, such as "CifarNet on 100 scanned digits".
     """

@@ -21,8 +21,13 @@ from simulator.reuse.sub_vectors import SCOPES, Clusterer, SubVectorPolicy
 from workloads.gemm import Layer
 
 MAX_HASHES = 62
+THRESHOLDS = ("zero", "mean", "spread")
 METRICS = ("angular", "euclidean")
 LEARNINGS = ("none", "pca", "itq", "task")
+# Calibration rows that are kept to know how widely projections vary.
+_SAMPLE_ROWS = 128
+# Multiples of it, modulo 1, fill the interval evenly however many there are.
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 # Odd 64-bit constants of splitmix64 (Steele et al., OOPSLA 2014), which spread every bit.
 _SPREAD = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
 
@@ -90,9 +95,13 @@ class LshReuse(SubVectorPolicy):
         hashes: H, 1 to 62.
         scope: also `stream`: looks the rows of a batch up among the clusters of the batches before
             (cluster reuse, Algorithm 1), see `decide_next`.
-        centred: hash x - mean instead of x, with the mean of each column over the calibration
-            activations. The hardware pays nothing: v . (x - mean) > 0 is v . x > v . mean, one
-            threshold per hash and sub-matrix. `False` is the paper's plain form, threshold 0.
+        thresholds: what a projection v . x must exceed for a bit of 1; all cost the hardware the
+            same, one comparison. `zero` is the paper's plain form, for which activations that are
+            all positive look alike. `mean` is v . mean, with the mean of each column over the
+            calibration activations: x - mean is hashed. `spread` moves these by up to `spread`
+            standard deviations of v . x, differently for each hyperplane, so that the length of
+            x - mean counts as well as its direction.
+        spread: standard deviations up to which thresholds are `spread`.
         projection: `sign` hyperplanes of +-1 (adders in hardware), `sparse` ones that leave two
             thirds of the elements out (Achlioptas, J. Comput. Syst. Sci. 66(4), 2003), or `int8`
             Gaussian ones, rounded to 8 bits (multipliers). Only 2^(L-1) `sign` hyperplanes cut
@@ -104,11 +113,11 @@ class LshReuse(SubVectorPolicy):
         bucket_width: w of the Euclidean metric, as a multiple of the standard deviation of v . x
             over the calibration sub-vectors, each less its sub-matrix's mean.
         learning: where hyperplanes come from. `none`: drawn at random. `pca`: the principal
-            directions of the calibration sub-vectors (about their mean if centred, else about the
-            origin), and for H > L random rotations of them. `itq`: principal directions, rotated
-            by iterative quantisation; for H > L several rotations of all L. `task`: learned by
-            gradient to make the layer's output err least (as TREC, ASPLOS 2022, but layer by
-            layer), from random ones. Learned ones are rounded to 8 bits and need
+            directions of the calibration sub-vectors (about the origin if thresholds are `zero`,
+            else about their mean), and for H > L random rotations of them. `itq`: principal
+            directions, rotated by iterative quantisation; for H > L several rotations of all L.
+            `task`: learned by gradient to make the layer's output err least (as TREC, ASPLOS 2022,
+            but layer by layer), from random ones. Learned ones are rounded to 8 bits and need
             `projection="int8"`; `task` also learns `sign` ones.
         normalised: divide every sub-vector by its norm before the mean is taken, and multiply its
             results by that norm. A cluster then shares a direction, and each member keeps its
@@ -122,7 +131,8 @@ class LshReuse(SubVectorPolicy):
 
     scope: str = field(default="image", metadata=one_of(lambda: (*SCOPES, "stream")))
     hashes: int = field(metadata=integer(1, MAX_HASHES))
-    centred: bool = field(default=True, metadata=flag())
+    thresholds: str = field(default="spread", metadata=one_of(lambda: THRESHOLDS))
+    spread: float = field(default=1.0, metadata=real(0, 10))
     projection: str = field(default="sign", metadata=one_of(lambda: PROJECTIONS))
     metric: str = field(default="angular", metadata=one_of(lambda: METRICS))
     bucket_width: float = field(default=1.0, metadata=real(1e-3, 1e3))
@@ -176,21 +186,26 @@ class LshReuse(SubVectorPolicy):
 
     def needs_calibration(self, layer: Layer) -> bool:
         """Plain, random, angular hashing does not."""
-        return self.centred or self.metric == "euclidean" or self.learning != "none"
+        return self.thresholds != "zero" or self.metric == "euclidean" or self.learning != "none"
 
     def calibrate(
         self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
     ) -> LayerState:
         """What hashing needs: `mean` `(count, k)`, and as the parameters ask for it more.
 
-        `projections` `(H, L)` are learned ones; `deviation` `(H,)` is that of each v . x.
+        `sample` `(count, 128, k)` are rows that tell how widely projections vary, `projections`
+        `(H, L)` learned hyperplanes, `deviation` `(H,)` that of each v . x for the Euclidean
+        metric. Without learning and that metric the same state serves any H and L.
         """
         check_rows(layer, rows)
         mean = rows.mean(axis=1)
         check_finite(layer, mean)
         state = {"mean": mean}
+        if self.thresholds == "spread":
+            kept = np.linspace(0, rows.shape[1] - 1, _SAMPLE_ROWS).astype(np.int64)
+            state["sample"] = rows[:, kept]
         if self.learning != "none":
-            shift = mean if self.centred else np.zeros_like(mean)
+            shift = np.zeros_like(mean) if self.thresholds == "zero" else mean
             state["projections"] = self._learned(layer, rows, shift, weights)
         if self.metric == "euclidean":
             moment = self._calibration(layer, rows, mean).second_moment()
@@ -338,8 +353,10 @@ class LshReuse(SubVectorPolicy):
     def _check_state(self, layer: Layer, state: LayerState) -> None:
         """What `calibrate` made must be of these parameters."""
         wanted: dict[str, tuple[int, ...]] = {}
-        if self.centred:
+        if self.thresholds != "zero":
             wanted["mean"] = (layer.gemm.count, layer.gemm.k)
+        if self.thresholds == "spread":
+            wanted["sample"] = (layer.gemm.count, _SAMPLE_ROWS, layer.gemm.k)
         if self.learning != "none":
             wanted["projections"] = (self.hashes, self.length_in(layer))
         if self.metric == "euclidean":
@@ -355,13 +372,24 @@ class LshReuse(SubVectorPolicy):
     def _thresholds(self, layer: Layer, state: LayerState, projections: np.ndarray) -> np.ndarray:
         """`(count, s, H)` float32, what a projection must exceed for a bit of 1."""
         gemm, length, sub_matrices = layer.gemm, self.length_in(layer), self.sub_matrices_in(layer)
-        thresholds = np.zeros((gemm.count, sub_matrices, self.hashes), np.float32)
-        if self.centred:
-            order = self.column_order(layer)
-            mean = np.asarray(state["mean"])
-            padded = np.zeros((gemm.count, sub_matrices * length), np.float32)
-            padded[:, : gemm.k] = mean if order is None else mean[:, order]
-            thresholds[:] = padded.reshape(gemm.count, sub_matrices, length) @ projections.T
+        shape = (gemm.count, sub_matrices, self.hashes)
+        if self.thresholds == "zero":
+            return np.zeros(shape, np.float32)
+        order = self.column_order(layer)
+
+        def projected(values: np.ndarray) -> np.ndarray:
+            """`(..., k)` in the layer's order as `(..., s, H)`."""
+            padded = np.zeros((*values.shape[:-1], sub_matrices * length), np.float32)
+            padded[..., : gemm.k] = values if order is None else values[..., order]
+            return padded.reshape(*values.shape[:-1], sub_matrices, length) @ projections.T
+
+        mean = np.asarray(state["mean"])
+        thresholds = projected(mean)
+        if self.thresholds == "spread":
+            distances = projected(np.asarray(state["sample"]) - mean[:, None])
+            deviation = np.sqrt(np.square(distances).mean(axis=1))
+            places = 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
+            thresholds += deviation * (self.spread * places).astype(np.float32)
         return thresholds
 
     def _by_signature(

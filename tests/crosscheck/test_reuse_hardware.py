@@ -45,7 +45,7 @@ def first_sub_vectors():
     rows = np.ascontiguousarray(trace.rows("conv1")[:, :, :5])
     layer = matrix_layer("conv1", m=rows.shape[1], n=64, k=5)
     assert rows.shape[1] == 102_400
-    policy = LshReuse(hashes=15, length=5, scope="batch", projection="int8", centred=False)
+    policy = LshReuse(hashes=15, length=5, scope="batch", projection="int8", thresholds="zero")
     return policy.decide(layer, rows, {})
 
 

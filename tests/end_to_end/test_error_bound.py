@@ -75,7 +75,7 @@ def test_a_linear_layer_can_reach_the_bound():
     torch.manual_seed(0)
     model = nn.Linear(6, 4)
     top = torch.linalg.svd(model.weight.detach()).Vh[0]
-    policy = LshReuse(hashes=1, length=6, scope="batch", centred=False)
+    policy = LshReuse(hashes=1, length=6, scope="batch", thresholds="zero")
     far_side = 10 * torch.from_numpy(policy.projections("linear")[0])
     images = far_side + torch.linspace(-1, 1, 7)[:, None] * top
     trace = capture(model, images)
@@ -98,7 +98,7 @@ def test_unfolding_breaks_the_printed_equation_but_not_the_bound():
         model[1].weight.fill_(1 / 3)
     images = (5 + torch.tensor([-1.0, 1.0]))[:, None, None, None].expand(2, 1, 40, 40)
     trace = capture(model, images)
-    policy = LshReuse(hashes=1, length=1, scope="batch", centred=False)
+    policy = LshReuse(hashes=1, length=1, scope="batch", thresholds="zero")
     run = decide(trace, PerLayer({"0": policy}), model=model)
     bound = error_bound(model, trace, run)
     assert bound.layers[0].equation_2 == pytest.approx(2 * 40 * 40, rel=1e-5)
@@ -127,7 +127,7 @@ def test_normalisation_breaks_the_printed_equation_but_not_the_bound():
     model = Scaled().eval()
     images = 9 + torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     trace = capture(model, images)
-    policy = LshReuse(hashes=1, length=4, scope="batch", centred=False, seed=2)
+    policy = LshReuse(hashes=1, length=4, scope="batch", thresholds="zero", seed=2)
     run = decide(trace, policy, model=model)
     bound = error_bound(model, trace, run)
     (error,) = run.centroid_error.values()

@@ -28,7 +28,8 @@ from workloads.gemm import Convolution, Gemm, Layer
 # Name -> a policy, coarse enough to form clusters on a few rows.
 POLICIES = {
     "lsh": LshReuse(hashes=3, length=4),
-    "lsh_plain": LshReuse(hashes=3, length=5, centred=False, projection="int8"),
+    "lsh_plain": LshReuse(hashes=3, length=5, thresholds="zero", projection="int8"),
+    "lsh_mean": LshReuse(hashes=3, length=4, thresholds="mean"),
     "lsh_sparse_batch": LshReuse(hashes=4, length=7, scope="batch", projection="sparse"),
     "lsh_first": LshReuse(hashes=3, length=4, representative="first"),
     "lsh_channels_last": LshReuse(hashes=3, length=4, order="channels_last"),
@@ -430,7 +431,10 @@ def test_hardware_says_what_it_lacks():
     rows = np.random.default_rng(0).standard_normal((1, 8, 6)).astype(np.float32)
     for policy, lacking in (
         (KMeansReuse(clusters=2, length=3), "a search for the nearest mean"),
-        (LshReuse(hashes=4, length=3, normalised=True, centred=False), "a multiplier for every"),
+        (
+            LshReuse(hashes=4, length=3, normalised=True, thresholds="zero"),
+            "a multiplier for every",
+        ),
     ):
         with pytest.raises(ConfigError, match=rf"layer 'fc' that need {lacking}.* only decide\(\)"):
             reuse_timing(layer, policy.decide(layer, rows, {}), preset("reuse_16x16"))

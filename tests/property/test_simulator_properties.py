@@ -82,7 +82,7 @@ def decided(draw, layer):
         hashes=draw(st.integers(1, 24)),
         length=draw(st.integers(1, layer.gemm.k)),
         scope=draw(st.sampled_from(["image", "batch"])),
-        centred=False,
+        thresholds="zero",
     )
     return policy.decide(layer, rows[None], {})
 

@@ -171,15 +171,15 @@ def test_simulate_prints_layers_and_verdict_and_writes_files(trace, tmp_path):
 
 def test_simulate_takes_options_apart(trace, tmp_path):
     out = tmp_path / "r.json"
-    options = ["--scope", "batch", "--plain", "--learning", "task", "--order", "channels_last"]
-    options += ["--representative", "first", "--json", out]
+    options = ["--scope", "batch", "--thresholds", "zero", "--learning", "task"]
+    options += ["--order", "channels_last", "--representative", "first", "--json", out]
     run("simulate", trace, "--layer", "first=15,5", *options)
     policy = json.loads(out.read_text())["policy"]
     expected = LshReuse(
         hashes=15,
         length=5,
         scope="batch",
-        centred=False,
+        thresholds="zero",
         learning="task",
         order="channels_last",
         representative="first",
@@ -260,7 +260,7 @@ def test_simulate_reads_scale_sim_files(tmp_path, dataflow):
         (["--layer", "Conv1=4,4"], "without --layer:"),
         (["--accelerator", "reuse_16x16"], "without --accelerator:"),
         (["--model", "cifarnet"], "without --model:"),
-        (["--scope", "batch", "--plain"], "without --scope, --plain:"),
+        (["--scope", "batch", "--thresholds", "zero"], "without --scope, --thresholds:"),
         (["trace"], "without TRACE:"),
     ],
 )
@@ -465,7 +465,7 @@ def test_policy_takes_the_projection_of_the_front_end():
     options = {
         "layers": [],
         "scope": "image",
-        "plain": False,
+        "thresholds": "spread",
         "learning": "none",
         "order": "channels_first",
         "representative": "centroid",

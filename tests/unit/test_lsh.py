@@ -45,7 +45,9 @@ def test_clusters_are_those_of_the_paper(scope, projection, hashes, length):
     rows = (rng.integers(-8, 8, (12, 20))[rng.integers(0, 12, 96)] / 8).astype(np.float32)
     rows += (rng.integers(0, 2, rows.shape) / 8).astype(np.float32)
     mean = (rng.integers(-8, 8, 20) / 64 + 1 / 1024).astype(np.float32)
-    policy = LshReuse(hashes=hashes, length=length, scope=scope, projection=projection)
+    policy = LshReuse(
+        hashes=hashes, length=length, scope=scope, projection=projection, thresholds="mean"
+    )
     decisions = policy.decide(layer, rows[None], {"mean": mean[None]})
     ids, represented = reference_clusters(rows.astype(np.float64), policy, layer, mean)
     np.testing.assert_array_equal(decisions.ids[0], ids)
@@ -66,10 +68,10 @@ def test_clusters_are_those_of_the_paper(scope, projection, hashes, length):
 def test_plain_form_hashes_around_the_origin():
     layer = matrix_layer("fc", m=4, n=1, k=2)
     rows = np.array([[[1.0, 2.0], [2.0, 4.0], [-1.0, -2.0], [3.0, 6.0]]], np.float32)
-    plain = LshReuse(hashes=16, length=2, centred=False).decide(layer, rows, {})
+    plain = LshReuse(hashes=16, length=2, thresholds="zero").decide(layer, rows, {})
     # Positive multiples of one vector share every sign (equation 1 ignores magnitude).
     assert plain.ids.tolist() == [[[0, 0, 1, 0]]]
-    assert not LshReuse(hashes=4, length=2, centred=False).needs_calibration(layer)
+    assert not LshReuse(hashes=4, length=2, thresholds="zero").needs_calibration(layer)
 
 
 def test_equal_rows_share_and_cost_nothing_in_accuracy():
@@ -78,7 +80,8 @@ def test_equal_rows_share_and_cost_nothing_in_accuracy():
     distinct = rng.standard_normal((5, 12)).astype(np.float32)
     rows = distinct[rng.integers(0, 5, 50)][None]
     weights = rng.standard_normal((1, 12, 7)).astype(np.float32)
-    decisions = LshReuse(hashes=40, length=6).decide(layer, rows, {"mean": np.zeros((1, 12))})
+    policy = LshReuse(hashes=40, length=6)
+    decisions = policy.decide(layer, rows, policy.calibrate(layer, rows))
     assert decisions.clusters.max() <= 5
     # Means of up to 50 equal float32 rows, and sums of 12 products.
     np.testing.assert_allclose(decisions.product(weights), rows @ weights, atol=1e-5)
@@ -87,7 +90,7 @@ def test_equal_rows_share_and_cost_nothing_in_accuracy():
 def test_more_hashes_never_merge_clusters():
     layer = matrix_layer("fc", m=200, n=1, k=8)
     rows = np.random.default_rng(1).standard_normal((1, 200, 8)).astype(np.float32)
-    state = {"mean": np.zeros((1, 8), np.float32)}
+    state = LshReuse(hashes=1, length=1).calibrate(layer, rows)  # serves any H and L
     totals = [
         LshReuse(hashes=hashes, length=8).decide(layer, rows, state).total_clusters
         for hashes in (1, 2, 4, 8, 16, 32)
@@ -98,22 +101,39 @@ def test_more_hashes_never_merge_clusters():
 def test_one_row_a_group_runs_dense():
     layer = matrix_layer("fc", m=8, n=1, k=4, row_images=8)
     rows = np.ones((1, 8, 4), np.float32)
-    assert LshReuse(hashes=4, length=2, centred=False).decide(layer, rows, {}) is None
-    batch = LshReuse(hashes=4, length=2, centred=False, scope="batch").decide(layer, rows, {})
+    assert LshReuse(hashes=4, length=2, thresholds="zero").decide(layer, rows, {}) is None
+    batch = LshReuse(hashes=4, length=2, thresholds="zero", scope="batch").decide(layer, rows, {})
     assert batch.total_clusters == 2
 
 
 def test_every_broken_rule_is_named():
     with pytest.raises(ConfigError) as caught:
-        LshReuse(hashes=63, length=0, scope="frame", centred=1, projection="int4", seed=-1)
+        LshReuse(hashes=63, length=0, scope="frame", thresholds="0", projection="int4", seed=-1)
     assert [message.rpartition("; ")[0] for message in caught.value.violations] == [
         "LshReuse.length must be an integer from 1 to 1048576, got 0",
         "LshReuse.scope must be one of 'image', 'batch', 'stream', got 'frame'",
         "LshReuse.hashes must be an integer from 1 to 62, got 63",
-        "LshReuse.centred must be True or False, got 1 (int)",
+        "LshReuse.thresholds must be one of 'zero', 'mean', 'spread', got '0'",
         "LshReuse.projection must be one of 'sign', 'sparse', 'int8', got 'int4'",
         f"LshReuse.seed must be an integer from 0 to {2**63 - 1}, got -1",
     ]
+
+
+def test_spread_thresholds_tell_lengths_apart():
+    # One column: every +-1 hyperplane cuts at its threshold alone.
+    layer = matrix_layer("fc", m=200, n=1, k=1, row_images=1)
+    rows = np.linspace(-3, 5, 200, dtype=np.float32)[None, :, None]
+    calibration = np.array([[[0.0], [2.0]]], np.float32)  # mean 1, standard deviation 1
+    at_mean = LshReuse(hashes=15, length=1, thresholds="mean")
+    assert at_mean.decide(layer, rows, at_mean.calibrate(layer, calibration)).total_clusters == 2
+    policy = LshReuse(hashes=15, length=1, spread=2.0)
+    decisions = policy.decide(layer, rows, policy.calibrate(layer, calibration))
+    # 15 places in a sequence of the golden ratio, from -2 to 2 deviations about v times the mean.
+    places = 2 * ((np.arange(15) + 0.5) * (5**0.5 - 1) / 2 % 1) - 1
+    cuts = np.sort(1 + 2 * places * policy.projections("fc")[:, 0])
+    assert cuts[0] > -1 and cuts[-1] < 3
+    expected = np.searchsorted(cuts, rows[0, :, 0])
+    np.testing.assert_array_equal(np.unique(expected, return_inverse=True)[1], decisions.ids[0, 0])
 
 
 def test_length_beyond_a_row_names_layer_and_parameter():
@@ -128,7 +148,7 @@ def test_activations_that_are_not_finite_name_the_layer(value):
     rows = np.ones((1, 8, 4), np.float32)
     rows[0, 3, 2] = value
     with pytest.raises(ConfigError, match=r"layer 'features\.fc' must be finite"):
-        LshReuse(hashes=4, length=2, centred=False).decide(layer, rows, {})
+        LshReuse(hashes=4, length=2, thresholds="zero").decide(layer, rows, {})
 
 
 def test_pattern_that_matches_nothing_is_named():

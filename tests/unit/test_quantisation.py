@@ -266,10 +266,10 @@ def raw_decisions(q, policy, name, thresholds, zero_point):
     exponent=st.integers(-8, 2),
     zero_point=st.sampled_from([0, 7, 128]),
     projection=st.sampled_from(["sign", "sparse", "int8"]),
-    centred=st.booleans(),
+    thresholds=st.sampled_from(["zero", "mean"]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_integers_and_values_decide_alike(exponent, zero_point, projection, centred, seed):
+def test_integers_and_values_decide_alike(exponent, zero_point, projection, thresholds, seed):
     """A power of two as scale makes the float32 sums of the values exact, ties included."""
     rng = np.random.default_rng(seed)
     layer = matrix_layer("fc", m=48, n=3, k=11)
@@ -277,14 +277,14 @@ def test_integers_and_values_decide_alike(exponent, zero_point, projection, cent
     q = np.clip(q, 0, 255)
     grid = Quantisation(scale=2.0**exponent, zero_point=zero_point)
     values = ((q - zero_point) * np.float32(grid.scale)).astype(np.float32)[None]
-    policy = LshReuse(hashes=9, length=4, projection=projection, centred=centred)
+    policy = LshReuse(hashes=9, length=4, projection=projection, thresholds=thresholds)
     mean = (rng.integers(0, 256, 11) - zero_point + 0.5).astype(np.float32)[None]
     on_values = policy.decide(layer, values, {"mean": mean * np.float32(grid.scale)})
     on_steps = policy.decide(layer, grid.steps(values), {"mean": mean})
     np.testing.assert_array_equal(on_values.ids, on_steps.ids)
     np.testing.assert_array_equal(on_values.signatures, on_steps.signatures)
     padded = np.zeros((3, 4))
-    padded.reshape(-1)[:11] = mean[0] if centred else 0.0
+    padded.reshape(-1)[:11] = mean[0] if thresholds == "mean" else 0.0
     thresholds = padded @ policy.projections("fc").T.astype(np.float64)
     expected = raw_decisions(q, policy, "fc", thresholds, zero_point)
     np.testing.assert_array_equal(on_steps.ids[0], expected)
@@ -292,7 +292,7 @@ def test_integers_and_values_decide_alike(exponent, zero_point, projection, cent
 
 def test_reuse_multiplies_whole_centroids(quantised, trace):
     """The result by hand: rounded means of integers, in the model as in the recorded rows."""
-    policy = LshReuse(hashes=6, length=9, scope="batch", centred=False)
+    policy = LshReuse(hashes=6, length=9, scope="batch", thresholds="zero")
     layer = trace.layer("grouped")
     grid = layer.quantisation
     steps, weights = grid.steps(trace.rows("grouped")), trace.weights("grouped")

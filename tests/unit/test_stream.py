@@ -34,7 +34,7 @@ from tests.builders import buffer, even_decisions, matrix_layer, roomy_design
 from workloads import Gemm, WorkloadTrace, capture
 
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
-PLAIN = LshReuse(hashes=12, length=4, scope="stream", centred=False, projection="int8")
+PLAIN = LshReuse(hashes=12, length=4, scope="stream", thresholds="zero", projection="int8")
 
 
 class ReferenceTable:
