@@ -121,19 +121,15 @@ class LshReuse(ReusePolicy):
             thresholds[:] = padded.reshape(count, sub_matrices, self.length) @ projections.T
         ids = np.empty((count, sub_matrices, m), np.int32)
         clusters = np.empty((count, sub_matrices, groups), np.int32)
-        largest = min(m // groups, 2**self.hashes)
-        capacity = sub_matrices * groups * largest
         signatures, centroids = [], []
         for index in range(count):
-            found_signatures = np.empty(capacity, np.uint64)
-            found_centroids = np.empty((capacity, self.length), np.float32)
             columns = np.ascontiguousarray(rows[index].T, dtype=np.float32)
-            total = cluster_rows(
+            found_signatures, found_centroids = cluster_rows(
                 columns, self.length, groups, projections, thresholds[index],
-                ids[index], clusters[index], found_signatures, found_centroids,
+                ids[index], clusters[index],
             )  # fmt: skip
-            signatures.append(found_signatures[:total].copy())
-            centroids.append(found_centroids[:total].copy())
+            signatures.append(found_signatures)
+            centroids.append(found_centroids)
         means = np.concatenate(centroids)
         # Every element went into a mean, so a NaN or infinity anywhere shows in their sum.
         if not np.isfinite(means.sum(dtype=np.float64)):
