@@ -319,8 +319,8 @@ def _hash_patches(
 
 @njit(cache=True, nogil=True)
 def cluster_patches(
-    values, patches, starts, length, groups, weights, thresholds, tables, generation, sums, ids,
-    clusters,
+    values, patches, starts, length, groups, weights, thresholds, tables, generation, scratch, sums,
+    ids, clusters,
 ):  # fmt: skip
     """Cluster the sub-matrices of some sub-vectors `starts`, all kernel rows, without unfolding.
 
@@ -334,6 +334,8 @@ def cluster_patches(
         thresholds: `(kernel rows, q, H padded)` float32, infinite in the padding.
         tables: `Tables`, one per kernel row and start: `kernel rows x q`.
         generation: of the tables, so far.
+        scratch: `(PATCH_BLOCK x (H padded + L padded),)` float32; not made here, because Numba
+            frees an array of which only the address is left.
         sums: out, `(kernel rows x q, capacity, L padded)` float32, means of the clusters of all
             groups; their padding holds no numbers of use.
         ids: out, `(kernel rows x q, m)` int32, as `cluster_rows` numbers them.
@@ -344,8 +346,7 @@ def cluster_patches(
     """
     count, bits = len(starts), weights.shape[1]
     capacity, width = sums.shape[1], sums.shape[2]
-    buffer = np.empty(PATCH_BLOCK * (bits + width) + LANES, np.float32)
-    projected = (buffer.ctypes.data + 63) // 64 * 64
+    projected = scratch.ctypes.data
     segments = projected + PATCH_BLOCK * bits * 4
     block_signatures = np.empty(PATCH_BLOCK, np.uint64)
     flat_ids = ids.ravel()

@@ -81,6 +81,16 @@ class LshReuse(ReusePolicy):
         # Four standard deviations fill the 8 bits; the sign of a dot product ignores the scale.
         return np.clip(np.rint(normal * np.float32(127 / 4)), -127, 127)
 
+    def thresholds(self, layer: Layer, state: LayerState) -> np.ndarray:
+        """`(count, s, H)` float32, what a projection must exceed: v . mean, or 0 uncentred."""
+        count, k = layer.gemm.count, layer.gemm.k
+        sub_matrices = math.ceil(k / self.length)
+        if not self.centred:
+            return np.zeros((count, sub_matrices, self.hashes), np.float32)
+        padded = np.zeros((count, sub_matrices * self.length), np.float32)
+        padded[:, :k] = state["mean"]
+        return padded.reshape(count, sub_matrices, self.length) @ self.projections(layer.name).T
+
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """No row may be shorter than L."""
         short = [layer for layer in layers if layer.gemm.k < self.length]
@@ -114,11 +124,7 @@ class LshReuse(ReusePolicy):
             return None
         sub_matrices = math.ceil(k / self.length)
         projections = self.projections(layer.name)
-        thresholds = np.zeros((count, sub_matrices, self.hashes), np.float32)
-        if self.centred:
-            padded = np.zeros((count, sub_matrices * self.length), np.float32)
-            padded[:, :k] = state["mean"]
-            thresholds[:] = padded.reshape(count, sub_matrices, self.length) @ projections.T
+        thresholds = self.thresholds(layer, state)
         ids = np.empty((count, sub_matrices, m), np.int32)
         clusters = np.empty((count, sub_matrices, groups), np.int32)
         signatures, centroids = [], []
