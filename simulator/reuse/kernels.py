@@ -458,3 +458,19 @@ def gather_add(results, offsets, ids, output):
             for x in range(whole, n):
                 output[row, x] += results[chosen, x]
             j += 1
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def squared_sums(result, dense, bias):
+    """Sums of (result - dense)^2 and (dense - bias)^2 of flat float32 arrays, in float64.
+
+    In float64 the squares of large activations do not overflow.
+    """
+    error, power = 0.0, 0.0
+    for place in range(len(dense)):
+        exact = np.float64(dense[place])
+        difference = np.float64(result[place]) - exact
+        error += difference * difference
+        without = exact - np.float64(bias[place])
+        power += without * without
+    return error, power

@@ -114,7 +114,7 @@ class ReusedConvolution:
                 f"{self.layer.input_shape}, got {tuple(images.shape)}; build it for this batch"
             )
         gemm = self.layer.gemm
-        output = aligned_empty((gemm.m, gemm.count, gemm.n))
+        outputs = []
         seconds = dict.fromkeys(STEPS, 0.0)
         clusters = 0
         with _one_blas_thread(), ThreadPoolExecutor(threads) as pool:
@@ -131,12 +131,13 @@ class ReusedConvolution:
                 total = done[0][0]
                 for other, _, _ in done[1:]:
                     total += other
-                output[:, index] = total[:, : gemm.n]
+                outputs.append(total[:, : gemm.n])
                 for _, found, times in done:
                     clusters += found
                     for step, taken in times.items():
                         seconds[step] += taken
         _, made, height, width = self.layer.output_shape
+        output = outputs[0] if gemm.count == 1 else np.concatenate(outputs, axis=1)
         shaped = output.reshape(-1, height, width, made).transpose(0, 3, 1, 2)
         sub_vectors = gemm.count * gemm.m * self._sub_matrices
         return SoftwareRun(
