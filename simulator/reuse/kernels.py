@@ -19,10 +19,10 @@ from simulator.reuse.lanes import (
     bits_above,
     copy_lanes,
     padded,
-    project_lanes,
+    project_four,
 )
 
-# Rows hashed at a time: a block's sums and sub-vectors stay in the first-level cache.
+# Rows hashed at a time, in fours: a block's sums and sub-vectors stay in the first-level cache.
 ROW_BLOCK = 512
 PATCH_BLOCK = 128
 # Odd 64-bit constant nearest 2^64 / golden ratio (Knuth, TAOCP 3, 6.4): spreads signatures.
@@ -156,6 +156,18 @@ def average(tables, table, found, sums, base):
 
 
 @njit(cache=True, nogil=True)
+def _project(segments, count, width, length, weights, sums):
+    """Project `count` sub-vectors on every hyperplane; up to three rows more are written."""
+    bits = weights.shape[1]
+    for row in range(0, count, 4):
+        for h in range(0, bits, LANES):
+            project_four(
+                sums, row * bits + h, bits, segments, row * width, width, length,
+                weights.ctypes.data, h, bits,
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
 def _sign(sums, skip, count, bits, thresholds, first, signatures):
     """Signatures of `count` sub-vectors from their projections.
 
@@ -200,12 +212,9 @@ def _cluster_rows(columns, length, groups, weights, thresholds, tables, ids, clu
             for start in range(group * rows, (group + 1) * rows, ROW_BLOCK):
                 size = min(ROW_BLOCK, (group + 1) * rows - start)
                 _transpose_block(columns, first, last, start, size, width, segments)
-                for row in range(size):
-                    for h in range(0, bits, LANES):
-                        project_lanes(
-                            projected.ctypes.data, row * bits + h, segments.ctypes.data,
-                            row * width, length, weights.ctypes.data, h, bits,
-                        )  # fmt: skip
+                _project(
+                    segments.ctypes.data, size, width, length, weights, projected.ctypes.data
+                )
                 _sign(
                     projected.ctypes.data, 0, size, bits, thresholds.ctypes.data, j * bits,
                     signatures,
@@ -301,19 +310,14 @@ class Patches(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _hash_patches(
-    values, origin, rows, row_step, columns, column_step, length, weights, bits, sums, segments,
-    width,
-):  # fmt: skip
-    """Project `rows` x `columns` sub-vectors on every hyperplane, and line them up."""
+def _line_up(values, origin, rows, row_step, columns, column_step, width, segments):
+    """Copy `rows` x `columns` sub-vectors of a feature map one behind the other."""
     place = 0
     for row in range(rows):
         for column in range(columns):
             source = origin + row * row_step + column * column_step
             for lane in range(0, width, LANES):
                 copy_lanes(segments, place * width + lane, values, source + lane)
-            for h in range(0, bits, LANES):
-                project_lanes(sums, place * bits + h, values, source, length, weights, h, bits)
             place += 1
 
 
@@ -370,11 +374,12 @@ def cluster_patches(
                 for q in range(count):
                     origin = (image * patches.rows + top) * patches.row_step
                     origin += left * patches.column_step + starts[q]
-                    _hash_patches(
+                    _line_up(
                         values.ctypes.data, origin, bottom - top, patches.row_step, columns,
-                        patches.column_step, length, weights.ctypes.data, bits, projected,
-                        segments, width,
+                        patches.column_step, width, segments,
                     )  # fmt: skip
+                    size = (bottom - top) * columns
+                    _project(segments, size, width, length, weights, projected)
                     for r in range(patches.kernel_rows):
                         # Output rows whose kernel row r lies in this block.
                         above = top - r * patches.dilation

@@ -86,32 +86,43 @@ def add_eight(typing_context, target, at, source, a, b, c, d, e, f, g, h):
 
 
 @intrinsic
-def project_lanes(typing_context, sums, at, values, start, length, weights, first, stride):
-    """sums[at:][:16] = sum over l < length of values[start + l] * weights[first + l * stride:][:16].
+def project_four(
+    typing_context, sums, at, sums_step, values, start, values_step, length, weights, first, stride
+):
+    """Sums of four rows, which share each load of the weights.
 
-    One multiply-add after the other in the order of l: equal sub-vectors project equally.
+    sums[at + r * sums_step:][:16] = sum over l < length of
+    values[start + r * values_step + l] * weights[first + l * stride:][:16], for r < 4. One
+    multiply-add after the other in the order of l: equal sub-vectors project equally.
     """
 
     def code(context, builder, signature, arguments):
-        sums, at, values, start, length, weights, first, stride = arguments
-        total = cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES))
+        (sums, at, sums_step, values, start, values_step, length, weights, first, stride) = arguments
+        zero = ir.Constant(_VECTOR, [0.0] * LANES)
+        totals = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
         undefined = ir.Constant(_VECTOR, ir.Undefined)
         first_lane = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        rows = [ir.Constant(ir.IntType(64), row) for row in range(4)]
         with cgutils.for_range(builder, length) as loop:
-            place = builder.add(start, loop.index)
-            value = builder.load(_pointer(builder, values, place, ir.FloatType()), align=4)
-            value = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-            value = builder.shuffle_vector(value, undefined, first_lane)
-            place = builder.add(first, builder.mul(loop.index, stride))
-            product = builder.fmul(value, _load(builder, weights, place), flags=("contract",))
-            added = builder.fadd(builder.load(total), product, flags=("contract",))
-            builder.store(added, total)
-        _store(builder, builder.load(total), sums, at)
+            weight = _load(
+                builder, weights, builder.add(first, builder.mul(loop.index, stride))
+            )
+            for row, total in zip(rows, totals, strict=True):
+                place = builder.add(start, builder.mul(row, values_step))
+                place = builder.add(place, loop.index)
+                value = builder.load(_pointer(builder, values, place, ir.FloatType()), align=4)
+                value = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+                value = builder.shuffle_vector(value, undefined, first_lane)
+                product = builder.fmul(value, weight, flags=("contract",))
+                added = builder.fadd(builder.load(total), product, flags=("contract",))
+                builder.store(added, total)
+        for row, total in zip(rows, totals, strict=True):
+            place = builder.add(at, builder.mul(row, sums_step))
+            _store(builder, builder.load(total), sums, place)
         return context.get_dummy_value()
 
-    offsets = (_OFFSET, _OFFSET)
-    signature = types.void(_ADDRESS, _OFFSET, _ADDRESS, *offsets, _ADDRESS, *offsets)
-    return signature, code
+    source = (_ADDRESS, _OFFSET, _OFFSET)
+    return types.void(*source, *source, _OFFSET, *source), code
 
 
 @intrinsic
