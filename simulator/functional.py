@@ -209,7 +209,7 @@ def _answers_first_image(trace: WorkloadTrace, model) -> bool:
 
 
 def _same(answers: np.ndarray, known: np.ndarray) -> bool:
-    """Equal but for float32 sums in another order; a model with other weights is off by far more."""
+    """Equal but for sums in another order; a model with other weights is off by far more."""
     return answers.shape == known.shape and np.allclose(answers, known, rtol=1e-2, atol=1e-3)
 
 
@@ -231,7 +231,7 @@ def _run_model(trace: WorkloadTrace, model, answer) -> np.ndarray | None:
 
 
 def _relative_mse(result: np.ndarray, dense: np.ndarray, bias: np.ndarray) -> float:
-    """Mean squared error of a layer's output over the mean square of the dense one, without bias."""
+    """Mean squared error of an output over the mean square of the dense one without bias."""
     error, power = squared_sums(*(np.ravel(array) for array in (result, dense, bias)))
     return error / power if power else 0.0
 

@@ -148,7 +148,7 @@ def accumulate(segments, skip, count, ids, first, sums, at, width):
 
 @njit(cache=True, nogil=True)
 def average(tables, table, found, sums, base):
-    """Divide the sums of `found` clusters, from row `base` of `(rows, width)` on, by their sizes."""
+    """Divide the `(rows, width)` sums of `found` clusters, from row `base` on, by their sizes."""
     for cluster in range(found):
         scale = np.float32(1.0) / np.float32(tables.sizes[table, cluster])
         for lane in range(sums.shape[1]):
@@ -212,9 +212,7 @@ def _cluster_rows(columns, length, groups, weights, thresholds, tables, ids, clu
             for start in range(group * rows, (group + 1) * rows, ROW_BLOCK):
                 size = min(ROW_BLOCK, (group + 1) * rows - start)
                 _transpose_block(columns, first, last, start, size, width, segments)
-                _project(
-                    segments.ctypes.data, size, width, length, weights, projected.ctypes.data
-                )
+                _project(segments.ctypes.data, size, width, length, weights, projected.ctypes.data)
                 _sign(
                     projected.ctypes.data, 0, size, bits, thresholds.ctypes.data, j * bits,
                     signatures,

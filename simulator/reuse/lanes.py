@@ -97,16 +97,16 @@ def project_four(
     """
 
     def code(context, builder, signature, arguments):
-        (sums, at, sums_step, values, start, values_step, length, weights, first, stride) = arguments
+        (sums, at, sums_step, values, start, values_step, length, weights, first, stride) = (
+            arguments
+        )
         zero = ir.Constant(_VECTOR, [0.0] * LANES)
         totals = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
         undefined = ir.Constant(_VECTOR, ir.Undefined)
         first_lane = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         rows = [ir.Constant(ir.IntType(64), row) for row in range(4)]
         with cgutils.for_range(builder, length) as loop:
-            weight = _load(
-                builder, weights, builder.add(first, builder.mul(loop.index, stride))
-            )
+            weight = _load(builder, weights, builder.add(first, builder.mul(loop.index, stride)))
             for row, total in zip(rows, totals, strict=True):
                 place = builder.add(start, builder.mul(row, values_step))
                 place = builder.add(place, loop.index)

@@ -140,9 +140,7 @@ class ReusedConvolution:
         output = outputs[0] if gemm.count == 1 else np.concatenate(outputs, axis=1)
         shaped = output.reshape(-1, height, width, made).transpose(0, 3, 1, 2)
         sub_vectors = gemm.count * gemm.m * self._sub_matrices
-        return SoftwareRun(
-            output=shaped, remaining_ratio=clusters / sub_vectors, seconds=seconds
-        )
+        return SoftwareRun(output=shaped, remaining_ratio=clusters / sub_vectors, seconds=seconds)
 
     def _lay_out(self, images: np.ndarray, index: int) -> tuple[np.ndarray, Patches, np.ndarray]:
         """Flat values of one group of channels, and where its sub-vectors lie in them."""
