@@ -6,13 +6,17 @@ two of AVX2, four of NEON. Arrays are passed as addresses (`array.ctypes.data`) 
 floats; nothing checks their bounds.
 """
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 LANES = 16
+
+# Its type is that of a definition, with the typing context; calls leave that out.
+intrinsic: Any = extending.intrinsic
 
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _ADDRESS, _OFFSET = types.uintp, types.int64

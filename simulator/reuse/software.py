@@ -185,10 +185,12 @@ class ReusedConvolution:
         clusters = np.empty((taps * at_once, self._groups), np.int32)
         scratch = aligned_empty((PATCH_BLOCK, self._projections.shape[1] + padded(length))).ravel()
         wide = self._weights.shape[-1]
-        output = aligned_empty((gemm.m, wide))
-        output[:] = 0
         results = aligned_empty((0, wide))
         times = dict.fromkeys(STEPS, 0.0)
+        start = time.perf_counter()
+        output = aligned_empty((gemm.m, wide))
+        output[:] = 0
+        times["rebuild"] += time.perf_counter() - start
         generation, found = 0, 0
         for first in range(0, len(part), at_once):
             chosen = part[first : first + at_once]
