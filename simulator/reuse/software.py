@@ -214,7 +214,7 @@ class ReusedConvolution:
                     self._weights[index, number],
                     out=results[bounds[table] : bounds[table + 1]],
                 )
-                self._check_finite(results[bounds[table] : bounds[table + 1], 0])
+            self._check_finite(results[: bounds[-1], 0])
             clock.append(time.perf_counter())
             begins = bounds[:-1, None] + np.cumsum(clusters[:count], axis=1) - clusters[:count]
             gather_add(results, begins, ids[:count], output)

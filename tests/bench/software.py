@@ -12,6 +12,7 @@ import math
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -114,10 +115,16 @@ def measure_layers(
 
         done = run()
         dense()
-        times = [(seconds(dense), seconds(run)) for _ in range(RUNS)]
+        times = [(_rested(dense), _rested(run)) for _ in range(RUNS)]
         dense_s, reused_s = (statistics.median(column) for column in zip(*times, strict=True))
         yield row, dense_s, reused_s, done
     torch.set_num_threads(1)
+
+
+def _rested(function) -> float:
+    """Time of a call once the other's threads are idle: OpenMP's spin for a while after work."""
+    time.sleep(0.02)
+    return seconds(function)
 
 
 def _layer(name, given, kernel, stride, padding):
