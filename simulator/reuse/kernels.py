@@ -319,6 +319,41 @@ def _line_up(values, origin, rows, row_step, columns, column_step, width, segmen
             place += 1
 
 
+class Block(NamedTuple):
+    """Sub-vectors that are hashed together: some rows of an image, some output places across."""
+
+    image: int
+    top: int
+    bottom: int
+    left: int
+    columns: int
+
+
+@njit(cache=True, nogil=True)
+def _cluster_block(
+    patches, block, r, projected, segments, thresholds, signatures, tables, table, generation,
+    found, sums, base, ids,
+):  # fmt: skip
+    """Cluster the sub-vectors of a hashed block that kernel row r meets; returns clusters after."""
+    above = block.top - r * patches.dilation
+    y = max(0, -(-above // patches.stride))
+    end = min(patches.height, -(-(above + block.bottom - block.top) // patches.stride))
+    if y >= end:
+        return found
+    bits, (_, capacity, width) = thresholds.shape[-1], sums.shape
+    skip, size = (y * patches.stride - above) * block.columns, (end - y) * block.columns
+    _sign(projected, skip, size, bits, thresholds.ctypes.data, table * bits, signatures)
+    place = (block.image * patches.height + y) * patches.width + block.left
+    place += table * ids.shape[1]
+    after = number_clusters(signatures, size, tables, table, generation, found, ids.ravel(), place)
+    sums[table, base + found : base + after] = np.float32(0.0)
+    accumulate(
+        segments, skip, size, ids.ravel(), place,
+        sums.ctypes.data, (table * capacity + base) * width, width,
+    )  # fmt: skip
+    return after
+
+
 @njit(cache=True, nogil=True)
 def cluster_patches(
     values, patches, starts, length, groups, weights, thresholds, tables, generation, scratch, sums,
@@ -347,20 +382,17 @@ def cluster_patches(
         The generation reached.
     """
     count, bits = len(starts), weights.shape[1]
-    capacity, width = sums.shape[1], sums.shape[2]
+    width = sums.shape[2]
     projected = scratch.ctypes.data
     segments = projected + PATCH_BLOCK * bits * 4
     block_signatures = np.empty(PATCH_BLOCK, np.uint64)
-    flat_ids = ids.ravel()
-    places = patches.height * patches.width
     per_group = patches.images // groups
     found = np.zeros(len(sums), np.int64)
     bases = np.zeros(len(sums), np.int64)
     step = min(patches.width, PATCH_BLOCK)
-    # Rows of a block lie together in the output only at stride 1.
-    block_rows = max(1, PATCH_BLOCK // step) if patches.stride == 1 else 1
-    if step < patches.width:
-        block_rows = 1
+    # Rows of a block lie together in the output only at stride 1, and where they are whole.
+    together = patches.stride == 1 and step == patches.width
+    block_rows = PATCH_BLOCK // step if together else 1
     for image in range(patches.images):
         if image % per_group == 0:
             generation += 1
@@ -378,32 +410,12 @@ def cluster_patches(
                     )  # fmt: skip
                     size = (bottom - top) * columns
                     _project(segments, size, width, length, weights, projected)
+                    block = Block(image, top, bottom, left, columns)
                     for r in range(patches.kernel_rows):
-                        # Output rows whose kernel row r lies in this block.
-                        above = top - r * patches.dilation
-                        y = max(0, -(-above // patches.stride))
-                        end = bottom - r * patches.dilation
-                        end = min(patches.height, -(-end // patches.stride))
-                        if y >= end:
-                            continue
                         table = r * count + q
-                        skip = (y * patches.stride - above) * columns
-                        size = (end - y) * columns
-                        _sign(
-                            projected, skip, size, bits, thresholds.ctypes.data, table * bits,
-                            block_signatures,
-                        )  # fmt: skip
-                        place = table * ids.shape[1] + image * places + y * patches.width + left
-                        before = found[table]
-                        found[table] = number_clusters(
-                            block_signatures, size, tables, table, generation, before, flat_ids,
-                            place,
-                        )  # fmt: skip
-                        base = bases[table]
-                        sums[table, base + before : base + found[table]] = np.float32(0.0)
-                        accumulate(
-                            segments, skip, size, flat_ids, place,
-                            sums.ctypes.data, (table * capacity + base) * width, width,
+                        found[table] = _cluster_block(
+                            patches, block, r, projected, segments, thresholds, block_signatures,
+                            tables, table, generation, found[table], sums, bases[table], ids,
                         )  # fmt: skip
         if (image + 1) % per_group == 0:
             group = image // per_group
