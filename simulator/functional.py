@@ -6,7 +6,7 @@ are made on its integers (less the zero point), and its centroids are integers a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 from accelerators import ConfigError
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.error import centroid_error
+from simulator.reuse.kernels import squared_sums
 from simulator.reuse.memory import StreamMemory
 from simulator.reuse.policy import LayerState, ReusePolicy
 from simulator.reuse.stream import LayerMemory
@@ -23,6 +24,8 @@ from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
     import torch
+
+    from workloads.hook import GemmCall
 
 # How far outputs of a quantised model may differ between two machines, relative to the largest.
 _STEP_TOLERANCE = 0.02
@@ -38,10 +41,10 @@ class ReuseRun:
         decisions: layer name -> its decisions, `None` where the layer runs dense.
         relative_mse: layer name -> mean squared error of the layer's GEMM result against the dense
             result *on the same input*, divided by the mean square of the dense result. Only
-            layers with decisions.
+            layers with decisions; empty if it was not asked for.
         centroid_error: layer name -> Err_c, the sum of squared distances of the layer's
             sub-vectors to what stands for them (Deep Reuse, section IV), on the layer's input
-            under reuse. Only layers with decisions.
+            under reuse. Likewise.
         accuracy: fraction of images whose largest output is the label; `None` without labels, if
             the model was not run, or if its outputs are not `(images, classes)`, or a class per
             pixel, `(images, classes, height, width)`.
@@ -71,6 +74,7 @@ def decide(
     model: "torch.nn.Module | None" = None,
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
     memory: StreamMemory | None = None,
+    layer_errors: bool = True,
 ) -> ReuseRun:
     """Make a policy's decisions on every layer of a trace.
 
@@ -87,6 +91,8 @@ def decide(
             one; the trace itself by default.
         memory: of the run on the stream's batch before, for a policy that keeps clusters; it is not
             changed. It brings its calibration.
+        layer_errors: measure `relative_mse`, for which every reused layer runs dense as well, and
+            `centroid_error`.
 
     Raises:
         ConfigError: the policy does not fit the layers, or the calibration or the memory lacks one,
@@ -129,15 +135,18 @@ def decide(
         if made is None:
             return None
         decisions[layer.name] = made.without_centroids()
-        distances[layer.name] = centroid_error(made, rows)
-        weights = read_weights()
-        result = (made if grid is None else made.with_whole_centroids()).product(weights)
-        errors[layer.name] = _relative_mse(result, rows, weights)
+        if layer_errors:
+            distances[layer.name] = centroid_error(made, rows)
+        result = (made if grid is None else made.with_whole_centroids()).product(read_weights())
         return result if grid is None else result * np.float32(grid.scale)
 
     if model is None:
         for layer in trace.layers:
-            reuse(layer, partial(trace.rows, layer.name), partial(trace.weights, layer.name))
+            rows, weights = partial(trace.rows, layer.name), partial(trace.weights, layer.name)
+            result = reuse(layer, rows, weights)
+            if result is not None and layer_errors:
+                dense = np.matmul(rows(), weights())
+                errors[layer.name] = _relative_mse(result, dense, np.zeros_like(dense))
         return ReuseRun(
             policy=policy.describe(),
             images=trace.images,
@@ -147,8 +156,20 @@ def decide(
             memory=_memory(policy, states, tables),
         )
 
+    def answer(call: "GemmCall") -> "torch.Tensor | None":
+        result = reuse(call.layer, call.rows, call.weights)
+        if result is None:
+            return None
+        folded = call.from_result(result)
+        if layer_errors:
+            bias = call.from_result(np.zeros_like(result))
+            errors[call.layer.name] = _relative_mse(
+                *(x.numpy(force=True) for x in (folded, call.dense(), bias))
+            )
+        return folded
+
     _check_model(trace, model)
-    outputs = _run_model(trace, model, reuse)
+    outputs = _run_model(trace, model, answer)
     missing = [layer.name for layer in trace.layers if layer.name not in decisions]
     if missing:
         raise ConfigError(
@@ -279,22 +300,51 @@ def _check_states(
 
 def _check_model(trace: WorkloadTrace, model) -> None:
     """Without reuse the model must answer as it did when it was captured."""
-    answers = _run_model(trace, model, lambda *_: None)
-    known = trace.outputs
-    if answers is None or known is None:
+    if _answers_first_image(trace, model):
         return
-    # Float32 sums in another order; a model with other weights is off by far more. On a grid such
-    # a last bit may move a value by a whole step.
-    stepped = any(layer.quantisation for layer in trace.layers)
-    tolerance = _STEP_TOLERANCE * float(np.abs(known).max()) if stepped else 1e-3
-    if answers.shape != known.shape or not np.allclose(answers, known, rtol=1e-2, atol=tolerance):
+    answers = _run_model(trace, model, lambda _: None)
+    if (
+        answers is not None
+        and trace.outputs is not None
+        and not _same(answers, trace.outputs, trace)
+    ):
         raise ConfigError(
             "model must answer as it did when the trace was captured, got other outputs; pass the "
             "captured model with the same weights"
         )
 
 
-def _run_model(trace: WorkloadTrace, model, reuse) -> np.ndarray | None:
+def _answers_first_image(trace: WorkloadTrace, model) -> bool:
+    """Whether the model answers the first of several images as before: a fraction of a whole run.
+
+    `False` also where images can't be told apart, or the model takes a whole batch alone.
+    """
+    from workloads.replaying import replay
+
+    inputs, outputs = trace.inputs, trace.outputs
+    if trace.images == 1 or inputs is None or outputs is None:
+        return False
+    if any(len(array.shape) == 0 or len(array) != trace.images for array in (*inputs, outputs)):
+        return False
+    first = replace(trace, inputs=tuple(array[:1] for array in inputs), images=1)
+    try:
+        answer = replay(first, model, lambda _: None)
+    except (RuntimeError, ValueError):
+        return False
+    return answer is not None and _same(answer, outputs[:1], trace)
+
+
+def _same(answers: np.ndarray, known: np.ndarray, trace: WorkloadTrace) -> bool:
+    """Equal but for sums in another order; a model with other weights is off by far more.
+
+    On a grid the last bit of a sum may move a value by a whole step.
+    """
+    stepped = any(layer.quantisation for layer in trace.layers)
+    tolerance = _STEP_TOLERANCE * float(np.abs(known).max()) if stepped else 1e-3
+    return answers.shape == known.shape and np.allclose(answers, known, rtol=1e-2, atol=tolerance)
+
+
+def _run_model(trace: WorkloadTrace, model, answer) -> np.ndarray | None:
     """Run the model on the trace's inputs with every product's result replaced."""
     from workloads.replaying import replay  # the only part that needs PyTorch
 
@@ -307,24 +357,15 @@ def _run_model(trace: WorkloadTrace, model, reuse) -> np.ndarray | None:
                 f"model must run the layers of the trace, got {layer.name!r} of {layer.gemm} in "
                 f"{layer.quantisation or 'floating point'}; pass the model that was captured"
             )
-        result = reuse(layer, call.rows, call.weights)
-        return None if result is None else call.from_result(result)
+        return answer(call)
 
     return replay(trace, model, on_gemm)
 
 
-def _relative_mse(result: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> float:
-    """Mean squared error of a GEMM's result over the mean square of the dense one."""
-    dense = np.matmul(rows, weights)
-    largest = float(np.abs(dense).max())
-    if not largest:
-        return 0.0
-    # Scaled, so that the squares of large activations do not overflow.
-    scale = np.float32(1 / largest)
-    dense *= scale
-    power = float(np.vdot(dense, dense))
-    dense -= result * scale
-    return float(np.vdot(dense, dense)) / power
+def _relative_mse(result: np.ndarray, dense: np.ndarray, bias: np.ndarray) -> float:
+    """Mean squared error of an output over the mean square of the dense one without bias."""
+    error, power = squared_sums(*(np.ravel(array) for array in (result, dense, bias)))
+    return error / power if power else 0.0
 
 
 def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, float | None]:

@@ -71,9 +71,13 @@ class GemmCall:
                 f"GemmCall.from_result of layer {self.layer.name!r} must get (count, m, n)="
                 f"{expected}, got {result.shape}; give one row per row of rows()"
             )
-        copied = torch.from_numpy(np.array(result, dtype=np.float32, order="C"))
-        folded = self.fold(copied.to(self.input.device))
-        return folded.to(self.input.dtype).reshape(self.layer.output_shape).contiguous()
+        plain = np.require(result, np.float32, ("C", "W"))
+        given = torch.from_numpy(plain)
+        folded = self.fold(given.to(self.input.device))
+        folded = folded.to(self.input.dtype).reshape(self.layer.output_shape).contiguous()
+        # Folding alone may leave a view of the caller's array.
+        shared = folded.untyped_storage().data_ptr() == given.untyped_storage().data_ptr()
+        return folded.clone() if shared else folded
 
 
 def to_numpy(tensor: Tensor) -> Array:

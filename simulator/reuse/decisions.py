@@ -7,11 +7,14 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.reuse.kernels import gather_add
+from simulator.reuse.lanes import aligned_empty
 from simulator.reuse.stream import ClusterCache
 from workloads.gemm import Gemm
 
-# Centroid results held at a time while an output is rebuilt: bounds memory, not the answer.
-_RESULT_BYTES = 32 * 2**20
+# Centroid results held while an output is rebuilt: of one group, about what a second-level cache
+# holds; of all of them, a bound on memory.
+_GROUP_RESULT_BYTES = 4 * 2**20
+_RESULT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,47 +162,43 @@ class ReuseDecisions:
         """
         if self.centroids is None:
             raise ValueError(f"decisions of layer {self.layer!r} hold no centroids any more")
-        output = np.empty((self.gemm.count, self.gemm.m, self.gemm.n), np.float32)
-        starts = np.zeros(self.clusters.size + 1, np.int64)
-        np.cumsum(self.clusters.ravel(), out=starts[1:])
-        firsts = starts[:-1].reshape(self.clusters.shape)
-        lasts = starts[1:].reshape(self.clusters.shape)
+        output = np.zeros((self.gemm.count, self.gemm.m, self.gemm.n), np.float32)
+        ends = np.cumsum(self.clusters.sum(axis=2, dtype=np.int64)).reshape(self.ids.shape[:2])
+        bounds = np.concatenate([[0], ends.ravel()])
+        sub_matrices = self.ids.shape[1]
         for i in range(self.gemm.count):
+            of_gemm = bounds[i * sub_matrices : (i + 1) * sub_matrices + 1]
             matrix = weights[i] if self.column_order is None else weights[i][self.column_order]
             norms = None if self.norms is None else self.norms[i]
             self._rebuild(
-                self.centroids, firsts[i], lasts[i], matrix, self.ids[i], norms, output[i]
+                self.centroids, of_gemm, self.clusters[i], matrix, self.ids[i], norms, output[i]
             )
         return output
 
-    def _rebuild(self, centroids, firsts, lasts, weights, ids, norms, output) -> None:
-        """Fill the `(m, n)` output of one GEMM, as many groups at a time as the bound allows."""
-        sizes = (lasts - firsts).sum(axis=0) * self.gemm.n * 4
-        length = self.sub_vector_length
-        group = 0
-        while group < self.groups:
-            end = group + 1
-            held = sizes[group]
-            while end < self.groups and held + sizes[end] <= _RESULT_BYTES:
-                held += sizes[end]
-                end += 1
-            # Groups of one sub-matrix lie next to each other, so its centroids are one slice.
-            begins, ends = firsts[:, group], lasts[:, end - 1]
-            offsets = np.zeros(len(begins) + 1, np.int64)
-            np.cumsum(ends - begins, out=offsets[1:])
-            results = np.empty((offsets[-1], self.gemm.n), np.float32)
-            for j, width in enumerate(self.widths):
+    def _rebuild(self, centroids, bounds, clusters, weights, ids, norms, output) -> None:
+        """Fill the `(m, n)` output of one GEMM, as many sub-matrices at a time as the bound allows.
+
+        A sub-matrix's centroids are the rows `bounds[j]:bounds[j + 1]`, group after group.
+        """
+        firsts = bounds[:-1, None] + np.cumsum(clusters, axis=1) - clusters
+        length, n = self.sub_vector_length, self.gemm.n
+        rows_held = min(_RESULT_BYTES, _GROUP_RESULT_BYTES * self.groups) // (4 * n)
+        j = 0
+        while j < len(ids):
+            end = max(j + 1, int(np.searchsorted(bounds, bounds[j] + rows_held, "right")) - 1)
+            results = aligned_empty((int(bounds[end] - bounds[j]), n))
+            for place in range(j, end):
                 np.matmul(
-                    centroids[begins[j] : ends[j], :width],
-                    weights[j * length : j * length + width],
-                    out=results[offsets[j] : offsets[j + 1]],
+                    centroids[bounds[place] : bounds[place + 1], : self.widths[place]],
+                    weights[place * length : place * length + self.widths[place]],
+                    out=results[bounds[place] - bounds[j] : bounds[place + 1] - bounds[j]],
                 )
-            local = firsts - begins[:, None] + offsets[:-1, None]
+            local = firsts[j:end] - bounds[j]
             if norms is None:
-                gather_add(results, local, ids, group, end, output)
+                gather_add(results, local, ids[j:end], output)
             else:
-                _gather_scaled(results, local, ids, norms, group, end, output)
-            group = end
+                _gather_scaled(results, local, ids[j:end], norms[j:end], output)
+            j = end
 
     def with_whole_centroids(self) -> "ReuseDecisions":
         """The decisions with centroids rounded to integers, as an integer array gets them."""
@@ -211,11 +210,8 @@ class ReuseDecisions:
         return replace(self, centroids=None, norms=None)
 
 
-def _gather_scaled(results, offsets, ids, norms, first_group, last_group, output) -> None:
+def _gather_scaled(results, offsets, ids, norms, output) -> None:
     """As `gather_add`, each sub-vector's result times its norm."""
     rows = ids.shape[1] // offsets.shape[1]
-    part = slice(first_group * rows, last_group * rows)
-    output[part] = 0
-    for j in range(len(ids)):
-        of_rows = np.repeat(offsets[j, first_group:last_group], rows) + ids[j, part]
-        output[part] += norms[j, part, None] * results[of_rows]
+    for of_groups, numbers, scales in zip(offsets, ids, norms, strict=True):
+        output += scales[:, None] * results[np.repeat(of_groups, rows) + numbers]

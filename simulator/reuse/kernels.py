@@ -1,61 +1,284 @@
 """Compiled loops of deep reuse: hashing, clustering, accumulation and gathering.
 
-All kernels read activations column by column, `(k, m)` with the rows of one column contiguous, so
-that the innermost loops run over rows and vectorise. Functions here take and return plain arrays;
-their meaning is given in `decisions.ReuseDecisions`.
+Rows come in one of two forms, and share everything after hashing. `cluster_rows` reads unfolded
+activations column by column, `(k, m)` with the rows of one column contiguous; `cluster_patches`
+reads them where they lie in a feature map. Functions here take and return plain arrays; their
+meaning is given in `decisions.ReuseDecisions`.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-# Rows hashed at a time: the block's partial sums stay in the first-level cache.
+from simulator.reuse.lanes import (
+    LANES,
+    add_eight,
+    add_lanes,
+    aligned_empty,
+    bits_above,
+    copy_lanes,
+    padded,
+    project_four,
+)
+
+# Rows hashed at a time, in fours: a block's sums and sub-vectors stay in the first-level cache.
 ROW_BLOCK = 512
+PATCH_BLOCK = 128
 # Odd 64-bit constant nearest 2^64 / golden ratio (Knuth, TAOCP 3, 6.4): spreads signatures.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+# Signatures of up to so many bits index the table themselves; its 2 MB are touched sparsely.
+_DIRECT_BITS = 16
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def hash_block(columns, first, last, start, stop, projections, thresholds, sums, signatures):
-    """Write the signatures of rows `start:stop` of the sub-matrix of columns `first:last`.
+class Tables(NamedTuple):
+    """Clusters found so far in several (sub-matrix, group) pairs, each with its own row.
+
+    Attributes:
+        slots: `(tables, 2^slot_bits)` uint64: generation, then cluster in the low 32 bits. A slot
+            of another generation than the current one is empty, so that nothing is ever cleared.
+        signatures: `(tables, largest)` uint64, of each cluster.
+        sizes: `(tables, largest)` int32, sub-vectors in each cluster.
+        slot_bits: log2 of the slots.
+        direct: whether a signature is its own slot; else it is spread and probed.
+    """
+
+    slots: np.ndarray
+    signatures: np.ndarray
+    sizes: np.ndarray
+    slot_bits: int
+    direct: bool
+
+
+def new_tables(tables: int, rows: int, hashes: int) -> Tables:
+    """Empty tables for groups of `rows` rows; generations start at 1."""
+    direct = hashes <= _DIRECT_BITS
+    slot_bits = hashes if direct else max(1, (2 * rows - 1).bit_length())
+    largest = min(rows, 2**hashes)
+    return Tables(
+        slots=np.zeros((tables, 1 << slot_bits), np.uint64),
+        signatures=np.empty((tables, largest), np.uint64),
+        sizes=np.empty((tables, largest), np.int32),
+        slot_bits=slot_bits,
+        direct=direct,
+    )
+
+
+@njit(cache=True, nogil=True)
+def number_clusters(found_signatures, count, tables, table, generation, found, ids, first):
+    """Give `count` sub-vectors the numbers of their clusters, new ones in order of appearance.
+
+    Args:
+        found_signatures: `(count or more,)` uint64.
+        count: sub-vectors.
+        tables: `Tables`.
+        table: which of them.
+        generation: of the current group.
+        found: clusters before.
+        ids: out, flat int32.
+        first: where in `ids` to start.
+
+    Returns:
+        Clusters after.
+    """
+    slots, signatures, sizes = tables.slots.ravel(), tables.signatures.ravel(), tables.sizes.ravel()
+    base = np.uint64(table) << np.uint64(tables.slot_bits)
+    mask = np.uint64((1 << tables.slot_bits) - 1)
+    shift = np.uint64(64 - tables.slot_bits)
+    members = np.uint64(table * tables.signatures.shape[1])
+    current = np.uint64(generation)
+    place = np.uint64(first)
+    for row in range(count):
+        signature = found_signatures[row]
+        if tables.direct:
+            slot = base + signature
+            entry = slots[slot]
+        else:
+            slot = base + ((signature * _MIX) >> shift)
+            entry = slots[slot]
+            while (entry >> _HALF) == current and (
+                signatures[members + (entry & _LOW)] != signature
+            ):
+                slot = base + ((slot + np.uint64(1)) & mask)
+                entry = slots[slot]
+        cluster = entry & _LOW
+        if (entry >> _HALF) == current:
+            sizes[members + cluster] += np.int32(1)
+        else:
+            cluster = np.uint64(found)
+            found += 1
+            slots[slot] = (current << _HALF) | cluster
+            signatures[members + cluster] = signature
+            sizes[members + cluster] = np.int32(1)
+        ids[place + np.uint64(row)] = np.int32(cluster)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def accumulate(segments, skip, count, ids, first, sums, at, width):
+    """Add `count` sub-vectors to the sums of their clusters.
+
+    Args:
+        segments: address of `(rows, width)` float32 sub-vectors.
+        skip: rows to leave out before the first one.
+        count: sub-vectors.
+        ids: flat int32, their clusters.
+        first: where in `ids` to start.
+        sums: address of the sums.
+        at: offset of cluster 0 in them.
+        width: L padded to whole vectors.
+    """
+    place = np.uint64(first)
+    # Two rows at a time from far apart: neighbours often share a cluster, and would wait for each
+    # other's sum.
+    half = count // 2
+    for row in range(half):
+        one = at + np.int64(ids[place + np.uint64(row)]) * width
+        two = at + np.int64(ids[place + np.uint64(row + half)]) * width
+        for lane in range(0, width, LANES):
+            add_lanes(sums, one + lane, segments, (skip + row) * width + lane)
+            add_lanes(sums, two + lane, segments, (skip + half + row) * width + lane)
+    if count % 2:
+        target = at + np.int64(ids[place + np.uint64(count - 1)]) * width
+        for lane in range(0, width, LANES):
+            add_lanes(sums, target + lane, segments, (skip + count - 1) * width + lane)
+
+
+@njit(cache=True, nogil=True)
+def average(tables, table, found, sums, base):
+    """Divide the `(rows, width)` sums of `found` clusters, from row `base` on, by their sizes."""
+    for cluster in range(found):
+        scale = np.float32(1.0) / np.float32(tables.sizes[table, cluster])
+        for lane in range(sums.shape[1]):
+            sums[base + cluster, lane] *= scale
+
+
+@njit(cache=True, nogil=True)
+def _project(segments, count, width, length, weights, sums):
+    """Project `count` sub-vectors on every hyperplane; up to three rows more are written."""
+    bits = weights.shape[1]
+    for row in range(0, count, 4):
+        for h in range(0, bits, LANES):
+            project_four(
+                sums, row * bits + h, bits, segments, row * width, width, length,
+                weights.ctypes.data, h, bits,
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _sign(sums, skip, count, bits, thresholds, first, signatures):
+    """Signatures of `count` sub-vectors from their projections.
 
     Bit h of a signature is 1 where projection h of the sub-vector exceeds its threshold
     (Deep Reuse, equation 1, with the mean folded into the threshold).
     """
-    size = stop - start
-    for row in range(size):
-        signatures[row] = np.uint64(0)
-    for h in range(projections.shape[0]):
-        for row in range(size):
-            sums[row] = np.float32(0.0)
-        column = first
-        while column + 4 <= last:  # four columns a pass: a quarter of the loads and stores of sums
-            w0 = projections[h, column - first]
-            w1 = projections[h, column - first + 1]
-            w2 = projections[h, column - first + 2]
-            w3 = projections[h, column - first + 3]
-            c0 = columns[column, start:stop]
-            c1 = columns[column + 1, start:stop]
-            c2 = columns[column + 2, start:stop]
-            c3 = columns[column + 3, start:stop]
-            for row in range(size):
-                sums[row] += w0 * c0[row] + w1 * c1[row] + w2 * c2[row] + w3 * c3[row]
-            column += 4
-        while column < last:
-            weight = projections[h, column - first]
-            values = columns[column, start:stop]
-            for row in range(size):
-                sums[row] += weight * values[row]
-            column += 1
-        bit = np.uint64(1) << np.uint64(h)
-        threshold = thresholds[h]
-        for row in range(size):
-            if sums[row] > threshold:
-                signatures[row] |= bit
+    for row in range(count):
+        signatures[row] = bits_above(sums, (skip + row) * bits, thresholds, first)
+    for h in range(LANES, bits, LANES):
+        for row in range(count):
+            above = bits_above(sums, (skip + row) * bits + h, thresholds, first + h)
+            signatures[row] |= above << np.uint64(h)
 
 
 @njit(cache=True, nogil=True)
-def cluster_rows(columns, length, groups, projections, thresholds, ids, clusters, signatures, sums):
-    """Cluster every sub-matrix of one GEMM and accumulate its clusters.
+def _transpose_block(columns, first, last, start, size, width, segments):
+    """Copy `size` rows of columns `first:last` to `(rows, width)`."""
+    for column in range(first, last):
+        values = columns[column, start : start + size]
+        place = np.uint64(column - first)
+        for row in range(size):
+            segments[place] = values[row]
+            place += np.uint64(width)
+
+
+@njit(cache=True, nogil=True)
+def _cluster_rows(columns, length, groups, weights, thresholds, tables, ids, clusters, names, sums):
+    k, m = columns.shape
+    rows = m // groups
+    bits, width = weights.shape[1], sums.shape[1]
+    projected = np.empty(ROW_BLOCK * bits, np.float32)
+    segments = np.empty(ROW_BLOCK * width, np.float32)
+    signatures = np.empty(ROW_BLOCK, np.uint64)
+    flat_ids = ids.ravel()
+    generation, total = 0, 0
+    for j in range(ids.shape[0]):
+        first, last = j * length, min((j + 1) * length, k)
+        segments[:] = np.float32(0.0)  # beyond a short sub-vector they stay so
+        for group in range(groups):
+            generation += 1
+            found = 0
+            for start in range(group * rows, (group + 1) * rows, ROW_BLOCK):
+                size = min(ROW_BLOCK, (group + 1) * rows - start)
+                _transpose_block(columns, first, last, start, size, width, segments)
+                _project(segments.ctypes.data, size, width, length, weights, projected.ctypes.data)
+                _sign(
+                    projected.ctypes.data, 0, size, bits, thresholds.ctypes.data, j * bits,
+                    signatures,
+                )  # fmt: skip
+                before, place = found, j * m + start
+                found = number_clusters(
+                    signatures, size, tables, 0, generation, found, flat_ids, place
+                )
+                sums[total + before : total + found] = np.float32(0.0)
+                accumulate(
+                    segments.ctypes.data, 0, size, flat_ids, place,
+                    sums.ctypes.data, total * width, width,
+                )  # fmt: skip
+            average(tables, 0, found, sums, total)
+            names[total : total + found] = tables.signatures[0, :found]
+            clusters[j, group] = found
+            total += found
+    return total
+
+
+@njit(cache=True, nogil=True)
+def hash_rows(columns, first, last, width, weights, thresholds, signatures):
+    """Write the `(m,)` signatures of the sub-matrix of columns `first:last`.
+
+    Args:
+        columns: `(k, m)` float32.
+        first: first column.
+        last: one past the last.
+        width: a sub-vector's length, padded.
+        weights: `lane_weights` of the hyperplanes.
+        thresholds: `lane_thresholds` of the sub-matrix, `(H padded,)`.
+        signatures: out, `(m,)` uint64.
+    """
+    bits = weights.shape[1]
+    projected = np.empty(ROW_BLOCK * bits, np.float32)
+    segments = np.zeros(ROW_BLOCK * width, np.float32)
+    for start in range(0, signatures.size, ROW_BLOCK):
+        size = min(ROW_BLOCK, signatures.size - start)
+        _transpose_block(columns, first, last, start, size, width, segments)
+        _project(
+            segments.ctypes.data, size, width, weights.shape[0], weights, projected.ctypes.data
+        )
+        _sign(
+            projected.ctypes.data, 0, size, bits, thresholds.ctypes.data, 0,
+            signatures[start : start + size],
+        )  # fmt: skip
+
+
+def lane_weights(projections: np.ndarray) -> np.ndarray:
+    """`(H, L)` hyperplanes as the kernels read them: `(L, H padded)`."""
+    hashes, length = projections.shape
+    weights = np.zeros((length, padded(hashes)), np.float32)
+    weights[:, :hashes] = projections.T
+    return weights
+
+
+def lane_thresholds(thresholds: np.ndarray) -> np.ndarray:
+    """`(..., H)` thresholds with infinite ones beyond H, which nothing exceeds."""
+    hashes = thresholds.shape[-1]
+    wide = np.full((*thresholds.shape[:-1], padded(hashes)), np.inf, np.float32)
+    wide[..., :hashes] = thresholds
+    return wide
+
+
+def cluster_rows(columns, length, groups, projections, thresholds, ids, clusters):
+    """Cluster every sub-matrix of one GEMM and average its clusters.
 
     Args:
         columns: `(k, m)` float32.
@@ -66,105 +289,231 @@ def cluster_rows(columns, length, groups, projections, thresholds, ids, clusters
         ids: out, `(s, m)` int32, cluster of each sub-vector, numbered from 0 in each group in
             the order in which the clusters are first seen.
         clusters: out, `(s, groups)` int32, number of clusters.
-        signatures: out, `(capacity,)` uint64, of each cluster, ordered (sub-matrix, group, id).
-        sums: out, `(capacity, L)` float32, sum of each cluster's sub-vectors; then its mean.
 
     Returns:
-        Number of clusters in all.
+        `(total clusters,)` uint64 signatures, ordered (sub-matrix, group, id), and the clusters'
+        `(total clusters, L)` float32 means.
     """
-    k, m = columns.shape
-    hashes = projections.shape[0]
-    rows = m // groups
-    # Direct addressing where all signatures fit a table of this size, else open addressing.
-    slot_bits = 1
-    while (1 << slot_bits) < 2 * rows:
-        slot_bits += 1
-    direct = hashes <= slot_bits
-    slots = 1 << slot_bits
-    mask = np.uint64(slots - 1)
-    shift = np.uint64(64 - slot_bits)
-    owner = np.full(slots, -1, np.int64)  # (sub-matrix, group) that filled the slot last
-    cluster_of = np.empty(slots, np.int32)
-    size_of = np.empty(rows, np.int32)
-    block_sums = np.empty(ROW_BLOCK, np.float32)
-    block_signatures = np.empty(ROW_BLOCK, np.uint64)
-    # Unsigned flat indices: no wrap-around test in the loop that adds every element once.
-    flat_columns = columns.ravel()
-    flat_sums = sums.ravel()
-    step = np.uint64(m)
-    total = 0
-    for j in range(ids.shape[0]):
-        first = j * length
-        last = min(first + length, k)
-        for group in range(groups):
-            tag = np.int64(j) * groups + group
-            found = 0
-            begin = group * rows
-            end = begin + rows
-            for start in range(begin, end, ROW_BLOCK):
-                stop = min(start + ROW_BLOCK, end)
-                hash_block(
-                    columns, first, last, start, stop, projections, thresholds[j],
-                    block_sums, block_signatures,
-                )  # fmt: skip
-                for row in range(start, stop):
-                    signature = block_signatures[row - start]
-                    slot = signature & mask if direct else (signature * _MIX) >> shift
-                    while owner[slot] == tag and (
-                        signatures[total + cluster_of[slot]] != signature
-                    ):
-                        slot = (slot + np.uint64(1)) & mask
-                    if owner[slot] == tag:
-                        cluster = cluster_of[slot]
-                        size_of[cluster] += 1
-                        source = np.uint64(first * m + row)
-                        target = np.uint64((total + cluster) * length)
-                        for _ in range(last - first):
-                            flat_sums[target] += flat_columns[source]
-                            source += step
-                            target += np.uint64(1)
-                    else:
-                        cluster = found
-                        found += 1
-                        owner[slot] = tag
-                        cluster_of[slot] = cluster
-                        size_of[cluster] = 1
-                        signatures[total + cluster] = signature
-                        for column in range(first, last):
-                            sums[total + cluster, column - first] = columns[column, row]
-                        for offset in range(last - first, length):
-                            sums[total + cluster, offset] = np.float32(0.0)
-                    ids[j, row] = cluster
-            clusters[j, group] = found
-            for cluster in range(found):
-                scale = np.float32(1.0) / np.float32(size_of[cluster])
-                for offset in range(last - first):
-                    sums[total + cluster, offset] *= scale
-            total += found
-    return total
+    rows, hashes = columns.shape[1] // groups, projections.shape[0]
+    capacity = ids.shape[0] * groups * min(rows, 2**hashes)
+    signatures = np.empty(capacity, np.uint64)
+    sums = aligned_empty((capacity, padded(length)))
+    total = _cluster_rows(
+        columns, length, groups, lane_weights(projections), lane_thresholds(thresholds),
+        new_tables(1, rows, hashes), ids, clusters, signatures, sums,
+    )  # fmt: skip
+    return signatures[:total].copy(), sums[:total, :length].copy()
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def gather_add(results, offsets, ids, first_group, last_group, output):
-    """Rebuild output rows of groups `first_group:last_group` from centroid results.
+class Patches(NamedTuple):
+    """Where the sub-vectors of a convolution lie in a padded, channels-last feature map.
+
+    Sub-vector p of kernel row r, at output place (y, x) of an image, is the L contiguous values at
+    `(image * rows + y * stride + r * dilation) * row_step + x * column_step + starts[p]`. Kernel
+    rows meet the same values at different y, so that each is hashed once for all of them.
+
+    Attributes:
+        images: images.
+        rows: rows of a padded image.
+        row_step: floats from a row to the next.
+        column_step: floats from an output place to the one beside it.
+        kernel_rows: kernel rows.
+        stride: rows from an output place to the one below.
+        dilation: rows from a kernel row to the next.
+        height: output places down.
+        width: output places across.
+    """
+
+    images: int
+    rows: int
+    row_step: int
+    column_step: int
+    kernel_rows: int
+    stride: int
+    dilation: int
+    height: int
+    width: int
+
+
+@njit(cache=True, nogil=True)
+def _line_up(values, origin, rows, row_step, columns, column_step, width, segments):
+    """Copy `rows` x `columns` sub-vectors of a feature map one behind the other."""
+    place = 0
+    for row in range(rows):
+        for column in range(columns):
+            source = origin + row * row_step + column * column_step
+            for lane in range(0, width, LANES):
+                copy_lanes(segments, place * width + lane, values, source + lane)
+            place += 1
+
+
+class Block(NamedTuple):
+    """Sub-vectors that are hashed together: some rows of an image, some output places across."""
+
+    image: int
+    top: int
+    bottom: int
+    left: int
+    columns: int
+
+
+@njit(cache=True, nogil=True)
+def _cluster_block(
+    patches, block, r, projected, segments, thresholds, signatures, tables, table, generation,
+    found, sums, base, ids,
+):  # fmt: skip
+    """Cluster the sub-vectors of a hashed block that kernel row r meets; returns clusters after."""
+    above = block.top - r * patches.dilation
+    y = max(0, -(-above // patches.stride))
+    end = min(patches.height, -(-(above + block.bottom - block.top) // patches.stride))
+    if y >= end:
+        return found
+    bits, (_, capacity, width) = thresholds.shape[-1], sums.shape
+    skip, size = (y * patches.stride - above) * block.columns, (end - y) * block.columns
+    _sign(projected, skip, size, bits, thresholds.ctypes.data, table * bits, signatures)
+    place = (block.image * patches.height + y) * patches.width + block.left
+    place += table * ids.shape[1]
+    after = number_clusters(signatures, size, tables, table, generation, found, ids.ravel(), place)
+    sums[table, base + found : base + after] = np.float32(0.0)
+    accumulate(
+        segments, skip, size, ids.ravel(), place,
+        sums.ctypes.data, (table * capacity + base) * width, width,
+    )  # fmt: skip
+    return after
+
+
+@njit(cache=True, nogil=True)
+def cluster_patches(
+    values, patches, starts, length, groups, weights, thresholds, tables, generation, scratch, sums,
+    ids, clusters,
+):  # fmt: skip
+    """Cluster the sub-matrices of some sub-vectors `starts`, all kernel rows, without unfolding.
+
+    Args:
+        values: flat float32, 16 more than the feature map's.
+        patches: `Patches`.
+        starts: `(q,)` int64, offset of each sub-vector in its kernel row.
+        length: sub-vector length L.
+        groups: runs of images that are clustered apart; divides the images.
+        weights: `(L, H padded)` float32 hyperplanes.
+        thresholds: `(kernel rows, q, H padded)` float32, infinite in the padding.
+        tables: `Tables`, one per kernel row and start: `kernel rows x q`.
+        generation: of the tables, so far.
+        scratch: `(PATCH_BLOCK x (H padded + L padded),)` float32; not made here, because Numba
+            frees an array of which only the address is left.
+        sums: out, `(kernel rows x q, capacity, L padded)` float32, means of the clusters of all
+            groups; their padding holds no numbers of use.
+        ids: out, `(kernel rows x q, m)` int32, as `cluster_rows` numbers them.
+        clusters: out, `(kernel rows x q, groups)` int32.
+
+    Returns:
+        The generation reached.
+    """
+    count, bits = len(starts), weights.shape[1]
+    width = sums.shape[2]
+    projected = scratch.ctypes.data
+    segments = projected + PATCH_BLOCK * bits * 4
+    block_signatures = np.empty(PATCH_BLOCK, np.uint64)
+    per_group = patches.images // groups
+    found = np.zeros(len(sums), np.int64)
+    bases = np.zeros(len(sums), np.int64)
+    step = min(patches.width, PATCH_BLOCK)
+    # Rows of a block lie together in the output only at stride 1, and where they are whole.
+    together = patches.stride == 1 and step == patches.width
+    block_rows = PATCH_BLOCK // step if together else 1
+    for image in range(patches.images):
+        if image % per_group == 0:
+            generation += 1
+            found[:] = 0
+        for top in range(0, patches.rows, block_rows):
+            bottom = min(top + block_rows, patches.rows)
+            for left in range(0, patches.width, step):
+                columns = min(step, patches.width - left)
+                for q in range(count):
+                    origin = (image * patches.rows + top) * patches.row_step
+                    origin += left * patches.column_step + starts[q]
+                    _line_up(
+                        values.ctypes.data, origin, bottom - top, patches.row_step, columns,
+                        patches.column_step, width, segments,
+                    )  # fmt: skip
+                    size = (bottom - top) * columns
+                    _project(segments, size, width, length, weights, projected)
+                    block = Block(image, top, bottom, left, columns)
+                    for r in range(patches.kernel_rows):
+                        table = r * count + q
+                        found[table] = _cluster_block(
+                            patches, block, r, projected, segments, thresholds, block_signatures,
+                            tables, table, generation, found[table], sums, bases[table], ids,
+                        )  # fmt: skip
+        if (image + 1) % per_group == 0:
+            group = image // per_group
+            for table in range(len(sums)):
+                average(tables, table, found[table], sums[table], bases[table])
+                clusters[table, group] = found[table]
+                bases[table] += found[table]
+    return generation
+
+
+@njit(cache=True, nogil=True)
+def gather_add(results, offsets, ids, output):
+    """Add centroid results to the output rows that share them.
 
     Args:
         results: `(r, n)` float32, centroid times weights.
         offsets: `(s, groups)` int64, first row in `results` of each sub-matrix and group.
         ids: `(s, m)` int32.
-        first_group: first group whose rows are rebuilt.
-        last_group: one past the last.
-        output: out, `(m, n)` float32.
+        output: in and out, `(m, n)` float32.
     """
-    columns = output.shape[1]
+    n = output.shape[1]
+    whole = n // LANES * LANES
+    sub_matrices = ids.shape[0]
     rows = ids.shape[1] // offsets.shape[1]
-    for group in range(first_group, last_group):
-        for row in range(group * rows, (group + 1) * rows):
-            target = output[row]
-            source = results[offsets[0, group] + ids[0, row]]
-            for column in range(columns):
-                target[column] = source[column]
-            for j in range(1, ids.shape[0]):
-                source = results[offsets[j, group] + ids[j, row]]
-                for column in range(columns):
-                    target[column] += source[column]
+    source, target = results.ctypes.data, output.ctypes.data
+    starts = np.empty(8, np.int64)
+    for row in range(ids.shape[1]):
+        group = row // rows
+        j = 0
+        while j + 8 <= sub_matrices:  # one load and store of the output for eight additions
+            a = (offsets[j, group] + ids[j, row]) * n
+            b = (offsets[j + 1, group] + ids[j + 1, row]) * n
+            c = (offsets[j + 2, group] + ids[j + 2, row]) * n
+            d = (offsets[j + 3, group] + ids[j + 3, row]) * n
+            e = (offsets[j + 4, group] + ids[j + 4, row]) * n
+            f = (offsets[j + 5, group] + ids[j + 5, row]) * n
+            g = (offsets[j + 6, group] + ids[j + 6, row]) * n
+            h = (offsets[j + 7, group] + ids[j + 7, row]) * n
+            for x in range(0, whole, LANES):
+                add_eight(
+                    target, row * n + x, source, a + x, b + x, c + x, d + x, e + x, f + x,
+                    g + x, h + x,
+                )  # fmt: skip
+            if whole < n:
+                for place in range(8):
+                    starts[place] = offsets[j + place, group] + ids[j + place, row]
+                for x in range(whole, n):
+                    for place in range(8):
+                        output[row, x] += results[starts[place], x]
+            j += 8
+        while j < sub_matrices:
+            chosen = offsets[j, group] + ids[j, row]
+            for x in range(0, whole, LANES):
+                add_lanes(target, row * n + x, source, chosen * n + x)
+            for x in range(whole, n):
+                output[row, x] += results[chosen, x]
+            j += 1
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def squared_sums(result, dense, bias):
+    """Sums of (result - dense)^2 and (dense - bias)^2 of flat float32 arrays, in float64.
+
+    In float64 the squares of large activations do not overflow.
+    """
+    error, power = 0.0, 0.0
+    for place in range(len(dense)):
+        exact = np.float64(dense[place])
+        difference = np.float64(result[place]) - exact
+        error += difference * difference
+        without = exact - np.float64(bias[place])
+        power += without * without
+    return error, power

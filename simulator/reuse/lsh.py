@@ -243,15 +243,12 @@ class LshReuse(SubVectorPolicy):
                 f"memory of layer {layer.name!r} must be of (count, k, L) = {tuple(shape)}, got "
                 f"{tuple(known)}; start without memory"
             )
-        self._check_state(layer, state)
-        projections = self._hyperplanes(layer, state)
         order = self.column_order(layer)
         cache = self.cache or ClusterCache()
         served = serve_batch(
             rows if order is None else rows[..., order],
             cache,
-            projections,
-            self._thresholds(layer, state, projections),
+            *self.hashing(layer, state),
             memory,
             first_only=self.representative == "first",
         )
@@ -272,14 +269,26 @@ class LshReuse(SubVectorPolicy):
         )
         return decisions, served.memory
 
-    def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
-        """By signatures or by buckets."""
+    def hashing(self, layer: Layer, state: LayerState) -> tuple[np.ndarray, np.ndarray]:
+        """A layer's `(H, L)` float32 hyperplanes and `(count, s, H)` float32 thresholds.
+
+        Args:
+            layer: the layer.
+            state: what `calibrate` returned for it.
+
+        Raises:
+            ConfigError: the state is another policy's.
+        """
         self._check_state(layer, state)
         projections = self._hyperplanes(layer, state)
+        return projections, self._thresholds(layer, state, projections)
+
+    def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
+        """By signatures or by buckets."""
         cluster = (
-            self._by_signature(layer, groups, state, projections)
+            self._by_signature(layer, groups, state)
             if self.metric == "angular"
-            else self._by_bucket(layer, groups, state, projections)
+            else self._by_bucket(layer, groups, state)
         )
         if not self.normalised:
             return cluster
@@ -392,41 +401,30 @@ class LshReuse(SubVectorPolicy):
             thresholds += deviation * (self.spread * places).astype(np.float32)
         return thresholds
 
-    def _by_signature(
-        self, layer: Layer, groups: int, state: LayerState, projections: np.ndarray
-    ) -> Clusterer:
+    def _by_signature(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
         """Equal signatures (Deep Reuse, equation 1)."""
-        gemm, length, sub_matrices = layer.gemm, self.length_in(layer), self.sub_matrices_in(layer)
-        thresholds = self._thresholds(layer, state, projections)
-        capacity = sub_matrices * groups * min(gemm.m // groups, 2**self.hashes)
+        length, sub_matrices = self.length_in(layer), self.sub_matrices_in(layer)
+        projections, thresholds = self.hashing(layer, state)
 
         def cluster(index: int, columns: np.ndarray) -> Clusters:
-            ids = np.empty((sub_matrices, gemm.m), np.int32)
+            ids = np.empty((sub_matrices, layer.gemm.m), np.int32)
             clusters = np.empty((sub_matrices, groups), np.int32)
-            signatures = np.empty(capacity, np.uint64)
-            means = np.empty((capacity, length), np.float32)
-            total = cluster_rows(
-                columns, length, groups, projections, thresholds[index],
-                ids, clusters, signatures, means,
-            )  # fmt: skip
+            signatures, representatives = cluster_rows(
+                columns, length, groups, projections, thresholds[index], ids, clusters
+            )
             if self.representative == "first":
-                check_finite(layer, means[:total])  # before the mean, where each row counts
-                found = represent(columns, length, ids, clusters, self.representative)
-            else:
-                found = means[:total].copy()
+                check_finite(layer, representatives)  # while each row counts in a mean
+                representatives = represent(columns, length, ids, clusters, self.representative)
             return Clusters(
-                ids=ids,
-                clusters=clusters,
-                signatures=signatures[:total].copy(),
-                representatives=found,
+                ids=ids, clusters=clusters, signatures=signatures, representatives=representatives
             )
 
         return cluster
 
-    def _by_bucket(
-        self, layer: Layer, groups: int, state: LayerState, projections: np.ndarray
-    ) -> Clusterer:
+    def _by_bucket(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
         """Equal buckets of every projection (Datar et al., SoCG 2004, section 3)."""
+        self._check_state(layer, state)
+        projections = self._hyperplanes(layer, state)
         length = self.length_in(layer)
         widths = np.asarray(state["deviation"], np.float64) * self.bucket_width
         widths = np.where(widths > 0, widths, 1.0)[:, None]  # a constant has a bucket of its own

@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit
 
 from accelerators import REPLACEMENTS, CentroidCache, ConfigError
-from simulator.reuse.kernels import ROW_BLOCK, hash_block
+from simulator.reuse.kernels import hash_rows, lane_thresholds, lane_weights
+from simulator.reuse.lanes import padded
 
 # What is kept of one layer from batch to batch; read, never changed. For T = count x s tables, one
 # for each GEMM and sub-matrix, that keep E clusters together, table by table:
@@ -176,6 +177,7 @@ def serve_batch(
     """
     count, m, k = rows.shape
     length = projections.shape[1]
+    weights, limits = lane_weights(projections), lane_thresholds(thresholds)
     kept = memory["kept"]
     starts = np.concatenate([[0], np.cumsum(kept)])
     ids = np.empty((*kept.shape, m), np.int32)
@@ -187,7 +189,7 @@ def serve_batch(
         for j in range(kept.shape[1]):
             first = j * length
             last = min(first + length, k)
-            hash_rows(columns, first, last, projections, thresholds[i, j], signatures)
+            hash_rows(columns, first, last, padded(length), weights, limits[i, j], signatures)
             at = i * kept.shape[1] + j
             table = _Table(cache, memory, slice(starts[at], starts[at + 1]), (i, j))
             table.look_up(signatures, ids[i, j], warming, 2 ** projections.shape[0])
@@ -304,18 +306,6 @@ def random_way(random, ways):
     """Any way of a full set, from the 31 highest bits of the next state."""
     random[0] = random[0] * np.uint64(LCG_MULTIPLIER) + np.uint64(LCG_INCREMENT)
     return np.int64((random[0] >> np.uint64(33)) % np.uint64(ways))
-
-
-@njit(cache=True, nogil=True)
-def hash_rows(columns, first, last, projections, thresholds, signatures):
-    """Write the `(m,)` signatures of the sub-matrix of columns `first:last`."""
-    sums = np.empty(ROW_BLOCK, np.float32)
-    for start in range(0, signatures.size, ROW_BLOCK):
-        stop = min(start + ROW_BLOCK, signatures.size)
-        hash_block(
-            columns, first, last, start, stop, projections, thresholds, sums,
-            signatures[start:stop],
-        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)

@@ -85,6 +85,32 @@ def test_outputs_are_those_of_shared_rows(model, images, trace):
     assert 0 < run.relative_mse["conv"] < 1
 
 
+def test_error_of_a_layer_leaves_out_the_bias(model, trace):
+    policy = PerLayer({"conv": LshReuse(hashes=6, length=10)})
+    run = decide(trace, policy, model=model)
+    # The first layer sees the recorded rows in both ways; float32 sums in two orders.
+    recorded = decide(trace, policy)
+    assert run.relative_mse == pytest.approx(recorded.relative_mse, rel=1e-3)
+    plain = decide(trace, policy, model=model, layer_errors=False)
+    assert plain.relative_mse == {}
+    assert plain.output_mse == run.output_mse
+    np.testing.assert_array_equal(plain.decisions["conv"].ids, run.decisions["conv"].ids)
+
+
+def test_model_whose_images_depend_on_each_other_is_checked_on_all():
+    class Centred(TwoLayers):
+        def forward(self, images):
+            return super().forward(images - images.mean(dim=0))
+
+    torch.manual_seed(0)
+    model = Centred().eval()
+    trace = capture(model, torch.randn(3, 3, 16, 16))
+    policy = PerLayer({"conv": LshReuse(hashes=6, length=10)})
+    assert decide(trace, policy, model=model).agreement is not None
+    with pytest.raises(ConfigError, match="must answer as it did"):
+        decide(trace, policy, model=Centred().eval())
+
+
 def test_timing_replays_the_decisions_of_the_functional_path(model, trace):
     policy = PerLayer({"conv": LshReuse(hashes=6, length=10)})
     run = decide(trace, policy, model=model)

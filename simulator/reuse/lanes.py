@@ -1,0 +1,143 @@
+"""Steps on 16 floats at a time, written in LLVM's vector types.
+
+Short loops over a sub-vector gain nothing from LLVM's own vectoriser, which has to test whether the
+arrays overlap each time. LLVM turns these into whatever the processor has: one AVX-512 register,
+two of AVX2, four of NEON. Arrays are passed as addresses (`array.ctypes.data`) and offsets in
+floats; nothing checks their bounds.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import extending, types
+from numba.core import cgutils
+
+LANES = 16
+
+# Its type is that of a definition, with the typing context; calls leave that out.
+intrinsic: Any = extending.intrinsic
+
+_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_ADDRESS, _OFFSET = types.uintp, types.int64
+
+
+def padded(size: int) -> int:
+    """`size` rounded up to whole vectors."""
+    return -(-size // LANES) * LANES
+
+
+def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
+    """A float32 array that starts on a cache line, so that no whole vector lies across two."""
+    size, line = int(np.prod(shape)), 64
+    memory = np.empty(size * 4 + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + size * 4].view(np.float32).reshape(shape)
+
+
+def _pointer(builder, address, offset, kind):
+    offset = builder.shl(offset, ir.Constant(ir.IntType(64), 2))
+    return builder.inttoptr(builder.add(address, offset), kind.as_pointer())
+
+
+def _load(builder, address, offset):
+    return builder.load(_pointer(builder, address, offset, _VECTOR), align=4)
+
+
+def _store(builder, value, address, offset):
+    builder.store(value, _pointer(builder, address, offset, _VECTOR), align=4)
+
+
+@intrinsic
+def copy_lanes(typing_context, target, at, source, start):
+    """target[at:][:16] = source[start:][:16]."""
+
+    def code(context, builder, signature, arguments):
+        target, at, source, start = arguments
+        _store(builder, _load(builder, source, start), target, at)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _OFFSET, _ADDRESS, _OFFSET), code
+
+
+@intrinsic
+def add_lanes(typing_context, target, at, source, start):
+    """target[at:][:16] += source[start:][:16]."""
+
+    def code(context, builder, signature, arguments):
+        target, at, source, start = arguments
+        total = builder.fadd(_load(builder, target, at), _load(builder, source, start))
+        _store(builder, total, target, at)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _OFFSET, _ADDRESS, _OFFSET), code
+
+
+@intrinsic
+def add_eight(typing_context, target, at, source, a, b, c, d, e, f, g, h):
+    """target[at:][:16] += the eight source[a:][:16] to source[h:][:16]."""
+
+    def code(context, builder, signature, arguments):
+        target, at, source, *starts = arguments
+        terms = [_load(builder, source, start) for start in starts]
+        while len(terms) > 1:
+            pairs = zip(terms[::2], terms[1::2], strict=True)
+            terms = [builder.fadd(left, right) for left, right in pairs]
+        _store(builder, builder.fadd(_load(builder, target, at), terms[0]), target, at)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _OFFSET, _ADDRESS, *[_OFFSET] * 8), code
+
+
+@intrinsic
+def project_four(
+    typing_context, sums, at, sums_step, values, start, values_step, length, weights, first, stride
+):
+    """Sums of four rows, which share each load of the weights.
+
+    sums[at + r * sums_step:][:16] = sum over l < length of
+    values[start + r * values_step + l] * weights[first + l * stride:][:16], for r < 4. One
+    multiply-add after the other in the order of l: equal sub-vectors project equally.
+    """
+
+    def code(context, builder, signature, arguments):
+        (sums, at, sums_step, values, start, values_step, length, weights, first, stride) = (
+            arguments
+        )
+        zero = ir.Constant(_VECTOR, [0.0] * LANES)
+        totals = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
+        undefined = ir.Constant(_VECTOR, ir.Undefined)
+        first_lane = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        rows = [ir.Constant(ir.IntType(64), row) for row in range(4)]
+        with cgutils.for_range(builder, length) as loop:
+            weight = _load(builder, weights, builder.add(first, builder.mul(loop.index, stride)))
+            for row, total in zip(rows, totals, strict=True):
+                place = builder.add(start, builder.mul(row, values_step))
+                place = builder.add(place, loop.index)
+                value = builder.load(_pointer(builder, values, place, ir.FloatType()), align=4)
+                value = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+                value = builder.shuffle_vector(value, undefined, first_lane)
+                product = builder.fmul(value, weight, flags=("contract",))
+                added = builder.fadd(builder.load(total), product, flags=("contract",))
+                builder.store(added, total)
+        for row, total in zip(rows, totals, strict=True):
+            place = builder.add(at, builder.mul(row, sums_step))
+            _store(builder, builder.load(total), sums, place)
+        return context.get_dummy_value()
+
+    source = (_ADDRESS, _OFFSET, _OFFSET)
+    return types.void(*source, *source, _OFFSET, *source), code
+
+
+@intrinsic
+def bits_above(typing_context, sums, at, thresholds, start):
+    """16 bits, bit h set where sums[at + h] > thresholds[start + h]."""
+
+    def code(context, builder, signature, arguments):
+        sums, at, thresholds, start = arguments
+        left, right = _load(builder, sums, at), _load(builder, thresholds, start)
+        above = builder.fcmp_ordered(">", left, right)
+        bits = builder.bitcast(above, ir.IntType(LANES))
+        return builder.zext(bits, ir.IntType(64))
+
+    return types.uint64(_ADDRESS, _OFFSET, _ADDRESS, _OFFSET), code
