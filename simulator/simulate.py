@@ -65,7 +65,7 @@ def simulate(
         timings.append((layer, reuse_timing(layer, decisions, accelerator, timer)))
         quality[layer.name] = {
             "remaining_ratio": decisions.remaining_ratio,
-            "relative_mse": run.relative_mse[layer.name],
+            "relative_mse": run.relative_mse.get(layer.name),
         }
     plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)

@@ -72,7 +72,7 @@ def reused_by_hand(model, images, policy, state):
 
 
 def test_outputs_are_those_of_shared_rows(model, images, trace):
-    policy = LshReuse(hashes=6, length=10)
+    policy = LshReuse(hashes=6, length=10, thresholds="mean")
     states = calibrate(trace, policy)
     run = decide(trace, PerLayer({"conv": policy}), model=model, calibration=states)
     expected = reused_by_hand(model, images, policy, states)

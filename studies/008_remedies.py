@@ -1,0 +1,190 @@
+"""Which remedies keep the accuracy of deep reuse within a point, and at what saving?
+
+Run it with `python studies/008_remedies.py`: CifarNet on scanned digits. With
+`--model resnet20 --inputs cifar10:ARCHIVE --weights FILE` it runs on any labelled workload that
+`codesign capture` takes; `--images` and `--out` say how many and where.
+
+A remedy is a form of hashing; the first is the paper's. For each of them, every convolution tries a
+grid of H and L on its recorded activations. A bound on the error of every layer's output then picks
+each layer's cheapest setting, dense where none saves; the bound is raised until the accuracy of the
+whole network, run under all of these decisions, falls by more than a point. Operations are the
+paper's: hashing, centroids' products and additions, over those of all convolutions,
+sum of m k n (H / n + r_c + 1 / L). One point is one in a hundred judged images, so answers within
+about a point of each other are not told apart; the error is.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+from rich.console import Console
+from rich.table import Table
+
+from codesign import Workload, load_workload
+from simulator import LshReuse, NoReuse, PerLayer, decide
+from workloads import Layer
+
+OUT = Path(__file__).parent / "out"
+HASHES = (4, 6, 8, 10, 12, 15, 20)
+# Bounds on a layer's relative mean squared error, from the smallest.
+BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+POINT = 0.01
+
+REMEDIES = {
+    "plain (the paper)": {"thresholds": "zero"},
+    "mean": {"thresholds": "mean"},
+    "spread": {"thresholds": "spread"},
+    "spread, channels last": {"thresholds": "spread", "order": "channels_last"},
+    "mean, ITQ": {"thresholds": "mean", "learning": "itq", "projection": "int8"},
+    "spread, ITQ": {"thresholds": "spread", "learning": "itq", "projection": "int8"},
+    "mean, task": {"thresholds": "mean", "learning": "task"},
+    "spread, task": {"thresholds": "spread", "learning": "task"},
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting of one layer: operations over the dense layer's, and relative error."""
+
+    policy: LshReuse
+    operations: float
+    error: float
+    remaining_ratio: float
+
+
+def lengths(layer: Layer, order: str) -> list[int]:
+    """Sub-vector lengths worth trying: whole kernel rows or channels, and their multiples."""
+    convolution = layer.convolution
+    assert convolution is not None
+    taps = convolution.kernel[0] * convolution.kernel[1]
+    unit = layer.gemm.k // taps if order == "channels_last" else convolution.kernel[1]
+    found = {unit, 2 * unit, 3 * unit, taps, 2 * taps, 4 * taps, unit // 2, unit // 4}
+    return sorted(length for length in found if 4 <= length <= min(64, layer.gemm.k))
+
+
+def settings(workload: Workload, layer: Layer, remedy: dict, scope: str) -> list[Choice]:
+    """Every setting of one layer that saves operations, on its recorded activations."""
+    found = []
+    for length in lengths(layer, remedy.get("order", "channels_first")):
+        for hashes in HASHES:
+            least = hashes / layer.gemm.n + 1 / length
+            if least >= 1:
+                continue
+            policy = LshReuse(hashes=hashes, length=length, scope=scope, **remedy)
+            alone = PerLayer({layer.name: policy})
+            run = decide(workload.trace, alone, calibration=workload.calibration)
+            made = run.decisions[layer.name]
+            if made is None:
+                continue
+            operations = least + made.remaining_ratio
+            if operations < 1:
+                error = run.relative_mse[layer.name]
+                found.append(Choice(policy, operations, error, made.remaining_ratio))
+    return found
+
+
+def sweep(workload: Workload, remedy: dict, scope: str) -> list[dict]:
+    """Accuracy and saving at each bound, until the accuracy is far off."""
+    layers = [layer for layer in workload.trace.layers if layer.kind == "conv"]
+    tried = {layer.name: settings(workload, layer, remedy, scope) for layer in layers}
+    points: list[dict] = []
+    seen = None
+    for bound in BOUNDS:
+        chosen = {
+            name: min(fitting, key=lambda choice: choice.operations)
+            for name, choices in tried.items()
+            if (fitting := [choice for choice in choices if choice.error <= bound])
+        }
+        if not chosen or chosen == seen:
+            continue
+        seen = chosen
+        policy = PerLayer({name: choice.policy for name, choice in chosen.items()}, NoReuse())
+        run = decide(
+            workload.trace,
+            policy,
+            model=workload.model,
+            calibration=workload.calibration,
+            layer_errors=False,
+        )
+        assert run.accuracy is not None and run.dense_accuracy is not None
+        dense = sum(layer.gemm.macs for layer in layers)
+        left = sum(
+            layer.gemm.macs * (chosen[layer.name].operations if layer.name in chosen else 1)
+            for layer in layers
+        )
+        points.append(
+            {
+                "bound": bound,
+                "lost": run.dense_accuracy - run.accuracy,
+                "saving": dense / left,
+                "layers": len(chosen),
+                "of": len(layers),
+                "settings": chosen,
+            }
+        )
+        if points[-1]["lost"] > 10 * POINT:
+            break
+    return points
+
+
+def main() -> None:
+    """Try every remedy, print, plot."""
+    parser = argparse.ArgumentParser(description="Remedies for the accuracy of deep reuse.")
+    parser.add_argument("--model", default="cifarnet")
+    parser.add_argument("--inputs", default="digits")
+    parser.add_argument("--weights")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--scopes", nargs="+", default=["image", "batch"])
+    parser.add_argument("--out", type=Path, default=OUT / "008_remedies.html")
+    given = parser.parse_args()
+    workload = load_workload(
+        model=given.model, inputs=given.inputs, images=given.images, weights=given.weights
+    )
+    table = Table(title=f"{workload.name}: most operations saved within a point of dense accuracy")
+    for name in ("scope", "remedy", "saved", "accuracy lost", "layers", "error bound", "settings"):
+        table.add_column(name)
+    figure = go.Figure()
+    for scope in given.scopes:
+        for name, remedy in REMEDIES.items():
+            start = time.perf_counter()
+            points = sweep(workload, remedy, scope)
+            kept = [point for point in points if point["lost"] <= POINT]
+            best = max(kept, key=lambda point: point["saving"], default=None)
+            if best is None:
+                table.add_row(scope, name, "1.00x", "0", "0", "-", "-")
+            else:
+                shown = ", ".join(
+                    f"{layer}: H={choice.policy.hashes} L={choice.policy.length} "
+                    f"r_c={choice.remaining_ratio:.3f}"
+                    for layer, choice in list(best["settings"].items())[:3]
+                )
+                table.add_row(
+                    scope, name, f"{best['saving']:.2f}x", f"{100 * best['lost']:.1f} points",
+                    f"{best['layers']} of {best['of']}", f"{best['bound']:g}",
+                    shown + (" ..." if best["layers"] > 3 else ""),
+                )  # fmt: skip
+            figure.add_scatter(
+                x=[point["saving"] for point in points],
+                y=[-100 * point["lost"] for point in points],
+                name=f"{scope}, {name}",
+                line={"dash": "solid" if scope == "image" else "dot"},
+            )
+            print(f"{scope}, {name}: {time.perf_counter() - start:.0f} s", flush=True)
+    Console(width=170).print(table)
+    figure.add_hline(y=-100 * POINT, line_dash="dash", annotation_text="one point")
+    figure.update_layout(
+        title=f"{workload.name}: accuracy against operations saved, convolutions",
+        xaxis_title="operations saved (x dense)",
+        yaxis_title="points of accuracy gained (negative: lost)",
+        yaxis_range=[-12, 3],
+        template="plotly_white",
+    )
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.write_html(given.out, include_plotlyjs=True)
+    print(f"wrote {given.out}")
+
+
+if __name__ == "__main__":
+    main()
