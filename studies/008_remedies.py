@@ -27,7 +27,7 @@ from simulator import LshReuse, NoReuse, PerLayer, decide
 from workloads import Layer
 
 OUT = Path(__file__).parent / "out"
-HASHES = (4, 6, 8, 10, 12, 15, 20)
+HASHES = (6, 10, 15, 20)
 # Bounds on a layer's relative mean squared error, from the smallest.
 BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 POINT = 0.01
@@ -60,8 +60,8 @@ def lengths(layer: Layer, order: str) -> list[int]:
     assert convolution is not None
     taps = convolution.kernel[0] * convolution.kernel[1]
     unit = layer.gemm.k // taps if order == "channels_last" else convolution.kernel[1]
-    found = {unit, 2 * unit, 3 * unit, taps, 2 * taps, 4 * taps, unit // 2, unit // 4}
-    return sorted(length for length in found if 4 <= length <= min(64, layer.gemm.k))
+    found = {unit, 2 * unit, taps, unit // 2, unit // 4}
+    return sorted(length for length in found if 5 <= length <= min(64, layer.gemm.k))
 
 
 def settings(workload: Workload, layer: Layer, remedy: dict, scope: str) -> list[Choice]:

@@ -158,6 +158,7 @@ def empty_memory(count: int, k: int, length: int) -> LayerMemory:
 
 def serve_batch(
     rows: np.ndarray,
+    order: np.ndarray,
     cache: ClusterCache,
     projections: np.ndarray,
     thresholds: np.ndarray,
@@ -168,7 +169,8 @@ def serve_batch(
     """Send a batch's rows, in stream order, through the tables of a layer.
 
     Args:
-        rows: `(count, m, k)` float32.
+        rows: `(count, m, k)` float32, in the layer's own order.
+        order: `(k,)` int64, the column at each place of the rows that are cut.
         cache: the kind of table.
         projections: `(H, L)` float32.
         thresholds: `(count, s, H)` float32.
@@ -189,11 +191,13 @@ def serve_batch(
         for j in range(kept.shape[1]):
             first = j * length
             last = min(first + length, k)
-            hash_rows(columns, first, last, padded(length), weights, limits[i, j], signatures)
+            hash_rows(
+                columns, order, first, last, padded(length), weights, limits[i, j], signatures
+            )
             at = i * kept.shape[1] + j
             table = _Table(cache, memory, slice(starts[at], starts[at + 1]), (i, j))
             table.look_up(signatures, ids[i, j], warming, 2 ** projections.shape[0])
-            table.represent(columns[first:last], ids[i, j], first_only)
+            table.represent(columns[order[first:last]], ids[i, j], first_only)
             tables.append(table)
     return ServedBatch(
         ids=ids,
