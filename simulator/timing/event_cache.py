@@ -53,8 +53,16 @@ class _Table:
         self._random = _Random()
 
     def set_of(self, cluster: int) -> int:
-        """The set that a cluster belongs in."""
-        return self.signatures[cluster] % (self.cache.entries // self.cache.ways)
+        """The set that a cluster belongs in: digits XORed, for a power of two of sets."""
+        sets = self.cache.entries // self.cache.ways
+        signature = self.signatures[cluster]
+        if sets == 1 or sets.bit_count() > 1:
+            return signature % sets
+        chosen = 0
+        while signature:
+            signature, digit = divmod(signature, sets)
+            chosen ^= digit
+        return chosen
 
     def access(self, cluster: int) -> int:
         """Find or make the cluster's entry; cycles that the bank is held for it."""
