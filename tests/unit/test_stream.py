@@ -2,9 +2,7 @@
 
 import json
 from dataclasses import replace
-from functools import reduce
 from itertools import pairwise
-from operator import xor
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,7 +27,7 @@ from simulator import (
     simulate,
 )
 from simulator.report.roofline import roofline
-from simulator.reuse.stream import set_index
+from simulator.reuse.stream import POLYNOMIALS, set_index
 from simulator.timing.plan import plans, traffic
 from simulator.timing.reuse import reuse_timing
 from simulator.timing.stream import with_tables
@@ -40,18 +38,21 @@ relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
 PLAIN = LshReuse(hashes=12, length=4, scope="stream", centred=False, projection="int8")
 
 
-def folded(signature, sets):
-    """Pieces of log2(sets) bits XORed; the remainder where sets are no power of two."""
+def placed(signature, sets):
+    """The remainder by a polynomial over GF(2) for 2^b sets; by the number for others."""
     bits = max(0, sets.bit_length() - 1)
     if not bits or sets != 2**bits:
         return signature % sets if sets else 0
-    return reduce(xor, ((signature >> at) % sets for at in range(0, 64, bits)))
+    for at in range(63, bits - 1, -1):
+        if signature >> at & 1:
+            signature ^= POLYNOMIALS[bits] << (at - bits)
+    return signature
 
 
 class ReferenceTable:
     """One table: sets of entries, each with what it stands for."""
 
-    def __init__(self, cache, set_of=folded):
+    def __init__(self, cache, set_of=placed):
         self.cache, self.sets, self.now, self.random, self.batch = cache, {}, 0, 1, 0
         self.set_of = set_of
 
@@ -184,14 +185,46 @@ def test_every_batch_is_served_as_algorithm_1_says(cache, seed, sizes, kinds, co
 @settings(relaxed)
 def test_the_set_and_the_high_bits_tell_a_signature(signature, bits):
     sets = 2**bits
-    assert set_index(np.uint64(signature), sets) == folded(signature, sets)
-    # A tag of the bits above the lowest is enough: those are the set, XOR the folded tag.
+    assert set_index(np.uint64(signature), sets) == placed(signature, sets)
+    # A tag of the bits above the lowest is enough: those are the set, XOR the tag's.
     tag = signature - signature % sets
     low = set_index(np.uint64(signature), sets) ^ set_index(np.uint64(tag), sets)
     assert tag + low == signature
 
 
-def test_folding_spreads_the_signatures_of_images():
+@pytest.mark.parametrize("degree", range(1, len(POLYNOMIALS)))
+def test_polynomials_are_primitive(degree):
+    # The powers of x then take all 2^degree - 1 remainders but 0: only the last is 1.
+    polynomial, order = POLYNOMIALS[degree], 2**degree - 1
+    assert polynomial.bit_length() == degree + 1
+
+    def times(a, b):
+        product = 0
+        for at in range(degree):
+            product ^= (b >> at & 1) * (a << at)
+        for at in range(2 * degree, degree - 1, -1):
+            product ^= (product >> at & 1) * (polynomial << (at - degree))
+        return product
+
+    def power(exponent):
+        found, square = 1, placed(2, 2**degree)
+        while exponent:
+            found = times(found, square) if exponent & 1 else found
+            square, exponent = times(square, square), exponent >> 1
+        return found
+
+    primes = [p for p in range(2, 2**12) if order % p == 0 and all(p % q for q in range(2, p))]
+    # What is left of the order is 1 or a single prime.
+    rest = order
+    for prime in primes:
+        while rest % prime == 0:
+            rest //= prime
+    assert rest < 2**24
+    assert power(order) == 1
+    assert all(power(order // prime) != 1 for prime in {*primes, rest} - {1, order})
+
+
+def test_sets_spread_the_signatures_of_images():
     import torch
 
     from workloads import CifarNet, digits
@@ -209,12 +242,12 @@ def test_folding_spreads_the_signatures_of_images():
     # sub-vector's sides of 8 of the 15 hyperplanes, crowd them into few sets.
     streams = [made.signatures[made.ids[0, 0]].tolist() for made in endless]
     assert len(set().union(*streams)) < 512 / 4
-    tables = [ReferenceTable(cache, each) for each in (int.__mod__, folded)]
+    tables = [ReferenceTable(cache, each) for each in (int.__mod__, placed)]
     nothing = np.zeros((len(streams[0]), 1))
     for made, stream in zip(finite, streams, strict=True):
-        low, xored = (reused(*table.serve(stream, nothing)[1:]) for table in tables)
-        assert xored == pytest.approx(reused(made.ids[0, 0], made.fresh[: made.clusters[0, 0, 0]]))
-    assert low < 0.8 and xored > 0.99
+        low, spread = (reused(*table.serve(stream, nothing)[1:]) for table in tables)
+        assert spread == pytest.approx(reused(made.ids[0, 0], made.fresh[: made.clusters[0, 0, 0]]))
+    assert low < 0.8 and spread > 0.99
     assert finite[-1].reuse_rate > endless[-1].reuse_rate - 0.001
 
 

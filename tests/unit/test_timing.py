@@ -268,23 +268,24 @@ def test_small_cache_refills_and_costs_time_not_clusters():
 @pytest.mark.parametrize(
     ("signatures", "sets", "conflict"),
     [
-        # Two sets: the parity of the bits. 1 and 2 have one each and share set 1; 3 has two.
+        # Two sets, x + 1: x leaves 1, so what counts is the parity of the bits.
         ((1, 2), 2, True),
         ((1, 3), 2, False),
-        # Four sets: 0b0001 is 01 ^ 00, 0b0100 is 00 ^ 01; 0b0101 is 01 ^ 01 = 0.
-        ((0b0001, 0b0100), 4, True),
-        ((0b0001, 0b0101), 4, False),
-        # Also the third pair of bits and the fifth: 10 ^ 01 = 11.
-        ((0b11, 0b0100100000), 4, True),
-        # Eight sets: three low bits and the fourth, 000 ^ 1.
-        ((0b0001, 0b1000), 8, True),
-        ((0b0001, 0b0100), 8, False),
+        # Four sets, x^2 + x + 1: x^2 leaves x + 1, x^3 leaves x^2 + x, hence 1.
+        ((0b0011, 0b0100), 4, True),
+        ((0b0001, 0b1000), 4, True),
+        ((0b0001, 0b0100), 4, False),
+        # x^8 is (x^3)^2 x^2.
+        ((0b0011, 0b100000000), 4, True),
+        # Eight sets, x^3 + x + 1: x^3 leaves x + 1.
+        ((0b0011, 0b1000), 8, True),
+        ((0b0001, 0b1000), 8, False),
         # Three sets, no power of two: the remainder, of 1 and 4 the same, of 1 and 3 not.
         ((1, 4), 3, True),
         ((1, 3), 3, False),
     ],
 )
-def test_one_way_sets_conflict_by_the_folded_signature(signatures, sets, conflict):
+def test_one_way_sets_conflict_by_the_remainder_of_the_signature(signatures, sets, conflict):
     layer = matrix_layer("fc", m=8, n=4, k=2)
     decisions = even_decisions(layer, length=2, clusters=2)
     object.__setattr__(decisions, "signatures", np.array(signatures, np.uint64))
@@ -294,13 +295,13 @@ def test_one_way_sets_conflict_by_the_folded_signature(signatures, sets, conflic
         assert found.refills.sum() == (6 if conflict else 0)
 
 
-def test_a_bank_is_that_of_the_folded_signature():
+def test_a_bank_is_that_of_the_set():
     layer = matrix_layer("fc", m=8, n=4, k=2)
     decisions = even_decisions(layer, length=2, clusters=2)
     cache = CentroidCache(entries=4, ways=1, banks=2)
-    # Two at a time. 0b0001 and 0b1000 are sets 1 and 2, banks 1 and 0: four groups, a cycle each.
-    # 0b0001 and 0b1001 (01 ^ 10 = 3) are both in bank 1: two cycles each.
-    for signatures, cycles in (((0b0001, 0b1000), 4), ((0b0001, 0b1001), 8)):
+    # Two at a time, modulo x^2 + x + 1. x^3 + x^2 leaves 1 + x + 1 = x: sets 1 and 2, banks 1 and
+    # 0, four groups of a cycle. x^2 leaves x + 1: sets 1 and 3 are both in bank 1, two cycles each.
+    for signatures, cycles in (((0b0001, 0b1100), 4), ((0b0001, 0b0100), 8)):
         object.__setattr__(decisions, "signatures", np.array(signatures, np.uint64))
         for each in (cache_replay, event_replay):
             assert replay(decisions, cache, 2, by=each).cycles.sum() == cycles
