@@ -1,0 +1,151 @@
+"""Deep Reuse's Fig. 5: how fast does the reuse rate R rise over 20 batches, and what does it cost?
+
+Run it with `python studies/006_deep_reuse_figure_5.py [--cifar10 ARCHIVE --cifarnet WEIGHTS]`.
+
+ANSWER
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import plotly.graph_objects as go
+from cifarnet_batches import Batches, load, options, write
+from plotly.colors import qualitative
+from plotly.subplots import make_subplots
+from rich.console import Console
+from rich.table import Table
+
+from simulator import ClusterCache, LshReuse, PerLayer, ReuseRun, calibrate, decide, decide_stream
+
+LAYERS = ("conv1", "conv2")
+# The paper's hyperplanes (equation 1), and this project's default.
+HASHINGS = {
+    "plain Gaussian": {"centred": False, "projection": "int8"},
+    "centred +-1": {"centred": True, "projection": "sign"},
+}
+# Entries x ways: the paper's table without end, and what hardware has. 1012 x 4 and 1012 x 1 have
+# numbers of sets that are no powers of two, to see what sets in a power of two lose to conflicts.
+TABLES = {
+    "no end": ClusterCache(),
+    "4096 x 4": ClusterCache(entries=4096, ways=4),
+    "1024 x 4": ClusterCache(entries=1024, ways=4),
+    "1012 x 4": ClusterCache(entries=1012, ways=4),
+    "1024 x 1": ClusterCache(entries=1024, ways=1),
+    "1012 x 1": ClusterCache(entries=1012, ways=1),
+    "256 x 4": ClusterCache(entries=256, ways=4),
+}
+RATES: dict[str, Callable] = {
+    "R of rows": lambda made: made.reuse_rate,
+    "R of clusters": lambda made: made.cluster_reuse_rate,
+}
+PAPER = 0.98  # "around 0.98 after processing 20 batches", section V-A
+BATCH_SCOPE = "batch scope"
+
+
+def policy(hashing: str, scope: str, cache: ClusterCache | None = None) -> PerLayer:
+    """Deep Reuse, Table II, CifarNet, both layers reused."""
+    shared = {"scope": scope, "cache": cache, **HASHINGS[hashing]}
+    return PerLayer(
+        {
+            "conv1": LshReuse(hashes=15, length=5, **shared),
+            "conv2": LshReuse(hashes=10, length=10, **shared),
+        }
+    )
+
+
+def runs_of(data: Batches, hashing: str) -> dict[str, list[ReuseRun]]:
+    """Table -> a run on each batch; batch scope, where nothing outlives a batch, comes last."""
+    states = calibrate(data.calibration, policy(hashing, "batch"))
+    runs = {
+        name: list(
+            decide_stream(
+                data.traces, policy(hashing, "stream", cache), model=data.model, calibration=states
+            )
+        )
+        for name, cache in TABLES.items()
+    }
+    alone = policy(hashing, "batch")
+    runs[BATCH_SCOPE] = [
+        decide(trace, alone, model=data.model, calibration=states) for trace in data.traces
+    ]
+    return runs
+
+
+def rates(runs: list[ReuseRun], layer: str, rate: str) -> list[float]:
+    """One of the two R of a layer, batch by batch."""
+    return [RATES[rate](run.decisions[layer]) for run in runs]
+
+
+def table_of(runs: dict[str, list[ReuseRun]], title: str) -> Table:
+    """R after the second, the fifth and the last batch, and what it leaves and costs."""
+    table = Table(title=title)
+    table.add_column("entries x ways")
+    for layer in LAYERS:
+        for rate in RATES:
+            table.add_column(f"{layer} {rate}, batch 2, 5, last")
+        table.add_column(f"{layer} r_c, first, last")
+    table.add_column("accuracy, first, mean of later")
+    for name, made in runs.items():
+        cells = [name]
+        for layer in LAYERS:
+            for rate in RATES:
+                values = rates(made, layer, rate)
+                shown = [values[at] for at in (1, min(4, len(values) - 1), -1)]
+                cells.append(" ".join(f"{value:.3f}" for value in shown))
+            left = [made[at].decisions[layer].remaining_ratio for at in (0, -1)]
+            cells.append(" ".join(f"{value:.4f}" for value in left))
+        accuracy = [run.accuracy for run in made]
+        cells.append(f"{accuracy[0]:.3f} {np.mean(accuracy[1:]):.3f}")
+        table.add_row(*cells)
+    dense = [run.dense_accuracy for run in runs[BATCH_SCOPE]]
+    blank = [""] * (3 * len(LAYERS))
+    table.add_row("dense", *blank, f"{dense[0]:.3f} {np.mean(dense[1:]):.3f}")
+    return table
+
+
+def draw(found: dict[str, dict[str, list[ReuseRun]]], title: str) -> go.Figure:
+    """Both R of each layer over batches, and the accuracy, for each hashing."""
+    places = [(hashing, layer) for hashing in found for layer in LAYERS]
+    figure = make_subplots(
+        rows=3,
+        cols=4,
+        specs=[[{}] * 4, [{}] * 4, [{"colspan": 2}, None, {"colspan": 2}, None]],
+        subplot_titles=[f"{layer}, {hash_}: {rate}" for rate in RATES for hash_, layer in places]
+        + [f"accuracy, {hashing}" for hashing in found],
+        vertical_spacing=0.1,
+    )  # fmt: skip
+    colours = dict(zip([*TABLES, BATCH_SCOPE, "dense"], qualitative.Plotly, strict=False))
+
+    def line(name: str, values: list[float], row: int, column: int) -> None:
+        first = (row, column) == (1, 1) or (name in (BATCH_SCOPE, "dense") and column == 1)
+        figure.add_scatter(
+            x=list(range(1, len(values) + 1)), y=values, name=name, legendgroup=name,
+            showlegend=first, mode="lines", line_color=colours[name], row=row, col=column,
+        )  # fmt: skip
+
+    for row, rate in enumerate(RATES, start=1):
+        for column, (hashing, layer) in enumerate(places, start=1):
+            for name in TABLES:
+                line(name, rates(found[hashing][name], layer, rate), row, column)
+            figure.add_hline(y=PAPER, line_dash="dot", row=row, col=column)
+            figure.update_yaxes(range=[0, 1.02], row=row, col=column)
+    for column, runs in zip((1, 3), found.values(), strict=True):
+        for name, made in runs.items():
+            line(name, [run.accuracy for run in made], 3, column)
+        line("dense", [run.dense_accuracy for run in runs[BATCH_SCOPE]], 3, column)
+    figure.update_layout(title=f"{title} (dotted: the paper's R after 20 batches)", height=1000)
+    return figure
+
+
+def main() -> None:
+    """Decide, print, plot."""
+    data = load(options(__doc__.splitlines()[0], batches=20, batch=18).parse_args())
+    found = {hashing: runs_of(data, hashing) for hashing in HASHINGS}
+    title = f"{data.name}, batches of {data.traces[0].images}"
+    for hashing, runs in found.items():
+        Console(width=200).print(table_of(runs, f"{title}: {hashing} hyperplanes"))
+    write(draw(found, title), "006_deep_reuse_figure_5")
+
+
+if __name__ == "__main__":
+    main()
