@@ -5,7 +5,8 @@ Run it with `python studies/006_deep_reuse_figure_5.py [--cifar10 ARCHIVE --cifa
 ANSWER
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -23,8 +24,8 @@ HASHINGS = {
     "plain Gaussian": {"centred": False, "projection": "int8"},
     "centred +-1": {"centred": True, "projection": "sign"},
 }
-# Entries x ways: the paper's table without end, and what hardware has. 1012 x 4 and 1012 x 1 have
-# numbers of sets that are no powers of two, to see what sets in a power of two lose to conflicts.
+# Entries x ways: the paper's table without end, and what hardware has. 1012 sets or 253 are no
+# powers of two, and chosen by another function: they show what conflicts cost the powers of two.
 TABLES = {
     "no end": ClusterCache(),
     "4096 x 4": ClusterCache(entries=4096, ways=4),
@@ -42,6 +43,33 @@ PAPER = 0.98  # "around 0.98 after processing 20 batches", section V-A
 BATCH_SCOPE = "batch scope"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What is kept of a batch's run; all decisions of 20 batches would take gigabytes."""
+
+    rates: dict[tuple[str, str], float]  # layer and kind of R
+    remaining: dict[str, float]  # r_c
+    accuracy: float
+    dense_accuracy: float
+
+
+def served(runs: Iterable[ReuseRun]) -> list[Served]:
+    """One after the other."""
+    return [
+        Served(
+            rates={
+                (layer, rate): RATES[rate](run.decisions[layer])
+                for layer in LAYERS
+                for rate in RATES
+            },
+            remaining={layer: run.decisions[layer].remaining_ratio for layer in LAYERS},
+            accuracy=run.accuracy,
+            dense_accuracy=run.dense_accuracy,
+        )
+        for run in runs
+    ]
+
+
 def policy(hashing: str, scope: str, cache: ClusterCache | None = None) -> PerLayer:
     """Deep Reuse, Table II, CifarNet, both layers reused."""
     shared = {"scope": scope, "cache": cache, **HASHINGS[hashing]}
@@ -53,30 +81,26 @@ def policy(hashing: str, scope: str, cache: ClusterCache | None = None) -> PerLa
     )
 
 
-def runs_of(data: Batches, hashing: str) -> dict[str, list[ReuseRun]]:
-    """Table -> a run on each batch; batch scope, where nothing outlives a batch, comes last."""
-    states = calibrate(data.calibration, policy(hashing, "batch"))
-    runs = {
-        name: list(
-            decide_stream(
-                data.traces, policy(hashing, "stream", cache), model=data.model, calibration=states
-            )
-        )
+def runs_of(data: Batches, hashing: str) -> dict[str, list[Served]]:
+    """Table -> what it did with each batch; batch scope, where no cluster outlives one, is last."""
+    given = {
+        "model": data.model,
+        "calibration": calibrate(data.calibration, policy(hashing, "batch")),
+    }
+    found = {
+        name: served(decide_stream(data.traces, policy(hashing, "stream", cache), **given))
         for name, cache in TABLES.items()
     }
     alone = policy(hashing, "batch")
-    runs[BATCH_SCOPE] = [
-        decide(trace, alone, model=data.model, calibration=states) for trace in data.traces
-    ]
-    return runs
+    return found | {BATCH_SCOPE: served(decide(each, alone, **given) for each in data.traces)}
 
 
-def rates(runs: list[ReuseRun], layer: str, rate: str) -> list[float]:
+def rates(runs: list[Served], layer: str, rate: str) -> list[float]:
     """One of the two R of a layer, batch by batch."""
-    return [RATES[rate](run.decisions[layer]) for run in runs]
+    return [run.rates[layer, rate] for run in runs]
 
 
-def table_of(runs: dict[str, list[ReuseRun]], title: str) -> Table:
+def table_of(runs: dict[str, list[Served]], title: str) -> Table:
     """R after the second, the fifth and the last batch, and what it leaves and costs."""
     table = Table(title=title)
     table.add_column("entries x ways")
@@ -92,7 +116,7 @@ def table_of(runs: dict[str, list[ReuseRun]], title: str) -> Table:
                 values = rates(made, layer, rate)
                 shown = [values[at] for at in (1, min(4, len(values) - 1), -1)]
                 cells.append(" ".join(f"{value:.3f}" for value in shown))
-            left = [made[at].decisions[layer].remaining_ratio for at in (0, -1)]
+            left = [made[at].remaining[layer] for at in (0, -1)]
             cells.append(" ".join(f"{value:.4f}" for value in left))
         accuracy = [run.accuracy for run in made]
         cells.append(f"{accuracy[0]:.3f} {np.mean(accuracy[1:]):.3f}")
@@ -103,7 +127,7 @@ def table_of(runs: dict[str, list[ReuseRun]], title: str) -> Table:
     return table
 
 
-def draw(found: dict[str, dict[str, list[ReuseRun]]], title: str) -> go.Figure:
+def draw(found: dict[str, dict[str, list[Served]]], title: str) -> go.Figure:
     """Both R of each layer over batches, and the accuracy, for each hashing."""
     places = [(hashing, layer) for hashing in found for layer in LAYERS]
     figure = make_subplots(

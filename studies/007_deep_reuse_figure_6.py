@@ -159,9 +159,8 @@ def tables(points: list[Point], title: str) -> Iterator[Table]:
         ("distance", "angular", "euclidean"),
     ):
         for group, found in compared(points, field, better, worse).items():
-            gained, ratio = np.mean([g for g, _ in found]), np.exp(
-                np.mean(np.log([r for _, r in found]))
-            )  # fmt: skip
+            gained = np.mean([gain for gain, _ in found])
+            ratio = np.exp(np.mean([np.log(ratio) for _, ratio in found]))
             holds = (
                 f"accuracy {'yes' if gained > 0 else 'no'}, error {'yes' if ratio < 1 else 'no'}"
             )
