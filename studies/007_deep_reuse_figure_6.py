@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
+from statistics import fmean, geometric_mean
 
 import numpy as np
 import plotly.graph_objects as go
@@ -55,24 +56,14 @@ class Point:
 
 def policies(iterations: int) -> Iterator[tuple[str, str, str, str, SubVectorPolicy]]:
     """Layer, scope, granularity, distance and policy of every point, the longest searches first."""
-    for scope, layer, granularity, metric in product(("batch", "image"), LAYERS, LENGTHS, METRICS):
-        for wanted in sorted(R_C[scope], reverse=True):
-            yield layer, scope, granularity, metric, KMeansReuse(
-                clusters=wanted,
-                length=LENGTHS[granularity],
-                scope=scope,
-                metric=metric,
-                iterations=iterations,
-            )  # fmt: skip
-    for scope, layer, granularity, hashing in product(R_C, LAYERS, LENGTHS, HASHINGS):
-        for hashes in HASHES:
-            yield layer, scope, granularity, hashing, LshReuse(
-                hashes=hashes,
-                length=LENGTHS[granularity],
-                scope=scope,
-                projection="int8",
-                **HASHINGS[hashing],
-            )  # fmt: skip
+    for scope, layer, granularity in product(("batch", "image"), LAYERS, LENGTHS):
+        place, cut = (layer, scope, granularity), {"length": LENGTHS[granularity], "scope": scope}
+        for r_c, metric in product(sorted(R_C[scope], reverse=True), METRICS):
+            search = KMeansReuse(clusters=r_c, metric=metric, iterations=iterations, **cut)
+            yield *place, metric, search
+        for hashing, hashes in product(HASHINGS, HASHES):
+            lsh = LshReuse(hashes=hashes, projection="int8", **HASHINGS[hashing], **cut)
+            yield *place, hashing, lsh
 
 
 def measure(
@@ -88,9 +79,9 @@ def measure(
         scope=scope,
         granularity=granularity,
         distance=distance,
-        r_c=float(np.mean([run.decisions[layer].remaining_ratio for run in runs])),
-        accuracy=float(np.mean([run.accuracy for run in runs])),
-        error=float(np.mean([run.relative_mse[layer] for run in runs])),
+        r_c=fmean(run.decisions[layer].remaining_ratio for run in runs),
+        accuracy=fmean(run.accuracy for run in runs),
+        error=fmean(run.relative_mse[layer] for run in runs),
     )
 
 
@@ -151,7 +142,10 @@ def tables(points: list[Point], title: str) -> Iterator[Table]:
         curves.add_row(layer, legend, shown)
     yield curves
     pairs = Table(title="The paper's conclusions at equal r_c (k-means)")
-    for name in ("claim", "among", "accuracy gained, mean", "error ratio, mean", "pairs", "holds"):
+    for name in (
+        "claim", "among", "accuracy gained, mean", "error ratio, mean", "pairs",
+        "accuracy agrees", "error agrees",
+    ):  # fmt: skip
         pairs.add_column(name)
     for field, better, worse in (
         ("scope", "batch", "image"),
@@ -159,12 +153,10 @@ def tables(points: list[Point], title: str) -> Iterator[Table]:
         ("distance", "angular", "euclidean"),
     ):
         for group, found in compared(points, field, better, worse).items():
-            gained = np.mean([gain for gain, _ in found])
-            ratio = np.exp(np.mean([np.log(ratio) for _, ratio in found]))
-            holds = (
-                f"accuracy {'yes' if gained > 0 else 'no'}, error {'yes' if ratio < 1 else 'no'}"
-            )
-            cells = [f"{gained:+.3f}", f"{ratio:.2f}", str(len(found)), holds]
+            gained = fmean(gain for gain, _ in found)
+            ratio = geometric_mean(ratio for _, ratio in found)
+            holds = ["yes" if each else "no" for each in (gained > 0, ratio < 1)]
+            cells = [f"{gained:+.3f}", f"{ratio:.2f}", str(len(found)), *holds]
             pairs.add_row(f"{better} > {worse}", group, *cells)
     yield pairs
     lsh = Table(title="LSH's error over angular k-means's, same scope, granularity and r_c")
@@ -178,37 +170,33 @@ def tables(points: list[Point], title: str) -> Iterator[Table]:
     yield lsh
 
 
+COLOURS = {
+    "image+sub": "#1f77b4", "image+whole": "#9467bd", "batch+sub": "#d62728",
+    "batch+whole": "#ff7f0e",
+}  # fmt: skip
+LOOKS = {
+    "angular": {"mode": "lines+markers", "line_dash": "solid"},
+    "euclidean": {"mode": "lines+markers", "line_dash": "dash"},
+    "plain": {"mode": "markers", "marker_symbol": "x"},
+    "plain, norms kept": {"mode": "markers", "marker_symbol": "diamond-open"},
+    "centred": {"mode": "markers", "marker_symbol": "circle-open"},
+}
+
+
 def draw(points: list[Point], dense: float, title: str) -> go.Figure:
     """Accuracy, and below it error, against r_c, for each layer."""
-    figure = make_subplots(
-        rows=2, cols=2, shared_xaxes=True, vertical_spacing=0.05,
-        subplot_titles=LAYERS,
-    )  # fmt: skip
-    colours = {
-        ("image", "sub"): "#1f77b4",
-        ("image", "whole"): "#9467bd",
-        ("batch", "sub"): "#d62728",
-        ("batch", "whole"): "#ff7f0e",
-    }
-    looks = {
-        "angular": {"mode": "lines+markers", "line_dash": "solid"},
-        "euclidean": {"mode": "lines+markers", "line_dash": "dash"},
-        "plain": {"mode": "markers", "marker_symbol": "x"},
-        "plain, norms kept": {"mode": "markers", "marker_symbol": "cross-thin-open"},
-        "centred": {"mode": "markers", "marker_symbol": "circle-open"},
-    }
+    figure = make_subplots(2, 2, shared_xaxes=True, vertical_spacing=0.05, subplot_titles=LAYERS)
     for legend, layer in dict.fromkeys((p.legend, p.layer) for p in points):
-        curve = sorted(
-            (p for p in points if (p.legend, p.layer) == (legend, layer)), key=lambda p: p.r_c
-        )
-        column = 1 + LAYERS.index(layer)
-        name = legend if curve[0].distance in METRICS else f"{legend} LSH"
-        for row, values in ((1, [p.accuracy for p in curve]), (2, [p.error for p in curve])):
+        curve = [p for p in points if (p.legend, p.layer) == (legend, layer)]
+        curve.sort(key=lambda p: p.r_c)
+        where, _, distance = legend.rpartition("+")
+        for row, quantity in enumerate(("accuracy", "error"), start=1):
+            column = 1 + LAYERS.index(layer)
             figure.add_scatter(
-                x=[p.r_c for p in curve], y=values, name=name, legendgroup=legend,
-                showlegend=(row, column) == (1, 1),
-                marker_color=colours[curve[0].scope, curve[0].granularity],
-                row=row, col=column, **looks[curve[0].distance],
+                x=[p.r_c for p in curve], y=[getattr(p, quantity) for p in curve],
+                name=legend if distance in METRICS else f"{legend} LSH", legendgroup=legend,
+                showlegend=(row, column) == (1, 1), marker_color=COLOURS[where],
+                row=row, col=column, **LOOKS[distance],
             )  # fmt: skip
     figure.add_hline(y=dense, line_dash="dot", row=1)
     figure.update_xaxes(type="log")
@@ -230,9 +218,7 @@ def main() -> None:
         chosen.workers, get_context("spawn"), initializer=_start, initargs=(chosen,)
     ) as pool:
         points = list(pool.map(_measure, policies(chosen.iterations)))
-    dense = float(
-        np.mean([(trace.outputs.argmax(1) == trace.labels).mean() for trace in data.traces])
-    )
+    dense = fmean((each.outputs.argmax(1) == each.labels).mean() for each in data.traces)
     title = f"{data.name}, batches of {chosen.batch}, dense accuracy {dense:.3f}"
     for each in tables(points, title):
         Console(width=160).print(each)
