@@ -1,8 +1,21 @@
 """Deep Reuse's Fig. 5: how fast does the reuse rate R rise over 20 batches, and what does it cost?
 
 Run it with `python studies/006_deep_reuse_figure_5.py [--cifar10 ARCHIVE --cifarnet WEIGHTS]`.
+It prints tables and writes a figure to `studies/out/`. Both layers are reused at Table II's (H, L).
 
-ANSWER
+Answer, as printed on 2026-11-22 for 1,000 CIFAR-10 JPEGs with `--batches 20 --batch 50`, about four
+minutes of processor time:
+- The paper's rise from 0 to about 0.98 after 20 batches looks like the rate of *clusters*: 0.81,
+  0.95 and 0.987 (conv1), 0.88, 0.97 and 0.996 (conv2) in batches 2, 5 and 20, plain hyperplanes.
+  Of *rows*, the paper's words, 0.995 and 0.998 fall into old clusters in batch 2 already.
+- A finite table of 4096 x 4 is nearly endless (0.980 in conv1), and for conv2 1024 x 1 is enough.
+  conv1's signatures outgrow 1024 x 4: of rows 0.936 are reused, of clusters 0.54; r_c is 0.011, not
+  0.0002. With centred +-1 hyperplanes, of which few differ at L=5, 1024 x 4 is as good as endless.
+- Conflicts: 256 sets of 4 reuse as much as 253 (0.936 and 0.946 of rows in conv1). Direct mapped,
+  1024 sets reuse less than 1012 (0.42 against 0.61, plain; 0.94 and 0.95 centred).
+- Accuracy, mean of batches 2 to 20: kept clusters cost little beside batch scope, 0.257 against
+  0.266 plain, 0.463 against 0.459 centred. What costs is the hashing itself, at the paper's (H, L)
+  in both layers: dense is 0.689. The paper loses under 0.03 by cluster reuse, a layer at a time.
 """
 
 from collections.abc import Callable, Iterable
