@@ -11,8 +11,8 @@ minutes of processor time:
 - A finite table of 4096 x 4 is nearly endless (0.980 in conv1), and for conv2 1024 x 1 is enough.
   conv1's signatures outgrow 1024 x 4: of rows 0.936 are reused, of clusters 0.54; r_c is 0.011, not
   0.0002. With centred +-1 hyperplanes, of which few differ at L=5, 1024 x 4 is as good as endless.
-- Conflicts: 256 sets of 4 reuse about as much as 253 (0.936 and 0.946 of rows in conv1). Direct mapped,
-  1024 sets reuse less than 1012 (0.42 against 0.61, plain; 0.94 and 0.95 centred).
+- Conflicts: 256 sets of 4 reuse about as much as 253 (0.936 and 0.946 of rows in conv1). Direct
+  mapped, 1024 sets reuse less than 1012 (0.42 against 0.61, plain; 0.94 and 0.95 centred).
 - Accuracy, mean of batches 2 to 20: kept clusters cost little beside batch scope, 0.257 against
   0.266 plain, 0.463 against 0.459 centred. What costs is the hashing itself, at the paper's (H, L)
   in both layers: dense is 0.689. The paper loses under 0.03 by cluster reuse, a layer at a time.
