@@ -34,8 +34,8 @@ from simulator import ClusterCache, LshReuse, PerLayer, ReuseRun, calibrate, dec
 LAYERS = ("conv1", "conv2")
 # The paper's hyperplanes (equation 1), and this project's default.
 HASHINGS = {
-    "plain Gaussian": {"centred": False, "projection": "int8"},
-    "centred +-1": {"centred": True, "projection": "sign"},
+    "plain Gaussian": {"thresholds": "zero", "projection": "int8"},
+    "centred +-1": {"thresholds": "mean", "projection": "sign"},
 }
 # Entries x ways: the paper's table without end, and what hardware has. 1012 sets or 253 are no
 # powers of two, and chosen by another function: they show what conflicts cost the powers of two.

@@ -48,9 +48,9 @@ HASHES = (4, 7, 10, 15)
 # Gaussian hyperplanes: through the origin, as the paper's; the same with each member's norm kept in
 # its result, which a mean loses; through the mean.
 HASHINGS: dict[str, dict] = {
-    "plain": {"centred": False},
-    "plain, norms kept": {"centred": False, "normalised": True},
-    "centred": {"centred": True},
+    "plain": {"thresholds": "zero"},
+    "plain, norms kept": {"thresholds": "zero", "normalised": True},
+    "centred": {"thresholds": "mean"},
 }
 
 
