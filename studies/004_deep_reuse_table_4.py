@@ -1,0 +1,193 @@
+"""Deep Reuse's Table IV: computation savings and accuracy against perforated convolutions.
+
+Run it with `python studies/004_deep_reuse_table_4.py [--cifar10 ARCHIVE --cifarnet WEIGHTS
+--resnet20 WEIGHTS]`.
+
+ANSWER
+"""
+
+from collections.abc import Callable, Mapping
+
+import plotly.graph_objects as go
+from paper_tables import (
+    AS_PAPER,
+    HASHINGS,
+    POSITIONS,
+    PaperLayer,
+    cifarnet,
+    decided,
+    lost_quality,
+    options,
+    points,
+    published_value,
+    resnet,
+    run_savings,
+    show,
+    table_2,
+    weighted_savings,
+    write_figure,
+)
+
+from codesign import Workload
+from simulator import LshReuse, PerforationReuse
+
+# What of a layer's operations may be counted; the last is what the paper must have counted.
+READINGS: dict[str, Callable[[PaperLayer], float]] = {
+    "r_c": lambda layer: layer.r_c,
+    "r_c + 1/L": lambda layer: layer.r_c + 1 / layer.length,
+    "H/M + r_c": lambda layer: layer.hashes / layer.m + layer.r_c,
+    "H/M + 0.02 r_c + 1/L": lambda layer: layer.remaining - 0.98 * layer.r_c,
+    "H/M + r_c + 1/L": lambda layer: layer.remaining,
+}
+# H of conv1 and of conv2 (L = 5 and 10, the paper's); the second is the paper's.
+CIFARNET = ((8, 6), (15, 10), (20, 16), (30, 24))
+RESNET20 = (6, 10, 16, 24)  # H of the layers with 64 outputs, L = 9
+
+
+def paper_savings(network: str, reading: str) -> tuple[float, float]:
+    """Savings out of the paper's r_c: weighted with the layers' MACs, and their plain mean."""
+    layers = table_2(network)
+    left = [READINGS[reading](layer) for layer in layers]
+    macs = [
+        positions * layer.k * layer.m
+        for positions, layer in zip(POSITIONS[network], layers, strict=True)
+    ]
+    mean = sum(1 / each for each in left) / len(left)
+    return weighted_savings(zip(macs, left, strict=True)), mean
+
+
+def readings() -> list[dict[str, object]]:
+    """Every reading of "computation savings" beside what Table IV prints."""
+    rows: list[dict[str, object]] = []
+    for network in ("alexnet", "vgg19"):
+        table_4 = published_value("IV", network, "deep_reuse", "computation_savings")
+        for reading in READINGS:
+            weighted, mean = paper_savings(network, reading)
+            rows.append(
+                {
+                    "network": network,
+                    "operations left": reading,
+                    "MAC-weighted": f"{weighted:.2f}",
+                    "mean of layers": f"{mean:.2f}",
+                    "Table IV": table_4,
+                    "reproduced by": " and ".join(
+                        name
+                        for name, value in (("MAC-weighted", weighted), ("mean", mean))
+                        if round(value, 1) == table_4
+                    ),
+                }
+            )
+    return rows
+
+
+def against_perforation(
+    workload: Workload, settings: Mapping[str, dict[str, LshReuse]]
+) -> list[dict[str, object]]:
+    """Each setting under each hashing, and perforation of the same layers at equal savings."""
+    rows: list[dict[str, object]] = []
+    for setting, policies in settings.items():
+        for hashing, how in HASHINGS.items():
+            run = decided(workload, {n: _hashed(p, how) for n, p in policies.items()})
+            savings = run_savings(workload.trace.layers, run, policies)
+            if savings <= 1:
+                continue
+            perforated = decided(
+                workload, {name: PerforationReuse(computed=1 / savings) for name in policies}
+            )
+            layers = [workload.trace.layer(name) for name in policies]
+            rows.append(
+                {
+                    "setting": setting,
+                    "hashing": hashing,
+                    "savings": f"{savings:.2f}",
+                    "points lost": points(lost_quality(run)),
+                    "perforated": f"{_perforated_savings(layers, perforated):.2f}",
+                    "points lost there": points(lost_quality(perforated)),
+                }
+            )
+    return rows
+
+
+def _hashed(policy: LshReuse, how: dict[str, bool]) -> LshReuse:
+    return LshReuse(
+        hashes=policy.hashes, length=policy.length, scope=policy.scope, **AS_PAPER, **how
+    )
+
+
+def _perforated_savings(layers, run) -> float:
+    """A skipped position costs nothing but a copy."""
+    return weighted_savings(
+        (layer.gemm.macs, run.decisions[layer.name].remaining_ratio) for layer in layers
+    )
+
+
+def settings_of_cifarnet() -> dict[str, dict[str, LshReuse]]:
+    """Both layers, batch scope, as the paper reuses them."""
+    return {
+        f"conv1 H={first}, conv2 H={second}": {
+            "conv1": LshReuse(hashes=first, length=5, scope="batch"),
+            "conv2": LshReuse(hashes=second, length=10, scope="batch"),
+        }
+        for first, second in CIFARNET
+    }
+
+
+def settings_of_resnet20(workload: Workload) -> dict[str, dict[str, LshReuse]]:
+    """The layers of 64 outputs alone: with 16 or 32, H/M is too much of the work."""
+    names = [
+        layer.name for layer in workload.trace.layers if layer.kind == "conv" and layer.gemm.n == 64
+    ]
+    return {
+        f"M=64: H={hashes}, L=9": {
+            name: LshReuse(hashes=hashes, length=9, scope="batch") for name in names
+        }
+        for hashes in RESNET20
+    }
+
+
+def figure_of(name: str, rows: list[dict[str, object]]) -> go.Figure:
+    """Savings against lost accuracy."""
+    figure = go.Figure()
+    columns = ("savings", "points lost"), ("perforated", "points lost there")
+    for hashing in HASHINGS:
+        chosen = [row for row in rows if row["hashing"] == hashing]
+        figure.add_scatter(**_line(chosen, *columns[0]), name=f"deep reuse, {hashing}")
+    figure.add_scatter(**_line(rows, *columns[1]), name="perforation")
+    figure.update_layout(
+        title=f"{name}: accuracy lost without fine-tuning",
+        xaxis_title="operation savings of the reused layers",
+        yaxis_title="points lost",
+        template="plotly_white",
+    )
+    return figure
+
+
+def _line(rows: list[dict[str, object]], across: str, up: str) -> dict[str, object]:
+    places = sorted((float(str(row[across])), float(str(row[up]))) for row in rows)
+    return {"x": [x for x, _ in places], "y": [y for _, y in places], "mode": "lines+markers"}
+
+
+def main() -> None:
+    """Compute, measure, print, plot."""
+    parser = options(__doc__)
+    parser.add_argument("--resnet20", metavar="WEIGHTS")
+    args = parser.parse_args()
+    show("Computation savings out of the paper's own r_c (Table II)", readings())
+    for network in ("alexnet", "vgg19"):
+        lost = published_value(
+            "IV", network, "perforated_cnn", "accuracy_loss_percent_before_finetune"
+        )
+        saved = published_value("IV", network, "perforated_cnn", "computation_savings")
+        print(f"The paper's perforated {network}: {saved}x, {lost} points before fine-tuning")
+    workload = cifarnet(args)
+    measured = {workload.name: against_perforation(workload, settings_of_cifarnet())}
+    if args.cifar10 and args.resnet20:
+        other = resnet("resnet20", args.resnet20, args)
+        measured[other.name] = against_perforation(other, settings_of_resnet20(other))
+    for index, (name, rows) in enumerate(measured.items()):
+        show(f"{name}: deep reuse beside perforation at equal savings", rows)
+        write_figure(figure_of(name, rows), f"004_deep_reuse_table_4_{'ab'[index]}")
+
+
+if __name__ == "__main__":
+    main()
