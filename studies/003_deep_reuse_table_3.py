@@ -98,7 +98,7 @@ def end_to_end(
                 built = not how.get("normalised", False)
                 report = simulate(workload.trace, design, run) if built else None
                 row[f"{name}: same array"] = _times(report and report.speedup_equal_array)
-                row["equal area" + " " * len(row)] = _times(report and report.speedup_equal_area)
+                row[f"{name}: equal area"] = _times(report and report.speedup_equal_area)
             row["points lost"] = points(lost_quality(run))
             if paper:
                 row["Table III"] = published_value("III", paper, ROW, "speedup")
@@ -112,9 +112,9 @@ def _times(speedup: float | None) -> str:
 
 
 def resnet20_policies(workload: Workload) -> dict[str, LshReuse]:
-    """The layers of 64 outputs at H=16, L=9; with 16 or 32 outputs hashing costs too much."""
+    """The layers of 64 outputs at H=16, L=8; with 16 or 32 outputs hashing costs too much."""
     return {
-        layer.name: LshReuse(hashes=16, length=9, order="channels_last")
+        layer.name: LshReuse(hashes=16, length=8, order="channels_last")
         for layer in workload.trace.layers
         if layer.kind == "conv" and layer.gemm.n == 64
     }
@@ -158,9 +158,9 @@ def main() -> None:
     rows = end_to_end(workload, paper_policies("cifarnet", ("conv1", "conv2")), "cifarnet")
     show(f"{workload.name} at the paper's (H, L)", rows)
     if args.cifar10 and args.resnet20:
-        other = resnet("resnet20", args.resnet20, args)
+        other = resnet("resnet20", args.resnet20, args.cifar10, args.images)
         show(
-            f"{other.name}, layers of 64 outputs at H=16, L=9",
+            f"{other.name}, layers of 64 outputs at H=16, L=8",
             end_to_end(other, resnet20_policies(other), None),
         )
     for name in ("alexnet", "vgg19"):

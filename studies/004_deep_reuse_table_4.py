@@ -40,8 +40,8 @@ READINGS: dict[str, Callable[[PaperLayer], float]] = {
     "H/M + r_c + 1/L": lambda layer: layer.remaining,
 }
 # H of conv1 and of conv2 (L = 5 and 10, the paper's); the second is the paper's.
-CIFARNET = ((8, 6), (15, 10), (20, 16), (30, 24))
-RESNET20 = (6, 10, 16, 24)  # H of the layers with 64 outputs, L = 9
+CIFARNET = ((8, 6), (15, 10), (20, 16))
+RESNET20 = (6, 10, 16)  # H of the layers with 64 outputs, L = 8
 
 
 def paper_savings(network: str, reading: str) -> tuple[float, float]:
@@ -138,8 +138,8 @@ def settings_of_resnet20(workload: Workload) -> dict[str, dict[str, LshReuse]]:
         layer.name for layer in workload.trace.layers if layer.kind == "conv" and layer.gemm.n == 64
     ]
     return {
-        f"M=64: H={hashes}, L=9": {
-            name: LshReuse(hashes=hashes, length=9, scope="batch") for name in names
+        f"M=64: H={hashes}, L=8": {
+            name: LshReuse(hashes=hashes, length=8, scope="batch") for name in names
         }
         for hashes in RESNET20
     }
@@ -182,7 +182,7 @@ def main() -> None:
     workload = cifarnet(args)
     measured = {workload.name: against_perforation(workload, settings_of_cifarnet())}
     if args.cifar10 and args.resnet20:
-        other = resnet("resnet20", args.resnet20, args)
+        other = resnet("resnet20", args.resnet20, args.cifar10, args.images)
         measured[other.name] = against_perforation(other, settings_of_resnet20(other))
     for index, (name, rows) in enumerate(measured.items()):
         show(f"{name}: deep reuse beside perforation at equal savings", rows)

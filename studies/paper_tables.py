@@ -168,24 +168,24 @@ def options(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def cifarnet(args: argparse.Namespace, images: int | None = None) -> Workload:
+def cifarnet(args: argparse.Namespace) -> Workload:
     """CifarNet on CIFAR-10, or trained here on scanned digits."""
     return load_workload(
         model="cifarnet",
         inputs=f"cifar10:{args.cifar10}" if args.cifar10 else "digits",
         weights=args.cifarnet if args.cifar10 else None,
-        images=images or args.images,
+        images=args.images,
         calibration_images=100,
     )
 
 
-def resnet(name: str, weights: str, args: argparse.Namespace) -> Workload:
+def resnet(name: str, weights: str, archive: str, images: int) -> Workload:
     """A ResNet of CIFAR-10 with real weights."""
     return load_workload(
         model=name,
-        inputs=f"cifar10:{args.cifar10}",
+        inputs=f"cifar10:{archive}",
         weights=weights,
-        images=args.images,
+        images=images,
         calibration_images=100,
     )
 
