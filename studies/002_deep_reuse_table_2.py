@@ -32,7 +32,7 @@ from simulator import HyperCubeReuse, LshReuse, PerLayer, ReuseRun, decide, deci
 from workloads import Layer, capture
 
 BATCHES = 10  # of the stream for cluster reuse
-# (H, L, scope) for the layers of networks that the paper doesn't have. L is 8 channels of one pixel;
+# (H, L, scope) for layers of networks that the paper doesn't have. L is 8 channels of one pixel;
 # as many hashes as leave something to save: H / M of the work is hashing.
 STATED = {
     "resnet20": {"layer[12]*": (10, 8, "batch"), "layer3*": (16, 8, "batch")},
