@@ -14,9 +14,9 @@ layers reused centred it loses 14.5 points where the other loses 12.0, and conv2
 the other loses none; plain hashing loses 40 in both (the paper: none; study 002 says why).
 Reuse and pruning save the same multiplications twice: against hardware that skips the zeros, which
 hashing and adding up do not become cheaper by, conv2 saves 1.45x in place of 3.71x. The paper's
-compressed AlexNet was compared dense: its Table V is above the times of its Table II in every
-layer, and in conv2 to conv4 within 2 % of the operations that Table II's r_c leave (3.29, 3.64,
-3.45 for 3.25, 3.67, 3.42), which is what reuse without any overhead would reach.
+Table V is above the times of its Table II in every layer, and in conv2 to conv4 within 2 % of the
+operations that Table II's r_c leave (3.29, 3.64, 3.45 for 3.25, 3.67, 3.42). It does not say what
+the compressed network was timed against; these are figures of a dense one.
 """
 
 from collections.abc import Mapping
