@@ -39,6 +39,7 @@ READINGS: dict[str, Callable[[PaperLayer], float]] = {
     "H/M + 0.02 r_c + 1/L": lambda layer: layer.remaining - 0.98 * layer.r_c,
     "H/M + r_c + 1/L": lambda layer: layer.remaining,
 }
+MASKS = ("grid", "uniform")  # a grid takes whole rows and columns, so savings are near, not equal
 # H of conv1 and of conv2 (L = 5 and 10, the paper's); the second is the paper's.
 CIFARNET = ((8, 6), (15, 10), (20, 16))
 RESNET20 = (6, 10, 16)  # H of the layers with 64 outputs, L = 8
@@ -91,20 +92,19 @@ def against_perforation(
             savings = run_savings(workload.trace.layers, run, policies)
             if savings <= 1:
                 continue
-            perforated = decided(
-                workload, {name: PerforationReuse(computed=1 / savings) for name in policies}
-            )
+            row: dict[str, object] = {
+                "setting": setting,
+                "hashing": hashing,
+                "savings": f"{savings:.2f}",
+                "points lost": points(lost_quality(run)),
+            }
             layers = [workload.trace.layer(name) for name in policies]
-            rows.append(
-                {
-                    "setting": setting,
-                    "hashing": hashing,
-                    "savings": f"{savings:.2f}",
-                    "points lost": points(lost_quality(run)),
-                    "perforated": f"{_perforated_savings(layers, perforated):.2f}",
-                    "points lost there": points(lost_quality(perforated)),
-                }
-            )
+            for mask in MASKS:
+                policy = PerforationReuse(computed=1 / savings, mask=mask)
+                perforated = decided(workload, dict.fromkeys(policies, policy))
+                row[f"{mask} mask: savings"] = f"{_perforated_savings(layers, perforated):.2f}"
+                row[f"{mask}: points lost"] = points(lost_quality(perforated))
+            rows.append(row)
     return rows
 
 
@@ -148,11 +148,12 @@ def settings_of_resnet20(workload: Workload) -> dict[str, dict[str, LshReuse]]:
 def figure_of(name: str, rows: list[dict[str, object]]) -> go.Figure:
     """Savings against lost accuracy."""
     figure = go.Figure()
-    columns = ("savings", "points lost"), ("perforated", "points lost there")
     for hashing in HASHINGS:
         chosen = [row for row in rows if row["hashing"] == hashing]
-        figure.add_scatter(**_line(chosen, *columns[0]), name=f"deep reuse, {hashing}")
-    figure.add_scatter(**_line(rows, *columns[1]), name="perforation")
+        figure.add_scatter(**_line(chosen, "savings", "points lost"), name=f"deep reuse, {hashing}")
+    for mask in MASKS:
+        line = _line(rows, f"{mask} mask: savings", f"{mask}: points lost")
+        figure.add_scatter(**line, name=f"perforation, {mask} mask")
     figure.update_layout(
         title=f"{name}: accuracy lost without fine-tuning",
         xaxis_title="operation savings of the reused layers",
