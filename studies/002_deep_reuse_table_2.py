@@ -200,7 +200,8 @@ def other_network(
         if not matching:
             continue
         hashes, length, scope = matching[0]
-        policy = LshReuse(hashes=hashes, length=length, scope=scope, normalised=True, **AS_PAPER)
+        how = AS_PAPER | HASHINGS["centred, lengths kept"]
+        policy = LshReuse(hashes=hashes, length=length, scope=scope, **how)
         run = decided(workload, {layer.name: policy})
         rows.append(
             {

@@ -127,9 +127,8 @@ def test_vgg19_has_its_true_macs(table_4, tables):
 def test_clusterings_count_what_a_decision_counts(table_2, tables, workload):
     rows = table_2.clusterings(workload)
     assert len(rows) == 2 * 2 * len(tables.HASHINGS)
-    policy = LshReuse(
-        hashes=10, length=10, scope="batch", centred=True, projection="int8", order="channels_last"
-    )
+    how = tables.AS_PAPER | tables.HASHINGS["centred"]
+    policy = LshReuse(hashes=10, length=10, scope="batch", **how)
     run = tables.decided(workload, {"conv2": policy})
     row = next(
         row
