@@ -296,6 +296,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", metavar="WEIGHTS")
     parser.add_argument("--random-weights", action="store_true", help="AlexNet and VGG-19 as well")
     args = parser.parse_args()
+    if args.images < BATCHES:
+        parser.error(f"--images must be at least {BATCHES}, a batch each, got {args.images}")
     workload = cifarnet(args)
     rows = clusterings(workload)
     show(f"{workload.name}: each layer alone at the paper's (H, L)", rows)
