@@ -18,8 +18,8 @@ Answer, as printed on 2026-11-22 with `--cifar10` (200 JPEG test images), `--cif
   (2.3x) and 0.5 (1.8x). That is near the paper's "virtually no loss", and it may be what its
   "vectors are first normalized" does. It costs a norm for each sub-vector and a multiplication for
   each sum added, which no formula of the paper counts and no accelerator described here builds.
-- On a 16x16 array 1.2x within images and 0.15x to 0.35x within the batch (partial sums travel, see
-  study 001), 0.03x to 0.34x at equal area. Operations are not time, as on the paper's GPU.
+- On a 16x16 array 1.0x to 1.2x within images, 0.14x to 0.35x within the batch (partial sums travel,
+  see study 001), 0.03x to 0.34x at equal area. Operations are not time, as on the paper's GPU.
 - ResNet-20's layers of 64 outputs at H=16, L=9: 1.2x by operations of the network within the batch,
   and 9 to 47 points lost. Narrow layers have little to give: H/M alone is a quarter of the work.
 
