@@ -134,6 +134,12 @@ def decide(
             tables[layer.name] = kept
         if made is None:
             return None
+        if grid is not None and made.norms is not None:
+            raise ConfigError(
+                f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
+                "normalised=True: rounded directions mean nothing; use normalised=False, or a model "
+                "that is not quantised"
+            )
         decisions[layer.name] = made.without_centroids()
         if layer_errors:
             distances[layer.name] = centroid_error(made, rows)

@@ -26,10 +26,11 @@ AS_PAPER = {"projection": "int8", "order": "channels_last"}
 # Each changes one thing. "Lengths kept": a cluster shares a direction and each member keeps its
 # own length, as the paper's angular distance, between normalised vectors, suggests.
 HASHINGS = {
-    "plain": {"centred": False},
-    "centred": {"centred": True},
-    "plain, lengths kept": {"centred": False, "normalised": True},
-    "centred, lengths kept": {"centred": True, "normalised": True},
+    "plain": {"thresholds": "zero"},
+    "centred": {"thresholds": "mean"},
+    "spread": {"thresholds": "spread"},
+    "plain, lengths kept": {"thresholds": "zero", "normalised": True},
+    "centred, lengths kept": {"thresholds": "mean", "normalised": True},
 }
 
 # Output positions of each convolution, on images of 32x32 for CifarNet and 224x224 else. AlexNet's

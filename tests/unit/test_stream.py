@@ -233,7 +233,7 @@ def test_sets_spread_the_signatures_of_images():
     model, images = CifarNet().eval(), digits("test").images[:30]
     traces = [capture(model, batch) for batch in images.split(10)]
     cache = ClusterCache(entries=512, ways=2)
-    policy = LshReuse(hashes=15, length=5, scope="stream")
+    policy = LshReuse(hashes=15, length=5, scope="stream", thresholds="mean")
     endless, finite = (
         [run.decisions["conv1"] for run in decide_stream(traces, PerLayer({"conv1": each}))]
         for each in (policy, replace(policy, cache=cache))
