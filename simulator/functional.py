@@ -137,8 +137,8 @@ def decide(
         if grid is not None and made.norms is not None:
             raise ConfigError(
                 f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
-                "normalised=True: rounded directions mean nothing; use normalised=False, or a model "
-                "that is not quantised"
+                "normalised=True: rounded directions mean nothing; use normalised=False, or a "
+                "model that is not quantised"
             )
         decisions[layer.name] = made.without_centroids()
         if layer_errors:
