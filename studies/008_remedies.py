@@ -5,12 +5,12 @@ Run it with `python studies/008_remedies.py`: CifarNet on scanned digits. With
 `codesign capture` takes; `--images` and `--out` say how many and where.
 
 A remedy is a form of hashing; the first is the paper's. For each of them, every convolution tries a
-grid of H and L on the calibration images. A bound on the relative error of every layer's output then
-picks each layer's cheapest setting, dense where none saves; the bound is raised until the accuracy on
-the judged images, run under all of these decisions, falls by more than a point. Operations are the
-paper's: hashing, centroids' products and additions, over those of all convolutions,
-sum of m k n (H / n + r_c + 1 / L). One image is 100 / (number judged) points, so answers that close
-are not told apart.
+grid of H and L on the calibration images. A bound on the relative error of every layer's output
+then picks each layer's cheapest setting, dense where none saves; the bound is raised until the
+accuracy on the judged images, run under all of these decisions, falls by more than a point.
+Operations are the paper's: hashing, centroids' products and additions, over those of all
+convolutions, sum of m k n (H / n + r_c + 1 / L). One image is 100 / (number judged) points, so
+answers that close are not told apart.
 """
 
 import argparse
