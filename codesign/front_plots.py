@@ -26,8 +26,10 @@ from simulator.report.figures import INK, LINE_COLOURS, finished
 # Beside the objectives; more would not be told apart on a page.
 PARALLEL_PARAMETERS = 9
 _BARS = 12
+# A layer's parameters where there is little room.
+_SHORT = {"reuse": "reuse", "hashes": "H", "length": "L"}
 # Of the plot in space: from the side of fast, accurate and frugal designs, all axes in sight.
-_CAMERA = {"eye": {"x": 1.5, "y": 1.5, "z": 0.6}, "center": {"x": 0, "y": 0, "z": -0.2}}
+_CAMERA = {"eye": {"x": 1.4, "y": 1.4, "z": 0.55}, "center": {"x": 0, "y": 0, "z": -0.2}}
 _GREY = LINE_COLOURS[0]
 # Objective -> title of an axis, and what its values are multiplied by.
 _AXES = {
@@ -140,7 +142,10 @@ def space_figure(result: StudyResult, quality: str, pages: Mapping[int, str]) ->
         hovertemplate="dense design with the area of the start<extra></extra>",
     )
     axes = {
-        f"{axis}axis": {"title": {"text": title.format(quality=quality), "font": {"size": 12}}}
+        f"{axis}axis": {
+            "title": {"text": title.format(quality=quality), "font": {"size": 12}},
+            "tickfont": {"size": 11},
+        }
         for axis, (title, _) in zip("xyz", _AXES.values(), strict=True)
     }
     axes["yaxis"] |= {
@@ -193,7 +198,7 @@ def parallel_figure(result: StudyResult, quality: str, names: Sequence[str]) -> 
             unselected={"line": {"opacity": 0.06}},
         )
     )
-    figure.update_layout(template="none", height=480, margin={"l": 50, "r": 110, "t": 120, "b": 30})
+    figure.update_layout(template="none", height=480, margin={"l": 50, "r": 140, "t": 120, "b": 30})
     return figure
 
 
@@ -201,7 +206,9 @@ def _dimension(
     result: StudyResult, trials: Sequence[Trial], parameter: Parameter
 ) -> dict[str, Any]:
     """A parameter's choices at equal distances."""
-    words, _ = parameter_name(result, parameter.name)
+    layer, _, own = parameter.name.rpartition(".")
+    is_of_layer = layer in result.space.layers and own in _SHORT
+    words = f"{layer} {_SHORT[own]}" if is_of_layer else parameter_name(result, parameter.name)[0]
     shown = {True: "yes", False: "no"}
     return {
         "label": words,

@@ -19,7 +19,7 @@ from codesign.front_plots import (
     space_figure,
 )
 from codesign.importance import LEAST_TRIALS
-from codesign.trials import StudyResult, Trial
+from codesign.trials import StudyResult, Trial, energy_delay_ratio
 from codesign.verdict import QUALITY_NAMES
 from simulator.report.page import NOTHING, column, figure_html, number, percent
 
@@ -175,12 +175,11 @@ def _pick(choice: Choice, sense: str, pages: Pages) -> Any:
         return NOTHING
     speed, energy = f"{trial.values['speedup']:.2f}×", number(trial.values["energy_uj_per_image"])
     accuracy = percent(measured(trial, "accuracy"))
-    product = trial.summary["energy_ratio_equal_area"] / trial.summary["speedup_equal_area"]
     said = {
         "fastest": speed,
         "least_energy": energy,
         "most_accurate": accuracy,
-        "least_energy_delay": f"{product:.2f}×",
+        "least_energy_delay": f"{energy_delay_ratio(trial):.2f}×",
         "knee": f"{speed}, {energy} µJ, {accuracy} %",
     }[sense]
     return Markup("{} <small>trial {}</small>").format(said, trial_link(trial, pages))

@@ -9,6 +9,7 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from codesign.quiet import quiet_optuna
 from codesign.threads import single_thread
 from codesign.trials import OBJECTIVES, StudyResult
 
@@ -34,8 +35,9 @@ def parameter_importance(result: StudyResult) -> dict[str, Mapping[str, float] |
     """
     trials = result.of_state("complete")
     shares: dict[str, Mapping[str, float] | None] = {}
-    study = optuna.create_study(directions=["minimize"] * len(OBJECTIVES))
     space = result.space
+    with quiet_optuna():
+        study = optuna.create_study(directions=["minimize"] * len(OBJECTIVES))
     for trial in trials:
         assert trial.values is not None, "complete trials have values"
         study.add_trial(

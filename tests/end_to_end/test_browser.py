@@ -65,7 +65,7 @@ def browse(page: Path, profile: Path, *options: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "plots"), [("simulation.html", 6), ("study.html", 9), ("sweep.html", 1)]
+    ("name", "plots"), [("simulation.html", 6), ("study.html", 12), ("sweep.html", 1)]
 )
 def test_plots_are_drawn_without_errors(pages, tmp_path, name, plots):
     document = browse(pages / name, tmp_path, "--dump-dom")
