@@ -86,14 +86,16 @@ def measured(trial: Trial, quantity: str) -> float:
 
 
 def usual_constraints(result: StudyResult) -> tuple[Constraint, ...]:
-    """The silicon, power and time that the search started from, and the accuracy of dense.
+    """What the search was told to keep; else the accuracy of dense, and what the search began with.
 
-    Without a first trial that is complete only the accuracy is known.
+    Where its specification states no constraint on a quantity: the silicon of the first trial, and
+    the power and time of dense on that much silicon, if the first trial is complete.
     """
+    accuracy = result.baseline["accuracy"]
     constraints = [
         Constraint(
             quantity="accuracy",
-            bound=result.baseline["accuracy"] - ACCURACY_DROP,
+            bound=accuracy - ACCURACY_DROP,
             reason=f"{100 * ACCURACY_DROP:g} points below the dense model",
         )
     ]
@@ -116,7 +118,16 @@ def usual_constraints(result: StudyResult) -> tuple[Constraint, ...]:
                 quantity="latency_ms_per_image", bound=dense["latency_ms_per_image"], reason=its
             ),
         ]
-    return tuple(constraints)
+    by_quantity = {constraint.quantity: constraint for constraint in constraints}
+    for name, limit in result.specification.get("constraints", {}).items():
+        is_loss = name == "accuracy_loss"
+        stated = Constraint(
+            quantity="accuracy" if is_loss else name,
+            bound=accuracy - limit if is_loss else limit,
+            reason="stated with the search",
+        )
+        by_quantity[stated.quantity] = stated
+    return tuple(by_quantity.values())
 
 
 def choices(result: StudyResult, constraints: Sequence[Constraint]) -> tuple[Choice, ...]:

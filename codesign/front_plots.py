@@ -154,7 +154,7 @@ def space_figure(result: StudyResult, quality: str, pages: Mapping[int, str]) ->
     figure.update_layout(
         scene={**axes, "camera": _CAMERA, "aspectmode": "cube"},
     )
-    return finished(figure, 560, 40)
+    return finished(figure, 500, 40)
 
 
 def parallel_figure(result: StudyResult, quality: str, names: Sequence[str]) -> go.Figure:

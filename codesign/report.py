@@ -21,7 +21,7 @@ from codesign.front_sections import (
     trial_link,
 )
 from codesign.importance import parameter_importance
-from codesign.plots import hypervolume_figure, pareto_figure
+from codesign.plots import hypervolume_figure, pareto_figure, start_name
 from codesign.tables import (
     best_section,
     front_columns,
@@ -195,6 +195,8 @@ class StudyReport:
             "designs": best and _designs(result, best),
             "best": best and best_section(result, best),
             "best_page": best and pages[best.number],
+            "start_page": best and best.number != 0 and pages.get(0),
+            "start_name": start_name(result),
             "others": [_other_section(index, other) for index, other in enumerate(self.others)],
             "search_text": _search_text(result),
             "front_columns": front_columns(result),

@@ -169,6 +169,17 @@ def test_best_under_a_constraint_may_lie_off_the_front(result):
     assert both.trials == under.trials
 
 
+def test_constraints_stated_with_a_search_take_the_place_of_the_usual(result):
+    stated = {"area_mm2": 1.25, "accuracy_loss": 0.1}
+    told = dataclasses.replace(
+        result, specification={**result.specification, "constraints": stated}
+    )
+    bounds = {each.quantity: each.bound for each in usual_constraints(told)}
+    usual = {each.quantity: each.bound for each in usual_constraints(result)}
+    lost = result.baseline["accuracy"] - 0.1
+    assert bounds == usual | {"area_mm2": 1.25, "accuracy": lost}
+
+
 def test_power_is_energy_over_time(result):
     design = result.start.summary["designs"]["reuse"]
     picojoules = sum(design["energy_pj"].values())
@@ -238,6 +249,7 @@ def test_report_of_a_resumed_study_is_that_of_a_whole_one(result, tmp_path):
             ("resumed", load_study(tmp_path / "study")),
         )
     ]
-    # How long evaluations took is all that may differ.
-    whole, resumed = (re.sub(r"took \d+ seconds", "", page).splitlines() for page in pages)
+    # How long evaluations took and when inputs were captured is all that may differ.
+    told = r"took \d+ seconds|captured at</dt><dd>[^<]+"
+    whole, resumed = (re.sub(told, "", page).splitlines() for page in pages)
     assert [pair for pair in zip(whole, resumed, strict=True) if pair[0] != pair[1]] == []
