@@ -133,8 +133,10 @@ class StudyReport:
         """Write the page, and a page for each of `designs` into the folder `NAME_designs`."""
         path, loader = Path(path), PackageLoader("codesign", "templates")
         pages = page_addresses(path, self.designs)
+        written = write_atomically(path, render("study.html", loader, self._context(pages)))
+        # After it: the pages of an earlier report go only once nothing leads there.
         write_design_pages(path, self.result, self.designs)
-        return write_atomically(path, render("study.html", loader, self._context(pages)))
+        return written
 
     def write_json(self, path: str | Path) -> Path:
         """Write every trial, and those of `designs` in full."""
