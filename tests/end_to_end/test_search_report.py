@@ -243,7 +243,7 @@ def test_report_of_a_resumed_study_is_that_of_a_whole_one(result, tmp_path):
     small_search(tmp_path / "study", trials=2)
     small_search(tmp_path / "study", trials=6, resume=True)
     pages = [
-        StudyReport(result=each).write_html(tmp_path / name / "report.html").read_text()
+        StudyReport(result=each).write(tmp_path / name / "report.html")[0].read_text()
         for name, each in (
             ("whole", with_trials(result, result.trials[:6])),
             ("resumed", load_study(tmp_path / "study")),

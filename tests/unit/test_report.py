@@ -240,7 +240,7 @@ def test_report_of_nothing_complete_says_so(result, tmp_path):
 def test_report_of_a_stored_study_is_the_same(tmp_path):
     fresh = small_search(tmp_path, trials=3)
     pages = [
-        StudyReport(result=each).write_html(tmp_path / name / "report.html").read_text()
+        StudyReport(result=each).write(tmp_path / name / "report.html")[0].read_text()
         for each, name in ((fresh, "fresh"), (load_study(tmp_path), "stored"))
     ]
     assert pages[0] == pages[1]
