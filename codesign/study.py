@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from accelerators import ConfigError
 from codesign.evaluate import Evaluation, Evaluator
+from codesign.quiet import quiet_optuna
 from codesign.runner import EXECUTORS, Runner, make_runner
 from codesign.space import DesignSpace
 from codesign.store import (
@@ -93,7 +93,7 @@ def search(
     path = study_file(storage)
     evaluator = Evaluator.of(workload, space)
     specification = _specification(workload, evaluator, seed=seed, batch=batch)
-    with _quiet_optuna(), open_study(path, specification, resume=resume) as study:
+    with quiet_optuna(), open_study(path, specification, resume=resume) as study:
         runner: Runner | None = None
         try:
             answers: dict[str, Trial] = {}
@@ -130,7 +130,7 @@ def load_study(path: str | Path) -> StudyResult:
     Raises:
         ConfigError: there is none, or it is damaged.
     """
-    with _quiet_optuna():
+    with quiet_optuna():
         return _result(read_study(study_file(path)))
 
 
@@ -291,14 +291,3 @@ def _check(*, executor: str, **numbers: int) -> None:
         problems.append(f"search executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
     if problems:
         raise ConfigError(problems)
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Optuna reports every study that it makes; here that is one for each question."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
