@@ -63,6 +63,7 @@ class Trial:
         reason: why it is infeasible (the violated rules) or failed (the traceback); else `None`.
         repeat_of: number of the earlier trial with the same design that answered it, or `None`.
         seconds: time of the evaluation, 0 for a repeat.
+        images: how many it was judged on; `None` where it was not judged.
     """
 
     number: int
@@ -74,6 +75,7 @@ class Trial:
     reason: str | None = None
     repeat_of: int | None = None
     seconds: float = 0.0
+    images: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +133,16 @@ class StudyResult:
         """The trials in one of `STATES`."""
         return tuple(trial for trial in self.trials if trial.state == state)
 
+    @property
+    def judged(self) -> tuple[Trial, ...]:
+        """Complete trials that were judged on all images."""
+        everything = self.specification["workload"]["images"]
+        return tuple(t for t in self.of_state("complete") if t.images in (None, everything))
+
     @cached_property
     def front(self) -> tuple[Trial, ...]:
-        """Complete trials that no other beats in every objective; of equals, the first."""
-        complete = self.of_state("complete")
+        """Those of `judged` that no other beats in every objective; of equals, the first."""
+        complete = self.judged
         keep = non_dominated(_points(complete), _maximise())
         return tuple(trial for trial, kept in zip(complete, keep, strict=True) if kept)
 
@@ -144,10 +152,11 @@ class StudyResult:
 
         In units of the baseline: speedup x accuracy x (energy below twice the baseline's, over the
         baseline's). It never shrinks; one value for each trial, those without values included.
+        Only trials of `judged` add to it.
         """
         reference = np.array([self.reference_point[objective.name] for objective in OBJECTIVES])
         scale = np.array([1.0, self.baseline["energy_uj_per_image"], 1.0])
-        complete = self.of_state("complete")
+        complete = self.judged
         volumes = hypervolumes(_points(complete) / scale, reference / scale, _maximise())
         after = dict(zip((trial.number for trial in complete), volumes, strict=True))
         current, curve = 0.0, []

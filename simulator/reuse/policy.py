@@ -25,6 +25,10 @@ class ReusePolicy(ABC):
         """Whether the layer's activations are looked at; where not, it runs dense."""
         return True
 
+    def policy_of(self, name: str) -> "ReusePolicy":
+        """The policy that decides the layer called `name`."""
+        return self
+
     def needs_calibration(self, layer: Layer) -> bool:
         """Whether `decide` needs a state that `calibrate` made for this layer."""
         return False
