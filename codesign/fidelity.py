@@ -30,8 +30,9 @@ Values = Mapping[str, float]
 # Standard normal quantile of the upper bound: 97.7 % of accuracies lie below it.
 CONFIDENCE_QUANTILE = 2.0
 # Speed and energy per image on the first images may be off by as much: fewer images share a
-# layer's weights and the pipeline's filling.
-TIMING_TOLERANCE = 0.05
+# layer's weights and the pipeline's filling. On 25 of 100 CIFAR-10 images, ten random designs of
+# CifarNet's space were 4 to 15 % too fast and used 3 % too little to 7 % too much energy.
+TIMING_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
