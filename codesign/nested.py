@@ -28,8 +28,9 @@ from codesign.evaluate import Evaluation, InMemory, workload_digest
 from codesign.front import non_dominated
 from codesign.nested_store import open_layers, read_layers
 from codesign.parameters import Parameter, layer_parameters, reusable_layers
+from codesign.quiet import quiet_optuna
 from codesign.runner import EXECUTORS, make_runner
-from codesign.store import SPECIFICATION, quiet_optuna, storing
+from codesign.store import SPECIFICATION, storing
 from codesign.threads import single_thread
 from codesign.workload import Workload
 from simulator import LshReuse, PerLayer, calibrate, decide

@@ -64,17 +64,6 @@ def storing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Optuna reports every study that it makes; here that is one for each question."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-@contextmanager
 def locked(path: Path, *, resume: bool) -> Iterator[None]:
     """Hold a journal, to write to it; only one process can at a time.
 

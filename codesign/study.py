@@ -25,6 +25,7 @@ from accelerators import ConfigError
 from codesign.evaluate import Evaluation, Evaluator
 from codesign.fidelity import StagedEvaluator
 from codesign.front import non_dominated
+from codesign.quiet import quiet_optuna
 from codesign.runner import EXECUTORS, Runner, make_runner
 from codesign.space import DesignSpace
 from codesign.store import (
@@ -32,7 +33,6 @@ from codesign.store import (
     FORMAT_VERSION,
     SPECIFICATION,
     open_study,
-    quiet_optuna,
     read_study,
     storing,
     study_file,
