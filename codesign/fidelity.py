@@ -2,6 +2,11 @@
 
 A run of the model under reuse takes time with the number of images. What a front found earlier
 beats clearly on the first images is not run on the others.
+
+Few images tell little: with 25 of 100 and a timing tolerance of 5 %, a search of 32 trials on
+CifarNet gave up one, and took 124 s of CPU time where one on all images took 104 s. Had the latter
+found its accuracies on 1,000 of 10,000 images, it could have given up 15 of the 28 trials after the
+first batch (2026-11-22). So this is off by default, and meant for a thousand first images or more.
 """
 
 from __future__ import annotations

@@ -79,8 +79,15 @@ def layer_figure(front: LayerFront) -> go.Figure:
             customdata=[_hover(trial) for trial in trials],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    figure.update_xaxes(title_text="compression, |X| / |X_c|", type="log", tickformat=",.3~r")
-    figure.update_yaxes(title_text="relative squared error", type="log", tickformat=".1~e")
+    figure.update_xaxes(
+        title_text="compression, |X| / |X_c|", type="log", tickformat=",.3~r", dtick="D2"
+    )
+    figure.update_yaxes(
+        title={"text": "relative squared error", "standoff": 12},
+        type="log",
+        tickformat=".1~e",
+        dtick="D2",
+    )
     return finished(figure, _HEIGHT, 40)
 
 

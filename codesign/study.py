@@ -88,7 +88,7 @@ def search(
         first_images: judge a trial on so many images first, and on all of them only if it may
             join the front of earlier batches (`codesign.fidelity.may_join`). When all trials are
             told, those on the front that were not judged on all images are. `None` judges every
-            trial on all.
+            trial on all; fewer than about a thousand images give up little.
         on_progress: see `OnProgress`.
 
     Returns:
