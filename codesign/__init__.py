@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from codesign.nested import NestedResult, load_nested, nested_search
     from codesign.parameters import Parameter
     from codesign.space import DesignSpace
     from codesign.study import load_study, search
@@ -27,13 +28,16 @@ _ROOMS = {
     "OBJECTIVES": "codesign.trials",
     "QUALITIES": "codesign.trials",
     "DesignSpace": "codesign.space",
+    "NestedResult": "codesign.nested",
     "Objective": "codesign.trials",
     "Parameter": "codesign.parameters",
     "StudyResult": "codesign.trials",
     "Trial": "codesign.trials",
     "Workload": "codesign.workload",
+    "load_nested": "codesign.nested",
     "load_study": "codesign.study",
     "load_workload": "codesign.workload",
+    "nested_search": "codesign.nested",
     "search": "codesign.study",
 }
 
@@ -41,13 +45,16 @@ __all__ = [
     "OBJECTIVES",
     "QUALITIES",
     "DesignSpace",
+    "NestedResult",
     "Objective",
     "Parameter",
     "StudyResult",
     "Trial",
     "Workload",
+    "load_nested",
     "load_study",
     "load_workload",
+    "nested_search",
     "search",
 ]
 

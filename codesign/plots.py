@@ -179,12 +179,11 @@ def start_name(result: StudyResult) -> str:
 
 def layer_settings(result: StudyResult, parameters: Mapping[str, Any]) -> dict[str, str]:
     """Layer -> `H/L`, hashes and length of its sub-vectors, or `dense`."""
+    chosen = result.space.reuse_of(parameters)
     return {
-        layer: (
-            f"{parameters[f'{layer}.hashes']}/{parameters[f'{layer}.length']}"
-            if parameters[f"{layer}.reuse"]
-            else "dense"
-        )
+        layer: f"{chosen[layer]['hashes']}/{chosen[layer]['length']}"
+        if layer in chosen
+        else "dense"
         for layer in result.space.layers
     }
 

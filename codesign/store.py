@@ -34,6 +34,7 @@ FIXED = {
     "objectives": "objectives",
     "quality": "kind of accuracy",
     "digest": "workload (its weights and inputs)",
+    "first_images": "number of images that every trial is judged on first",
 }
 # Packages of which another version may give other numbers.
 NUMBERS_OF = ("torch", "numpy", "scipy", "numba", "optuna")
@@ -63,21 +64,18 @@ def storing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_study(
-    path: Path, specification: Mapping[str, Any], *, resume: bool
-) -> Iterator[optuna.Study]:
-    """Open a study to write to it; only one process can at a time.
+def locked(path: Path, *, resume: bool) -> Iterator[None]:
+    """Hold a journal, to write to it; only one process can at a time.
 
     A line that was being written when a process died is cut off. The operating system ends the
     lock with the process, also when it is killed.
 
     Args:
         path: the journal.
-        specification: what is searched; stored in a new study, compared with that of an old one.
         resume: whether the study must exist, or must not.
 
     Raises:
-        ConfigError: it exists or not against `resume`, is in use, damaged, or of another search.
+        ConfigError: it exists or not against `resume`, or is in use.
         OSError: the disk refuses it, with `path` as its filename.
     """
     exists = holds_study(path)
@@ -103,6 +101,26 @@ def open_study(
         with storing(path):
             Path(f"{path}.lock").unlink(missing_ok=True)
             mend(path)
+        yield
+
+
+@contextmanager
+def open_study(
+    path: Path, specification: Mapping[str, Any], *, resume: bool
+) -> Iterator[optuna.Study]:
+    """Open a study to write to it, see `locked`.
+
+    Args:
+        path: the journal.
+        specification: what is searched; stored in a new study, compared with that of an old one.
+        resume: whether the study must exist, or must not.
+
+    Raises:
+        ConfigError: it exists or not against `resume`, is in use, damaged, or of another search.
+        OSError: the disk refuses it, with `path` as its filename.
+    """
+    with locked(path, resume=resume):
+        with storing(path):
             study = _open(path, create=True)
             stored = study.user_attrs.get(SPECIFICATION)
             if stored is None and not study.trials:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from accelerators import ConfigError
 from codesign.evaluate import Evaluation, Evaluator
+from codesign.fidelity import StagedEvaluator
+from codesign.front import non_dominated
 from codesign.quiet import quiet_optuna
 from codesign.runner import EXECUTORS, Runner, make_runner
 from codesign.space import DesignSpace
@@ -40,8 +43,11 @@ from codesign.workload import Workload
 
 # Random settings before the optimiser's model takes over; the start settings count among them.
 STARTUP_TRIALS = 10
+# An attribute of a study: a trial's number follows; the value is its evaluation on all images.
+CONFIRMED = "confirmed "
 VERSIONS_OF = ("torch", "numpy", "scipy", "numba", "optuna", "ray")
 
+Job = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # what a runner takes of parameters
 # Called with a trial just told, how many are told, and how many there will be.
 OnProgress = Callable[[Trial, int, int], None]
 
@@ -58,6 +64,7 @@ def search(
     ray_address: str | None = None,
     batch: int = 4,
     executor: str = "ray",
+    first_images: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> StudyResult:
     """Search a design space for the front of speedup, energy and accuracy.
@@ -78,6 +85,10 @@ def search(
         ray_address: a Ray cluster to run on instead of this machine.
         batch: trials asked for together; a larger one keeps more workers busy but learns later.
         executor: `ray`, or `inline` to evaluate in this process.
+        first_images: judge a trial on so many images first, and on all of them only if it may
+            join the front of earlier batches (`codesign.fidelity.may_join`). When all trials are
+            told, those on the front that were not judged on all images are. `None` judges every
+            trial on all; fewer than about a thousand images give up little.
         on_progress: see `OnProgress`.
 
     Returns:
@@ -92,7 +103,11 @@ def search(
     _check(trials=trials, workers=workers, seed=seed, batch=batch, executor=executor)
     path = study_file(storage)
     evaluator = Evaluator.of(workload, space)
+    staged = None
+    if first_images is not None:
+        staged = StagedEvaluator.of(workload, evaluator, first_images)
     specification = _specification(workload, evaluator, seed=seed, batch=batch)
+    specification["first_images"] = first_images
     with quiet_optuna(), open_study(path, specification, resume=resume) as study:
         runner: Runner | None = None
         try:
@@ -101,11 +116,15 @@ def search(
                 stop = min(first + batch, trials)
                 with storing(path):
                     _ask_missing(study, space, seed=seed, first=first, stop=stop)
-                members = _read_trials(study, space)[first:stop]
-                jobs = {t.number: t.parameters for t in members if t.state == "running"}
+                asked = _read_trials(study, space)
+                jobs = {t.number: t.parameters for t in asked[first:stop] if t.state == "running"}
                 if jobs and runner is None:
-                    runner = make_runner(executor, evaluator, workers, ray_address)
-                for number, outcome, repeat_of in _evaluate(runner, space, jobs, answers):
+                    runner = make_runner(executor, staged or evaluator, workers, ray_address)
+                job: Job = dict
+                if staged is not None:
+                    whole = [t for t in asked[:first] if t.images == workload.trace.images]
+                    job = partial(staged.job, front=_front(whole))
+                for number, outcome, repeat_of in _evaluate(runner, space, jobs, answers, job):
                     with storing(path):
                         _tell(study, number, outcome, repeat_of)
                     if on_progress is not None:
@@ -115,6 +134,9 @@ def search(
                 for trial in _read_trials(study, space)[first:stop]:
                     if trial.state in ("complete", "infeasible"):
                         answers.setdefault(_design_key(space, trial.parameters), trial)
+            if staged is not None:
+                runner = runner or make_runner(executor, staged, workers, ray_address)
+                _confirm(study, space, runner, staged, path)
         finally:
             if runner is not None:
                 runner.close()
@@ -185,25 +207,58 @@ def _evaluate(
     space: DesignSpace,
     jobs: Mapping[int, Mapping[str, Any]],
     answers: Mapping[str, Trial],
+    job: Job,
 ) -> Iterator[tuple[int, Evaluation, int | None]]:
     """Outcome of each job, and the earlier trial that answered it, if one did."""
     fresh = {}
     for number, parameters in jobs.items():
         earlier = answers.get(_design_key(space, parameters))
         if earlier is None:
-            fresh[number] = parameters
+            fresh[number] = job(parameters)
             continue
         outcome = Evaluation(
             state=earlier.state,
             values=None if earlier.values is None else dict(earlier.values),
             summary=dict(earlier.summary),
             reason=earlier.reason,
+            images=earlier.images,
         )
         yield number, outcome, earlier.number
     if fresh:
         assert runner is not None
         for number, outcome in runner.run(fresh):
             yield number, outcome, None
+
+
+def _front(trials: Iterable[Trial]) -> list[Mapping[str, float]]:
+    """Values of the trials that no other beats."""
+    values = [trial.values for trial in trials if trial.values]
+    points = np.array([[each[o.name] for o in OBJECTIVES] for each in values])
+    kept = non_dominated(points, [objective.maximise for objective in OBJECTIVES])
+    return [each for each, keep in zip(values, kept, strict=True) if keep]
+
+
+def _confirm(
+    study: optuna.Study, space: DesignSpace, runner: Runner, staged: StagedEvaluator, path: Path
+) -> None:
+    """Judge the front on all images, and what comes to it when its accuracy turns out lower.
+
+    What was told stays, so that a study that is extended asks as if it had been longer at once.
+    """
+    images = staged.full.trace.images
+    while True:
+        trials = [t for t in _read_confirmed(study, space) if t.values]
+        front = _front(trials)
+        jobs = {
+            t.number: staged.job(t.parameters, front=())
+            for t in trials
+            if t.images != images and t.values in front
+        }
+        if not jobs:
+            return
+        for number, outcome in runner.run(jobs):
+            with storing(path):
+                study.set_user_attr(f"{CONFIRMED}{number}", asdict(outcome))
 
 
 def _design_key(space: DesignSpace, parameters: Mapping[str, Any]) -> str:
@@ -245,7 +300,22 @@ def _read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
         reason=record.get("reason"),
         repeat_of=record.get("repeat_of"),
         seconds=record.get("seconds", 0.0),
+        images=record.get("images"),
     )
+
+
+def _read_confirmed(study: optuna.Study, space: DesignSpace) -> list[Trial]:
+    """The trials; those that were judged on all images at the end have what was found then."""
+    found = {
+        int(key.removeprefix(CONFIRMED)): record
+        for key, record in study.user_attrs.items()
+        if key.startswith(CONFIRMED)
+    }
+    trials = _read_trials(study, space)
+    for number, record in found.items():
+        seconds = trials[number].seconds + record["seconds"]
+        trials[number] = replace(trials[number], **(record | {"seconds": seconds}))
+    return trials
 
 
 def _result(study: optuna.Study) -> StudyResult:
@@ -253,7 +323,7 @@ def _result(study: optuna.Study) -> StudyResult:
     return StudyResult(
         name=specification["name"],
         seed=specification["seed"],
-        trials=tuple(_read_trials(study, DesignSpace.from_dict(specification["space"]))),
+        trials=tuple(_read_confirmed(study, DesignSpace.from_dict(specification["space"]))),
         specification=specification,
     )
 

@@ -64,6 +64,7 @@ class Trial:
         reason: why it is infeasible (the violated rules) or failed (the traceback); else `None`.
         repeat_of: number of the earlier trial with the same design that answered it, or `None`.
         seconds: time of the evaluation, 0 for a repeat.
+        images: how many it was judged on; `None` where it was not judged.
     """
 
     number: int
@@ -75,6 +76,7 @@ class Trial:
     reason: str | None = None
     repeat_of: int | None = None
     seconds: float = 0.0
+    images: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +143,16 @@ class StudyResult:
         """The trials in one of `STATES`."""
         return tuple(trial for trial in self.trials if trial.state == state)
 
+    @property
+    def judged(self) -> tuple[Trial, ...]:
+        """Complete trials that were judged on all images."""
+        everything = self.specification["workload"]["images"]
+        return tuple(t for t in self.of_state("complete") if t.images in (None, everything))
+
     @cached_property
     def front(self) -> tuple[Trial, ...]:
-        """Complete trials that no other beats in every objective; of equals, the first."""
-        return front_of(self.of_state("complete"))
+        """Those of `judged` that no other beats in every objective; of equals, the first."""
+        return front_of(self.judged)
 
     @cached_property
     def hypervolume(self) -> tuple[float, ...]:
@@ -152,6 +160,7 @@ class StudyResult:
 
         In units of the baseline: speedup x accuracy x (energy below twice the baseline's, over the
         baseline's). It never shrinks; one value for each trial, those without values included.
+        Only trials of `judged` add to it.
         """
         return self._hypervolume_from(self.reference_point)
 
@@ -163,7 +172,7 @@ class StudyResult:
     def _hypervolume_from(self, point: Mapping[str, float]) -> tuple[float, ...]:
         reference = np.array([point[objective.name] for objective in OBJECTIVES])
         scale = np.array([1.0, self.baseline["energy_uj_per_image"], 1.0])
-        complete = self.of_state("complete")
+        complete = self.judged
         volumes = hypervolumes(_points(complete) / scale, reference / scale, _maximise())
         after = dict(zip((trial.number for trial in complete), volumes, strict=True))
         current, curve = 0.0, []

@@ -8,9 +8,19 @@ A remedy is a form of hashing; the first is the paper's. For each of them, every
 grid of H and L on the calibration images. A bound on the relative error of every layer's output
 then picks each layer's cheapest setting, dense where none saves; the bound is raised until the
 accuracy on the judged images, run under all of these decisions, falls by more than a point.
+That choice of a bound is made on the judged images themselves, which flatters every remedy alike.
 Operations are the paper's: hashing, centroids' products and additions, over those of all
 convolutions, sum of m k n (H / n + r_c + 1 / L). One image is 100 / (number judged) points, so
 answers that close are not told apart.
+
+Answer, as printed on 2026-11-22 for CifarNet on 200 CIFAR-10 JPEGs (50 to calibrate; dense 0.69).
+Operations saved within a point, within an image and within the batch: the paper's form 1.00x and
+1.00x, thresholds at the mean 1.66x and 2.51x, spread 2.06x and 2.58x, learned by task 1.99x and
+1.73x, and with each sub-vector's length kept, which no design here builds, 2.45x and 2.51x. All of
+it is saved in conv2; conv1 keeps its accuracy in no form. Cutting rows channels last errs less on
+conv1, but its lengths here save less on conv2. So `spread` is the default. ResNet-20 (200 images,
+within an image) saves nothing: 1.00x to 1.02x, because with 16 to 64 outputs hashing and additions
+cost nearly what the products do.
 """
 
 import argparse
@@ -33,7 +43,7 @@ BOUNDS = tuple(0.005 * 2 ** (step / 2) for step in range(13))
 POINT = 0.01
 
 REMEDIES = {
-    "plain (the paper)": {"thresholds": "zero"},
+    "zero (the paper)": {"thresholds": "zero"},
     "mean": {"thresholds": "mean"},
     "spread": {"thresholds": "spread"},
     "spread, channels last": {"thresholds": "spread", "order": "channels_last"},

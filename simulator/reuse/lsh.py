@@ -96,7 +96,7 @@ class LshReuse(SubVectorPolicy):
         scope: also `stream`: looks the rows of a batch up among the clusters of the batches before
             (cluster reuse, Algorithm 1), see `decide_next`.
         thresholds: what a projection v . x must exceed for a bit of 1; all cost the hardware the
-            same, one comparison. `zero` is the paper's plain form, for which activations that are
+            same comparison. `zero` is the paper's form, for which activations that are
             all positive look alike. `mean` is v . mean, with the mean of each column over the
             calibration activations: x - mean is hashed. `spread` moves these by up to `spread`
             standard deviations of v . x, differently for each hyperplane, so that the length of
@@ -185,7 +185,7 @@ class LshReuse(SubVectorPolicy):
             raise ConfigError(broken)
 
     def needs_calibration(self, layer: Layer) -> bool:
-        """Plain, random, angular hashing does not."""
+        """Random hyperplanes with thresholds of zero do not."""
         return self.thresholds != "zero" or self.metric == "euclidean" or self.learning != "none"
 
     def calibrate(

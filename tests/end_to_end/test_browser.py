@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from accelerators import preset
+from codesign import nested_search
+from codesign.nested_page import write_nested_html
 from codesign.report import Other, StudyReport
 from codesign.sweep import read_settings, sweep
 from codesign.sweep_page import write_sweep_html
@@ -35,6 +37,8 @@ def pages(tmp_path_factory):
     policy = LshReuse(hashes=6, length=9)
     result = sweep(small_workload().trace, base, policy, settings)
     write_sweep_html(result, folder / "sweep.html")
+    fronts = nested_search(small_workload(), trials=2, storage=folder / "nested", executor="inline")
+    write_nested_html(fronts, folder / "nested.html")
     return folder
 
 
@@ -66,7 +70,13 @@ def browse(page: Path, profile: Path, *options: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "plots"),
-    [("simulation.html", 6), ("study.html", 12), ("study_designs/000.html", 6), ("sweep.html", 1)],
+    [
+        ("simulation.html", 6),
+        ("study.html", 12),
+        ("study_designs/000.html", 6),
+        ("sweep.html", 1),
+        ("nested.html", 2),
+    ],
 )
 def test_plots_are_drawn_without_errors(pages, tmp_path, name, plots):
     document = browse(pages / name, tmp_path, "--dump-dom")
