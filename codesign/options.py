@@ -134,7 +134,10 @@ class ReplayOptions:
     ] = "centroid"
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Another trace of the model, to take the mean and learn from."),
+        typer.Option(
+            help="Another trace of the model, to learn thresholds and hyperplanes from; without "
+            "it they are learned from TRACE itself."
+        ),
     ] = None
     engine: Annotated[
         str,

@@ -78,6 +78,8 @@ def simulate_command(
         table(ERROR_COLUMNS, error_rows(bound))
         say(error_text(bound))
     _tell_random(asked.trace)
+    if run.calibrated_on == "the judged inputs":
+        note("hashing learned from the judged inputs; give others by --calibration TRACE")
     say(f"\n{report.verdict}\n{costs_line(asked.design)}")
     _write(
         (json, report.write_json),

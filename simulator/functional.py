@@ -46,6 +46,8 @@ class ReuseRun:
         centroid_error: layer name -> Err_c, the sum of squared distances of the layer's
             sub-vectors to what stands for them (Deep Reuse, section IV), on the layer's input
             under reuse. Likewise.
+        calibrated_on: what the policy learned from beforehand: the judged inputs themselves, which
+            flatters it, or inputs given for it; `None` if it learned nothing.
         accuracy: fraction of images whose largest output is the label; `None` without labels, if
             the model was not run, or if its outputs are not `(images, classes)`, or a class per
             pixel, `(images, classes, height, width)`.
@@ -61,6 +63,7 @@ class ReuseRun:
     decisions: dict[str, ReuseDecisions | None]
     relative_mse: dict[str, float]
     centroid_error: dict[str, float] = field(default_factory=dict)
+    calibrated_on: str | None = None
     accuracy: float | None = None
     dense_accuracy: float | None = None
     agreement: float | None = None
@@ -128,11 +131,14 @@ def decide(
     run = _Run(policy, states, memory, layer_errors=layer_errors)
     if cache is not None:
         run.keep_in(cache, workload, sees_reuse=model is not None)
-        known = run.known(trace)
-        if known is not None:
-            return known
-    quality = run.recorded(trace) if model is None else run.replayed(trace, model)
-    return run.finish(trace, quality)
+    made = run.known(trace) if cache is not None else None
+    if made is None:
+        quality = run.recorded(trace) if model is None else run.replayed(trace, model)
+        made = run.finish(trace, quality)
+    if not states:
+        return made
+    judged = calibration is None and memory is None
+    return replace(made, calibrated_on="the judged inputs" if judged else "inputs given for it")
 
 
 class _Run:
@@ -294,7 +300,7 @@ class _Run:
             relative_mse=_known({name: answer.relative_mse for name, answer in answers}),
             centroid_error=_known({name: answer.centroid_error for name, answer in answers}),
             memory=_memory(self._policy, self._states, self._tables),
-            **quality,
+            **quality,  # type: ignore[arg-type]
         )
 
 

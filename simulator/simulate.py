@@ -71,7 +71,7 @@ def simulate(
     plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)
     return SimulationReport(
-        workload=dict(trace.provenance),
+        workload=dict(trace.provenance) | _calibrated(run),
         policy=run.policy,
         reuse=DesignReport.of(accelerator, timings, trace.images, quality),
         dense=DesignReport.of(plain, time_dense(trace.layers, plain, timer), trace.images),
@@ -81,6 +81,11 @@ def simulate(
         agreement=run.agreement,
         output_mse=run.output_mse,
     )
+
+
+def _calibrated(run: ReuseRun) -> dict[str, str]:
+    """What the policy learned from, for the report."""
+    return {} if run.calibrated_on is None else {"reuse_calibrated_on": run.calibrated_on}
 
 
 def _check_types(trace: object, accelerator: object, policy: object) -> None:

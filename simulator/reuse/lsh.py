@@ -397,9 +397,10 @@ class LshReuse(SubVectorPolicy):
         thresholds = projected(mean)
         if self.thresholds == "spread":
             distances = projected(np.asarray(state["sample"]) - mean[:, None])
-            deviation = np.sqrt(np.square(distances).mean(axis=1))
+            # Squares of large activations need the wider exponent.
+            deviation = np.sqrt(np.square(distances, dtype=np.float64).mean(axis=1))
             places = 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
-            thresholds += deviation * (self.spread * places).astype(np.float32)
+            thresholds += (deviation * self.spread * places).astype(np.float32)
         return thresholds
 
     def _by_signature(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
