@@ -137,10 +137,10 @@ def search_command(
     from codesign import DesignSpace, load_workload, search
     from codesign.designs import find_accelerator
     from codesign.report import StudyReport
-    from codesign.store import holds_study, study_file
+    from codesign.store import holds_study, study_place
 
     base = find_accelerator(accelerator)
-    if holds_study(study_file(out)) != resume:  # known before the model is trained and run
+    if holds_study(study_place(out)) != resume:  # known before the model is trained and run
         raise ConfigError(
             f"{out} has no study to go on with; start without --resume"
             if resume
@@ -175,7 +175,7 @@ def search_command(
         note(f"Stopped; finished trials are kept. Go on with: {resume_command()}")
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
-        if not isinstance(error, BrokenPipeError) and holds_study(study_file(out)):
+        if not isinstance(error, BrokenPipeError) and holds_study(study_place(out)):
             note(f"Finished trials are kept. Mend the error below, go on with: {resume_command()}")
         raise
 

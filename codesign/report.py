@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import PackageLoader
 
+from codesign.optimisers import OPTIMISERS
 from codesign.plots import hypervolume_figure, pareto_figure
 from codesign.tables import (
     best_section,
@@ -170,8 +171,7 @@ class StudyReport:
             "seed": str(result.seed),
             "trials asked for at a time": specification["batch"],
             "accuracy means": QUALITIES[result.quality],
-            "optimiser": "first the start setting and random ones, then Optuna's Gaussian process "
-            "(GPSampler)",
+            "optimiser": OPTIMISERS[specification["optimiser"]].words,
         }
         return facts(
             specification["workload"],

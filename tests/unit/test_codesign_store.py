@@ -7,7 +7,7 @@ import pytest
 
 from accelerators import ConfigError
 from codesign import load_study
-from codesign.store import mend, study_file
+from codesign.store import mend, study_place
 from tests.small_search import small_search, table
 
 
@@ -18,8 +18,8 @@ def short(tmp_path_factory):
 
 
 def test_study_lies_in_a_directory_or_a_file(tmp_path):
-    assert study_file(tmp_path) == tmp_path / "study.journal"
-    assert study_file(tmp_path / "mine.journal") == tmp_path / "mine.journal"
+    assert study_place(tmp_path) == tmp_path / "study.journal"
+    assert study_place(tmp_path / "mine.journal") == tmp_path / "mine.journal"
 
 
 @pytest.mark.parametrize("lines_kept", [1, 2, 3, *range(4, 24, 3)])
@@ -107,9 +107,9 @@ def rewritten(path, directory, change):
 
 def test_another_format_is_refused(short, tmp_path):
     path, _ = short
-    study = rewritten(path, tmp_path, lambda stored: stored.update(format_version=2))
+    study = rewritten(path, tmp_path, lambda stored: stored.update(format_version=1))
     for use in (load_study, lambda path: small_search(path, trials=6, resume=True)):
-        with pytest.raises(ConfigError, match="format_version must be 1, got 2; use the version"):
+        with pytest.raises(ConfigError, match="format_version must be 2, got 1; use the version"):
             use(study)
 
 
