@@ -10,6 +10,7 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -215,10 +216,7 @@ class QLogNehviSampler(_WholeSpaceSampler):
             X_baseline=points,
             sampler=SobolQMCNormalSampler(torch.Size([_DRAWS]), seed=self._seed),
             objective=IdentityMCMultiOutputObjective(outcomes=list(range(count))),
-            constraints=[
-                lambda found, index=index: found[..., index]
-                for index in range(count, results.shape[1])
-            ]
+            constraints=[partial(_column, index) for index in range(count, results.shape[1])]
             or None,
             X_pending=pending,
             prune_baseline=True,
@@ -233,6 +231,11 @@ class QLogNehviSampler(_WholeSpaceSampler):
             options={"seed": self._seed, "maxiter": _STEPS},
         )
         return best[0]
+
+
+def _column(index: int, found: Any) -> Any:
+    """One result of each draw."""
+    return found[..., index]
 
 
 # Of (the search's seed, the trial's own seed, the problem).

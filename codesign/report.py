@@ -14,6 +14,7 @@ from jinja2 import PackageLoader
 
 from codesign.optimisers import OPTIMISERS
 from codesign.plots import hypervolume_figure, pareto_figure
+from codesign.store import plan_text
 from codesign.tables import (
     best_section,
     front_columns,
@@ -161,6 +162,7 @@ class StudyReport:
             "facts": self._facts(),
             "space_columns": space_columns(),
             "space_rows": space_rows(result),
+            "study_file": plan_text(plan) if (plan := result.specification["plan"]) else None,
         }
 
     def _facts(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+import tomli_w
 from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -27,8 +28,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from accelerators import ConfigError
 from codesign.trials import OBJECTIVES
+from simulator.report.files import write_atomically
 
 FILE_NAME = "study.journal"
+PLAN_NAME = "study.toml"
 STUDY_NAME = "codesign"
 SPECIFICATION = "specification"
 # Of the specification and of what is stored of each trial.
@@ -145,6 +148,17 @@ def open_study(
         yield study
 
 
+def plan_text(plan: Mapping[str, Any]) -> str:
+    """A study's plan as the text of its file; see `StudyPlan`."""
+    return tomli_w.dumps(plan)
+
+
+def keep_plan(place: Place, plan: Mapping[str, Any] | None) -> None:
+    """Write the plan beside the journal in a study's directory, as `study.toml`."""
+    if plan is not None and isinstance(place, Path) and place.name == FILE_NAME:
+        write_atomically(place.with_name(PLAN_NAME), plan_text(plan))
+
+
 def read_study(place: Place) -> optuna.Study:
     """Open a study to look at it, also while a search is running on it.
 
@@ -250,8 +264,8 @@ def _check_format(place: Place, stored: Mapping[str, Any]) -> None:
     found = stored.get("format_version")
     if found != FORMAT_VERSION:
         raise ConfigError(
-            f"{_shown(place)}: the format_version must be {FORMAT_VERSION}, got {found!r}; use the version "
-            "of this program that wrote it, or search again"
+            f"{_shown(place)}: the format_version must be {FORMAT_VERSION}, got {found!r}; use the "
+            "version of this program that wrote it, or search again"
         )
 
 
@@ -265,8 +279,8 @@ def _warn_of_versions(place: Place, stored: Mapping[str, Any], given: Mapping[st
     ]
     if changed:
         warnings.warn(
-            f"{_shown(place)} was begun with {', '.join(changed)}: its new trials may have other numbers "
-            "than if it had gone on with those",
+            f"{_shown(place)} was begun with {', '.join(changed)}: its new trials may have other "
+            "numbers than if it had gone on with those",
             stacklevel=5,
         )
 

@@ -32,6 +32,7 @@ from codesign.space import DesignSpace
 from codesign.store import (
     FORMAT_VERSION,
     SPECIFICATION,
+    keep_plan,
     open_study,
     read_study,
     storing,
@@ -68,8 +69,9 @@ def search(
     """Search a design space for the front of speedup, energy and accuracy.
 
     Trials are asked for in batches, evaluated in parallel, and stored as each finishes. The first
-    are the space's start settings; `gp`, `botorch` and `tpe` then begin with random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept, and
-    `resume` goes on as if nothing had happened.
+    are the space's start settings; `gp`, `botorch` and `tpe` then begin with random ones. Ctrl-C
+    raises KeyboardInterrupt; every finished trial is kept, and `resume` goes on as if nothing had
+    happened.
 
     Args:
         workload: what to judge designs on.
@@ -107,6 +109,7 @@ def search(
         "plan": plan,
     }
     with _quiet_optuna(), open_study(place, specification, resume=resume) as study:
+        keep_plan(place, plan)
         asker = _Asker(
             optimiser=optimiser,
             space=space,
