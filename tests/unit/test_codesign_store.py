@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 
 from accelerators import ConfigError
-from codesign import load_study
+from codesign import Constraints, load_study
 from codesign.store import mend, study_place
 from tests.small_search import small_search, table
 
@@ -77,6 +77,14 @@ def test_another_search_is_refused(short):
         small_search(path, resume=True, seed=3, batch=2)
     assert "the seed must be 0, got 3" in str(caught.value)
     assert "the batch must be 4, got 2" in str(caught.value)
+
+
+def test_another_optimiser_or_limit_is_refused(short):
+    path, _ = short
+    with pytest.raises(ConfigError) as caught:
+        small_search(path, resume=True, optimiser="tpe", constraints=Constraints(area_mm2=3))
+    assert "the optimiser must be 'gp', got 'tpe'" in str(caught.value)
+    assert "the constraints must be {}, got {'area_mm2': 3}" in str(caught.value)
 
 
 def test_another_workload_or_space_is_refused(short, monkeypatch):
