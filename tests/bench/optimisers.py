@@ -10,7 +10,7 @@ Points are asked for in batches of four, as a search does.
 
 Problems: ZDT2 (Zitzler, Deb and Thiele, Evolutionary Computation 8(2), 2000), 6 variables; DTLZ2
 (Deb, Thiele, Laumanns and Zitzler, CEC 2002), 6 variables and 2 objectives; Branin-Currin
-(Belakaria, Deshwal and Doppa, NeurIPS 2019). Reference points are those of BoTorch's test functions.
+(Belakaria, Deshwal and Doppa, NeurIPS 2019). Reference points are those of BoTorch.
 """
 
 import argparse
