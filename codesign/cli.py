@@ -160,7 +160,10 @@ def search_command(
         str | None,
         typer.Option(help="Database to keep the study in, sqlite:///FILE.db, instead of --out."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the study in --out, as its study.toml says."),
+    ] = False,
     ray_address: Annotated[
         str | None, typer.Option(help="A Ray cluster to run on, HOST:PORT.")
     ] = None,
@@ -170,6 +173,8 @@ def search_command(
     from codesign.report import StudyReport
     from codesign.store import PLAN_NAME, holds_study, study_place
 
+    if study is None and resume and (out / PLAN_NAME).is_file():
+        study = out / PLAN_NAME
     plan = study_plan(context, study)
     place = study_place(storage or out)
     if holds_study(place) != resume:  # known before the model is trained and run

@@ -404,6 +404,9 @@ def test_options_and_a_study_file_make_the_same_search(small_cli, tmp_path):
     assert (tmp_path / "more" / "study.toml").read_text() == text.replace(
         "trials = 3", "trials = 4"
     )
+    # A directory knows how to go on.
+    run("search", "--out", tmp_path / "first", "--resume", "--trials", 4)
+    assert len(json.loads((tmp_path / "first" / "report.json").read_text())["trials"]) == 4
     _, told = run("search", "--out", tmp_path / "no", "--optimiser", "gpp", code=2)
     assert "search.optimiser must be one of gp, botorch" in told
     _, told = run("search", "--out", tmp_path / "no", "--study", tmp_path / "none.toml", code=2)
