@@ -187,8 +187,10 @@ def _banks_divide_sets(cache: CentroidCache) -> list[str]:
 class CentroidCache:
     """A set-associative table from signatures to running sums of the rows that share them.
 
-    Set i lies in bank i mod ``banks``. Signatures come in groups, as many as the front-end makes in
-    a cycle; a group is dispatched in order, every cycle all of it that finds its bank free.
+    The set of a signature is, of 2^b sets, its remainder by a polynomial of degree b over GF(2), a
+    few XOR gates for each bit; of another number of sets, the remainder by that number. Set i lies
+    in bank i mod ``banks``. Signatures come in groups, as many as the front-end makes in a cycle; a
+    group is dispatched in order, every cycle all of it that finds its bank free.
 
     Attributes:
         entries: clusters held at once, 1 to 16777216.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codesign.constraints import Constraints
+    from codesign.nested import NestedResult, load_nested, nested_search
     from codesign.optimisers import OPTIMISERS
     from codesign.parameters import Parameter
     from codesign.plan import StudyPlan
@@ -32,14 +33,17 @@ _ROOMS = {
     "QUALITIES": "codesign.trials",
     "Constraints": "codesign.constraints",
     "DesignSpace": "codesign.space",
+    "NestedResult": "codesign.nested",
     "Objective": "codesign.trials",
     "Parameter": "codesign.parameters",
     "StudyPlan": "codesign.plan",
     "StudyResult": "codesign.trials",
     "Trial": "codesign.trials",
     "Workload": "codesign.workload",
+    "load_nested": "codesign.nested",
     "load_study": "codesign.study",
     "load_workload": "codesign.workload",
+    "nested_search": "codesign.nested",
     "search": "codesign.study",
 }
 
@@ -49,14 +53,17 @@ __all__ = [
     "QUALITIES",
     "Constraints",
     "DesignSpace",
+    "NestedResult",
     "Objective",
     "Parameter",
     "StudyPlan",
     "StudyResult",
     "Trial",
     "Workload",
+    "load_nested",
     "load_study",
     "load_workload",
+    "nested_search",
     "search",
 ]
 

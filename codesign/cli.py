@@ -1,4 +1,4 @@
-"""The command line: `codesign demo|capture|simulate|sweep|search|report|presets`."""
+"""The command line: `codesign demo|capture|simulate|sweep|nested|search|report|presets`."""
 
 # ruff: noqa: RUF001  readers see the multiplication sign
 
@@ -18,6 +18,8 @@ from accelerators import (
     preset,
     presets,
 )
+from codesign.nested_commands import EPILOG as NESTED_EPILOG
+from codesign.nested_commands import nested_command
 from codesign.options import (
     Design,
     Images,
@@ -65,6 +67,7 @@ app.command(
     epilog="Example: codesign sweep trace --hashes 10 --length 10 --set array.rows=8,16,32 "
     "--set front_end.lanes=1,2,4 --html page.html --csv out.csv",
 )(sweep_command)
+app.command("nested", epilog=NESTED_EPILOG)(nested_command)
 
 
 @app.command("demo", epilog="Example: codesign demo --out out/demo")

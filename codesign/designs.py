@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accelerators import Accelerator, ConfigError, preset, presets
-from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy
+from simulator import ClusterCache, LshReuse, NoReuse, PerLayer, ReusePolicy
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def policy_from_options(
         hashes: of all layers that `layers` does not name; together with `length`.
         length: likewise.
         layers: `NAME=H,L` or `NAME=dense` each; NAME may hold `*` as in shell patterns.
-        scope: `image` or `batch`.
+        scope: `image`, `batch` or `stream`, whose clusters the design's own cache keeps.
         thresholds: of the hashes, as in `LshReuse`.
         learning: where hyperplanes come from, as in `LshReuse`.
         order: of a convolution's rows, likewise.
@@ -123,6 +123,11 @@ def policy_from_options(
         "order": order,
         "representative": representative,
         "projection": "sign" if front_end is None else front_end.projection,
+        "cache": (
+            ClusterCache.of(accelerator.cache)
+            if scope == "stream" and accelerator.cache is not None
+            else None
+        ),
     }
     policies: dict[str, ReusePolicy] = {}
     for layer in layers:

@@ -19,6 +19,7 @@ from codesign.space import DesignSpace
 from codesign.threads import single_thread
 from codesign.workload import Workload
 from simulator import (
+    DecisionCache,
     LshReuse,
     NoReuse,
     PerLayer,
@@ -34,6 +35,11 @@ from workloads.trace import WorkloadTrace
 if TYPE_CHECKING:
     import torch
 
+# What a process keeps of decisions, which other hardware does not change. On 100 images CifarNet's
+# two convolutions are up to 55 MB a setting.
+KEPT_BYTES = 512 * 2**20
+_DECISIONS = DecisionCache(KEPT_BYTES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -44,6 +50,7 @@ class Evaluation:
     summary: dict[str, Any] = field(default_factory=dict)
     reason: str | None = None
     seconds: float = 0.0
+    images: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +65,7 @@ class Evaluator:
         quality: what the objective `accuracy` is, a key of `codesign.trials.QUALITIES`.
         baseline: objective -> value of the dense design with the base design's area.
         digest: of the weights and inputs, to tell workloads apart.
+        identity: of these and the dense outputs, under which a process keeps decisions.
     """
 
     space: DesignSpace
@@ -67,6 +75,7 @@ class Evaluator:
     quality: str
     baseline: dict[str, float]
     digest: str
+    identity: str
 
     @classmethod
     def of(cls, workload: Workload, space: DesignSpace) -> Evaluator:
@@ -88,10 +97,12 @@ class Evaluator:
             states = calibrate(workload.calibration or trace, learner)
             dense = simulate(trace, space.base, NoReuse()).dense_equal_area
         quality = _quality_kind(workload)
+        digest = workload_digest(workload, states)
+        outputs = b"" if trace.outputs is None else np.ascontiguousarray(trace.outputs).tobytes()
         is_labelled = quality == "accuracy" and trace.outputs is not None
         return cls(
             space=space,
-            trace=replace(trace, files=None if model is not None else _InMemory(trace.files)),
+            trace=replace(trace, files=None if model is not None else InMemory(trace.files)),
             model=model,
             states=states,
             quality=quality,
@@ -100,7 +111,8 @@ class Evaluator:
                 "energy_uj_per_image": dense.energy_uj_per_image,
                 "accuracy": _labels_met(trace) if is_labelled else 1.0,
             },
-            digest=_digest(workload, states),
+            digest=digest,
+            identity=f"{digest} {hashlib.sha256(outputs).hexdigest()}",
         )
 
     def __call__(self, parameters: Mapping[str, Any]) -> Evaluation:
@@ -114,11 +126,19 @@ class Evaluator:
             outcome = Evaluation(state="infeasible", reason=str(error))
         except Exception:
             outcome = Evaluation(state="failed", reason=traceback.format_exc())
-        return replace(outcome, seconds=time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return replace(outcome, seconds=seconds, images=self.trace.images)
 
     def _measure(self, parameters: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
         accelerator, policy = self.space.build(parameters)
-        run = decide(self.trace, policy, model=self.model, calibration=self.states)
+        run = decide(
+            self.trace,
+            policy,
+            model=self.model,
+            calibration=self.states,
+            cache=_DECISIONS,
+            workload=self.identity,
+        )
         report = simulate(self.trace, accelerator, run)
         values = {
             "speedup": report.speedup_equal_area,
@@ -167,7 +187,7 @@ def _labels_met(trace: WorkloadTrace) -> float:
     return float((trace.outputs.argmax(axis=1) == trace.labels).mean())
 
 
-def _digest(workload: Workload, states: Mapping[str, Any]) -> str:
+def workload_digest(workload: Workload, states: Mapping[str, Any]) -> str:
     """SHA-256 of the weights and inputs, or of the recorded tensors where there is no model."""
     digest = hashlib.sha256()
     trace, model = workload.trace, workload.model
@@ -187,7 +207,7 @@ def _digest(workload: Workload, states: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-class _InMemory(TraceFiles):
+class InMemory(TraceFiles):
     """A trace's tensors without its files, to be read on another machine.
 
     Args:

@@ -1,4 +1,4 @@
-"""The front of several objectives: who is on it, and how much it covers."""
+"""The front of several objectives: who is on it, how much it covers, where it bends."""
 
 from __future__ import annotations
 
@@ -37,3 +37,27 @@ def hypervolumes(
         return []
     indicator = moocore.Hypervolume(ref=reference, maximise=list(maximise))
     return [float(indicator(points[: index + 1])) for index in range(len(points))]
+
+
+def knee(front: np.ndarray, maximise: Sequence[bool]) -> int | None:
+    """Where a front bends most: beyond it, a gain in one objective costs most in the others.
+
+    Every objective is scaled over the front to 0 at its worst and 1 at its best. The knee is the
+    point that lies farthest to the good side of the plane whose normal is (1, ..., 1). With two
+    objectives that is the point farthest from the chord between the front's ends (Das, Structural
+    Optimization 18, 1999, doi:10.1007/BF01195985). An objective that is the same all over the
+    front does not count.
+
+    Args:
+        front: `(n, objectives)` finite values, none dominated by another.
+        maximise: for each objective, whether more is better.
+
+    Returns:
+        Index of the point, the first of equals; `None` of no points.
+    """
+    if not len(front):
+        return None
+    gains = np.where(maximise, front, -front)
+    spread = np.ptp(gains, axis=0)
+    scaled = (gains - gains.min(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return int(scaled.sum(axis=1).argmax())

@@ -136,9 +136,12 @@ class ReplayOptions:
         list[str] | None,
         typer.Option(help="NAME=H,L or NAME=dense, for layers of their own; may be repeated."),
     ] = None
-    scope: Annotated[str, typer.Option(help="Share results within an `image` or a `batch`.")] = (
-        "image"
-    )
+    scope: Annotated[
+        str,
+        typer.Option(
+            help="Share results within an `image` or a `batch`, or keep them over a `stream`."
+        ),
+    ] = "image"
     thresholds: Annotated[
         str,
         typer.Option(

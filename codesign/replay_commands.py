@@ -36,7 +36,8 @@ def simulate_command(
         Path | None,
         typer.Option(
             help="Write a row per design and layer; with --scale-sim a row per layer, whose "
-            "compute_cycles are SCALE-Sim's (its total cycles + 1)."
+            "compute_cycles are SCALE-Sim's (its total cycles + 1); busy_array_cycles count every "
+            "tile of the schedule."
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
@@ -55,6 +56,11 @@ def simulate_command(
     from simulator.report.timeline import write_timeline
 
     asked = options.read(model=model)
+    if weights is not None and model is None:
+        raise ConfigError(
+            "--weights must come with --model, got none; name the captured model, such as "
+            "--model cifarnet"
+        )
     if error_bound and model is None:
         raise ConfigError(
             "--error-bound must come with --model, got none; name the captured model, such as "

@@ -1,19 +1,28 @@
 """The report of a search: a page that opens without a network, and its numbers as JSON and CSV."""
 
-# ruff: noqa: RUF001  readers see the multiplication sign
-
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from jinja2 import PackageLoader
 
+from codesign.choices import SENSES, Choice, Constraint, choices, measured, usual_constraints
+from codesign.design_pages import page_addresses, write_design_pages
+from codesign.front_sections import (
+    choices_section,
+    hypervolume_caption,
+    importance_section,
+    shape_figures,
+    trial_link,
+)
+from codesign.importance import parameter_importance
 from codesign.optimisers import OPTIMISERS
-from codesign.plots import hypervolume_figure, pareto_figure
+from codesign.plots import hypervolume_figure, pareto_figure, start_name
 from codesign.store import plan_text
 from codesign.tables import (
     best_section,
@@ -23,7 +32,7 @@ from codesign.tables import (
     space_rows,
     study_cards,
 )
-from codesign.trials import QUALITIES, StudyResult, Trial
+from codesign.trials import QUALITIES, StudyResult, Trial, knee_of
 from codesign.verdict import QUALITY_NAMES, best_trial, verdict
 from simulator.costs import cost_sources, costs_line
 from simulator.report.figures import time_by_limit
@@ -66,11 +75,14 @@ class StudyReport:
         result: the search.
         command: the command line that made it, for the record.
         others: simulations shown on the same page.
+        constraints: under which the best designs are told; `None` takes
+            `codesign.choices.usual_constraints`.
     """
 
     result: StudyResult
     command: str | None = None
     others: Sequence[Other] = field(default=())
+    constraints: Sequence[Constraint] | None = None
 
     @property
     def verdict(self) -> str:
@@ -82,8 +94,28 @@ class StudyReport:
         """What prices every design of the search, in a line."""
         return costs_line(self.result.space.base)
 
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """The best designs under no constraint, under each, and under all."""
+        result, given = self.result, self.constraints
+        return choices(result, usual_constraints(result) if given is None else given)
+
+    @cached_property
+    def importance(self) -> Mapping[str, Mapping[str, float] | None]:
+        """See `codesign.importance.parameter_importance`."""
+        return parameter_importance(self.result)
+
+    @cached_property
+    def designs(self) -> tuple[Trial, ...]:
+        """The trials with a page of their own: the front, what is chosen, and the first."""
+        picked = [getattr(choice, sense) for choice in self.choices for sense in SENSES]
+        numbers = {trial.number for trial in (*self.result.front, *picked) if trial is not None}
+        best = best_trial(self.result)
+        numbers |= {0} | ({best.number} if best else set())
+        return tuple(t for t in self.result.of_state("complete") if t.number in numbers)
+
     def write(self, page: str | Path) -> tuple[Path, Path, Path]:
-        """Write the page, and beside it the same numbers as JSON and CSV.
+        """Write the page with those of its designs, and beside it the numbers as JSON and CSV.
 
         Args:
             page: path of the page; the others have its name with `.json` and `.csv`.
@@ -100,12 +132,16 @@ class StudyReport:
         )
 
     def write_html(self, path: str | Path) -> Path:
-        """Write the page."""
-        loader = PackageLoader("codesign", "templates")
-        return write_atomically(path, render("study.html", loader, self._context()))
+        """Write the page, and a page for each of `designs` into the folder `NAME_designs`."""
+        path, loader = Path(path), PackageLoader("codesign", "templates")
+        pages = page_addresses(path, self.designs)
+        written = write_atomically(path, render("study.html", loader, self._context(pages)))
+        # After it: the pages of an earlier report go only once nothing leads there.
+        write_design_pages(path, self.result, self.designs)
+        return written
 
     def write_json(self, path: str | Path) -> Path:
-        """Write every trial, and the designs of those on the front and of the first in full."""
+        """Write every trial, and those of `designs` in full."""
         return write_atomically(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def write_csv(self, path: str | Path) -> Path:
@@ -115,7 +151,8 @@ class StudyReport:
     def to_dict(self) -> dict[str, Any]:
         """The search as plain values."""
         result, best = self.result, best_trial(self.result)
-        full = {trial.number for trial in result.front} | {0}
+        knee = knee_of(result.front)
+        full = {trial.number for trial in self.designs}
         return {
             "verdict": self.verdict,
             "name": result.name,
@@ -126,13 +163,18 @@ class StudyReport:
             "reference_point": dict(result.reference_point),
             "best": None if best is None else best.number,
             "front": [trial.number for trial in result.front],
+            "knee": None if knee is None else knee.number,
+            "choices": [_choice_dict(choice) for choice in self.choices],
+            "importance": {name: share and dict(share) for name, share in self.importance.items()},
             "hypervolume": list(result.hypervolume),
+            "paying_point": dict(result.paying_point),
+            "paying_hypervolume": list(result.paying_hypervolume),
             "trials": [_trial_dict(trial, trial.number in full) for trial in result.trials],
             "others": [{"title": other.title, "report": other.report} for other in self.others],
             "specification": dict(result.specification),
         }
 
-    def _context(self) -> dict[str, Any]:
+    def _context(self, pages: Mapping[int, str]) -> dict[str, Any]:
         result, best = self.result, best_trial(self.result)
         first, more = verdict(result)
         rejected = [trial for trial in result.trials if trial.state in ("infeasible", "failed")]
@@ -147,16 +189,25 @@ class StudyReport:
             "cards": study_cards(result, best) if best else [],
             "pareto": best
             and figure_html(
-                pareto_figure(result, best, quality), "pareto", _pareto_caption(result)
+                pareto_figure(result, best, quality, pages), "pareto", _pareto_caption(result)
             ),
+            "shapes": shape_figures(result, quality, pages, self.importance) if best else [],
+            "choices": best and choices_section(self.choices, pages),
+            "importance": best and importance_section(result, self.importance, quality),
             "hypervolume": best
-            and figure_html(hypervolume_figure(result), "hypervolume", _HYPERVOLUME_CAPTION),
+            and figure_html(hypervolume_figure(result), "hypervolume", hypervolume_caption(result)),
             "designs": best and _designs(result, best),
             "best": best and best_section(result, best),
+            "best_page": best and pages[best.number],
+            "start_page": best and best.number != 0 and pages.get(0),
+            "start_name": start_name(result),
             "others": [_other_section(index, other) for index, other in enumerate(self.others)],
             "search_text": _search_text(result),
             "front_columns": front_columns(result),
-            "front_rows": front_rows(result, best),
+            "front_rows": [
+                row | {"trial": trial_link(result.trials[row["trial"]], pages)}
+                for row in front_rows(result, best)
+            ],
             "rejected": rejected,
             "rejected_title": f"The {len(rejected)} trials without values, and why",
             "facts": self._facts(),
@@ -182,26 +233,21 @@ class StudyReport:
         )
 
 
-_HYPERVOLUME_CAPTION = (
-    "The volume that the front covers, after each trial: speed × accuracy × energy below twice the "
-    "dense baseline's, in units of that baseline. It grows with every trial that improves the "
-    "front; once it stays flat, more trials find little."
-)
-
-
 def _pareto_caption(result: StudyResult) -> str:
     return (
         "Speed is measured against a dense design that has the same silicon area as the point's "
         "own design. The dotted lines are the dense baseline: speed 1, and the energy of the dense "
         "design that has the area of the design which the search starts from. Ringed points are "
         "on the front: no other trial beats them in speed, energy and accuracy at once. Colour is "
-        f"the {QUALITY_NAMES[result.quality]}; hover over a point for its parameters."
+        f"the {QUALITY_NAMES[result.quality]}; hover over a point for its parameters, "
+        "click on one of the front for its simulation."
     )
 
 
 def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
     """A flat row for each trial, as `StudyReport.write_csv` writes them."""
     front = {trial.number for trial in result.front}
+    knee = knee_of(result.front)
     rows = []
     for trial in result.trials:
         values, summary = trial.values or {}, trial.summary
@@ -212,6 +258,7 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
                 "state": trial.state,
                 "origin": trial.origin,
                 "on_front": trial.number in front,
+                "is_knee": knee is not None and trial.number == knee.number,
                 "speedup_equal_area": values.get("speedup"),
                 "speedup_equal_array": summary.get("speedup_equal_array"),
                 "energy_uj_per_image": values.get("energy_uj_per_image"),
@@ -220,15 +267,27 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
                 result.quality: values.get("accuracy"),
                 "latency_ms_per_image": reuse.get("latency_ms_per_image"),
                 "area_mm2": reuse.get("area_mm2"),
+                "power_mw": measured(trial, "power_mw") if trial.values else None,
                 "bound_by": reuse.get("bound_by"),
                 **cost_sources(result.space.base),
                 **trial.parameters,
                 "repeat_of": trial.repeat_of,
                 "seconds": trial.seconds,
+                "hypervolume": result.hypervolume[trial.number],
+                "paying_hypervolume": result.paying_hypervolume[trial.number],
                 "reason": trial.reason,
             }
         )
     return rows
+
+
+def _choice_dict(choice: Choice) -> dict[str, Any]:
+    picked = {sense: getattr(choice, sense) for sense in SENSES}
+    return {
+        "constraints": [asdict(constraint) for constraint in choice.constraints],
+        "trials": [trial.number for trial in choice.trials],
+        **{sense: trial and trial.number for sense, trial in picked.items()},
+    }
 
 
 def _trial_dict(trial: Trial, in_full: bool) -> dict[str, Any]:

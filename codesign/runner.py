@@ -6,15 +6,29 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from accelerators import ConfigError
-from codesign.evaluate import Evaluation, Evaluator
+from codesign.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    import torch
 
 MIB = 2**20
 EXECUTORS = ("ray", "inline")
 
-Jobs = Mapping[int, Mapping[str, Any]]  # trial number -> parameters
+Jobs = Mapping[int, Mapping[str, Any]]  # trial number -> what the evaluator takes
+
+
+class Evaluates(Protocol):
+    """What a runner runs: an evaluator, or another that answers as one."""
+
+    @property
+    def model(self) -> torch.nn.Module | None:
+        """The model it runs, if any: its class is sent along."""
+
+    def __call__(self, job: Mapping[str, Any], /) -> Evaluation:
+        """Evaluate one job."""
 
 
 class Runner(Protocol):
@@ -30,7 +44,7 @@ class Runner(Protocol):
 class InlineRunner:
     """Evaluates in this process, for small runs and tests."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluates) -> None:
         self._evaluator = evaluator
 
     def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
@@ -58,7 +72,7 @@ class RayRunner:
         ConfigError: there is no cluster at the address.
     """
 
-    def __init__(self, evaluator: Evaluator, workers: int, address: str | None = None) -> None:
+    def __init__(self, evaluator: Evaluates, workers: int, address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray  # here, as it takes two seconds
 
@@ -131,12 +145,12 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _evaluate(evaluator: Evaluator, parameters: Mapping[str, Any]) -> Evaluation:
+def _evaluate(evaluator: Evaluates, parameters: Mapping[str, Any]) -> Evaluation:
     """The Ray task."""
     return evaluator(parameters)
 
 
-def _send_user_modules(ray: Any, evaluator: Evaluator) -> None:
+def _send_user_modules(ray: Any, evaluator: Evaluates) -> None:
     """A model class from a user's file is sent along: workers cannot import it by name."""
     for module in evaluator.model.modules() if evaluator.model is not None else ():
         name = type(module).__module__
@@ -145,7 +159,7 @@ def _send_user_modules(ray: Any, evaluator: Evaluator) -> None:
 
 
 def make_runner(
-    executor: str, evaluator: Evaluator, workers: int, ray_address: str | None
+    executor: str, evaluator: Evaluates, workers: int, ray_address: str | None
 ) -> Runner:
     """The runner of that name."""
     match executor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -43,12 +43,16 @@ class DesignSpace:
         layers: layers whose reuse is searched; all others run dense.
         parameters: what is chosen.
         start: settings tried first, by the name they have in a report.
+        fronts: layer -> settings of its reuse, from the most exact to the most compressed, where
+            the search chooses a position among them and nothing else of the layer; see
+            `from_fronts`.
     """
 
     base: Accelerator
     layers: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     start: Mapping[str, Mapping[str, Any]]
+    fronts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     @classmethod
     def for_workload(cls, trace: WorkloadTrace, base: Accelerator, *, top: int = 4) -> DesignSpace:
@@ -68,11 +72,7 @@ class DesignSpace:
         Raises:
             ConfigError: the base has no reuse units, or no layer has rows to share.
         """
-        if not base.has_reuse:
-            raise ConfigError(
-                f"DesignSpace.base must have reuse units, got {base.name!r} without; use "
-                "preset('reuse_16x16'), or add front_end, cache, centroid_buffer and reconstructor"
-            )
+        _check_base(base)
         if not isinstance(top, int) or isinstance(top, bool) or top < 1:
             raise ConfigError(f"DesignSpace.top must be an integer of at least 1, got {top!r}")
         layers = reusable_layers(trace, top)
@@ -96,6 +96,61 @@ class DesignSpace:
             parameters=tuple(parameters),
             start={"paper" if is_cifarnet else "start": start},
         )
+
+    @classmethod
+    def from_fronts(
+        cls, trace: WorkloadTrace, base: Accelerator, fronts: Mapping[str, Sequence[Mapping]]
+    ) -> DesignSpace:
+        """The space of hardware together with a position on the front of each layer.
+
+        A layer has one ordinal parameter, `LAYER.position`: 0 is dense, 1 the most exact setting of
+        its front, the last the most compressed. The largest layer always reuses. The search
+        starts from the base design in the middle of every front. Hyperplanes are of the kind that
+        the front-end has; where it is not the one that a front was found with, the front's order
+        is a guide only.
+
+        Args:
+            trace: the workload.
+            base: a design with reuse units.
+            fronts: layer -> settings of `LshReuse` but the projection, see `NestedResult.fronts`.
+
+        Raises:
+            ConfigError: the base has no reuse units, or a front is empty or of no layer.
+        """
+        _check_base(base)
+        layers = [layer for layer in trace.layers if fronts.get(layer.name)]
+        broken = sorted(set(fronts) - {layer.name for layer in layers})
+        if broken or not layers:
+            raise ConfigError(
+                "DesignSpace.from_fronts fronts must be of layers of the workload and hold a "
+                f"setting each, got {', '.join(broken) or 'none'}; give NestedResult.fronts of a "
+                "search on this workload"
+            )
+        largest = max(layers, key=lambda layer: layer.gemm.macs)
+        parameters, start = hardware_parameters(base), hardware_values(base)
+        for layer in layers:
+            positions = tuple(range(int(layer is largest), len(fronts[layer.name]) + 1))
+            parameters.append(Parameter(name=f"{layer.name}.position", choices=positions))
+            start[f"{layer.name}.position"] = positions[len(positions) // 2]
+        return cls(
+            base=base,
+            layers=tuple(layer.name for layer in layers),
+            parameters=tuple(parameters),
+            start={"start": start},
+            fronts={layer.name: tuple(fronts[layer.name]) for layer in layers},
+        )
+
+    def reuse_of(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Layer -> settings of `LshReuse` with these values; layers that run dense are left out."""
+        chosen: dict[str, dict[str, Any]] = {}
+        for name in self.layers:
+            if name in self.fronts:
+                position = values[f"{name}.position"]
+                if position:
+                    chosen[name] = dict(self.fronts[name][position - 1])
+            elif values[f"{name}.reuse"]:
+                chosen[name] = {key: values[f"{name}.{key}"] for key in ("hashes", "length")}
+        return chosen
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -123,12 +178,8 @@ class DesignSpace:
         the first choice.
         """
         start = next(iter(self.start.values()), {})
-        idle = {
-            f"{name}.{of}"
-            for name in self.layers
-            if not values[f"{name}.reuse"]
-            for of in _OF_REUSE
-        }
+        reused = self.reuse_of(values)
+        idle = {f"{name}.{of}" for name in self.layers if name not in reused for of in _OF_REUSE}
         settled = dict(values)
         for parameter in self.parameters:
             if parameter.name in idle:
@@ -184,13 +235,8 @@ class DesignSpace:
             ConfigError: these values make no valid design.
         """
         policies = {
-            name: LshReuse(
-                hashes=values[f"{name}.hashes"],
-                length=values[f"{name}.length"],
-                projection=values["front_end.projection"],
-            )
-            for name in self.layers
-            if values[f"{name}.reuse"]
+            name: LshReuse(projection=values["front_end.projection"], **settings)
+            for name, settings in self.reuse_of(values).items()
         }
         design = self._dense(values)
         if not policies:
@@ -203,7 +249,7 @@ class DesignSpace:
         width = min(sums, base.reconstructor.width)
         ports = -(-sums // width)
         sum_bits = width * accumulator
-        longest = max(values[f"{name}.length"] for name in policies)
+        longest = max(policy.length or 0 for policy in policies.values())
         operand = base.operand_bits
         return replace(
             design,
@@ -267,7 +313,7 @@ class DesignSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values, to be stored with a study."""
-        return {
+        description = {
             "base": self.base.to_dict(),
             "layers": list(self.layers),
             "parameters": [
@@ -276,6 +322,9 @@ class DesignSpace:
             ],
             "start": {name: dict(values) for name, values in self.start.items()},
         }
+        if self.fronts:
+            description["fronts"] = {name: list(each) for name, each in self.fronts.items()}
+        return description
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> DesignSpace:
@@ -288,4 +337,14 @@ class DesignSpace:
                 for p in description["parameters"]
             ),
             start=description["start"],
+            fronts={name: tuple(each) for name, each in description.get("fronts", {}).items()},
+        )
+
+
+def _check_base(base: Accelerator) -> None:
+    """There must be units to vary."""
+    if not base.has_reuse:
+        raise ConfigError(
+            f"DesignSpace.base must have reuse units, got {base.name!r} without; use "
+            "preset('reuse_16x16'), or add front_end, cache, centroid_buffer and reconstructor"
         )

@@ -46,6 +46,7 @@ FIXED = {
     "constraints": "constraints",
     "quality": "kind of accuracy",
     "digest": "workload (its weights and inputs)",
+    "first_images": "number of images that every trial is judged on first",
 }
 # Packages of which another version may give other numbers.
 NUMBERS_OF = ("torch", "numpy", "scipy", "numba", "optuna")
@@ -94,10 +95,8 @@ def storing(place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def open_study(
-    place: Place, specification: Mapping[str, Any], *, resume: bool
-) -> Iterator[optuna.Study]:
-    """Open a study to write to it; only one process can at a time.
+def locked(place: Place, *, resume: bool) -> Iterator[None]:
+    """Hold a journal or a database, to write to it; only one process can at a time.
 
     A line of a journal that was being written when a process died is cut off. The operating system
     ends the lock with the process, also when it is killed. Processes on different machines are not
@@ -105,11 +104,10 @@ def open_study(
 
     Args:
         place: the journal, or the URL of the database.
-        specification: what is searched; stored in a new study, compared with that of an old one.
         resume: whether the study must exist, or must not.
 
     Raises:
-        ConfigError: it exists or not against `resume`, is in use, damaged, or of another search.
+        ConfigError: it exists or not against `resume`, or is in use.
         OSError: the disk refuses it, with the place as its filename.
     """
     exists = holds_study(place)
@@ -137,6 +135,26 @@ def open_study(
                 # Optuna's own lock, held while it writes one line; nobody else can be writing now.
                 Path(f"{place}.lock").unlink(missing_ok=True)
                 mend(place)
+        yield
+
+
+@contextmanager
+def open_study(
+    place: Place, specification: Mapping[str, Any], *, resume: bool
+) -> Iterator[optuna.Study]:
+    """Open a study to write to it, see `locked`.
+
+    Args:
+        place: the journal, or the URL of the database.
+        specification: what is searched; stored in a new study, compared with that of an old one.
+        resume: whether the study must exist, or must not.
+
+    Raises:
+        ConfigError: it exists or not against `resume`, is in use, damaged, or of another search.
+        OSError: the disk refuses it, with the place as its filename.
+    """
+    with locked(place, resume=resume):
+        with storing(place):
             study = _open(place, create=True)
             stored = study.user_attrs.get(SPECIFICATION)
             if stored is None and not study.trials:

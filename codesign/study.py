@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from accelerators import ConfigError
 from codesign.constraints import Constraints
 from codesign.evaluate import Evaluation, Evaluator
+from codesign.fidelity import StagedEvaluator
+from codesign.front import non_dominated
 from codesign.optimisers import Answer, Problem, ask, optimiser_problems
+from codesign.quiet import quiet_optuna
 from codesign.runner import EXECUTORS, Runner, make_runner
 from codesign.space import DesignSpace
 from codesign.store import (
     FORMAT_VERSION,
     SPECIFICATION,
+    Place,
     keep_plan,
     open_study,
     read_study,
@@ -43,8 +47,11 @@ from codesign.workload import Workload
 
 # Settings near a repeated one that are looked at, those with one parameter changed first.
 _NEIGHBOURS = 200
+# An attribute of a study: a trial's number follows; the value is its evaluation on all images.
+CONFIRMED = "confirmed "
 VERSIONS_OF = ("torch", "numpy", "scipy", "numba", "optuna", "ray")
 
+Job = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # what a runner takes of parameters
 # Called with a trial just told, how many are told, and how many there will be.
 OnProgress = Callable[[Trial, int, int], None]
 
@@ -63,6 +70,7 @@ def search(
     ray_address: str | None = None,
     batch: int = 4,
     executor: str = "ray",
+    first_images: int | None = None,
     plan: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> StudyResult:
@@ -87,6 +95,10 @@ def search(
         ray_address: a Ray cluster to run on instead of this machine.
         batch: trials asked for together; a larger one keeps more workers busy but learns later.
         executor: `ray`, or `inline` to evaluate in this process.
+        first_images: judge a trial on so many images first, and on all of them only if it may
+            join the front of earlier batches (`codesign.fidelity.may_join`). When all trials are
+            told, those on the front that were not judged on all images are. `None` judges every
+            trial on all; fewer than about a thousand images give up little.
         plan: kept with the study, as what makes it again; see `StudyPlan.run`.
         on_progress: see `OnProgress`.
 
@@ -103,12 +115,16 @@ def search(
     place = study_place(storage)
     limits = constraints or Constraints()
     evaluator = Evaluator.of(workload, space)
+    staged = None
+    if first_images is not None:
+        staged = StagedEvaluator.of(workload, evaluator, first_images)
     specification = _specification(workload, evaluator, seed=seed, batch=batch) | {
         "optimiser": optimiser,
         "constraints": limits.to_dict(),
+        "first_images": first_images,
         "plan": plan,
     }
-    with _quiet_optuna(), open_study(place, specification, resume=resume) as study:
+    with quiet_optuna(), open_study(place, specification, resume=resume) as study:
         keep_plan(place, plan)
         asker = _Asker(
             optimiser=optimiser,
@@ -127,11 +143,15 @@ def search(
                 stop = min(first + batch, trials)
                 with storing(place):
                     asker.ask_missing(study, first=first, stop=stop)
-                members = _read_trials(study, space)[first:stop]
-                jobs = {t.number: t.parameters for t in members if t.state == "running"}
+                asked = _read_trials(study, space)
+                jobs = {t.number: t.parameters for t in asked[first:stop] if t.state == "running"}
                 if jobs and runner is None:
-                    runner = make_runner(executor, evaluator, workers, ray_address)
-                for number, outcome, repeat_of in _evaluate(runner, space, jobs, answers):
+                    runner = make_runner(executor, staged or evaluator, workers, ray_address)
+                job: Job = dict
+                if staged is not None:
+                    whole = [t for t in asked[:first] if t.images == workload.trace.images]
+                    job = partial(staged.job, front=_front(whole))
+                for number, outcome, repeat_of in _evaluate(runner, space, jobs, answers, job):
                     with storing(place):
                         _tell(study, number, outcome, repeat_of, limits, evaluator.baseline)
                     if on_progress is not None:
@@ -142,6 +162,9 @@ def search(
                     if frozen.user_attrs["evaluation"]["state"] != "failed":
                         key = _design_key(space, space.decode(frozen.params))
                         answers.setdefault(key, frozen)
+            if staged is not None:
+                runner = runner or make_runner(executor, staged, workers, ray_address)
+                _confirm(study, space, runner, staged, limits, place)
         finally:
             if runner is not None:
                 runner.close()
@@ -157,7 +180,7 @@ def load_study(path: str | Path) -> StudyResult:
     Raises:
         ConfigError: there is none, or it is damaged.
     """
-    with _quiet_optuna():
+    with quiet_optuna():
         return _result(read_study(study_place(path)))
 
 
@@ -241,13 +264,14 @@ def _evaluate(
     space: DesignSpace,
     jobs: Mapping[int, Mapping[str, Any]],
     answers: Mapping[str, FrozenTrial],
+    job: Job,
 ) -> Iterator[tuple[int, Evaluation, int | None]]:
     """Outcome of each job, and the earlier trial that answered it, if one did."""
     fresh = {}
     for number, parameters in jobs.items():
         earlier = answers.get(_design_key(space, parameters))
         if earlier is None:
-            fresh[number] = parameters
+            fresh[number] = job(parameters)
             continue
         yield number, _measured(earlier), earlier.number
     if fresh:
@@ -260,13 +284,55 @@ def _measured(frozen: FrozenTrial) -> Evaluation:
     """What the evaluation of a finished trial had found, before constraints were looked at."""
     record = frozen.user_attrs["evaluation"]
     if frozen.state != TrialState.COMPLETE:
-        return Evaluation(state=record["state"], reason=record["reason"])
-    return Evaluation(state="complete", values=_values(frozen), summary=record["summary"])
+        return Evaluation(state=record["state"], reason=record["reason"], images=record["images"])
+    return Evaluation(
+        state="complete",
+        values=_values(frozen),
+        summary=record["summary"],
+        images=record["images"],
+    )
 
 
 def _values(frozen: FrozenTrial) -> dict[str, float]:
     """Objective -> value of a trial that has them."""
     return dict(zip((o.name for o in OBJECTIVES), frozen.values, strict=True))
+
+
+def _front(trials: Iterable[Trial]) -> list[Mapping[str, float]]:
+    """Values of the trials that no other beats."""
+    values = [trial.values for trial in trials if trial.values]
+    points = np.array([[each[o.name] for o in OBJECTIVES] for each in values])
+    kept = non_dominated(points, [objective.maximise for objective in OBJECTIVES])
+    return [each for each, keep in zip(values, kept, strict=True) if keep]
+
+
+def _confirm(
+    study: optuna.Study,
+    space: DesignSpace,
+    runner: Runner,
+    staged: StagedEvaluator,
+    limits: Constraints,
+    place: Place,
+) -> None:
+    """Judge the front on all images, and what comes to it when its accuracy turns out lower.
+
+    What was told stays, so that a study that is extended asks as if it had been longer at once.
+    """
+    images = staged.full.trace.images
+    while True:
+        trials = [t for t in _read_confirmed(study, space) if t.values]
+        front = _front(trials)
+        jobs = {
+            t.number: staged.job(t.parameters, front=())
+            for t in trials
+            if t.images != images and t.values in front
+        }
+        if not jobs:
+            return
+        for number, outcome in runner.run(jobs):
+            confirmed, _ = _limited(outcome, limits, staged.full.baseline)
+            with storing(place):
+                study.set_user_attr(f"{CONFIRMED}{number}", asdict(confirmed))
 
 
 def _design_key(space: DesignSpace, parameters: Mapping[str, Any]) -> str:
@@ -292,20 +358,29 @@ def _tell(
     """
     # Optuna offers attributes only while it asks; its storage takes them at any time.
     trial_id = study.get_trials(deepcopy=False)[number]._trial_id
-    record = {key: value for key, value in asdict(outcome).items() if key != "values"}
+    kept, excess = _limited(outcome, limits, baseline)
+    record = {key: value for key, value in asdict(kept).items() if key != "values"}
     record["repeat_of"] = repeat_of
-    if outcome.values is not None:
-        excess = limits.excess(outcome.values, outcome.summary, baseline)
-        reason = limits.reason(excess)
-        if reason is not None:
-            record |= {"state": "infeasible", "reason": reason}
-        for name, over in excess.items():
-            study._storage.set_trial_system_attr(trial_id, f"constraints:{name}", over)
+    for name, over in excess.items():
+        study._storage.set_trial_system_attr(trial_id, f"constraints:{name}", over)
     study._storage.set_trial_user_attr(trial_id, "evaluation", record)
     if outcome.values is None:
         study.tell(number, state=TrialState.FAIL)
     else:
         study.tell(number, [outcome.values[objective.name] for objective in OBJECTIVES])
+
+
+def _limited(
+    outcome: Evaluation, limits: Constraints, baseline: Mapping[str, float]
+) -> tuple[Evaluation, dict[str, float]]:
+    """The outcome, infeasible without values where beyond a limit, and its excess over each."""
+    if outcome.values is None:
+        return outcome, {}
+    excess = limits.excess(outcome.values, outcome.summary, baseline)
+    reason = limits.reason(excess)
+    if reason is not None:
+        outcome = replace(outcome, state="infeasible", values=None, reason=reason)
+    return outcome, excess
 
 
 def _read_trials(study: optuna.Study, space: DesignSpace) -> list[Trial]:
@@ -324,7 +399,22 @@ def _read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
         reason=record.get("reason"),
         repeat_of=record.get("repeat_of"),
         seconds=record.get("seconds", 0.0),
+        images=record.get("images"),
     )
+
+
+def _read_confirmed(study: optuna.Study, space: DesignSpace) -> list[Trial]:
+    """The trials; those that were judged on all images at the end have what was found then."""
+    found = {
+        int(key.removeprefix(CONFIRMED)): record
+        for key, record in study.user_attrs.items()
+        if key.startswith(CONFIRMED)
+    }
+    trials = _read_trials(study, space)
+    for number, record in found.items():
+        seconds = trials[number].seconds + record["seconds"]
+        trials[number] = replace(trials[number], **(record | {"seconds": seconds}))
+    return trials
 
 
 def _result(study: optuna.Study) -> StudyResult:
@@ -332,7 +422,7 @@ def _result(study: optuna.Study) -> StudyResult:
     return StudyResult(
         name=specification["name"],
         seed=specification["seed"],
-        trials=tuple(_read_trials(study, DesignSpace.from_dict(specification["space"]))),
+        trials=tuple(_read_confirmed(study, DesignSpace.from_dict(specification["space"]))),
         specification=specification,
     )
 
@@ -371,14 +461,3 @@ def _check(optimiser: str, *, executor: str, **numbers: int) -> None:
         problems.append(f"search executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
     if problems:
         raise ConfigError(problems)
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Optuna reports every study that it makes; here that is one for each question."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

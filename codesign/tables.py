@@ -43,6 +43,7 @@ LAYER_PARAMETER_NAMES = {
     "reuse": ("reuse", "no: the layer runs dense"),
     "hashes": ("hashes H", "bits of a signature"),
     "length": ("sub-vector length L", "elements"),
+    "position": ("position on its front", "0: dense, then from exact to compressed"),
 }
 
 
@@ -149,8 +150,8 @@ def best_section(result: StudyResult, best: Trial) -> dict[str, Any]:
 def _applies(result: StudyResult, trial: Trial, name: str, value: Any) -> Any:
     """The value, or a dash for a parameter of a layer that runs dense."""
     layer, _, of_layer = name.rpartition(".")
-    if layer in result.space.layers and of_layer != "reuse":
-        return value if trial.parameters[f"{layer}.reuse"] else None
+    if layer in result.space.layers and of_layer not in ("reuse", "position"):
+        return value if layer in result.space.reuse_of(trial.parameters) else None
     return value
 
 

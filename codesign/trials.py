@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from accelerators import Accelerator
-from codesign.front import hypervolumes, non_dominated
+from codesign.front import hypervolumes, knee, non_dominated
 from codesign.space import DesignSpace
 from simulator import ReusePolicy
+from simulator.report.simulation import ACCURACY_DROP
 
 STATES = ("complete", "infeasible", "failed", "running")
 
@@ -66,6 +67,7 @@ class Trial:
             else `None`.
         repeat_of: number of the earlier trial with the same design that answered it, or `None`.
         seconds: time of the evaluation, 0 for a repeat.
+        images: how many it was judged on; `None` where it was not judged.
     """
 
     number: int
@@ -77,6 +79,7 @@ class Trial:
     reason: str | None = None
     repeat_of: int | None = None
     seconds: float = 0.0
+    images: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +129,15 @@ class StudyResult:
         }
 
     @property
+    def paying_point(self) -> Mapping[str, float]:
+        """The reference point beyond which reuse pays: the dense baseline itself.
+
+        Its accuracy is less by what a design may lose and still be said to pay: no design has more
+        accuracy than the dense model but by chance, and the volume would be nothing.
+        """
+        return {**self.baseline, "accuracy": self.baseline["accuracy"] - ACCURACY_DROP}
+
+    @property
     def start(self) -> Trial:
         """The first trial: the base design with the paper's, or the usual, setting."""
         return self.trials[0]
@@ -134,12 +146,16 @@ class StudyResult:
         """The trials in one of `STATES`."""
         return tuple(trial for trial in self.trials if trial.state == state)
 
+    @property
+    def judged(self) -> tuple[Trial, ...]:
+        """Complete trials that were judged on all images."""
+        everything = self.specification["workload"]["images"]
+        return tuple(t for t in self.of_state("complete") if t.images in (None, everything))
+
     @cached_property
     def front(self) -> tuple[Trial, ...]:
-        """Complete trials that no other beats in every objective; of equals, the first."""
-        complete = self.of_state("complete")
-        keep = non_dominated(_points(complete), _maximise())
-        return tuple(trial for trial, kept in zip(complete, keep, strict=True) if kept)
+        """Those of `judged` that no other beats in every objective; of equals, the first."""
+        return front_of(self.judged)
 
     @cached_property
     def hypervolume(self) -> tuple[float, ...]:
@@ -147,10 +163,19 @@ class StudyResult:
 
         In units of the baseline: speedup x accuracy x (energy below twice the baseline's, over the
         baseline's). It never shrinks; one value for each trial, those without values included.
+        Only trials of `judged` add to it.
         """
-        reference = np.array([self.reference_point[objective.name] for objective in OBJECTIVES])
+        return self._hypervolume_from(self.reference_point)
+
+    @cached_property
+    def paying_hypervolume(self) -> tuple[float, ...]:
+        """The same from `paying_point`: how far reuse is better than dense in all objectives."""
+        return self._hypervolume_from(self.paying_point)
+
+    def _hypervolume_from(self, point: Mapping[str, float]) -> tuple[float, ...]:
+        reference = np.array([point[objective.name] for objective in OBJECTIVES])
         scale = np.array([1.0, self.baseline["energy_uj_per_image"], 1.0])
-        complete = self.of_state("complete")
+        complete = self.judged
         volumes = hypervolumes(_points(complete) / scale, reference / scale, _maximise())
         after = dict(zip((trial.number for trial in complete), volumes, strict=True))
         current, curve = 0.0, []
@@ -176,7 +201,7 @@ class StudyResult:
         if accuracy_drop is not None:
             least = self.baseline["accuracy"] - accuracy_drop
             chosen = tuple(t for t in chosen if t.values and t.values["accuracy"] >= least)
-        return min(chosen, key=_energy_delay_ratio, default=None)
+        return min(chosen, key=energy_delay_ratio, default=None)
 
     def design_of(self, trial: Trial) -> tuple[Accelerator, ReusePolicy]:
         """The accelerator and the policy of a trial.
@@ -187,7 +212,20 @@ class StudyResult:
         return self.space.build(trial.parameters)
 
 
-def _energy_delay_ratio(trial: Trial) -> float:
+def front_of(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+    """Of complete trials, those that no other beats in every objective; of equals, the first."""
+    keep = non_dominated(_points(trials), _maximise())
+    return tuple(trial for trial, kept in zip(trials, keep, strict=True) if kept)
+
+
+def knee_of(trials: tuple[Trial, ...]) -> Trial | None:
+    """Where the front of complete trials bends most, see `codesign.front.knee`."""
+    front = front_of(trials)
+    index = knee(_points(front), _maximise())
+    return None if index is None else front[index]
+
+
+def energy_delay_ratio(trial: Trial) -> float:
     """Energy times time over those of the dense design of equal area; below 1 is better."""
     return trial.summary["energy_ratio_equal_area"] / trial.summary["speedup_equal_area"]
 

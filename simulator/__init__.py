@@ -13,6 +13,7 @@ from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.hyper_cube import HyperCubeReuse
+from simulator.reuse.kept import DecisionCache
 from simulator.reuse.kmeans import KMeansReuse
 from simulator.reuse.lsh import LshReuse
 from simulator.reuse.memory import StreamMemory, load_memory, save_memory
@@ -29,6 +30,7 @@ __all__ = [
     "LIMITS",
     "ActionCounts",
     "ClusterCache",
+    "DecisionCache",
     "DesignReport",
     "ErrorAnalysis",
     "ErrorBound",

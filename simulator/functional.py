@@ -15,6 +15,7 @@ import numpy as np
 from accelerators import ConfigError
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.error import centroid_error
+from simulator.reuse.kept import DecisionCache, LayerAnswer, RunKeys
 from simulator.reuse.kernels import squared_sums
 from simulator.reuse.memory import StreamMemory
 from simulator.reuse.policy import LayerState, ReusePolicy
@@ -75,6 +76,8 @@ def decide(
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
     memory: StreamMemory | None = None,
     layer_errors: bool = True,
+    cache: DecisionCache | None = None,
+    workload: str = "",
 ) -> ReuseRun:
     """Make a policy's decisions on every layer of a trace.
 
@@ -93,13 +96,25 @@ def decide(
             changed. It brings its calibration.
         layer_errors: measure `relative_mse`, for which every reused layer runs dense as well, and
             `centroid_error`.
+        cache: answers of earlier calls, used and added to: a layer is not decided again if it and
+            all layers before it have the policies they had, nor is a whole run. The model must
+            compute the same each time.
+        workload: with `cache`, what names this trace, model and calibration apart from others in
+            the cache.
 
     Raises:
         ConfigError: the policy does not fit the layers, or the calibration or the memory lacks one,
-            comes from elsewhere or holds it in other integers.
+            comes from elsewhere or holds it in other integers; a cache without a workload's name,
+            or with a memory.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
     policy.check_layers(trace.layers)
+    if cache is not None and (not workload or memory is not None):
+        raise ConfigError(
+            "cache must be given with workload and without memory, got "
+            f"workload={workload!r} and {'a' if memory is not None else 'no'} memory; name the "
+            "workload, and decide streams without a cache"
+        )
     states: Mapping[str, LayerState]
     if memory is not None:
         _check_memory(memory, policy, calibration)
@@ -110,82 +125,185 @@ def decide(
     else:
         states = calibration
     _check_states(states, trace, policy)
-    decisions: dict[str, ReuseDecisions | None] = {}
-    errors: dict[str, float] = {}
-    distances: dict[str, float] = {}
-    tables: dict[str, LayerMemory] = {}
+    run = _Run(policy, states, memory, layer_errors=layer_errors)
+    if cache is not None:
+        run.keep_in(cache, workload, sees_reuse=model is not None)
+        known = run.known(trace)
+        if known is not None:
+            return known
+    quality = run.recorded(trace) if model is None else run.replayed(trace, model)
+    return run.finish(trace, quality)
 
-    def reuse(
-        layer: Layer, read_rows: Callable[[], np.ndarray], read_weights: Callable[[], np.ndarray]
-    ) -> np.ndarray | None:
-        decisions[layer.name] = None
-        if not policy.applies_to(layer):
+
+class _Run:
+    """Decisions in the making, layer after layer.
+
+    Args:
+        policy: decides.
+        states: layer name -> what was learned of it.
+        memory: of the batch before, if any.
+        layer_errors: whether to measure what reuse does to each layer's result.
+    """
+
+    def __init__(
+        self,
+        policy: ReusePolicy,
+        states: Mapping[str, LayerState],
+        memory: StreamMemory | None,
+        *,
+        layer_errors: bool,
+    ) -> None:
+        self._policy = policy
+        self._states = states
+        self._memory = memory
+        self._layer_errors = layer_errors
+        self._answers: dict[str, LayerAnswer] = {}
+        self._tables: dict[str, LayerMemory] = {}
+        self._cache: DecisionCache | None = None
+        self._keys: RunKeys | None = None
+
+    def keep_in(self, cache: DecisionCache, workload: str, *, sees_reuse: bool) -> None:
+        """Look answers up in a cache, and keep new ones there."""
+        self._cache = cache
+        self._keys = RunKeys(
+            workload,
+            self._policy,
+            sees_reuse=sees_reuse,
+            settings={"layer_errors": self._layer_errors},
+        )
+
+    def known(self, trace: WorkloadTrace) -> ReuseRun | None:
+        """The run, if all of it is in the cache."""
+        assert self._cache is not None and self._keys is not None
+        keys = self._keys.all_layers(trace.layers)
+        quality = self._cache.get(("quality", *keys))
+        if quality is None:
             return None
-        grid = layer.quantisation
+        for layer, key in zip(trace.layers, keys, strict=True):
+            answer = self._cache.get(key) if self._policy.applies_to(layer) else _DENSE
+            if answer is None:
+                self._answers.clear()
+                return None
+            self._answers[layer.name] = answer
+        return self.finish(trace, quality)
+
+    def recorded(self, trace: WorkloadTrace) -> dict[str, float | None]:
+        """Decide on recorded activations; nothing is known of the quality."""
+
+        def error_of(layer: Layer, result: np.ndarray) -> float:
+            dense = np.matmul(trace.rows(layer.name), trace.weights(layer.name))
+            return _relative_mse(result, dense, np.zeros_like(dense))
+
+        for layer in trace.layers:
+            rows, weights = partial(trace.rows, layer.name), partial(trace.weights, layer.name)
+            self._answer(layer, rows, weights, partial(error_of, layer), keep_result=False)
+        return {}
+
+    def replayed(self, trace: WorkloadTrace, model: "torch.nn.Module") -> dict[str, float | None]:
+        """Decide while the model runs under the decisions; how good its answers are."""
+
+        def answer(call: "GemmCall") -> "torch.Tensor | None":
+            def error_of(result: np.ndarray) -> float:
+                outputs = call.from_result(result), call.dense()
+                bias = call.from_result(np.zeros_like(result))
+                return _relative_mse(*(x.numpy(force=True) for x in (*outputs, bias)))
+
+            result = self._answer(call.layer, call.rows, call.weights, error_of, keep_result=True)
+            return None if result is None else call.from_result(result)
+
+        _check_model(trace, model)
+        outputs = _run_model(trace, model, answer)
+        missing = [layer.name for layer in trace.layers if layer.name not in self._answers]
+        if missing:
+            raise ConfigError(
+                f"model must run the layers of the trace, got none called {', '.join(missing)}; "
+                "pass the model that was captured"
+            )
+        return _quality(trace, outputs)
+
+    def _answer(
+        self,
+        layer: Layer,
+        read_rows: Callable[[], np.ndarray],
+        read_weights: Callable[[], np.ndarray],
+        error_of: Callable[[np.ndarray], float],
+        *,
+        keep_result: bool,
+    ) -> np.ndarray | None:
+        """The layer's result under reuse; `None` where it runs dense."""
+        key = None if self._keys is None else self._keys.next_layer(layer)
+        if not self._policy.applies_to(layer):
+            self._answers[layer.name] = _DENSE
+            return None
+        made = None if self._cache is None else self._cache.get(key)
+        if made is None:
+            made = self._decide(layer, read_rows, read_weights, error_of)
+            if self._cache is not None and layer.name not in self._tables:
+                kept = made if keep_result else replace(made, result=None)
+                self._cache.put(key, kept, kept.held_bytes)
+        self._answers[layer.name] = replace(made, result=None)
+        return made.result
+
+    def _decide(
+        self,
+        layer: Layer,
+        read_rows: Callable[[], np.ndarray],
+        read_weights: Callable[[], np.ndarray],
+        error_of: Callable[[np.ndarray], float],
+    ) -> LayerAnswer:
+        """Decide for a layer and compute its result."""
+        memory, grid = self._memory, layer.quantisation
         rows = _as_computed(layer, read_rows())
         known = None if memory is None else memory.tables.get(layer.name)
-        made, kept = policy.decide_next(layer, rows, states.get(layer.name, {}), known)
+        made, kept = self._policy.decide_next(layer, rows, self._states.get(layer.name, {}), known)
         if kept is not None:
             if memory is not None and known is None:
                 raise ConfigError(
                     f"memory must hold layer {layer.name!r}, got only {', '.join(memory.tables)}; "
                     "go on with the model that it was made with, or start without memory"
                 )
-            tables[layer.name] = kept
+            self._tables[layer.name] = kept
         if made is None:
-            return None
-        decisions[layer.name] = made.without_centroids()
-        if layer_errors:
-            distances[layer.name] = centroid_error(made, rows)
-        result = (made if grid is None else made.with_whole_centroids()).product(read_weights())
-        return result if grid is None else result * np.float32(grid.scale)
-
-    if model is None:
-        for layer in trace.layers:
-            rows, weights = partial(trace.rows, layer.name), partial(trace.weights, layer.name)
-            result = reuse(layer, rows, weights)
-            if result is not None and layer_errors:
-                dense = np.matmul(rows(), weights())
-                errors[layer.name] = _relative_mse(result, dense, np.zeros_like(dense))
-        return ReuseRun(
-            policy=policy.describe(),
-            images=trace.images,
-            decisions=decisions,
-            relative_mse=errors,
-            centroid_error=distances,
-            memory=_memory(policy, states, tables),
-        )
-
-    def answer(call: "GemmCall") -> "torch.Tensor | None":
-        result = reuse(call.layer, call.rows, call.weights)
-        if result is None:
-            return None
-        folded = call.from_result(result)
-        if layer_errors:
-            bias = call.from_result(np.zeros_like(result))
-            errors[call.layer.name] = _relative_mse(
-                *(x.numpy(force=True) for x in (folded, call.dense(), bias))
+            return _DENSE
+        if grid is not None and made.norms is not None:
+            raise ConfigError(
+                f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
+                "normalised=True: rounded directions mean nothing; use normalised=False, or a "
+                "model that is not quantised"
             )
-        return folded
-
-    _check_model(trace, model)
-    outputs = _run_model(trace, model, answer)
-    missing = [layer.name for layer in trace.layers if layer.name not in decisions]
-    if missing:
-        raise ConfigError(
-            f"model must run the layers of the trace, got none called {', '.join(missing)}; "
-            "pass the model that was captured"
+        distance = centroid_error(made, rows) if self._layer_errors else None
+        result = (made if grid is None else made.with_whole_centroids()).product(read_weights())
+        result = result if grid is None else result * np.float32(grid.scale)
+        return LayerAnswer(
+            decisions=made.without_centroids(),
+            result=result,
+            relative_mse=error_of(result) if self._layer_errors else None,
+            centroid_error=distance,
         )
-    quality = _quality(trace, outputs)
-    return ReuseRun(
-        policy=policy.describe(),
-        images=trace.images,
-        decisions=decisions,
-        relative_mse=errors,
-        centroid_error=distances,
-        memory=_memory(policy, states, tables),
-        **quality,
-    )
+
+    def finish(self, trace: WorkloadTrace, quality: dict[str, float | None]) -> ReuseRun:
+        """The run; its quality is kept for the next one like it."""
+        if self._cache is not None and not self._tables:
+            assert self._keys is not None
+            self._cache.put(("quality", *self._keys.all_layers(trace.layers)), quality)
+        answers = self._answers.items()
+        return ReuseRun(
+            policy=self._policy.describe(),
+            images=trace.images,
+            decisions={name: answer.decisions for name, answer in answers},
+            relative_mse=_known({name: answer.relative_mse for name, answer in answers}),
+            centroid_error=_known({name: answer.centroid_error for name, answer in answers}),
+            memory=_memory(self._policy, self._states, self._tables),
+            **quality,
+        )
+
+
+_DENSE = LayerAnswer(decisions=None)
+
+
+def _known(values: dict[str, float | None]) -> dict[str, float]:
+    """Those that were measured."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def decide_stream(

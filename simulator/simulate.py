@@ -1,7 +1,7 @@
 """One workload on one accelerator under one policy."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelerators import Accelerator, ConfigError
 from simulator.baseline import equal_area_dense, same_array_dense, time_dense
@@ -56,7 +56,8 @@ def simulate(
         run = policy
     else:
         run = decide(trace, policy or NoReuse(), model=model, calibration=calibration)
-    timings, quality = [], {}
+    timings = []
+    quality: dict[str, dict[str, Any]] = {}
     for layer in trace.layers:
         decisions = run.decisions[layer.name]
         if decisions is None:

@@ -5,12 +5,22 @@ Run it with `python studies/008_remedies.py`: CifarNet on scanned digits. With
 `codesign capture` takes; `--images` and `--out` say how many and where.
 
 A remedy is a form of hashing; the first is the paper's. For each of them, every convolution tries a
-grid of H and L on its recorded activations. A bound on the error of every layer's output then picks
-each layer's cheapest setting, dense where none saves; the bound is raised until the accuracy of the
-whole network, run under all of these decisions, falls by more than a point. Operations are the
-paper's: hashing, centroids' products and additions, over those of all convolutions,
-sum of m k n (H / n + r_c + 1 / L). One point is one in a hundred judged images, so answers within
-about a point of each other are not told apart; the error is.
+grid of H and L on the calibration images. A bound on the relative error of every layer's output
+then picks each layer's cheapest setting, dense where none saves; the bound is raised until the
+accuracy on the judged images, run under all of these decisions, falls by more than a point.
+That choice of a bound is made on the judged images themselves, which flatters every remedy alike.
+Operations are the paper's: hashing, centroids' products and additions, over those of all
+convolutions, sum of m k n (H / n + r_c + 1 / L). One image is 100 / (number judged) points, so
+answers that close are not told apart.
+
+Answer, as printed on 2026-11-22 for CifarNet on 200 CIFAR-10 JPEGs (50 to calibrate; dense 0.69).
+Operations saved within a point, within an image and within the batch: the paper's form 1.00x and
+1.00x, thresholds at the mean 1.66x and 2.51x, spread 2.06x and 2.58x, learned by task 1.99x and
+1.73x, and with each sub-vector's length kept, which no design here builds, 2.45x and 2.51x. All of
+it is saved in conv2; conv1 keeps its accuracy in no form. Cutting rows channels last errs less on
+conv1, but its lengths here save less on conv2. So `spread` is the default. ResNet-20 (200 images,
+within an image) saves nothing: 1.00x to 1.02x, because with 16 to 64 outputs hashing and additions
+cost nearly what the products do.
 """
 
 import argparse
@@ -27,20 +37,19 @@ from simulator import LshReuse, NoReuse, PerLayer, decide
 from workloads import Layer
 
 OUT = Path(__file__).parent / "out"
-HASHES = (4, 6, 8, 10, 12, 15, 20)
+HASHES = (6, 10, 15, 20)
 # Bounds on a layer's relative mean squared error, from the smallest.
-BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+BOUNDS = tuple(0.005 * 2 ** (step / 2) for step in range(13))
 POINT = 0.01
 
 REMEDIES = {
-    "plain (the paper)": {"thresholds": "zero"},
+    "zero (the paper)": {"thresholds": "zero"},
     "mean": {"thresholds": "mean"},
     "spread": {"thresholds": "spread"},
     "spread, channels last": {"thresholds": "spread", "order": "channels_last"},
     "mean, ITQ": {"thresholds": "mean", "learning": "itq", "projection": "int8"},
-    "spread, ITQ": {"thresholds": "spread", "learning": "itq", "projection": "int8"},
     "mean, task": {"thresholds": "mean", "learning": "task"},
-    "spread, task": {"thresholds": "spread", "learning": "task"},
+    "mean, lengths kept": {"thresholds": "mean", "normalised": True},
 }
 
 
@@ -60,12 +69,14 @@ def lengths(layer: Layer, order: str) -> list[int]:
     assert convolution is not None
     taps = convolution.kernel[0] * convolution.kernel[1]
     unit = layer.gemm.k // taps if order == "channels_last" else convolution.kernel[1]
-    found = {unit, 2 * unit, 3 * unit, taps, 2 * taps, 4 * taps, unit // 2, unit // 4}
-    return sorted(length for length in found if 4 <= length <= min(64, layer.gemm.k))
+    found = {unit, 2 * unit, taps, unit // 2, unit // 4}
+    return sorted(length for length in found if 5 <= length <= min(64, layer.gemm.k))
 
 
 def settings(workload: Workload, layer: Layer, remedy: dict, scope: str) -> list[Choice]:
-    """Every setting of one layer that saves operations, on its recorded activations."""
+    """Every setting of one layer that saves operations, on the calibration images."""
+    trace = workload.calibration
+    assert trace is not None
     found = []
     for length in lengths(layer, remedy.get("order", "channels_first")):
         for hashes in HASHES:
@@ -74,7 +85,7 @@ def settings(workload: Workload, layer: Layer, remedy: dict, scope: str) -> list
                 continue
             policy = LshReuse(hashes=hashes, length=length, scope=scope, **remedy)
             alone = PerLayer({layer.name: policy})
-            run = decide(workload.trace, alone, calibration=workload.calibration)
+            run = decide(trace, alone)
             made = run.decisions[layer.name]
             if made is None:
                 continue
@@ -124,7 +135,7 @@ def sweep(workload: Workload, remedy: dict, scope: str) -> list[dict]:
                 "settings": chosen,
             }
         )
-        if points[-1]["lost"] > 10 * POINT:
+        if points[-1]["lost"] > 5 * POINT:
             break
     return points
 
@@ -136,18 +147,25 @@ def main() -> None:
     parser.add_argument("--inputs", default="digits")
     parser.add_argument("--weights")
     parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--calibration-images", type=int, default=100)
+    parser.add_argument("--remedies", nargs="+", default=list(REMEDIES), choices=list(REMEDIES))
     parser.add_argument("--scopes", nargs="+", default=["image", "batch"])
     parser.add_argument("--out", type=Path, default=OUT / "008_remedies.html")
     given = parser.parse_args()
     workload = load_workload(
-        model=given.model, inputs=given.inputs, images=given.images, weights=given.weights
+        model=given.model,
+        inputs=given.inputs,
+        images=given.images,
+        weights=given.weights,
+        calibration_images=given.calibration_images,
     )
     table = Table(title=f"{workload.name}: most operations saved within a point of dense accuracy")
     for name in ("scope", "remedy", "saved", "accuracy lost", "layers", "error bound", "settings"):
         table.add_column(name)
     figure = go.Figure()
     for scope in given.scopes:
-        for name, remedy in REMEDIES.items():
+        for name in given.remedies:
+            remedy = REMEDIES[name]
             start = time.perf_counter()
             points = sweep(workload, remedy, scope)
             kept = [point for point in points if point["lost"] <= POINT]

@@ -58,7 +58,7 @@ class DesignReport:
         accelerator: Accelerator,
         timings: list[tuple[Layer, LayerTiming]],
         images: int,
-        quality: dict[str, dict[str, float]] | None = None,
+        quality: Mapping[str, Mapping[str, float | None]] | None = None,
     ) -> "DesignReport":
         """Price the timings of all layers."""
         units = accelerator.array.rows * accelerator.array.columns

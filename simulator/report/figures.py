@@ -24,10 +24,10 @@ LIMIT_NAMES = {
     "cache": "centroid cache",
     "array": "systolic array",
     "reconstruction": "reconstructor",
-    "activation_buffer": "activation buffer's ports",
-    "weight_buffer": "weight buffer's ports",
-    "centroid_buffer": "centroid buffer's ports",
-    "output_buffer": "output buffer's ports",
+    "activation_buffer": "activation buffer",
+    "weight_buffer": "weight buffer",
+    "centroid_buffer": "centroid buffer",
+    "output_buffer": "output buffer",
 }
 LIMIT_COLOURS = {
     "memory": "#8b929c",

@@ -39,8 +39,9 @@ _PAGE = """<!DOCTYPE html>
 {% block content %}{% endblock %}
 <footer>{% block footer %}{% endblock %} Made with similarity-codesign {{ version }}.</footer>
 </main>
-<script>{{ plotly }}</script>
-<script>{{ draw }}</script>
+{% if plotly_file %}<script src="{{ plotly_file }}"></script>
+{% else %}<script>{{ plotly }}</script>
+{% endif %}<script>{{ draw }}</script>
 </body>
 </html>
 """
@@ -93,13 +94,20 @@ function themed(text) {
     color: colour("--ink") };
   layout.hoverlabel = { bgcolor: colour("--panel"), bordercolor: colour("--line"), align: "left",
     font: { color: colour("--ink"), size: 13 } };
-  for (const key of Object.keys(layout)) {
-    if (/^[xy]axis\\d*$/.test(key)) {
-      Object.assign(layout[key], { gridcolor: colour("--grid"), linecolor: colour("--line"),
-        zerolinecolor: colour("--line"), tickcolor: colour("--line") });
+  const lines = { gridcolor: colour("--grid"), linecolor: colour("--line"),
+    zerolinecolor: colour("--line"), tickcolor: colour("--line") };
+  for (const axes of [layout, layout.scene ?? {}]) {
+    for (const key of Object.keys(axes)) {
+      if (/^[xyz]axis\\d*$/.test(key)) Object.assign(axes[key], lines);
     }
   }
   return figure;
+}
+// A point with a page of its own opens it.
+function linked(holder) {
+  const page = (event) => event.points[0].data.meta?.pages?.[event.points[0].pointNumber];
+  holder.removeAllListeners("plotly_click");
+  holder.on("plotly_click", (event) => { if (page(event)) window.location.href = page(event); });
 }
 function draw() {
   const holders = document.querySelectorAll("[data-figure]");
@@ -108,7 +116,8 @@ function draw() {
     return Plotly.react(holder, figure.data, figure.layout,
       { responsive: true, displayModeBar: false });
   });
-  Promise.all(drawn).then(() => { document.body.dataset.drawn = holders.length; },
+  Promise.all(drawn).then(() => {
+    holders.forEach(linked); document.body.dataset.drawn = holders.length; },
     (error) => { document.body.dataset.error = String(error); });
 }
 dark.addEventListener("change", draw);
@@ -116,13 +125,17 @@ draw();
 """
 
 
-def render(template: str, loader: BaseLoader, context: Mapping[str, Any]) -> str:
+def render(
+    template: str, loader: BaseLoader, context: Mapping[str, Any], *, plotly_file: str | None = None
+) -> str:
     """Fill a template that extends `page.html` and may import the macros of `macros.html`.
 
     Args:
         template: its name in `loader`.
         loader: where it is found.
         context: what it shows; `kind`, `title` and `subtitle` head the page. All text is escaped.
+        plotly_file: address of a copy of plotly.js that several pages share; `None` puts one into
+            the page.
     """
     shared = DictLoader({"page.html": _PAGE, "macros.html": _MACROS})
     environment = Environment(
@@ -134,7 +147,8 @@ def render(template: str, loader: BaseLoader, context: Mapping[str, Any]) -> str
     environment.filters["shown"] = shown
     return environment.get_template(template).render(
         style=Markup(STYLE),
-        plotly=Markup(get_plotlyjs()),
+        plotly=Markup("" if plotly_file else get_plotlyjs()),
+        plotly_file=plotly_file,
         draw=Markup(_DRAW),
         version=package_version(),
         **context,

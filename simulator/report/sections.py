@@ -37,20 +37,22 @@ BOUND_MEANS = {
         "ports, a wider one or longer sub-vectors would help."
     ),
     "activation_buffer": (
-        "The activation buffer's ports set the pace: activations are read more slowly than the "
-        "blocks behind could take them. Wider or more ports would help."
+        "The activation buffer sets the pace: its ports read activations more slowly than the "
+        "blocks behind could take them, or it holds so few that rows are cut into tiles, each of "
+        "which fills and drains the array. Wider or more ports, or more capacity, would help."
     ),
     "weight_buffer": (
-        "The weight buffer's ports set the pace: the array waits for its weights. Wider or more "
-        "ports, or fewer and larger products, would help."
+        "The weight buffer sets the pace: the array waits for its ports. Wider or more ports, or "
+        "fewer and larger products, would help."
     ),
     "centroid_buffer": (
-        "The centroid buffer's ports set the pace: centroids and their results pass them on the "
-        "way to the array and to the reconstructor. Wider or more ports would help."
+        "The centroid buffer sets the pace: centroids and their results pass its ports on the way "
+        "to the array and to the reconstructor. Wider or more ports would help."
     ),
     "output_buffer": (
-        "The output buffer's ports set the pace: partial sums are read and written back for every "
-        "fold. Wider or more ports, or an array with more rows, would help."
+        "The output buffer sets the pace: its ports read and write back partial sums for every "
+        "fold, or it holds so few that rows are cut into tiles, each of which fills and drains the "
+        "array. Wider or more ports, an array with more rows, or more capacity, would help."
     ),
 }
 

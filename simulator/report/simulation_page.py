@@ -17,6 +17,7 @@ from simulator.report.sections import BOUND_MEANS, design_sections
 _TEMPLATE = """{% extends "page.html" %}
 {% import "macros.html" as parts %}
 {% block content %}
+{% if back %}<p><a href="{{ back }}">Back to the search</a></p>{% endif %}
 {{ parts.verdict(verdict, bound) }}
 {{ parts.cards(cards) }}
 {% for section in sections %}
@@ -34,7 +35,7 @@ _TEMPLATE = """{% extends "page.html" %}
 {% endif %}
 <h2>The designs</h2>
 {{ parts.table(design_columns, design_rows) }}
-<details><summary>The design as Python</summary><pre>{{ python }}</pre></details>
+<details><summary>The design as Python</summary><pre id="design">{{ python }}</pre></details>
 <h2>How these numbers were made</h2>
 {{ parts.facts(facts) }}
 {% endblock %}
@@ -48,18 +49,30 @@ DESIGN_LABELS = {
 }
 
 
-def simulation_html(report: Mapping[str, Any]) -> str:
+def simulation_html(
+    report: Mapping[str, Any],
+    *,
+    kind: str = "Simulation of similarity reuse",
+    python: str | None = None,
+    back: str | None = None,
+    plotly_file: str | None = None,
+) -> str:
     """The page of a simulation.
 
     Args:
         report: a report as `SimulationReport.to_dict` gives it.
+        kind: of page, above its title.
+        python: source text of the design; `None` makes that of the accelerator alone.
+        back: address of a page that this one is a part of.
+        plotly_file: as in `render`.
     """
     designs = labelled(report["designs"])
     reuse = report["designs"]["reuse"]
     accelerator = Accelerator.from_dict(reuse["accelerator"])
     columns, rows = layer_table(report)
     context = {
-        "kind": "Simulation of similarity reuse",
+        "kind": kind,
+        "back": back,
         "title": f"{model_name(report['workload'])} on {accelerator.name}",
         "subtitle": workload_line(report["workload"], reuse["images"]),
         "verdict": report["verdict"],
@@ -71,11 +84,12 @@ def simulation_html(report: Mapping[str, Any]) -> str:
         "layer_rows": rows,
         "design_columns": DESIGN_COLUMNS,
         "design_rows": [design_row(label, design) for label, design in designs.items()],
-        "python": accelerator.to_python(),
+        "python": python or accelerator.to_python(),
         **error_context(report.get("error_bound")),
         "facts": facts(report["workload"], accelerator, {"policy": report["policy"]}),
     }
-    return render("simulation.html", DictLoader({"simulation.html": _TEMPLATE}), context)
+    loader = DictLoader({"simulation.html": _TEMPLATE})
+    return render("simulation.html", loader, context, plotly_file=plotly_file)
 
 
 def error_context(bound: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -85,8 +85,9 @@ class HyperCubeReuse(SubVectorPolicy):
             check_state(layer, state, {"variance": ranks.shape})
             ranks -= state["variance"] if order is None else state["variance"][:, order]
 
-        def cluster(index: int, columns: np.ndarray) -> Clusters:
+        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
             check_finite(layer, columns)
+            columns = columns[order]
             keys = np.zeros((sub_matrices, columns.shape[1]), np.uint64)
             for j in range(sub_matrices):
                 part = slice(j * length, min((j + 1) * length, k))

@@ -183,10 +183,10 @@ def _sign(sums, skip, count, bits, thresholds, first, signatures):
 
 
 @njit(cache=True, nogil=True)
-def _transpose_block(columns, first, last, start, size, width, segments):
-    """Copy `size` rows of columns `first:last` to `(rows, width)`."""
+def _transpose_block(columns, order, first, last, start, size, width, segments):
+    """Copy `size` rows of columns `order[first:last]` to `(rows, width)`."""
     for column in range(first, last):
-        values = columns[column, start : start + size]
+        values = columns[order[column], start : start + size]
         place = np.uint64(column - first)
         for row in range(size):
             segments[place] = values[row]
@@ -194,7 +194,9 @@ def _transpose_block(columns, first, last, start, size, width, segments):
 
 
 @njit(cache=True, nogil=True)
-def _cluster_rows(columns, length, groups, weights, thresholds, tables, ids, clusters, names, sums):
+def _cluster_rows(
+    columns, order, length, groups, weights, thresholds, tables, ids, clusters, names, sums
+):  # fmt: skip
     k, m = columns.shape
     rows = m // groups
     bits, width = weights.shape[1], sums.shape[1]
@@ -211,7 +213,7 @@ def _cluster_rows(columns, length, groups, weights, thresholds, tables, ids, clu
             found = 0
             for start in range(group * rows, (group + 1) * rows, ROW_BLOCK):
                 size = min(ROW_BLOCK, (group + 1) * rows - start)
-                _transpose_block(columns, first, last, start, size, width, segments)
+                _transpose_block(columns, order, first, last, start, size, width, segments)
                 _project(segments.ctypes.data, size, width, length, weights, projected.ctypes.data)
                 _sign(
                     projected.ctypes.data, 0, size, bits, thresholds.ctypes.data, j * bits,
@@ -234,11 +236,12 @@ def _cluster_rows(columns, length, groups, weights, thresholds, tables, ids, clu
 
 
 @njit(cache=True, nogil=True)
-def hash_rows(columns, first, last, width, weights, thresholds, signatures):
-    """Write the `(m,)` signatures of the sub-matrix of columns `first:last`.
+def hash_rows(columns, order, first, last, width, weights, thresholds, signatures):
+    """Write the `(m,)` signatures of the sub-matrix of columns `order[first:last]`.
 
     Args:
         columns: `(k, m)` float32.
+        order: `(k,)` int64, the column at each place.
         first: first column.
         last: one past the last.
         width: a sub-vector's length, padded.
@@ -251,7 +254,7 @@ def hash_rows(columns, first, last, width, weights, thresholds, signatures):
     segments = np.zeros(ROW_BLOCK * width, np.float32)
     for start in range(0, signatures.size, ROW_BLOCK):
         size = min(ROW_BLOCK, signatures.size - start)
-        _transpose_block(columns, first, last, start, size, width, segments)
+        _transpose_block(columns, order, first, last, start, size, width, segments)
         _project(
             segments.ctypes.data, size, width, weights.shape[0], weights, projected.ctypes.data
         )
@@ -277,11 +280,12 @@ def lane_thresholds(thresholds: np.ndarray) -> np.ndarray:
     return wide
 
 
-def cluster_rows(columns, length, groups, projections, thresholds, ids, clusters):
+def cluster_rows(columns, order, length, groups, projections, thresholds, ids, clusters):
     """Cluster every sub-matrix of one GEMM and average its clusters.
 
     Args:
         columns: `(k, m)` float32.
+        order: `(k,)` int64, the column at each place of the rows that are cut.
         length: sub-vector length L.
         groups: row groups that are clustered apart; divides m.
         projections: `(H, L)` float32.
@@ -299,7 +303,7 @@ def cluster_rows(columns, length, groups, projections, thresholds, ids, clusters
     signatures = np.empty(capacity, np.uint64)
     sums = aligned_empty((capacity, padded(length)))
     total = _cluster_rows(
-        columns, length, groups, lane_weights(projections), lane_thresholds(thresholds),
+        columns, order, length, groups, lane_weights(projections), lane_thresholds(thresholds),
         new_tables(1, rows, hashes), ids, clusters, signatures, sums,
     )  # fmt: skip
     return signatures[:total].copy(), sums[:total, :length].copy()

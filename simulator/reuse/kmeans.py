@@ -55,8 +55,9 @@ class KMeansReuse(SubVectorPolicy):
         fraction = isinstance(self.clusters, float)
         wanted = math.ceil(self.clusters * rows) if fraction else int(self.clusters)
 
-        def cluster(index: int, columns: np.ndarray) -> Clusters:
+        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
             check_finite(layer, columns)
+            columns = columns[order]
             keys = np.empty((sub_matrices, columns.shape[1]), np.uint64)
             for j in range(sub_matrices):
                 points = columns[j * length : (j + 1) * length].T

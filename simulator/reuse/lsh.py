@@ -96,7 +96,7 @@ class LshReuse(SubVectorPolicy):
         scope: also `stream`: looks the rows of a batch up among the clusters of the batches before
             (cluster reuse, Algorithm 1), see `decide_next`.
         thresholds: what a projection v . x must exceed for a bit of 1; all cost the hardware the
-            same, one comparison. `zero` is the paper's plain form, for which activations that are
+            same comparison. `zero` is the paper's form, for which activations that are
             all positive look alike. `mean` is v . mean, with the mean of each column over the
             calibration activations: x - mean is hashed. `spread` moves these by up to `spread`
             standard deviations of v . x, differently for each hyperplane, so that the length of
@@ -185,7 +185,7 @@ class LshReuse(SubVectorPolicy):
             raise ConfigError(broken)
 
     def needs_calibration(self, layer: Layer) -> bool:
-        """Plain, random, angular hashing does not."""
+        """Random hyperplanes with thresholds of zero do not."""
         return self.thresholds != "zero" or self.metric == "euclidean" or self.learning != "none"
 
     def calibrate(
@@ -246,7 +246,8 @@ class LshReuse(SubVectorPolicy):
         order = self.column_order(layer)
         cache = self.cache or ClusterCache()
         served = serve_batch(
-            rows if order is None else rows[..., order],
+            rows,
+            np.arange(k) if order is None else order,
             cache,
             *self.hashing(layer, state),
             memory,
@@ -294,10 +295,10 @@ class LshReuse(SubVectorPolicy):
             return cluster
         length = self.length_in(layer)
 
-        def normalise(index: int, columns: np.ndarray) -> Clusters:
+        def normalise(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
             check_finite(layer, columns)
-            made = cluster(index, columns)
-            unit, norms = _unit_sub_vectors(columns, length)
+            made = cluster(index, columns, order)
+            unit, norms = _unit_sub_vectors(columns[order], length)
             means = represent(unit, length, made.ids, made.clusters, self.representative)
             return replace(made, representatives=means, norms=norms)
 
@@ -406,15 +407,17 @@ class LshReuse(SubVectorPolicy):
         length, sub_matrices = self.length_in(layer), self.sub_matrices_in(layer)
         projections, thresholds = self.hashing(layer, state)
 
-        def cluster(index: int, columns: np.ndarray) -> Clusters:
+        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
             ids = np.empty((sub_matrices, layer.gemm.m), np.int32)
             clusters = np.empty((sub_matrices, groups), np.int32)
             signatures, representatives = cluster_rows(
-                columns, length, groups, projections, thresholds[index], ids, clusters
+                columns, order, length, groups, projections, thresholds[index], ids, clusters
             )
             if self.representative == "first":
                 check_finite(layer, representatives)  # while each row counts in a mean
-                representatives = represent(columns, length, ids, clusters, self.representative)
+                representatives = represent(
+                    columns[order], length, ids, clusters, self.representative
+                )
             return Clusters(
                 ids=ids, clusters=clusters, signatures=signatures, representatives=representatives
             )
@@ -431,8 +434,9 @@ class LshReuse(SubVectorPolicy):
         shifts = widths * self._rng(layer.name).random((self.hashes, 1))
         sub_matrices = self.sub_matrices_in(layer)
 
-        def cluster(index: int, columns: np.ndarray) -> Clusters:
+        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
             check_finite(layer, columns)
+            columns = columns[order]
             keys = np.zeros((sub_matrices, columns.shape[1]), np.uint64)
             for j in range(sub_matrices):
                 part = columns[j * length : (j + 1) * length]

@@ -65,8 +65,18 @@ def save_memory(memory: StreamMemory, path: str | Path) -> None:
     Args:
         memory: of a `ReuseRun`.
         path: of the file.
+
+    Raises:
+        ConfigError: there is no memory, or no folder for it.
     """
     path = Path(path)
+    if not isinstance(memory, StreamMemory):
+        raise ConfigError(
+            f"memory must be a StreamMemory, got {memory!r:.60}; a ReuseRun has one where its "
+            "policy has scope='stream'"
+        )
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} must lie in a folder that exists; make {path.parent}")
     tensors: dict[str, np.ndarray] = {}
     for kind, layers in (("states", memory.states), ("tables", memory.tables)):
         for index, arrays in enumerate(layers.values()):
@@ -110,14 +120,15 @@ def load_memory(path: str | Path) -> StreamMemory:
     given = header.get("format") if isinstance(header, dict) else None
     if given != FORMAT:
         raise ConfigError(f"{path} must be a {FORMAT}, got {given!r}; give a saved memory")
-    if header["format_version"] != FORMAT_VERSION:
+    if header.get("format_version") != FORMAT_VERSION:
         raise ConfigError(
-            f"{path} must have format_version {FORMAT_VERSION}, got {header['format_version']!r}; "
+            f"{path} must have format_version {FORMAT_VERSION}, got "
+            f"{header.get('format_version')!r}; "
             "read it with the release that wrote it, or start without memory"
         )
-    if _checksum(tensors) != header["crc32"]:
+    if _checksum(tensors) != header.get("crc32"):
         raise ConfigError(
-            f"{path} must have the CRC-32 {header['crc32']:08x}, got {_checksum(tensors):08x}; it "
+            f"{path} must have the CRC-32 {header.get('crc32')}, got {_checksum(tensors)}; it "
             "is corrupted: restore it, or start without memory"
         )
     return StreamMemory(

@@ -25,6 +25,10 @@ class ReusePolicy(ABC):
         """Whether the layer's activations are looked at; where not, it runs dense."""
         return True
 
+    def policy_of(self, name: str) -> "ReusePolicy":
+        """The policy that decides the layer called `name`."""
+        return self
+
     def needs_calibration(self, layer: Layer) -> bool:
         """Whether `decide` needs a state that `calibrate` made for this layer."""
         return False
@@ -111,6 +115,12 @@ class PerLayer(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check that every policy is one."""
+        patterns = self.policies if isinstance(self.policies, Mapping) else None
+        if patterns is None or not all(isinstance(pattern, str) for pattern in patterns):
+            raise ConfigError(
+                "PerLayer.policies must be a mapping of layer patterns to policies, got "
+                f"{self.policies!r:.60}; try {{'conv*': LshReuse(hashes=10, length=10)}}"
+            )
         given = {f"policies[{pattern!r}]": each for pattern, each in dict(self.policies).items()}
         broken = [
             f"PerLayer.{name} must be a policy, got {value!r:.60}; "

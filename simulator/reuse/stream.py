@@ -35,6 +35,12 @@ LCG_MULTIPLIER = 6364136223846793005
 LCG_INCREMENT = 1442695040888963407
 # Odd 64-bit constant nearest 2^64 / golden ratio (Knuth, TAOCP 3, 6.4): spreads signatures.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+# Primitive polynomials over GF(2) of degree 1, 2, ... 24, after one of degree 0; bit i is x^i's.
+POLYNOMIALS = (
+    0x1, 0x3, 0x7, 0xB, 0x13, 0x25, 0x43, 0x83, 0x11D, 0x211, 0x409, 0x805, 0x1053, 0x201B, 0x4443,
+    0x8003, 0x1100B, 0x20009, 0x40081, 0x80027, 0x100009, 0x200005, 0x400003, 0x800021, 0x1000087,
+)  # fmt: skip
+_POLYNOMIALS = np.array(POLYNOMIALS, np.uint64)
 # More uses than any cluster has.
 _FOREVER = 2**62
 
@@ -158,6 +164,7 @@ def empty_memory(count: int, k: int, length: int) -> LayerMemory:
 
 def serve_batch(
     rows: np.ndarray,
+    order: np.ndarray,
     cache: ClusterCache,
     projections: np.ndarray,
     thresholds: np.ndarray,
@@ -168,7 +175,8 @@ def serve_batch(
     """Send a batch's rows, in stream order, through the tables of a layer.
 
     Args:
-        rows: `(count, m, k)` float32.
+        rows: `(count, m, k)` float32, in the layer's own order.
+        order: `(k,)` int64, the column at each place of the rows that are cut.
         cache: the kind of table.
         projections: `(H, L)` float32.
         thresholds: `(count, s, H)` float32.
@@ -189,11 +197,13 @@ def serve_batch(
         for j in range(kept.shape[1]):
             first = j * length
             last = min(first + length, k)
-            hash_rows(columns, first, last, padded(length), weights, limits[i, j], signatures)
+            hash_rows(
+                columns, order, first, last, padded(length), weights, limits[i, j], signatures
+            )
             at = i * kept.shape[1] + j
             table = _Table(cache, memory, slice(starts[at], starts[at + 1]), (i, j))
             table.look_up(signatures, ids[i, j], warming, 2 ** projections.shape[0])
-            table.represent(columns[first:last], ids[i, j], first_only)
+            table.represent(columns[order[first:last]], ids[i, j], first_only)
             tables.append(table)
     return ServedBatch(
         ids=ids,
@@ -297,8 +307,34 @@ def _extended(values: np.ndarray, room: int) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def set_index(signature, sets):
-    """The set in which a cache keeps a signature; the hardware's cache and the table's."""
-    return np.int64(signature % np.uint64(sets))
+    """The set in which a cache keeps a signature; the hardware's cache and the table's.
+
+    For 2^b sets, the remainder of the signature by a polynomial of degree b over GF(2), in which
+    each bit of the set is the XOR of some of the signature's; else the remainder of the numbers.
+    The b low bits alone take few values: few hyperplanes part short sub-vectors. The bits above
+    them still tell the members of a set apart, so tags are no longer. After Gonzalez et al.,
+    "Eliminating cache conflict misses through XOR-based placement functions", ICS 1997.
+    """
+    sets = np.uint64(sets)
+    one = np.uint64(1)
+    mask = sets - one
+    if sets & mask:
+        return np.int64(signature % sets)
+    bits = np.uint64(0)
+    while sets >> bits > one:
+        bits += one
+    index = signature & mask
+    polynomial = _POLYNOMIALS[bits]
+    power = polynomial ^ sets  # x^b's remainder, then those of higher powers
+    above = signature >> bits if bits else np.uint64(0)
+    while above:
+        if above & one:
+            index ^= power
+        power <<= one
+        if power & sets:
+            power ^= polynomial
+        above >>= one
+    return np.int64(index)
 
 
 @njit(cache=True, nogil=True)

@@ -20,8 +20,9 @@ from workloads.unfold import ORDERS
 SCOPES = ("image", "batch")
 REPRESENTATIVES = ("centroid", "first")
 
-# From a GEMM's index and its `(k, m)` columns, in the policy's order, to its clusters.
-Clusterer = Callable[[int, np.ndarray], Clusters]
+# From a GEMM's index, its `(k, m)` columns in the layer's own order, and the column at each place
+# of the rows that are cut, to its clusters.
+Clusterer = Callable[[int, np.ndarray, np.ndarray], Clusters]
 
 
 def _length_rule(value: object, path: str) -> list[str]:
@@ -128,12 +129,12 @@ class SubVectorPolicy(ReusePolicy):
         if layer.gemm.m == groups:
             return None
         order = self.column_order(layer)
+        places = np.arange(layer.gemm.k) if order is None else order
         cluster = self.clusterer(layer, groups, state)
-        made = []
-        for index in range(layer.gemm.count):
-            columns = np.asarray(rows[index].T, dtype=np.float32)
-            columns = np.ascontiguousarray(columns if order is None else columns[order])
-            made.append(cluster(index, columns))
+        made = [
+            cluster(index, np.ascontiguousarray(rows[index].T, dtype=np.float32), places)
+            for index in range(layer.gemm.count)
+        ]
         norms = [each.norms for each in made if each.norms is not None]
         representatives = np.concatenate([each.representatives for each in made])
         check_finite(layer, representatives)

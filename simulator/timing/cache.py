@@ -129,10 +129,10 @@ def _replay(
 
 @njit(cache=True, nogil=True)
 def _place(signatures, ways, banks, set_of, bank_of, occupancy):
-    """Fill in each cluster's set and bank; whether no set overflows. Leaves `occupancy` used.
+    """Fill in each cluster's set (`set_index`) and bank; whether no set overflows.
 
-    A bank's number is marked `_CROWDED` where the cluster's set overflows: only there does it
-    matter what was evicted.
+    Leaves `occupancy` used. A bank's number is marked `_CROWDED` where the cluster's set overflows:
+    only there does it matter what was evicted.
     """
     sets = np.uint64(occupancy.size)
     # Divisions take long; most tables have a power of two of sets, and then of banks, which divide

@@ -12,6 +12,7 @@ from simulator.timing.layer import (
     AS_FAST,
     ActionCounts,
     LayerTiming,
+    burst_bytes,
     byte_count,
     check_feeds,
     check_tiles,
@@ -360,8 +361,10 @@ class _Scheduled:
                 ("output_buffer", "write_byte"): sums,
                 # Every update but the first reads the sum; one more read stores the output.
                 ("output_buffer", "read_byte"): sums,
-                ("dram", "read_byte"): loaded + weights,
-                ("dram", "write_byte"): int(self.stores.sum()),
+                ("dram", "read_byte"): int(
+                    burst_bytes(self.inputs + self.weights, self.accelerator).sum()
+                ),
+                ("dram", "write_byte"): int(burst_bytes(self.stores, self.accelerator).sum()),
             }
         )
         return LayerTiming(

@@ -11,7 +11,7 @@ import numpy as np
 
 from accelerators import CentroidCache
 from simulator.reuse.decisions import ReuseDecisions
-from simulator.reuse.stream import LCG_INCREMENT, LCG_MULTIPLIER
+from simulator.reuse.stream import LCG_INCREMENT, LCG_MULTIPLIER, POLYNOMIALS
 from simulator.timing.cache import CacheReplay
 
 
@@ -53,8 +53,15 @@ class _Table:
         self._random = _Random()
 
     def set_of(self, cluster: int) -> int:
-        """The set that a cluster belongs in."""
-        return self.signatures[cluster] % (self.cache.entries // self.cache.ways)
+        """The set that a cluster belongs in: by long division, for a power of two of sets."""
+        sets = self.cache.entries // self.cache.ways
+        rest = self.signatures[cluster]
+        if sets.bit_count() > 1:
+            return rest % sets
+        degree = sets.bit_length() - 1
+        while rest >= sets and degree:
+            rest ^= POLYNOMIALS[degree] << (rest.bit_length() - 1 - degree)
+        return rest if degree else 0
 
     def access(self, cluster: int) -> int:
         """Find or make the cluster's entry; cycles that the bank is held for it."""

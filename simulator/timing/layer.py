@@ -12,6 +12,8 @@ from workloads.gemm import Gemm
 
 # Of two ways no more than this apart in cycles, the one with the fewer DRAM bytes is taken.
 AS_FAST = 1.01
+# A plan of reuse may be so much slower than the fastest, if it moves that many fewer bytes.
+WORTH_WAITING = 1.25
 # Tiles, and operations, of a layer at most: what memory and 64-bit counts hold.
 MOST_TILES = 2**21
 _MOST_MACS = 2**50
@@ -58,9 +60,14 @@ def byte_count(elements, bits: int):
 
 def transfer_cycles(transferred_bytes: np.ndarray, accelerator: Accelerator) -> np.ndarray:
     """`int64` cycles that DMA transfers occupy the memory: whole bursts, rounded up."""
-    dram = accelerator.dram
-    bursts = -(-np.asarray(transferred_bytes) // dram.burst_bytes)
-    return np.ceil(bursts * dram.burst_bytes / dram.bandwidth_bytes_per_cycle).astype(np.int64)
+    moved = burst_bytes(transferred_bytes, accelerator)
+    return np.ceil(moved / accelerator.dram.bandwidth_bytes_per_cycle).astype(np.int64)
+
+
+def burst_bytes(transferred_bytes: np.ndarray, accelerator: Accelerator) -> np.ndarray:
+    """Bytes of the whole bursts that transfers take."""
+    burst = accelerator.dram.burst_bytes
+    return -(-np.asarray(transferred_bytes) // burst) * burst
 
 
 def port_cycles(moved_bytes, buffer: SramBuffer):
@@ -217,4 +224,14 @@ def least_traffic(runs: list) -> tuple:
     return min(
         (run for run in runs if run[0].cycles <= enough),
         key=lambda run: (run[1].dram_bytes, run[0].cycles),
+    )
+
+
+def least_traffic_times_cycles(runs: list) -> tuple:
+    """Of `(makespan, scheduled)` pairs no more than a quarter slower than the fastest, the one with
+    the least product of cycles and DRAM bytes: a little time may save most of the energy."""
+    enough = WORTH_WAITING * min(makespan.cycles for makespan, _ in runs)
+    return min(
+        (run for run in runs if run[0].cycles <= enough),
+        key=lambda run: (run[0].cycles * run[1].dram_bytes, run[0].cycles),
     )

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from accelerators import preset
+from codesign import nested_search
+from codesign.nested_page import write_nested_html
 from codesign.report import Other, StudyReport
 from codesign.sweep import read_settings, sweep
 from codesign.sweep_page import write_sweep_html
@@ -35,6 +37,8 @@ def pages(tmp_path_factory):
     policy = LshReuse(hashes=6, length=9)
     result = sweep(small_workload().trace, base, policy, settings)
     write_sweep_html(result, folder / "sweep.html")
+    fronts = nested_search(small_workload(), trials=2, storage=folder / "nested", executor="inline")
+    write_nested_html(fronts, folder / "nested.html")
     return folder
 
 
@@ -65,7 +69,14 @@ def browse(page: Path, profile: Path, *options: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "plots"), [("simulation.html", 6), ("study.html", 9), ("sweep.html", 1)]
+    ("name", "plots"),
+    [
+        ("simulation.html", 6),
+        ("study.html", 12),
+        ("study_designs/000.html", 6),
+        ("sweep.html", 1),
+        ("nested.html", 2),
+    ],
 )
 def test_plots_are_drawn_without_errors(pages, tmp_path, name, plots):
     document = browse(pages / name, tmp_path, "--dump-dom")
@@ -78,14 +89,26 @@ def test_plots_are_drawn_without_errors(pages, tmp_path, name, plots):
     assert document.count('class="main-svg"') >= plots
 
 
+def test_a_click_on_a_point_opens_its_simulation(pages, tmp_path):
+    click = """<script>
+    const front = document.querySelector("#pareto .plot");
+    setTimeout(() => front.emit("plotly_click",
+      { points: [{ data: front.data[1], pointNumber: 0 }] }), 1000);
+    </script></body>"""
+    page = pages / "clicked.html"
+    page.write_text((pages / "study.html").read_text().replace("</body>", click))
+    document = browse(page, tmp_path, "--dump-dom")
+    assert re.search(r'<p class="kind">Trial \d+ of the search', document)
+
+
 def test_page_is_readable_at_1200_pixels(pages, tmp_path):
     picture = tmp_path / "page.png"
     browse(
-        pages / "study.html", tmp_path, f"--screenshot={picture}", "--window-size=1200,3000",
+        pages / "study.html", tmp_path, f"--screenshot={picture}", "--window-size=1200,4500",
         "--hide-scrollbars",
     )  # fmt: skip
     with Image.open(picture) as image:
-        assert image.size == (1200, 3000)
+        assert image.size == (1200, 4500)
         colours = image.convert("RGB").getcolors(maxcolors=2**24)
         assert colours is not None
     found = {colour for _, colour in colours}

@@ -18,7 +18,7 @@ from simulator import LshReuse, NoReuse
 from tests.small_search import SmallNetwork, small_search, small_space, small_workload
 from workloads import Gemm, WorkloadTrace
 
-COMMANDS = ("demo", "capture", "simulate", "sweep", "search", "report", "presets")
+COMMANDS = ("demo", "capture", "simulate", "sweep", "nested", "search", "report", "presets")
 COSTS = "Costs: hwcomponents_45nm (45 nm); DRAM focus_2026 (100 pJ per byte)."
 SCALE_SIM = Path(__file__).parents[1] / "crosscheck" / "data" / "scale_sim"
 
@@ -351,7 +351,7 @@ def test_capture_keeps_what_it_ran(tmp_path, monkeypatch):
 def test_report_writes_page_json_and_csv(study, tmp_path):
     printed, told = run("report", study, "--out", tmp_path / "r.html")
     assert "SmallNetwork on 6 images of noise" in printed
-    assert {path.name for path in tmp_path.iterdir()} == {"r.html", "r.json", "r.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"r.html", "r.json", "r.csv", "r_designs"}
     assert "wrote" in told
     _, told = run("report", study, "--out", tmp_path / "r.txt", code=2)
     assert "--out must end in .html" in told

@@ -338,6 +338,10 @@ def test_a_full_disk_names_the_study_and_keeps_what_is_finished(whole, tmp_path)
     assert table(small_search(tmp_path, resume=True)) == table(whole)
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_reports_that_cannot_be_written_leave_the_old_ones(whole, tmp_path):
     report = StudyReport(result=whole)
     simulation = simulate(small_workload().trace, preset("dense_16x16"))
@@ -348,13 +352,13 @@ def test_reports_that_cannot_be_written_leave_the_old_ones(whole, tmp_path):
         tmp_path / "page.html": simulation.write_html,
     }
     for there in (False, True):
-        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        before = contents(tmp_path)
         assert bool(before) == there
         for path, write in files.items():
             with largest_file(100), pytest.raises(OSError, match="File too large") as caught:
                 write(path)
             assert caught.value.filename == str(path)
-            assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+            assert contents(tmp_path) == before
         for path, write in files.items():
             write(path)
 

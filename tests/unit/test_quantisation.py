@@ -385,3 +385,9 @@ def test_layers_differ_by_their_grids():
     assert Layer.from_dict(replace(layer, quantisation=grid).to_dict()).quantisation == grid
     with pytest.raises(TraceError, match="quantisation must be a Quantisation or None"):
         replace(layer, quantisation=8)
+
+
+def test_directions_in_8_bits_are_refused(quantised, trace):
+    policy = PerLayer({"grouped": LshReuse(hashes=6, length=9, normalised=True)})
+    with pytest.raises(ConfigError, match="layer 'grouped' must not be normalised in 8 bits"):
+        decide(trace, policy)

@@ -125,16 +125,22 @@ def test_pareto_marks_the_front_the_start_and_the_best(result):
 
 
 def test_hypervolume_never_shrinks(result):
-    (curve,) = hypervolume_figure(result).data
-    assert len(curve.y) == len(result.trials)
-    assert list(curve.y) == sorted(curve.y)
+    curves = hypervolume_figure(result).data
+    assert [list(curve.y) for curve in curves] == [
+        list(result.hypervolume),
+        list(result.paying_hypervolume),
+    ]
+    for curve in curves:
+        assert len(curve.y) == len(result.trials)
+        assert list(curve.y) == sorted(curve.y)
 
 
 def test_page_is_one_file_with_its_plots_and_the_verdict_first(page, report):
     assert not re.search(r'<(script|link|img)[^>]+(src|href)="', page)
     figures = embedded_figures(page)
     compared = {"time", "busy", "roofline", "traffic", "energy", "area"}
-    assert set(figures) == {"pareto", "hypervolume"} | compared
+    found = {"pareto", "projections", "space", "parallel", "hypervolume", "importance"}
+    assert set(figures) == found | compared
     assert page.count('<div class="plot"') == len(figures)
     body = page[page.index("<main>") :]
     assert body.index(report.verdict[:40]) < body.index('class="card"') < body.index("<figure")
@@ -234,8 +240,8 @@ def test_report_of_nothing_complete_says_so(result, tmp_path):
 def test_report_of_a_stored_study_is_the_same(tmp_path):
     fresh = small_search(tmp_path, trials=3)
     pages = [
-        StudyReport(result=each).write_html(tmp_path / name).read_text()
-        for each, name in ((fresh, "fresh.html"), (load_study(tmp_path), "stored.html"))
+        StudyReport(result=each).write(tmp_path / name / "report.html")[0].read_text()
+        for each, name in ((fresh, "fresh"), (load_study(tmp_path), "stored"))
     ]
     assert pages[0] == pages[1]
 

@@ -27,6 +27,7 @@ from simulator import (
     simulate,
 )
 from simulator.report.roofline import roofline
+from simulator.reuse.stream import POLYNOMIALS, set_index
 from simulator.timing.plan import plans, traffic
 from simulator.timing.reuse import reuse_timing
 from simulator.timing.stream import with_tables
@@ -37,11 +38,23 @@ relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
 PLAIN = LshReuse(hashes=12, length=4, scope="stream", thresholds="zero", projection="int8")
 
 
+def placed(signature, sets):
+    """The remainder by a polynomial over GF(2) for 2^b sets; by the number for others."""
+    bits = max(0, sets.bit_length() - 1)
+    if not bits or sets != 2**bits:
+        return signature % sets if sets else 0
+    for at in range(63, bits - 1, -1):
+        if signature >> at & 1:
+            signature ^= POLYNOMIALS[bits] << (at - bits)
+    return signature
+
+
 class ReferenceTable:
     """One table: sets of entries, each with what it stands for."""
 
-    def __init__(self, cache):
+    def __init__(self, cache, set_of=placed):
         self.cache, self.sets, self.now, self.random, self.batch = cache, {}, 0, 1, 0
+        self.set_of = set_of
 
     def serve(self, signatures, vectors):
         """The batch's clusters, in the order of first use, and the number of each row's."""
@@ -65,7 +78,7 @@ class ReferenceTable:
     def access(self, signature):
         self.now += 1
         cache = self.cache
-        entries = self.sets.setdefault(signature % cache.sets if cache.sets else 0, [])
+        entries = self.sets.setdefault(self.set_of(signature, cache.sets), [])
         at = next((i for i, e in enumerate(entries) if e.signature == signature), None)
         new = SimpleNamespace(
             signature=signature, uses=0, rows=[], batch=self.batch, made=self.now, touched=self.now
@@ -166,6 +179,81 @@ def test_every_batch_is_served_as_algorithm_1_says(cache, seed, sizes, kinds, co
         starts = np.concatenate([[0], ends[:-1]])
         found = [sorted(stored[a:b]) for a, b in zip(starts, ends, strict=True)]
         assert [pair for table in found for pair in table] == kept
+
+
+@given(st.integers(0, 2**62 - 1), st.integers(0, 16))
+@settings(relaxed)
+def test_the_set_and_the_high_bits_tell_a_signature(signature, bits):
+    sets = 2**bits
+    assert set_index(np.uint64(signature), sets) == placed(signature, sets)
+    # A tag of the bits above the lowest is enough: those are the set, XOR the tag's.
+    tag = signature - signature % sets
+    low = set_index(np.uint64(signature), sets) ^ set_index(np.uint64(tag), sets)
+    assert tag + low == signature
+
+
+@pytest.mark.parametrize("degree", range(1, len(POLYNOMIALS)))
+def test_polynomials_are_primitive(degree):
+    # The powers of x then take all 2^degree - 1 remainders but 0: only the last is 1.
+    polynomial, order = POLYNOMIALS[degree], 2**degree - 1
+    assert polynomial.bit_length() == degree + 1
+
+    def times(a, b):
+        product = 0
+        for at in range(degree):
+            product ^= (b >> at & 1) * (a << at)
+        for at in range(2 * degree, degree - 1, -1):
+            product ^= (product >> at & 1) * (polynomial << (at - degree))
+        return product
+
+    def power(exponent):
+        found, square = 1, placed(2, 2**degree)
+        while exponent:
+            found = times(found, square) if exponent & 1 else found
+            square, exponent = times(square, square), exponent >> 1
+        return found
+
+    primes = [p for p in range(2, 2**12) if order % p == 0 and all(p % q for q in range(2, p))]
+    # What is left of the order is 1 or a single prime.
+    rest = order
+    for prime in primes:
+        while rest % prime == 0:
+            rest //= prime
+    assert rest < 2**24
+    assert power(order) == 1
+    assert all(power(order // prime) != 1 for prime in {*primes, rest} - {1, order})
+
+
+def test_sets_spread_the_signatures_of_images():
+    import torch
+
+    from workloads import CifarNet, digits
+
+    torch.manual_seed(0)
+    model, images = CifarNet().eval(), digits("test").images[:30]
+    traces = [capture(model, batch) for batch in images.split(10)]
+    cache = ClusterCache(entries=512, ways=2)
+    policy = LshReuse(hashes=15, length=5, scope="stream", thresholds="mean")
+    endless, finite = (
+        [run.decisions["conv1"] for run in decide_stream(traces, PerLayer({"conv1": each}))]
+        for each in (policy, replace(policy, cache=cache))
+    )
+    # The first sub-matrix: far fewer signatures than entries. Their low 8 bits alone, a short
+    # sub-vector's sides of 8 of the 15 hyperplanes, crowd them into few sets.
+    streams = [made.signatures[made.ids[0, 0]].tolist() for made in endless]
+    assert len(set().union(*streams)) < 512 / 4
+    tables = [ReferenceTable(cache, each) for each in (int.__mod__, placed)]
+    nothing = np.zeros((len(streams[0]), 1))
+    for made, stream in zip(finite, streams, strict=True):
+        low, spread = (reused(*table.serve(stream, nothing)[1:]) for table in tables)
+        assert spread == pytest.approx(reused(made.ids[0, 0], made.fresh[: made.clusters[0, 0, 0]]))
+    assert low < 0.8 and spread > 0.99
+    assert finite[-1].reuse_rate > endless[-1].reuse_rate - 0.001
+
+
+def reused(ids, fresh):
+    """R of one table, from each row's cluster and which of them are new."""
+    return 1 - np.mean(np.array(fresh)[ids])
 
 
 def served(policy, batches, memory=None, layer=None):

@@ -17,14 +17,15 @@ from simulator.baseline import equal_area_dense
 from simulator.timing.array import gemm_cycles
 from simulator.timing.cache import replay as cache_replay
 from simulator.timing.dense import dense_timing
+from simulator.timing.event_cache import replay as event_replay
 from simulator.timing.reuse import reuse_timing
 from tests.builders import WIDE, buffer, cifarnet_conv2, even_decisions, matrix_layer, roomy_design
 
 
-def replay(decisions, cache, vectors=1, cycles=1):
-    """`cache.replay` of a front-end that makes `vectors` signatures every `cycles`."""
+def replay(decisions, cache, vectors=1, cycles=1, by=cache_replay):
+    """An engine's replay of a front-end that makes `vectors` signatures every `cycles`."""
     sub_matrices = decisions.ids.shape[1]
-    return cache_replay(
+    return by(
         decisions,
         cache,
         vectors_per_group=np.full(sub_matrices, vectors, np.int64),
@@ -257,20 +258,53 @@ def test_small_cache_refills_and_costs_time_not_clusters():
         )
         for n in (8, 4)
     )
-    # Eight entries of four ways are two sets: signatures 0 to 7 fill both, nothing is evicted.
+    # Eight entries of four ways are two sets: of the signatures 0 to 7 four have an even number of
+    # bits set (0, 3, 5, 6) and four an odd one, which fill both; nothing is evicted.
     # Clearing eight entries one a cycle takes eight cycles, four take four.
     assert small.busy_cycles["cache"] - roomy.busy_cycles["cache"] == 56 * 20 - 4
     assert small.macs == roomy.macs
 
 
-def test_one_way_sets_conflict_by_the_low_bits_of_the_signature():
+@pytest.mark.parametrize(
+    ("signatures", "sets", "conflict"),
+    [
+        # Two sets, x + 1: x leaves 1, so what counts is the parity of the bits.
+        ((1, 2), 2, True),
+        ((1, 3), 2, False),
+        # Four sets, x^2 + x + 1: x^2 leaves x + 1, x^3 leaves x^2 + x, hence 1.
+        ((0b0011, 0b0100), 4, True),
+        ((0b0001, 0b1000), 4, True),
+        ((0b0001, 0b0100), 4, False),
+        # x^8 is (x^3)^2 x^2.
+        ((0b0011, 0b100000000), 4, True),
+        # Eight sets, x^3 + x + 1: x^3 leaves x + 1.
+        ((0b0011, 0b1000), 8, True),
+        ((0b0001, 0b1000), 8, False),
+        # Three sets, no power of two: the remainder, of 1 and 4 the same, of 1 and 3 not.
+        ((1, 4), 3, True),
+        ((1, 3), 3, False),
+    ],
+)
+def test_one_way_sets_conflict_by_the_remainder_of_the_signature(signatures, sets, conflict):
     layer = matrix_layer("fc", m=8, n=4, k=2)
     decisions = even_decisions(layer, length=2, clusters=2)
-    object.__setattr__(decisions, "signatures", np.array([1, 3], np.uint64))
-    # Two sets of one way: signatures 1 and 3 share set 1 and throw each other out, 8 - 2 refills.
-    assert replay(decisions, CentroidCache(entries=2, ways=1)).refills.sum() == 6
-    # Four sets: 1 and 3 lie apart.
-    assert replay(decisions, CentroidCache(entries=4, ways=1)).refills.sum() == 0
+    object.__setattr__(decisions, "signatures", np.array(signatures, np.uint64))
+    # In one set of one way two clusters in turn throw each other out: 8 - 2 refills.
+    for each in (cache_replay, event_replay):
+        found = replay(decisions, CentroidCache(entries=sets, ways=1), by=each)
+        assert found.refills.sum() == (6 if conflict else 0)
+
+
+def test_a_bank_is_that_of_the_set():
+    layer = matrix_layer("fc", m=8, n=4, k=2)
+    decisions = even_decisions(layer, length=2, clusters=2)
+    cache = CentroidCache(entries=4, ways=1, banks=2)
+    # Two at a time, modulo x^2 + x + 1. x^3 + x^2 leaves 1 + x + 1 = x: sets 1 and 2, banks 1 and
+    # 0, four groups of a cycle. x^2 leaves x + 1: sets 1 and 3 are both in bank 1, two cycles each.
+    for signatures, cycles in (((0b0001, 0b1100), 4), ((0b0001, 0b0100), 8)):
+        object.__setattr__(decisions, "signatures", np.array(signatures, np.uint64))
+        for each in (cache_replay, event_replay):
+            assert replay(decisions, cache, 2, by=each).cycles.sum() == cycles
 
 
 def test_longer_and_more_hashes_than_a_lane_has_take_more_passes():

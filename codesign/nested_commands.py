@@ -1,0 +1,92 @@
+"""The command `codesign nested`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codesign.options import Images, Inputs, Model, Precision, Seed, Weights
+from codesign.terminal import (
+    INTERRUPTED,
+    command_line,
+    guarded,
+    note,
+    point_progress,
+    resume_command,
+    say,
+    table,
+    working,
+)
+
+EPILOG = (
+    "Example: codesign nested --model cifarnet --inputs digits --trials 40 --workers 2 "
+    "--out out/nested"
+)
+
+
+@guarded
+def nested_command(
+    out: Annotated[Path, typer.Option(help="Directory for the search and its page.")],
+    model: Model = "cifarnet",
+    inputs: Inputs = "digits",
+    images: Images = 100,
+    weights: Weights = None,
+    precision: Precision = "float32",
+    projection: Annotated[
+        str, typer.Option(help="Hyperplanes of the front-end: sign, sparse or int8.")
+    ] = "sign",
+    layers: Annotated[int, typer.Option(min=1, help="Layers searched, the largest.")] = 4,
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try on each layer.")] = 40,
+    workers: Annotated[int, typer.Option(min=1, help="Layers at a time.")] = 2,
+    acquisition: Annotated[
+        str,
+        typer.Option(
+            help="`logehvi`: expected hypervolume improvement of both objectives, or `ei`: "
+            "expected improvement of a weighted one."
+        ),
+    ] = "logehvi",
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a search.")] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster to run on, HOST:PORT.")
+    ] = None,
+) -> None:
+    """Search each layer's reuse on its own: error against compression."""
+    from codesign.nested import nested_search
+    from codesign.nested_page import front_columns, front_rows, verdict, write_nested_html
+    from codesign.workload import load_workload
+
+    with working(f"capturing {model} on {inputs}"):
+        workload = load_workload(
+            model=model,
+            inputs=inputs,
+            images=images,
+            weights=weights,
+            precision=precision,
+            seed=seed,
+        )
+    try:
+        with point_progress("searching") as on_progress:
+            result = nested_search(
+                workload,
+                projection=projection,
+                top=layers,
+                trials=trials,
+                workers=workers,
+                seed=seed,
+                storage=out,
+                resume=resume,
+                ray_address=ray_address,
+                acquisition=acquisition,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        note(f"Stopped; stored settings are kept. Go on with: {resume_command()}")
+        raise typer.Exit(INTERRUPTED) from None
+    for each in result.layers:
+        say(f"\n{each.layer}")
+        table(front_columns(each), front_rows(each))
+    say(f"\n{verdict(result)}")
+    note(f"wrote {write_nested_html(result, out / 'nested.html', command_line())}")
