@@ -28,7 +28,7 @@ _OBJECTIVE_NAMES = tuple(objective.name for objective in OBJECTIVES)
 _SECTIONS = {
     "workload": ("model", "inputs", "images", "weights", "calibration_images", "precision"),
     "space": ("accelerator", "layers", "parameters"),
-    "search": ("objectives", "optimiser", "trials", "workers", "batch", "seed"),
+    "search": ("objectives", "optimiser", "trials", "workers", "batch", "seed", "first_images"),
 }
 _LEAST = {
     "images": 1,
@@ -38,6 +38,7 @@ _LEAST = {
     "workers": 1,
     "batch": 1,
     "seed": 0,
+    "first_images": 1,
 }
 
 
@@ -62,6 +63,7 @@ class StudyPlan:
         workers: evaluations at a time; does not change the numbers.
         batch: trials asked for together.
         seed: of the search, and of the workload as in `load_workload`.
+        first_images: how many to judge a trial on first, see `search`; `None` judges on all.
         constraints: limits that designs must keep.
     """
 
@@ -80,6 +82,7 @@ class StudyPlan:
     workers: int = 2
     batch: int = 4
     seed: int = 0
+    first_images: int | None = None
     constraints: Constraints = field(default_factory=Constraints)
 
     def __post_init__(self) -> None:
@@ -203,6 +206,7 @@ class StudyPlan:
             workers=self.workers,
             batch=self.batch,
             seed=self.seed,
+            first_images=self.first_images,
             optimiser=self.optimiser,
             constraints=self.constraints,
             storage=storage,
@@ -231,6 +235,8 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
     place = {key: f"{section}.{key}" for section, keys in _SECTIONS.items() for key in keys}
     problems = []
     for key, value in given.items():
+        if value is None and key in ("weights", "first_images"):
+            continue
         if key in _LEAST:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not whole or value < _LEAST[key]:
@@ -260,14 +266,9 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
                     f"{place[key]} must be a table of choices, got {value!r}; write "
                     "[space.parameters]"
                 )
-        elif not isinstance(value, str) and not (key == "weights" and value is None):
+        elif not isinstance(value, str):
             problems.append(f"{place[key]} must be text, got {value!r}; write it in quotes")
-        elif (
-            key == "accelerator"
-            and isinstance(value, str)
-            and ":" not in value
-            and value not in presets()
-        ):
+        elif key == "accelerator" and ":" not in value and value not in presets():
             problems.append(
                 f"{place[key]} must be a preset, file.py:NAME or package.module:NAME, got "
                 f"{value!r}; the presets are {', '.join(presets())}"

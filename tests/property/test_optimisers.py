@@ -22,7 +22,15 @@ def has_packages(name):
     return package is None or importlib.util.find_spec(package) is not None
 
 
-@pytest.fixture(scope="module", params=OPTIMISERS)
+SLOW = ("botorch",)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in OPTIMISERS
+    ],
+)
 def optimiser(request):
     if not has_packages(request.param):
         pytest.skip(f"{OPTIMISERS[request.param].package} is not installed")

@@ -19,6 +19,7 @@ PLAN = StudyPlan(
     optimiser="tpe",
     trials=5,
     seed=3,
+    first_images=2,
 )
 
 
