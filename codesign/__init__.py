@@ -17,8 +17,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from codesign.constraints import Constraints
     from codesign.nested import NestedResult, load_nested, nested_search
+    from codesign.optimisers import OPTIMISERS
     from codesign.parameters import Parameter
+    from codesign.plan import StudyPlan
     from codesign.space import DesignSpace
     from codesign.study import load_study, search
     from codesign.trials import OBJECTIVES, QUALITIES, Objective, StudyResult, Trial
@@ -26,11 +29,14 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "OBJECTIVES": "codesign.trials",
+    "OPTIMISERS": "codesign.optimisers",
     "QUALITIES": "codesign.trials",
+    "Constraints": "codesign.constraints",
     "DesignSpace": "codesign.space",
     "NestedResult": "codesign.nested",
     "Objective": "codesign.trials",
     "Parameter": "codesign.parameters",
+    "StudyPlan": "codesign.plan",
     "StudyResult": "codesign.trials",
     "Trial": "codesign.trials",
     "Workload": "codesign.workload",
@@ -43,11 +49,14 @@ _ROOMS = {
 
 __all__ = [
     "OBJECTIVES",
+    "OPTIMISERS",
     "QUALITIES",
+    "Constraints",
     "DesignSpace",
     "NestedResult",
     "Objective",
     "Parameter",
+    "StudyPlan",
     "StudyResult",
     "Trial",
     "Workload",

@@ -20,7 +20,19 @@ from accelerators import (
 )
 from codesign.nested_commands import EPILOG as NESTED_EPILOG
 from codesign.nested_commands import nested_command
-from codesign.options import Design, Images, Inputs, Model, Precision, Seed, Weights
+from codesign.options import (
+    Design,
+    Images,
+    Inputs,
+    MaxAccuracyLoss,
+    MaxArea,
+    MaxLatency,
+    MaxPower,
+    Model,
+    Precision,
+    Seed,
+    Weights,
+)
 from codesign.replay_commands import simulate_command, sweep_command
 from codesign.terminal import (
     INTERRUPTED,
@@ -115,11 +127,20 @@ def capture_command(
 @app.command(
     "search",
     epilog="Example: codesign search --model cifarnet --inputs digits --trials 40 --workers 2 "
-    "--out out/study",
+    "--out out/study\n\n"
+    "Once more: codesign search --study out/study/study.toml --out out/again",
 )
 @guarded
 def search_command(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Directory for the study and its report.")],
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            help="A study file, such as the study.toml of an earlier search; options given beside "
+            "it take the place of what it says."
+        ),
+    ] = None,
     model: Model = "cifarnet",
     inputs: Inputs = "digits",
     images: Images = 100,
@@ -127,50 +148,57 @@ def search_command(
     precision: Precision = "float32",
     accelerator: Design = "reuse_16x16",
     layers: Annotated[int, typer.Option(min=1, help="Layers whose reuse is searched.")] = 4,
+    optimiser: Annotated[
+        str, typer.Option(help="gp, botorch (an extra of its own), tpe, nsga2, sobol or random.")
+    ] = "gp",
+    max_area_mm2: MaxArea = None,
+    max_power_mw: MaxPower = None,
+    max_latency_ms_per_image: MaxLatency = None,
+    max_accuracy_loss: MaxAccuracyLoss = None,
     trials: Annotated[int, typer.Option(min=1, help="Designs to try, in all.")] = 40,
     workers: Annotated[int, typer.Option(min=1, help="Evaluations at a time.")] = 2,
     batch: Annotated[int, typer.Option(min=1, help="Trials asked for together.")] = 4,
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study.")] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Database to keep the study in, sqlite:///FILE.db, instead of --out."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the study in --out, as its study.toml says."),
+    ] = False,
     ray_address: Annotated[
         str | None, typer.Option(help="A Ray cluster to run on, HOST:PORT.")
     ] = None,
 ) -> None:
     """Search hardware and reuse parameters together for the Pareto front."""
-    from codesign import DesignSpace, load_workload, search
-    from codesign.designs import find_accelerator
+    from codesign.options import study_plan
     from codesign.report import StudyReport
-    from codesign.store import holds_study, study_file
+    from codesign.store import PLAN_NAME, holds_study, study_place
 
-    base = find_accelerator(accelerator)
-    if holds_study(study_file(out)) != resume:  # known before the model is trained and run
+    if study is None and resume and (out / PLAN_NAME).is_file():
+        study = out / PLAN_NAME
+    plan = study_plan(context, study)
+    place = study_place(storage or out)
+    if holds_study(place) != resume:  # known before the model is trained and run
         raise ConfigError(
-            f"{out} has no study to go on with; start without --resume"
+            f"{storage or out} has no study to go on with; start without --resume"
             if resume
-            else f"{out} has a study; go on with it by --resume, or give another --out"
+            else f"{storage or out} has a study; go on with it by --resume, or give another "
+            f"{'--storage' if storage else '--out'}"
         )
-    with working(f"capturing {model} on {inputs}"):
-        workload = load_workload(
-            model=model,
-            inputs=inputs,
-            images=images,
-            weights=weights,
-            precision=precision,
-            seed=seed,
-        )
-    space = DesignSpace.for_workload(workload.trace, base, top=layers)
+    if storage is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        plan.write(out / PLAN_NAME)
+    with working(f"capturing {plan.model} on {plan.inputs}"):
+        workload = plan.load_workload()
     try:
-        with trial_progress(trials) as on_progress:
-            result = search(
+        with trial_progress(plan.trials) as on_progress:
+            result = plan.search(
                 workload,
-                space,
-                trials=trials,
-                workers=workers,
-                seed=seed,
-                storage=out,
+                storage=storage or out,
                 resume=resume,
                 ray_address=ray_address,
-                batch=batch,
                 on_progress=on_progress,
             )
         _tell(StudyReport(result=result, command=command_line()), out / "report.html")
@@ -178,7 +206,7 @@ def search_command(
         note(f"Stopped; finished trials are kept. Go on with: {resume_command()}")
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
-        if not isinstance(error, BrokenPipeError) and holds_study(study_file(out)):
+        if not isinstance(error, BrokenPipeError) and holds_study(place):
             note(f"Finished trials are kept. Mend the error below, go on with: {resume_command()}")
         raise
 
@@ -186,7 +214,9 @@ def search_command(
 @app.command("report", epilog="Example: codesign report out/study --out report.html")
 @guarded
 def report_command(
-    study: Annotated[Path, typer.Argument(help="A study file, or its directory.")],
+    study: Annotated[
+        str, typer.Argument(help="A study's journal, its directory, or the URL of its database.")
+    ],
     out: Annotated[Path, typer.Option(help="The page; JSON and CSV go beside it.")] = Path(
         "report.html"
     ),

@@ -315,7 +315,7 @@ class LayerEvaluator:
         """The next setting of a layer, never one that was told."""
         parameters = self.parameters[name]
         if not told:
-            return {p.name: _nearest(p, START[p.name]) for p in parameters}
+            return {p.name: p.nearest(START[p.name]) for p in parameters}
         tried = {_key(trial.settings) for trial in told}
         # Of a name, the checksum is the same on every machine.
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode()), len(told)])
@@ -375,12 +375,6 @@ def _chebyshev(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     weights = rng.dirichlet([1.0, 1.0])
     weighted = weights * (values - low) / np.where(high > low, high - low, 1.0)
     return (weighted.max(axis=1) + _RHO * weighted.sum(axis=1))[:, None]
-
-
-def _nearest(parameter: Parameter, value: Any) -> Any:
-    if not parameter.ordered:
-        return value if value in parameter.choices else parameter.choices[0]
-    return min(parameter.choices, key=lambda choice: abs(choice - value))
 
 
 def _key(settings: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -16,6 +16,9 @@ from codesign.designs import find_accelerator, policy_from_options
 from simulator import NoReuse, ReusePolicy
 from workloads.scale_sim import read_topology
 from workloads.trace import WorkloadTrace
+
+if TYPE_CHECKING:
+    from codesign.plan import StudyPlan
 
 DEFAULT_DESIGN = "reuse_16x16"
 
@@ -50,9 +53,38 @@ Weights = Annotated[
         "torchvision or timm; without them most models have random ones."
     ),
 ]
+_AT_MOST = "Designs beyond it are infeasible."
+MaxArea = Annotated[float | None, typer.Option(help=f"Largest area of the chip. {_AT_MOST}")]
+MaxPower = Annotated[float | None, typer.Option(help=f"Most power, DRAM included. {_AT_MOST}")]
+MaxLatency = Annotated[float | None, typer.Option(help=f"Longest time of an image. {_AT_MOST}")]
+MaxAccuracyLoss = Annotated[
+    float | None, typer.Option(help=f"Most accuracy lost against the dense model. {_AT_MOST}")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")]
 _DESIGN_HELP = "A preset, or file.py:NAME or package.module:NAME (executed)."
 Design = Annotated[str, typer.Option(help=_DESIGN_HELP)]
+
+
+def study_plan(context: typer.Context, study: Path | None) -> StudyPlan:
+    """The plan that a search's options and its study file describe; options given win.
+
+    Raises:
+        ConfigError: what they say together breaks rules.
+    """
+    from codesign.constraints import CONSTRAINT_NAMES
+    from codesign.plan import StudyPlan
+
+    plan = StudyPlan() if study is None else StudyPlan.load(study)
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    changes = {each.name: given[each.name] for each in fields(plan) if each.name in given}
+    if "weights" in changes:
+        changes["weights"] = str(changes["weights"])
+    limits = {n: given[f"max_{n}"] for n in CONSTRAINT_NAMES if f"max_{n}" in given}
+    return replace(plan, **changes, constraints=replace(plan.constraints, **limits))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from accelerators import FOLD_TIMINGS, PROJECTIONS, Accelerator, ConfigError
@@ -55,6 +57,43 @@ class Parameter:
     def decode(self, stored: Any) -> Any:
         """The value of what Optuna stores."""
         return self.choices[stored] if self.ordered else stored
+
+    def nearest(self, value: Any) -> Any:
+        """The choice closest to a value: itself, the next number, or the first choice."""
+        if value in self.choices:
+            return value
+        if not self.ordered:
+            return self.choices[0]
+        return min(self.choices, key=lambda choice: abs(choice - value))
+
+    def beside(self, value: Any, near: bool, rng: np.random.Generator) -> Any:
+        """Another choice: one of the two next to the value where `near` and ordered, or any."""
+        position = self.choices.index(value)
+        others = [other for other in range(len(self.choices)) if other != position]
+        if near and self.ordered:
+            others = [other for other in others if abs(other - position) == 1]
+        return self.choices[others[rng.integers(len(others))]]
+
+    def problems(self, values: Any) -> list[str]:
+        """Rules that other choices for this parameter break."""
+        path = f"space.parameters.{self.name!r}"
+        if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+            return [f"{path} must be a list of its choices, got {values!r}; write it in brackets"]
+        if not self.ordered:
+            wrong = [value for value in values if value not in self.choices]
+            if wrong or len(set(values)) < len(values):
+                return [
+                    f"{path} must be some of {list(self.choices)}, each once, got {list(values)}; "
+                    "leave out the others"
+                ]
+            return []
+        whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values)
+        if not whole or list(values) != sorted(set(values)):
+            return [
+                f"{path} must be integers of at least 1 from small to large, got {list(values)}; "
+                "sort them"
+            ]
+        return []
 
 
 def reusable_layers(trace: WorkloadTrace, top: int) -> list[Layer]:

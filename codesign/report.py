@@ -21,7 +21,9 @@ from codesign.front_sections import (
     trial_link,
 )
 from codesign.importance import parameter_importance
+from codesign.optimisers import OPTIMISERS
 from codesign.plots import hypervolume_figure, pareto_figure, start_name
+from codesign.store import plan_text
 from codesign.tables import (
     best_section,
     front_columns,
@@ -211,6 +213,7 @@ class StudyReport:
             "facts": self._facts(),
             "space_columns": space_columns(),
             "space_rows": space_rows(result),
+            "study_file": plan_text(plan) if (plan := result.specification["plan"]) else None,
         }
 
     def _facts(self) -> dict[str, Any]:
@@ -221,8 +224,7 @@ class StudyReport:
             "seed": str(result.seed),
             "trials asked for at a time": specification["batch"],
             "accuracy means": QUALITIES[result.quality],
-            "optimiser": "first the start setting and random ones, then Optuna's Gaussian process "
-            "(GPSampler)",
+            "optimiser": OPTIMISERS[specification["optimiser"]].words,
         }
         return facts(
             specification["workload"],

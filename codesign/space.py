@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,8 @@ from workloads.trace import WorkloadTrace
 PAPER_CIFARNET = {"conv1": (15, 5), "conv2": (10, 10)}
 # Where a layer has no setting from the paper: that of CifarNet's conv2.
 PAPER_DEFAULT = (10, 10)
+# Of a layer's parameters, those that need its reuse.
+_OF_REUSE = ("hashes", "length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +170,55 @@ class DesignSpace:
             parameter.name: parameter.decode(stored[parameter.name])
             for parameter in self.parameters
         }
+
+    def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same design and policy, told in one way only.
+
+        Hashes and length of a layer that runs dense have no effect: they take the start's value, or
+        the first choice.
+        """
+        start = next(iter(self.start.values()), {})
+        reused = self.reuse_of(values)
+        idle = {f"{name}.{of}" for name in self.layers if name not in reused for of in _OF_REUSE}
+        settled = dict(values)
+        for parameter in self.parameters:
+            if parameter.name in idle:
+                usual = start.get(parameter.name)
+                settled[parameter.name] = (
+                    usual if usual in parameter.choices else parameter.choices[0]
+                )
+        return settled
+
+    def narrowed(self, choices: Mapping[str, Sequence[Any]]) -> DesignSpace:
+        """The space with other choices for some parameters; the start goes to the nearest ones.
+
+        Args:
+            choices: parameter -> its values, from small to large where it is ordered. Others than
+                the space's own are taken too for an ordered one; what no design can have makes
+                infeasible trials.
+
+        Raises:
+            ConfigError: there is no such parameter, or it cannot have these values.
+        """
+        own = {parameter.name: parameter for parameter in self.parameters}
+        problems = []
+        for name, values in choices.items():
+            if name not in own:
+                close = difflib.get_close_matches(name, own, n=1)
+                fix = f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(own)}"
+                problems.append(f"space.parameters must name parameters, got {name!r}; {fix}")
+            else:
+                problems += own[name].problems(values)
+        if problems:
+            raise ConfigError(problems)
+        parameters = tuple(
+            replace(p, choices=tuple(choices.get(p.name, p.choices))) for p in self.parameters
+        )
+        start = {
+            origin: {p.name: p.nearest(values[p.name]) for p in parameters}
+            for origin, values in self.start.items()
+        }
+        return replace(self, parameters=parameters, start=start)
 
     def build(self, values: Mapping[str, Any]) -> tuple[Accelerator, ReusePolicy]:
         """The design and the policy with these values.

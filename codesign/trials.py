@@ -53,15 +53,18 @@ class Trial:
 
     Attributes:
         number: from 0, in the order of asking.
-        state: `complete`; `infeasible`, breaks a rule of the hardware; `failed`, an error while it
-            was evaluated; or `running`, asked for but not evaluated yet.
+        state: `complete`; `infeasible`, breaks a rule of the hardware or a stated constraint;
+            `failed`, an error while it was evaluated; or `running`, asked for but not evaluated
+            yet.
         origin: `paper`, the setting of Deep Reuse for CifarNet; `start`, that of another network;
-            or `sampler`.
+            `sampler`; or `neighbour`, a setting near the one that the sampler asked for, which had
+            been tried before.
         parameters: name -> value.
         values: objective -> value; `None` unless complete.
-        summary: `SimulationReport.to_dict()` without action counts and provenance; empty unless
-            complete.
-        reason: why it is infeasible (the violated rules) or failed (the traceback); else `None`.
+        summary: `SimulationReport.to_dict()` without action counts and provenance; empty where
+            nothing could be simulated.
+        reason: why it is infeasible (the violated rules or constraints) or failed (the traceback);
+            else `None`.
         repeat_of: number of the earlier trial with the same design that answered it, or `None`.
         seconds: time of the evaluation, 0 for a repeat.
         images: how many it was judged on; `None` where it was not judged.
@@ -87,8 +90,8 @@ class StudyResult:
         name: of the workload, in words.
         seed: of the search.
         trials: in the order of asking.
-        specification: what was searched and how: space, objectives, workload, seed, batch,
-            baseline, versions.
+        specification: what was searched and how: space, objectives, constraints, workload,
+            optimiser, seed, batch, baseline, versions.
     """
 
     name: str

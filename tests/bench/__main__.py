@@ -15,6 +15,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from tests.bench.hardware_model import HARDWARE_MODEL
+from tests.bench.optimisers import OPTIMISER_TARGETS
 from tests.bench.software import SOFTWARE
 from tests.bench.target import Target, median_ratio, seconds
 
@@ -86,6 +87,7 @@ def demo_seconds() -> float:
 TARGETS = (
     *HARDWARE_MODEL,
     *SOFTWARE,
+    *OPTIMISER_TARGETS,
     Target(
         name="decide_conv2",
         what="decisions of CifarNet conv2, batch of 100, over PyTorch's dense convolution",

@@ -1,18 +1,23 @@
 """Searches on a real Ray, cut off and gone on with."""
 
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import ray
+from optuna.storages.journal._storage import JournalOperation
 
 from codesign import load_study, search
 from codesign.evaluate import Evaluation
 from codesign.runner import RayRunner
+from codesign.store import FIXED
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 from workloads import models
 
@@ -45,12 +50,12 @@ def test_workers_do_not_change_the_numbers(whole, tmp_path):
     assert ray.is_initialized()  # it was running before, so it is left running
 
 
-def start(storage: Path, *, wait_after: int) -> subprocess.Popen:
-    """A search in a process of its own, with a Ray of its own; see `tests.small_search.main`."""
+def start(*arguments: object) -> subprocess.Popen:
+    """Python in a process of its own, with a Ray of its own if it asks for one."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.small_search", str(storage), str(wait_after)],
+        [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.PIPE,
@@ -96,15 +101,15 @@ def _text(path: Path) -> str:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_a_search_that_is_cut_off_goes_on_with_the_same_numbers(whole, tmp_path):
-    interrupted = start(tmp_path / "interrupted", wait_after=TRIALS)
-    killed = start(tmp_path / "killed", wait_after=5)
+    search_process = ("-m", "tests.small_search")
+    interrupted = start(*search_process, tmp_path / "interrupted", 1, "interrupt")
+    killed = start(*search_process, tmp_path / "killed", 5)
 
-    # Ctrl-C in the middle of the first batch.
+    # Ctrl-C a moment after the first trial. The process sends it to itself: this one may be slow.
     assert interrupted.stdout.readline()
     cluster = cluster_of(interrupted.pid)
     assert len(cluster) == 2
-    interrupted.send_signal(signal.SIGINT)
-    _, errors = interrupted.communicate(timeout=60)
+    _, errors = interrupted.communicate("\n", timeout=60)
     assert interrupted.returncode != 0 and "KeyboardInterrupt" in errors
     wait_until_gone(cluster)
     kept = load_study(tmp_path / "interrupted").of_state("complete")
@@ -127,6 +132,65 @@ def test_a_search_that_is_cut_off_goes_on_with_the_same_numbers(whole, tmp_path)
     assert table(result) == table(whole)
     # What was finished was not evaluated again.
     assert [result.trials[trial.number].seconds for trial in kept] == [t.seconds for t in kept]
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from tests.small_search import small_search
+small_search(
+    Path(sys.argv[1]), trials=10_000, optimiser="tpe", resume=sys.argv[2] == "resume",
+    on_progress=lambda trial, *_: print(trial.number, flush=True),
+)
+"""
+
+
+def wait_for_growth(path: Path, process: subprocess.Popen) -> None:
+    """Until the process has written to the journal."""
+    before = path.stat().st_size
+    while path.stat().st_size <= before:
+        assert process.poll() is None
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_nothing_and_change_nothing(tmp_path):
+    path = tmp_path / "killed" / "study.journal"
+    moments = random.Random(0)
+    kept = {}
+    for kill in range(20):
+        process = start("-c", ENDLESS, path, "resume" if kill else "new")
+        if kill % 2:
+            wait_for_growth(path, process)  # as soon as anything is asked for
+            time.sleep(moments.uniform(0, 0.05))
+        else:
+            assert process.stdout.readline()  # after a trial is told
+            time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        found = load_study(path).trials
+        finished = {trial.number: trial for trial in found if trial.state != "running"}
+        assert [trial.number for trial in found] == list(range(len(found)))
+        assert all(finished[number] == trial for number, trial in kept.items())
+        kept = finished
+    assert len(kept) >= 10
+
+    trials = len(load_study(path).trials) + 3
+    settings = {"trials": trials, "optimiser": "tpe"}
+    result = small_search(path, resume=True, **settings)
+    whole = small_search(tmp_path / "whole", **settings)
+    assert table(result) == table(whole)
+    assert all(result.specification[key] == whole.specification[key] for key in FIXED)
+    assert all(result.trials[number] == trial for number, trial in kept.items())
+    # Each trial was finished by exactly one line.
+    steps = [json.loads(line) for line in path.read_text().splitlines()]
+    ends = Counter(
+        step["trial_id"]
+        for step in steps
+        if step["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES
+    )
+    assert sorted(ends.values()) == [1] * trials
 
 
 def test_a_model_from_a_users_file_reaches_the_workers(on_ray, tmp_path):

@@ -385,6 +385,34 @@ def test_search_writes_a_study_and_its_report(small_cli, tmp_path):
     assert len(json.loads((tmp_path / "report.json").read_text())["trials"]) == 5
 
 
+def test_options_and_a_study_file_make_the_same_search(small_cli, tmp_path):
+    options = ["--trials", 3, "--optimiser", "sobol", "--max-area-mm2", 2.3, "--seed", 4]
+    run("search", "--out", tmp_path / "first", *options)
+    file = tmp_path / "first" / "study.toml"
+    text = file.read_text()
+    assert 'optimiser = "sobol"' in text and "area_mm2 = 2.3" in text
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    run("search", "--study", file, "--out", tmp_path / "again", "--storage", url)
+    assert (tmp_path / "again" / "study.toml").read_text() == text
+    first, again = (
+        json.loads((tmp_path / name / "report.json").read_text()) for name in ("first", "again")
+    )
+    assert [t["parameters"] for t in first["trials"]] == [t["parameters"] for t in again["trials"]]
+    run("report", url, "--out", tmp_path / "report.html")
+    # Options given beside a file win.
+    run("search", "--study", file, "--out", tmp_path / "more", "--trials", 4)
+    assert (tmp_path / "more" / "study.toml").read_text() == text.replace(
+        "trials = 3", "trials = 4"
+    )
+    # A directory knows how to go on.
+    run("search", "--out", tmp_path / "first", "--resume", "--trials", 4)
+    assert len(json.loads((tmp_path / "first" / "report.json").read_text())["trials"]) == 4
+    _, told = run("search", "--out", tmp_path / "no", "--optimiser", "gpp", code=2)
+    assert "search.optimiser must be one of gp, botorch" in told
+    _, told = run("search", "--out", tmp_path / "no", "--study", tmp_path / "none.toml", code=2)
+    assert "none.toml: No such file" in told
+
+
 def test_stopped_search_names_the_way_on_and_exits_with_130(small_cli, tmp_path):
     import codesign
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import codesign.evaluate
 import codesign.fidelity
 from accelerators import ConfigError
-from codesign import load_study, search
+from codesign import Constraints, load_study, search
 from codesign.evaluate import Evaluator
 from codesign.fidelity import StagedEvaluator, may_join, upper_accuracy
 from simulator import DecisionCache, LshReuse, NoReuse, PerLayer, calibrate, decide
@@ -224,17 +224,32 @@ def test_a_search_on_first_images_confirms_its_front(tmp_path, monkeypatch):
         small_search(tmp_path / "twice", resume=True)
 
 
-def test_a_front_is_confirmed_until_all_of_it_is(tmp_path, monkeypatch):
-    judged = codesign.fidelity.StagedEvaluator.__call__
+@pytest.fixture
+def optimist(monkeypatch):
+    """Staged evaluations find too much accuracy on the first images."""
+    judged = StagedEvaluator.__call__
 
-    def optimist(self, job):
+    def judge(self, job):
         """Gives all but the first batch up early, and finds too much then."""
         if not job["front"]:
             return judged(self, job)
         early = self.first(job["parameters"])
         return replace(early, values=early.values | {"accuracy": 2.0})
 
-    monkeypatch.setattr(StagedEvaluator, "__call__", optimist)
+    monkeypatch.setattr(StagedEvaluator, "__call__", judge)
+
+
+def test_a_limit_holds_for_what_is_confirmed(optimist, tmp_path):
+    limits = Constraints(accuracy_loss=0.1)
+    result = small_search(tmp_path, first_images=3, constraints=limits)
+    least = result.baseline["accuracy"] - 0.1  # of all images
+    assert result.front and all(t.values["accuracy"] >= least for t in result.front)
+    told = [t for t in load_study(tmp_path).trials if t.number >= 4 and t.state == "infeasible"]
+    assert told and all(t.images == IMAGES and t.values is None for t in told)
+    assert all("Constraints.accuracy_loss must be at most 0.1, got" in t.reason for t in told)
+
+
+def test_a_front_is_confirmed_until_all_of_it_is(optimist, tmp_path):
     result = small_search(tmp_path, first_images=3)
     assert all(t.values["accuracy"] <= 1 for t in result.front)
     complete = result.of_state("complete")

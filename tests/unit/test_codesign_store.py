@@ -6,8 +6,8 @@ from importlib.metadata import version
 import pytest
 
 from accelerators import ConfigError
-from codesign import load_study
-from codesign.store import mend, study_file
+from codesign import Constraints, load_study
+from codesign.store import mend, study_place
 from tests.small_search import small_search, table
 
 
@@ -18,8 +18,8 @@ def short(tmp_path_factory):
 
 
 def test_study_lies_in_a_directory_or_a_file(tmp_path):
-    assert study_file(tmp_path) == tmp_path / "study.journal"
-    assert study_file(tmp_path / "mine.journal") == tmp_path / "mine.journal"
+    assert study_place(tmp_path) == tmp_path / "study.journal"
+    assert study_place(tmp_path / "mine.journal") == tmp_path / "mine.journal"
 
 
 @pytest.mark.parametrize("lines_kept", [1, 2, 3, *range(4, 24, 3)])
@@ -79,6 +79,14 @@ def test_another_search_is_refused(short):
     assert "the batch must be 4, got 2" in str(caught.value)
 
 
+def test_another_optimiser_or_limit_is_refused(short):
+    path, _ = short
+    with pytest.raises(ConfigError) as caught:
+        small_search(path, resume=True, optimiser="tpe", constraints=Constraints(area_mm2=3))
+    assert "the optimiser must be 'gp', got 'tpe'" in str(caught.value)
+    assert "the constraints must be {}, got {'area_mm2': 3}" in str(caught.value)
+
+
 def test_another_workload_or_space_is_refused(short, monkeypatch):
     import tests.small_search
 
@@ -107,9 +115,9 @@ def rewritten(path, directory, change):
 
 def test_another_format_is_refused(short, tmp_path):
     path, _ = short
-    study = rewritten(path, tmp_path, lambda stored: stored.update(format_version=2))
+    study = rewritten(path, tmp_path, lambda stored: stored.update(format_version=1))
     for use in (load_study, lambda path: small_search(path, trials=6, resume=True)):
-        with pytest.raises(ConfigError, match="format_version must be 1, got 2; use the version"):
+        with pytest.raises(ConfigError, match="format_version must be 2, got 1; use the version"):
             use(study)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import codesign.evaluate
 from accelerators import ConfigError, preset
-from codesign import DesignSpace, load_study, load_workload, search
+from codesign import Constraints, DesignSpace, load_study, load_workload, search
 from codesign.designs import captured_model
 from codesign.evaluate import Evaluator
 from codesign.report import StudyReport
@@ -90,16 +90,6 @@ def test_best_loses_no_more_accuracy_than_allowed(whole):
     assert whole.best(accuracy_drop=-1.0) is None  # nothing is better than right
 
 
-def test_repeats_are_answered_from_the_store(whole):
-    repeats = [trial for trial in whole.trials if trial.repeat_of is not None]
-    # Without reuse in `first` its hashes build nothing: such trials are the same design.
-    for trial in repeats:
-        original = whole.trials[trial.repeat_of]
-        assert original.number < trial.number - trial.number % 4
-        assert (trial.values, trial.summary) == (original.values, original.summary)
-        assert trial.seconds == 0
-
-
 def test_a_space_of_one_design_is_evaluated_once(tmp_path, monkeypatch):
     calls = []
     measure = Evaluator._measure
@@ -173,6 +163,28 @@ def test_infeasible_and_failed_trials_say_why(tmp_path, monkeypatch):
         assert (trial.values is None) == (trial.state != "complete")
     assert all(trial.state == "complete" for trial in result.front)
     assert load_study(tmp_path) == result
+
+
+def test_constraints_are_what_they_say(whole):
+    trial = whole.trials[0]
+    design = trial.summary["designs"]["reuse"]
+    limits = Constraints(
+        area_mm2=design["area_mm2"] - 1, power_mw=1e9, latency_ms_per_image=1e9, accuracy_loss=0.0
+    )
+    excess = limits.excess(trial.values, trial.summary, whole.baseline)
+    assert excess["area_mm2"] == pytest.approx(1)
+    # Energy of a second, over the time of an image in ms: uJ / ms = mW.
+    images_per_second = 1000 / design["latency_ms_per_image"]
+    power_mw = design["energy_uj_per_image"] * 1e-6 * images_per_second * 1e3
+    assert excess["power_mw"] == pytest.approx(power_mw - 1e9)
+    assert excess["latency_ms_per_image"] == pytest.approx(design["latency_ms_per_image"] - 1e9)
+    assert excess["accuracy_loss"] == whole.baseline["accuracy"] - trial.values["accuracy"]
+    told = limits.reason({"area_mm2": 0.5, "power_mw": -1, "accuracy_loss": 0.25})
+    assert told == (
+        f"Constraints.area_mm2 must be at most {limits.area_mm2:g}, got "
+        f"{limits.area_mm2 + 0.5:.6g}; Constraints.accuracy_loss must be at most 0, got 0.25"
+    )
+    assert limits.reason({"area_mm2": 0.0, "power_mw": -1.0}) is None  # a limit may be reached
 
 
 def test_values_that_are_not_finite_fail(monkeypatch):
