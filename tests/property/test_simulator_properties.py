@@ -21,7 +21,7 @@ from simulator.baseline import BUFFERS, equal_area_dense, time_dense
 from simulator.costs import LEAKAGE, energy_by_part
 from simulator.timing import compiled
 from simulator.timing.dense import _Operands, _Scheduled, _tilings, dense_timing
-from simulator.timing.layer import AS_FAST
+from simulator.timing.layer import WORTH_WAITING
 from simulator.timing.plan import cut
 from simulator.timing.reuse import reuse_timing
 from tests.builders import matrix_layer, roomy_design
@@ -171,8 +171,8 @@ def test_more_of_anything_is_never_slower(data, design, layer):
         design,
         dram=Dram(bandwidth_bytes_per_cycle=2 * design.dram.bandwidth_bytes_per_cycle),
     )
-    # Of plans about as fast, the one with the least traffic is taken: hence the 1 %.
-    assert reuse_timing(layer, decisions, faster_memory).cycles <= AS_FAST * cycles
+    # Of plans at most a quarter slower than the fastest, one that moves fewer bytes may be taken.
+    assert reuse_timing(layer, decisions, faster_memory).cycles <= WORTH_WAITING * cycles
     # Dense tilings are ranked by an estimate, so the promise holds for each of them.
     tilings = _tilings(layer.gemm, _Operands.of(layer, design), design)
     for index in range(len(tilings.rows)):
@@ -190,13 +190,13 @@ def test_more_of_anything_is_never_slower(data, design, layer):
     quick_misses = replace(ordered, cache=replace(design.cache, miss_cycles=0))
     assert (
         reuse_timing(layer, decisions, quick_misses).cycles
-        <= AS_FAST * reuse_timing(layer, decisions, ordered).cycles
+        <= WORTH_WAITING * reuse_timing(layer, decisions, ordered).cycles
     )
     large = replace(design, cache=replace(design.cache, entries=1024, ways=8))
     more_lanes = replace(large, front_end=replace(large.front_end, lanes=4 * large.front_end.lanes))
     assert (
         reuse_timing(layer, decisions, more_lanes).cycles
-        <= AS_FAST * reuse_timing(layer, decisions, large).cycles
+        <= WORTH_WAITING * reuse_timing(layer, decisions, large).cycles
     )
     for better in (
         replace(design, reconstructor=replace(design.reconstructor, ports=ports)),
@@ -205,7 +205,7 @@ def test_more_of_anything_is_never_slower(data, design, layer):
             centroid_buffer=SramBuffer(capacity_bytes=2 * design.centroid_buffer.capacity_bytes),
         ),
     ):
-        assert reuse_timing(layer, decisions, better).cycles <= AS_FAST * cycles
+        assert reuse_timing(layer, decisions, better).cycles <= WORTH_WAITING * cycles
 
 
 @given(designs(), layers(), st.sampled_from(BUFFERS), st.sampled_from([2, 4, 16]))
