@@ -7,12 +7,12 @@ The setting is Table II of Deep Reuse: conv1 H=15, L=5; conv2 H=10, L=10. It is 
 `reuse_16x16`, on 100 scanned digits, with what the paper leaves to the hardware varied one by one:
 the scope of clusters, how folds follow each other, and whether partial sums and results fit.
 
-Answer, as printed on 2026-11-22: on the same array it is 1.1x to 2.5x as fast, at equal area it is
-nowhere faster (0.05x to 0.31x), because the reuse units' silicon buys a larger dense array. Within
-an image, folds that overlap and then the cache's pace stand in the way. Sharing within the batch
-leaves a hundredth of the multiplications, yet is the slowest: its partial sums do not fit and
-travel for every sub-vector (0.25x), unless 96 MiB of buffers hold them (1.9x, with four lanes
-2.5x).
+Answer, as printed on 2026-11-22: on the same array it is 0.27x to 2.7x as fast, at equal area it is
+nowhere faster (0.06x to 0.26x), because the reuse units' silicon buys a larger dense array. Within
+an image the preset runs at 0.93x, bound by the array; folds that overlap give 1.01x, bound by the
+cache, and room for a batch 1.7x. Sharing within the batch leaves a hundredth of the
+multiplications, yet is the slowest: its partial sums do not fit and travel for every sub-vector
+(0.29x), unless 96 MiB of buffers hold them (1.9x, with four lanes 2.7x).
 """
 
 from dataclasses import replace

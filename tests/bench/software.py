@@ -21,7 +21,7 @@ from tests.bench.target import Target, seconds
 
 # Ning, Guan and Shen, ICDE 2019, Table II (VGG-19's K corrected: 4068 is 4608): network, layer,
 # K, M, hyper-cube's columns, then LSH's H, L, r_c and speedup, without and with cluster reuse.
-TABLE = Path(__file__).parent / "data" / "deep_reuse_table2.csv"
+TABLE = Path(__file__).parents[2] / "studies" / "data" / "deep_reuse_table_2.csv"
 # Kernel, stride, padding, and pooling after the layer, of AlexNet (Krizhevsky's one-tower form,
 # the one that Table II's K and M fit) and VGG-19 (3x3, pooled where the size changes).
 ALEXNET = ((11, 4, 2, True), (5, 1, 2, True), (3, 1, 1, False), (3, 1, 1, False), (3, 1, 1, True))
@@ -34,7 +34,7 @@ RUNS = 7
 def table() -> list[dict[str, str]]:
     """Rows of Table II."""
     with TABLE.open() as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 def _cifarnet_inputs(weights: str | None, images: str | None) -> Iterator[tuple]:

@@ -206,6 +206,18 @@ def test_results_come_first_where_they_fit():
     }
 
 
+def test_passes_that_only_gather_leave_the_array_alone():
+    layer = matrix_layer("fc", m=256, n=64, k=40)
+    decisions = even_decisions(layer, length=10, clusters=16)
+    design = tight_design(WIDE)
+    inputs_stay = replace(design, array=replace(design.array, dataflow="input_stationary"))
+    timing = reuse_timing(layer, decisions, inputs_stay)
+    # Four sub-matrices of one fold of 64 + 2 x 16 + 16 - 2 cycles, once; then rows are gathered.
+    assert timing.busy_cycles["array"] == 4 * (64 + 46)
+    # 16 clusters of 40 elements by 64: each operation three bytes and two sums, each input kept.
+    assert timing.actions["array", "register_byte"] == 16 * 40 * 64 * 11 + 16 * 40
+
+
 def test_column_tiles_hash_again_where_results_do_not_fit():
     layer = matrix_layer("fc", m=256, n=64, k=40)
     decisions = even_decisions(layer, length=10, clusters=16)
