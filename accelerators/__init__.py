@@ -5,6 +5,13 @@ with ``dataclasses.replace``. ``accelerators.presets`` holds ready designs.
 """
 
 from accelerators.accelerator import Accelerator
+from accelerators.baselines import (
+    BASELINE_COLUMNS,
+    Baseline,
+    baselines,
+    read_baselines,
+    write_baselines,
+)
 from accelerators.cost_table import BUILT_IN_TABLES, CostTable, cost_table
 from accelerators.dram import dram_energy_pj_per_byte, dram_kinds
 from accelerators.parts import (
@@ -25,6 +32,7 @@ from accelerators.scale_sim import read_scale_sim_config
 from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage_by_part
 
 __all__ = [
+    "BASELINE_COLUMNS",
     "BUILT_IN_TABLES",
     "DATAFLOWS",
     "FOLD_TIMINGS",
@@ -32,6 +40,7 @@ __all__ = [
     "PROJECTIONS",
     "REPLACEMENTS",
     "Accelerator",
+    "Baseline",
     "CentroidCache",
     "ConfigError",
     "CostTable",
@@ -41,6 +50,7 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "area_by_part",
+    "baselines",
     "cost_table",
     "dram_energy_pj_per_byte",
     "dram_kinds",
@@ -48,5 +58,7 @@ __all__ = [
     "leakage_by_part",
     "preset",
     "presets",
+    "read_baselines",
     "read_scale_sim_config",
+    "write_baselines",
 ]
