@@ -1,4 +1,4 @@
-"""The command line: `codesign demo|capture|simulate|sweep|nested|search|report|presets`."""
+"""The command line: `codesign demo|capture|simulate|sweep|nested|search|report|measure|presets`."""
 
 # ruff: noqa: RUF001  readers see the multiplication sign
 
@@ -243,6 +243,18 @@ def _tell(report, page: Path) -> None:
     note(f"wrote {', '.join(map(str, paths))}")
 
 
+@app.command(
+    "measure",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,  # `codesign.measure.command` has the options, and their help
+)
+def measure_command(context: typer.Context) -> None:
+    """Time a network and its layers on this device, such as a Raspberry Pi."""
+    from codesign.measure.command import main as measure
+
+    raise typer.Exit(measure(context.args))
+
+
 @app.command("presets", epilog="Example: codesign presets reuse_16x16 > my_design.py")
 @guarded
 def presets_command(
@@ -303,8 +315,3 @@ def _tell_costs() -> None:
         ],
     )
     say(f"\nKinds of DRAM, for a design's dram.kind: {', '.join(kinds)}")
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
