@@ -12,9 +12,9 @@ def main() -> None:
         from codesign.measure.command import main as measure
 
         sys.exit(measure(sys.argv[2:]))
-    from codesign.cli import app
+    from codesign.cli import main as command_line
 
-    app()
+    command_line()
 
 
 if __name__ == "__main__":

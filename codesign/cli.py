@@ -315,3 +315,8 @@ def _tell_costs() -> None:
         ],
     )
     say(f"\nKinds of DRAM, for a design's dram.kind: {', '.join(kinds)}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

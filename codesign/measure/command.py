@@ -20,7 +20,7 @@ from codesign.measure.meter import read_meter
 from codesign.measure.pack import pack
 from codesign.measure.reused import KERNELS, THRESHOLDS, Reuse, default_kernel
 from codesign.measure.rows import baseline_rows, with_power
-from codesign.measure.timing import Measurement, Timing, measure
+from codesign.measure.timing import LayerTimes, Measurement, Timing, measure
 from workloads.models.errors import ModelError
 from workloads.models.load import MODELS, load
 from workloads.models.weights import weights_source
@@ -236,7 +236,9 @@ class _Progress:
 def _table(measurement: Measurement) -> str:
     """Medians and quartiles, in milliseconds."""
     lines = [("", "dense ms", "quartiles", "reused ms", "quartiles", "speed", "r_c", "error")]
-    for name, times in (("network", measurement), *((t.name, t) for t in measurement.layers)):
+    layers = [(each.name, each) for each in measurement.layers]
+    timed: list[tuple[str, Measurement | LayerTimes]] = [("network", measurement), *layers]
+    for name, times in timed:
         speed = _NOTHING if times.speedup is None else f"{times.speedup:.2f}×"
         ratio = getattr(times, "remaining_ratio", None)
         lines.append(

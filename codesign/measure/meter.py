@@ -126,7 +126,9 @@ def _seconds(cells: Mapping[str, str | None], at: str) -> float:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ConfigError(f"{at} time must be a time with its offset from UTC, got {given!r}; {fix}")
+        raise ConfigError(
+            f"{at} time must be a time with its offset from UTC, got {given!r}; {fix}"
+        )
     return moment.timestamp()
 
 
@@ -142,6 +144,6 @@ def _watts(cells: Mapping[str, str | None], at: str) -> float:
 
 
 def utc(seconds: float) -> str:
-    """ISO 8601 in UTC, to the millisecond."""
+    """ISO 8601 in UTC, to the microsecond."""
     moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

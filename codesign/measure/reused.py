@@ -7,7 +7,7 @@ elsewhere the same decisions are made in PyTorch's operations. Both cluster as
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 import zlib
 from collections.abc import Callable, Mapping
@@ -25,6 +25,8 @@ KERNELS = ("numba", "torch")
 THRESHOLDS = ("zero", "spread")
 # Bits of a signature that fit in a key beside its sub-matrix and image, and in a float64.
 _MOST_HASHES = 40
+# Of a whole number in a float32.
+_EXACT_BITS = 24
 # As LshReuse: rows that tell how widely projections vary, and evenly spread multiples.
 _SAMPLE_ROWS = 128
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -37,8 +39,11 @@ Kernel = Callable[[Tensor], tuple[Tensor, float]]
 
 def default_kernel() -> str:
     """Numba's, where it is installed with the rest of what the simulator needs."""
-    needed = ("numba", "llvmlite", "threadpoolctl", "scipy", "simulator")
-    return "numba" if all(importlib.util.find_spec(name) for name in needed) else "torch"
+    try:
+        importlib.import_module("simulator.reuse.software")
+    except ImportError:
+        return "torch"
+    return "numba"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +129,8 @@ class Patches:
         """`(images, positions, k)` with k in the order (kh, kw, channels)."""
         high, wide = self.output_size(*images.shape[2:])
         top, left = self.padding
-        laid = functional.pad(images, (left, left, top, top)).permute(0, 2, 3, 1).contiguous()
+        grown = functional.pad(images, (left, left, top, top)) if top or left else images
+        laid = grown.permute(0, 2, 3, 1).contiguous()
         count, _, _, channels = laid.shape
         image, down, across, one = laid.stride()
         shape = (count, high, wide, *self.kernel, channels)
@@ -172,7 +178,8 @@ class TorchKernel:
         rng = np.random.default_rng([0, zlib.crc32(name.encode())])
         normal = torch.from_numpy(rng.standard_normal((hashes, length), dtype=np.float32))
         self._planes = torch.where(normal < 0, -1.0, 1.0).T.contiguous()
-        self._powers = 2.0 ** torch.arange(hashes, dtype=torch.float64)
+        exact = torch.float32 if hashes <= _EXACT_BITS else torch.float64
+        self._powers = 2.0 ** torch.arange(hashes, dtype=exact)
         self._thresholds = torch.zeros(self._sub_matrices, hashes)
         if thresholds == "spread":
             self._thresholds = self._spread(self._sub_vectors(images))
@@ -183,7 +190,7 @@ class TorchKernel:
         ids, sizes = self._cluster(sub_vectors)
         clusters = int(sizes.sum())
         # A bag holds what is added: the sub-vectors of a cluster, the results of a row.
-        members = torch.argsort(ids.ravel())
+        members = torch.from_numpy(_sorting(ids.ravel().numpy(), clusters))
         per_cluster = torch.bincount(ids.ravel(), minlength=clusters)
         centroids = functional.embedding_bag(
             members,
@@ -203,16 +210,21 @@ class TorchKernel:
 
     def _sub_vectors(self, images: Tensor) -> Tensor:
         """`(images, positions, s, L)`."""
-        rows = functional.pad(self._patches.rows(images), (0, self._short))
+        rows = self._patches.rows(images)
+        if self._short:
+            rows = functional.pad(rows, (0, self._short))
         return rows.reshape(*rows.shape[:2], self._sub_matrices, self._length)
 
     def _cluster(self, sub_vectors: Tensor) -> tuple[Tensor, Tensor]:
         """`(rows, s)` ids, numbered through sub-matrix by sub-matrix, and the `(s,)` clusters."""
-        bits = sub_vectors @ self._planes > self._thresholds
+        projected = sub_vectors @ self._planes
+        bits = torch.gt(projected, self._thresholds, out=projected)  # as 0. and 1.: half the copies
         images = len(bits)
         # Equal keys: equal signatures in the same image and sub-matrix.
         blocks = torch.arange(self._sub_matrices) * images + torch.arange(images)[:, None]
-        keys = (bits.double() @ self._powers).long() + (blocks[:, None] << self._hashes)
+        keys = (bits.to(self._powers.dtype) @ self._powers).long() + (
+            blocks[:, None] << self._hashes
+        )
         keys = keys.reshape(-1, self._sub_matrices)
         table = images * self._sub_matrices << self._hashes
         if table <= _TABLE_SHARE * keys.numel():
@@ -234,6 +246,13 @@ class TorchKernel:
         return mean @ self._planes + (deviation * (places - 1)).float()
 
 
+def _sorting(ids: np.ndarray, clusters: int) -> np.ndarray:
+    """Indices that sort; of 16 bits numpy sorts by counting, many times faster."""
+    if clusters <= 1 << 16:
+        return np.argsort(ids.astype(np.uint16), kind="stable")
+    return np.argsort(ids)
+
+
 def numba_kernel(
     name: str,
     weight: Tensor,
@@ -250,7 +269,7 @@ def numba_kernel(
     from workloads.gemm import Convolution, Gemm, Layer
     from workloads.unfold import rows_of
 
-    count, channels = images.shape[:2]
+    count = len(images)
     high, wide = patches.output_size(*images.shape[2:])
     layer = Layer(
         name=name,
@@ -306,6 +325,7 @@ class ReusedLayer:
         pair = reuse.of(name)
         if reason or pair is None:
             raise ConfigError(f"module {name!r} must be one to reuse, got: {reason}; run it dense")
+        assert isinstance(module, nn.Conv2d | nn.Linear)
         weight = module.weight.detach()
         self._bias = None if module.bias is None else module.bias.detach()
         self._linear = isinstance(module, nn.Linear)
@@ -356,19 +376,27 @@ def why_dense(name: str, module: nn.Module, images: Tensor, reuse: Reuse) -> str
     pair = reuse.of(name)
     if pair is None:
         return "asked for dense"
+    form = _other_form(module, images)
+    if form:
+        return form
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    linear = isinstance(module, nn.Linear)
+    sizes = images.shape[1:-1] if linear else _patches(module).output_size(*images.shape[2:])
+    if math.prod(sizes) < 2:
+        return "one row an image has nothing to share with"
+    k = module.weight[0].numel()
+    return f"its rows of {k} are shorter than L" if k < pair[1] else ""
+
+
+def _other_form(module: nn.Module, images: Tensor) -> str:
+    """What of a module the kernels do not compute; empty if nothing."""
     if images.dtype != torch.float32:
         return f"its input is {images.dtype}"
-    if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
-        if module.groups > 1:
-            return "grouped"
-        if module.padding_mode != "zeros" or isinstance(module.padding, str) or images.ndim != 4:
-            return "its padding or input has another form"
-        rows = math.prod(_patches(module).output_size(*images.shape[2:]))
-        k = module.weight[0].numel()
-    elif isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
-        rows, k = math.prod(images.shape[1:-1]), module.in_features
-    else:
+    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
+        return ""
+    if not isinstance(module, nn.Conv2d) or type(module).forward is not nn.Conv2d.forward:
         return "neither a plain 2-D convolution nor a plain linear module"
-    if rows < 2:
-        return "one row an image has nothing to share with"
-    return f"its rows of {k} are shorter than L" if k < pair[1] else ""
+    if module.groups > 1:
+        return "grouped"
+    plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return "" if plain and images.ndim == 4 else "its padding or input has another form"

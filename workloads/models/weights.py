@@ -186,8 +186,8 @@ def _checked_suffix(path: str | Path, suffixes: tuple[str, ...]) -> Path:
         )
     if path.suffix == ".safetensors" and importlib.util.find_spec("safetensors") is None:
         raise ModelError(
-            f"weights {path} need the package safetensors, which is not installed; run: pip install "
-            "safetensors, or save them as torch.save(model.state_dict(), 'weights.pth')"
+            f"weights {path} need the package safetensors, which is not installed; run: pip "
+            "install safetensors, or save them as torch.save(model.state_dict(), 'weights.pth')"
         )
     return path
 
