@@ -125,7 +125,8 @@ def kernel_seconds(
         precision: one of `PROCESSOR_PRECISIONS`.
 
     Returns:
-        `(3, works)` seconds that each of `PROCESSOR_LIMITS` needs, and `(works,)` seconds to start threads.
+        `(3, works)` seconds that each of `PROCESSOR_LIMITS` needs, and `(works,)` seconds to start
+        threads.
     """
     kernel, macs, weights, features, scratch, reduction, calls = work
     kind = kernel.astype(int)
@@ -152,7 +153,7 @@ class ProcessorLayer:
         name: of the layer.
         kernel: what runs it, one of `KERNELS`, or `reuse`.
         latency_ms: predicted.
-        bound_by: which of `PROCESSOR_LIMITS` takes longest; of a layer with reuse, in the longest stage.
+        bound_by: which of `PROCESSOR_LIMITS` takes longest; with reuse, in the longest stage.
         stages_ms: stage -> latency, of a layer with reuse; empty else.
     """
 
@@ -241,9 +242,7 @@ def predict(
     for layer in trace.layers:
         decisions = None if run is None else run.decisions[layer.name]
         counts = None if decisions is None else ReuseCounts.of(decisions, trace.images)
-        layers.append(
-            predict_layer(layer, processor, counts, threads=threads, precision=precision)
-        )
+        layers.append(predict_layer(layer, processor, counts, threads=threads, precision=precision))
     return ProcessorReport(
         processor=processor, threads=threads, precision=precision, layers=tuple(layers)
     )
