@@ -27,6 +27,7 @@ from accelerators.parts import (
     SystolicArray,
 )
 from accelerators.presets import preset, presets
+from accelerators.processor import Processor, processor_preset, processor_presets
 from accelerators.rules import ConfigError
 from accelerators.scale_sim import read_scale_sim_config
 from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage_by_part
@@ -46,6 +47,7 @@ __all__ = [
     "CostTable",
     "Dram",
     "LshFrontEnd",
+    "Processor",
     "Reconstructor",
     "SramBuffer",
     "SystolicArray",
@@ -58,6 +60,8 @@ __all__ = [
     "leakage_by_part",
     "preset",
     "presets",
+    "processor_preset",
+    "processor_presets",
     "read_baselines",
     "read_scale_sim_config",
     "write_baselines",

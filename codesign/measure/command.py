@@ -27,6 +27,7 @@ from workloads.models.weights import weights_source
 
 _WRONG_INPUT, _INTERRUPTED = 2, 130
 _SIZE = 224
+_LONGEST_NAME = 100  # of a baseline file
 _NOTHING = "–"
 _EPILOG = """\
 Example: codesign measure --model resnet18 --weights resnet18.pth --inputs images.npy
@@ -132,16 +133,18 @@ def _measure(given: argparse.Namespace) -> None:
             watch=BoardWatch(board=board),
             on_progress=progress.show,
         )
+    name = given.model.rpartition("/")[2]  # a file without its directories
     rows = baseline_rows(
         measurement,
-        device=given.device or board.name[:100],
-        model=given.model,
+        device=(given.device or board.name)[:_LONGEST_NAME],
+        model=name[:_LONGEST_NAME],
         inputs=f"{weights_source(model)}; {about}",
         images=images,
     )
     write_baselines(given.out, rows)
     print(_table(measurement))
-    print(f"\n{given.model}, {about}, {measurement.threads} threads on {board.name}")
+    threads = f"{measurement.threads} thread{'s' if measurement.threads > 1 else ''}"
+    print(f"\n{name}, {about}, {threads} on {board.name}")
     print(measurement.conditions)
     _note(f"wrote {given.out}")
     if given.power_csv is not None:

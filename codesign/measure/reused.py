@@ -30,6 +30,8 @@ _EXACT_BITS = 24
 # As LshReuse: rows that tell how widely projections vary, and evenly spread multiples.
 _SAMPLE_ROWS = 128
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+# Characters of a setting; a cell of a baseline file holds 500.
+_LONGEST = 300
 # A table of all signatures is faster than sorting until it is this many times the sub-vectors.
 _TABLE_SHARE = 4
 
@@ -101,6 +103,8 @@ class Reuse:
                 for each, pair in self.layers.items()
             )
             own = f", {' '.join(listed)}"
+            if len(own) > _LONGEST:
+                own = f", {len(self.layers)} layers with their own"
         return f"lsh hashes={hashes} length={length} {shared}{own}"
 
 

@@ -15,7 +15,8 @@ from accelerators.baselines import Baseline
 from codesign.measure.meter import Meter, utc
 from codesign.measure.timing import Measurement, Timing
 
-_WINDOW = re.compile(r"runs (\S+Z) to (\S+Z)")
+_LONGEST_NOTE = 500  # of a baseline file
+_WINDOW = re.compile(r"runs (\S+Z) to (\S+Z);")
 
 
 def package_version() -> str:
@@ -68,13 +69,13 @@ def baseline_rows(
             source=f"codesign measure {package_version()}, {moment.date()}, on "
             f"{measurement.board.name}",
             date=str(moment.date()),
-            note=note,
+            note=note[:_LONGEST_NOTE],
         )
 
     about = f"{inputs}; warm-up {measurement.warm_up}"
-    rows = [row(measurement.dense, f"{about}; {_window(measurement.dense)}")]
+    rows = [row(measurement.dense, f"{_window(measurement.dense)}; {about}")]
     if measurement.reused is not None and reuse is not None:
-        note = f"{_error_text(measurement.error)}{about}; {_window(measurement.reused)}"
+        note = f"{_window(measurement.reused)}; {_error_text(measurement.error)}{about}"
         rows.append(row(measurement.reused, note, setting=reuse.text()))
     for each in measurement.layers:
         rows.append(row(each.dense, f"{each.shapes}; {about}", layer=each.name))

@@ -282,6 +282,16 @@ class TestReused:
         # Three different tokens of fifteen, in each image and sub-matrix.
         assert ours.remaining_ratio == 3 / 15
 
+    def test_a_setting_of_many_layers_fits_a_cell(self):
+        few = {"conv1": (3, 4), "fc*": None}
+        reuse = Reuse(hashes=5, length=6, layers=few, thresholds="zero", kernel="torch")
+        setting = "lsh hashes=5 length=6 thresholds=zero order=channels_last"
+        assert reuse.text() == f"{setting}, conv1=3,4 fc*=dense"
+        assert reuse.text("fc1") == reuse.text("other") == setting
+        many = replace(reuse, layers={f"layer{i}.conv": (3, 4) for i in range(60)})
+        assert many.text() == f"{setting}, 60 layers with their own"
+        assert many.text("layer7.conv").startswith("lsh hashes=3 length=4 ")
+
     def test_what_stays_dense_says_why(self, tiny):
         from workloads.models import load
 
@@ -388,7 +398,7 @@ class TestCommand:
         assert (dense.device, dense.threads, dense.input, dense.batch) == ("Pi 4B", 1, "12x12x3", 2)
         assert dense.power_w is None and dense.repeats == 5 and dense.statistic == "median"
         assert dense.source.startswith("codesign measure ") and dense.date in dense.source
-        assert "inputs images.npy" in dense.note
+        assert "inputs images.npy" in dense.note and dense.model == "tiny.py:Tiny"
         assert reused.framework.endswith(", torch reuse kernel")
         assert reused.reuse.startswith("lsh hashes=6 length=8") and "conv=5,9" in reused.reuse
         assert rows[3].reuse.startswith("lsh hashes=5 length=9")
@@ -456,7 +466,7 @@ class TestCommand:
 def window(row):
     from datetime import datetime
 
-    found = row.note.split("runs ")[1].split(" to ")
+    found = row.note.removeprefix("runs ").partition(";")[0].split(" to ")
     return tuple(datetime.fromisoformat(each).timestamp() for each in found)
 
 
