@@ -46,7 +46,10 @@ def baseline_rows(
     reuse = measurement.reuse
 
     def row(timing: Timing, note: str, layer: str = "", setting: str = "") -> Baseline:
-        low, high = timing.quartiles_ms
+        # Six digits are more than any clock's repeats agree on.
+        low, median, high = (
+            float(f"{number:.6g}") for number in sorted((timing.median_ms, *timing.quartiles_ms))
+        )
         kernel = f", {reuse.kernel} reuse kernel" if setting and reuse is not None else ""
         return Baseline(
             device=device,
@@ -59,7 +62,7 @@ def baseline_rows(
             batch=len(images),
             layer=layer,
             reuse=setting,
-            latency_ms=timing.median_ms,
+            latency_ms=median,
             statistic="median",
             low_ms=low,
             high_ms=high,

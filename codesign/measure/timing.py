@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import cycle
 
@@ -290,8 +291,7 @@ def _calls(model: nn.Module, images: Tensor, reuse: Reuse | None) -> list[_Call]
 def _check_patterns(calls: Sequence[_Call], reuse: Reuse | None) -> None:
     """A pattern that no module fits is a mistake."""
     for pattern in reuse.layers if reuse is not None else ():
-        alone = Reuse(hashes=1, length=1, layers={pattern: None}, kernel="torch")
-        if all(alone.of(call.name) is not None for call in calls):
+        if not any(fnmatchcase(call.name, pattern) for call in calls):
             raise ConfigError(
                 f"layer {pattern!r} must fit a module of the model, got none; the model has "
                 f"{', '.join(call.name for call in calls)}"
