@@ -10,11 +10,14 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.interpolate import RegularGridInterpolator
 
 from accelerators.rules import ConfigError, choose, quoted, show
+
+if TYPE_CHECKING:
+    from scipy.interpolate import RegularGridInterpolator
 
 COLUMNS = (
     "component",
@@ -98,6 +101,8 @@ class SramGrid:
     def __post_init__(self) -> None:
         zero = (self.values == 0.0).all(axis=(0, 1))  # leakage that a source leaves out
         logarithms = np.log(np.where(zero, 1.0, self.values))
+        from scipy.interpolate import RegularGridInterpolator
+
         axes = (np.log2(self.sizes_bytes), np.log2(self.widths_bits))
         object.__setattr__(self, "_zero", zero)
         # extrapolates (fill_value=None) only by the last bit of log2 at the ends; `at` clips

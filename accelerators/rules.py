@@ -246,6 +246,16 @@ def text(longest: int, example: str) -> dict[str, FieldRule]:
     return {"rule": rule}
 
 
+def optional(checked: dict[str, FieldRule]) -> dict[str, FieldRule]:
+    """``None``, which stands for unknown, or what another rule allows."""
+    inner = checked["rule"]
+
+    def rule(value: object, path: str) -> list[str]:
+        return [] if value is None else inner(value, path)
+
+    return {"rule": rule}
+
+
 def part(kind: type, *, optional: bool = False) -> dict[str, Any]:
     """A nested dataclass of exactly this class, checked with its own rules; or ``None``."""
     wanted = f"a {kind.__name__} or None" if optional else f"a {kind.__name__}"

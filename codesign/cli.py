@@ -1,4 +1,4 @@
-"""The command line: `codesign demo|capture|simulate|sweep|nested|search|report|presets`."""
+"""The command line; `codesign --help` lists its commands."""
 
 # ruff: noqa: RUF001  readers see the multiplication sign
 
@@ -18,6 +18,8 @@ from accelerators import (
     preset,
     presets,
 )
+from codesign.baseline_commands import EPILOG as BASELINES_EPILOG
+from codesign.baseline_commands import baselines_command
 from codesign.nested_commands import EPILOG as NESTED_EPILOG
 from codesign.nested_commands import nested_command
 from codesign.options import (
@@ -67,6 +69,7 @@ app.command(
     epilog="Example: codesign sweep trace --hashes 10 --length 10 --set array.rows=8,16,32 "
     "--set front_end.lanes=1,2,4 --html page.html --csv out.csv",
 )(sweep_command)
+app.command("baselines", epilog=BASELINES_EPILOG)(baselines_command)
 app.command("nested", epilog=NESTED_EPILOG)(nested_command)
 
 
@@ -241,6 +244,18 @@ def _tell(report, page: Path) -> None:
         table(front_columns(result), front_rows(result, best_trial(result)))
     say(f"\n{report.verdict}\n{report.costs}")
     note(f"wrote {', '.join(map(str, paths))}")
+
+
+@app.command(
+    "measure",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,  # `codesign.measure.command` has the options, and their help
+)
+def measure_command(context: typer.Context) -> None:
+    """Time a network and its layers on this device, such as a Raspberry Pi."""
+    from codesign.measure.command import main as measure
+
+    raise typer.Exit(measure(context.args))
 
 
 @app.command("presets", epilog="Example: codesign presets reuse_16x16 > my_design.py")

@@ -9,6 +9,17 @@ print(report.verdict)
 
 from simulator.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.functional import ReuseRun, calibrate, decide, decide_stream
+from simulator.processor import (
+    PROCESSOR_LIMITS,
+    PROCESSOR_PRECISIONS,
+    ProcessorConstants,
+    ProcessorLayer,
+    ProcessorReport,
+    predict,
+    predict_layer,
+    processor_constants,
+)
+from simulator.processor_work import ReuseCounts
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
@@ -28,6 +39,8 @@ from simulator.timing.schedule import BLOCKS, LIMITS
 __all__ = [
     "BLOCKS",
     "LIMITS",
+    "PROCESSOR_LIMITS",
+    "PROCESSOR_PRECISIONS",
     "ActionCounts",
     "ClusterCache",
     "DecisionCache",
@@ -43,6 +56,10 @@ __all__ = [
     "NoReuse",
     "PerLayer",
     "PerforationReuse",
+    "ProcessorConstants",
+    "ProcessorLayer",
+    "ProcessorReport",
+    "ReuseCounts",
     "ReuseDecisions",
     "ReusePolicy",
     "ReuseRun",
@@ -54,6 +71,9 @@ __all__ = [
     "decide_stream",
     "error_bound",
     "load_memory",
+    "predict",
+    "predict_layer",
+    "processor_constants",
     "save_memory",
     "simulate",
 ]

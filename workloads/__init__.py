@@ -1,6 +1,7 @@
 """Workloads: what a PyTorch model asks of hardware, captured with its real tensors.
 
-Shapes, traces and unfolding need no PyTorch; what does is imported when it is first used.
+Shapes, traces and unfolding need no PyTorch, networks nothing but PyTorch; so each is imported when
+it is first used.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from workloads.errors import TraceError
 from workloads.gemm import Convolution, Gemm, Layer, Quantisation
-from workloads.scale_sim import read_topology
-from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
     from workloads.capturing import capture
@@ -20,13 +19,16 @@ if TYPE_CHECKING:
     from workloads.pruning import prune
     from workloads.quantising import quantise, quantise_as
     from workloads.replaying import replay
+    from workloads.scale_sim import read_topology
     from workloads.streams import ImageSet, cifar10, digits, video_frames
+    from workloads.trace import WorkloadTrace
     from workloads.training import quantisation_aware, train_classifier, trained_cifarnet
 
-_TORCH = {
+_PLACES = {
     "CifarNet": "workloads.models",
     "GemmCall": "workloads.hook",
     "ImageSet": "workloads.streams",
+    "WorkloadTrace": "workloads.trace",
     "capture": "workloads.capturing",
     "cifar10": "workloads.streams",
     "digits": "workloads.streams",
@@ -34,6 +36,7 @@ _TORCH = {
     "quantisation_aware": "workloads.training",
     "quantise": "workloads.quantising",
     "quantise_as": "workloads.quantising",
+    "read_topology": "workloads.scale_sim",
     "replay": "workloads.replaying",
     "run_with": "workloads.hook",
     "train_classifier": "workloads.training",
@@ -68,8 +71,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _TORCH:
-        return getattr(import_module(_TORCH[name]), name)
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from workloads.models.errors import ModelError
@@ -67,6 +66,9 @@ def save_weights(
         ModelError: if the name doesn't end with .safetensors or the file can't be written.
     """
     path = _checked_suffix(path, (".safetensors",))
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
@@ -126,6 +128,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Return the text kept in the header of a `.safetensors` file; ModelError if unreadable."""
     path = _existing(path, (".safetensors",))
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as opened:
             return dict(opened.metadata() or {})
@@ -136,6 +140,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a weights file by their names."""
     if path.suffix not in PICKLED:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
@@ -176,6 +183,11 @@ def _checked_suffix(path: str | Path, suffixes: tuple[str, ...]) -> Path:
         raise ModelError(
             f"weights must be a {' or '.join(suffixes)} file, got {str(path)!r}; convert them with "
             "safetensors.torch.save_file(model.state_dict(), ...)"
+        )
+    if path.suffix == ".safetensors" and importlib.util.find_spec("safetensors") is None:
+        raise ModelError(
+            f"weights {path} need the package safetensors, which is not installed; run: pip "
+            "install safetensors, or save them as torch.save(model.state_dict(), 'weights.pth')"
         )
     return path
 

@@ -1,0 +1,271 @@
+"""`codesign measure`: options, progress and the table at the end, with the standard library."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from accelerators import ConfigError
+from accelerators.baselines import read_baselines, write_baselines
+from codesign.measure.board import Board, BoardWatch
+from codesign.measure.meter import read_meter
+from codesign.measure.pack import pack
+from codesign.measure.reused import KERNELS, THRESHOLDS, Reuse, default_kernel
+from codesign.measure.rows import baseline_rows, with_power
+from codesign.measure.timing import LayerTimes, Measurement, Timing, measure
+from workloads.models.errors import ModelError
+from workloads.models.load import MODELS, load
+from workloads.models.weights import weights_source
+
+_WRONG_INPUT, _INTERRUPTED = 2, 130
+_SIZE = 224
+_LONGEST_NAME = 100  # of a baseline file
+_NOTHING = "–"
+_EPILOG = """\
+Example: codesign measure --model resnet18 --weights resnet18.pth --inputs images.npy
+           --device "Pi 4B" --out my_pi.csv
+Example: codesign measure --pack measure.pyz
+         then, on a board with Python, PyTorch and numpy:
+         python3 measure.pyz --model resnet18 --device "Pi 4B" --out my_pi.csv
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="codesign measure",
+        description="Time a network and its layers on this device, dense and with deep reuse in "
+        "software, and write a baseline file. Needs PyTorch and numpy alone.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", default="resnet18", metavar="NAME", help=f"{', '.join(MODELS)}, "
+        "package.module:Class or file.py:Class (executed); by default resnet18")  # fmt: skip
+    add("--weights", type=Path, metavar="FILE", help="weights, .pth, .pt or .th (.safetensors with "
+        "that package); without them most models have random ones")  # fmt: skip
+    add("--inputs", type=Path, metavar="FILE.npy", help="real inputs, float32 as the model expects "
+        "them, (images, channels, height, width)")  # fmt: skip
+    add("--size", type=int, metavar="PIXELS", help="side of random inputs, which hold nothing "
+        f"alike; by default the model's own, or {_SIZE}")  # fmt: skip
+    add("--batch", type=int, default=1, help="images of a run, by default 1")
+    add("--threads", type=int, help="by default as many as cores")
+    add("--repeats", type=int, default=20, help="runs of each timing, by default 20")
+    add("--warm-up", type=int, default=3, help="runs before each timing, by default 3")
+    add("--layers", action=argparse.BooleanOptionalAction, default=True,
+        help="time each convolution and linear module too (the default), or not")  # fmt: skip
+    add("--reuse", action=argparse.BooleanOptionalAction, default=True,
+        help="time deep reuse too (the default), or dense runs alone")  # fmt: skip
+    add("--hashes", type=int, default=10, metavar="H", help="hashes of a layer, by default 10")
+    add("--length", type=int, default=8, metavar="L", help="sub-vector length, by default 8")
+    add("--layer", action="append", default=[], metavar="NAME=H,L", help="or NAME=dense, for "
+        "layers of their own, by name or pattern; may be repeated")  # fmt: skip
+    add("--thresholds", choices=THRESHOLDS, default="spread", help="of the hashes: zero (the "
+        "paper's) or spread about the mean of the inputs (the default)")  # fmt: skip
+    add("--kernel", choices=KERNELS, help="of reuse; by default numba's where it is installed")
+    add("--power-csv", type=Path, metavar="METER.csv", help="a meter's log with the columns time "
+        "(ISO 8601 with offset, or seconds since 1970) and watts, which covers the runs; for runs "
+        "of before, see --add-power")  # fmt: skip
+    add("--device", metavar="NAME", help='what to call the device, such as "Pi 4B"; by default '
+        "its own name")  # fmt: skip
+    add("--out", type=Path, default=Path("baseline.csv"), metavar="FILE.csv",
+        help="the baseline file, by default baseline.csv")  # fmt: skip
+    add("--seed", type=int, default=0, help="of random weights and inputs")
+    add("--add-power", action="store_true", help="measure nothing: add --power-csv to the rows of "
+        "--out, whose runs it covers")  # fmt: skip
+    add("--pack", type=Path, metavar="FILE.pyz", help="measure nothing: write this command as one "
+        "file to carry to a board")  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        if given.pack is not None:
+            pack(given.pack)
+            _note(f"wrote {given.pack}; on the board: python3 {given.pack.name} --help")
+        elif given.add_power:
+            _add_power(given.power_csv, given.out)
+        else:
+            _measure(given)
+    except KeyboardInterrupt:
+        _note("Stopped.")
+        return _INTERRUPTED
+    except (ConfigError, ModelError) as error:
+        _note(f"Error: {error}")
+        return _WRONG_INPUT
+    except OSError as error:
+        _note(f"Error: {error.filename}: {error.strerror}" if error.filename else f"Error: {error}")
+        return _WRONG_INPUT
+    return 0
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _measure(given: argparse.Namespace) -> None:
+    reuse = _reuse(given) if given.reuse else None
+    if given.power_csv is not None:
+        read_meter(given.power_csv)  # before minutes of work
+    if not given.out.parent.is_dir():
+        raise ConfigError(f"--out must lie in a directory, got {given.out}; make its directory")
+    model = load(given.model, given.weights, seed=given.seed)
+    images, about = _images(given, model)
+    board = Board.here()
+    with _Progress() as progress:
+        measurement = measure(
+            model,
+            images,
+            reuse=reuse,
+            threads=given.threads,
+            repeats=given.repeats,
+            warm_up=given.warm_up,
+            layers=given.layers,
+            watch=BoardWatch(board=board),
+            on_progress=progress.show,
+        )
+    name = given.model.rpartition("/")[2]  # a file without its directories
+    rows = baseline_rows(
+        measurement,
+        device=(given.device or board.name)[:_LONGEST_NAME],
+        model=name[:_LONGEST_NAME],
+        inputs=f"{weights_source(model)}; {about}",
+        images=images,
+    )
+    write_baselines(given.out, rows)
+    print(_table(measurement))
+    threads = f"{measurement.threads} thread{'s' if measurement.threads > 1 else ''}"
+    print(f"\n{name}, {about}, {threads} on {board.name}")
+    print(measurement.conditions)
+    _note(f"wrote {given.out}")
+    if given.power_csv is not None:
+        _add_power(given.power_csv, given.out)
+
+
+def _add_power(meter: Path | None, out: Path) -> None:
+    """Join a meter's log to the rows of a file; what was measured stays if that fails."""
+    if meter is None:
+        raise ConfigError("--add-power must have a meter's log, got none; give --power-csv")
+    rows = with_power(read_baselines(out), read_meter(meter))
+    write_baselines(out, rows)
+    for row in rows:
+        if row.power_w is not None:
+            print(
+                f"{row.model}, {row.reuse or 'dense'}: {row.power_w:.2f} W, "
+                f"{row.energy_mj:.4g} mJ a run"
+            )
+    _note(f"wrote {out}, with power")
+
+
+def _reuse(given: argparse.Namespace) -> Reuse:
+    return Reuse(
+        hashes=given.hashes,
+        length=given.length,
+        layers=dict(_own(text) for text in given.layer),
+        thresholds=given.thresholds,
+        kernel=given.kernel or default_kernel(),
+    )
+
+
+def _own(text: str) -> tuple[str, tuple[int, int] | None]:
+    name, _, setting = text.rpartition("=")
+    if name and setting == "dense":
+        return name, None
+    try:
+        hashes, length = map(int, setting.split(","))
+    except ValueError:
+        name = ""
+    if not name:
+        raise ConfigError(f"--layer must be NAME=H,L or NAME=dense, got {text!r}; try conv1=15,5")
+    return name, (hashes, length)
+
+
+def _images(given: argparse.Namespace, model: nn.Module) -> tuple[torch.Tensor, str]:
+    """The images of a run, and what they are."""
+    if given.batch < 1 or (given.size is not None and given.size < 1):
+        raise ConfigError("--batch and --size must be at least 1; use 1 and 224")
+    if given.inputs is None:
+        shape = getattr(model, "input_shape", (3, _SIZE, _SIZE))
+        if given.size is not None:
+            shape = (shape[0], given.size, given.size)
+        drawn = torch.randn(given.batch, *shape, generator=torch.manual_seed(given.seed))
+        return drawn, "random inputs, in which nothing is alike"
+    if given.size is not None:
+        raise ConfigError("--size must stand without --inputs, which have their own; leave it out")
+    try:
+        values = np.load(given.inputs, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(
+            f"--inputs must be a .npy file of numbers, got {given.inputs} ({error}); write it by "
+            "numpy.save"
+        ) from error
+    found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "an archive"
+    wrong = not isinstance(values, np.ndarray) or values.dtype != np.float32 or values.ndim < 2
+    if wrong or len(values) < given.batch or not np.isfinite(values).all():
+        raise ConfigError(
+            f"--inputs must be {given.batch} or more images of finite float32 numbers, got {found} "
+            f"in {given.inputs}; save them normalised as the model expects them"
+        )
+    return torch.from_numpy(values[: given.batch].copy()), f"inputs {given.inputs.name}"
+
+
+class _Progress:
+    """A line on a terminal; nothing in a pipe."""
+
+    def __enter__(self) -> _Progress:
+        self._shown = sys.stderr.isatty()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+
+    def show(self, text: str) -> None:
+        """What is measured now."""
+        if self._shown:
+            sys.stderr.write(f"\r\x1b[Kmeasuring {text}")
+            sys.stderr.flush()
+
+
+def _table(measurement: Measurement) -> str:
+    """Medians and quartiles, in milliseconds."""
+    lines = [("", "dense ms", "quartiles", "reused ms", "quartiles", "speed", "r_c", "error")]
+    layers = [(each.name, each) for each in measurement.layers]
+    timed: list[tuple[str, Measurement | LayerTimes]] = [("network", measurement), *layers]
+    for name, times in timed:
+        speed = _NOTHING if times.speedup is None else f"{times.speedup:.2f}×"
+        ratio = getattr(times, "remaining_ratio", None)
+        lines.append(
+            (
+                name,
+                *_cells(times.dense),
+                *_cells(times.reused),
+                speed,
+                _NOTHING if ratio is None else f"{ratio:.3f}",
+                _NOTHING if times.error is None else f"{times.error:.3f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _cells(timing: Timing | None) -> tuple[str, str]:
+    if timing is None:
+        return _NOTHING, _NOTHING
+    low, high = timing.quartiles_ms
+    return f"{timing.median_ms:.3g}", f"{low:.3g} to {high:.3g}"

@@ -1,0 +1,1 @@
+"""Figures of the CPU model; see SOURCES.md."""
