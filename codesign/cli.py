@@ -1,4 +1,4 @@
-"""The command line: `codesign demo|capture|simulate|sweep|nested|search|report|presets`."""
+"""The command line: `codesign demo|capture|simulate|sweep|nested|similarity|search|report|...`."""
 
 # ruff: noqa: RUF001  readers see the multiplication sign
 
@@ -34,6 +34,8 @@ from codesign.options import (
     Weights,
 )
 from codesign.replay_commands import simulate_command, sweep_command
+from codesign.similarity_command import EPILOG as SIMILARITY_EPILOG
+from codesign.similarity_command import similarity_command
 from codesign.terminal import (
     INTERRUPTED,
     command_line,
@@ -68,6 +70,7 @@ app.command(
     "--set front_end.lanes=1,2,4 --html page.html --csv out.csv",
 )(sweep_command)
 app.command("nested", epilog=NESTED_EPILOG)(nested_command)
+app.command("similarity", epilog=SIMILARITY_EPILOG)(similarity_command)
 
 
 @app.command("demo", epilog="Example: codesign demo --out out/demo")

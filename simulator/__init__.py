@@ -9,6 +9,7 @@ print(report.verdict)
 
 from simulator.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.functional import ReuseRun, calibrate, decide, decide_stream
+from simulator.painting import paint_clusters, remaining_work
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
@@ -21,6 +22,12 @@ from simulator.reuse.perforation import PerforationReuse
 from simulator.reuse.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.reuse.stream import ClusterCache
 from simulator.reuse.sub_vectors import SubVectorPolicy
+from simulator.similarity import (
+    LayerSimilarity,
+    input_similarity,
+    layer_similarity,
+    similarity_by_distance,
+)
 from simulator.simulate import simulate
 from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
@@ -38,6 +45,7 @@ __all__ = [
     "KMeansReuse",
     "LayerBound",
     "LayerReport",
+    "LayerSimilarity",
     "LayerTiming",
     "LshReuse",
     "NoReuse",
@@ -53,7 +61,12 @@ __all__ = [
     "decide",
     "decide_stream",
     "error_bound",
+    "input_similarity",
+    "layer_similarity",
     "load_memory",
+    "paint_clusters",
+    "remaining_work",
     "save_memory",
+    "similarity_by_distance",
     "simulate",
 ]
