@@ -11,7 +11,7 @@ import typer
 from accelerators import ConfigError
 from codesign.options import Images, Inputs, Precision, Seed, Weights
 from codesign.terminal import command_line, guarded, note, say, table, working
-from simulator import LshReuse, PerLayer, ReusePolicy, decide
+from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy, decide
 from workloads.trace import WorkloadTrace
 
 EPILOG = (
@@ -113,9 +113,16 @@ def similarity_command(
 def lsh_on_all(
     trace: WorkloadTrace, hashes: int, length: int | None, *, scope: str, thresholds: str
 ) -> ReusePolicy:
-    """LSH on every layer; those whose rows are shorter than `length` take whole rows."""
+    """LSH on every layer with weights; rows shorter than `length` are not cut.
+
+    Products of activations run dense: as many as there are images, they cannot be calibrated on
+    another number of images, and have no picture.
+    """
     whole = LshReuse(hashes=hashes, length=None, scope=scope, thresholds=thresholds)
-    if length is None:
-        return whole
-    short = {each.name: whole for each in trace.layers if each.gemm.k < length}
-    return PerLayer(short, replace(whole, length=length))
+    own: dict[str, ReusePolicy] = {}
+    for layer in trace.layers:
+        if not layer.weights_are_parameters:
+            own[layer.name] = NoReuse()
+        elif length is None or layer.gemm.k < length:
+            own[layer.name] = whole
+    return PerLayer(own, replace(whole, length=length))

@@ -25,7 +25,7 @@ from codesign.similarity_plots import (
 from simulator import ReuseRun, input_similarity, layer_similarity, similarity_by_distance
 from simulator.painting import ALONE, grid_of, paint_clusters, remaining_work
 from simulator.report.files import write_atomically
-from simulator.report.page import column, figure_html, named, number, render, shown, versions
+from simulator.report.page import column, figure_html, named, render, shown, versions
 from simulator.similarity import LayerSimilarity
 from workloads.trace import WorkloadTrace
 
@@ -242,7 +242,7 @@ def _pictures(
                 "text": (
                     f"{layer.kind.replace('_', ' ')}, {grid.height} × {grid.width} positions, "
                     f"{shown(parts)} sub-vector{'s' if parts > 1 else ''} each. Remaining ratio "
-                    f"{number(made.remaining_ratio)} (of this image {number(float(work.mean()))})"
+                    f"{made.remaining_ratio:.3f} (in this image {work.mean():.3f})."
                 ),
             }
         )
@@ -274,9 +274,10 @@ def _inputs_figures(measured: Measured) -> list[Any]:
         figure_html(
             inputs_figure(similarity, centred=centred),
             "inputs",
-            f"The {measure} of every image with every other, in the order they arrive. A wide red "
-            "band along the diagonal is a stream whose neighbours are alike, as video is; a plain "
-            "surface is images that have nothing to do with each other; edges are scene cuts.",
+            f"The {measure} of every image with every other, in the order they arrive. Bright "
+            "near the diagonal: neighbours are alike, as in video. One even shade but for the "
+            "diagonal: images that have nothing to do with each other. A square with sharp edges "
+            "is a scene between two cuts.",
         ),
         figure_html(
             distance_figure({"inputs": similarity_by_distance(similarity)}, centred=centred),
@@ -292,8 +293,9 @@ def _layers_caption(measured: Measured) -> str:
     return (
         f"Mean {measure_name(centred=measured.centred)} of the rows that a layer multiplies "
         "(patches of a convolution, tokens of a transformer): of all pairs of positions in one "
-        "image, and of a position with itself in the next image. Circles are convolutions, squares linear layers, "
-        "diamonds attention. Dotted: the share of products that the reuse of this page saves."
+        "image, and of a position with itself in the next image. Circles are convolutions, "
+        "squares linear layers, diamonds attention. Dotted: the share of products that the reuse "
+        "of this page saves."
     )
 
 

@@ -11,7 +11,7 @@ from simulator.report.figures import LINE_COLOURS, finished
 from simulator.similarity import LayerSimilarity
 
 # More layer names than these cannot be read below a plot.
-_MOST_NAMES = 32
+_MOST_NAMES = 80
 _SYMBOLS = {"conv": "circle", "conv_transpose": "circle-open", "linear": "square"}
 _OTHER_SYMBOL = "diamond"  # products of activations: attention
 
@@ -29,25 +29,32 @@ def inputs_figure(similarity: np.ndarray, *, centred: bool = False) -> go.Figure
         centred: whether the inputs lost their means.
     """
     measure = measure_name(centred=centred)
+    # Hundredths in bytes: a thousand images are a megabyte, not eight.
+    hundredths = np.rint(100 * np.nan_to_num(similarity)).astype(np.int8)
+    lowest = min(0, int(hundredths.min()))
+    ticks = [lowest, *range(0 if lowest < -10 else 20, 101, 20)]
     figure = go.Figure(
         go.Heatmap(
-            # Hundredths in bytes: a thousand images are a megabyte, not eight.
-            z=np.where(np.isnan(similarity), 0, np.rint(100 * similarity)).astype(np.int8),
-            zmin=-100,
+            z=hundredths,
+            zmin=lowest,
             zmax=100,
-            colorscale="RdBu",
-            reversescale=True,
+            colorscale="Cividis",
             colorbar={
                 "title": {"text": measure, "side": "right"},
-                "tickvals": [-100, -50, 0, 50, 100],
-                "ticktext": ["-1", "-0.5", "0", "0.5", "1"],
+                "tickvals": ticks,
+                "ticktext": [f"{tick / 100:g}" for tick in ticks],
             },
             hovertemplate=f"images %{{y}} and %{{x}}: {measure} %{{z}} %<extra></extra>",
         )
     )
-    figure.update_xaxes(title_text="image", constrain="domain")
+    step = max(1, len(similarity) // 8)
+    figure.update_xaxes(title_text="image", constrain="domain", dtick=step)
     figure.update_yaxes(
-        title_text="image", autorange="reversed", scaleanchor="x", constrain="domain"
+        title_text="image",
+        autorange="reversed",
+        scaleanchor="x",
+        constrain="domain",
+        dtick=step,
     )
     return finished(figure, 480, 20)
 
@@ -71,7 +78,10 @@ def distance_figure(means: Mapping[str, Sequence[float]], *, centred: bool = Fal
             line={"color": colour, "width": 2},
             hovertemplate=f"{name}: %{{x}} apart, %{{y:.3f}}<extra></extra>",
         )
-    figure.update_xaxes(title_text="how far apart the two images are in the stream")
+    longest = max((len(values) for values in means.values()), default=1)
+    figure.update_xaxes(
+        title_text="how far apart the two images are in the stream", dtick=max(1, longest // 8)
+    )
     figure.update_yaxes(title_text=f"mean {measure_name(centred=centred)}")
     return finished(figure, 300, 40)
 
@@ -114,7 +124,10 @@ def layers_figure(
             hovertemplate=f"%{{x}} (%{{customdata}}), {name}: %{{y:.3f}}<extra></extra>",
         )
     figure.update_xaxes(
-        title_text="layer, in the order they run", showticklabels=len(names) <= _MOST_NAMES
+        title_text="layer, in the order they run",
+        showticklabels=len(names) <= _MOST_NAMES,
+        dtick=1,
+        tickfont_size=min(13, 8 + 60 // len(names)),
     )
     figure.update_yaxes(title_text=f"mean {measure_name(centred=centred)}")
-    return finished(figure, 420, 50)
+    return finished(figure, 440, 50)

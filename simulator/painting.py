@@ -17,6 +17,7 @@ ALONE = 128
 
 # Hues a golden section apart are far apart, however many there are.
 _GOLDEN = (math.sqrt(5) - 1) / 2
+_SATURATION = 0.85
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ def paint_clusters(
     away = np.zeros((grid.height * grid.width, 3))
     for number in chosen:
         part = parts[number]
-        away += _colours(part, number)[part.ids]
+        away += _colours(part, number, blended=len(chosen) > 1)[part.ids]
     # Sums of independent colours spread as the root of their number.
     colours = np.rint(ALONE + away / math.sqrt(len(chosen)))
     return np.clip(colours, 0, 255).astype(np.uint8).reshape(grid.height, grid.width, 3)
@@ -197,21 +198,22 @@ def _clusters_of(made: ReuseDecisions, grid: Grid, image: int) -> Iterator[_Clus
         )
 
 
-def _colours(part: _Clusters, number: int) -> np.ndarray:
+def _colours(part: _Clusters, number: int, *, blended: bool) -> np.ndarray:
     """`(clusters, 3)`, how far each cluster's colour lies from grey; the largest come first.
 
     Args:
         part: the clusters of a sub-vector.
         number: of the sub-vector; each starts at a hue of its own.
+        blended: colours that are grey on average, so that sums of many don't drift from it.
     """
     rank = np.empty(len(part.sizes), np.int64)
     rank[np.argsort(-part.sizes, kind="stable")] = np.arange(len(part.sizes))
-    start = np.random.default_rng(number).random()
-    hue = (start + rank * _GOLDEN) % 1
-    light = 0.95 - 0.35 * (rank // 2 % 2)
-    colours = 255 * _from_hue(hue, saturation=0.85, value=light)
+    hue = (np.random.default_rng(number).random() + rank * _GOLDEN) % 1
+    light = np.ones(len(rank)) if blended else 0.95 - 0.35 * (rank // 2 % 2)
+    mean = 255 * (1 - _SATURATION / 2) if blended else ALONE
+    away = 255 * _from_hue(hue, saturation=_SATURATION, value=light) - mean
     alone = (part.sizes == 1) & part.new
-    return np.where(alone[:, None], 0, colours - ALONE)
+    return np.where(alone[:, None], 0, away)
 
 
 def _from_hue(hue: np.ndarray, *, saturation: float, value: np.ndarray) -> np.ndarray:
