@@ -69,6 +69,7 @@ def similarity_command(
         write_similarity_html,
     )
     from codesign.workload import Workload, load_workload
+    from simulator.report.simulation_page import model_name
 
     if (trace is None) == (model is None):
         raise ConfigError(
@@ -80,7 +81,8 @@ def similarity_command(
         raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")
     with working("measuring similarity"):
         if trace is not None:
-            workload = Workload(trace=WorkloadTrace.load(trace), name=trace.resolve().name)
+            captured = WorkloadTrace.load(trace)
+            workload = Workload(trace=captured, name=model_name(captured.provenance))
         else:
             workload = load_workload(
                 model=str(model),

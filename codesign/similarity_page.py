@@ -26,6 +26,7 @@ from simulator import ReuseRun, input_similarity, layer_similarity, similarity_b
 from simulator.painting import ALONE, grid_of, paint_clusters, remaining_work
 from simulator.report.files import write_atomically
 from simulator.report.page import column, figure_html, named, render, shown, versions
+from simulator.report.simulation_page import workload_line
 from simulator.similarity import LayerSimilarity
 from workloads.trace import WorkloadTrace
 
@@ -124,7 +125,7 @@ def write_similarity_html(
     context = {
         "kind": "Similarity of inputs, layers and positions",
         "title": name,
-        "subtitle": f"{trace.images} images, {len(trace)} layers",
+        "subtitle": f"{workload_line(trace.provenance, trace.images)}; {len(trace)} layers",
         "verdict": inputs_text(measured),
         "verdict_more": layers_text(measured),
         "width": frame.shape[1],
