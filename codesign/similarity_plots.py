@@ -59,7 +59,9 @@ def inputs_figure(similarity: np.ndarray, *, centred: bool = False) -> go.Figure
     return finished(figure, 480, 20)
 
 
-def distance_figure(means: Mapping[str, Sequence[float]], *, centred: bool = False) -> go.Figure:
+def distance_figure(
+    means: Mapping[str, Sequence[float] | np.ndarray], *, centred: bool = False
+) -> go.Figure:
     """Mean similarity against how far apart two inputs lie in their stream.
 
     Args:

@@ -48,7 +48,7 @@ def test_thirds_leave_out_what_is_unknown(study):
 
 def test_photographs_are_cut_to_the_middle(study, tmp_path):
     wide = np.zeros((20, 60, 3), np.uint8)
-    wide[:, 20:40] = 255
+    wide[:, 16:44] = 255  # more than the middle, for the interpolation at its edges
     for name in ("b.png", "a.jpg", "notes.txt"):
         if name.endswith("txt"):
             (tmp_path / name).write_text("no image")
