@@ -36,6 +36,8 @@ from codesign.options import (
     Weights,
 )
 from codesign.replay_commands import simulate_command, sweep_command
+from codesign.similarity_command import EPILOG as SIMILARITY_EPILOG
+from codesign.similarity_command import similarity_command
 from codesign.terminal import (
     INTERRUPTED,
     command_line,
@@ -71,6 +73,7 @@ app.command(
 )(sweep_command)
 app.command("baselines", epilog=BASELINES_EPILOG)(baselines_command)
 app.command("nested", epilog=NESTED_EPILOG)(nested_command)
+app.command("similarity", epilog=SIMILARITY_EPILOG)(similarity_command)
 
 
 @app.command("demo", epilog="Example: codesign demo --out out/demo")

@@ -20,6 +20,7 @@ from simulator.processor import (
     processor_constants,
 )
 from simulator.processor_work import ReuseCounts
+from simulator.painting import paint_clusters, remaining_work
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
@@ -32,6 +33,12 @@ from simulator.reuse.perforation import PerforationReuse
 from simulator.reuse.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.reuse.stream import ClusterCache
 from simulator.reuse.sub_vectors import SubVectorPolicy
+from simulator.similarity import (
+    LayerSimilarity,
+    input_similarity,
+    layer_similarity,
+    similarity_by_distance,
+)
 from simulator.simulate import simulate
 from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
@@ -51,6 +58,7 @@ __all__ = [
     "KMeansReuse",
     "LayerBound",
     "LayerReport",
+    "LayerSimilarity",
     "LayerTiming",
     "LshReuse",
     "NoReuse",
@@ -70,10 +78,15 @@ __all__ = [
     "decide",
     "decide_stream",
     "error_bound",
+    "input_similarity",
+    "layer_similarity",
     "load_memory",
     "predict",
     "predict_layer",
     "processor_constants",
+    "paint_clusters",
+    "remaining_work",
     "save_memory",
+    "similarity_by_distance",
     "simulate",
 ]

@@ -12,10 +12,11 @@ from accelerators import preset
 from codesign import nested_search
 from codesign.nested_page import write_nested_html
 from codesign.report import Other, StudyReport
+from codesign.similarity_page import Measured, write_similarity_html
 from codesign.sweep import read_settings, sweep
 from codesign.sweep_page import write_sweep_html
 from codesign.verdict import best_trial
-from simulator import LshReuse
+from simulator import LshReuse, decide
 from simulator.report.simulation_page import simulation_html
 from tests.small_search import small_search, small_workload
 
@@ -39,6 +40,10 @@ def pages(tmp_path_factory):
     write_sweep_html(result, folder / "sweep.html")
     fronts = nested_search(small_workload(), trials=2, storage=folder / "nested", executor="inline")
     write_nested_html(fronts, folder / "nested.html")
+    trace = small_workload().trace
+    write_similarity_html(
+        trace, decide(trace, policy), Measured.of(trace), folder / "similarity.html", name="Noise"
+    )
     return folder
 
 
@@ -76,6 +81,7 @@ def browse(page: Path, profile: Path, *options: str) -> str:
         ("study_designs/000.html", 6),
         ("sweep.html", 1),
         ("nested.html", 2),
+        ("similarity.html", 3),
     ],
 )
 def test_plots_are_drawn_without_errors(pages, tmp_path, name, plots):
