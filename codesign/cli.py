@@ -1,4 +1,4 @@
-"""The command line: `codesign demo|capture|simulate|sweep|nested|search|report|presets|baselines`."""
+"""The command line: `codesign demo|capture|simulate|sweep|nested|search|report|baselines|...`."""
 
 # ruff: noqa: RUF001  readers see the multiplication sign
 

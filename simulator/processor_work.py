@@ -94,8 +94,8 @@ def kernel_work(
     )  # fmt: skip
 
 
-def dense_work(layer: Layer) -> KernelWork:
-    """A layer on one of its images."""
+def dense_work(layer: Layer, *, winograd: bool = True) -> KernelWork:
+    """A layer on one of its images; without `winograd` as a framework that only unfolds runs it."""
     gemm, images = layer.gemm, layer.images
     convolution = layer.convolution
     kind = GEMM
@@ -106,6 +106,8 @@ def dense_work(layer: Layer) -> KernelWork:
             kernel=convolution.kernel, stride=convolution.stride, dilation=convolution.dilation,
             groups=convolution.groups, inputs=layer.input_shape[1], outputs=layer.output_shape[1],
         )  # fmt: skip
+        if kind == WINOGRAD and not winograd:
+            kind = IM2COL
     features = (layer.input_elements + math.prod(layer.output_shape)) / images
     # The images of a batch share the rows of a product, or have products of their own.
     shared = gemm.m % images == 0 and layer.weights_are_parameters
@@ -163,10 +165,11 @@ def reuse_work(layer: Layer, counts: ReuseCounts, *, element_bytes: int) -> dict
     - `hash`: unfold, multiply each sub-vector by H hyperplanes, look its signature up, which moves
       a cache line.
     - `centroids`: add each sub-vector to its centroid.
-    - `multiply`: the centroids by the weights; a product for each sub-matrix.
+    - `multiply`: the centroids by the weights, as well as the layer's own kernel does without
+      Winograd's trick; threads share the sub-matrices, so they start once.
     - `gather`: for each row and sub-matrix, add a centroid's result to the output.
 
-    An addition takes a SIMD lane as long as a multiply-accumulate. Winograd's trick is lost.
+    An addition takes a SIMD lane as long as a multiply-accumulate.
 
     Args:
         layer: as captured.
@@ -178,13 +181,13 @@ def reuse_work(layer: Layer, counts: ReuseCounts, *, element_bytes: int) -> dict
     inputs = layer.input_elements / layer.images
     results = counts.clusters * counts.n
     gathered = rows * s * counts.n
-    unfolds = dense_work(layer).kernel != GEMM
+    dense = dense_work(layer, winograd=False)
     stage = {"kernel": GEMM, "weights": 0.0, "scratch": 0.0, "calls": 1.0}
     stages = {
         "hash": stage | {
             "macs": unfolded * counts.hashes, "reduction": counts.length,
             "features": inputs + rows * s * (1 + _LINE_BYTES / element_bytes),
-            "scratch": unfolded if unfolds else 0.0,
+            "scratch": 0.0 if dense.kernel == GEMM else unfolded,
         },
         # Depthwise: its arithmetic runs at the SIMD units' peak, as additions do.
         "centroids": stage | {
@@ -192,8 +195,8 @@ def reuse_work(layer: Layer, counts: ReuseCounts, *, element_bytes: int) -> dict
             "features": unfolded + counts.clusters * counts.length,
         },
         "multiply": stage | {
-            "macs": counts.clusters * counts.length * counts.n, "reduction": counts.length,
-            "weights": dense_work(layer).weights, "calls": s * counts.products,
+            "kernel": dense.kernel, "weights": dense.weights, "reduction": counts.length,
+            "macs": counts.clusters * counts.length * counts.n,
             "features": counts.clusters * counts.length + results,
         },
         "gather": stage | {
