@@ -241,7 +241,7 @@ def predict(
     layers = []
     for layer in trace.layers:
         decisions = None if run is None else run.decisions[layer.name]
-        counts = None if decisions is None else ReuseCounts.of(decisions, trace.images)
+        counts = None if decisions is None else ReuseCounts.of(layer, decisions)
         layers.append(predict_layer(layer, processor, counts, threads=threads, precision=precision))
     return ProcessorReport(
         processor=processor, threads=threads, precision=precision, layers=tuple(layers)

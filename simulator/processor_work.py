@@ -109,14 +109,18 @@ def dense_work(layer: Layer, *, winograd: bool = True) -> KernelWork:
         if kind == WINOGRAD and not winograd:
             kind = IM2COL
     features = (layer.input_elements + math.prod(layer.output_shape)) / images
-    # The images of a batch share the rows of a product, or have products of their own.
-    shared = gemm.m % images == 0 and layer.weights_are_parameters
+    shared = _rows_are_shared(layer)
     weights = gemm.count * gemm.k * gemm.n
     return kernel_work(
         kind, m=gemm.m / images if shared else gemm.m, n=gemm.n, k=gemm.k,
         count=gemm.count if shared else gemm.count / images,
         weights=weights if shared else weights / images, features=features,
     )  # fmt: skip
+
+
+def _rows_are_shared(layer: Layer) -> bool:
+    """Whether the images of a batch share the rows of a product, or have products of their own."""
+    return layer.gemm.m % layer.images == 0 and layer.weights_are_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +144,15 @@ class ReuseCounts:
     clusters: float
 
     @classmethod
-    def of(cls, decisions: ReuseDecisions, images: int) -> ReuseCounts:
-        """The mean over the images that were decided on together."""
-        gemm = decisions.gemm
+    def of(cls, layer: Layer, decisions: ReuseDecisions) -> ReuseCounts:
+        """The mean over the images of a layer that were decided on together."""
+        gemm, images = decisions.gemm, layer.images
+        shared = _rows_are_shared(layer)
         return cls(
-            m=gemm.m / images,
+            m=gemm.m / images if shared else gemm.m,
             n=gemm.n,
             k=gemm.k,
-            products=gemm.count,
+            products=gemm.count if shared else gemm.count / images,
             length=min(decisions.sub_vector_length, gemm.k),
             hashes=decisions.hashes or 0,
             clusters=decisions.total_clusters / images,

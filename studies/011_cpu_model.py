@@ -19,13 +19,13 @@ Answer, as printed on 2026-11-22: median / 90th percentile of the absolute error
     all           10.6 % / 28.6 %   12.7 % / 36.2 %  (100 and 266 rows)
 
 So a board's own constants meet 15 % and 35 % on networks held out, and miss them on a Pi 5 when
-each network is left out in turn (a Pi 4B by half a percent). In floating point alone the Pi 5's 90th
-percentile is 39.7 % held out. What is off by more than 35 %, held out: the vision transformer
-(predicted 40 to 72 % too fast; nothing fitted multiplies many rows by large matrices), SqueezeNet on
-a Pi 3B+ (48 % too slow) and EfficientNet-B0 on a Zero 2 W (37 % too fast: its activation functions
-are not in a trace). Among the fitted: SqueezeNet-SSD and YOLO-Fastest 1.1 on a Pi 5, and
-`mobilenet_v1` with four threads there, which is published as slower than with one. A clock that was
-not fitted is predicted badly: at 2.9 GHz a Pi 5 is 38 % off on held-out networks; 28 of its 35
+each network is left out in turn (a Pi 4B by half a percent). In floating point alone the Pi 5's
+90th percentile is 39.7 % held out. What is off by more than 35 %, held out: the vision transformer
+(predicted 40 to 72 % too fast; nothing fitted multiplies many rows by large matrices), SqueezeNet
+on a Pi 3B+ (48 % too slow) and EfficientNet-B0 on a Zero 2 W (37 % too fast: its activation
+functions are not in a trace). Among the fitted: SqueezeNet-SSD and YOLO-Fastest 1.1 on a Pi 5, and
+`mobilenet_v1` with four threads there, which is published as slower than with one. A clock that
+was not fitted is predicted badly: at 2.9 GHz a Pi 5 is 38 % off on held-out networks; 28 of its 35
 rows are published as slower than at 2.4 GHz.
 """
 

@@ -8,15 +8,15 @@ the threads, or which layers are reused. Assumed here: 224x224 (PSANet 473x473),
 of more than one row with weights, attention dense, four threads of a Pi 3B+, H=10, and three
 readings of L. "Bound" is 1/(1-c); "MACs" the formula M/(H + (1-c) M + M/L), summed over layers.
 
-Answer, as printed on 2026-11-22. With L = K, where a sub-vector is a whole row, and against a dense
-run that unfolds as the reuse does (published in brackets): ResNet-18 1.24 (1.59), 8 bit 1.12
+Answer, as printed on 2026-11-22. With L = K, where a sub-vector is a whole row, and against a
+dense run that unfolds as the reuse does (published in brackets): ResNet-18 1.24 (1.59), 8 bit 1.12
 (1.01); ResNeSt 1.67 (2.66), 8 bit 1.71 (2.31); Swin 1.63 (1.68), 8 bit 1.49 (1.45); PSANet 1.17
 (2.10), 8 bit 1.27 (1.36). So the compression explains Swin and three of the 8-bit networks within
-11 %, and less than what is published for the others; ResNeSt, PSANet and ResNet-38 in floating point
-are published above the bound 1/(1-c) itself, so something else than the removed work is in them.
-Against ncnn's dense run only Swin and 8-bit ResNeSt gain, because centroids lose Winograd's trick.
-Shorter sub-vectors lose everywhere: hashing, gathering and short products cost more than they save.
-CifarNet at Deep Reuse's own H and L is 2.8 to 4.2 times slower than dense on every Pi.
+11 %, and less than what is published for the others; ResNeSt, PSANet and ResNet-38 in floating
+point are published above the bound 1/(1-c) itself, so something else than the removed work is in
+them. Against ncnn's dense run only Swin and 8-bit ResNeSt gain, because centroids lose Winograd's
+trick. Shorter sub-vectors lose everywhere: hashing, gathering and short products cost more than
+they save. CifarNet at Deep Reuse's own H and L is 2.8 to 4.2 times slower than dense on every Pi.
 
 Products over few elements are extrapolated: fitted networks hold few of them, and a kernel written
 for reuse could be better there. Nothing here is measured on a Pi; `codesign measure` is for that.
