@@ -9,6 +9,7 @@ print(report.verdict)
 
 from simulator.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.functional import ReuseRun, calibrate, decide, decide_stream
+from simulator.painting import paint_clusters, remaining_work
 from simulator.processor import (
     PROCESSOR_LIMITS,
     PROCESSOR_PRECISIONS,
@@ -20,7 +21,6 @@ from simulator.processor import (
     processor_constants,
 )
 from simulator.processor_work import ReuseCounts
-from simulator.painting import paint_clusters, remaining_work
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
@@ -81,10 +81,10 @@ __all__ = [
     "input_similarity",
     "layer_similarity",
     "load_memory",
+    "paint_clusters",
     "predict",
     "predict_layer",
     "processor_constants",
-    "paint_clusters",
     "remaining_work",
     "save_memory",
     "similarity_by_distance",

@@ -241,7 +241,7 @@ def predict(
     layers = []
     for layer in trace.layers:
         decisions = None if run is None else run.decisions[layer.name]
-        counts = None if decisions is None else ReuseCounts.of(decisions, trace.images)
+        counts = None if decisions is None else ReuseCounts.of(layer, decisions)
         layers.append(predict_layer(layer, processor, counts, threads=threads, precision=precision))
     return ProcessorReport(
         processor=processor, threads=threads, precision=precision, layers=tuple(layers)
@@ -255,8 +255,15 @@ def predict_layer(
     *,
     threads: int,
     precision: str,
+    winograd: bool = True,
 ) -> ProcessorLayer:
-    """Predict one layer on one image, dense or with what reuse does there; see `predict`.
+    """Predict one layer on one image, dense or with what reuse does there.
+
+    Args:
+        layer: with its shapes; no tensors are needed.
+        processor, threads, precision: as `predict`'s.
+        counts: what reuse does; `None` for dense.
+        winograd: whether the framework transforms dense 3x3 convolutions, as ncnn does.
 
     Raises:
         ConfigError: the threads or the precision break a rule.
@@ -267,7 +274,7 @@ def predict_layer(
             f"predict.threads must be an integer from 1 to {processor.cores}, the processor's "
             f"cores, got {threads!r}; use {processor.cores}"
         )
-    dense = dense_work(layer)
+    dense = dense_work(layer, winograd=winograd)
     stages = {"dense": dense}
     if counts is not None:
         stages = reuse_work(layer, counts, element_bytes=STORED_BYTES[precision])

@@ -94,8 +94,8 @@ def kernel_work(
     )  # fmt: skip
 
 
-def dense_work(layer: Layer) -> KernelWork:
-    """A layer on one of its images."""
+def dense_work(layer: Layer, *, winograd: bool = True) -> KernelWork:
+    """A layer on one of its images; without `winograd` as a framework that only unfolds runs it."""
     gemm, images = layer.gemm, layer.images
     convolution = layer.convolution
     kind = GEMM
@@ -106,15 +106,21 @@ def dense_work(layer: Layer) -> KernelWork:
             kernel=convolution.kernel, stride=convolution.stride, dilation=convolution.dilation,
             groups=convolution.groups, inputs=layer.input_shape[1], outputs=layer.output_shape[1],
         )  # fmt: skip
+        if kind == WINOGRAD and not winograd:
+            kind = IM2COL
     features = (layer.input_elements + math.prod(layer.output_shape)) / images
-    # The images of a batch share the rows of a product, or have products of their own.
-    shared = gemm.m % images == 0 and layer.weights_are_parameters
+    shared = _rows_are_shared(layer)
     weights = gemm.count * gemm.k * gemm.n
     return kernel_work(
         kind, m=gemm.m / images if shared else gemm.m, n=gemm.n, k=gemm.k,
         count=gemm.count if shared else gemm.count / images,
         weights=weights if shared else weights / images, features=features,
     )  # fmt: skip
+
+
+def _rows_are_shared(layer: Layer) -> bool:
+    """Whether the images of a batch share the rows of a product, or have products of their own."""
+    return layer.gemm.m % layer.images == 0 and layer.weights_are_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,14 +144,15 @@ class ReuseCounts:
     clusters: float
 
     @classmethod
-    def of(cls, decisions: ReuseDecisions, images: int) -> ReuseCounts:
-        """The mean over the images that were decided on together."""
-        gemm = decisions.gemm
+    def of(cls, layer: Layer, decisions: ReuseDecisions) -> ReuseCounts:
+        """The mean over the images of a layer that were decided on together."""
+        gemm, images = decisions.gemm, layer.images
+        shared = _rows_are_shared(layer)
         return cls(
-            m=gemm.m / images,
+            m=gemm.m / images if shared else gemm.m,
             n=gemm.n,
             k=gemm.k,
-            products=gemm.count,
+            products=gemm.count if shared else gemm.count / images,
             length=min(decisions.sub_vector_length, gemm.k),
             hashes=decisions.hashes or 0,
             clusters=decisions.total_clusters / images,
@@ -163,10 +170,11 @@ def reuse_work(layer: Layer, counts: ReuseCounts, *, element_bytes: int) -> dict
     - `hash`: unfold, multiply each sub-vector by H hyperplanes, look its signature up, which moves
       a cache line.
     - `centroids`: add each sub-vector to its centroid.
-    - `multiply`: the centroids by the weights; a product for each sub-matrix.
+    - `multiply`: the centroids by the weights, as well as the layer's own kernel does without
+      Winograd's trick; threads share the sub-matrices, so they start once.
     - `gather`: for each row and sub-matrix, add a centroid's result to the output.
 
-    An addition takes a SIMD lane as long as a multiply-accumulate. Winograd's trick is lost.
+    An addition takes a SIMD lane as long as a multiply-accumulate.
 
     Args:
         layer: as captured.
@@ -178,13 +186,13 @@ def reuse_work(layer: Layer, counts: ReuseCounts, *, element_bytes: int) -> dict
     inputs = layer.input_elements / layer.images
     results = counts.clusters * counts.n
     gathered = rows * s * counts.n
-    unfolds = dense_work(layer).kernel != GEMM
+    dense = dense_work(layer, winograd=False)
     stage = {"kernel": GEMM, "weights": 0.0, "scratch": 0.0, "calls": 1.0}
     stages = {
         "hash": stage | {
             "macs": unfolded * counts.hashes, "reduction": counts.length,
             "features": inputs + rows * s * (1 + _LINE_BYTES / element_bytes),
-            "scratch": unfolded if unfolds else 0.0,
+            "scratch": 0.0 if dense.kernel == GEMM else unfolded,
         },
         # Depthwise: its arithmetic runs at the SIMD units' peak, as additions do.
         "centroids": stage | {
@@ -192,8 +200,8 @@ def reuse_work(layer: Layer, counts: ReuseCounts, *, element_bytes: int) -> dict
             "features": unfolded + counts.clusters * counts.length,
         },
         "multiply": stage | {
-            "macs": counts.clusters * counts.length * counts.n, "reduction": counts.length,
-            "weights": dense_work(layer).weights, "calls": s * counts.products,
+            "kernel": dense.kernel, "weights": dense.weights, "reduction": counts.length,
+            "macs": counts.clusters * counts.length * counts.n,
             "features": counts.clusters * counts.length + results,
         },
         "gather": stage | {

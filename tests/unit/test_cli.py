@@ -19,7 +19,8 @@ from tests.small_search import SmallNetwork, small_search, small_space, small_wo
 from workloads import Gemm, WorkloadTrace
 
 COMMANDS = (
-    "demo", "capture", "simulate", "sweep", "nested", "similarity", "search", "report", "measure", "presets",
+    "baselines", "capture", "demo", "measure", "nested", "presets", "report", "search",
+    "similarity", "simulate", "sweep",
 )  # fmt: skip
 COSTS = "Costs: hwcomponents_45nm (45 nm); DRAM focus_2026 (100 pJ per byte)."
 SCALE_SIM = Path(__file__).parents[1] / "crosscheck" / "data" / "scale_sim"
