@@ -66,10 +66,20 @@ def save_weights(
     Raises:
         ModelError: if the name doesn't end with .safetensors or the file can't be written.
     """
+    return save_tensors(model.state_dict(), path, metadata=metadata)
+
+
+def save_tensors(
+    tensors: Mapping[str, torch.Tensor],
+    path: str | Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write tensors by their names, as `save_weights` does."""
     path = _checked_suffix(path, (".safetensors",))
-    tensors = {
+    plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
+        for name, tensor in tensors.items()
     }
     temporary = ""
     try:
@@ -78,7 +88,7 @@ def save_weights(
             prefix=f".{path.name}.", suffix=".part", dir=path.parent
         )
         os.close(handle)
-        save_file(tensors, temporary, metadata=dict(metadata or {}))
+        save_file(plain, temporary, metadata=dict(metadata or {}))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
@@ -101,8 +111,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         ModelError: for a missing, damaged or foreign file, or one for another model; then the
             model is unchanged.
     """
-    path = _existing(path, (".safetensors", *PICKLED))
-    tensors = _read(path)
+    tensors = read_tensors(path)
+    path = Path(path).expanduser()
     named = [Named(name=name, given=name, tensor=value) for name, value in tensors.items()]
     if hasattr(model, "named_as_here"):
         named = list(model.named_as_here(tensors))  # type: ignore[operator]
@@ -133,8 +143,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise _damaged(path, error) from error
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a weights file by their names."""
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a weights file by their names; ModelError if unreadable."""
+    path = _existing(path, (".safetensors", *PICKLED))
     if path.suffix not in PICKLED:
         try:
             return load_file(path)
