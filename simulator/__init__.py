@@ -8,6 +8,7 @@ print(report.verdict)
 """
 
 from simulator.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
+from simulator.forward import ReusedForward
 from simulator.functional import ReuseRun, calibrate, decide, decide_stream
 from simulator.report.design import DesignReport, LayerReport
 from simulator.report.simulation import SimulationReport
@@ -46,6 +47,7 @@ __all__ = [
     "ReuseDecisions",
     "ReusePolicy",
     "ReuseRun",
+    "ReusedForward",
     "SimulationReport",
     "StreamMemory",
     "SubVectorPolicy",

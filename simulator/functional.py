@@ -19,6 +19,7 @@ from simulator.reuse.kept import DecisionCache, LayerAnswer, RunKeys
 from simulator.reuse.kernels import squared_sums
 from simulator.reuse.memory import StreamMemory
 from simulator.reuse.policy import LayerState, ReusePolicy
+from simulator.reuse.product import reused_product, rows_as_computed
 from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
@@ -258,8 +259,8 @@ class _Run:
         error_of: Callable[[np.ndarray], float],
     ) -> LayerAnswer:
         """Decide for a layer and compute its result."""
-        memory, grid = self._memory, layer.quantisation
-        rows = _as_computed(layer, read_rows())
+        memory = self._memory
+        rows = rows_as_computed(layer, read_rows())
         known = None if memory is None else memory.tables.get(layer.name)
         made, kept = self._policy.decide_next(layer, rows, self._states.get(layer.name, {}), known)
         if kept is not None:
@@ -271,15 +272,8 @@ class _Run:
             self._tables[layer.name] = kept
         if made is None:
             return _DENSE
-        if grid is not None and made.norms is not None:
-            raise ConfigError(
-                f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
-                "normalised=True: rounded directions mean nothing; use normalised=False, or a "
-                "model that is not quantised"
-            )
         distance = centroid_error(made, rows) if self._layer_errors else None
-        result = (made if grid is None else made.with_whole_centroids()).product(read_weights())
-        result = result if grid is None else result * np.float32(grid.scale)
+        result = reused_product(layer, made, read_weights())
         return LayerAnswer(
             decisions=made.without_centroids(),
             result=result,
@@ -378,17 +372,12 @@ def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState
     return {
         layer.name: policy.calibrate(
             layer,
-            _as_computed(layer, trace.rows(layer.name)),
+            rows_as_computed(layer, trace.rows(layer.name)),
             partial(trace.weights, layer.name),
         )
         for layer in trace.layers
         if policy.needs_calibration(layer)
     }
-
-
-def _as_computed(layer: Layer, rows: np.ndarray) -> np.ndarray:
-    """Rows as the array sees them: a quantised layer's as whole steps from its zero point."""
-    return rows if layer.quantisation is None else layer.quantisation.steps(rows)
 
 
 def _check_same_grids(trace: WorkloadTrace, calibration: WorkloadTrace) -> None:

@@ -146,7 +146,7 @@ def accuracy_of(model: nn.Module, test: ImageSet, *, batch_size: int = 64) -> fl
     """
     if test.labels is None:
         raise TrainingError(f"accuracy needs labels, and {test.source} has none")
-    device = _device_of(model)
+    device = device_of(model)
     model.eval()
     correct = 0
     with torch.no_grad():
@@ -161,7 +161,7 @@ def _step(
     model: nn.Module, stepper: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
 ) -> tuple[float, int]:
     """Take one gradient step; return the loss and the number of correct predictions."""
-    device = _device_of(model)
+    device = device_of(model)
     images, labels = images.to(device), labels.to(device)
     logits = model(images)
     loss = nn.functional.cross_entropy(logits, labels)
@@ -205,7 +205,8 @@ def _optimizer(
             raise TrainingError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters are."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
