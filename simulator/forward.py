@@ -1,6 +1,8 @@
 """A network's forward pass under reuse, as similarity-aware training runs it."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError
 from simulator.reuse.policy import LayerState, ReusePolicy
@@ -76,7 +78,7 @@ class ReusedForward:
             return None
         rows = rows_as_computed(layer, call.rows())
         if policy.needs_calibration(layer) and layer.name not in self._states:
-            self._states[layer.name] = policy.calibrate(layer, rows, call.weights)
+            self._states[layer.name] = _beside(policy.calibrate, layer, rows, call.weights)
         made, memory = policy.decide_next(layer, rows, self._states.get(layer.name, {}), None)
         if memory is not None:
             raise ConfigError(
@@ -89,3 +91,13 @@ class ReusedForward:
         self._kept += made.macs // gemm.n
         self._total += gemm.count * gemm.m * gemm.k
         return call.from_result(reused_product(layer, made, call.weights()))
+
+
+def _beside(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a thread of its own.
+
+    Hyperplanes are learned by gradient, and gradients don't exist below autograd, where the hook
+    runs; PyTorch keeps such states by thread.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(function, *arguments).result()
