@@ -1,4 +1,4 @@
-"""The command line: `codesign demo|capture|simulate|sweep|nested|search|report|presets`."""
+"""The command line: `codesign demo|capture|simulate|sweep|nested|search|train|report|presets`."""
 
 # ruff: noqa: RUF001  readers see the multiplication sign
 
@@ -45,6 +45,8 @@ from codesign.terminal import (
     trial_progress,
     working,
 )
+from codesign.train_command import EPILOG as TRAIN_EPILOG
+from codesign.train_command import train_command
 
 app = typer.Typer(
     name="codesign",
@@ -68,6 +70,7 @@ app.command(
     "--set front_end.lanes=1,2,4 --html page.html --csv out.csv",
 )(sweep_command)
 app.command("nested", epilog=NESTED_EPILOG)(nested_command)
+app.command("train", epilog=TRAIN_EPILOG)(train_command)
 
 
 @app.command("demo", epilog="Example: codesign demo --out out/demo")

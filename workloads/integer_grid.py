@@ -103,7 +103,7 @@ def on_weight_grid(weight: Tensor, axis: int) -> Tensor:
         quant_max=WEIGHT_TOP,
     )
     observer(weight.detach())
-    scale, zero_point = observer.calculate_qparams()
+    scale, zero_point = (each.to(weight.device) for each in observer.calculate_qparams())
     return torch.fake_quantize_per_channel_affine(
         weight, scale, zero_point.to(torch.int32), axis, -WEIGHT_TOP, WEIGHT_TOP
     )

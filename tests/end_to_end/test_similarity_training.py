@@ -19,7 +19,7 @@ from simulator import (
     calibrate,
     decide,
 )
-from workloads import capture, quantise
+from workloads import TraceError, capture, load_quantised, quantise
 from workloads.integer_grid import quantisation_of
 from workloads.models import load_weights, read_metadata
 from workloads.streams import StreamError
@@ -157,6 +157,25 @@ class TestLearning:
         assert scored["pixel_accuracy"] > 0.9
         # Training went on from the grids it leaves: fixing them changes nothing.
         assert scored == pytest.approx(result.epochs[-1].validation, abs=1e-3)
+
+    def test_quantised_network_is_saved_loaded_and_trained_on(self, tmp_path):
+        plain = replace(PLAN, precision="int8", intra_weight=0, inter_weight=0)
+        first = trained(plain, out=tmp_path)
+        again = load_quantised(small_network(seed=9), tmp_path / "weights.safetensors")
+        frames = Drives(1)[0].frames
+        assert torch.equal(again(frames), first.model(frames))
+        assert quantisation_of(again[0]) == quantisation_of(first.model[0])
+        # Quantisation-aware training, then similarity-aware training, as the paper has it.
+        plan = replace(PLAN, precision="int8", epochs=1, learning_rate=1e-9)
+        second = similarity_aware_training(again, Drives(), TASK, plan=plan)
+        difference = (second.model(frames) - first.model(frames)).abs().max()
+        assert difference < 0.1 * first.model(frames).abs().max()
+        assert second.epochs[0].intra is not None
+
+    def test_weights_in_floating_point_are_no_quantised_ones(self, tmp_path):
+        trained(out=tmp_path)
+        with pytest.raises(TraceError, match="must be of a quantised model, got no grid"):
+            load_quantised(small_network(), tmp_path / "weights.safetensors")
 
 
 class TestRepeating:

@@ -18,7 +18,17 @@ from simulator import LshReuse, NoReuse
 from tests.small_search import SmallNetwork, small_search, small_space, small_workload
 from workloads import Gemm, WorkloadTrace
 
-COMMANDS = ("demo", "capture", "simulate", "sweep", "nested", "search", "report", "presets")
+COMMANDS = (
+    "demo",
+    "capture",
+    "simulate",
+    "sweep",
+    "nested",
+    "search",
+    "train",
+    "report",
+    "presets",
+)
 COSTS = "Costs: hwcomponents_45nm (45 nm); DRAM focus_2026 (100 pJ per byte)."
 SCALE_SIM = Path(__file__).parents[1] / "crosscheck" / "data" / "scale_sim"
 

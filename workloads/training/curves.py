@@ -20,19 +20,24 @@ def curve_rows(epochs: Sequence[SimilarityEpoch]) -> list[dict[str, float | None
             "learning_rate": each.learning_rate,
             **{name: getattr(each, name) for name in _LOSSES},
             "removed_fraction": each.removed_fraction,
+            "duration_s": each.duration_s,
             **{f"train_{name}": value for name, value in each.score.items()},
             **{f"validation_{name}": value for name, value in (each.validation or {}).items()},
-            "duration_s": each.duration_s,
         }
         for each in epochs
     ]
+
+
+def _columns(rows: Sequence[dict[str, float | None]]) -> list[str]:
+    """All of them: a training that goes on may be scored on other clips than before."""
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def write_curves_csv(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
     """Write a row per epoch; what was left out is empty."""
     rows = curve_rows(epochs)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[-1]))
+        writer = csv.DictWriter(file, _columns(rows), restval="")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -43,12 +48,12 @@ def write_curves_html(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
     from plotly.subplots import make_subplots
 
     rows = curve_rows(epochs)
-    scores = [name for name in rows[-1] if name.startswith(("train_", "validation_"))]
+    scores = [name for name in _columns(rows) if name.startswith(("train_", "validation_"))]
     titles = ("Loss and its terms (not weighted)", "Scores and removed fraction")
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=titles)
     for place, names in enumerate((_LOSSES, (*scores, "removed_fraction")), start=1):
         for name in names:
-            values = [row[name] for row in rows]
+            values = [row.get(name) for row in rows]
             if any(value is not None for value in values):
                 line = go.Scatter(
                     x=[row["epoch"] for row in rows],
