@@ -27,7 +27,7 @@ class ResNet18Segmenter(nn.Module):
     def __init__(
         self,
         num_classes: int = 11,
-        width: int = 20,
+        width: int = 16,
         input_size: tuple[int, int] = (120, 160),
     ) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ def camvid(
 
     It holds `images/` and `labels/`, where each image has a PNG of the same name whose pixels are
     class numbers, 11 for unlabelled. Names are DRIVE_NUMBER, as 0016E5_07959: a clip lies within
-    one drive, and where its numbers go on as steadily as elsewhere in it.
+    one drive and holds no gap of more than 1.5 times the usual one between its numbers.
 
     Args:
         path: the folder.
@@ -84,12 +84,10 @@ def _drives(images: list[Path], labels: Path) -> list[list[Frame]]:
     drives: list[list[Frame]] = []
     for _, group in groupby(images, key=lambda image: image.stem.rpartition("_")[0]):
         drive = list(group)
-        numbers = [_number(image) for image in drive]
-        gaps = np.diff(numbers)
-        usual = int(gaps.min()) if len(gaps) else 0
+        gaps = np.diff([_number(image) for image in drive])
         drives.append([])
         for index, image in enumerate(drive):
-            if index and gaps[index - 1] != usual:
+            if index and gaps[index - 1] > 1.5 * np.median(gaps):
                 drives.append([])
             drives[-1].append(Frame(image=image, label=labels / f"{image.stem}.png"))
     return drives

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import torch
 
+from workloads.scores import IGNORED
 from workloads.streams.image_set import ImageSet, Normalise, StreamError, normalisation
 
-IGNORED = 255
-"""The label of a pixel that no loss and no score counts: void, or not labelled."""
+__all__ = ["IGNORED", "Clip", "ClipSet", "Clips"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_max_pool2d, interpolate
 
-from workloads.streams.clips import IGNORED, ClipSet
+from workloads.scores import IGNORED
+from workloads.streams.clips import ClipSet
 from workloads.streams.image_set import Normalise, StreamError
 
 Size = tuple[int, int]
@@ -82,9 +83,25 @@ def read_drives(
             f"{', '.join(str(len(drive)) for drive in drives[:5])} frames"
             f"{'' if limit is None else f' with limit={limit}'}; use shorter clips or more frames"
         )
+    pixels, labels = read_frames(kept, labelling, size=size)
+    return ClipSet(
+        pixels=pixels,
+        labels=labels,
+        starts=starts,
+        length=length,
+        classes=labelling.classes,
+        normalise=normalise,
+        source=source,
+    )
+
+
+def read_frames(
+    frames: Sequence[Frame], labelling: Labelling, *, size: Size | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(n, 3, height, width)` pixels and `(n, height, width)` labels, uint8; as `read_drives`."""
     pixels, labels = [], []
     full: Size | None = None
-    for frame in kept:
+    for frame in frames:
         picture = _array(frame.image)
         if picture.ndim != 3 or picture.shape[2] != 3:
             raise StreamError(f"{frame.image} must be an RGB image, got shape {picture.shape}")
@@ -98,15 +115,7 @@ def read_drives(
         pixels.append(shrunk_pixels(whole, size or full))
         label = torch.from_numpy(_labels(frame, labelling, full))[None]
         labels.append(labelling.shrink(label, size or full))
-    return ClipSet(
-        pixels=torch.cat(pixels),
-        labels=torch.cat(labels),
-        starts=starts,
-        length=length,
-        classes=labelling.classes,
-        normalise=normalise,
-        source=source,
-    )
+    return torch.cat(pixels), torch.cat(labels)
 
 
 def _cut(

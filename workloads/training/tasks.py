@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, max_pool2d
 
-from workloads.streams.clips import IGNORED, Clips
+from workloads.scores import IGNORED, accuracy, class_iou, confusion, mean_iou
+from workloads.streams.clips import Clips
 from workloads.training.classifier import TrainingError
 
 
@@ -116,8 +118,7 @@ class LaneDetection:
 class IntersectionOverUnion:
     """Mean intersection over union, and the share of labelled pixels that are right.
 
-    The mean is over the classes that occur in the labels or in the answers, each counted over all
-    pixels together (as PASCAL VOC and CamVid's published scores are), not image by image.
+    See `workloads.scores.mean_iou`.
 
     Attributes:
         classes: their names, in label order.
@@ -125,27 +126,21 @@ class IntersectionOverUnion:
     """
 
     classes: tuple[str, ...]
-    confusion: torch.Tensor = field(init=False)
+    confusion: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
+        self.confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
 
     def add(self, outputs: torch.Tensor, labels: torch.Tensor) -> None:
         """Count `(n, classes, h, w)` outputs against `(n, h, w)` labels; `IGNORED` is left out."""
         count = len(self.classes)
         _check_outputs(outputs, labels, count)
-        counted = labels != IGNORED
-        pairs = labels[counted] * count + outputs.argmax(dim=1)[counted]
-        self.confusion += torch.bincount(pairs.cpu(), minlength=count**2).reshape(count, count)
+        answers = outputs.argmax(dim=1).cpu().numpy()
+        self.confusion += confusion(answers, labels.cpu().numpy(), count)
 
     def by_class(self) -> dict[str, float | None]:
-        """Intersection over union of each class; None where it never occurred."""
-        hits = self.confusion.diagonal()
-        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
-        return {
-            name: float(hit / either) if either else None
-            for name, hit, either in zip(self.classes, hits, union, strict=True)
-        }
+        """Intersection over union of each class; None where the labels never showed it."""
+        return dict(zip(self.classes, class_iou(self.confusion), strict=True))
 
     def values(self) -> dict[str, float]:
         """`miou` and `pixel_accuracy`.
@@ -153,14 +148,9 @@ class IntersectionOverUnion:
         Raises:
             TrainingError: if nothing labelled was counted.
         """
-        total = int(self.confusion.sum())
-        if total == 0:
+        if not self.confusion.any():
             raise TrainingError("a score needs labelled pixels, got none; score a labelled clip")
-        occurring = [value for value in self.by_class().values() if value is not None]
-        return {
-            "miou": sum(occurring) / len(occurring),
-            "pixel_accuracy": int(self.confusion.diagonal().sum()) / total,
-        }
+        return {"miou": mean_iou(self.confusion), "pixel_accuracy": accuracy(self.confusion)}
 
 
 @dataclass(kw_only=True)
