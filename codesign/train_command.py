@@ -27,7 +27,10 @@ EPILOG = (
     "Example: codesign train --model resnet18_scenes --data camvid:CamVid/train "
     "--validation camvid:CamVid/test --hashes 8 --length 8 --layer conv1=dense --out out/trained"
 )
-_DATA_HELP = "camvid:FOLDER, with the folder's images/ and labels/."
+_DATA_HELP = (
+    "KIND:FOLDER with KIND camvid, apolloscape_scenes or apolloscape_lanes, in the layout that "
+    "each is published in."
+)
 
 
 @guarded
@@ -148,9 +151,11 @@ def _told(report: SimilarityEpoch) -> str:
 
 def _clips(option: str, text: str, frames: int, size: str, limit: int | None) -> ClipSet:
     """The clips that an option names."""
+    from workloads.streams.apolloscape import apolloscape_lanes, apolloscape_scenes
     from workloads.streams.camvid import camvid
 
-    readers: dict[str, Callable[..., ClipSet]] = {"camvid": camvid}
+    known = (camvid, apolloscape_scenes, apolloscape_lanes)
+    readers: dict[str, Callable[..., ClipSet]] = {each.__name__: each for each in known}
     kind, separator, folder = text.partition(":")
     if kind not in readers or not separator or not folder:
         raise ConfigError(

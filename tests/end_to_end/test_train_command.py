@@ -85,7 +85,10 @@ def test_interrupted_training_tells_how_to_go_on(place, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data", "kitti:somewhere"], "--data must be KIND:FOLDER with KIND camvid, got 'kitti"),
+        (
+            ["--data", "kitti:somewhere"],
+            "--data must be KIND:FOLDER with KIND camvid, apolloscape_scenes",
+        ),
         (["--data", "camvid:nowhere"], "nowhere must hold CamVid's frames"),
         (["--validation", "camvid"], "--validation must be KIND:FOLDER"),
         (["--size", "12"], "--size must be HEIGHTxWIDTH, got '12'"),
