@@ -90,7 +90,6 @@ def train_command(
     ] = False,
 ) -> None:
     """Train a network on video so that its products can be reused (similarity-aware)."""
-    from workloads import models
     from workloads.training import TrainingPlan, similarity_aware_training
 
     plan = TrainingPlan(
@@ -107,7 +106,7 @@ def train_command(
     clips = _clips("--data", data, frames, size, limit)
     scored = None if validation is None else _clips("--validation", validation, frames, size, None)
     task = _task(clips, classes)
-    network = models.load(model, weights, seed=seed, num_classes=task.outputs)
+    network = _network(model, weights, task.outputs, seed)
     try:
         result = similarity_aware_training(
             network,
@@ -127,6 +126,16 @@ def train_command(
     say(f"{type(network).__name__} on {len(clips)} clips, {result.duration_s:.0f} s of training")
     say(_told(result.epochs[-1]))
     note(f"wrote weights.safetensors, curves.csv and curves.html to {out}")
+
+
+def _network(model: str, weights: Path | None, classes: int, seed: int) -> nn.Module:
+    """The network to train; weights may be those of one that learned on 8-bit grids."""
+    from workloads import load_quantised, models
+    from workloads.quantising import holds_grids
+
+    if weights is not None and holds_grids(weights):
+        return load_quantised(models.load(model, seed=seed, num_classes=classes), weights)
+    return models.load(model, weights, seed=seed, num_classes=classes)
 
 
 def _told(report: SimilarityEpoch) -> str:

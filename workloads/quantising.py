@@ -90,6 +90,11 @@ def quantise_as(model: nn.Module, trace: WorkloadTrace) -> nn.Module:
     return _on_grids(network, layers, grids)
 
 
+def holds_grids(path: str | Path) -> bool:
+    """Whether a weights file is of a quantised model; ModelError if it is unreadable."""
+    return any(name.endswith(f"{INPUT_GRID}.scale") for name in read_tensors(path))
+
+
 def load_quantised(model: nn.Module, path: str | Path) -> nn.Module:
     """Load the weights and grids of a quantised model, as `save_weights` wrote them.
 

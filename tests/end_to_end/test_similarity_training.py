@@ -202,7 +202,7 @@ class TestRepeating:
 
         straight = run()
         with pytest.raises(KeyboardInterrupt):
-            run(Stops(reads=14), out=tmp_path)  # 1 to learn the size, 5 an epoch: in the third
+            run(Stops(reads=14), out=tmp_path)  # 2 before, 5 an epoch: in the third
         told = []
         resumed = run(out=tmp_path, resume=True, progress=told.append)
         assert [report.epoch for report in told] == [3]
@@ -255,7 +255,7 @@ class Spoilt(Drives):
 class TestBadInput:
     def test_infinite_loss_is_named_and_the_last_checkpoint_kept(self, tmp_path):
         with pytest.raises(TrainingError) as caught:
-            trained(clips=Spoilt(reads=6), out=tmp_path)
+            trained(clips=Spoilt(reads=7), out=tmp_path)  # 2 before, 5 an epoch
         message = str(caught.value)
         assert "the task's loss must stay finite" in message
         assert "at epoch 2, step 1 with learning_rate=0.1; use a lower" in message
@@ -280,6 +280,11 @@ class TestBadInput:
         clips = [*Drives(2), Clip(frames=torch.zeros(2, 3, 6, 6))]
         with pytest.raises(TrainingError, match="clip 2 must have labels, got none"):
             trained(clips=clips)
+
+    def test_validation_is_looked_at_before_training(self):
+        for wrong in ([], [Clip(frames=torch.zeros(2, 3, 6, 6))]):
+            with pytest.raises(TrainingError, match="validation must h"):
+                trained(clips=Stops(reads=1), validation=wrong)  # a second would be an interrupt
 
     def test_class_that_the_task_does_not_have(self):
         clips = Drives(2)

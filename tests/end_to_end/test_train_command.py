@@ -73,6 +73,17 @@ def test_classes_never_labelled(place, tmp_path):
     )
 
 
+def test_similarity_aware_after_quantisation_aware(place, tmp_path):
+    plain = ("--precision", "int8", "--intra-weight", "0", "--inter-weight", "0")
+    _, told = train(place, tmp_path / "plain", *plain, "--epochs", "1")
+    assert "intra-frame" not in told
+    first = tmp_path / "plain" / "weights.safetensors"
+    _, told = train(
+        place, tmp_path / "aware", "--precision", "int8", "--weights", str(first), "--epochs", "1"
+    )
+    assert "intra-frame" in told
+
+
 def test_interrupted_training_tells_how_to_go_on(place, tmp_path, monkeypatch):
     def stop(*_given, **_named):
         raise KeyboardInterrupt

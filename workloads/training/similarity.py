@@ -106,6 +106,9 @@ def similarity_aware_training(
     """
     folder = None if out is None else Path(out)
     _check_folder(folder, resume)
+    _check_clips("clips", clips)
+    if validation is not None:
+        _check_clips("validation", validation)
     training = _Training(model, clips, task, plan, reuse, _device(device))
     if resume:
         assert folder is not None
@@ -160,8 +163,6 @@ class _Training:
         reuse: ReuseInForward | None,
         device: torch.device,
     ) -> None:
-        if len(clips) == 0:
-            raise TrainingError("clips must hold at least one clip, got none")
         first = clips[0]
         self.reports: list[SimilarityEpoch] = []
         self._clips, self._task, self._plan, self._reuse = clips, task, plan, reuse
@@ -429,6 +430,14 @@ def _device(name: str) -> torch.device:
             f"device must be auto or one that PyTorch has here, got {name!r} "
             f"({str(error).splitlines()[0]}); use auto or cpu"
         ) from error
+
+
+def _check_clips(role: str, clips: Clips) -> None:
+    """What would be noticed only after an epoch."""
+    if len(clips) == 0:
+        raise TrainingError(f"{role} must hold at least one clip, got none; give longer drives")
+    if clips[0].labels is None:
+        raise TrainingError(f"{role} must have labels, got none in its first clip")
 
 
 def _check_folder(folder: Path | None, resume: bool) -> None:
