@@ -22,6 +22,7 @@ from simulator.reuse.policy import LayerState, ReusePolicy
 from simulator.reuse.product import reused_product, rows_as_computed
 from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
+from workloads.scores import score
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ class ReuseRun:
             under reuse. Likewise.
         calibrated_on: what the policy learned from beforehand: the judged inputs themselves, which
             flatters it, or inputs given for it; `None` if it learned nothing.
-        accuracy: fraction of images whose largest output is the label; `None` without labels, if
-            the model was not run, or if its outputs are not `(images, classes)`, or a class per
-            pixel, `(images, classes, height, width)`.
+        accuracy: the trace's `score`: by default the fraction of images whose largest output is the
+            label; `None` without labels, if the model was not run, or if its outputs are not
+            `(images, classes)`, or a class per pixel, `(images, classes, height, width)`.
         dense_accuracy: the same of the dense model.
         agreement: fraction of images whose largest output is the dense model's; `None` if the
             model was not run.
@@ -496,6 +497,6 @@ def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, floa
     return {
         "agreement": float((found == dense).mean()),
         "output_mse": error,
-        "accuracy": None if labels is None else float((found == labels).mean()),
-        "dense_accuracy": None if labels is None else float((dense == labels).mean()),
+        "accuracy": None if labels is None else score(trace.score, found, labels),
+        "dense_accuracy": None if labels is None else score(trace.score, dense, labels),
     }

@@ -17,6 +17,9 @@ SCORES = {
 }
 """Scores by name, each 0 to 1, and what they are."""
 
+SCORE_NAMES = {"accuracy": "accuracy", "miou": "mean IoU", "f1": "F1"}
+"""The same in a word, for a sentence or a column."""
+
 Integers = npt.NDArray[np.integer]
 
 

@@ -115,18 +115,18 @@ class ClipSet:
         labels = None if self.labels is None else self.labels[start:stop].long()
         return Clip(frames=self._to_input(self.pixels[start:stop].float()), labels=labels)
 
-    def first(self, frames: int, start: int = 0) -> ImageSet:
-        """Frames `start` to `start + frames - 1` of all drives as images with a class per pixel.
+    def images(self, count: int, start: int = 0) -> ImageSet:
+        """Frames `start` to `start + count - 1` of all drives as images with a class per pixel.
 
         Raises:
             StreamError: if there are not so many.
         """
-        if frames < 1 or start < 0 or start + frames > len(self.pixels):
+        if count < 1 or start < 0 or start + count > len(self.pixels):
             raise StreamError(
-                f"{self.source} has {len(self.pixels)} frames, got frames={frames} from "
+                f"{self.source} has {len(self.pixels)} frames, got count={count} from "
                 f"start={start}; ask for fewer"
             )
-        stop = start + frames
+        stop = start + count
         return ImageSet(
             images=self._to_input(self.pixels[start:stop].float()).contiguous(),
             labels=None if self.labels is None else self.labels[start:stop].long(),

@@ -19,7 +19,9 @@ LANE_CLASSES = ("other", "lane")
 def tvtlane(
     path: str | Path,
     *,
+    length: int = 5,
     size: Size | None = (128, 256),
+    limit: int | None = None,
     normalise: str | Normalise = "imagenet",
 ) -> ClipSet:
     """Read the example sequences of TvtLane (Zou et al., IEEE TVT 2020).
@@ -31,13 +33,15 @@ def tvtlane(
 
     Args:
         path: the folder.
+        length: frames in a clip, the last of each sequence, so that each clip ends with labels.
         size: (height, width); frames bilinear with antialiasing, lanes as wide as any pixel of
             theirs; None keeps theirs, 128x256.
+        limit: read at most so many frames.
         normalise: see `workloads.streams.NORMALISATIONS`.
 
     Raises:
         StreamError: for missing or unreadable files, a sequence whose last frame has no label,
-            sequences of differing length, and differing sizes; names the file.
+            sequences shorter than a clip, and differing sizes; names the file.
     """
     path = Path(path).expanduser()
     sequences: dict[int, dict[int, Path]] = {}
@@ -49,14 +53,9 @@ def tvtlane(
         raise StreamError(
             f"{path} must hold TvtLane's frames in image/ and their lanes in truth/, found no image"
         )
-    lengths = {len(frames) for frames in sequences.values()}
-    if len(lengths) > 1:
-        raise StreamError(
-            f"{path / 'image'} must hold sequences of one length, got {sorted(lengths)} frames"
-        )
     drives = []
     for _, numbered in sorted(sequences.items()):
-        frames = [numbered[number] for number in sorted(numbered)]
+        frames = [numbered[number] for number in sorted(numbered)][-max(length, 1) :]
         truth = path / "truth" / frames[-1].name
         drives.append(
             [
@@ -67,10 +66,10 @@ def tvtlane(
     return read_drives(
         drives,
         _MASKS,
-        length=lengths.pop(),
+        length=length,
         step=None,
         size=size,
-        limit=None,
+        limit=limit,
         normalise=normalise,
         source=f"TvtLane {path.name}",
     )

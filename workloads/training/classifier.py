@@ -234,6 +234,8 @@ def _check(
     for role, images in (("train", train), ("test", test)):
         if images.labels is None:
             violations.append(f"{role} must have labels, and {images.source} has none")
+        elif images.labels.ndim != 1:
+            violations.append(f"{role} must have a label per image, got one per pixel")
     if train.classes != test.classes:
         violations.append(
             f"train and test must have the same classes, got {list(train.classes)} "
