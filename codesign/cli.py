@@ -49,6 +49,8 @@ from codesign.terminal import (
     trial_progress,
     working,
 )
+from codesign.train_command import EPILOG as TRAIN_EPILOG
+from codesign.train_command import train_command
 
 app = typer.Typer(
     name="codesign",
@@ -74,6 +76,7 @@ app.command(
 app.command("baselines", epilog=BASELINES_EPILOG)(baselines_command)
 app.command("nested", epilog=NESTED_EPILOG)(nested_command)
 app.command("similarity", epilog=SIMILARITY_EPILOG)(similarity_command)
+app.command("train", epilog=TRAIN_EPILOG)(train_command)
 
 
 @app.command("demo", epilog="Example: codesign demo --out out/demo")

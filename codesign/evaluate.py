@@ -30,6 +30,7 @@ from simulator import (
     simulate,
 )
 from workloads.files import TraceFiles
+from workloads.scores import SCORES, score
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Evaluator:
         quality = _quality_kind(workload)
         digest = workload_digest(workload, states)
         outputs = b"" if trace.outputs is None else np.ascontiguousarray(trace.outputs).tobytes()
-        is_labelled = quality == "accuracy" and trace.outputs is not None
+        is_labelled = quality in SCORES and trace.outputs is not None
         return cls(
             space=space,
             trace=replace(trace, files=None if model is not None else InMemory(trace.files)),
@@ -164,7 +165,7 @@ def summary_of(report: SimulationReport) -> dict[str, Any]:
 def _quality_kind(workload: Workload) -> str:
     if workload.model is None or workload.trace.outputs is None:
         return "fidelity"
-    return "agreement" if workload.trace.labels is None else "accuracy"
+    return "agreement" if workload.trace.labels is None else workload.trace.score
 
 
 def _accuracy(quality: str, run: ReuseRun) -> float:
@@ -172,7 +173,7 @@ def _accuracy(quality: str, run: ReuseRun) -> float:
     if quality == "fidelity":
         errors = run.relative_mse.values()
         return 1.0 - sum(errors) / len(errors) if errors else 1.0
-    found = run.accuracy if quality == "accuracy" else run.agreement
+    found = run.agreement if quality == "agreement" else run.accuracy
     if found is None:
         raise ValueError(
             f"the model must answer as it did when it was captured to know its {quality}, got "
@@ -182,9 +183,9 @@ def _accuracy(quality: str, run: ReuseRun) -> float:
 
 
 def _labels_met(trace: WorkloadTrace) -> float:
-    """Fraction of images that the dense model labels right."""
+    """The dense model's score."""
     assert trace.outputs is not None and trace.labels is not None
-    return float((trace.outputs.argmax(axis=1) == trace.labels).mean())
+    return score(trace.score, trace.outputs.argmax(axis=1), trace.labels)
 
 
 def workload_digest(workload: Workload, states: Mapping[str, Any]) -> str:

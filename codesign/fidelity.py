@@ -84,6 +84,7 @@ class StagedEvaluator:
                 model,
                 recorded_inputs(sliced),
                 labels=None if trace.labels is None else trace.labels[:images],
+                score=trace.score,
                 source=trace.provenance.get("source", ""),
             )
         first = replace(

@@ -28,14 +28,15 @@ Model = Annotated[
         help="cifarnet (trained on the digits at first use), efficientnet_lite0 (with its ImageNet "
         "weights), alexnet, vgg19, resnet18, resnet50, resnet20, resnet56, squeezenet1_0, "
         "squeezenet1_1, mobilenet_v2, resnest50, psanet50, vit_b_16, vit_s_16, swin_t, "
+        "espnet, twinlitenet, resnet18_scenes, resnet18_lanes, swin_scenes, swin_lanes, "
         "package.module:Class or file.py:Class (executed)."
     ),
 ]
 Inputs = Annotated[
     str,
     typer.Option(
-        help="digits, cifar10:ARCHIVE, a sample video (bikes, bigbuckbunny, carphone) or the path "
-        "of a video."
+        help="digits, cifar10:ARCHIVE, camvid:FOLDER, a sample video (bikes, bigbuckbunny, "
+        "carphone) or the path of a video."
     ),
 ]
 Images = Annotated[int, typer.Option(min=1, help="Images or frames to judge on.")]

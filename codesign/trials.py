@@ -42,6 +42,8 @@ OBJECTIVES = (
 # What the objective `accuracy` is made of -> how to call it.
 QUALITIES = {
     "accuracy": "fraction of images classified as labelled",
+    "miou": "mean intersection over union with the labels",
+    "f1": "F1 of the labelled lane pixels",
     "agreement": "fraction of images classified as the dense model does",
     "fidelity": "1 - mean over layers of the relative squared error",
 }

@@ -8,15 +8,18 @@ from codesign.plots import start_name
 from codesign.trials import StudyResult, Trial
 from simulator.report.sections import BOUND_MEANS
 from simulator.report.simulation import ACCURACY_DROP
+from workloads.scores import SCORE_NAMES, SCORES
 
 # How the objective `accuracy` is called in a sentence, after "with 97.0 %".
 _QUALITY_PHRASES = {
     "accuracy": "of images labelled right",
+    "miou": "mean intersection over union",
+    "f1": "F1 of lane pixels",
     "agreement": "of images answered as by the dense model",
     "fidelity": "of layer results kept (1 - relative squared error)",
 }
 QUALITY_NAMES = {
-    "accuracy": "accuracy",
+    **SCORE_NAMES,
     "agreement": "agreement with the dense model",
     "fidelity": "fidelity (1 - relative squared error)",
 }
@@ -69,7 +72,7 @@ def verdict(result: StudyResult) -> tuple[str, str]:
 
 def _dense_quality(result: StudyResult) -> str:
     """The dense model's own, where it is not 100 % by definition."""
-    if result.quality != "accuracy":
+    if result.quality not in SCORES:
         return ""
     return f" (dense: {100 * result.baseline['accuracy']:.1f} %)"
 

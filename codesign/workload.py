@@ -20,6 +20,7 @@ from workloads import (
     trained_cifarnet,
     video_frames,
 )
+from workloads.streams.camvid import CAMVID_SHAPE, camvid
 from workloads.streams.cifar_archive import holds_both_splits
 from workloads.trace import WorkloadTrace
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from workloads.streams import ImageSet
 
 CIFAR10 = "cifar10:"
+CAMVID = "camvid:"
 PRECISIONS = ("float32", "int8")
 
 
@@ -58,6 +60,7 @@ class _Stream:
     judged: ImageSet
     calibration: ImageSet | None
     name: str
+    score: str = "accuracy"
 
 
 def load_workload(
@@ -74,15 +77,17 @@ def load_workload(
 
     Args:
         model: a key of `workloads.models.MODELS`, "package.module:Class" or "file.py:Class".
-        inputs: "digits" (labelled), "cifar10:PATH" (labelled), a sample video ("bikes",
-            "bigbuckbunny", "carphone") or the path of a video.
+        inputs: "digits" (labelled), "cifar10:PATH" (labelled), "camvid:FOLDER" (a class per pixel,
+            scored by mean IoU), a sample video ("bikes", "bigbuckbunny", "carphone") or the path of
+            a video.
         images: how many to judge on, at least 1.
         weights: a file that `workloads.models.load` reads. Without it CifarNet is trained on the
             scanned digits (and kept in the user's cache), EfficientNet-Lite0 has its ImageNet
             weights, and other models have what their constructor sets: random weights, which the
             workload's name then says.
         calibration_images: how many more to calibrate on; 0 calibrates on the judged ones.
-            Digits and CIFAR-10 take them from the training split, videos from the frames before.
+            Digits and CIFAR-10 take them from the training split, videos and CamVid from the frames
+            before.
         precision: "float32", the model's own, or "int8": quantised after training, with ranges from
             the calibration images.
         seed: of the training of CifarNet, and of the weights that other models draw; kept in the
@@ -120,7 +125,12 @@ def load_workload(
     def captured(chosen: ImageSet) -> WorkloadTrace:
         with _running(model, inputs, chosen):
             return capture(
-                network, chosen.images, labels=chosen.labels, source=chosen.source, seed=seed
+                network,
+                chosen.images,
+                labels=chosen.labels,
+                score=stream.score,
+                source=chosen.source,
+                seed=seed,
             )
 
     return Workload(
@@ -193,6 +203,9 @@ def _stream(
     if inputs.startswith(CIFAR10):
         path = Path(inputs.removeprefix(CIFAR10))
         return _cifar10(network, path, images, calibration_images)
+    if inputs.startswith(CAMVID):
+        path = Path(inputs.removeprefix(CAMVID))
+        return _camvid(network, path, images, calibration_images)
     return _video(model, network, inputs, images, calibration_images)
 
 
@@ -223,6 +236,24 @@ def _cifar10(network: torch.nn.Module, path: Path, images: int, calibration_imag
     everything = cifar10(path, "test", limit=images + calibration_images, normalise=normalise)
     rest = everything.batch(images, calibration_images) if calibration_images else None
     return _Stream(judged=everything.take(images), calibration=rest, name=name)
+
+
+def _camvid(network: torch.nn.Module, path: Path, images: int, calibration_images: int) -> _Stream:
+    """Consecutive frames; those before the judged ones calibrate."""
+    shape = getattr(network, "input_shape", (3, *CAMVID_SHAPE))
+    frames = camvid(
+        path,
+        step=1,
+        size=(int(shape[-2]), int(shape[-1])),
+        limit=max(2, images + calibration_images),
+        normalise=_normalise(network, "imagenet"),
+    )
+    return _Stream(
+        judged=frames.images(images, start=calibration_images),
+        calibration=frames.images(calibration_images) if calibration_images else None,
+        name="CamVid frames",
+        score="miou",
+    )
 
 
 def _video(

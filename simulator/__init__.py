@@ -8,6 +8,7 @@ print(report.verdict)
 """
 
 from simulator.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
+from simulator.forward import ReusedForward
 from simulator.functional import ReuseRun, calibrate, decide, decide_stream
 from simulator.painting import paint_clusters, remaining_work
 from simulator.processor import (
@@ -71,6 +72,7 @@ __all__ = [
     "ReuseDecisions",
     "ReusePolicy",
     "ReuseRun",
+    "ReusedForward",
     "SimulationReport",
     "StreamMemory",
     "SubVectorPolicy",

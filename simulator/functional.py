@@ -19,8 +19,10 @@ from simulator.reuse.kept import DecisionCache, LayerAnswer, RunKeys
 from simulator.reuse.kernels import squared_sums
 from simulator.reuse.memory import StreamMemory
 from simulator.reuse.policy import LayerState, ReusePolicy
+from simulator.reuse.product import reused_product, rows_as_computed
 from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
+from workloads.scores import score
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -48,9 +50,9 @@ class ReuseRun:
             under reuse. Likewise.
         calibrated_on: what the policy learned from beforehand: the judged inputs themselves, which
             flatters it, or inputs given for it; `None` if it learned nothing.
-        accuracy: fraction of images whose largest output is the label; `None` without labels, if
-            the model was not run, or if its outputs are not `(images, classes)`, or a class per
-            pixel, `(images, classes, height, width)`.
+        accuracy: the trace's `score`: by default the fraction of images whose largest output is the
+            label; `None` without labels, if the model was not run, or if its outputs are not
+            `(images, classes)`, or a class per pixel, `(images, classes, height, width)`.
         dense_accuracy: the same of the dense model.
         agreement: fraction of images whose largest output is the dense model's; `None` if the
             model was not run.
@@ -258,8 +260,8 @@ class _Run:
         error_of: Callable[[np.ndarray], float],
     ) -> LayerAnswer:
         """Decide for a layer and compute its result."""
-        memory, grid = self._memory, layer.quantisation
-        rows = _as_computed(layer, read_rows())
+        memory = self._memory
+        rows = rows_as_computed(layer, read_rows())
         known = None if memory is None else memory.tables.get(layer.name)
         made, kept = self._policy.decide_next(layer, rows, self._states.get(layer.name, {}), known)
         if kept is not None:
@@ -271,15 +273,8 @@ class _Run:
             self._tables[layer.name] = kept
         if made is None:
             return _DENSE
-        if grid is not None and made.norms is not None:
-            raise ConfigError(
-                f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
-                "normalised=True: rounded directions mean nothing; use normalised=False, or a "
-                "model that is not quantised"
-            )
         distance = centroid_error(made, rows) if self._layer_errors else None
-        result = (made if grid is None else made.with_whole_centroids()).product(read_weights())
-        result = result if grid is None else result * np.float32(grid.scale)
+        result = reused_product(layer, made, read_weights())
         return LayerAnswer(
             decisions=made.without_centroids(),
             result=result,
@@ -378,17 +373,12 @@ def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState
     return {
         layer.name: policy.calibrate(
             layer,
-            _as_computed(layer, trace.rows(layer.name)),
+            rows_as_computed(layer, trace.rows(layer.name)),
             partial(trace.weights, layer.name),
         )
         for layer in trace.layers
         if policy.needs_calibration(layer)
     }
-
-
-def _as_computed(layer: Layer, rows: np.ndarray) -> np.ndarray:
-    """Rows as the array sees them: a quantised layer's as whole steps from its zero point."""
-    return rows if layer.quantisation is None else layer.quantisation.steps(rows)
 
 
 def _check_same_grids(trace: WorkloadTrace, calibration: WorkloadTrace) -> None:
@@ -507,6 +497,6 @@ def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, floa
     return {
         "agreement": float((found == dense).mean()),
         "output_mse": error,
-        "accuracy": None if labels is None else float((found == labels).mean()),
-        "dense_accuracy": None if labels is None else float((dense == labels).mean()),
+        "accuracy": None if labels is None else score(trace.score, found, labels),
+        "dense_accuracy": None if labels is None else score(trace.score, dense, labels),
     }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workloads.hook import GemmCall, run_with
     from workloads.models import CifarNet
     from workloads.pruning import prune
-    from workloads.quantising import quantise, quantise_as
+    from workloads.quantising import load_quantised, quantise, quantise_as
     from workloads.replaying import replay
     from workloads.scale_sim import read_topology
     from workloads.streams import ImageSet, cifar10, digits, video_frames
@@ -32,6 +32,7 @@ _PLACES = {
     "capture": "workloads.capturing",
     "cifar10": "workloads.streams",
     "digits": "workloads.streams",
+    "load_quantised": "workloads.quantising",
     "prune": "workloads.pruning",
     "quantisation_aware": "workloads.training",
     "quantise": "workloads.quantising",
@@ -57,6 +58,7 @@ __all__ = [
     "capture",
     "cifar10",
     "digits",
+    "load_quantised",
     "prune",
     "quantisation_aware",
     "quantise",

@@ -23,6 +23,7 @@ from workloads.files import TraceFiles, TraceWriter, check_destination, publish
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
 from workloads.models.weights import weights_source
+from workloads.scores import SCORES
 from workloads.trace import WorkloadTrace
 
 
@@ -33,6 +34,7 @@ def capture(
     path: str | Path | None = None,
     overwrite: bool = False,
     labels: Any = None,
+    score: str = "accuracy",
     source: str = "",
     seed: int | None = None,
     images: int | None = None,
@@ -50,7 +52,9 @@ def capture(
         path: directory of the trace. Without it the trace lies in a temporary directory that is
             removed with the last reference to the trace.
         overwrite: replace a trace at `path`.
-        labels: `(images,)` expected classes, kept with the trace.
+        labels: `(images,)` expected classes, or `(images, height, width)`, one for each pixel with
+            `workloads.scores.IGNORED` where there is none; kept with the trace.
+        score: a key of `workloads.scores.SCORES`: how answers are judged by the labels.
         source: where the inputs come from, for the provenance.
         seed: of PyTorch's generators during the run; None leaves them alone.
         images: inputs in the batch, where the first dimension doesn't tell.
@@ -63,6 +67,8 @@ def capture(
         TraceError: if the batch is empty, the model has no product or one that is hidden, a layer's
             input or weight isn't finite, or something else than a trace is at `path`.
     """
+    if score not in SCORES:
+        raise TraceError(f"capture.score must be one of {', '.join(SCORES)}, got {score!r}")
     if path is not None:
         path = Path(path)
         check_destination(path, overwrite=overwrite)
@@ -94,6 +100,8 @@ def capture(
         )
         provenance = _provenance(model, args, kwargs, source, seed)
         provenance["precision"] = " and ".join(sorted(keeper.precisions))
+        if labels is not None:
+            provenance["score"] = score
         if keeper.zeros:
             provenance["zero_weights"] = keeper.zeros
         writer.finish(run.edges, images=run.images, provenance=provenance)

@@ -103,7 +103,7 @@ def on_weight_grid(weight: Tensor, axis: int) -> Tensor:
         quant_max=WEIGHT_TOP,
     )
     observer(weight.detach())
-    scale, zero_point = observer.calculate_qparams()
+    scale, zero_point = (each.to(weight.device) for each in observer.calculate_qparams())
     return torch.fake_quantize_per_channel_affine(
         weight, scale, zero_point.to(torch.int32), axis, -WEIGHT_TOP, WEIGHT_TOP
     )
@@ -119,7 +119,7 @@ def copied(model: nn.Module) -> tuple[nn.Module, dict[str, WeightedLayer]]:
         raise TraceError(
             f"model must be a torch.nn.Module, got {type(model).__name__}; wrap it in one"
         )
-    found = _weighted_layers(model)
+    found = weighted_layers(model)
     if not found:
         raise TraceError(
             f"model {type(model).__name__} must have a convolution or a linear layer, got none; "
@@ -147,10 +147,11 @@ def copied(model: nn.Module) -> tuple[nn.Module, dict[str, WeightedLayer]]:
     if broken:
         raise TraceError("\n".join(broken))
     network = copy.deepcopy(model)
-    return network, _weighted_layers(network)
+    return network, weighted_layers(network)
 
 
-def _weighted_layers(model: nn.Module) -> dict[str, WeightedLayer]:
+def weighted_layers(model: nn.Module) -> dict[str, WeightedLayer]:
+    """The convolutions and linear layers of a model by path."""
     return {
         path: module for path, module in model.named_modules() if isinstance(module, WeightedLayer)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from workloads.flow import tensors_in
 from workloads.hook import arguments_from
 from workloads.integer_grid import (
     HIGH,
+    INPUT_GRID,
     LOW,
     InputGrid,
     WeightedLayer,
@@ -23,6 +25,7 @@ from workloads.integer_grid import (
     output_axis,
     read_through,
 )
+from workloads.models.weights import load_weights, read_tensors
 from workloads.modules import training_mode
 from workloads.trace import WorkloadTrace
 
@@ -85,6 +88,41 @@ def quantise_as(model: nn.Module, trace: WorkloadTrace) -> nn.Module:
             f"{', '.join(absent)}; pass the model that was captured"
         )
     return _on_grids(network, layers, grids)
+
+
+def holds_grids(path: str | Path) -> bool:
+    """Whether a weights file is of a quantised model; ModelError if it is unreadable."""
+    return any(name.endswith(f"{INPUT_GRID}.scale") for name in read_tensors(path))
+
+
+def load_quantised(model: nn.Module, path: str | Path) -> nn.Module:
+    """Load the weights and grids of a quantised model, as `save_weights` wrote them.
+
+    Args:
+        model: the same network in floating point, with any weights; left as it was.
+        path: the file.
+
+    Returns:
+        A quantised copy in evaluation mode.
+
+    Raises:
+        ModelError: as `workloads.models.load_weights`.
+        TraceError: if the file is of a model in floating point.
+    """
+    network, layers = copied(model)
+    tensors = read_tensors(path)
+    for name, layer in layers.items():
+        grid = f"{name}.{INPUT_GRID}" if name else INPUT_GRID
+        if f"{grid}.scale" in tensors:
+            found = (tensors[f"{grid}.{field}"] for field in ("scale", "zero_point"))
+            read_through(layer, InputGrid(*found))
+    if not any(hasattr(layer, INPUT_GRID) for layer in layers.values()):
+        raise TraceError(
+            f"weights {path} must be of a quantised model, got no grid in them; load them with "
+            "load_weights"
+        )
+    load_weights(network, path)
+    return network.eval()
 
 
 def _on_grids(

@@ -39,10 +39,10 @@ class WorkloadTrace:
         images: inputs in the batch, at least 1.
         provenance: where the trace comes from: model, input source, seed, versions, creation time;
             what its layers compute in ("int8", "float32" or both); the fraction of 0 among the
-            weights of each layer that has some.
+            weights of each layer that has some; how its labels judge answers.
         inputs: what the model was called with, or None.
         outputs: the model's result (the first tensor of several), or None.
-        labels: `(images,)` expected classes, or None.
+        labels: `(images,)` expected classes, `(images, height, width)` of pixels, or None.
         files: where the tensors are, or None for a trace without data.
     """
 
@@ -94,6 +94,11 @@ class WorkloadTrace:
     def macs(self) -> int:
         """Multiply-accumulates of all layers."""
         return sum(layer.gemm.macs for layer in self.layers)
+
+    @property
+    def score(self) -> str:
+        """How `labels` judge answers, a key of `workloads.scores.SCORES`."""
+        return str(self.provenance.get("score", "accuracy"))
 
     def layer(self, name: str) -> Layer:
         """Return the layer called `name`.

@@ -8,6 +8,7 @@ from simulator.error_bound import ErrorBound
 from simulator.report.design import DesignReport
 from simulator.report.files import write_atomically
 from simulator.report.rows import write_rows
+from workloads.scores import SCORE_NAMES
 
 FORMAT_VERSION = 1
 # Loss of accuracy, as a fraction of all images, beyond which a design is not said to pay.
@@ -24,7 +25,8 @@ class SimulationReport:
         reuse: the design as given, under the policy. A design without reuse units runs dense.
         dense: the dense design with the same array and buffers.
         dense_equal_area: the dense design that has the reuse units' area as well.
-        accuracy: fraction of images labelled right under reuse; `None` if unknown.
+        accuracy: under reuse, by the workload's score: the fraction of images labelled right unless
+            the workload names another; `None` if unknown.
         dense_accuracy: the same without reuse.
         agreement: fraction of images on which reuse and dense agree; `None` if the model was not
             run.
@@ -105,7 +107,8 @@ class SimulationReport:
         """Fraction of answers lost to reuse, `None` if unknown, and that in words."""
         if self.accuracy is not None and self.dense_accuracy is not None:
             change = self.accuracy - self.dense_accuracy
-            return -change, f", accuracy {100 * self.accuracy:.1f} % ({100 * change:+.1f} points)"
+            score = SCORE_NAMES[self.workload.get("score", "accuracy")]
+            return -change, f", {score} {100 * self.accuracy:.1f} % ({100 * change:+.1f} points)"
         if self.agreement is not None:
             agree = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's"
             return 1 - self.agreement, agree

@@ -13,6 +13,7 @@ from simulator.report.error_section import ERROR_COLUMNS, error_rows, error_text
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, named, number, percent, render
 from simulator.report.sections import BOUND_MEANS, design_sections
+from workloads.scores import SCORE_NAMES, SCORES
 
 _TEMPLATE = """{% extends "page.html" %}
 {% import "macros.html" as parts %}
@@ -197,11 +198,12 @@ def per_image_cards(reuse: dict, equal: dict) -> list[dict]:
 def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
     """Accuracy if labels are known, else agreement with the dense model, else the layers' error."""
     if report["accuracy"] is not None and report["dense_accuracy"] is not None:
+        name = (report.get("workload") or {}).get("score", "accuracy")
         return card(
-            "Accuracy",
+            SCORE_NAMES[name][0].upper() + SCORE_NAMES[name][1:],
             percent(report["accuracy"]),
             "%",
-            f"of labels right; the dense model: {percent(report['dense_accuracy'])} %",
+            f"{SCORES[name]}; the dense model: {percent(report['dense_accuracy'])} %",
         )
     if report["agreement"] is not None:
         return card(

@@ -20,7 +20,7 @@ from workloads import Gemm, WorkloadTrace
 
 COMMANDS = (
     "baselines", "capture", "demo", "measure", "nested", "presets", "report", "search",
-    "similarity", "simulate", "sweep",
+    "similarity", "simulate", "sweep", "train",
 )  # fmt: skip
 COSTS = "Costs: hwcomponents_45nm (45 nm); DRAM focus_2026 (100 pJ per byte)."
 SCALE_SIM = Path(__file__).parents[1] / "crosscheck" / "data" / "scale_sim"

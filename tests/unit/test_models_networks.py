@@ -17,7 +17,7 @@ from simulator import LshReuse, NoReuse, PerLayer, decide
 from workloads import capture, run_with
 from workloads.models import MODELS, ModelError, load, load_weights, weights_source
 
-VISION = ("swin_t", "vit_b_16", "vit_s_16")
+VISION = ("swin_lanes", "swin_scenes", "swin_t", "vit_b_16", "vit_s_16")
 
 
 def build(name, **arguments):
@@ -43,6 +43,64 @@ def macs_of(name):
     return sum(layer.gemm.macs for layer in layers)
 
 
+def esp(inputs, outputs, side):
+    """A reduction, five dilated 3x3 convolutions, batch normalisation and PReLU (ESPNet)."""
+    width = outputs // 5
+    first = outputs - 4 * width
+    return side**2 * inputs * width + 9 * width * (first + 4 * width) + 3 * outputs
+
+
+def espnet(classes):
+    encoder = 27 * 16 + 48 + 3 * 19 + esp(19, 64, 3) + 2 * esp(64, 64, 1) + 3 * 131
+    encoder += esp(131, 128, 3) + 8 * esp(128, 128, 1) + 3 * 256 + 256 * classes
+    joined = 131 * classes + 2 * classes + 3 * 2 * classes + esp(2 * classes, classes, 1)
+    doublings = 3 * 4 * classes**2 + 3 * classes
+    return encoder + joined + doublings + 9 * (19 + classes) * classes + 3 * classes
+
+
+def activated(inputs, outputs, side):
+    """A convolution, batch normalisation and PReLU."""
+    return side**2 * inputs * outputs + 3 * outputs
+
+
+def twinlitenet():
+    encoder = activated(3, 16, 3) + activated(19, 19, 3) + esp(19, 64, 3) + 2 * esp(64, 64, 1)
+    encoder += activated(131, 131, 3) + esp(131, 128, 3) + 3 * esp(128, 128, 1)
+    encoder += activated(256, 32, 3) + 2 * activated(32, 32, 3) + activated(32, 32, 1)
+    attention = 2 * (32 * 4 + 4) + 32 * 32 + 32 + 1 + 1
+    return (
+        encoder + attention + 2 * (activated(32, 16, 2) + activated(16, 8, 2) + activated(8, 2, 2))
+    )
+
+
+def pixel_decoder(channels, width, classes):
+    laterals = sum(count * width + width for count in channels)
+    return laterals + 9 * width**2 + 2 * width + width * classes + classes
+
+
+def resnet18_segmenter(classes, width=16):
+    total, inputs = 27 * width + 2 * width, width
+    channels = [width * 2**i for i in range(4)]
+    for stage, outputs in enumerate(channels):
+        total += 9 * inputs * outputs + 3 * 9 * outputs**2 + 4 * 2 * outputs
+        total += inputs * outputs + 2 * outputs if stage else 0
+        inputs = outputs
+    return total + pixel_decoder(channels, 2 * width, classes)
+
+
+def swin_segmenter(classes, width=48):
+    total = 48 * width + width + 2 * width  # patches and their normalisation
+    total += 2 * 4 * width  # a last normalisation, which the backbone has and leaves out
+    channels = [width * 2**i for i in range(3)]
+    for stage, outputs in enumerate(channels):
+        heads = outputs // 16
+        attention = 4 * (outputs**2 + outputs) + 9**2 * heads  # a bias for each offset in a window
+        mlp = 8 * outputs**2 + 5 * outputs
+        total += 2 * (attention + mlp + 2 * 2 * outputs) + 2 * outputs
+        total += 8 * outputs**2 + 8 * outputs if stage < 2 else 0  # merging patches
+    return total + pixel_decoder(channels, width, classes)
+
+
 # Published: torchvision's documentation for its networks; the papers for ViT-S (DeiT), ResNeSt-50
 # and the rest. torchvision says 25,557,032 for ResNet-50; He et al. say 0.27 M and 0.85 M for
 # ResNet-20 and 56, whose exact numbers follow from
@@ -52,6 +110,7 @@ def macs_of(name):
 # and 512*59^2; projection 1024*2048 + 2*2048; head 9*4096*512 + 2*512 + 512*21 + 21.
 PARAMETERS = {
     "alexnet": 61_100_840,
+    "espnet": espnet(12),
     "mobilenet_v2": 3_504_872,
     "psanet50": 23_508_032
     + 2 * (2048 * 512 + 512**2 + 2048 + 512 * 59**2)
@@ -59,12 +118,17 @@ PARAMETERS = {
     + (9 * 4096 * 512 + 1024 + 512 * 21 + 21),
     "resnest50": 27_483_240,
     "resnet18": 11_689_512,
+    "resnet18_lanes": resnet18_segmenter(2),
+    "resnet18_scenes": resnet18_segmenter(11),
     "resnet20": 269_722,
     "resnet50": 25_557_032,
     "resnet56": 853_018,
     "squeezenet1_0": 1_248_424,
     "squeezenet1_1": 1_235_496,
+    "swin_lanes": swin_segmenter(2),
+    "swin_scenes": swin_segmenter(11),
     "swin_t": 28_288_354,
+    "twinlitenet": twinlitenet(),
     "vgg19": 143_667_240,
     "vit_b_16": 86_567_656,
     "vit_s_16": 22_050_664,
@@ -246,6 +310,98 @@ def test_operations_are_those_of_the_architecture(name):
     assert published is None or derived / 1e9 == pytest.approx(published, rel=0.02)
 
 
+@pytest.mark.parametrize("published", [{"espnet": 0.355e6}, {"twinlitenet": 0.44e6}])
+def test_small_segmenters_have_the_published_size(published):
+    # The size of the authors' CamVid file without statistics; TwinLiteNet's table 1.
+    ((name, parameters),) = published.items()
+    assert PARAMETERS[name] == pytest.approx(parameters, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["espnet", "resnet18_scenes", "swin_scenes", "twinlitenet"])
+def test_segmenters_answer_each_pixel(name):
+    classes = {"espnet": 12, "twinlitenet": 2}.get(name, 11)
+    with torch.no_grad():
+        assert build(name)(torch.zeros(1, 3, 80, 96)).shape == (1, classes, 80, 96)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin"])
+def test_lanes_take_the_network_of_scenes_with_two_classes(name):
+    scenes, lanes = build(f"{name}_scenes"), build(f"{name}_lanes")
+    differing = {
+        key
+        for key, tensor in lanes.state_dict().items()
+        if tensor.shape != scenes.state_dict()[key].shape
+    }
+    assert differing == {"decoder.classifier.weight", "decoder.classifier.bias"}
+    assert lanes.input_shape == (3, 128, 256)
+
+
+def test_espnet_takes_the_layout_of_the_authors_checkpoint(tmp_path):
+    # Names and shapes as listed from espnet_p_2_q_8_camvid.pth (MIT), with drawn values; a
+    # block's names follow from the first of its kind.
+    pyramid = {
+        "c1": (12, 19, 3, 3),
+        "d1": (16, 12, 3, 3),
+        "d2": (12, 12, 3, 3),
+        "d16": (12, 12, 3, 3),
+    }
+    shapes = {
+        "encoder.level1.conv.weight": (16, 3, 3, 3),
+        "encoder.b1.act.weight": (19,),
+        **{f"encoder.level2_0.{name}.conv.weight": shape for name, shape in pyramid.items()},
+        "encoder.level2_0.bn.running_mean": (64,),
+        "encoder.level2.1.bn.bn.weight": (64,),
+        "encoder.level3.7.d8.conv.weight": (25, 25, 3, 3),
+        "encoder.classifier.conv.weight": (12, 256, 1, 1),
+        "level3_C.conv.weight": (12, 131, 1, 1),
+        "br.weight": (12,),
+        "conv.conv.weight": (12, 31, 3, 3),
+        "up_l3.0.weight": (12, 12, 2, 2),
+        "combine_l2_l3.0.bn.weight": (24,),
+        "combine_l2_l3.1.bn.act.weight": (12,),
+        "up_l2.1.act.weight": (12,),
+        "classifier.weight": (12, 12, 2, 2),
+    }
+    model = load("espnet")
+    state = model.state_dict()
+    assert {name: tuple(state[name].shape) for name in shapes} == shapes
+    assert len([name for name in state if not name.endswith("num_batches_tracked")]) == 189
+    torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "a.pth")
+    other = load("espnet", seed=1)
+    load_weights(other, tmp_path / "a.pth")
+    assert torch.equal(other.classifier.weight, model.classifier.weight)
+
+
+def test_espnet_of_cityscapes_joins_other_features():
+    with torch.device("meta"):
+        model = load("espnet", num_classes=20, joins_input=False)
+    assert model.conv.conv.weight.shape == (20, 36, 3, 3)
+
+
+@pytest.mark.parametrize("name", ["espnet", "twinlitenet"])
+def test_sizes_that_do_not_halve_are_refused(name):
+    with pytest.raises(ModelError, match=r"multiples of 8, got \(1, 3, 60, 64\); resize"):
+        build(name)(torch.zeros(1, 3, 60, 64))
+
+
+def test_twinlitenet_has_two_parts():
+    images = noise(1, 32)
+    with torch.no_grad():
+        lanes, drivable = (load("twinlitenet", part=part)(images) for part in ("lanes", "drivable"))
+    assert lanes.shape == drivable.shape and not torch.equal(lanes, drivable)
+    with pytest.raises(ModelError, match="part must be one of lanes, drivable, got 'sky'"):
+        load("twinlitenet", part="sky")
+
+
+def test_subnormal_weights_become_zero(tmp_path):
+    model = nn.Linear(2, 1)
+    torch.save(
+        {"weight": torch.tensor([[1e-40, 0.5]]), "bias": torch.tensor([-1e-39])}, tmp_path / "w.pt"
+    )
+    load_weights(model, tmp_path / "w.pt")
+    assert model.weight.tolist() == [[0.0, 0.5]] and model.bias.tolist() == [0.0]
+
+
 def test_alexnet_is_the_one_of_deep_reuse_table_2():
     with torch.device("meta"):
         layers = layers_of(load("alexnet"), torch.zeros(1, 3, 224, 224))
@@ -260,15 +416,19 @@ def test_vgg19_has_sixteen_convolutions():
 
 # Sizes at which a network has all its layers and runs in a moment.
 CAPTURED = {
+    "espnet": (64, {"p": 1, "q": 1}),
     "mobilenet_v2": (64, {"num_classes": 10}),
     "psanet50": (33, {"image_size": 33}),
     "resnest50": (64, {}),
+    "resnet18_scenes": (64, {}),
     "resnet20": (32, {}),
     "resnet50": (64, {}),
     "resnet56": (32, {}),
     "squeezenet1_0": (64, {}),
     "squeezenet1_1": (64, {}),
+    "swin_scenes": (80, {}),
     "swin_t": (224, {"depths": (2, 2, 2, 2), "num_classes": 10}),
+    "twinlitenet": (64, {}),
     "vit_s_16": (64, {"image_size": 64, "depth": 2}),
 }
 

@@ -4,13 +4,16 @@ from workloads.models.alexnet import AlexNet
 from workloads.models.cifarnet import CifarNet
 from workloads.models.efficientnet_lite import efficientnet_lite0
 from workloads.models.errors import ModelError
+from workloads.models.espnet import ESPNet
 from workloads.models.load import MODELS, load
 from workloads.models.mobilenet import MobileNetV2
 from workloads.models.psanet import PSANet50
 from workloads.models.resnest import ResNeSt50
 from workloads.models.resnet import ResNet18, ResNet50
 from workloads.models.resnet_cifar import ResNet20, ResNet56
+from workloads.models.resnet_segmenter import ResNet18Segmenter
 from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
+from workloads.models.twinlitenet import TwinLiteNet
 from workloads.models.vgg import VGG19
 from workloads.models.weights import (
     load_weights,
@@ -25,16 +28,19 @@ __all__ = [
     "VGG19",
     "AlexNet",
     "CifarNet",
+    "ESPNet",
     "MobileNetV2",
     "ModelError",
     "PSANet50",
     "ResNeSt50",
     "ResNet18",
+    "ResNet18Segmenter",
     "ResNet20",
     "ResNet50",
     "ResNet56",
     "SqueezeNet10",
     "SqueezeNet11",
+    "TwinLiteNet",
     "efficientnet_lite0",
     "load",
     "load_weights",

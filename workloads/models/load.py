@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,47 +20,61 @@ from workloads.models.alexnet import AlexNet
 from workloads.models.cifarnet import CifarNet
 from workloads.models.efficientnet_lite import efficientnet_lite0
 from workloads.models.errors import ModelError
+from workloads.models.espnet import ESPNet
 from workloads.models.mobilenet import MobileNetV2
 from workloads.models.psanet import PSANet50
 from workloads.models.resnest import ResNeSt50
 from workloads.models.resnet import ResNet18, ResNet50
 from workloads.models.resnet_cifar import ResNet20, ResNet56
+from workloads.models.resnet_segmenter import ResNet18Segmenter
 from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
+from workloads.models.twinlitenet import TwinLiteNet
 from workloads.models.vgg import VGG19
 from workloads.models.weights import load_weights, note_weights, weights_source
 
 
-def _of_transformers(name: str) -> Callable[..., nn.Module]:
-    """A model of `workloads.models.vision_transformers`, whose import takes seconds."""
+def _of_transformers(
+    name: str, module_name: str = "vision_transformers", **fixed: Any
+) -> Callable[..., nn.Module]:
+    """A model of a module that imports `transformers`, which takes seconds."""
 
     def build(**arguments: Any) -> nn.Module:
         try:
-            module = importlib.import_module("workloads.models.vision_transformers")
+            module = importlib.import_module(f"workloads.models.{module_name}")
         except ImportError as error:
             raise ModelError(
                 f"{name} needs the optional package transformers, which can't be imported "
                 f"({error}); run: pip install 'similarity-codesign[transformers]'"
             ) from error
-        model: nn.Module = getattr(module, name)(**arguments)
+        model: nn.Module = getattr(module, name)(**fixed | arguments)
         return model
 
     return build
 
 
+# For lanes a segmenter tells two classes apart, in frames of TvtLane's size.
+_LANES: dict[str, Any] = {"num_classes": 2, "input_size": (128, 256)}
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
     "cifarnet": CifarNet,
     "efficientnet_lite0": efficientnet_lite0,
+    "espnet": ESPNet,
     "mobilenet_v2": MobileNetV2,
     "psanet50": PSANet50,
     "resnest50": ResNeSt50,
     "resnet18": ResNet18,
+    "resnet18_lanes": partial(ResNet18Segmenter, **_LANES),
+    "resnet18_scenes": ResNet18Segmenter,
     "resnet20": ResNet20,
     "resnet50": ResNet50,
     "resnet56": ResNet56,
     "squeezenet1_0": SqueezeNet10,
     "squeezenet1_1": SqueezeNet11,
+    "swin_lanes": _of_transformers("SwinSegmenter", "swin_segmenter", **_LANES),
+    "swin_scenes": _of_transformers("SwinSegmenter", "swin_segmenter"),
     "swin_t": _of_transformers("SwinT"),
+    "twinlitenet": TwinLiteNet,
     "vgg19": VGG19,
     "vit_b_16": _of_transformers("ViTB16"),
     "vit_s_16": _of_transformers("ViTS16"),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from workloads.scores import IGNORED
+
 
 class StreamError(ValueError):
     """An input stream that can't be read or asked for; says what was given and the fix."""
@@ -19,7 +21,8 @@ class ImageSet:
 
     Attributes:
         images: `(n, 3, h, w)` float32 tensor, normalised, RGB, n >= 1, finite.
-        labels: `(n,)` int64 tensor of indices into `classes`, or None without labels.
+        labels: `(n,)` int64 tensor of indices into `classes`, or `(n, h, w)`, one for each pixel,
+            `workloads.scores.IGNORED` where there is none; None without labels.
         classes: class names in label order; empty when there are no labels.
         source: where the images came from, in words fit for a provenance record.
 
@@ -88,18 +91,25 @@ def _label_violations(image_set: ImageSet) -> list[str]:
     labels = image_set.labels
     if labels is None:
         return []
-    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        return ["ImageSet.labels must be an int64 tensor of shape (n,) or None"]
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64:
+        return ["ImageSet.labels must be an int64 tensor of shape (n,) or (n, h, w), or None"]
+    height_width = image_set.images.shape[2:]
+    if labels.ndim != 1 and (labels.ndim != 3 or labels.shape[1:] != height_width):
+        return [
+            f"ImageSet.labels must have shape (n,) or (n, {height_width[0]}, {height_width[1]}), "
+            f"got {tuple(labels.shape)}"
+        ]
     violations = []
     if labels.shape[0] != image_set.images.shape[0]:
         violations.append(
             f"ImageSet.labels must hold one label per image: {image_set.images.shape[0]} images, "
             f"got {labels.shape[0]} labels"
         )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(image_set.classes):
+    known = labels if labels.ndim == 1 else labels[labels != IGNORED]
+    if len(known) and not 0 <= int(known.min()) <= int(known.max()) < len(image_set.classes):
         violations.append(
             f"ImageSet.labels must index the {len(image_set.classes)} classes, got labels "
-            f"{int(labels.min())} to {int(labels.max())}"
+            f"{int(known.min())} to {int(known.max())}"
         )
     return violations
 
@@ -136,6 +146,19 @@ def standardise_as_imagenet(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels - mean) / deviation
 
 
+# Mean and deviation, blue first, of CamVid's training images, as ESPNet's authors computed them.
+_CAMVID_MEAN = (110.92, 108.82, 105.59)
+_CAMVID_DEVIATION = (78.61, 79.82, 78.59)
+
+
+def standardise_as_espnet_camvid(pixels: torch.Tensor) -> torch.Tensor:
+    """Blue first, less CamVid's mean, over its deviation and over 255; same shape."""
+    mean, deviation = (
+        torch.tensor(values).reshape(3, 1, 1) for values in (_CAMVID_MEAN, _CAMVID_DEVIATION)
+    )
+    return (pixels.flip(1) - mean) / deviation / 255
+
+
 Normalise = Callable[[torch.Tensor], torch.Tensor]
 
 NORMALISATIONS: dict[str, Normalise] = {
@@ -145,6 +168,7 @@ NORMALISATIONS: dict[str, Normalise] = {
     "efficientnet_lite": lambda pixels: (pixels - 127) / 128,
     "standardised": standardise_each_image,
     "imagenet": standardise_as_imagenet,
+    "espnet_camvid": standardise_as_espnet_camvid,
 }
 """Maps from pixels 0..255, `(n, 3, h, w)` float32, to model inputs of the same shape."""
 

@@ -1,4 +1,4 @@
-"""Training small classifiers, so that accuracy under reuse can be measured."""
+"""Training: small classifiers, and networks on video whose frames shall look alike to reuse."""
 
 from workloads.training.cached import cache_dir, trained_cifarnet
 from workloads.training.classifier import (
@@ -8,15 +8,26 @@ from workloads.training.classifier import (
     accuracy_of,
     train_classifier,
 )
+from workloads.training.plan import SimilarityEpoch, TrainingPlan
 from workloads.training.quantised import quantisation_aware
+from workloads.training.similarity import (
+    SimilarityResult,
+    score_of,
+    similarity_aware_training,
+)
 
 __all__ = [
     "EpochReport",
+    "SimilarityEpoch",
+    "SimilarityResult",
     "TrainingError",
+    "TrainingPlan",
     "TrainingResult",
     "accuracy_of",
     "cache_dir",
     "quantisation_aware",
+    "score_of",
+    "similarity_aware_training",
     "train_classifier",
     "trained_cifarnet",
 ]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +13,7 @@ from torch import nn
 from workloads.models.weights import note_weights
 from workloads.streams import ImageSet
 from workloads.training.augment import AUGMENTATIONS, augmented
+from workloads.training.progress import epoch_progress
 
 OPTIMIZERS = ("adam", "sgd")
 
@@ -99,12 +98,11 @@ def train_classifier(
     _check(train, test, epochs, batch_size, learning_rate, weight_decay, optimizer, augment)
     started = time.perf_counter()
     stepper = _optimizer(model, optimizer, learning_rate, weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        stepper, epochs * math.ceil(len(train) / batch_size)
-    )
+    steps = math.ceil(len(train) / batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, epochs * steps)
     generator = torch.Generator().manual_seed(seed)
     reports = []
-    with torch.random.fork_rng(), _reporter(progress, epochs) as report:
+    with torch.random.fork_rng(), epoch_progress(progress, epochs) as tell:
         torch.manual_seed(seed)  # dropout draws from PyTorch's global generator
         for epoch in range(1, epochs + 1):
             epoch_started = time.perf_counter()
@@ -114,12 +112,13 @@ def train_classifier(
             for step, (images, labels) in enumerate(batches, start=1):
                 loss, hits = _step(model, stepper, images, labels)
                 if not math.isfinite(loss):
-                    raise _diverged("loss", epoch, step, learning_rate)
+                    raise diverged("loss", epoch, step, learning_rate)
                 schedule.step()
                 loss_sum += loss * len(labels)
                 correct += hits
+                tell.step(epoch - 1 + step / steps, loss)
             if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
-                raise _diverged("weights", epoch, step, learning_rate)
+                raise diverged("weights", epoch, step, learning_rate)
             finished = EpochReport(
                 epoch=epoch,
                 epochs=epochs,
@@ -128,7 +127,7 @@ def train_classifier(
                 duration_s=time.perf_counter() - epoch_started,
             )
             reports.append(finished)
-            report(finished)
+            tell.epoch(finished)
         accuracy = accuracy_of(model, test)
     note_weights(model, f"trained {epochs} epochs on {train.source}, seed {seed}")
     return TrainingResult(
@@ -147,7 +146,7 @@ def accuracy_of(model: nn.Module, test: ImageSet, *, batch_size: int = 64) -> fl
     """
     if test.labels is None:
         raise TrainingError(f"accuracy needs labels, and {test.source} has none")
-    device = _device_of(model)
+    device = device_of(model)
     model.eval()
     correct = 0
     with torch.no_grad():
@@ -162,7 +161,7 @@ def _step(
     model: nn.Module, stepper: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
 ) -> tuple[float, int]:
     """Take one gradient step; return the loss and the number of correct predictions."""
-    device = _device_of(model)
+    device = device_of(model)
     images, labels = images.to(device), labels.to(device)
     logits = model(images)
     loss = nn.functional.cross_entropy(logits, labels)
@@ -172,7 +171,8 @@ def _step(
     return float(loss.detach()), int((logits.detach().argmax(dim=1) == labels).sum())
 
 
-def _diverged(what: str, epoch: int, step: int, learning_rate: float) -> TrainingError:
+def diverged(what: str, epoch: int, step: int, learning_rate: float) -> TrainingError:
+    """The error for a loss or weights that are no numbers any more."""
     return TrainingError(
         f"{what} must stay finite, got NaN or infinity at epoch {epoch}, step {step} "
         f"with learning_rate={learning_rate}; use a lower learning_rate"
@@ -205,7 +205,8 @@ def _optimizer(
             raise TrainingError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters are."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
@@ -233,36 +234,19 @@ def _check(
     for role, images in (("train", train), ("test", test)):
         if images.labels is None:
             violations.append(f"{role} must have labels, and {images.source} has none")
+        elif images.labels.ndim != 1:
+            violations.append(f"{role} must have a label per image, got one per pixel")
     if train.classes != test.classes:
         violations.append(
             f"train and test must have the same classes, got {list(train.classes)} "
             f"and {list(test.classes)}"
         )
-    violations += _unknown("optimizer", optimizer, OPTIMIZERS)
-    violations += _unknown("augment", augment, AUGMENTATIONS)
+    violations += unknown_choice("optimizer", optimizer, OPTIMIZERS)
+    violations += unknown_choice("augment", augment, AUGMENTATIONS)
     if violations:
         raise TrainingError("\n".join(violations))
 
 
-def _unknown(field: str, given: str, known: tuple[str, ...]) -> list[str]:
+def unknown_choice(field: str, given: str, known: tuple[str, ...]) -> list[str]:
+    """What to say of a value that is none of those known."""
     return [] if given in known else [f"{field} must be one of {', '.join(known)}, got {given!r}"]
-
-
-@contextmanager
-def _reporter(
-    progress: bool | Callable[[EpochReport], None], epochs: int
-) -> Iterator[Callable[[EpochReport], None]]:
-    """Yield what to call after each epoch: the caller's function, a bar, or nothing."""
-    if callable(progress):
-        yield progress
-    elif progress and sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True)) as bar:
-            task = bar.add_task("training", total=epochs)
-            yield lambda report: bar.update(
-                task, completed=report.epoch, description=f"training, loss {report.loss:.3f}"
-            )
-    else:
-        yield lambda report: None

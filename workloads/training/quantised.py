@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,10 @@ from torch.nn.utils import parametrize
 
 from workloads.integer_grid import (
     HIGH,
+    INPUT_GRID,
     LOW,
     InputGrid,
+    WeightedLayer,
     copied,
     on_weight_grid,
     output_axis,
@@ -60,16 +62,8 @@ def quantisation_aware(
         TrainingError: as `train_classifier`.
         TraceError: as `workloads.quantise`.
     """
-    network, layers = copied(model)
     first = train.take(min(len(train), batch_size)) if batch_size > 0 else train
-    grids = {path: _LearnedGrid() for path in layers}
-    reached = observe_inputs(network, layers, grids, first.images)
-    for path in reached:
-        layer = layers[path]
-        read_through(layer, grids[path])
-        parametrize.register_parametrization(
-            layer, "weight", _LearnedWeight(layer.weight, output_axis(layer))
-        )
+    network = with_learned_grids(model, first.images)
     result = train_classifier(
         network,
         train,
@@ -83,11 +77,40 @@ def quantisation_aware(
         seed=seed,
         progress=progress,
     )
-    for path in reached:
+    fix_grids(network)
+    return network, result
+
+
+def with_learned_grids(model: nn.Module, inputs: Any) -> nn.Module:
+    """A copy of a model whose layers compute on their 8-bit grids while they learn.
+
+    Args:
+        model: left as it was; its layers may be quantised already.
+        inputs: tell the first input ranges, see `workloads.quantise`.
+
+    Raises:
+        TraceError: as `workloads.quantise`.
+    """
+    network, layers = copied(model)
+    grids = {path: _LearnedGrid() for path in layers}
+    for path in observe_inputs(network, layers, grids, inputs):
         layer = layers[path]
-        read_through(layer, InputGrid(*grids[path].calculate_qparams()))
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-    return network.eval(), result
+        read_through(layer, grids[path])
+        parametrize.register_parametrization(
+            layer, "weight", _LearnedWeight(layer.weight, output_axis(layer))
+        )
+    return network
+
+
+def fix_grids(network: nn.Module) -> None:
+    """End the learning of `with_learned_grids`: as `workloads.quantise` makes it, in place."""
+    for layer in network.modules():
+        grid = getattr(layer, INPUT_GRID, None)
+        if isinstance(grid, _LearnedGrid):
+            assert isinstance(layer, WeightedLayer)
+            read_through(layer, InputGrid(*grid.calculate_qparams()))
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    network.eval()
 
 
 class _LearnedGrid(FakeQuantize):

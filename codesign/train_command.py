@@ -1,0 +1,221 @@
+"""The command `codesign train`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from accelerators import ConfigError
+from codesign.designs import find_accelerator, policy_from_options
+from codesign.options import DEFAULT_DESIGN, Design, Model, Seed, Weights
+from codesign.terminal import INTERRUPTED, guarded, note, resume_command, say
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from workloads.streams.clips import ClipSet
+    from workloads.training import SimilarityEpoch
+    from workloads.training.similarity import ReuseInForward
+    from workloads.training.tasks import Task
+
+EPILOG = (
+    "Example: codesign train --model resnet18_scenes --data camvid:CamVid/train "
+    "--validation camvid:CamVid/test --hashes 8 --length 8 --layer conv1=dense --out out/trained"
+)
+_DATA_HELP = (
+    "KIND:FOLDER with KIND camvid, apolloscape_scenes or apolloscape_lanes, in the layout that "
+    "each is published in."
+)
+
+
+@guarded
+def train_command(
+    data: Annotated[str, typer.Option(help=f"Clips to learn from: {_DATA_HELP}")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, curves and weights.")],
+    model: Model = "resnet18_scenes",
+    weights: Weights = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Clips to score after each epoch, likewise.")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="HEIGHTxWIDTH", help="Size that frames are brought to.")
+    ] = "120x160",
+    frames: Annotated[int, typer.Option(min=2, help="Consecutive frames of a clip.")] = 2,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Read only so many frames to learn from.")
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            help="Classes the network answers, if more than the clips have: 12 for ESPNet's "
+            "published weights."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the clips.")] = 50,
+    learning_rate: Annotated[float, typer.Option(help="Of SGD with momentum 0.9.")] = 0.01,
+    schedule: Annotated[str, typer.Option(help="Learning rate: constant or cosine.")] = "constant",
+    batch: Annotated[int, typer.Option(help="Clips a step.")] = 8,
+    intra_weight: Annotated[
+        float, typer.Option(help="Of similarity within frames; 0 leaves it out.")
+    ] = 0.001,
+    inter_weight: Annotated[
+        float, typer.Option(help="Of similarity between frames; 0 leaves it out.")
+    ] = 0.001,
+    precision: Annotated[
+        str, typer.Option(help="float32, or int8: learn on 8-bit grids.")
+    ] = "float32",
+    accelerator: Design = DEFAULT_DESIGN,
+    hashes: Annotated[
+        int | None, typer.Option(help="Train under reuse, with hashes H in every layer.")
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="Sub-vector length L, likewise.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=H,L or NAME=dense, for layers of their own; may be repeated."),
+    ] = None,
+    learning: Annotated[
+        str, typer.Option(help="Hyperplanes: none (random) or task (learned anew every epoch).")
+    ] = "none",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")
+    ] = "auto",
+    seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")
+    ] = False,
+) -> None:
+    """Train a network on video so that its products can be reused (similarity-aware)."""
+    from workloads.training import TrainingPlan, similarity_aware_training
+
+    plan = TrainingPlan(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        batch=batch,
+        seed=seed,
+        intra_weight=intra_weight,
+        inter_weight=inter_weight,
+        precision=precision,
+    )
+    reuse = _reuse(accelerator, hashes, length, layer or [], learning)
+    clips = _clips("--data", data, frames, size, limit)
+    scored = None if validation is None else _clips("--validation", validation, frames, size, None)
+    task = _task(clips, classes)
+    network = _network(model, weights, task.outputs, seed)
+    try:
+        result = similarity_aware_training(
+            network,
+            _normalised(clips, network),
+            task,
+            plan=plan,
+            validation=None if scored is None else _normalised(scored, network),
+            reuse=reuse,
+            out=out,
+            resume=resume,
+            device=device,
+            progress=True if sys.stderr.isatty() else lambda report: note(_told(report)),
+        )
+    except KeyboardInterrupt:
+        note(f"Stopped; the last whole epoch is kept. Go on with: {resume_command()}")
+        raise typer.Exit(INTERRUPTED) from None
+    say(f"{type(network).__name__} on {len(clips)} clips, {result.duration_s:.0f} s of training")
+    say(_told(result.epochs[-1]))
+    note(f"wrote weights.safetensors, curves.csv and curves.html to {out}")
+
+
+def _network(model: str, weights: Path | None, classes: int, seed: int) -> nn.Module:
+    """The network to train; weights may be those of one that learned on 8-bit grids."""
+    from workloads import load_quantised, models
+    from workloads.quantising import holds_grids
+
+    if weights is not None and holds_grids(weights):
+        return load_quantised(models.load(model, seed=seed, num_classes=classes), weights)
+    return models.load(model, weights, seed=seed, num_classes=classes)
+
+
+def _told(report: SimilarityEpoch) -> str:
+    """An epoch in a line."""
+    scores = report.validation or report.score
+    parts = [
+        f"epoch {report.epoch}/{report.epochs}: loss {report.loss:.4f}",
+        f"task {report.task:.4f}",
+        *(
+            f"{name} {value:.4f}"
+            for name, value in (
+                ("intra-frame", report.intra),
+                ("inter-frame", report.inter),
+                ("removed fraction", report.removed_fraction),
+            )
+            if value is not None
+        ),
+        "validation" if report.validation else "training",
+    ]
+    return f"{', '.join(parts)} " + ", ".join(f"{name} {x:.4f}" for name, x in scores.items())
+
+
+def _clips(option: str, text: str, frames: int, size: str, limit: int | None) -> ClipSet:
+    """The clips that an option names."""
+    from workloads.streams.apolloscape import apolloscape_lanes, apolloscape_scenes
+    from workloads.streams.camvid import camvid
+
+    known = (camvid, apolloscape_scenes, apolloscape_lanes)
+    readers: dict[str, Callable[..., ClipSet]] = {each.__name__: each for each in known}
+    kind, separator, folder = text.partition(":")
+    if kind not in readers or not separator or not folder:
+        raise ConfigError(
+            f"{option} must be KIND:FOLDER with KIND {', '.join(readers)}, got {text!r}; "
+            f"write for example {option} camvid:CamVid/train"
+        )
+    sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
+    if sides is None:
+        raise ConfigError(f"--size must be HEIGHTxWIDTH, got {size!r}; write for example 120x160")
+    return readers[kind](folder, length=frames, size=(int(sides[1]), int(sides[2])), limit=limit)
+
+
+def _task(clips: ClipSet, count: int | None) -> Task:
+    """What clips with these classes are for, with a network that answers `count` classes."""
+    from workloads.training.tasks import LaneDetection, SceneParsing
+
+    more = 0 if count is None else count - len(clips.classes)
+    if more < 0:
+        raise ConfigError(
+            f"--classes must be at least the {len(clips.classes)} of the clips, got {count}; "
+            "leave it out"
+        )
+    if clips.classes == LaneDetection().classes and not more:
+        return LaneDetection()
+    return SceneParsing(classes=(*clips.classes, *(f"unlabelled {i + 1}" for i in range(more))))
+
+
+def _normalised(clips: ClipSet, network: nn.Module) -> ClipSet:
+    """The clips as the network wants them."""
+    from dataclasses import replace
+
+    return replace(clips, normalise=getattr(network, "normalise", clips.normalise))
+
+
+def _reuse(
+    accelerator: str, hashes: int | None, length: int | None, layers: list[str], learning: str
+) -> ReuseInForward | None:
+    """The forward pass under the reuse that options describe; None without them."""
+    from simulator import ReusedForward
+
+    if hashes is None and length is None and not layers:
+        return None
+    policy = policy_from_options(
+        hashes=hashes,
+        length=length,
+        layers=layers,
+        scope="image",
+        thresholds="spread",
+        learning=learning,
+        order="channels_first",
+        representative="centroid",
+        accelerator=find_accelerator(accelerator),
+    )
+    return ReusedForward(policy)

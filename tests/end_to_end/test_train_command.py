@@ -1,0 +1,116 @@
+"""`codesign train` on a few small frames in CamVid's layout."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from codesign import cli
+from workloads.models import load_weights, read_metadata
+from workloads.training import similarity
+
+NETWORK = """
+from torch import nn
+
+class Tiny(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, num_classes, 1))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A network's file and a drive of six frames: road below, sky above."""
+    path = tmp_path_factory.mktemp("camvid")
+    (path / "tiny.py").write_text(NETWORK)
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (path / folder).mkdir()
+    for number in range(6):
+        pixels = rng.integers(0, 100, (12, 16, 3), np.uint8)
+        pixels[:6] += 150
+        labels = np.full((12, 16), 3, np.uint8)
+        labels[:6] = 0
+        Image.fromarray(pixels).save(path / "images" / f"a_{number:03}.png")
+        Image.fromarray(labels).save(path / "labels" / f"a_{number:03}.png")
+    return path
+
+
+def train(place, out, *more: str, code: int = 0):
+    arguments = ["train", "--data", f"camvid:{place}", "--model", f"{place / 'tiny.py'}:Tiny"]
+    arguments += ["--size", "12x16", "--batch", "2", "--out", str(out), *more]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout, result.stderr
+
+
+def test_trains_under_reuse_and_goes_on(place, tmp_path):
+    reuse = ("--hashes", "4", "--length", "8", "--layer", "0=dense", "--learning-rate", "0.1")
+    _, told = train(place, tmp_path / "out", *reuse, "--epochs", "2", "--limit", "4")
+    assert "epoch 2/2: loss" in told
+    assert "removed fraction 0." in told
+    shown, _ = train(
+        place, tmp_path / "out", *reuse, "--epochs", "3", "--limit", "4", "--resume",
+        "--validation", f"camvid:{place}",
+    )  # fmt: skip
+    assert "Tiny on 2 clips" in shown
+    assert "epoch 3/3" in shown
+    assert "validation miou" in shown
+    with (tmp_path / "out" / "curves.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 3
+    weights = tmp_path / "out" / "weights.safetensors"
+    assert "CamVid" in read_metadata(weights)["clips"]
+
+
+def test_classes_never_labelled(place, tmp_path):
+    train(place, tmp_path, "--epochs", "1", "--classes", "12")
+    from workloads.models import load
+
+    load_weights(
+        load(f"{place / 'tiny.py'}:Tiny", num_classes=12), tmp_path / "weights.safetensors"
+    )
+
+
+def test_similarity_aware_after_quantisation_aware(place, tmp_path):
+    plain = ("--precision", "int8", "--intra-weight", "0", "--inter-weight", "0")
+    _, told = train(place, tmp_path / "plain", *plain, "--epochs", "1")
+    assert "intra-frame" not in told
+    first = tmp_path / "plain" / "weights.safetensors"
+    _, told = train(
+        place, tmp_path / "aware", "--precision", "int8", "--weights", str(first), "--epochs", "1"
+    )
+    assert "intra-frame" in told
+
+
+def test_interrupted_training_tells_how_to_go_on(place, tmp_path, monkeypatch):
+    def stop(*_given, **_named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(similarity._Training, "epoch", stop)
+    _, told = train(place, tmp_path, code=130)
+    assert "the last whole epoch is kept. Go on with: codesign" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--data", "kitti:somewhere"],
+            "--data must be KIND:FOLDER with KIND camvid, apolloscape_scenes",
+        ),
+        (["--data", "camvid:nowhere"], "nowhere must hold CamVid's frames"),
+        (["--validation", "camvid"], "--validation must be KIND:FOLDER"),
+        (["--size", "12"], "--size must be HEIGHTxWIDTH, got '12'"),
+        (["--classes", "3"], "--classes must be at least the 11 of the clips, got 3"),
+        (["--epochs", "0"], "TrainingPlan.epochs must be an integer from 1"),
+        (["--hashes", "4"], "--hashes and --length must be given together"),
+        (["--resume"], "has no checkpoint to go on from"),
+        (["--learning-rate", "1e30"], "must stay finite, got NaN or infinity at epoch"),
+    ],
+)
+def test_wrong_input_gets_one_message(place, tmp_path, options, message):
+    _, told = train(place, tmp_path, *options, code=2)
+    assert message in told
+    assert "Traceback" not in told

@@ -1,0 +1,107 @@
+"""How well answers fit labels: what the accuracy of a workload is."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.errors import TraceError
+
+IGNORED = 255
+"""The label of a pixel that no loss and no score counts: void, or not labelled."""
+
+SCORES = {
+    "accuracy": "fraction of images labelled right",
+    "miou": "mean intersection over union",
+    "f1": "F1 of lane pixels",
+}
+"""Scores by name, each 0 to 1, and what they are."""
+
+SCORE_NAMES = {"accuracy": "accuracy", "miou": "mean IoU", "f1": "F1"}
+"""The same in a word, for a sentence or a column."""
+
+Integers = npt.NDArray[np.integer]
+
+
+def score(name: str, answers: Integers, labels: Integers) -> float:
+    """One of `SCORES` of a batch.
+
+    Args:
+        name: which.
+        answers: `(images,)` classes, or `(images, height, width)`, one per pixel.
+        labels: the same shape; of pixels those that are `IGNORED` do not count.
+
+    Returns:
+        The score; NaN where no label counts.
+
+    Raises:
+        TraceError: for an unknown name, or labels of another shape than the answers.
+    """
+    if answers.shape != labels.shape:
+        raise TraceError(
+            f"labels must be a class for each answer, of shape {answers.shape}, got "
+            f"{labels.shape}; give labels of the size that the model answers in"
+        )
+    counts = confusion(answers, labels)
+    match name:
+        case "accuracy":
+            return accuracy(counts)
+        case "miou":
+            return mean_iou(counts)
+        case "f1":
+            return f1(counts)
+    raise TraceError(f"score must be one of {', '.join(SCORES)}, got {name!r}")
+
+
+def confusion(answers: Integers, labels: Integers, classes: int = 0) -> npt.NDArray[np.int64]:
+    """Counts of each label (down) with each answer (across).
+
+    Args:
+        answers: classes, of any shape.
+        labels: the same shape; `IGNORED` does not count if there is one for each pixel.
+        classes: least number of rows and columns, for adding counts of several batches.
+    """
+    labels, answers = labels.astype(np.int64), answers.astype(np.int64)
+    if labels.ndim > 1:  # one label an image may well be class 255
+        counted = labels != IGNORED
+        labels, answers = labels[counted], answers[counted]
+    classes = max(classes, int(labels.max(initial=0)) + 1, int(answers.max(initial=0)) + 1)
+    pairs = np.bincount((labels * classes + answers).ravel(), minlength=classes**2)
+    return pairs.reshape(classes, classes)
+
+
+def accuracy(counts: npt.NDArray[np.int64]) -> float:
+    """Share of what was counted that was right."""
+    return _ratio(counts.diagonal().sum(), counts.sum())
+
+
+def class_iou(counts: npt.NDArray[np.int64]) -> list[float | None]:
+    """Intersection over union of each class; None where the labels never show it."""
+    hits = counts.diagonal()
+    labelled = counts.sum(axis=1)
+    union = labelled + counts.sum(axis=0) - hits
+    return [
+        float(hit / either) if shown else None
+        for hit, either, shown in zip(hits, union, labelled, strict=True)
+    ]
+
+
+def mean_iou(counts: npt.NDArray[np.int64]) -> float:
+    """Mean intersection over union of the classes that the labels show.
+
+    Over all pixels together, as PASCAL VOC has it, not image by image. An answer of a class that
+    the labels never show is a miss of the right class, and no class of its own.
+    """
+    shown = [value for value in class_iou(counts) if value is not None]
+    return sum(shown) / len(shown) if shown else float("nan")
+
+
+def f1(counts: npt.NDArray[np.int64]) -> float:
+    """Harmonic mean of precision and recall of class 1, lane; 1.0 is every pixel right."""
+    if len(counts) < 2:
+        return float("nan")
+    return _ratio(2 * counts[1, 1], counts[1].sum() + counts[:, 1].sum())
+
+
+def _ratio(part: np.int64, whole: np.int64) -> float:
+    return float(part / whole) if whole else float("nan")

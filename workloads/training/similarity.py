@@ -1,0 +1,462 @@
+"""Similarity-aware training: a network learns its task on clips, and to give similar frames and
+pixels similar feature maps, so that more of its products can be reused (Treasure).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workloads.integer_grid import weighted_layers
+from workloads.models.weights import note_weights, save_weights
+from workloads.streams.clips import Clip, Clips
+from workloads.training.checkpoints import Checkpoint
+from workloads.training.classifier import TrainingError, device_of, diverged
+from workloads.training.curves import write_curves_csv, write_curves_html
+from workloads.training.plan import SimilarityEpoch, TrainingPlan
+from workloads.training.progress import EpochProgress, epoch_progress
+from workloads.training.quantised import fix_grids, with_learned_grids
+from workloads.training.similarity_terms import LayerOutputs, SimilarityTerms, cluster_average_loss
+from workloads.training.tasks import Task
+
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
+CURVES_CSV, CURVES_HTML = "curves.csv", "curves.html"
+
+
+class ReuseInForward(Protocol):
+    """Runs a network with reused results; `simulator.ReusedForward` is one."""
+
+    def __call__(self, model: nn.Module, frames: Tensor) -> Tensor:
+        """The network's outputs, with the gradients of the dense operations."""
+
+    def recalibrate(self) -> None:
+        """Learn anew from the next frames: hashing's means and learned hyperplanes."""
+
+    def removed_fraction(self) -> float | None:
+        """1 - |X_c| / |X| since `recalibrate`; None where nothing ran."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityResult:
+    """What similarity-aware training made.
+
+    Attributes:
+        model: the trained network in evaluation mode, on the device of the one given; with
+            `precision="int8"` as `workloads.quantise` makes it.
+        epochs: one report per epoch, those before a resume included.
+        duration_s: wall-clock seconds of all of them.
+    """
+
+    model: nn.Module
+    epochs: tuple[SimilarityEpoch, ...]
+    duration_s: float
+
+
+def similarity_aware_training(
+    model: nn.Module,
+    clips: Clips,
+    task: Task,
+    *,
+    plan: TrainingPlan,
+    validation: Clips | None = None,
+    reuse: ReuseInForward | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool | Callable[[SimilarityEpoch], None] = False,
+) -> SimilarityResult:
+    """Fine-tune a network on clips by SGD on task + lambda_1 R1 + lambda_2 R2 (Treasure, Fig. 5).
+
+    With `reuse`, the forward pass computes with reused products and the backward pass is the dense
+    one at those values (straight-through); it learns its hyperplanes anew at the start of each
+    epoch, so that they follow the weights.
+
+    On the CPU with the same number of threads, results repeat, and a resumed training ends with the
+    same weights, bit for bit, as one that was not stopped.
+
+    Args:
+        model: maps `(n, 3, height, width)` frames to the task's outputs; left as it was.
+        clips: labelled clips of one size; `LayerOutputs` tells what it asks of the model's layers.
+        task: loss and score.
+        plan: the settings.
+        validation: labelled clips to score after each epoch; never used for a choice.
+        reuse: runs the network with reuse, also for the scores; None is the dense network.
+        out: folder for the checkpoint (after each epoch), the curves (CSV and a page), and the
+            trained weights.
+        resume: go on from the checkpoint in `out`. The plan must be the one it was started with,
+            but for more epochs with a constant learning rate.
+        device: `cpu`, `cuda` and so on; `auto` is a GPU where there is one.
+        progress: a function called after every epoch; True shows a bar if stderr is a terminal.
+
+    Raises:
+        TrainingError: for clips that differ in size or lack labels, classes that the task doesn't
+            have, a checkpoint that doesn't fit, and if a loss or weights stop being finite, naming
+            the term, epoch and step; the last checkpoint stays.
+    """
+    folder = None if out is None else Path(out)
+    _check_folder(folder, resume)
+    _check_clips("clips", clips)
+    if validation is not None:
+        _check_clips("validation", validation)
+    training = _Training(model, clips, task, plan, reuse, _device(device))
+    if resume:
+        assert folder is not None
+        training.restore(Checkpoint.load(folder / CHECKPOINT))
+    elif folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(), epoch_progress(progress, plan.epochs) as tell:
+        while len(training.reports) < plan.epochs:
+            try:
+                report = training.epoch(validation, tell)
+            except TrainingError as error:
+                raise _with_checkpoint(error, folder) from error
+            if folder is not None:
+                training.checkpoint().save(folder / CHECKPOINT)
+                write_curves_csv(training.reports, folder / CURVES_CSV)
+            tell.epoch(report)
+    return training.finish(device_of(model), folder)
+
+
+def score_of(
+    model: nn.Module,
+    clips: Clips,
+    task: Task,
+    *,
+    reuse: ReuseInForward | None = None,
+    batch: int = 1,
+) -> dict[str, float]:
+    """The task's figures on labelled clips, `batch` of them at a time; leaves eval mode.
+
+    Raises:
+        TrainingError: for clips that differ in size or lack labels.
+    """
+    device = device_of(model)
+    model.eval()
+    score = task.score()
+    with torch.no_grad():
+        for frames, labels in _batches(clips, torch.arange(len(clips)), batch, device):
+            seen = frames.flatten(0, 1)
+            score.add(model(seen) if reuse is None else reuse(model, seen), labels.flatten(0, 1))
+    return score.values()
+
+
+class _Training:
+    """A training between two epochs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        clips: Clips,
+        task: Task,
+        plan: TrainingPlan,
+        reuse: ReuseInForward | None,
+        device: torch.device,
+    ) -> None:
+        first = clips[0]
+        self.reports: list[SimilarityEpoch] = []
+        self._clips, self._task, self._plan, self._reuse = clips, task, plan, reuse
+        self._device = device
+        self._shape = tuple(first.frames.shape)
+        self._network = _prepared(model, first, plan).to(device)
+        trained = {
+            name: weight
+            for name, weight in self._network.named_parameters()
+            if weight.requires_grad
+        }
+        if not trained:
+            raise TrainingError("model must have a parameter that requires a gradient, got none")
+        self._parameters = trained
+        self._sgd = torch.optim.SGD(
+            trained.values(),
+            lr=plan.learning_rate,
+            momentum=plan.momentum,
+            weight_decay=plan.weight_decay,
+        )
+        self._outputs = LayerOutputs(
+            self._network,
+            temperature=plan.temperature,
+            direction=plan.direction,
+            window=len(clips) * self._shape[0],
+        )
+
+    def epoch(
+        self, validation: Clips | None, tell: EpochProgress[SimilarityEpoch]
+    ) -> SimilarityEpoch:
+        """Train for one pass over the clips."""
+        started = time.perf_counter()
+        plan, number = self._plan, len(self.reports) + 1
+        steps = math.ceil(len(self._clips) / plan.batch)
+        torch.manual_seed(_epoch_seed(plan.seed, number))
+        self._network.train()
+        if self._reuse is not None:
+            self._reuse.recalibrate()
+        score, sums = self._task.score(), dict[str, float]()
+        order = torch.randperm(len(self._clips))
+        batches = _batches(self._clips, order, plan.batch, self._device, self._shape)
+        for step, (frames, labels) in enumerate(batches, start=1):
+            done = (number - 1 + (step - 1) / steps) / plan.epochs
+            self._sgd.param_groups[0]["lr"] = rate = plan.learning_rate_at(done)
+            terms, outputs = self._step(frames, labels, number, step)
+            score.add(outputs, labels.flatten(0, 1))
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value * len(frames)
+            tell.step(number - 1 + step / steps, terms["loss"])
+        if not all(bool(weight.isfinite().all()) for weight in self._parameters.values()):
+            raise diverged("weights", number, steps, plan.learning_rate)
+        means = {name: value / len(self._clips) for name, value in sums.items()}
+        removed = None if self._reuse is None else self._reuse.removed_fraction()
+        scored = None
+        if validation is not None:
+            scored = score_of(
+                self._network, validation, self._task, reuse=self._reuse, batch=plan.batch
+            )
+        report = SimilarityEpoch(
+            epoch=number,
+            epochs=plan.epochs,
+            learning_rate=rate,
+            loss=means["loss"],
+            task=means["task"],
+            intra=means.get("intra"),
+            inter=means.get("inter"),
+            cluster_average=means.get("cluster_average"),
+            removed_fraction=removed,
+            score=score.values(),
+            validation=scored,
+            duration_s=time.perf_counter() - started,
+        )
+        self.reports.append(report)
+        return report
+
+    def _step(
+        self, frames: Tensor, labels: Tensor, epoch: int, step: int
+    ) -> tuple[dict[str, float], Tensor]:
+        """Take one gradient step; the losses by name, and the outputs.
+
+        Args:
+            frames: `(clips, frames, 3, height, width)`.
+            labels: `(clips, frames, height, width)`.
+            epoch, step: to be named if a loss is not finite.
+        """
+        plan, network = self._plan, self._network
+        count, length = frames.shape[:2]
+        frames, labels = frames.flatten(0, 1), labels.flatten(0, 1)
+        with self._outputs.watch(
+            clips=count, frames=length, intra=plan.intra_weight > 0, inter=plan.inter_weight > 0
+        ) as terms:
+            outputs = network(frames) if self._reuse is None else self._reuse(network, frames)
+        losses = {"task": self._task.loss(outputs, labels), **self._regularisers(terms)}
+        loss = losses["task"] + sum(
+            getattr(plan, f"{name}_weight") * value
+            for name, value in losses.items()
+            if name != "task"
+        )
+        values = {name: float(each.detach()) for name, each in (losses | {"loss": loss}).items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise diverged(_SPOKEN[name], epoch, step, plan.learning_rate)
+        self._sgd.zero_grad(set_to_none=True)
+        loss.backward()
+        self._sgd.step()
+        return values, outputs.detach()
+
+    def _regularisers(self, terms: SimilarityTerms) -> dict[str, Tensor]:
+        """The terms of the plan by the name of their weight."""
+        plan = self._plan
+        average = None
+        if plan.cluster_average_weight > 0:
+            layers = weighted_layers(self._network)
+            average = cluster_average_loss(layers, hashes=plan.cluster_hashes, seed=plan.seed)
+        found = {"intra": terms.intra, "inter": terms.inter, "cluster_average": average}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def checkpoint(self) -> Checkpoint:
+        """All that the epochs to come depend on; random numbers follow from seed and epoch."""
+        momenta = {
+            name: buffer
+            for name, weight in self._parameters.items()
+            if (buffer := self._sgd.state[weight].get("momentum_buffer")) is not None
+        }
+        return Checkpoint(
+            tensors={
+                "model": self._network.state_dict(),
+                "momentum": momenta,
+                "mean": self._outputs.means,
+            },
+            facts={
+                "plan": asdict(self._plan),
+                "clips": len(self._clips),
+                "clip_shape": list(self._shape),
+                "seen": self._outputs.seen,
+                "epochs": [asdict(report) for report in self.reports],
+                "torch": torch.__version__,
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            TrainingError: it is of another plan, other clips or another model.
+        """
+        facts, tensors = checkpoint.facts, checkpoint.tensors
+        self._check_same(facts)
+        try:
+            self._network.load_state_dict(tensors["model"])
+            for name, buffer in tensors.get("momentum", {}).items():
+                state = self._sgd.state[self._parameters[name]]
+                state["momentum_buffer"] = buffer.to(self._device)
+        except (RuntimeError, KeyError) as error:
+            raise TrainingError(
+                f"model must be the one that the checkpoint is of, got another ({error}); build it "
+                "with the same arguments"
+            ) from error
+        means = tensors.get("mean", {})
+        self._outputs.means = {name: mean.to(self._device) for name, mean in means.items()}
+        self._outputs.seen = dict(facts["seen"])
+        self.reports = [SimilarityEpoch(**each) for each in facts["epochs"]]
+
+    def _check_same(self, facts: Mapping[str, Any]) -> None:
+        now = asdict(self._plan) | {"clips": len(self._clips), "clip_shape": list(self._shape)}
+        then = facts["plan"] | {name: facts[name] for name in ("clips", "clip_shape")}
+        done = len(facts["epochs"])
+        if self._plan.schedule == "constant" and self._plan.epochs >= done:
+            then["epochs"] = self._plan.epochs  # more of the same
+        other = [
+            f"{name}={value!r} instead of {then.get(name)!r}"
+            for name, value in now.items()
+            if value != then.get(name)
+        ]
+        if other:
+            raise TrainingError(
+                f"resume must go on as the training began, got {', '.join(other)}; give what it "
+                f"was started with, or start anew in another folder ({done} epochs are done)"
+            )
+
+    def finish(self, device: torch.device, folder: Path | None) -> SimilarityResult:
+        """The trained network, and what is written of it."""
+        network, last = self._network, self.reports[-1]
+        fix_grids(network)
+        network.to(device)
+        source = getattr(self._clips, "source", f"{len(self._clips)} clips")
+        note_weights(network, f"trained {last.epoch} epochs on {source}, seed {self._plan.seed}")
+        result = SimilarityResult(
+            model=network,
+            epochs=tuple(self.reports),
+            duration_s=sum(report.duration_s for report in self.reports),
+        )
+        if folder is not None:
+            write_curves_html(self.reports, folder / CURVES_HTML)
+            metadata = {
+                "model": type(network).__name__,
+                "clips": source,
+                "plan": json.dumps(asdict(self._plan)),
+                "last_epoch": json.dumps(asdict(last)),
+                "training_s": f"{result.duration_s:.1f}",
+                "torch": torch.__version__,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            save_weights(network, folder / WEIGHTS, metadata=metadata)
+        return result
+
+
+_SPOKEN = {
+    "task": "the task's loss",
+    "intra": "the intra-frame term",
+    "inter": "the inter-frame term",
+    "cluster_average": "the cluster-average term",
+    "loss": "the sum of the losses",
+}
+
+
+def _prepared(model: nn.Module, first: Clip, plan: TrainingPlan) -> nn.Module:
+    """A copy of the model to train."""
+    if plan.precision == "int8":
+        return with_learned_grids(model, first.frames.to(device_of(model)))
+    return copy.deepcopy(model)
+
+
+def _batches(
+    clips: Clips,
+    order: Tensor,
+    batch: int,
+    device: torch.device,
+    shape: tuple[int, ...] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Frames and labels of `batch` clips at a time; all of one shape, by default the first's."""
+    for indices in order.split(batch):
+        chosen: list[tuple[Tensor, Tensor]] = []
+        for index in indices.tolist():
+            clip = clips[index]
+            given = tuple(clip.frames.shape)
+            shape = shape or given
+            if given != shape:
+                raise TrainingError(
+                    f"clips must all have frames of one shape, got {given} in clip {index} after "
+                    f"{shape}; cut or resize them alike"
+                )
+            if clip.labels is None:
+                raise TrainingError(
+                    f"clip {index} must have labels, got none; leave unlabelled clips out"
+                )
+            chosen.append((clip.frames, clip.labels))
+        frames, labels = zip(*chosen, strict=True)
+        yield torch.stack(frames).to(device), torch.stack(labels).to(device)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for an epoch; those of neighbouring seeds and epochs are unrelated."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise TrainingError(
+            f"device must be auto or one that PyTorch has here, got {name!r} "
+            f"({str(error).splitlines()[0]}); use auto or cpu"
+        ) from error
+
+
+def _check_clips(role: str, clips: Clips) -> None:
+    """What would be noticed only after an epoch."""
+    if len(clips) == 0:
+        raise TrainingError(f"{role} must hold at least one clip, got none; give longer drives")
+    if clips[0].labels is None:
+        raise TrainingError(f"{role} must have labels, got none in its first clip")
+
+
+def _check_folder(folder: Path | None, resume: bool) -> None:
+    """A training goes on only if asked to, and only where there is one."""
+    if folder is None:
+        if resume:
+            raise TrainingError("resume must come with out, got none; name the training's folder")
+        return
+    exists = (folder / CHECKPOINT).is_file()
+    if resume and not exists:
+        raise TrainingError(f"{folder} has no checkpoint to go on from; start without resume")
+    if exists and not resume:
+        raise TrainingError(
+            f"{folder} has the checkpoint of a training; go on with resume, or name another folder"
+        )
+
+
+def _with_checkpoint(error: TrainingError, folder: Path | None) -> TrainingError:
+    """The error, and what is left of the training."""
+    if folder is None or not (folder / CHECKPOINT).is_file():
+        return error
+    return TrainingError(f"{error}\nthe last whole epoch is kept in {folder / CHECKPOINT}")
