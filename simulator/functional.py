@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accelerators import ConfigError
+from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.error import centroid_error
 from simulator.reuse.kept import DecisionCache, LayerAnswer, RunKeys
@@ -201,8 +202,8 @@ class _Run:
             return _relative_mse(result, dense, np.zeros_like(dense))
 
         for layer in trace.layers:
-            rows, weights = partial(trace.rows, layer.name), partial(trace.weights, layer.name)
-            self._answer(layer, rows, weights, partial(error_of, layer), keep_result=False)
+            given, weights = partial(trace.given, layer.name), partial(trace.weights, layer.name)
+            self._answer(layer, given, weights, partial(error_of, layer), keep_result=False)
         return {}
 
     def replayed(self, trace: WorkloadTrace, model: "torch.nn.Module") -> dict[str, float | None]:
@@ -214,7 +215,7 @@ class _Run:
                 bias = call.from_result(np.zeros_like(result))
                 return _relative_mse(*(x.numpy(force=True) for x in (*outputs, bias)))
 
-            result = self._answer(call.layer, call.rows, call.weights, error_of, keep_result=True)
+            result = self._answer(call.layer, call.given, call.weights, error_of, keep_result=True)
             return None if result is None else call.from_result(result)
 
         _check_model(trace, model)
@@ -230,7 +231,7 @@ class _Run:
     def _answer(
         self,
         layer: Layer,
-        read_rows: Callable[[], np.ndarray],
+        read_input: Callable[[], np.ndarray],
         read_weights: Callable[[], np.ndarray],
         error_of: Callable[[np.ndarray], float],
         *,
@@ -243,7 +244,7 @@ class _Run:
             return None
         made = None if self._cache is None else self._cache.get(key)
         if made is None:
-            made = self._decide(layer, read_rows, read_weights, error_of)
+            made = self._decide(layer, read_input, read_weights, error_of)
             if self._cache is not None and layer.name not in self._tables:
                 kept = made if keep_result else replace(made, result=None)
                 self._cache.put(key, kept, kept.held_bytes)
@@ -253,15 +254,17 @@ class _Run:
     def _decide(
         self,
         layer: Layer,
-        read_rows: Callable[[], np.ndarray],
+        read_input: Callable[[], np.ndarray],
         read_weights: Callable[[], np.ndarray],
         error_of: Callable[[np.ndarray], float],
     ) -> LayerAnswer:
         """Decide for a layer and compute its result."""
         memory, grid = self._memory, layer.quantisation
-        rows = _as_computed(layer, read_rows())
+        given = Activations(layer, read_input())
         known = None if memory is None else memory.tables.get(layer.name)
-        made, kept = self._policy.decide_next(layer, rows, self._states.get(layer.name, {}), known)
+        made, kept = self._policy.decide_input(
+            layer, given, self._states.get(layer.name, {}), known
+        )
         if kept is not None:
             if memory is not None and known is None:
                 raise ConfigError(
@@ -277,7 +280,7 @@ class _Run:
                 "normalised=True: rounded directions mean nothing; use normalised=False, or a "
                 "model that is not quantised"
             )
-        distance = centroid_error(made, rows) if self._layer_errors else None
+        distance = centroid_error(made, given.rows) if self._layer_errors else None
         result = (made if grid is None else made.with_whole_centroids()).product(read_weights())
         result = result if grid is None else result * np.float32(grid.scale)
         return LayerAnswer(
@@ -378,17 +381,12 @@ def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState
     return {
         layer.name: policy.calibrate(
             layer,
-            _as_computed(layer, trace.rows(layer.name)),
+            Activations(layer, trace.given(layer.name)).rows,
             partial(trace.weights, layer.name),
         )
         for layer in trace.layers
         if policy.needs_calibration(layer)
     }
-
-
-def _as_computed(layer: Layer, rows: np.ndarray) -> np.ndarray:
-    """Rows as the array sees them: a quantised layer's as whole steps from its zero point."""
-    return rows if layer.quantisation is None else layer.quantisation.steps(rows)
 
 
 def _check_same_grids(trace: WorkloadTrace, calibration: WorkloadTrace) -> None:

@@ -1,8 +1,8 @@
 """Compiled loops of deep reuse: hashing, clustering, accumulation and gathering.
 
 Rows come in one of two forms, and share everything after hashing. `cluster_rows` reads unfolded
-activations column by column, `(k, m)` with the rows of one column contiguous; `cluster_patches`
-reads them where they lie in a feature map. Functions here take and return plain arrays; their
+activations column by column, `(k, m)` with the rows of one column contiguous; `cluster_maps` reads
+them where they lie in a feature map. Functions here take and return plain arrays; their
 meaning is given in `decisions.ReuseDecisions`.
 """
 
@@ -17,14 +17,14 @@ from simulator.reuse.lanes import (
     add_lanes,
     aligned_empty,
     bits_above,
-    copy_lanes,
     padded,
     project_four,
+    transpose_lanes,
 )
 
 # Rows hashed at a time, in fours: a block's sums and sub-vectors stay in the first-level cache.
 ROW_BLOCK = 512
-PATCH_BLOCK = 128
+MAP_BLOCK = 128
 # Odd 64-bit constant nearest 2^64 / golden ratio (Knuth, TAOCP 3, 6.4): spreads signatures.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 # Signatures of up to so many bits index the table themselves; its 2 MB are touched sparsely.
@@ -309,50 +309,66 @@ def cluster_rows(columns, order, length, groups, projections, thresholds, ids, c
     return signatures[:total].copy(), sums[:total, :length].copy()
 
 
-class Patches(NamedTuple):
-    """Where the sub-vectors of a convolution lie in a padded, channels-last feature map.
+class Places(NamedTuple):
+    """Output places of a convolution in a padded feature map, beside each other in memory.
 
-    Sub-vector p of kernel row r, at output place (y, x) of an image, is the L contiguous values at
-    `(image * rows + y * stride + r * dilation) * row_step + x * column_step + starts[p]`. Kernel
-    rows meet the same values at different y, so that each is hashed once for all of them.
+    The element of a patch at offset o, at place (y, x) of an image, is the value at
+    `image * image_step + y * row_step + x + o`.
 
     Attributes:
         images: images.
-        rows: rows of a padded image.
-        row_step: floats from a row to the next.
-        column_step: floats from an output place to the one beside it.
-        kernel_rows: kernel rows.
-        stride: rows from an output place to the one below.
-        dilation: rows from a kernel row to the next.
-        height: output places down.
-        width: output places across.
+        height: places down.
+        width: places across.
+        image_step: floats from an image to the next.
+        row_step: floats from a row of places to the one below.
     """
 
     images: int
-    rows: int
-    row_step: int
-    column_step: int
-    kernel_rows: int
-    stride: int
-    dilation: int
     height: int
     width: int
+    image_step: int
+    row_step: int
+
+
+class Families(NamedTuple):
+    """Sub-matrices whose sub-vectors are the same values, some rows of places apart.
+
+    Such are the kernel rows of a channel: what one meets at a place, the one above it meets at the
+    place below. They are hashed once; a table clusters the sub-vectors of one sub-matrix.
+
+    Attributes:
+        offsets: `(families, L padded)` int64 of the elements of a sub-vector; the first one's in
+            the padding.
+        lengths: `(families,)` int64, elements; L, or fewer in the last sub-matrix.
+        members: `(families + 1,)` int64, each one's first table.
+        shifts: `(tables,)` int64, rows of places that a table lies below its family.
+        numbers: `(tables,)` int64, the sub-matrix.
+    """
+
+    offsets: np.ndarray
+    lengths: np.ndarray
+    members: np.ndarray
+    shifts: np.ndarray
+    numbers: np.ndarray
 
 
 @njit(cache=True, nogil=True)
-def _line_up(values, origin, rows, row_step, columns, column_step, width, segments):
-    """Copy `rows` x `columns` sub-vectors of a feature map one behind the other."""
-    place = 0
-    for row in range(rows):
-        for column in range(columns):
-            source = origin + row * row_step + column * column_step
-            for lane in range(0, width, LANES):
-                copy_lanes(segments, place * width + lane, values, source + lane)
-            place += 1
+def _line_up(values, origin, rows, row_step, columns, offsets, first, width, segments):
+    """Copy the sub-vectors of `rows` x `columns` places one behind the other.
+
+    Up to 15 more are written behind each row, and then written over.
+    """
+    for lane in range(0, width, LANES):
+        for row in range(rows):
+            for column in range(0, columns, LANES):
+                transpose_lanes(
+                    segments, (row * columns + column) * width + lane, width,
+                    values, origin + row * row_step + column, offsets, first + lane,
+                )  # fmt: skip
 
 
 class Block(NamedTuple):
-    """Sub-vectors that are hashed together: some rows of an image, some output places across."""
+    """Sub-vectors that are hashed together: places in some rows of an image."""
 
     image: int
     top: int
@@ -363,20 +379,19 @@ class Block(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _cluster_block(
-    patches, block, r, projected, segments, thresholds, signatures, tables, table, generation,
-    found, sums, base, ids,
+    places, block, shift, projected, segments, thresholds, signatures, tables, table, generation,
+    found, sums, base, ids, number,
 ):  # fmt: skip
-    """Cluster the sub-vectors of a hashed block that kernel row r meets; returns clusters after."""
-    above = block.top - r * patches.dilation
-    y = max(0, -(-above // patches.stride))
-    end = min(patches.height, -(-(above + block.bottom - block.top) // patches.stride))
+    """Cluster the sub-vectors of a hashed block that one table meets; returns clusters after."""
+    y = max(0, block.top - shift)
+    end = min(places.height, block.bottom - shift)
     if y >= end:
         return found
     bits, (_, capacity, width) = thresholds.shape[-1], sums.shape
-    skip, size = (y * patches.stride - above) * block.columns, (end - y) * block.columns
+    skip, size = (y + shift - block.top) * block.columns, (end - y) * block.columns
     _sign(projected, skip, size, bits, thresholds.ctypes.data, table * bits, signatures)
-    place = (block.image * patches.height + y) * patches.width + block.left
-    place += table * ids.shape[1]
+    place = (block.image * places.height + y) * places.width + block.left
+    place += number * ids.shape[1]
     after = number_clusters(signatures, size, tables, table, generation, found, ids.ravel(), place)
     sums[table, base + found : base + after] = np.float32(0.0)
     accumulate(
@@ -387,75 +402,83 @@ def _cluster_block(
 
 
 @njit(cache=True, nogil=True)
-def cluster_patches(
-    values, patches, starts, length, groups, weights, thresholds, tables, generation, scratch, sums,
-    ids, clusters,
+def cluster_maps(
+    values, places, families, groups, weights, thresholds, tables, generation, scratch, sums, names,
+    ids, rows, clusters,
 ):  # fmt: skip
-    """Cluster the sub-matrices of some sub-vectors `starts`, all kernel rows, without unfolding.
+    """Cluster the sub-matrices of some families where they lie in a feature map.
 
     Args:
         values: flat float32, 16 more than the feature map's.
-        patches: `Patches`.
-        starts: `(q,)` int64, offset of each sub-vector in its kernel row.
-        length: sub-vector length L.
+        places: `Places`.
+        families: `Families`, of t tables.
         groups: runs of images that are clustered apart; divides the images.
         weights: `(L, H padded)` float32 hyperplanes.
-        thresholds: `(kernel rows, q, H padded)` float32, infinite in the padding.
-        tables: `Tables`, one per kernel row and start: `kernel rows x q`.
+        thresholds: `(t, H padded)` float32, infinite in the padding.
+        tables: `Tables`, at least t.
         generation: of the tables, so far.
-        scratch: `(PATCH_BLOCK x (H padded + L padded),)` float32; not made here, because Numba
-            frees an array of which only the address is left.
-        sums: out, `(kernel rows x q, capacity, L padded)` float32, means of the clusters of all
-            groups; their padding holds no numbers of use.
-        ids: out, `(kernel rows x q, m)` int32, as `cluster_rows` numbers them.
-        clusters: out, `(kernel rows x q, groups)` int32.
+        scratch: `map_scratch`; not made here, because Numba frees an array of which only the
+            address is left.
+        sums: out, `(t or more, capacity, L padded)` float32, means of the clusters of all groups;
+            beyond a sub-vector's length they hold no numbers of use.
+        names: out, `(t or more, capacity)` uint64, their signatures.
+        ids: out, `(any, m)` int32, as `cluster_rows` numbers them.
+        rows: `(t,)` int64, the row of `ids` of each table.
+        clusters: out, `(t or more, groups)` int32.
 
     Returns:
         The generation reached.
     """
-    count, bits = len(starts), weights.shape[1]
-    width = sums.shape[2]
+    bits, width = weights.shape[1], sums.shape[2]
     projected = scratch.ctypes.data
-    segments = projected + PATCH_BLOCK * bits * 4
-    block_signatures = np.empty(PATCH_BLOCK, np.uint64)
-    per_group = patches.images // groups
-    found = np.zeros(len(sums), np.int64)
-    bases = np.zeros(len(sums), np.int64)
-    step = min(patches.width, PATCH_BLOCK)
-    # Rows of a block lie together in the output only at stride 1, and where they are whole.
-    together = patches.stride == 1 and step == patches.width
-    block_rows = PATCH_BLOCK // step if together else 1
-    for image in range(patches.images):
-        if image % per_group == 0:
+    segments = projected + (MAP_BLOCK + LANES) * bits * 4
+    signatures = np.empty(MAP_BLOCK, np.uint64)
+    per_group = places.images // groups
+    found = np.zeros(len(rows), np.int64)
+    bases = np.zeros(len(rows), np.int64)
+    step = min(places.width, MAP_BLOCK)
+    block_rows = MAP_BLOCK // step if step == places.width else 1
+    for family in range(len(families.lengths)):
+        first, last = families.members[family], families.members[family + 1]
+        bottom = places.height + families.shifts[first:last].max()
+        for group in range(groups):
             generation += 1
-            found[:] = 0
-        for top in range(0, patches.rows, block_rows):
-            bottom = min(top + block_rows, patches.rows)
-            for left in range(0, patches.width, step):
-                columns = min(step, patches.width - left)
-                for q in range(count):
-                    origin = (image * patches.rows + top) * patches.row_step
-                    origin += left * patches.column_step + starts[q]
-                    _line_up(
-                        values.ctypes.data, origin, bottom - top, patches.row_step, columns,
-                        patches.column_step, width, segments,
-                    )  # fmt: skip
-                    size = (bottom - top) * columns
-                    _project(segments, size, width, length, weights, projected)
-                    block = Block(image, top, bottom, left, columns)
-                    for r in range(patches.kernel_rows):
-                        table = r * count + q
-                        found[table] = _cluster_block(
-                            patches, block, r, projected, segments, thresholds, block_signatures,
-                            tables, table, generation, found[table], sums, bases[table], ids,
+            found[first:last] = 0
+            for image in range(group * per_group, (group + 1) * per_group):
+                for top in range(0, bottom, block_rows):
+                    end = min(top + block_rows, bottom)
+                    for left in range(0, places.width, step):
+                        columns = min(step, places.width - left)
+                        _line_up(
+                            values.ctypes.data,
+                            image * places.image_step + top * places.row_step + left,
+                            end - top, places.row_step, columns,
+                            families.offsets.ctypes.data, family * width, width, segments,
                         )  # fmt: skip
-        if (image + 1) % per_group == 0:
-            group = image // per_group
-            for table in range(len(sums)):
+                        _project(
+                            segments, (end - top) * columns, width, families.lengths[family],
+                            weights, projected,
+                        )  # fmt: skip
+                        block = Block(image, top, end, left, columns)
+                        for table in range(first, last):
+                            found[table] = _cluster_block(
+                                places, block, families.shifts[table], projected, segments,
+                                thresholds, signatures, tables, table, generation, found[table],
+                                sums, bases[table], ids, rows[table],
+                            )  # fmt: skip
+            for table in range(first, last):
                 average(tables, table, found[table], sums[table], bases[table])
+                names[table, bases[table] : bases[table] + found[table]] = tables.signatures[
+                    table, : found[table]
+                ]
                 clusters[table, group] = found[table]
                 bases[table] += found[table]
     return generation
+
+
+def map_scratch(length: int, hashes: int) -> np.ndarray:
+    """Room for the projections and the sub-vectors of a block."""
+    return aligned_empty(((MAP_BLOCK + LANES) * (padded(hashes) + padded(length)),))
 
 
 @njit(cache=True, nogil=True)

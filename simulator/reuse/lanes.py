@@ -49,15 +49,38 @@ def _store(builder, value, address, offset):
 
 
 @intrinsic
-def copy_lanes(typing_context, target, at, source, start):
-    """target[at:][:16] = source[start:][:16]."""
+def transpose_lanes(typing_context, target, at, step, source, start, offsets, first):
+    """target[at + r * step + i] = source[start + offsets[first + i] + r], for i, r < 16.
+
+    Offsets are int64, by address.
+    """
 
     def code(context, builder, signature, arguments):
-        target, at, source, start = arguments
-        _store(builder, _load(builder, source, start), target, at)
+        target, at, step, source, start, offsets, first = arguments
+        word = ir.IntType(64)
+        vectors = []
+        for i in range(LANES):
+            place = builder.shl(builder.add(first, ir.Constant(word, i)), ir.Constant(word, 3))
+            place = builder.inttoptr(builder.add(offsets, place), word.as_pointer())
+            vectors.append(_load(builder, source, builder.add(start, builder.load(place))))
+        half = LANES // 2
+        order = [[x for i in range(half) for x in (i + at, i + at + LANES)] for at in (0, half)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes) for lanes in order]
+        # Each round moves the highest bit of the row behind the lowest of the column: after four,
+        # they have changed places.
+        for _ in range(LANES.bit_length() - 1):
+            vectors = [
+                builder.shuffle_vector(vectors[i], vectors[i + half], mask)
+                for i in range(half)
+                for mask in masks
+            ]
+        for row, vector in enumerate(vectors):
+            place = builder.add(at, builder.mul(step, ir.Constant(word, row)))
+            _store(builder, vector, target, place)
         return context.get_dummy_value()
 
-    return types.void(_ADDRESS, _OFFSET, _ADDRESS, _OFFSET), code
+    source_types = (_ADDRESS, _OFFSET, _ADDRESS, _OFFSET)
+    return types.void(_ADDRESS, _OFFSET, _OFFSET, *source_types), code
 
 
 @intrinsic

@@ -10,10 +10,17 @@ import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
 from accelerators.rules import Relation, flag, integer, one_of, real
-from simulator.reuse.activations import check_finite, check_rows, check_state
+from simulator.reuse.activations import Activations, check_finite, check_rows, check_state
 from simulator.reuse.decisions import ReuseDecisions
+from simulator.reuse.feature_maps import (
+    FeatureMap,
+    clustered,
+    families_of,
+    is_laid_out,
+    lay_out,
+)
 from simulator.reuse.grouping import Clusters, group_equal, represent
-from simulator.reuse.kernels import cluster_rows
+from simulator.reuse.kernels import Families, cluster_rows
 from simulator.reuse.learning import CalibrationRows, principal, quantised, task_learned
 from simulator.reuse.policy import LayerState, ReadWeights
 from simulator.reuse.stream import ClusterCache, LayerMemory, empty_memory, serve_batch
@@ -270,6 +277,34 @@ class LshReuse(SubVectorPolicy):
         )
         return decisions, served.memory
 
+    def decide_input(
+        self, layer: Layer, given: Activations, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+        """Signatures and means are taken of a feature map as it lies."""
+        direct = (
+            is_laid_out(layer)
+            and self.scope != "stream"
+            and self.metric == "angular"
+            and self.representative == "centroid"
+            and not self.normalised
+        )
+        if not direct:
+            return super().decide_input(layer, given, state, memory)
+        self.length_in(layer)
+        if layer.gemm.m == self.groups_in(layer):
+            return None, None
+        projections, thresholds = self.hashing(layer, state)
+        laid = lay_out(layer, given.stored)
+        made = [
+            self._by_place(layer, laid, index, projections, thresholds[index])
+            for index in range(layer.gemm.count)
+        ]
+        return self._decisions(layer, made), None
+
+    def families(self, layer: Layer, index: int) -> Families:
+        """Where the sub-vectors of one of a convolution's GEMMs lie in its feature map."""
+        return families_of(layer, self.length_in(layer), self.order == "channels_last", index)
+
     def hashing(self, layer: Layer, state: LayerState) -> tuple[np.ndarray, np.ndarray]:
         """A layer's `(H, L)` float32 hyperplanes and `(count, s, H)` float32 thresholds.
 
@@ -424,6 +459,35 @@ class LshReuse(SubVectorPolicy):
             )
 
         return cluster
+
+    def _by_place(
+        self,
+        layer: Layer,
+        laid: FeatureMap,
+        index: int,
+        projections: np.ndarray,
+        thresholds: np.ndarray,
+    ) -> Clusters:
+        """Equal signatures again, of sub-vectors in a feature map."""
+        groups, sub_matrices = self.groups_in(layer), self.sub_matrices_in(layer)
+        ids = np.empty((sub_matrices, layer.gemm.m), np.int32)
+        clusters = np.empty((sub_matrices, groups), np.int32)
+        names: list[np.ndarray] = [np.empty(0)] * sub_matrices
+        means: list[np.ndarray] = [np.empty(0)] * sub_matrices
+        families = self.families(layer, index)
+        for some in clustered(laid, families, groups, projections, thresholds, ids):
+            clusters[some.numbers] = some.clusters
+            totals = some.clusters.sum(axis=1, dtype=np.int64)
+            for table, (number, found) in enumerate(zip(some.numbers, totals, strict=True)):
+                names[number] = some.signatures[table, :found].copy()
+                means[number] = some.sums[table, :found, : self.length_in(layer)].copy()
+                means[number][:, some.lengths[table] :] = 0
+        return Clusters(
+            ids=ids,
+            clusters=clusters,
+            signatures=np.concatenate(names),
+            representatives=np.concatenate(means),
+        )
 
     def _by_bucket(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
         """Equal buckets of every projection (Datar et al., SoCG 2004, section 3)."""

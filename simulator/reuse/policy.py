@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from accelerators import ConfigError
+from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
@@ -76,6 +77,12 @@ class ReusePolicy(ABC):
             nothing, as most do.
         """
         return self.decide(layer, rows, state), None
+
+    def decide_input(
+        self, layer: Layer, given: Activations, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+        """As `decide_next`, the same decisions; a policy may spare itself the unfolding."""
+        return self.decide_next(layer, given.rows, state, memory)
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Raise one `ConfigError` that names every layer the policy does not fit."""
@@ -179,6 +186,12 @@ class PerLayer(ReusePolicy):
     ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
+
+    def decide_input(
+        self, layer: Layer, given: Activations, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).decide_input(layer, given, state, memory)
 
     def describe(self) -> dict:
         """The policies as plain values."""
