@@ -244,7 +244,7 @@ class _Run:
             return None
         made = None if self._cache is None else self._cache.get(key)
         if made is None:
-            made = self._decide(layer, read_input, read_weights, error_of)
+            made = self._decide(layer, read_input, read_weights, error_of, wants_result=keep_result)
             if self._cache is not None and layer.name not in self._tables:
                 kept = made if keep_result else replace(made, result=None)
                 self._cache.put(key, kept, kept.held_bytes)
@@ -257,37 +257,39 @@ class _Run:
         read_input: Callable[[], np.ndarray],
         read_weights: Callable[[], np.ndarray],
         error_of: Callable[[np.ndarray], float],
+        *,
+        wants_result: bool,
     ) -> LayerAnswer:
-        """Decide for a layer and compute its result."""
+        """Decide for a layer and compute its result, if it is wanted or its error."""
         memory, grid = self._memory, layer.quantisation
         given = Activations(layer, read_input())
         known = None if memory is None else memory.tables.get(layer.name)
-        made, kept = self._policy.decide_input(
-            layer, given, self._states.get(layer.name, {}), known
+        answer = self._policy.answer(
+            layer,
+            given,
+            self._states.get(layer.name, {}),
+            known,
+            read_weights() if wants_result or self._layer_errors else None,
+            centroids=self._layer_errors,
         )
-        if kept is not None:
+        made, result = answer.decisions, answer.result
+        if answer.memory is not None:
             if memory is not None and known is None:
                 raise ConfigError(
                     f"memory must hold layer {layer.name!r}, got only {', '.join(memory.tables)}; "
                     "go on with the model that it was made with, or start without memory"
                 )
-            self._tables[layer.name] = kept
+            self._tables[layer.name] = answer.memory
         if made is None:
             return _DENSE
-        if grid is not None and made.norms is not None:
-            raise ConfigError(
-                f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
-                "normalised=True: rounded directions mean nothing; use normalised=False, or a "
-                "model that is not quantised"
-            )
-        distance = centroid_error(made, given.rows) if self._layer_errors else None
-        result = (made if grid is None else made.with_whole_centroids()).product(read_weights())
-        result = result if grid is None else result * np.float32(grid.scale)
+        if result is not None and grid is not None:
+            result = result * np.float32(grid.scale)
+        measured = result is not None and self._layer_errors
         return LayerAnswer(
             decisions=made.without_centroids(),
             result=result,
-            relative_mse=error_of(result) if self._layer_errors else None,
-            centroid_error=distance,
+            relative_mse=error_of(result) if measured else None,
+            centroid_error=centroid_error(made, given.rows) if self._layer_errors else None,
         )
 
     def finish(self, trace: WorkloadTrace, quality: dict[str, float | None]) -> ReuseRun:

@@ -7,13 +7,16 @@ from itertools import pairwise
 
 import numpy as np
 
+from accelerators import ConfigError
 from simulator.reuse.kernels import (
     Families,
     Places,
     cluster_maps,
+    gather_add,
     lane_thresholds,
     lane_weights,
     map_scratch,
+    multiply,
     new_tables,
 )
 from simulator.reuse.lanes import LANES, aligned_empty, padded
@@ -21,6 +24,10 @@ from workloads.gemm import Layer
 
 # Sub-matrices taken together: their tables and centroids share the second-level cache.
 _TOGETHER = 24
+# Rows of groups that are taken together, likewise.
+_ROWS_TOGETHER = 1024
+# Longer sub-vectors are left to BLAS.
+_SHORT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,24 +148,40 @@ def _arranged(kin: list[list[tuple[int, int]]], offsets: np.ndarray, length: int
 
 @dataclass(frozen=True, kw_only=True)
 class ClusteredTables:
-    """Some sub-matrices' clusters; overwritten by the next ones'.
+    """Clusters of some sub-matrices in some groups; overwritten by the next ones'.
 
     Attributes:
         numbers: `(t,)` int64, the sub-matrices.
         lengths: `(t,)` int64, elements of their sub-vectors.
-        clusters: `(t, groups)` int32.
-        sums: `(t, capacity, L padded)` float32, means of the clusters, groups one behind the other;
-            beyond a sub-vector's length they hold no numbers of use.
-        signatures: `(t, capacity)` uint64.
-        ids: `(t, m)` int32; `None` where they went elsewhere.
+        groups: the groups.
+        clusters: `(t, groups here)` int32.
+        totals: `(t,)` int64, clusters in all groups.
+        sums: `(t or more, capacity, L padded)` float32, means of the clusters, groups one behind
+            the other; beyond a sub-vector's length they hold no numbers of use.
+        ids: `(any, m)` int32.
+        rows: `(t,)` int64, the sub-matrices' rows in `ids`.
     """
 
     numbers: np.ndarray
     lengths: np.ndarray
+    groups: range
     clusters: np.ndarray
+    totals: np.ndarray
     sums: np.ndarray
-    signatures: np.ndarray
-    ids: np.ndarray | None
+    ids: np.ndarray
+    rows: np.ndarray
+
+    def representatives(self, length: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Each sub-matrix and its `(clusters, L)` means, zero beyond a short sub-vector."""
+        for table, (number, own) in enumerate(zip(self.numbers, self.lengths, strict=True)):
+            means = self.sums[table, : self.totals[table], :length].copy()
+            means[:, own:] = 0
+            yield int(number), means
+
+    def round(self) -> None:
+        """Make the means whole numbers."""
+        for means, total in zip(self.sums, self.totals, strict=False):
+            np.rint(means[:total], out=means[:total])
 
 
 def clustered(
@@ -168,8 +191,9 @@ def clustered(
     projections: np.ndarray,
     thresholds: np.ndarray,
     ids: np.ndarray | None = None,
+    names: np.ndarray | None = None,
 ) -> Iterator[ClusteredTables]:
-    """Cluster the sub-matrices of some families, a few at a time.
+    """Cluster the sub-matrices of some families, a few of them and a few groups at a time.
 
     Args:
         laid: the feature maps.
@@ -177,36 +201,122 @@ def clustered(
         groups: runs of rows that are clustered apart.
         projections: `(H, L)` float32 hyperplanes.
         thresholds: `(s, H)` float32.
-        ids: `(s, m)` int32 to write to.
+        ids: `(s, m)` int32 to write to, where all are wanted.
+        names: `(s, m or as many as there can be)` uint64 to write signatures to, likewise.
     """
     parts = list(_chunks(families))
     most = max(len(part.numbers) for part in parts)
     hashes, length = projections.shape
     m = laid.places.images * laid.places.height * laid.places.width
-    tables = new_tables(most, m // groups, hashes)
-    capacity = groups * tables.signatures.shape[1]
+    rows = m // groups
+    at_once = max(1, min(groups, _ROWS_TOGETHER // rows))
+    tables = new_tables(most, rows, hashes)
+    # Eight are multiplied at a time.
+    capacity = padded(at_once * tables.signatures.shape[1])
     sums = aligned_empty((most, capacity, padded(length)))
-    names = np.empty((most, capacity), np.uint64)
-    clusters = np.empty((most, groups), np.int32)
+    clusters = np.empty((most, at_once), np.int32)
     scratch = map_scratch(length, hashes)
     weights, limits = lane_weights(projections), lane_thresholds(thresholds)
-    own = np.empty((most, m), np.int32) if ids is None else ids
+    if ids is None or names is None:
+        local, ids = True, np.empty((most, m), np.int32)
+        names = np.empty((most, groups * tables.signatures.shape[1]), np.uint64)
+    else:
+        local = False
     generation = 0
     for part in parts:
         count = len(part.numbers)
-        generation = cluster_maps(
-            laid.values, laid.places, part, groups, weights, limits[part.numbers], tables,
-            generation, scratch, sums, names, own,
-            np.arange(count) if ids is None else part.numbers, clusters,
-        )  # fmt: skip
-        yield ClusteredTables(
-            numbers=part.numbers,
-            lengths=np.repeat(part.lengths, np.diff(part.members)),
-            clusters=clusters[:count],
-            sums=sums,
-            signatures=names,
-            ids=own[:count] if ids is None else None,
-        )
+        places = np.arange(count) if local else part.numbers
+        reached = np.zeros(count, np.int64)
+        lengths, of_tables = np.repeat(part.lengths, np.diff(part.members)), limits[part.numbers]
+        for first in range(0, groups, at_once):
+            some = range(first, min(first + at_once, groups))
+            generation = cluster_maps(
+                laid.values, laid.places, part,
+                (some.start, some.stop, laid.places.images // groups), weights, of_tables,
+                tables, generation, scratch, sums, ids, names, places, reached, clusters,
+            )  # fmt: skip
+            found = clusters[:count, : len(some)]
+            yield ClusteredTables(
+                numbers=part.numbers,
+                lengths=lengths,
+                groups=some,
+                clusters=found,
+                totals=found.sum(axis=1, dtype=np.int64),
+                sums=sums,
+                ids=ids,
+                rows=places,
+            )
+
+
+class Rebuilder:
+    """Multiplies centroids by weights and hands their results to every row.
+
+    Args:
+        weights: `(k, n padded)` float32, see `lane_columns`.
+        layer: the layer.
+        length: L.
+        groups: runs of rows that are clustered apart.
+
+    Attributes:
+        output: `(m, n padded)` float32, the sum so far.
+    """
+
+    def __init__(self, weights: np.ndarray, layer: Layer, length: int, groups: int) -> None:
+        self._weights, self._layer, self._length = weights, layer, length
+        self._rows = layer.gemm.m // groups
+        self._results = aligned_empty((0, weights.shape[1]))
+        self.output = np.zeros((layer.gemm.m, weights.shape[1]), np.float32)
+
+    def multiply(self, some: ClusteredTables) -> np.ndarray:
+        """`(clusters, n padded)` results."""
+        ends = np.cumsum(some.totals)
+        if len(self._results) < ends[-1] + 7:
+            self._results = aligned_empty((int(ends[-1]) + 7, self._weights.shape[1]))
+        starts = ends - some.totals
+        if self._length <= _SHORT:
+            multiply(
+                some.sums, some.totals, some.lengths, some.numbers * self._length, self._weights,
+                self._results, starts,
+            )  # fmt: skip
+        else:
+            for table, (number, own) in enumerate(zip(some.numbers, some.lengths, strict=True)):
+                np.matmul(
+                    some.sums[table, : some.totals[table], :own],
+                    self._weights[number * self._length :][:own],
+                    out=self._results[starts[table] : ends[table]],
+                )
+        results = self._results[: ends[-1]]
+        self._check_finite(results[:, 0])
+        return results
+
+    def add(self, some: ClusteredTables, results: np.ndarray) -> None:
+        """Add to the rows of these groups."""
+        sizes = some.clusters.ravel()
+        offsets = (np.cumsum(sizes, dtype=np.int64) - sizes).reshape(some.clusters.shape)
+        first, end = some.groups.start * self._rows, some.groups.stop * self._rows
+        gather_add(results, offsets, some.ids, some.rows, first, self.output[first:end])
+
+    def _check_finite(self, results: np.ndarray) -> None:
+        """A NaN or infinite element spoils every result of its cluster."""
+        if not np.isfinite(results).all():
+            raise ConfigError(
+                f"activations and weights of layer {self._layer.name!r} must be finite, got NaN or "
+                "infinity; check the model's weights and inputs"
+            )
+
+
+def lane_columns(weights: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    """`(k, n)` weights in the order of the rows that are cut: `(k, n padded)` float32, zeros added.
+
+    Args:
+        weights: of any memory order.
+        order: `(k,)` the column at each place, or `None`.
+    """
+    k, n = weights.shape
+    wide = aligned_empty((k, padded(n)))
+    wide[:, n:] = 0
+    wide[:, :n] = weights if order is None else weights[order]
+    return wide
 
 
 def shared_out(families: Families, parts: int) -> Iterator[Families]:

@@ -32,6 +32,11 @@ def joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+def stacked(parts: list[np.ndarray]) -> np.ndarray:
+    """Arrays along a new first axis; no copy of a single one."""
+    return joined([each[None] for each in parts])
+
+
 def group_equal(
     keys: np.ndarray, columns: np.ndarray, length: int, groups: int, representative: str
 ) -> Clusters:

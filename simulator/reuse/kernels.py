@@ -17,6 +17,8 @@ from simulator.reuse.lanes import (
     add_lanes,
     aligned_empty,
     bits_above,
+    multiply_narrow,
+    multiply_wide,
     padded,
     project_four,
     transpose_lanes,
@@ -403,37 +405,38 @@ def _cluster_block(
 
 @njit(cache=True, nogil=True)
 def cluster_maps(
-    values, places, families, groups, weights, thresholds, tables, generation, scratch, sums, names,
-    ids, rows, clusters,
+    values, places, families, groups, weights, thresholds, tables, generation, scratch, sums, ids,
+    names, rows, reached, clusters,
 ):  # fmt: skip
-    """Cluster the sub-matrices of some families where they lie in a feature map.
+    """Cluster the sub-matrices of some families, in some groups, where they lie in a feature map.
 
     Args:
         values: flat float32, 16 more than the feature map's.
         places: `Places`.
         families: `Families`, of t tables.
-        groups: runs of images that are clustered apart; divides the images.
+        groups: first, one past the last, and images in each.
         weights: `(L, H padded)` float32 hyperplanes.
         thresholds: `(t, H padded)` float32, infinite in the padding.
         tables: `Tables`, at least t.
         generation: of the tables, so far.
         scratch: `map_scratch`; not made here, because Numba frees an array of which only the
             address is left.
-        sums: out, `(t or more, capacity, L padded)` float32, means of the clusters of all groups;
-            beyond a sub-vector's length they hold no numbers of use.
-        names: out, `(t or more, capacity)` uint64, their signatures.
+        sums: out, `(t or more, capacity, L padded)` float32, means of the clusters, group after
+            group; beyond a sub-vector's length they hold no numbers of use.
         ids: out, `(any, m)` int32, as `cluster_rows` numbers them.
-        rows: `(t,)` int64, the row of `ids` of each table.
-        clusters: out, `(t or more, groups)` int32.
+        names: out, `(any, any)` uint64, signatures of the clusters.
+        rows: `(t,)` int64, the row of `ids` and `names` of each table.
+        reached: in and out, `(t,)` int64, where to go on in `names`.
+        clusters: out, `(t or more, groups here)` int32.
 
     Returns:
         The generation reached.
     """
+    first_group, last_group, per_group = groups
     bits, width = weights.shape[1], sums.shape[2]
     projected = scratch.ctypes.data
     segments = projected + (MAP_BLOCK + LANES) * bits * 4
     signatures = np.empty(MAP_BLOCK, np.uint64)
-    per_group = places.images // groups
     found = np.zeros(len(rows), np.int64)
     bases = np.zeros(len(rows), np.int64)
     step = min(places.width, MAP_BLOCK)
@@ -441,7 +444,7 @@ def cluster_maps(
     for family in range(len(families.lengths)):
         first, last = families.members[family], families.members[family + 1]
         bottom = places.height + families.shifts[first:last].max()
-        for group in range(groups):
+        for group in range(first_group, last_group):
             generation += 1
             found[first:last] = 0
             for image in range(group * per_group, (group + 1) * per_group):
@@ -468,10 +471,10 @@ def cluster_maps(
                             )  # fmt: skip
             for table in range(first, last):
                 average(tables, table, found[table], sums[table], bases[table])
-                names[table, bases[table] : bases[table] + found[table]] = tables.signatures[
-                    table, : found[table]
-                ]
-                clusters[table, group] = found[table]
+                for cluster in range(found[table]):
+                    names[rows[table], reached[table] + cluster] = tables.signatures[table, cluster]
+                reached[table] += found[table]
+                clusters[table, group - first_group] = found[table]
                 bases[table] += found[table]
     return generation
 
@@ -482,47 +485,79 @@ def map_scratch(length: int, hashes: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def gather_add(results, offsets, ids, output):
+def multiply(sums, totals, lengths, numbers, weights, results, bounds):
+    """Multiply the centroids of some sub-matrices by their weights.
+
+    Args:
+        sums: `(t or more, capacity, L padded)` float32, of each table the first `totals`; seven
+            vectors more may be read.
+        totals: `(t,)` int64.
+        lengths: `(t,)` int64, elements of a sub-vector.
+        numbers: `(t,)` int64, first row of each table in the weights.
+        weights: `(k, n padded)` float32.
+        results: out, `(r, n padded)` float32, with room for seven rows more than `bounds` asks.
+        bounds: `(t,)` int64, first row of each table in the results.
+    """
+    _, capacity, width = sums.shape
+    wide = weights.shape[1]
+    whole = wide // (2 * LANES) * (2 * LANES)
+    source, factors, target = sums.ctypes.data, weights.ctypes.data, results.ctypes.data
+    for table in range(len(totals)):
+        for row in range(0, totals[table], 8):
+            at, start = (bounds[table] + row) * wide, (table * capacity + row) * width
+            first = numbers[table] * wide
+            for x in range(0, whole, 2 * LANES):
+                multiply_wide(
+                    target, at + x, wide, source, start, width, lengths[table], factors, first + x,
+                    wide,
+                )  # fmt: skip
+            if whole < wide:
+                multiply_narrow(
+                    target, at + whole, wide, source, start, width, lengths[table], factors,
+                    first + whole, wide,
+                )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def gather_add(results, offsets, ids, tables, first, output):
     """Add centroid results to the output rows that share them.
 
     Args:
         results: `(r, n)` float32, centroid times weights.
-        offsets: `(s, groups)` int64, first row in `results` of each sub-matrix and group.
-        ids: `(s, m)` int32.
+        offsets: `(t, groups)` int64, first row in `results` of each sub-matrix and group.
+        ids: `(any, any)` int32.
+        tables: `(t,)` int64, the row of `ids` of each sub-matrix.
+        first: column of `ids` of the first output row.
         output: in and out, `(m, n)` float32.
     """
-    n = output.shape[1]
+    m, n = output.shape
     whole = n // LANES * LANES
-    sub_matrices = ids.shape[0]
-    rows = ids.shape[1] // offsets.shape[1]
+    sub_matrices = len(tables)
+    rows = m // offsets.shape[1]
     source, target = results.ctypes.data, output.ctypes.data
+    flat = results.ravel()
     starts = np.empty(8, np.int64)
-    for row in range(ids.shape[1]):
-        group = row // rows
+    for row in range(m):
+        group, column = row // rows, first + row
         j = 0
         while j + 8 <= sub_matrices:  # one load and store of the output for eight additions
-            a = (offsets[j, group] + ids[j, row]) * n
-            b = (offsets[j + 1, group] + ids[j + 1, row]) * n
-            c = (offsets[j + 2, group] + ids[j + 2, row]) * n
-            d = (offsets[j + 3, group] + ids[j + 3, row]) * n
-            e = (offsets[j + 4, group] + ids[j + 4, row]) * n
-            f = (offsets[j + 5, group] + ids[j + 5, row]) * n
-            g = (offsets[j + 6, group] + ids[j + 6, row]) * n
-            h = (offsets[j + 7, group] + ids[j + 7, row]) * n
+            for place in range(8):
+                starts[place] = (offsets[j + place, group] + ids[tables[j + place], column]) * n
+            a, b, c, d, e, f, g, h = (
+                starts[0], starts[1], starts[2], starts[3], starts[4], starts[5], starts[6],
+                starts[7],
+            )  # fmt: skip
             for x in range(0, whole, LANES):
                 add_eight(
                     target, row * n + x, source, a + x, b + x, c + x, d + x, e + x, f + x,
                     g + x, h + x,
                 )  # fmt: skip
-            if whole < n:
+            for x in range(whole, n):
                 for place in range(8):
-                    starts[place] = offsets[j + place, group] + ids[j + place, row]
-                for x in range(whole, n):
-                    for place in range(8):
-                        output[row, x] += results[starts[place], x]
+                    output[row, x] += flat[starts[place] + x]
             j += 8
         while j < sub_matrices:
-            chosen = offsets[j, group] + ids[j, row]
+            chosen = offsets[j, group] + ids[tables[j], column]
             for x in range(0, whole, LANES):
                 add_lanes(target, row * n + x, source, chosen * n + x)
             for x in range(whole, n):

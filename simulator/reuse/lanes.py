@@ -112,44 +112,59 @@ def add_eight(typing_context, target, at, source, a, b, c, d, e, f, g, h):
     return types.void(_ADDRESS, _OFFSET, _ADDRESS, *[_OFFSET] * 8), code
 
 
-@intrinsic
-def project_four(
-    typing_context, sums, at, sums_step, values, start, values_step, length, weights, first, stride
-):
-    """Sums of four rows, which share each load of the weights.
+def _products(rows: int, vectors: int) -> Any:
+    """An intrinsic that multiplies `rows` rows by `vectors` x 16 columns; see `project_four`."""
 
-    sums[at + r * sums_step:][:16] = sum over l < length of
-    values[start + r * values_step + l] * weights[first + l * stride:][:16], for r < 4. One
-    multiply-add after the other in the order of l: equal sub-vectors project equally.
-    """
+    @intrinsic
+    def products(
+        typing_context, sums, at, sums_step, values, start, values_step, length, weights, first,
+        stride,
+    ):  # fmt: skip
+        def code(context, builder, signature, arguments):
+            (sums, at, sums_step, values, start, values_step, length, weights, first, stride) = (
+                arguments
+            )
+            zero = ir.Constant(_VECTOR, [0.0] * LANES)
+            undefined = ir.Constant(_VECTOR, ir.Undefined)
+            first_lane = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            word = ir.IntType(64)
+            lines = [ir.Constant(word, row) for row in range(rows)]
+            across = [ir.Constant(word, LANES * vector) for vector in range(vectors)]
+            totals = [
+                [cgutils.alloca_once_value(builder, zero) for _ in across] for _ in range(rows)
+            ]
+            with cgutils.for_range(builder, length) as loop:
+                line = builder.add(first, builder.mul(loop.index, stride))
+                loaded = [_load(builder, weights, builder.add(line, x)) for x in across]
+                for row, own in zip(lines, totals, strict=True):
+                    place = builder.add(start, builder.mul(row, values_step))
+                    place = builder.add(place, loop.index)
+                    value = builder.load(_pointer(builder, values, place, ir.FloatType()), align=4)
+                    value = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+                    value = builder.shuffle_vector(value, undefined, first_lane)
+                    for weight, total in zip(loaded, own, strict=True):
+                        product = builder.fmul(value, weight, flags=("contract",))
+                        added = builder.fadd(builder.load(total), product, flags=("contract",))
+                        builder.store(added, total)
+            for row, own in zip(lines, totals, strict=True):
+                place = builder.add(at, builder.mul(row, sums_step))
+                for x, total in zip(across, own, strict=True):
+                    _store(builder, builder.load(total), sums, builder.add(place, x))
+            return context.get_dummy_value()
 
-    def code(context, builder, signature, arguments):
-        (sums, at, sums_step, values, start, values_step, length, weights, first, stride) = (
-            arguments
-        )
-        zero = ir.Constant(_VECTOR, [0.0] * LANES)
-        totals = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
-        undefined = ir.Constant(_VECTOR, ir.Undefined)
-        first_lane = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        rows = [ir.Constant(ir.IntType(64), row) for row in range(4)]
-        with cgutils.for_range(builder, length) as loop:
-            weight = _load(builder, weights, builder.add(first, builder.mul(loop.index, stride)))
-            for row, total in zip(rows, totals, strict=True):
-                place = builder.add(start, builder.mul(row, values_step))
-                place = builder.add(place, loop.index)
-                value = builder.load(_pointer(builder, values, place, ir.FloatType()), align=4)
-                value = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-                value = builder.shuffle_vector(value, undefined, first_lane)
-                product = builder.fmul(value, weight, flags=("contract",))
-                added = builder.fadd(builder.load(total), product, flags=("contract",))
-                builder.store(added, total)
-        for row, total in zip(rows, totals, strict=True):
-            place = builder.add(at, builder.mul(row, sums_step))
-            _store(builder, builder.load(total), sums, place)
-        return context.get_dummy_value()
+        source = (_ADDRESS, _OFFSET, _OFFSET)
+        return types.void(*source, *source, _OFFSET, *source), code
 
-    source = (_ADDRESS, _OFFSET, _OFFSET)
-    return types.void(*source, *source, _OFFSET, *source), code
+    return products
+
+
+# Sums of four rows, which share each load of the weights: sums[at + r * sums_step:][:16] = sum over
+# l < length of values[start + r * values_step + l] * weights[first + l * stride:][:16], for r < 4.
+# One multiply-add after the other in the order of l: equal sub-vectors project equally.
+project_four = _products(4, 1)
+# The same of eight rows, by 32 columns and by 16.
+multiply_wide = _products(8, 2)
+multiply_narrow = _products(8, 1)
 
 
 @intrinsic

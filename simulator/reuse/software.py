@@ -18,13 +18,14 @@ from threadpoolctl import ThreadpoolController
 from accelerators import ConfigError
 from simulator.reuse.feature_maps import (
     FeatureMap,
+    Rebuilder,
     clustered,
     is_laid_out,
+    lane_columns,
     lay_out,
     shared_out,
 )
-from simulator.reuse.kernels import Families, gather_add
-from simulator.reuse.lanes import aligned_empty, padded
+from simulator.reuse.kernels import Families
 from simulator.reuse.lsh import LshReuse
 from simulator.reuse.policy import LayerState
 from workloads.gemm import Layer
@@ -76,14 +77,11 @@ class ReusedConvolution:
         _check_policy(policy)
         policy.check_layers([layer])
         self.layer, self.policy = layer, policy
-        gemm, self._length = layer.gemm, policy.length_in(layer)
+        self._length = policy.length_in(layer)
         self._sub_matrices = policy.sub_matrices_in(layer)
         self._projections, self._thresholds = policy.hashing(layer, state)
-        # Zero columns fill up a vector of results.
-        wide = aligned_empty((gemm.count, gemm.k, padded(gemm.n)))
-        wide[:] = 0
-        wide[:, :, : gemm.n] = weights_of(layer, weights, order=policy.order)
-        self._weights = wide
+        order = policy.column_order(layer)
+        self._weights = [lane_columns(each, order) for each in weights_of(layer, weights)]
         self._groups = policy.groups_in(layer)
 
     def run(self, images: np.ndarray, *, threads: int = 1) -> SoftwareRun:
@@ -130,48 +128,24 @@ class ReusedConvolution:
         self, laid: FeatureMap, index: int, families: Families
     ) -> tuple[np.ndarray, int, dict[str, float]]:
         """The `(m, n padded)` part of the output that some families add."""
-        gemm, length = self.layer.gemm, self._length
-        weights, wide = self._weights[index], self._weights.shape[-1]
-        results = aligned_empty((0, wide))
         times = dict.fromkeys(STEPS[1:], 0.0)
         clock = [time.perf_counter()]
-        output = aligned_empty((gemm.m, wide))
-        output[:] = 0
+        rebuilder = Rebuilder(self._weights[index], self.layer, self._length, self._groups)
         clock.append(time.perf_counter())
         times["rebuild"] += clock[1] - clock[0]
         found = 0
         for some in clustered(
             laid, families, self._groups, self._projections, self._thresholds[index]
         ):
-            assert some.ids is not None
             clock = [clock[-1], time.perf_counter()]
-            sizes = some.clusters.sum(axis=1, dtype=np.int64)
-            bounds = np.concatenate([[0], np.cumsum(sizes)])
-            if len(results) < bounds[-1]:
-                results = aligned_empty((int(bounds[-1]), wide))
-            for table, (number, own) in enumerate(zip(some.numbers, some.lengths, strict=True)):
-                np.matmul(
-                    some.sums[table, : sizes[table], :own],
-                    weights[number * length : number * length + own],
-                    out=results[bounds[table] : bounds[table + 1]],
-                )
-            self._check_finite(results[: bounds[-1], 0])
+            results = rebuilder.multiply(some)
             clock.append(time.perf_counter())
-            begins = bounds[:-1, None] + np.cumsum(some.clusters, axis=1) - some.clusters
-            gather_add(results, begins, some.ids, output)
+            rebuilder.add(some, results)
             clock.append(time.perf_counter())
             for step, taken in zip(STEPS[1:], np.diff(clock), strict=True):
                 times[step] += float(taken)
-            found += int(bounds[-1])
-        return output, found, times
-
-    def _check_finite(self, results: np.ndarray) -> None:
-        """A NaN or infinite element spoils every result of its cluster."""
-        if not np.isfinite(results).all():
-            raise ConfigError(
-                f"activations and weights of layer {self.layer.name!r} must be finite, got NaN or "
-                "infinity; check the model's weights and inputs"
-            )
+            found += len(results)
+        return rebuilder.output, found, times
 
 
 def _check_policy(policy: LshReuse) -> None:

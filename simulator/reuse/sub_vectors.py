@@ -12,7 +12,7 @@ from accelerators import ConfigError
 from accelerators.rules import integer, one_of, violations
 from simulator.reuse.activations import check_finite, check_rows
 from simulator.reuse.decisions import ReuseDecisions
-from simulator.reuse.grouping import Clusters, joined
+from simulator.reuse.grouping import Clusters, joined, stacked
 from simulator.reuse.policy import LayerState, ReusePolicy
 from workloads.gemm import Layer
 from workloads.unfold import ORDERS
@@ -151,13 +151,13 @@ class SubVectorPolicy(ReusePolicy):
             gemm=layer.gemm,
             sub_vector_length=self.length_in(layer),
             groups=self.groups_in(layer),
-            ids=joined([each.ids[None] for each in made]),
-            clusters=joined([each.clusters[None] for each in made]),
+            ids=stacked([each.ids for each in made]),
+            clusters=stacked([each.clusters for each in made]),
             signatures=joined([each.signatures for each in made]),
             centroids=representatives,
             representative=self.representative,
             column_order=self.column_order(layer),
-            norms=np.stack(norms) if norms else None,
+            norms=stacked(norms) if norms else None,
             **self.front_end(),  # type: ignore[arg-type]
         )
 
