@@ -212,14 +212,14 @@ def clustered(
     at_once = max(1, min(groups, _ROWS_TOGETHER // rows))
     tables = new_tables(most, rows, hashes)
     # Eight are multiplied at a time.
-    capacity = padded(at_once * tables.signatures.shape[1])
+    capacity = padded(at_once * tables.largest)
     sums = aligned_empty((most, capacity, padded(length)))
     clusters = np.empty((most, at_once), np.int32)
     scratch = map_scratch(length, hashes)
     weights, limits = lane_weights(projections), lane_thresholds(thresholds)
     if ids is None or names is None:
         local, ids = True, np.empty((most, m), np.int32)
-        names = np.empty((most, groups * tables.signatures.shape[1]), np.uint64)
+        names = np.empty((most, groups * tables.largest), np.uint64)
     else:
         local = False
     generation = 0

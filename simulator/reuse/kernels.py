@@ -26,7 +26,7 @@ from simulator.reuse.lanes import (
 
 # Rows hashed at a time, in fours: a block's sums and sub-vectors stay in the first-level cache.
 ROW_BLOCK = 512
-MAP_BLOCK = 128
+MAP_BLOCK = 512
 # Odd 64-bit constant nearest 2^64 / golden ratio (Knuth, TAOCP 3, 6.4): spreads signatures.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 # Signatures of up to so many bits index the table themselves; its 2 MB are touched sparsely.
@@ -39,10 +39,12 @@ class Tables(NamedTuple):
     """Clusters found so far in several (sub-matrix, group) pairs, each with its own row.
 
     Attributes:
-        slots: `(tables, 2^slot_bits)` uint64: generation, then cluster in the low 32 bits. A slot
-            of another generation than the current one is empty, so that nothing is ever cleared.
-        signatures: `(tables, largest)` uint64, of each cluster.
-        sizes: `(tables, largest)` int32, sub-vectors in each cluster.
+        slots: flat `(tables, 2^slot_bits)` uint64: generation, then cluster in the low 32 bits. A
+            slot of another generation than the current one is empty, so that nothing is ever
+            cleared.
+        signatures: flat `(tables, largest)` uint64, of each cluster.
+        sizes: flat `(tables, largest)` int32, sub-vectors in each cluster.
+        largest: clusters that a table has room for.
         slot_bits: log2 of the slots.
         direct: whether a signature is its own slot; else it is spread and probed.
     """
@@ -50,6 +52,7 @@ class Tables(NamedTuple):
     slots: np.ndarray
     signatures: np.ndarray
     sizes: np.ndarray
+    largest: int
     slot_bits: int
     direct: bool
 
@@ -60,9 +63,10 @@ def new_tables(tables: int, rows: int, hashes: int) -> Tables:
     slot_bits = hashes if direct else max(1, (2 * rows - 1).bit_length())
     largest = min(rows, 2**hashes)
     return Tables(
-        slots=np.zeros((tables, 1 << slot_bits), np.uint64),
-        signatures=np.empty((tables, largest), np.uint64),
-        sizes=np.empty((tables, largest), np.int32),
+        slots=np.zeros(tables << slot_bits, np.uint64),
+        signatures=np.empty(tables * largest, np.uint64),
+        sizes=np.empty(tables * largest, np.int32),
+        largest=largest,
         slot_bits=slot_bits,
         direct=direct,
     )
@@ -85,11 +89,11 @@ def number_clusters(found_signatures, count, tables, table, generation, found, i
     Returns:
         Clusters after.
     """
-    slots, signatures, sizes = tables.slots.ravel(), tables.signatures.ravel(), tables.sizes.ravel()
+    slots, signatures, sizes = tables.slots, tables.signatures, tables.sizes
     base = np.uint64(table) << np.uint64(tables.slot_bits)
     mask = np.uint64((1 << tables.slot_bits) - 1)
     shift = np.uint64(64 - tables.slot_bits)
-    members = np.uint64(table * tables.signatures.shape[1])
+    members = np.uint64(table * tables.largest)
     current = np.uint64(generation)
     place = np.uint64(first)
     for row in range(count):
@@ -152,7 +156,7 @@ def accumulate(segments, skip, count, ids, first, sums, at, width):
 def average(tables, table, found, sums, base):
     """Divide the `(rows, width)` sums of `found` clusters, from row `base` on, by their sizes."""
     for cluster in range(found):
-        scale = np.float32(1.0) / np.float32(tables.sizes[table, cluster])
+        scale = np.float32(1.0) / np.float32(tables.sizes[table * tables.largest + cluster])
         for lane in range(sums.shape[1]):
             sums[base + cluster, lane] *= scale
 
@@ -231,7 +235,7 @@ def _cluster_rows(
                     sums.ctypes.data, total * width, width,
                 )  # fmt: skip
             average(tables, 0, found, sums, total)
-            names[total : total + found] = tables.signatures[0, :found]
+            names[total : total + found] = tables.signatures[:found]
             clusters[j, group] = found
             total += found
     return total
@@ -369,40 +373,6 @@ def _line_up(values, origin, rows, row_step, columns, offsets, first, width, seg
                 )  # fmt: skip
 
 
-class Block(NamedTuple):
-    """Sub-vectors that are hashed together: places in some rows of an image."""
-
-    image: int
-    top: int
-    bottom: int
-    left: int
-    columns: int
-
-
-@njit(cache=True, nogil=True)
-def _cluster_block(
-    places, block, shift, projected, segments, thresholds, signatures, tables, table, generation,
-    found, sums, base, ids, number,
-):  # fmt: skip
-    """Cluster the sub-vectors of a hashed block that one table meets; returns clusters after."""
-    y = max(0, block.top - shift)
-    end = min(places.height, block.bottom - shift)
-    if y >= end:
-        return found
-    bits, (_, capacity, width) = thresholds.shape[-1], sums.shape
-    skip, size = (y + shift - block.top) * block.columns, (end - y) * block.columns
-    _sign(projected, skip, size, bits, thresholds.ctypes.data, table * bits, signatures)
-    place = (block.image * places.height + y) * places.width + block.left
-    place += number * ids.shape[1]
-    after = number_clusters(signatures, size, tables, table, generation, found, ids.ravel(), place)
-    sums[table, base + found : base + after] = np.float32(0.0)
-    accumulate(
-        segments, skip, size, ids.ravel(), place,
-        sums.ctypes.data, (table * capacity + base) * width, width,
-    )  # fmt: skip
-    return after
-
-
 @njit(cache=True, nogil=True)
 def cluster_maps(
     values, places, families, groups, weights, thresholds, tables, generation, scratch, sums, ids,
@@ -433,7 +403,12 @@ def cluster_maps(
         The generation reached.
     """
     first_group, last_group, per_group = groups
-    bits, width = weights.shape[1], sums.shape[2]
+    bits, (_, capacity, width) = weights.shape[1], sums.shape
+    # Once here, not for every block: counting references takes longer than a small block.
+    flat_ids, flat_sums, m = ids.ravel(), sums.ravel(), ids.shape[1]
+    source, offsets = values.ctypes.data, families.offsets.ctypes.data
+    limits, target = thresholds.ctypes.data, sums.ctypes.data
+    shifts, lengths = families.shifts, families.lengths
     projected = scratch.ctypes.data
     segments = projected + (MAP_BLOCK + LANES) * bits * 4
     signatures = np.empty(MAP_BLOCK, np.uint64)
@@ -443,7 +418,7 @@ def cluster_maps(
     block_rows = MAP_BLOCK // step if step == places.width else 1
     for family in range(len(families.lengths)):
         first, last = families.members[family], families.members[family + 1]
-        bottom = places.height + families.shifts[first:last].max()
+        bottom = places.height + shifts[last - 1]
         for group in range(first_group, last_group):
             generation += 1
             found[first:last] = 0
@@ -453,26 +428,37 @@ def cluster_maps(
                     for left in range(0, places.width, step):
                         columns = min(step, places.width - left)
                         _line_up(
-                            values.ctypes.data,
-                            image * places.image_step + top * places.row_step + left,
-                            end - top, places.row_step, columns,
-                            families.offsets.ctypes.data, family * width, width, segments,
+                            source, image * places.image_step + top * places.row_step + left,
+                            end - top, places.row_step, columns, offsets, family * width, width,
+                            segments,
                         )  # fmt: skip
                         _project(
-                            segments, (end - top) * columns, width, families.lengths[family],
-                            weights, projected,
+                            segments, (end - top) * columns, width, lengths[family], weights,
+                            projected,
                         )  # fmt: skip
-                        block = Block(image, top, end, left, columns)
                         for table in range(first, last):
-                            found[table] = _cluster_block(
-                                places, block, families.shifts[table], projected, segments,
-                                thresholds, signatures, tables, table, generation, found[table],
-                                sums, bases[table], ids, rows[table],
-                            )  # fmt: skip
+                            y = max(0, top - shifts[table])
+                            size = (min(places.height, end - shifts[table]) - y) * columns
+                            if size <= 0:
+                                continue
+                            skip = (y + shifts[table] - top) * columns
+                            place = (image * places.height + y) * places.width + left
+                            place += rows[table] * m
+                            _sign(projected, skip, size, bits, limits, table * bits, signatures)
+                            before = found[table]
+                            after = number_clusters(
+                                signatures, size, tables, table, generation, before, flat_ids, place
+                            )
+                            start = (table * capacity + bases[table]) * width
+                            for x in range(start + before * width, start + after * width):
+                                flat_sums[x] = np.float32(0.0)
+                            accumulate(segments, skip, size, flat_ids, place, target, start, width)
+                            found[table] = after
             for table in range(first, last):
                 average(tables, table, found[table], sums[table], bases[table])
                 for cluster in range(found[table]):
-                    names[rows[table], reached[table] + cluster] = tables.signatures[table, cluster]
+                    named = tables.signatures[table * tables.largest + cluster]
+                    names[rows[table], reached[table] + cluster] = named
                 reached[table] += found[table]
                 clusters[table, group - first_group] = found[table]
                 bases[table] += found[table]
