@@ -13,10 +13,11 @@ from numba import njit
 
 from simulator.reuse.lanes import (
     LANES,
-    add_eight,
     add_lanes,
     aligned_empty,
     bits_above,
+    gather_narrow,
+    gather_wide,
     multiply_narrow,
     multiply_wide,
     padded,
@@ -27,6 +28,8 @@ from simulator.reuse.lanes import (
 # Rows hashed at a time, in fours: a block's sums and sub-vectors stay in the first-level cache.
 ROW_BLOCK = 512
 MAP_BLOCK = 512
+# Output rows that are gathered for together: where their results lie is found table by table.
+GATHER_BLOCK = 64
 # Odd 64-bit constant nearest 2^64 / golden ratio (Knuth, TAOCP 3, 6.4): spreads signatures.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 # Signatures of up to so many bits index the table themselves; its 2 MB are touched sparsely.
@@ -517,38 +520,29 @@ def gather_add(results, offsets, ids, tables, first, output):
         output: in and out, `(m, n)` float32.
     """
     m, n = output.shape
-    whole = n // LANES * LANES
-    sub_matrices = len(tables)
+    whole, widest = n // LANES * LANES, n // (4 * LANES) * (4 * LANES)
+    count = len(tables)
     rows = m // offsets.shape[1]
-    source, target = results.ctypes.data, output.ctypes.data
     flat = results.ravel()
-    starts = np.empty(8, np.int64)
-    for row in range(m):
-        group, column = row // rows, first + row
-        j = 0
-        while j + 8 <= sub_matrices:  # one load and store of the output for eight additions
-            for place in range(8):
-                starts[place] = (offsets[j + place, group] + ids[tables[j + place], column]) * n
-            a, b, c, d, e, f, g, h = (
-                starts[0], starts[1], starts[2], starts[3], starts[4], starts[5], starts[6],
-                starts[7],
-            )  # fmt: skip
-            for x in range(0, whole, LANES):
-                add_eight(
-                    target, row * n + x, source, a + x, b + x, c + x, d + x, e + x, f + x,
-                    g + x, h + x,
-                )  # fmt: skip
+    source, target = results.ctypes.data, output.ctypes.data
+    starts = np.empty(GATHER_BLOCK * count, np.int64)
+    places = starts.ctypes.data
+    for begin in range(0, m, GATHER_BLOCK):
+        size = min(GATHER_BLOCK, m - begin)
+        for j in range(count):
+            own = ids[tables[j], first + begin : first + begin + size]
+            for row in range(size):
+                group = (begin + row) // rows
+                starts[row * count + j] = (offsets[j, group] + np.int64(own[row])) * n
+        for row in range(size):
+            at, chosen = (begin + row) * n, row * count
+            for x in range(0, widest, 4 * LANES):
+                gather_wide(target, at + x, source, x, places, chosen, count)
+            for x in range(widest, whole, LANES):
+                gather_narrow(target, at + x, source, x, places, chosen, count)
             for x in range(whole, n):
-                for place in range(8):
-                    output[row, x] += flat[starts[place] + x]
-            j += 8
-        while j < sub_matrices:
-            chosen = offsets[j, group] + ids[tables[j], column]
-            for x in range(0, whole, LANES):
-                add_lanes(target, row * n + x, source, chosen * n + x)
-            for x in range(whole, n):
-                output[row, x] += results[chosen, x]
-            j += 1
+                for j in range(count):
+                    output[begin + row, x] += flat[starts[chosen + j] + x]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})

@@ -96,20 +96,41 @@ def add_lanes(typing_context, target, at, source, start):
     return types.void(_ADDRESS, _OFFSET, _ADDRESS, _OFFSET), code
 
 
-@intrinsic
-def add_eight(typing_context, target, at, source, a, b, c, d, e, f, g, h):
-    """target[at:][:16] += the eight source[a:][:16] to source[h:][:16]."""
+def _gatherer(vectors: int) -> Any:
+    """An intrinsic that adds up rows of `vectors` x 16 columns; see `gather_wide`."""
 
-    def code(context, builder, signature, arguments):
-        target, at, source, *starts = arguments
-        terms = [_load(builder, source, start) for start in starts]
-        while len(terms) > 1:
-            pairs = zip(terms[::2], terms[1::2], strict=True)
-            terms = [builder.fadd(left, right) for left, right in pairs]
-        _store(builder, builder.fadd(_load(builder, target, at), terms[0]), target, at)
-        return context.get_dummy_value()
+    @intrinsic
+    def gather(typing_context, target, at, source, shift, starts, first, count):
+        def code(context, builder, signature, arguments):
+            target, at, source, shift, starts, first, count = arguments
+            word = ir.IntType(64)
+            places = [builder.add(at, ir.Constant(word, LANES * x)) for x in range(vectors)]
+            totals = [
+                cgutils.alloca_once_value(builder, _load(builder, target, place))
+                for place in places
+            ]
+            with cgutils.for_range(builder, count) as loop:
+                place = builder.shl(builder.add(first, loop.index), ir.Constant(word, 3))
+                start = builder.load(
+                    builder.inttoptr(builder.add(starts, place), word.as_pointer())
+                )
+                start = builder.add(start, shift)
+                for x, total in enumerate(totals):
+                    term = _load(builder, source, builder.add(start, ir.Constant(word, LANES * x)))
+                    builder.store(builder.fadd(builder.load(total), term), total)
+            for place, total in zip(places, totals, strict=True):
+                _store(builder, builder.load(total), target, place)
+            return context.get_dummy_value()
 
-    return types.void(_ADDRESS, _OFFSET, _ADDRESS, *[_OFFSET] * 8), code
+        return types.void(_ADDRESS, _OFFSET, _ADDRESS, _OFFSET, _ADDRESS, _OFFSET, _OFFSET), code
+
+    return gather
+
+
+# target[at:][:64] += the sum over i < count of source[shift + starts[first + i]:][:64], starts by
+# address: the output is loaded and stored once for all of them; and the same of 16 columns.
+gather_wide = _gatherer(4)
+gather_narrow = _gatherer(1)
 
 
 def _products(rows: int, vectors: int) -> Any:
