@@ -204,7 +204,10 @@ def convolution_call(
         else:
             folded = product.reshape(groups, batch, positions, n).permute(1, 0, 3, 2)
         folded = folded.reshape(batch, channels, *output)
-        return folded if bias is None else folded + _column(bias, dims)
+        if bias is None:
+            return folded
+        # In one pass into the memory order that the operation has.
+        return torch.add(folded, _column(bias, dims), out=folded.new_empty(folded.shape))
 
     return GemmCall(
         layer=Layer(
