@@ -162,7 +162,7 @@ def mean_speedup(network: str) -> float:
 
 
 # Whole networks under reuse; images of a batch, and the same for `capture`.
-FUNCTIONAL_IMAGES = {"cifarnet": 100, "alexnet": 2, "vgg19": 1}
+FUNCTIONAL_IMAGES = {"cifarnet": 100, "alexnet": 8, "vgg19": 4}
 
 
 def functional_ratio(network: str, *, scope: str, layer_errors: bool = False) -> float:
