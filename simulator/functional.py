@@ -284,11 +284,11 @@ class _Run:
             return _DENSE
         if result is not None and grid is not None:
             result = result * np.float32(grid.scale)
-        measured = result is not None and self._layer_errors
+        error = None if result is None or not self._layer_errors else error_of(result)
         return LayerAnswer(
             decisions=made.without_centroids(),
             result=result,
-            relative_mse=error_of(result) if measured else None,
+            relative_mse=error,
             centroid_error=centroid_error(made, given.rows) if self._layer_errors else None,
         )
 
