@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError
+from simulator.reuse.activations import Activations
 from simulator.reuse.policy import LayerState, ReusePolicy
-from simulator.reuse.product import reused_product, rows_as_computed
 from workloads.gemm import Layer
 
 if TYPE_CHECKING:
@@ -76,21 +76,23 @@ class ReusedForward:
             self._checked[layer.name] = layer
         if not policy.applies_to(layer):
             return None
-        rows = rows_as_computed(layer, call.rows())
+        given = Activations(layer, call.given())
         if policy.needs_calibration(layer) and layer.name not in self._states:
-            self._states[layer.name] = _beside(policy.calibrate, layer, rows, call.weights)
-        made, memory = policy.decide_next(layer, rows, self._states.get(layer.name, {}), None)
-        if memory is not None:
+            self._states[layer.name] = _beside(policy.calibrate, layer, given.rows, call.weights)
+        state = self._states.get(layer.name, {})
+        answer = policy.answer(layer, given, state, None, call.weights(), centroids=False)
+        if answer.memory is not None:
             raise ConfigError(
                 f"policy of layer {layer.name!r} must keep nothing over a stream, got "
                 f"{policy.describe()}; use scope='image' or 'batch'"
             )
-        if made is None:
+        made, result = answer.decisions, answer.result
+        if made is None or result is None:
             return None
         gemm = layer.gemm
         self._kept += made.macs // gemm.n
         self._total += gemm.count * gemm.m * gemm.k
-        return call.from_result(reused_product(layer, made, call.weights()))
+        return call.from_result(given.rescaled(result))
 
 
 def _beside(function: Callable[..., Any], *arguments: Any) -> Any:

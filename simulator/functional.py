@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accelerators import ConfigError
+from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.error import centroid_error
 from simulator.reuse.kept import DecisionCache, LayerAnswer, RunKeys
 from simulator.reuse.kernels import squared_sums
 from simulator.reuse.memory import StreamMemory
 from simulator.reuse.policy import LayerState, ReusePolicy
-from simulator.reuse.product import reused_product, rows_as_computed
 from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
 from workloads.scores import score
@@ -203,8 +203,8 @@ class _Run:
             return _relative_mse(result, dense, np.zeros_like(dense))
 
         for layer in trace.layers:
-            rows, weights = partial(trace.rows, layer.name), partial(trace.weights, layer.name)
-            self._answer(layer, rows, weights, partial(error_of, layer), keep_result=False)
+            given, weights = partial(trace.given, layer.name), partial(trace.weights, layer.name)
+            self._answer(layer, given, weights, partial(error_of, layer), keep_result=False)
         return {}
 
     def replayed(self, trace: WorkloadTrace, model: "torch.nn.Module") -> dict[str, float | None]:
@@ -216,7 +216,7 @@ class _Run:
                 bias = call.from_result(np.zeros_like(result))
                 return _relative_mse(*(x.numpy(force=True) for x in (*outputs, bias)))
 
-            result = self._answer(call.layer, call.rows, call.weights, error_of, keep_result=True)
+            result = self._answer(call.layer, call.given, call.weights, error_of, keep_result=True)
             return None if result is None else call.from_result(result)
 
         _check_model(trace, model)
@@ -232,7 +232,7 @@ class _Run:
     def _answer(
         self,
         layer: Layer,
-        read_rows: Callable[[], np.ndarray],
+        read_input: Callable[[], np.ndarray],
         read_weights: Callable[[], np.ndarray],
         error_of: Callable[[np.ndarray], float],
         *,
@@ -245,7 +245,7 @@ class _Run:
             return None
         made = None if self._cache is None else self._cache.get(key)
         if made is None:
-            made = self._decide(layer, read_rows, read_weights, error_of)
+            made = self._decide(layer, read_input, read_weights, error_of, wants_result=keep_result)
             if self._cache is not None and layer.name not in self._tables:
                 kept = made if keep_result else replace(made, result=None)
                 self._cache.put(key, kept, kept.held_bytes)
@@ -255,31 +255,42 @@ class _Run:
     def _decide(
         self,
         layer: Layer,
-        read_rows: Callable[[], np.ndarray],
+        read_input: Callable[[], np.ndarray],
         read_weights: Callable[[], np.ndarray],
         error_of: Callable[[np.ndarray], float],
+        *,
+        wants_result: bool,
     ) -> LayerAnswer:
-        """Decide for a layer and compute its result."""
+        """Decide for a layer and compute its result, if it is wanted or its error."""
         memory = self._memory
-        rows = rows_as_computed(layer, read_rows())
+        given = Activations(layer, read_input())
         known = None if memory is None else memory.tables.get(layer.name)
-        made, kept = self._policy.decide_next(layer, rows, self._states.get(layer.name, {}), known)
-        if kept is not None:
+        answer = self._policy.answer(
+            layer,
+            given,
+            self._states.get(layer.name, {}),
+            known,
+            read_weights() if wants_result or self._layer_errors else None,
+            centroids=self._layer_errors,
+        )
+        made, result = answer.decisions, answer.result
+        if answer.memory is not None:
             if memory is not None and known is None:
                 raise ConfigError(
                     f"memory must hold layer {layer.name!r}, got only {', '.join(memory.tables)}; "
                     "go on with the model that it was made with, or start without memory"
                 )
-            self._tables[layer.name] = kept
+            self._tables[layer.name] = answer.memory
         if made is None:
             return _DENSE
-        distance = centroid_error(made, rows) if self._layer_errors else None
-        result = reused_product(layer, made, read_weights())
+        if result is not None:
+            result = given.rescaled(result)
+        error = None if result is None or not self._layer_errors else error_of(result)
         return LayerAnswer(
             decisions=made.without_centroids(),
             result=result,
-            relative_mse=error_of(result) if self._layer_errors else None,
-            centroid_error=distance,
+            relative_mse=error,
+            centroid_error=centroid_error(made, given.rows) if self._layer_errors else None,
         )
 
     def finish(self, trace: WorkloadTrace, quality: dict[str, float | None]) -> ReuseRun:
@@ -373,7 +384,7 @@ def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState
     return {
         layer.name: policy.calibrate(
             layer,
-            rows_as_computed(layer, trace.rows(layer.name)),
+            Activations(layer, trace.given(layer.name)).rows,
             partial(trace.weights, layer.name),
         )
         for layer in trace.layers

@@ -42,7 +42,11 @@ class GemmCall:
 
     def rows(self, *, order: str = "channels_first") -> Array:
         """`(count, m, k)` float32 rows, k-major; see `WorkloadTrace.rows`. It may be read-only."""
-        return rows_of(self.layer, to_numpy(self.input), order=order)
+        return rows_of(self.layer, self.given(), order=order)
+
+    def given(self) -> Array:
+        """`input` as a float32 array; see `WorkloadTrace.given`. It may be read-only."""
+        return to_numpy(self.input)
 
     def weights(self, *, order: str = "channels_first") -> Array:
         """`(count, k, n)` float32 weights in the same `order`. It may be read-only."""
@@ -200,7 +204,10 @@ def convolution_call(
         else:
             folded = product.reshape(groups, batch, positions, n).permute(1, 0, 3, 2)
         folded = folded.reshape(batch, channels, *output)
-        return folded if bias is None else folded + _column(bias, dims)
+        if bias is None:
+            return folded
+        # In one pass into the memory order that the operation has.
+        return torch.add(folded, _column(bias, dims), out=folded.new_empty(folded.shape))
 
     return GemmCall(
         layer=Layer(

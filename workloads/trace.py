@@ -126,6 +126,18 @@ class WorkloadTrace:
         layer, tensors = self._stored(name)
         return rows_of(layer, tensors["input"], order=order)
 
+    def given(self, name: str) -> Array:
+        """The layer's float32 input before unfolding.
+
+        Returns:
+            `(images, channels, *size)` of a convolution, `(count, m, k)` else. It may be read-only.
+
+        Raises:
+            TraceError: as `rows`.
+        """
+        _, tensors = self._stored(name)
+        return tensors["input"]
+
     def weights(self, name: str, *, order: str = "channels_first") -> Array:
         """Weights of a layer, `(count, k, n)` float32, to go with `rows` in the same `order`.
 

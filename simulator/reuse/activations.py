@@ -1,11 +1,39 @@
-"""Checks of the activations, and of the calibration, that a policy is given."""
+"""The activations that a policy is given, and checks of them and of the calibration."""
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 
 from accelerators import ConfigError
 from workloads.gemm import Layer
+from workloads.unfold import rows_of
+
+
+class Activations:
+    """A layer's activations as the array sees them, unfolded only if someone asks for rows.
+
+    Args:
+        layer: the layer.
+        stored: float32 `(images, channels, *size)` of a convolution, `(count, m, k)` else.
+
+    Attributes:
+        stored: the same; of a quantised layer, whole steps from its zero point.
+    """
+
+    def __init__(self, layer: Layer, stored: np.ndarray) -> None:
+        self._layer = layer
+        self.stored = stored if layer.quantisation is None else layer.quantisation.steps(stored)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """`(count, m, k)` float32, the rows of one column contiguous."""
+        return rows_of(self._layer, self.stored)
+
+    def rescaled(self, product: np.ndarray) -> np.ndarray:
+        """A product of `rows` in the layer's own units: of a quantised one, no more in steps."""
+        grid = self._layer.quantisation
+        return product if grid is None else product * np.float32(grid.scale)
 
 
 def check_rows(layer: Layer, rows: np.ndarray) -> None:

@@ -27,6 +27,16 @@ class Clusters:
     norms: np.ndarray | None = None
 
 
+def joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Arrays one behind the other; no copy of a single one."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def stacked(parts: list[np.ndarray]) -> np.ndarray:
+    """Arrays along a new first axis; no copy of a single one."""
+    return joined([each[None] for each in parts])
+
+
 def group_equal(
     keys: np.ndarray, columns: np.ndarray, length: int, groups: int, representative: str
 ) -> Clusters:

@@ -1,8 +1,8 @@
 """Compiled loops of deep reuse: hashing, clustering, accumulation and gathering.
 
 Rows come in one of two forms, and share everything after hashing. `cluster_rows` reads unfolded
-activations column by column, `(k, m)` with the rows of one column contiguous; `cluster_patches`
-reads them where they lie in a feature map. Functions here take and return plain arrays; their
+activations column by column, `(k, m)` with the rows of one column contiguous; `cluster_maps` reads
+them where they lie in a feature map. Functions here take and return plain arrays; their
 meaning is given in `decisions.ReuseDecisions`.
 """
 
@@ -13,18 +13,23 @@ from numba import njit
 
 from simulator.reuse.lanes import (
     LANES,
-    add_eight,
     add_lanes,
     aligned_empty,
     bits_above,
-    copy_lanes,
+    gather_narrow,
+    gather_wide,
+    multiply_narrow,
+    multiply_wide,
     padded,
     project_four,
+    transpose_lanes,
 )
 
 # Rows hashed at a time, in fours: a block's sums and sub-vectors stay in the first-level cache.
 ROW_BLOCK = 512
-PATCH_BLOCK = 128
+MAP_BLOCK = 512
+# Output rows that are gathered for together: where their results lie is found table by table.
+GATHER_BLOCK = 64
 # Odd 64-bit constant nearest 2^64 / golden ratio (Knuth, TAOCP 3, 6.4): spreads signatures.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 # Signatures of up to so many bits index the table themselves; its 2 MB are touched sparsely.
@@ -37,10 +42,12 @@ class Tables(NamedTuple):
     """Clusters found so far in several (sub-matrix, group) pairs, each with its own row.
 
     Attributes:
-        slots: `(tables, 2^slot_bits)` uint64: generation, then cluster in the low 32 bits. A slot
-            of another generation than the current one is empty, so that nothing is ever cleared.
-        signatures: `(tables, largest)` uint64, of each cluster.
-        sizes: `(tables, largest)` int32, sub-vectors in each cluster.
+        slots: flat `(tables, 2^slot_bits)` uint64: generation, then cluster in the low 32 bits. A
+            slot of another generation than the current one is empty, so that nothing is ever
+            cleared.
+        signatures: flat `(tables, largest)` uint64, of each cluster.
+        sizes: flat `(tables, largest)` int32, sub-vectors in each cluster.
+        largest: clusters that a table has room for.
         slot_bits: log2 of the slots.
         direct: whether a signature is its own slot; else it is spread and probed.
     """
@@ -48,6 +55,7 @@ class Tables(NamedTuple):
     slots: np.ndarray
     signatures: np.ndarray
     sizes: np.ndarray
+    largest: int
     slot_bits: int
     direct: bool
 
@@ -58,9 +66,10 @@ def new_tables(tables: int, rows: int, hashes: int) -> Tables:
     slot_bits = hashes if direct else max(1, (2 * rows - 1).bit_length())
     largest = min(rows, 2**hashes)
     return Tables(
-        slots=np.zeros((tables, 1 << slot_bits), np.uint64),
-        signatures=np.empty((tables, largest), np.uint64),
-        sizes=np.empty((tables, largest), np.int32),
+        slots=np.zeros(tables << slot_bits, np.uint64),
+        signatures=np.empty(tables * largest, np.uint64),
+        sizes=np.empty(tables * largest, np.int32),
+        largest=largest,
         slot_bits=slot_bits,
         direct=direct,
     )
@@ -83,11 +92,11 @@ def number_clusters(found_signatures, count, tables, table, generation, found, i
     Returns:
         Clusters after.
     """
-    slots, signatures, sizes = tables.slots.ravel(), tables.signatures.ravel(), tables.sizes.ravel()
+    slots, signatures, sizes = tables.slots, tables.signatures, tables.sizes
     base = np.uint64(table) << np.uint64(tables.slot_bits)
     mask = np.uint64((1 << tables.slot_bits) - 1)
     shift = np.uint64(64 - tables.slot_bits)
-    members = np.uint64(table * tables.signatures.shape[1])
+    members = np.uint64(table * tables.largest)
     current = np.uint64(generation)
     place = np.uint64(first)
     for row in range(count):
@@ -150,7 +159,7 @@ def accumulate(segments, skip, count, ids, first, sums, at, width):
 def average(tables, table, found, sums, base):
     """Divide the `(rows, width)` sums of `found` clusters, from row `base` on, by their sizes."""
     for cluster in range(found):
-        scale = np.float32(1.0) / np.float32(tables.sizes[table, cluster])
+        scale = np.float32(1.0) / np.float32(tables.sizes[table * tables.largest + cluster])
         for lane in range(sums.shape[1]):
             sums[base + cluster, lane] *= scale
 
@@ -229,7 +238,7 @@ def _cluster_rows(
                     sums.ctypes.data, total * width, width,
                 )  # fmt: skip
             average(tables, 0, found, sums, total)
-            names[total : total + found] = tables.signatures[0, :found]
+            names[total : total + found] = tables.signatures[:found]
             clusters[j, group] = found
             total += found
     return total
@@ -309,202 +318,231 @@ def cluster_rows(columns, order, length, groups, projections, thresholds, ids, c
     return signatures[:total].copy(), sums[:total, :length].copy()
 
 
-class Patches(NamedTuple):
-    """Where the sub-vectors of a convolution lie in a padded, channels-last feature map.
+class Places(NamedTuple):
+    """Output places of a convolution in a padded feature map, beside each other in memory.
 
-    Sub-vector p of kernel row r, at output place (y, x) of an image, is the L contiguous values at
-    `(image * rows + y * stride + r * dilation) * row_step + x * column_step + starts[p]`. Kernel
-    rows meet the same values at different y, so that each is hashed once for all of them.
+    The element of a patch at offset o, at place (y, x) of an image, is the value at
+    `image * image_step + y * row_step + x + o`.
 
     Attributes:
         images: images.
-        rows: rows of a padded image.
-        row_step: floats from a row to the next.
-        column_step: floats from an output place to the one beside it.
-        kernel_rows: kernel rows.
-        stride: rows from an output place to the one below.
-        dilation: rows from a kernel row to the next.
-        height: output places down.
-        width: output places across.
+        height: places down.
+        width: places across.
+        image_step: floats from an image to the next.
+        row_step: floats from a row of places to the one below.
     """
 
     images: int
-    rows: int
-    row_step: int
-    column_step: int
-    kernel_rows: int
-    stride: int
-    dilation: int
     height: int
     width: int
+    image_step: int
+    row_step: int
+
+
+class Families(NamedTuple):
+    """Sub-matrices whose sub-vectors are the same values, some rows of places apart.
+
+    Such are the kernel rows of a channel: what one meets at a place, the one above it meets at the
+    place below. They are hashed once; a table clusters the sub-vectors of one sub-matrix.
+
+    Attributes:
+        offsets: `(families, L padded)` int64 of the elements of a sub-vector; the first one's in
+            the padding.
+        lengths: `(families,)` int64, elements; L, or fewer in the last sub-matrix.
+        members: `(families + 1,)` int64, each one's first table.
+        shifts: `(tables,)` int64, rows of places that a table lies below its family.
+        numbers: `(tables,)` int64, the sub-matrix.
+    """
+
+    offsets: np.ndarray
+    lengths: np.ndarray
+    members: np.ndarray
+    shifts: np.ndarray
+    numbers: np.ndarray
 
 
 @njit(cache=True, nogil=True)
-def _line_up(values, origin, rows, row_step, columns, column_step, width, segments):
-    """Copy `rows` x `columns` sub-vectors of a feature map one behind the other."""
-    place = 0
-    for row in range(rows):
-        for column in range(columns):
-            source = origin + row * row_step + column * column_step
-            for lane in range(0, width, LANES):
-                copy_lanes(segments, place * width + lane, values, source + lane)
-            place += 1
+def _line_up(values, origin, rows, row_step, columns, offsets, first, width, segments):
+    """Copy the sub-vectors of `rows` x `columns` places one behind the other.
 
-
-class Block(NamedTuple):
-    """Sub-vectors that are hashed together: some rows of an image, some output places across."""
-
-    image: int
-    top: int
-    bottom: int
-    left: int
-    columns: int
+    Up to 15 more are written behind each row, and then written over.
+    """
+    for lane in range(0, width, LANES):
+        for row in range(rows):
+            for column in range(0, columns, LANES):
+                transpose_lanes(
+                    segments, (row * columns + column) * width + lane, width,
+                    values, origin + row * row_step + column, offsets, first + lane,
+                )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _cluster_block(
-    patches, block, r, projected, segments, thresholds, signatures, tables, table, generation,
-    found, sums, base, ids,
+def cluster_maps(
+    values, places, families, groups, weights, thresholds, tables, generation, scratch, sums, ids,
+    names, rows, reached, clusters,
 ):  # fmt: skip
-    """Cluster the sub-vectors of a hashed block that kernel row r meets; returns clusters after."""
-    above = block.top - r * patches.dilation
-    y = max(0, -(-above // patches.stride))
-    end = min(patches.height, -(-(above + block.bottom - block.top) // patches.stride))
-    if y >= end:
-        return found
-    bits, (_, capacity, width) = thresholds.shape[-1], sums.shape
-    skip, size = (y * patches.stride - above) * block.columns, (end - y) * block.columns
-    _sign(projected, skip, size, bits, thresholds.ctypes.data, table * bits, signatures)
-    place = (block.image * patches.height + y) * patches.width + block.left
-    place += table * ids.shape[1]
-    after = number_clusters(signatures, size, tables, table, generation, found, ids.ravel(), place)
-    sums[table, base + found : base + after] = np.float32(0.0)
-    accumulate(
-        segments, skip, size, ids.ravel(), place,
-        sums.ctypes.data, (table * capacity + base) * width, width,
-    )  # fmt: skip
-    return after
-
-
-@njit(cache=True, nogil=True)
-def cluster_patches(
-    values, patches, starts, length, groups, weights, thresholds, tables, generation, scratch, sums,
-    ids, clusters,
-):  # fmt: skip
-    """Cluster the sub-matrices of some sub-vectors `starts`, all kernel rows, without unfolding.
+    """Cluster the sub-matrices of some families, in some groups, where they lie in a feature map.
 
     Args:
         values: flat float32, 16 more than the feature map's.
-        patches: `Patches`.
-        starts: `(q,)` int64, offset of each sub-vector in its kernel row.
-        length: sub-vector length L.
-        groups: runs of images that are clustered apart; divides the images.
+        places: `Places`.
+        families: `Families`, of t tables.
+        groups: first, one past the last, and images in each.
         weights: `(L, H padded)` float32 hyperplanes.
-        thresholds: `(kernel rows, q, H padded)` float32, infinite in the padding.
-        tables: `Tables`, one per kernel row and start: `kernel rows x q`.
+        thresholds: `(t, H padded)` float32, infinite in the padding.
+        tables: `Tables`, at least t.
         generation: of the tables, so far.
-        scratch: `(PATCH_BLOCK x (H padded + L padded),)` float32; not made here, because Numba
-            frees an array of which only the address is left.
-        sums: out, `(kernel rows x q, capacity, L padded)` float32, means of the clusters of all
-            groups; their padding holds no numbers of use.
-        ids: out, `(kernel rows x q, m)` int32, as `cluster_rows` numbers them.
-        clusters: out, `(kernel rows x q, groups)` int32.
+        scratch: `map_scratch`; not made here, because Numba frees an array of which only the
+            address is left.
+        sums: out, `(t or more, capacity, L padded)` float32, means of the clusters, group after
+            group; beyond a sub-vector's length they hold no numbers of use.
+        ids: out, `(any, m)` int32, as `cluster_rows` numbers them.
+        names: out, `(any, any)` uint64, signatures of the clusters.
+        rows: `(t,)` int64, the row of `ids` and `names` of each table.
+        reached: in and out, `(t,)` int64, where to go on in `names`.
+        clusters: out, `(t or more, groups here)` int32.
 
     Returns:
         The generation reached.
     """
-    count, bits = len(starts), weights.shape[1]
-    width = sums.shape[2]
+    first_group, last_group, per_group = groups
+    bits, (_, capacity, width) = weights.shape[1], sums.shape
+    # Once here, not for every block: counting references takes longer than a small block.
+    flat_ids, flat_sums, m = ids.ravel(), sums.ravel(), ids.shape[1]
+    source, offsets = values.ctypes.data, families.offsets.ctypes.data
+    limits, target = thresholds.ctypes.data, sums.ctypes.data
+    shifts, lengths = families.shifts, families.lengths
     projected = scratch.ctypes.data
-    segments = projected + PATCH_BLOCK * bits * 4
-    block_signatures = np.empty(PATCH_BLOCK, np.uint64)
-    per_group = patches.images // groups
-    found = np.zeros(len(sums), np.int64)
-    bases = np.zeros(len(sums), np.int64)
-    step = min(patches.width, PATCH_BLOCK)
-    # Rows of a block lie together in the output only at stride 1, and where they are whole.
-    together = patches.stride == 1 and step == patches.width
-    block_rows = PATCH_BLOCK // step if together else 1
-    for image in range(patches.images):
-        if image % per_group == 0:
+    segments = projected + (MAP_BLOCK + LANES) * bits * 4
+    signatures = np.empty(MAP_BLOCK, np.uint64)
+    found = np.zeros(len(rows), np.int64)
+    bases = np.zeros(len(rows), np.int64)
+    step = min(places.width, MAP_BLOCK)
+    block_rows = MAP_BLOCK // step if step == places.width else 1
+    for family in range(len(families.lengths)):
+        first, last = families.members[family], families.members[family + 1]
+        bottom = places.height + shifts[last - 1]
+        for group in range(first_group, last_group):
             generation += 1
-            found[:] = 0
-        for top in range(0, patches.rows, block_rows):
-            bottom = min(top + block_rows, patches.rows)
-            for left in range(0, patches.width, step):
-                columns = min(step, patches.width - left)
-                for q in range(count):
-                    origin = (image * patches.rows + top) * patches.row_step
-                    origin += left * patches.column_step + starts[q]
-                    _line_up(
-                        values.ctypes.data, origin, bottom - top, patches.row_step, columns,
-                        patches.column_step, width, segments,
-                    )  # fmt: skip
-                    size = (bottom - top) * columns
-                    _project(segments, size, width, length, weights, projected)
-                    block = Block(image, top, bottom, left, columns)
-                    for r in range(patches.kernel_rows):
-                        table = r * count + q
-                        found[table] = _cluster_block(
-                            patches, block, r, projected, segments, thresholds, block_signatures,
-                            tables, table, generation, found[table], sums, bases[table], ids,
+            found[first:last] = 0
+            for image in range(group * per_group, (group + 1) * per_group):
+                for top in range(0, bottom, block_rows):
+                    end = min(top + block_rows, bottom)
+                    for left in range(0, places.width, step):
+                        columns = min(step, places.width - left)
+                        _line_up(
+                            source, image * places.image_step + top * places.row_step + left,
+                            end - top, places.row_step, columns, offsets, family * width, width,
+                            segments,
                         )  # fmt: skip
-        if (image + 1) % per_group == 0:
-            group = image // per_group
-            for table in range(len(sums)):
+                        _project(
+                            segments, (end - top) * columns, width, lengths[family], weights,
+                            projected,
+                        )  # fmt: skip
+                        for table in range(first, last):
+                            y = max(0, top - shifts[table])
+                            size = (min(places.height, end - shifts[table]) - y) * columns
+                            if size <= 0:
+                                continue
+                            skip = (y + shifts[table] - top) * columns
+                            place = (image * places.height + y) * places.width + left
+                            place += rows[table] * m
+                            _sign(projected, skip, size, bits, limits, table * bits, signatures)
+                            before = found[table]
+                            after = number_clusters(
+                                signatures, size, tables, table, generation, before, flat_ids, place
+                            )
+                            start = (table * capacity + bases[table]) * width
+                            for x in range(start + before * width, start + after * width):
+                                flat_sums[x] = np.float32(0.0)
+                            accumulate(segments, skip, size, flat_ids, place, target, start, width)
+                            found[table] = after
+            for table in range(first, last):
                 average(tables, table, found[table], sums[table], bases[table])
-                clusters[table, group] = found[table]
+                for cluster in range(found[table]):
+                    named = tables.signatures[table * tables.largest + cluster]
+                    names[rows[table], reached[table] + cluster] = named
+                reached[table] += found[table]
+                clusters[table, group - first_group] = found[table]
                 bases[table] += found[table]
     return generation
 
 
+def map_scratch(length: int, hashes: int) -> np.ndarray:
+    """Room for the projections and the sub-vectors of a block."""
+    return aligned_empty(((MAP_BLOCK + LANES) * (padded(hashes) + padded(length)),))
+
+
 @njit(cache=True, nogil=True)
-def gather_add(results, offsets, ids, output):
+def multiply(sums, totals, lengths, numbers, weights, results, bounds):
+    """Multiply the centroids of some sub-matrices by their weights.
+
+    Args:
+        sums: `(t or more, capacity, L padded)` float32, of each table the first `totals`; seven
+            vectors more may be read.
+        totals: `(t,)` int64.
+        lengths: `(t,)` int64, elements of a sub-vector.
+        numbers: `(t,)` int64, first row of each table in the weights.
+        weights: `(k, n padded)` float32.
+        results: out, `(r, n padded)` float32, with room for seven rows more than `bounds` asks.
+        bounds: `(t,)` int64, first row of each table in the results.
+    """
+    _, capacity, width = sums.shape
+    wide = weights.shape[1]
+    whole = wide // (2 * LANES) * (2 * LANES)
+    source, factors, target = sums.ctypes.data, weights.ctypes.data, results.ctypes.data
+    for table in range(len(totals)):
+        for row in range(0, totals[table], 8):
+            at, start = (bounds[table] + row) * wide, (table * capacity + row) * width
+            first = numbers[table] * wide
+            for x in range(0, whole, 2 * LANES):
+                multiply_wide(
+                    target, at + x, wide, source, start, width, lengths[table], factors, first + x,
+                    wide,
+                )  # fmt: skip
+            if whole < wide:
+                multiply_narrow(
+                    target, at + whole, wide, source, start, width, lengths[table], factors,
+                    first + whole, wide,
+                )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def gather_add(results, offsets, ids, tables, first, output):
     """Add centroid results to the output rows that share them.
 
     Args:
         results: `(r, n)` float32, centroid times weights.
-        offsets: `(s, groups)` int64, first row in `results` of each sub-matrix and group.
-        ids: `(s, m)` int32.
+        offsets: `(t, groups)` int64, first row in `results` of each sub-matrix and group.
+        ids: `(any, any)` int32.
+        tables: `(t,)` int64, the row of `ids` of each sub-matrix.
+        first: column of `ids` of the first output row.
         output: in and out, `(m, n)` float32.
     """
-    n = output.shape[1]
-    whole = n // LANES * LANES
-    sub_matrices = ids.shape[0]
-    rows = ids.shape[1] // offsets.shape[1]
+    m, n = output.shape
+    whole, widest = n // LANES * LANES, n // (4 * LANES) * (4 * LANES)
+    count = len(tables)
+    rows = m // offsets.shape[1]
+    flat = results.ravel()
     source, target = results.ctypes.data, output.ctypes.data
-    starts = np.empty(8, np.int64)
-    for row in range(ids.shape[1]):
-        group = row // rows
-        j = 0
-        while j + 8 <= sub_matrices:  # one load and store of the output for eight additions
-            a = (offsets[j, group] + ids[j, row]) * n
-            b = (offsets[j + 1, group] + ids[j + 1, row]) * n
-            c = (offsets[j + 2, group] + ids[j + 2, row]) * n
-            d = (offsets[j + 3, group] + ids[j + 3, row]) * n
-            e = (offsets[j + 4, group] + ids[j + 4, row]) * n
-            f = (offsets[j + 5, group] + ids[j + 5, row]) * n
-            g = (offsets[j + 6, group] + ids[j + 6, row]) * n
-            h = (offsets[j + 7, group] + ids[j + 7, row]) * n
-            for x in range(0, whole, LANES):
-                add_eight(
-                    target, row * n + x, source, a + x, b + x, c + x, d + x, e + x, f + x,
-                    g + x, h + x,
-                )  # fmt: skip
-            if whole < n:
-                for place in range(8):
-                    starts[place] = offsets[j + place, group] + ids[j + place, row]
-                for x in range(whole, n):
-                    for place in range(8):
-                        output[row, x] += results[starts[place], x]
-            j += 8
-        while j < sub_matrices:
-            chosen = offsets[j, group] + ids[j, row]
-            for x in range(0, whole, LANES):
-                add_lanes(target, row * n + x, source, chosen * n + x)
+    starts = np.empty(GATHER_BLOCK * count, np.int64)
+    places = starts.ctypes.data
+    for begin in range(0, m, GATHER_BLOCK):
+        size = min(GATHER_BLOCK, m - begin)
+        for j in range(count):
+            own = ids[tables[j], first + begin : first + begin + size]
+            for row in range(size):
+                group = (begin + row) // rows
+                starts[row * count + j] = (offsets[j, group] + np.int64(own[row])) * n
+        for row in range(size):
+            at, chosen = (begin + row) * n, row * count
+            for x in range(0, widest, 4 * LANES):
+                gather_wide(target, at + x, source, x, places, chosen, count)
+            for x in range(widest, whole, LANES):
+                gather_narrow(target, at + x, source, x, places, chosen, count)
             for x in range(whole, n):
-                output[row, x] += results[chosen, x]
-            j += 1
+                for j in range(count):
+                    output[begin + row, x] += flat[starts[chosen + j] + x]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})

@@ -4,18 +4,28 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
 from accelerators.rules import Relation, flag, integer, one_of, real
-from simulator.reuse.activations import check_finite, check_rows, check_state
+from simulator.reuse.activations import Activations, check_finite, check_rows, check_state
 from simulator.reuse.decisions import ReuseDecisions
-from simulator.reuse.grouping import Clusters, group_equal, represent
-from simulator.reuse.kernels import cluster_rows
+from simulator.reuse.feature_maps import (
+    FeatureMap,
+    Rebuilder,
+    clustered,
+    families_of,
+    is_laid_out,
+    lane_columns,
+    lay_out,
+)
+from simulator.reuse.grouping import Clusters, group_equal, joined, represent, stacked
+from simulator.reuse.kernels import Families, cluster_rows
 from simulator.reuse.learning import CalibrationRows, principal, quantised, task_learned
-from simulator.reuse.policy import LayerState, ReadWeights
+from simulator.reuse.policy import LayerState, PolicyAnswer, ReadWeights
 from simulator.reuse.stream import ClusterCache, LayerMemory, empty_memory, serve_batch
 from simulator.reuse.sub_vectors import SCOPES, Clusterer, SubVectorPolicy
 from workloads.gemm import Layer
@@ -270,6 +280,54 @@ class LshReuse(SubVectorPolicy):
         )
         return decisions, served.memory
 
+    def answer(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        weights: np.ndarray | None,
+        *,
+        centroids: bool,
+    ) -> PolicyAnswer:
+        """Signatures and means are taken of a feature map as it lies."""
+        direct = (
+            is_laid_out(layer)
+            and self.scope != "stream"
+            and self.metric == "angular"
+            and self.representative == "centroid"
+            and not self.normalised
+        )
+        if not direct:
+            return super().answer(layer, given, state, memory, weights, centroids=centroids)
+        self.length_in(layer)
+        gemm = layer.gemm
+        if gemm.m == self.groups_in(layer):
+            return PolicyAnswer(decisions=None)
+        projections, thresholds = self.hashing(layer, state)
+        laid = lay_out(layer, given.stored)
+        made, results = [], []
+        for index, limits in enumerate(thresholds):
+            rebuilder = None
+            if weights is not None:
+                columns = lane_columns(weights[index], self.column_order(layer))
+                rebuilder = Rebuilder(columns, layer, self.length_in(layer), self.groups_in(layer))
+                results.append(rebuilder.output[:, : gemm.n])
+            made.append(
+                self._by_place(
+                    layer, laid, index, (projections, limits), rebuilder, centroids=centroids
+                )
+            )
+        decisions = self._decisions(layer, made)
+        return PolicyAnswer(
+            decisions=decisions if centroids else decisions.without_centroids(),
+            result=None if weights is None else stacked(results),
+        )
+
+    def families(self, layer: Layer, index: int) -> Families:
+        """Where the sub-vectors of one of a convolution's GEMMs lie in its feature map."""
+        return families_of(layer, self.length_in(layer), self.order == "channels_last", index)
+
     def hashing(self, layer: Layer, state: LayerState) -> tuple[np.ndarray, np.ndarray]:
         """A layer's `(H, L)` float32 hyperplanes and `(count, s, H)` float32 thresholds.
 
@@ -424,6 +482,45 @@ class LshReuse(SubVectorPolicy):
             )
 
         return cluster
+
+    def _by_place(
+        self,
+        layer: Layer,
+        laid: FeatureMap,
+        index: int,
+        hashing: tuple[np.ndarray, np.ndarray],
+        rebuilder: Rebuilder | None,
+        *,
+        centroids: bool,
+    ) -> Clusters:
+        """Equal signatures again, of sub-vectors in a feature map; their results on the way.
+
+        The representatives are empty if `centroids` are not wanted.
+        """
+        gemm, groups, length = layer.gemm, self.groups_in(layer), self.length_in(layer)
+        sub_matrices = self.sub_matrices_in(layer)
+        ids = np.empty((sub_matrices, gemm.m), np.int32)
+        clusters = np.empty((sub_matrices, groups), np.int32)
+        most = groups * min(gemm.m // groups, 2**self.hashes)
+        names = np.empty((sub_matrices, most), np.uint64)
+        means: list[list[np.ndarray]] = [[] for _ in range(sub_matrices)]
+        families = self.families(layer, index)
+        for some in clustered(laid, families, groups, *hashing, ids, names):
+            clusters[some.numbers, some.groups.start : some.groups.stop] = some.clusters
+            if centroids:
+                for number, mean in some.representatives(length):
+                    means[number].append(mean)
+            if layer.quantisation is not None:
+                some.round()
+            if rebuilder is not None:
+                rebuilder.add(some, rebuilder.multiply(some))
+        totals = clusters.sum(axis=1, dtype=np.int64)
+        return Clusters(
+            ids=ids,
+            clusters=clusters,
+            signatures=joined([own[:n] for own, n in zip(names, totals, strict=True)]),
+            representatives=joined([np.empty((0, length), np.float32), *chain(*means)]),
+        )
 
     def _by_bucket(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
         """Equal buckets of every projection (Datar et al., SoCG 2004, section 3)."""

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from accelerators import ConfigError
+from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
@@ -16,6 +17,21 @@ from workloads.gemm import Layer
 LayerState = Mapping[str, np.ndarray]
 # Reads a layer's `(count, k, n)` float32 weights; most policies never ask.
 ReadWeights = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyAnswer:
+    """What a policy makes of one layer's activations.
+
+    Attributes:
+        decisions: `None` where the layer runs dense.
+        memory: what is kept for a stream's next batch; `None` for nothing.
+        result: `(count, m, n)` float32, the product under the decisions, if it was wanted.
+    """
+
+    decisions: ReuseDecisions | None
+    memory: LayerMemory | None = None
+    result: np.ndarray | None = None
 
 
 class ReusePolicy(ABC):
@@ -76,6 +92,48 @@ class ReusePolicy(ABC):
             nothing, as most do.
         """
         return self.decide(layer, rows, state), None
+
+    def answer(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        weights: np.ndarray | None,
+        *,
+        centroids: bool,
+    ) -> PolicyAnswer:
+        """Decide as `decide_next` does, and compute what the layer's product becomes.
+
+        A policy may spare itself the unfolding. A quantised layer's centroids are rounded before
+        they are multiplied, as an integer array gets them.
+
+        Args:
+            layer: the layer.
+            given: its activations.
+            state: as for `decide`.
+            memory: as for `decide_next`.
+            weights: `(count, k, n)` float32; `None` where no result is wanted.
+            centroids: whether the decisions shall hold their (unrounded) centroids.
+
+        Raises:
+            ConfigError: as `decide`; a quantised layer's sub-vectors are normalised.
+        """
+        made, kept = self.decide_next(layer, given.rows, state, memory)
+        if made is None:
+            return PolicyAnswer(decisions=None, memory=kept)
+        if layer.quantisation is not None and made.norms is not None:
+            raise ConfigError(
+                f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
+                "normalised=True: rounded directions mean nothing; use normalised=False, or a "
+                "model that is not quantised"
+            )
+        result = None
+        if weights is not None:
+            whole = made if layer.quantisation is None else made.with_whole_centroids()
+            result = whole.product(weights)
+        decisions = made if centroids else made.without_centroids()
+        return PolicyAnswer(decisions=decisions, memory=kept, result=result)
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Raise one `ConfigError` that names every layer the policy does not fit."""
@@ -179,6 +237,20 @@ class PerLayer(ReusePolicy):
     ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
+
+    def answer(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        weights: np.ndarray | None,
+        *,
+        centroids: bool,
+    ) -> PolicyAnswer:
+        """As the layer's own policy."""
+        policy = self.policy_of(layer.name)
+        return policy.answer(layer, given, state, memory, weights, centroids=centroids)
 
     def describe(self) -> dict:
         """The policies as plain values."""

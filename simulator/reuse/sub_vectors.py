@@ -12,7 +12,7 @@ from accelerators import ConfigError
 from accelerators.rules import integer, one_of, violations
 from simulator.reuse.activations import check_finite, check_rows
 from simulator.reuse.decisions import ReuseDecisions
-from simulator.reuse.grouping import Clusters
+from simulator.reuse.grouping import Clusters, joined, stacked
 from simulator.reuse.policy import LayerState, ReusePolicy
 from workloads.gemm import Layer
 from workloads.unfold import ORDERS
@@ -98,6 +98,10 @@ class SubVectorPolicy(ReusePolicy):
         """Sub-matrices of each of a layer's GEMMs."""
         return math.ceil(layer.gemm.k / self.length_in(layer))
 
+    def groups_in(self, layer: Layer) -> int:
+        """Runs of a layer's rows that are clustered apart."""
+        return layer.row_images if self.scope == "image" else 1
+
     def column_order(self, layer: Layer) -> np.ndarray | None:
         """`(k,)` int64, the layer's column at each place of a row that is cut; `None` as it is."""
         if self.order == "channels_first" or layer.kind != "conv" or layer.convolution is None:
@@ -124,8 +128,8 @@ class SubVectorPolicy(ReusePolicy):
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
         """Cluster the sub-vectors of one layer; `None` where each group has a single row."""
         check_rows(layer, rows)
-        length = self.length_in(layer)
-        groups = layer.row_images if self.scope == "image" else 1
+        self.length_in(layer)
+        groups = self.groups_in(layer)
         if layer.gemm.m == groups:
             return None
         order = self.column_order(layer)
@@ -135,21 +139,25 @@ class SubVectorPolicy(ReusePolicy):
             cluster(index, np.ascontiguousarray(rows[index].T, dtype=np.float32), places)
             for index in range(layer.gemm.count)
         ]
+        return self._decisions(layer, made)
+
+    def _decisions(self, layer: Layer, made: Sequence[Clusters]) -> ReuseDecisions:
+        """From the clusters of each of a layer's GEMMs."""
         norms = [each.norms for each in made if each.norms is not None]
-        representatives = np.concatenate([each.representatives for each in made])
+        representatives = joined([each.representatives for each in made])
         check_finite(layer, representatives)
         return ReuseDecisions(
             layer=layer.name,
             gemm=layer.gemm,
-            sub_vector_length=length,
-            groups=groups,
-            ids=np.stack([each.ids for each in made]),
-            clusters=np.stack([each.clusters for each in made]),
-            signatures=np.concatenate([each.signatures for each in made]),
+            sub_vector_length=self.length_in(layer),
+            groups=self.groups_in(layer),
+            ids=stacked([each.ids for each in made]),
+            clusters=stacked([each.clusters for each in made]),
+            signatures=joined([each.signatures for each in made]),
             centroids=representatives,
             representative=self.representative,
-            column_order=order,
-            norms=np.stack(norms) if norms else None,
+            column_order=self.column_order(layer),
+            norms=stacked(norms) if norms else None,
             **self.front_end(),  # type: ignore[arg-type]
         )
 

@@ -114,7 +114,7 @@ def test_what_it_cannot_run_names_layer_and_fix():
     weights = np.ones((8, 4, 3, 3), np.float32)
     with pytest.raises(ConfigError, match=r"length=40 must not exceed the row length"):
         ReusedConvolution(layer, weights, replace(policy, length=40), {})
-    for change in ({"order": "channels_first"}, {"representative": "first"}, {"scope": "stream"}):
+    for change in ({"normalised": True}, {"representative": "first"}, {"scope": "stream"}):
         with pytest.raises(ConfigError, match=f"policy must have {next(iter(change))}="):
             ReusedConvolution(layer, weights, replace(policy, **change), {})
     ours = ReusedConvolution(layer, weights, policy, {})
