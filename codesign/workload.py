@@ -133,12 +133,27 @@ def load_workload(
                 seed=seed,
             )
 
+    judged = captured(stream.judged)
+    _check_answers(model, inputs, judged)
     return Workload(
-        trace=captured(stream.judged),
+        trace=judged,
         model=network,
         calibration=captured(stream.calibration) if stream.calibration else None,
         name=f"{_called(network)} on {images} {stream.name}",
     )
+
+
+def _check_answers(model: str, inputs: str, trace: WorkloadTrace) -> None:
+    """Labels of pixels want an answer for each pixel."""
+    labels, outputs = trace.labels, trace.outputs
+    if labels is None or labels.ndim == 1 or outputs is None:
+        return
+    if outputs.ndim != 4 or outputs[:, 0].shape != labels.shape:
+        raise ConfigError(
+            f"model {model!r} must answer {inputs!r} with logits of shape (images, classes, "
+            f"{labels.shape[1]}, {labels.shape[2]}), got {outputs.shape}; use one that gives every "
+            "pixel a class, such as 'resnet18_scenes'"
+        )
 
 
 @contextmanager

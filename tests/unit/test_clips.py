@@ -6,6 +6,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from accelerators import ConfigError, preset
+from codesign import DesignSpace, load_workload
+from codesign.evaluate import Evaluator
+from workloads.scores import score
 from workloads.streams import (
     APOLLOSCAPE_CLASSES,
     CAMVID_CLASSES,
@@ -183,6 +187,26 @@ class TestCamVid:
     def test_names_without_a_number_are_told(self, tmp_path):
         with pytest.raises(StreamError, match="must be called DRIVE_NUMBER"):
             camvid(camvid_folder(tmp_path, ["a_first", "a_second"]))
+
+    def test_workload_is_scored_by_mean_iou(self, tmp_path):
+        folder = camvid_folder(tmp_path, [f"a_{i}" for i in range(5)], (12, 16))
+        asked = {"inputs": f"camvid:{folder}", "images": 3, "calibration_images": 2}
+        workload = load_workload(model="resnet18_scenes", **asked)
+        trace = workload.trace
+        assert trace.labels.shape == (3, 120, 160)
+        assert trace.labels[:, 0, 0].tolist() == [2, 3, 4]  # the frames before calibrate
+        assert workload.calibration.labels[:, 0, 0].tolist() == [0, 1]
+        evaluator = Evaluator.of(workload, DesignSpace.for_workload(trace, preset("reuse_16x16")))
+        assert evaluator.quality == "miou"
+        answers = trace.outputs.argmax(axis=1)
+        assert evaluator.baseline["accuracy"] == score("miou", answers, trace.labels)
+
+    def test_classifier_of_images_is_refused(self, tmp_path):
+        folder = camvid_folder(tmp_path, ["a_1", "a_2", "a_3"], (32, 32))
+        with pytest.raises(ConfigError, match=r"classes, 32, 32\), got \(2, 10\); use one that"):
+            load_workload(
+                model="resnet20", inputs=f"camvid:{folder}", images=2, calibration_images=1
+            )
 
 
 class TestApolloScape:

@@ -14,19 +14,21 @@ _EPSILON = 1e-3  # of every batch normalisation, as the published weights were t
 _DILATIONS = (1, 2, 4, 8, 16)
 
 
+def bare_convolution(
+    inputs: int, outputs: int, side: int, *, stride: int = 1, dilation: int = 1
+) -> nn.Conv2d:
+    """A convolution without bias that keeps the size up to its stride."""
+    padding = side // 2 * dilation
+    return nn.Conv2d(
+        inputs, outputs, side, stride=stride, padding=padding, dilation=dilation, bias=False
+    )
+
+
 def convolution(
     inputs: int, outputs: int, side: int, *, stride: int = 1, dilation: int = 1
 ) -> nn.Sequential:
-    """A convolution without bias that keeps the size up to its stride."""
-    layer = nn.Conv2d(
-        inputs,
-        outputs,
-        side,
-        stride=stride,
-        padding=side // 2 * dilation,
-        dilation=dilation,
-        bias=False,
-    )
+    """The same under the name `conv`, as the authors' files have it."""
+    layer = bare_convolution(inputs, outputs, side, stride=stride, dilation=dilation)
     return nn.Sequential(OrderedDict(conv=layer))
 
 
@@ -39,7 +41,7 @@ def activated_convolution(
     inputs: int, outputs: int, side: int, *, stride: int = 1
 ) -> nn.Sequential:
     """A convolution, batch normalisation and PReLU."""
-    layer = convolution(inputs, outputs, side, stride=stride).conv
+    layer = bare_convolution(inputs, outputs, side, stride=stride)
     return nn.Sequential(OrderedDict(conv=layer, **activation(outputs)))
 
 
@@ -78,8 +80,8 @@ class DownSampler(SpatialPyramid):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, stride=2)
-        for name, module in activation(outputs).items():
-            self.add_module(name, module)
+        self.bn = nn.BatchNorm2d(outputs, eps=_EPSILON)
+        self.act = nn.PReLU(outputs)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """`(n, inputs, h, w)` to `(n, outputs, h / 2, w / 2)`."""

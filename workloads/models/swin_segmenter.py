@@ -31,19 +31,17 @@ class SwinSegmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape = (3, *input_size)
-        stages = ["stage1", "stage2", "stage3"]
-        self.backbone = SwinBackbone(
-            SwinConfig(
-                image_size=input_size,
-                patch_size=4,
-                embed_dim=width,
-                depths=[2, 2, 2],
-                num_heads=[width // 16 * 2**i for i in range(3)],
-                window_size=5,
-                drop_path_rate=0.0,
-                out_features=stages,
-            )
+        config = SwinConfig(
+            image_size=input_size,
+            patch_size=4,
+            embed_dim=width,
+            depths=[2, 2, 2],
+            num_heads=[width // 16 * 2**i for i in range(3)],
+            window_size=5,
+            drop_path_rate=0.0,
         )
+        config.out_features = ["stage1", "stage2", "stage3"]
+        self.backbone = SwinBackbone(config)
         self.decoder = PixelDecoder([width * 2**i for i in range(3)], width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
