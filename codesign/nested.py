@@ -29,7 +29,7 @@ from codesign.front import non_dominated
 from codesign.nested_store import open_layers, read_layers
 from codesign.parameters import Parameter, layer_parameters, reusable_layers
 from codesign.quiet import quiet_optuna
-from codesign.runner import EXECUTORS, make_runner
+from codesign.runner import EXECUTORS, running
 from codesign.store import SPECIFICATION, storing
 from codesign.threads import single_thread
 from codesign.workload import Workload
@@ -172,29 +172,24 @@ def nested_search(
     with (
         quiet_optuna(),
         open_layers(path, _specifications(workload, evaluator), resume=resume) as studies,
+        running(executor, evaluator, workers, ray_address) as run,
     ):
         told = {
             name: list(_read(study, evaluator.parameters[name])) for name, study in studies.items()
         }
-        runner = None
-        try:
-            while jobs := evaluator.jobs(told, trials, chunk):
-                runner = runner or make_runner(executor, evaluator, workers, ray_address)
-                for number, outcome in runner.run(jobs):
-                    name = jobs[number]["layer"]
-                    if outcome.state != "complete":
-                        raise RuntimeError(f"search of layer {name!r} failed: {outcome.reason}")
-                    made = [LayerTrial(**each) for each in outcome.summary["trials"]]
-                    with storing(path):
-                        for trial in made:
-                            _store(studies[name], evaluator.parameters[name], trial)
-                    told[name] += made
-                    if on_progress is not None:
-                        done = sum(len(trials_told) for trials_told in told.values())
-                        on_progress(done, sum(evaluator.most_trials(x, trials) for x in told))
-        finally:
-            if runner is not None:
-                runner.close()
+        total = sum(evaluator.most_trials(name, trials) for name in told)
+        while jobs := evaluator.jobs(told, trials, chunk):
+            for number, outcome in run(jobs):
+                name = jobs[number]["layer"]
+                if outcome.state != "complete":
+                    raise RuntimeError(f"search of layer {name!r} failed: {outcome.reason}")
+                made = [LayerTrial(**each) for each in outcome.summary["trials"]]
+                with storing(path):
+                    for trial in made:
+                        _store(studies[name], evaluator.parameters[name], trial)
+                told[name] += made
+                if on_progress is not None:
+                    on_progress(sum(map(len, told.values())), total)
     return load_nested(path)
 
 

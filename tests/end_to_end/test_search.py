@@ -16,7 +16,7 @@ from optuna.storages.journal._storage import JournalOperation
 
 from codesign import load_study, search
 from codesign.evaluate import Evaluation
-from codesign.runner import RayRunner
+from codesign.runner import RETRIES, RayRunner
 from codesign.store import FIXED
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 from workloads import models
@@ -202,19 +202,26 @@ def test_a_model_from_a_users_file_reaches_the_workers(on_ray, tmp_path):
 
 
 class Deadly:
-    """Stands for an evaluator whose second job kills the process that runs it."""
+    """Stands for an evaluator one of whose jobs kills the process that runs it, every time."""
 
-    def __call__(self, parameters):
-        if parameters["deadly"]:
+    model = None
+
+    def __call__(self, job):
+        with Path(job["log"]).open("a") as log:
+            log.write("tried\n")
+        if job["deadly"]:
             os._exit(1)
         return Evaluation(state="complete", values={"one": 1.0})
 
 
-def test_a_dying_worker_is_a_failed_trial(on_ray, monkeypatch):
-    monkeypatch.setattr("codesign.runner._send_user_modules", lambda *_: None)
+def test_a_design_that_kills_its_workers_fails_after_a_few_retries(on_ray, tmp_path):
     runner = RayRunner(Deadly(), workers=2)
-    jobs = {3: {"deadly": False}, 4: {"deadly": True}, 5: {"deadly": False}}
+    jobs = {
+        number: {"deadly": number == 4, "log": str(tmp_path / str(number))} for number in (3, 4, 5)
+    }
     outcomes = dict(runner.run(jobs))
     runner.close()
+    tries = {number: (tmp_path / str(number)).read_text().count("tried") for number in jobs}
+    assert tries == {3: 1, 4: 1 + RETRIES, 5: 1}
     assert outcomes[3].state == outcomes[5].state == "complete"
     assert outcomes[4].state == "failed" and "WorkerCrashedError" in outcomes[4].reason
