@@ -24,7 +24,7 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from accelerators import PROJECTIONS, ConfigError
-from codesign.evaluate import Evaluation, InMemory, workload_digest
+from codesign.evaluate import Evaluation, InMemory, hashing_states, workload_digest
 from codesign.front import non_dominated
 from codesign.nested_store import open_layers, read_layers
 from codesign.parameters import Parameter, layer_parameters, reusable_layers
@@ -33,7 +33,7 @@ from codesign.runner import EXECUTORS, running
 from codesign.store import SPECIFICATION, storing
 from codesign.threads import single_thread
 from codesign.workload import Workload
-from simulator import LshReuse, PerLayer, calibrate, decide
+from simulator import LshReuse, PerLayer, decide
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
 
@@ -212,6 +212,35 @@ def load_nested(path: str | Path) -> NestedResult:
     return NestedResult(layers=tuple(layers), specification=specification)
 
 
+def fronts_of(path: str | Path, workload: Workload) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """The fronts of a nested search of this workload, as `DesignSpace.from_fronts` takes them.
+
+    Raises:
+        ConfigError: there is no such search, it is of another workload, or not far enough.
+    """
+    found = load_nested(path)
+    file = nested_file(path)
+    layers = [each.layer for each in found.layers]
+    is_same = {layer.name for layer in workload.trace.layers}.issuperset(layers) and (
+        found.specification["digest"] == workload_digest(workload, hashing_states(workload, layers))
+    )
+    if not is_same:
+        raise ConfigError(
+            f"{file} must be a nested search of {workload.name} with the same weights, inputs and "
+            f"calibration, got one of {found.specification['name']} with layers "
+            f"{', '.join(layers)}; give the fronts of "
+            "`codesign nested` with the same --model, --inputs, --images, --weights, --precision "
+            "and --seed"
+        )
+    short = [each.layer for each in found.layers if not each.front]
+    if short:
+        raise ConfigError(
+            f"{file} must hold a setting of every layer, got none of {', '.join(short)}; finish "
+            "the search by --resume"
+        )
+    return found.fronts
+
+
 def nested_file(path: str | Path) -> Path:
     """The journal that `path` means: itself, or `nested.journal` in a directory."""
     path = Path(path)
@@ -245,12 +274,9 @@ class LayerEvaluator:
         """Calibrate, and take what the files hold of the layers to memory."""
         trace = workload.trace
         layers = reusable_layers(trace, top)
-        learner = PerLayer({layer.name: LshReuse(hashes=1, length=1) for layer in layers})
-        with single_thread():
-            states = calibrate(workload.calibration or trace, learner)
         return cls(
             trace=replace(trace, files=InMemory(trace.files)),
-            states=states,
+            states=hashing_states(workload, [layer.name for layer in layers]),
             parameters={layer.name: clustering_parameters(layer) for layer in layers},
             projection=projection,
             seed=seed,

@@ -62,7 +62,8 @@ def read_layers(path: Path) -> dict[str, optuna.Study]:
     """
     if not path.is_file():
         raise ConfigError(
-            f"{path} must be a nested search, got no such file; run nested_search first"
+            f"{path} must be a nested search, got no such file; run `codesign nested` "
+            "(nested_search) first"
         )
     storage = _storage(path)
     studies = {

@@ -82,6 +82,24 @@ def holds_study(place: Place) -> bool:
         return STUDY_NAME in optuna.get_all_study_names(_storage(place))
 
 
+def check_resume(place: Place, *, resume: bool) -> None:
+    """There must be a study to go on with, or none.
+
+    Raises:
+        ConfigError: it exists or not against `resume`, or the database cannot be reached.
+    """
+    exists = holds_study(place)
+    if exists and not resume:
+        raise ConfigError(
+            f"{_shown(place)} must not exist, got a study; go on with it by --resume "
+            "(resume=True), or give another path"
+        )
+    if resume and not exists:
+        raise ConfigError(
+            f"{_shown(place)} must be a study to go on with, got none; start it without --resume"
+        )
+
+
 @contextmanager
 def storing(place: Place) -> Iterator[None]:
     """Around steps that write a study: what the disk or the database refuses names it."""
@@ -110,16 +128,7 @@ def locked(place: Place, *, resume: bool) -> Iterator[None]:
         ConfigError: it exists or not against `resume`, or is in use.
         OSError: the disk refuses it, with the place as its filename.
     """
-    exists = holds_study(place)
-    if exists and not resume:
-        raise ConfigError(
-            f"{_shown(place)} must not exist, got a study; go on with it by --resume "
-            "(resume=True), or give another path"
-        )
-    if resume and not exists:
-        raise ConfigError(
-            f"{_shown(place)} must be a study to go on with, got none; start it without --resume"
-        )
+    check_resume(place, resume=resume)
     lock = _lock_file(place)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("ab") as file:
