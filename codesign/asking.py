@@ -45,38 +45,46 @@ class Asker:
         tried = {design_key(space, space.decode(trial.params)) for trial in stored}
         return cls(space=space, tried=tried, **settings)
 
-    def ask_missing(self, study: optuna.Study, *, first: int, stop: int) -> None:
-        """Store the trials of a batch that were not asked for yet, in one step each."""
+    def trial(self, study: optuna.Study, number: int, *, known: int) -> FrozenTrial:
+        """A trial of the study, asked for and stored in one step if it is the next.
+
+        Args:
+            study: what is searched.
+            number: of the trial.
+            known: how many trials the optimiser may see with their values.
+        """
         stored = study.get_trials(deepcopy=False)
+        if number < len(stored):
+            return stored[number]
         start = list(self.space.start.items())
-        for number in range(len(stored), stop):
-            notes: dict[str, Any] = {}
-            if number < len(start):
-                origin, values = start[number]
-            else:
-                answer = self._answer(stored, first)
-                notes = answer.notes
-                origin, values = self._untried(self.space.decode(answer.parameters), number)
-            self.tried.add(design_key(self.space, values))
-            trial = create_trial(
+        notes: dict[str, Any] = {}
+        if number < len(start):
+            origin, values = start[number]
+        else:
+            answer = self._answer(stored, known)
+            notes = answer.notes
+            origin, values = self._untried(self.space.decode(answer.parameters), number)
+        self.tried.add(design_key(self.space, values))
+        study.add_trial(
+            create_trial(
                 state=TrialState.RUNNING,
                 params=self.space.encode(values),
                 distributions=self.space.distributions,
                 user_attrs={"origin": origin},
                 system_attrs=notes,
             )
-            study.add_trial(trial)
-            stored = [*stored, trial]
+        )
+        return study.get_trials(deepcopy=False)[number]
 
-    def _answer(self, stored: list[FrozenTrial], first: int) -> Answer:
-        """What the optimiser says, whose batch begins with trial `first`."""
+    def _answer(self, stored: list[FrozenTrial], known: int) -> Answer:
+        """What the optimiser says, knowing so many trials with their values."""
         problem = Problem(
             distributions=self.space.distributions,
             maximise=tuple(objective.maximise for objective in OBJECTIVES),
             # Better than the dense baseline in speed and energy; accuracy is what reuse pays with.
             reference_point=(1.0, self.baseline["energy_uj_per_image"], 0.0),
         )
-        return ask(self.optimiser, problem, stored, seed=self.seed, known=first)
+        return ask(self.optimiser, problem, stored, seed=self.seed, known=known)
 
     def _untried(self, asked: Mapping[str, Any], number: int) -> tuple[str, dict[str, Any]]:
         """Origin and values of what was asked for, or of an untried setting near it.

@@ -179,7 +179,7 @@ def nested_search(
         }
         total = sum(evaluator.most_trials(name, trials) for name in told)
         while jobs := evaluator.jobs(told, trials, chunk):
-            for number, outcome in run(jobs):
+            for number, outcome in run(jobs.items()):
                 name = jobs[number]["layer"]
                 if outcome.state != "complete":
                     raise RuntimeError(f"search of layer {name!r} failed: {outcome.reason}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from accelerators import ConfigError
@@ -20,7 +21,8 @@ EXECUTORS = ("ray", "inline")
 # Of a trial whose worker or machine died, or whose worker ran out of memory.
 RETRIES = 3
 
-Jobs = Mapping[int, Mapping[str, Any]]  # trial number -> what the evaluator takes
+# Trial number and what the evaluator takes, taken one by one as there is room for them.
+Jobs = Iterable[tuple[int, Mapping[str, Any]]]
 Run = Callable[[Jobs], Iterator[tuple[int, Evaluation]]]
 
 
@@ -53,7 +55,7 @@ class InlineRunner:
 
     def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
         """Evaluate one job after the other."""
-        for number, parameters in jobs.items():
+        for number, parameters in jobs:
             yield number, self._evaluator(parameters)
 
     def close(self) -> None:
@@ -111,12 +113,14 @@ class RayRunner:
         self._evaluator = ray.put(evaluator)
 
     def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
-        """Keep as many tasks running as there are workers."""
-        waiting = list(jobs.items())[::-1]
-        while waiting or self._pending:
-            while waiting and len(self._pending) < self._workers:
-                number, parameters = waiting.pop()
+        """Keep as many tasks running as there are workers; take the next job while they run."""
+        waiting = iter(jobs)
+        ahead = next(waiting, None)
+        while ahead is not None or self._pending:
+            while ahead is not None and len(self._pending) < self._workers:
+                number, parameters = ahead
                 self._pending[self._task.remote(self._evaluator, parameters)] = number
+                ahead = next(waiting, None)
             done, _ = self._ray.wait(list(self._pending), num_returns=1)
             for reference in done:
                 number = self._pending.pop(reference)
@@ -174,9 +178,10 @@ def running(
 
     def run(jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
         nonlocal runner
-        if jobs:
+        waiting = iter(jobs)
+        for first in waiting:
             runner = runner or _make_runner(executor, evaluator, workers, ray_address)
-            yield from runner.run(jobs)
+            yield from runner.run(chain([first], waiting))
 
     try:
         yield run

@@ -139,6 +139,7 @@ def locked(place: Place, *, resume: bool) -> Iterator[None]:
                 f"{_shown(place)} must not be in use, got a search that is running on it; wait for "
                 "it, or give another path"
             ) from error
+        check_resume(place, resume=resume)  # another may have come and gone since
         with storing(place):
             if isinstance(place, Path):
                 # Optuna's own lock, held while it writes one line; nobody else can be writing now.

@@ -5,6 +5,9 @@ on how many workers there are, which finishes first, or how often the search was
 trial n is asked of a fresh optimiser, seeded by (seed, n), that sees the trials of earlier batches
 with their values and those of its own batch as running, whether they are or not.
 
+Within a batch a trial is asked for while those before it are evaluated: the optimiser's time costs
+workers nothing unless it is longer than theirs.
+
 Where the optimiser asks for a design that was tried before, one near it takes its place.
 """
 
@@ -179,26 +182,34 @@ class _Search:
     answers: dict[str, FrozenTrial] = field(default_factory=dict)
 
     def batch(self, first: int, stop: int) -> Iterator[Trial]:
-        """Ask for trials `first` to `stop`, evaluate and store them; gives each as it is told."""
-        records = self.records
-        with storing(records.place):
-            self.asker.ask_missing(records.study, first=first, stop=stop)
-        asked = [trial for trial in records.frozen()[first:stop] if not trial.state.is_finished()]
-        job = self._job(first) if asked else dict
-        jobs = {}
-        for frozen in asked:
-            parameters = records.space.decode(frozen.params)
-            earlier = self.answers.get(design_key(records.space, parameters))
-            if earlier is None:
-                jobs[frozen.number] = job(parameters)
-            else:
-                yield self._told(frozen.number, measured(earlier), earlier.number)
-        for number, outcome in self.run(jobs):
+        """Ask for trials `first` to `stop`, evaluate and store them; gives each as it is told.
+
+        The next is asked for while those before it are evaluated.
+        """
+        repeats: list[tuple[int, FrozenTrial]] = []
+        for number, outcome in self.run(self._jobs(first, stop, repeats)):
             yield self._told(number, outcome, None)
-        for frozen in records.frozen()[first:stop]:
+        for number, earlier in repeats:
+            yield self._told(number, measured(earlier), earlier.number)
+        for frozen in self.records.frozen()[first:stop]:
             if not is_failed(frozen):
-                key = design_key(records.space, records.space.decode(frozen.params))
-                self.answers.setdefault(key, frozen)
+                self.answers.setdefault(self._key(frozen), frozen)
+
+    def _jobs(
+        self, first: int, stop: int, repeats: list[tuple[int, FrozenTrial]]
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Ask for the trials of a batch, each when it is taken; those answered go to `repeats`."""
+        job = self._job(first)
+        for number in range(first, stop):
+            with storing(self.records.place):
+                frozen = self.asker.trial(self.records.study, number, known=first)
+            earlier = self.answers.get(self._key(frozen))
+            if frozen.state.is_finished():
+                continue
+            if earlier is None:
+                yield number, job(self.records.space.decode(frozen.params))
+            else:
+                repeats.append((number, earlier))
 
     def confirm(self) -> None:
         """Judge the front on all images, and what comes to it when its accuracy turns out lower.
@@ -218,7 +229,7 @@ class _Search:
             }
             if not jobs:
                 return
-            for number, outcome in self.run(jobs):
+            for number, outcome in self.run(jobs.items()):
                 self.records.confirm(number, outcome)
 
     def _job(self, first: int) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
@@ -229,6 +240,9 @@ class _Search:
         earlier = self.records.trials()[:first]
         front = _front(trial for trial in earlier if trial.images == images)
         return partial(self.staged.job, front=front)
+
+    def _key(self, frozen: FrozenTrial) -> str:
+        return design_key(self.records.space, self.records.space.decode(frozen.params))
 
     def _told(self, number: int, outcome: Evaluation, repeat_of: int | None) -> Trial:
         self.records.tell(number, outcome, repeat_of)
