@@ -24,6 +24,7 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from accelerators import PROJECTIONS, ConfigError
+from codesign.arguments import integer_problems
 from codesign.evaluate import Evaluation, InMemory, hashing_states, workload_digest
 from codesign.front import non_dominated
 from codesign.nested_store import open_layers, read_layers
@@ -453,11 +454,7 @@ def _specifications(workload: Workload, evaluator: LayerEvaluator) -> dict[str, 
 
 
 def _check(numbers: Mapping[str, Any], **names: str) -> None:
-    problems = [
-        f"nested_search {name} must be an integer of at least {int(name != 'seed')}, got {value!r}"
-        for name, value in numbers.items()
-        if not isinstance(value, int) or isinstance(value, bool) or value < (name != "seed")
-    ]
+    problems = integer_problems("nested_search ", numbers, {"seed": 0})
     known = {"acquisition": ACQUISITIONS, "executor": EXECUTORS, "projection": PROJECTIONS}
     problems += [
         f"nested_search {name} must be one of {', '.join(known[name])}, got {value!r}"

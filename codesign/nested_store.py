@@ -12,7 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from accelerators import ConfigError
-from codesign.store import SPECIFICATION, locked, storing
+from codesign.store import SPECIFICATION, locked, readable, storing
 
 # Error is made small, compression large.
 DIRECTIONS: tuple[Literal["minimize", "maximize"], ...] = ("minimize", "maximize")
@@ -77,13 +77,8 @@ def read_layers(path: Path) -> dict[str, optuna.Study]:
 
 
 def _storage(path: Path) -> JournalStorage:
-    try:
+    with readable(path):
         return JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ConfigError(
-            f"{path} must be a study of this program, got a damaged or foreign file "
-            f"({type(error).__name__}: {error}); restore it or give another path"
-        ) from error
 
 
 def _check_specification(path: Path, study: optuna.Study, given: Mapping[str, Any]) -> None:

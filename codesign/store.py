@@ -78,7 +78,7 @@ def holds_study(place: Place) -> bool:
     file = _sqlite_file(place)
     if file is not None and not file.is_file():  # asking would make it
         return False
-    with _readable(place):
+    with readable(place):
         return STUDY_NAME in optuna.get_all_study_names(_storage(place))
 
 
@@ -218,7 +218,7 @@ def mend(path: Path) -> None:
 def _open(place: Place, *, create: bool) -> optuna.Study:
     # Nothing is asked of this study's own sampler.
     sampler = optuna.samplers.RandomSampler()
-    with _readable(place):
+    with readable(place):
         storage = _storage(place)
         if create:
             return optuna.create_study(
@@ -238,7 +238,7 @@ def _storage(place: Place) -> JournalStorage | RDBStorage:
 
 
 @contextmanager
-def _readable(place: Place) -> Iterator[None]:
+def readable(place: Place) -> Iterator[None]:
     """Around what opens a study: what is no study of this program becomes one error."""
     kind = "file" if isinstance(place, Path) else "database"
     try:
@@ -270,7 +270,7 @@ def _shown(place: Place) -> str:
 
 def _sqlite_file(url: str) -> Path | None:
     """The file of an SQLite database; `None` for another URL."""
-    with _readable(url):
+    with readable(url):
         parsed = make_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, ":memory:")
     return Path(str(parsed.database)) if is_file else None

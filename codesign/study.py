@@ -26,6 +26,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from accelerators import ConfigError
+from codesign.arguments import integer_problems
 from codesign.asking import Asker, design_key
 from codesign.constraints import Constraints
 from codesign.evaluate import Evaluation, Evaluator
@@ -280,12 +281,7 @@ def _specification(
 
 
 def _check(optimiser: str, *, executor: str, **numbers: int) -> None:
-    least = {"trials": 1, "workers": 1, "seed": 0, "batch": 1}
-    problems = [
-        f"search {name} must be an integer of at least {least[name]}, got {value!r}"
-        for name, value in numbers.items()
-        if not isinstance(value, int) or isinstance(value, bool) or value < least[name]
-    ]
+    problems = integer_problems("search ", numbers, {"seed": 0})
     problems += optimiser_problems(optimiser)
     if executor not in EXECUTORS:
         problems.append(f"search executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
