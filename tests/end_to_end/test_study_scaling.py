@@ -19,14 +19,15 @@ def study():
 
 
 def test_the_model_is_bound_by_the_evaluations_or_by_the_driver(study):
-    question = dict.fromkeys(study.KNOWN, 0.3)
-    driver = study.Driver(question=question, store=0.15, trip=0.05, put=0.1, megabytes=1.0)
+    driver = study.Driver(
+        question={}, processor={}, store=0.1875, trip=0.0625, put=0.1, megabytes=1.0
+    )
     # Half a second of the driver for a trial: one before, then four evaluations, or two and two.
-    assert driver.rate(4, 1, 2.0) == 4 / (0.5 + 8.0)
-    assert driver.rate(4, 2, 2.0) == 4 / (0.5 + 4.0)
-    assert driver.rate(4, 3, 2.0) == 4 / (0.5 + 4.0)  # the fourth has no second one beside it
+    assert driver.rate(4, 1, 2.0, 0.25) == 4 / (0.5 + 8.0)
+    assert driver.rate(4, 2, 2.0, 0.25) == 4 / (0.5 + 4.0)
+    assert driver.rate(4, 3, 2.0, 0.25) == 4 / (0.5 + 4.0)  # the fourth has no second one beside it
     # A driver that takes longer than its workers sets the pace.
-    assert driver.rate(64, 64, 2.0) == driver.rate(1024, 1024, 2.0) == 2.0
+    assert driver.rate(64, 64, 2.0, 0.25) == driver.rate(1024, 1024, 2.0, 0.25) == 2.0
 
 
 def test_store_time_is_that_of_trials_which_are_really_stored(study, tmp_path, monkeypatch):
@@ -64,4 +65,5 @@ def test_the_waiting_network_waits_in_every_evaluation(study, monkeypatch, tmp_p
     space = study.space_of(workload)
     result = search(workload, space, trials=4, storage=tmp_path, executor="inline")
     assert [trial.state for trial in result.trials] == ["complete"] * 4
-    assert waits == [study.WAIT_SECONDS] * 5
+    # Each evaluation asks the model whether it answers as captured, and how it answers now.
+    assert waits == [study.WAIT_SECONDS] * (1 + 2 * 4)
