@@ -53,16 +53,20 @@ BASE = preset("reuse_16x16")
 
 
 class Waiting(nn.Module):
-    """A convolution and a linear layer; an answer takes a second, and no processor."""
+    """Two convolutions and a linear layer; an answer takes a second, and no processor.
+
+    With two layers hardly two trials have the same reuse: workers would answer from what they keep.
+    """
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(3, 8, kernel_size=3, padding=1)
-        self.linear = nn.Linear(8 * 64, 5)
+        self.first = nn.Conv2d(3, 8, kernel_size=3, padding=1)
+        self.second = nn.Conv2d(8, 8, kernel_size=3, padding=1)
+        self.answer = nn.Linear(8 * 64, 5)
 
     def forward(self, images):
         time.sleep(WAIT_SECONDS)
-        return self.linear(torch.relu(self.conv(images)).flatten(1))
+        return self.answer(torch.relu(self.second(torch.relu(self.first(images)))).flatten(1))
 
 
 def waiting_workload() -> Workload:
@@ -78,14 +82,14 @@ def space_of(workload: Workload) -> DesignSpace:
 
 
 def throughput(
-    workload: Workload, optimiser: str, workers: int, trials: int
+    workload: Workload, optimiser: str, workers: int, trials: int, seed: int
 ) -> tuple[float, float]:
     """Trials a second after the first batch, and the mean seconds of an evaluation."""
     told: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
         result = search(
             workload, space_of(workload), trials=trials, batch=BATCH, workers=workers,
-            optimiser=optimiser, storage=directory,
+            optimiser=optimiser, seed=seed, storage=directory,
             on_progress=lambda *_: told.append(time.perf_counter()),
         )  # fmt: skip
     rate = (trials - BATCH) / (told[-1] - told[BATCH - 1])
@@ -209,7 +213,7 @@ def main() -> None:
     hundred, ten = (
         load_workload(model="cifarnet", inputs="digits", images=images) for images in (100, 10)
     )
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     driver = measure_driver(ten)
     show("The driver's seconds", ("what", "seconds"), [
         *((f"question with {known} trials known", driver.question[known]) for known in KNOWN),
@@ -229,7 +233,8 @@ def main() -> None:
     ):
         for workers in (1, 2):
             load = os.getloadavg()[0]
-            rate, evaluation = throughput(workload, optimiser, workers, trials)
+            # Another seed for each search: workers keep the decisions of those before.
+            rate, evaluation = throughput(workload, optimiser, workers, trials, len(rows))
             rates[f"{name}, {optimiser}", workers] = rate
             question = driver.question[KNOWN[0]] if optimiser == "gp" else 0.0
             model = driver.rate(BATCH, workers, evaluation, question)

@@ -217,6 +217,22 @@ class Deadly:
         return Evaluation(state="complete", values={"one": 1.0})
 
 
+def test_the_next_job_is_taken_while_the_workers_work(on_ray, tmp_path):
+    taken = []
+
+    def jobs():
+        for number in range(5):
+            taken.append(number)
+            yield number, {"deadly": False, "log": str(tmp_path / "log")}
+
+    runner = RayRunner(Deadly(), workers=2)
+    outcomes = runner.run(jobs())
+    first, _ = next(outcomes)
+    assert taken == [0, 1, 2] and first in (0, 1)  # two for the workers, and one more
+    assert {first, *(number for number, _ in outcomes)} == {0, 1, 2, 3, 4}
+    runner.close()
+
+
 def test_a_design_that_kills_its_workers_fails_after_a_few_retries(on_ray, tmp_path):
     runner = RayRunner(Deadly(), workers=2)
     jobs = {
