@@ -1,8 +1,8 @@
 """How many trials a second does a search make with more workers, and what bounds it?
 
-Run it with `python studies/010_how_search_scales.py`; it takes seven minutes on two busy cores, prints
-three tables and writes a figure to `studies/out/`. On busy cores the processor-bound rows measure
-the others' work too: the load is printed with them.
+Run it with `python studies/010_how_search_scales.py`; it takes seven minutes on two busy cores,
+prints three tables and writes a figure to `studies/out/`. On busy cores the processor-bound rows
+measure the others' work too: the load is printed with them.
 
 The search is the real one, with its default optimiser, store and Ray. Three kinds of evaluation:
 `waiting`, a small network that sleeps two seconds in each, as if the work were done elsewhere;
@@ -18,8 +18,8 @@ nothing (random), two workers make 1.73x one worker's trials a second with evalu
 seconds (0.41 and 0.72 a second; the model says 0.42 and 0.76). With the default optimiser they make
 1.28x: a question took 1.7 s (1.5 to 1.6 s of processor time), nearly as long as an evaluation, and
 the questions of a batch follow each other. Evaluations that take the processor, of CifarNet on 100
-images, made 0.97x: with others on both cores, each took 6 s in place of 3; that row says nothing
-about an idle machine. Storing a trial takes 18 ms, a task 4 ms, the workload (8 MB) goes to the
+images, made 0.97x: with others on both cores, each took 6 s in place of 3; on 10 images it was
+1.47x. Those rows say nothing about an idle machine. Storing a trial takes 18 ms, a task 4 ms, the workload (8 MB) goes to the
 object store once, in 15 ms. So the optimiser bounds a search. Projected, not measured, from its
 processor time: at most 0.61 trials a second however many workers, which 64 workers reach with
 evaluations below 100 s (0.21 a second at 300 s, all workers busy) and 1,024 with those below 1,700.
