@@ -19,10 +19,11 @@ seconds (0.41 and 0.72 a second; the model says 0.42 and 0.76). With the default
 1.28x: a question took 1.7 s (1.5 to 1.6 s of processor time), nearly as long as an evaluation, and
 the questions of a batch follow each other. Evaluations that take the processor, of CifarNet on 100
 images, made 0.97x: with others on both cores, each took 6 s in place of 3; on 10 images it was
-1.47x. Those rows say nothing about an idle machine. Storing a trial takes 18 ms, a task 4 ms, the workload (8 MB) goes to the
-object store once, in 15 ms. So the optimiser bounds a search. Projected, not measured, from its
-processor time: at most 0.61 trials a second however many workers, which 64 workers reach with
-evaluations below 100 s (0.21 a second at 300 s, all workers busy) and 1,024 with those below 1,700.
+1.47x. Those rows say nothing about an idle machine. Storing a trial takes 18 ms, a task 4 ms, and
+the workload (8 MB) goes to the object store once, in 15 ms. So the optimiser bounds a search.
+Projected, not measured, from its processor time: at most 0.61 trials a second however many workers,
+which 64 workers reach with evaluations below 100 s (0.21 a second at 300 s, all workers busy) and
+1,024 with those below 1,700 s.
 """
 
 import math
