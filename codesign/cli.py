@@ -32,9 +32,11 @@ from codesign.options import (
     MaxPower,
     Model,
     Precision,
+    RayAddress,
     Seed,
     Weights,
 )
+from codesign.outputs import check_directory, check_files
 from codesign.replay_commands import simulate_command, sweep_command
 from codesign.similarity_command import EPILOG as SIMILARITY_EPILOG
 from codesign.similarity_command import similarity_command
@@ -90,6 +92,7 @@ def demo_command(
     ] = True,
 ) -> None:
     """Answer the question once, for real: a trained network, a search on Ray, a real video."""
+    check_directory(out)
     from codesign.demo import run_demo
 
     run_demo(out=out, trials=trials, workers=workers, show=show)
@@ -114,6 +117,7 @@ def capture_command(
     from codesign.workload import load_workload
     from workloads.files import check_destination
 
+    check_directory(out)
     check_destination(out, overwrite=overwrite)
     with working(f"capturing {model} on {inputs}"):
         workload = load_workload(
@@ -137,7 +141,8 @@ def capture_command(
     "search",
     epilog="Example: codesign search --model cifarnet --inputs digits --trials 40 --workers 2 "
     "--out out/study\n\n"
-    "Once more: codesign search --study out/study/study.toml --out out/again",
+    "Once more: codesign search --study out/study/study.toml --out out/again\n\n"
+    "With each layer's own front: codesign search --fronts out/nested --out out/joint",
 )
 @guarded
 def search_command(
@@ -157,6 +162,13 @@ def search_command(
     precision: Precision = "float32",
     accelerator: Design = "reuse_16x16",
     layers: Annotated[int, typer.Option(min=1, help="Layers whose reuse is searched.")] = 4,
+    fronts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of `codesign nested` on the same workload: search hardware together "
+            "with a position on the front of each of its layers, in place of hashes and lengths."
+        ),
+    ] = None,
     optimiser: Annotated[
         str, typer.Option(help="gp, botorch (an extra of its own), tpe, nsga2, sobol or random.")
     ] = "gp",
@@ -168,6 +180,14 @@ def search_command(
     workers: Annotated[int, typer.Option(min=1, help="Evaluations at a time.")] = 2,
     batch: Annotated[int, typer.Option(min=1, help="Trials asked for together.")] = 4,
     seed: Seed = 0,
+    first_images: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Judge a design on so many images first, and on all only if it may join the "
+            "front; the front is judged on all at the end. Worth it from about a thousand on.",
+        ),
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(help="Database to keep the study in, sqlite:///FILE.db, instead of --out."),
@@ -176,26 +196,19 @@ def search_command(
         bool,
         typer.Option("--resume", help="Go on with the study in --out, as its study.toml says."),
     ] = False,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster to run on, HOST:PORT.")
-    ] = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Search hardware and reuse parameters together for the Pareto front."""
     from codesign.options import study_plan
     from codesign.report import StudyReport
-    from codesign.store import PLAN_NAME, holds_study, study_place
+    from codesign.store import PLAN_NAME, check_resume, holds_study, study_place
 
+    check_directory(out)
     if study is None and resume and (out / PLAN_NAME).is_file():
         study = out / PLAN_NAME
     plan = study_plan(context, study)
     place = study_place(storage or out)
-    if holds_study(place) != resume:  # known before the model is trained and run
-        raise ConfigError(
-            f"{storage or out} has no study to go on with; start without --resume"
-            if resume
-            else f"{storage or out} has a study; go on with it by --resume, or give another "
-            f"{'--storage' if storage else '--out'}"
-        )
+    check_resume(place, resume=resume)  # before the model is trained and run
     if storage is not None:
         out.mkdir(parents=True, exist_ok=True)
         plan.write(out / PLAN_NAME)
@@ -236,6 +249,7 @@ def report_command(
 
     if out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")
+    check_files(out=out)
     _tell(StudyReport(result=load_study(study)), out)
 
 
@@ -324,8 +338,3 @@ def _tell_costs() -> None:
         ],
     )
     say(f"\nKinds of DRAM, for a design's dram.kind: {', '.join(kinds)}")
-
-
-def main() -> None:
-    """Run the command line."""
-    app()

@@ -7,7 +7,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,10 +92,8 @@ class Evaluator:
                 f"DesignSpace.layers must be layers of the workload, got {', '.join(missing)}; "
                 "make the space with DesignSpace.for_workload(workload.trace, base)"
             )
-        # What random hyperplanes learn does not depend on the hashes or the length.
-        learner = PerLayer({name: LshReuse(hashes=1, length=1) for name in space.layers})
+        states = hashing_states(workload, space.layers)
         with single_thread():
-            states = calibrate(workload.calibration or trace, learner)
             dense = simulate(trace, space.base, NoReuse()).dense_equal_area
         quality = _quality_kind(workload)
         digest = workload_digest(workload, states)
@@ -186,6 +184,13 @@ def _labels_met(trace: WorkloadTrace) -> float:
     """The dense model's score."""
     assert trace.outputs is not None and trace.labels is not None
     return score(trace.score, trace.outputs.argmax(axis=1), trace.labels)
+
+
+def hashing_states(workload: Workload, layers: Iterable[str]) -> Mapping[str, Any]:
+    """Layer -> what hashing learns of its activations, for any hashes and length."""
+    learner = PerLayer({name: LshReuse(hashes=1, length=1) for name in layers})
+    with single_thread():
+        return calibrate(workload.calibration or workload.trace, learner)
 
 
 def workload_digest(workload: Workload, states: Mapping[str, Any]) -> str:

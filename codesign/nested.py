@@ -24,16 +24,17 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from accelerators import PROJECTIONS, ConfigError
-from codesign.evaluate import Evaluation, InMemory, workload_digest
+from codesign.arguments import integer_problems
+from codesign.evaluate import Evaluation, InMemory, hashing_states, workload_digest
 from codesign.front import non_dominated
 from codesign.nested_store import open_layers, read_layers
 from codesign.parameters import Parameter, layer_parameters, reusable_layers
 from codesign.quiet import quiet_optuna
-from codesign.runner import EXECUTORS, make_runner
+from codesign.runner import EXECUTORS, running
 from codesign.store import SPECIFICATION, storing
 from codesign.threads import single_thread
 from codesign.workload import Workload
-from simulator import LshReuse, PerLayer, calibrate, decide
+from simulator import LshReuse, PerLayer, decide
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
 
@@ -172,29 +173,24 @@ def nested_search(
     with (
         quiet_optuna(),
         open_layers(path, _specifications(workload, evaluator), resume=resume) as studies,
+        running(executor, evaluator, workers, ray_address) as run,
     ):
         told = {
             name: list(_read(study, evaluator.parameters[name])) for name, study in studies.items()
         }
-        runner = None
-        try:
-            while jobs := evaluator.jobs(told, trials, chunk):
-                runner = runner or make_runner(executor, evaluator, workers, ray_address)
-                for number, outcome in runner.run(jobs):
-                    name = jobs[number]["layer"]
-                    if outcome.state != "complete":
-                        raise RuntimeError(f"search of layer {name!r} failed: {outcome.reason}")
-                    made = [LayerTrial(**each) for each in outcome.summary["trials"]]
-                    with storing(path):
-                        for trial in made:
-                            _store(studies[name], evaluator.parameters[name], trial)
-                    told[name] += made
-                    if on_progress is not None:
-                        done = sum(len(trials_told) for trials_told in told.values())
-                        on_progress(done, sum(evaluator.most_trials(x, trials) for x in told))
-        finally:
-            if runner is not None:
-                runner.close()
+        total = sum(evaluator.most_trials(name, trials) for name in told)
+        while jobs := evaluator.jobs(told, trials, chunk):
+            for number, outcome in run(jobs.items()):
+                name = jobs[number]["layer"]
+                if outcome.state != "complete":
+                    raise RuntimeError(f"search of layer {name!r} failed: {outcome.reason}")
+                made = [LayerTrial(**each) for each in outcome.summary["trials"]]
+                with storing(path):
+                    for trial in made:
+                        _store(studies[name], evaluator.parameters[name], trial)
+                told[name] += made
+                if on_progress is not None:
+                    on_progress(sum(map(len, told.values())), total)
     return load_nested(path)
 
 
@@ -215,6 +211,35 @@ def load_nested(path: str | Path) -> NestedResult:
             ]
             layers.append(LayerFront(layer=name, trials=tuple(_read(study, parameters))))
     return NestedResult(layers=tuple(layers), specification=specification)
+
+
+def fronts_of(path: str | Path, workload: Workload) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """The fronts of a nested search of this workload, as `DesignSpace.from_fronts` takes them.
+
+    Raises:
+        ConfigError: there is no such search, it is of another workload, or not far enough.
+    """
+    found = load_nested(path)
+    file = nested_file(path)
+    layers = [each.layer for each in found.layers]
+    is_same = {layer.name for layer in workload.trace.layers}.issuperset(layers) and (
+        found.specification["digest"] == workload_digest(workload, hashing_states(workload, layers))
+    )
+    if not is_same:
+        raise ConfigError(
+            f"{file} must be a nested search of {workload.name} with the same weights, inputs and "
+            f"calibration, got one of {found.specification['name']} with layers "
+            f"{', '.join(layers)}; give the fronts of "
+            "`codesign nested` with the same --model, --inputs, --images, --weights, --precision "
+            "and --seed"
+        )
+    short = [each.layer for each in found.layers if not each.front]
+    if short:
+        raise ConfigError(
+            f"{file} must hold a setting of every layer, got none of {', '.join(short)}; finish "
+            "the search by --resume"
+        )
+    return found.fronts
 
 
 def nested_file(path: str | Path) -> Path:
@@ -250,12 +275,9 @@ class LayerEvaluator:
         """Calibrate, and take what the files hold of the layers to memory."""
         trace = workload.trace
         layers = reusable_layers(trace, top)
-        learner = PerLayer({layer.name: LshReuse(hashes=1, length=1) for layer in layers})
-        with single_thread():
-            states = calibrate(workload.calibration or trace, learner)
         return cls(
             trace=replace(trace, files=InMemory(trace.files)),
-            states=states,
+            states=hashing_states(workload, [layer.name for layer in layers]),
             parameters={layer.name: clustering_parameters(layer) for layer in layers},
             projection=projection,
             seed=seed,
@@ -432,11 +454,7 @@ def _specifications(workload: Workload, evaluator: LayerEvaluator) -> dict[str, 
 
 
 def _check(numbers: Mapping[str, Any], **names: str) -> None:
-    problems = [
-        f"nested_search {name} must be an integer of at least {int(name != 'seed')}, got {value!r}"
-        for name, value in numbers.items()
-        if not isinstance(value, int) or isinstance(value, bool) or value < (name != "seed")
-    ]
+    problems = integer_problems("nested_search ", numbers, {"seed": 0})
     known = {"acquisition": ACQUISITIONS, "executor": EXECUTORS, "projection": PROJECTIONS}
     problems += [
         f"nested_search {name} must be one of {', '.join(known[name])}, got {value!r}"

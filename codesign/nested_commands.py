@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from codesign.options import Images, Inputs, Model, Precision, Seed, Weights
+from codesign.options import Images, Inputs, Model, Precision, RayAddress, Seed, Weights
+from codesign.outputs import check_directory
 from codesign.terminal import (
     INTERRUPTED,
     command_line,
@@ -49,15 +50,16 @@ def nested_command(
     ] = "logehvi",
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a search.")] = False,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster to run on, HOST:PORT.")
-    ] = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Search each layer's reuse on its own: error against compression."""
-    from codesign.nested import nested_search
+    from codesign.nested import nested_file, nested_search
     from codesign.nested_page import front_columns, front_rows, verdict, write_nested_html
+    from codesign.store import check_resume
     from codesign.workload import load_workload
 
+    check_directory(out)
+    check_resume(nested_file(out), resume=resume)  # before the model is trained and run
     with working(f"capturing {model} on {inputs}"):
         workload = load_workload(
             model=model,

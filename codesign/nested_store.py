@@ -12,7 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from accelerators import ConfigError
-from codesign.store import SPECIFICATION, locked, storing
+from codesign.store import SPECIFICATION, locked, readable, storing
 
 # Error is made small, compression large.
 DIRECTIONS: tuple[Literal["minimize", "maximize"], ...] = ("minimize", "maximize")
@@ -62,7 +62,8 @@ def read_layers(path: Path) -> dict[str, optuna.Study]:
     """
     if not path.is_file():
         raise ConfigError(
-            f"{path} must be a nested search, got no such file; run nested_search first"
+            f"{path} must be a nested search, got no such file; run `codesign nested` "
+            "(nested_search) first"
         )
     storage = _storage(path)
     studies = {
@@ -76,13 +77,8 @@ def read_layers(path: Path) -> dict[str, optuna.Study]:
 
 
 def _storage(path: Path) -> JournalStorage:
-    try:
+    with readable(path):
         return JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ConfigError(
-            f"{path} must be a study of this program, got a damaged or foreign file "
-            f"({type(error).__name__}: {error}); restore it or give another path"
-        ) from error
 
 
 def _check_specification(path: Path, study: optuna.Study, given: Mapping[str, Any]) -> None:

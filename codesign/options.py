@@ -62,6 +62,7 @@ MaxAccuracyLoss = Annotated[
     float | None, typer.Option(help=f"Most accuracy lost against the dense model. {_AT_MOST}")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")]
+RayAddress = Annotated[str | None, typer.Option(help="A Ray cluster to run on, HOST:PORT.")]
 _DESIGN_HELP = "A preset, or file.py:NAME or package.module:NAME (executed)."
 Design = Annotated[str, typer.Option(help=_DESIGN_HELP)]
 
@@ -82,8 +83,12 @@ def study_plan(context: typer.Context, study: Path | None) -> StudyPlan:
         if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
     changes = {each.name: given[each.name] for each in fields(plan) if each.name in given}
-    if "weights" in changes:
-        changes["weights"] = str(changes["weights"])
+    if "fronts" in changes and "layers" in changes:
+        raise ConfigError(
+            f"--layers must be given without --fronts, got {changes['layers']}; leave it out: the "
+            "layers are those of the fronts"
+        )
+    changes |= {name: str(changes[name]) for name in ("weights", "fronts") if name in changes}
     limits = {n: given[f"max_{n}"] for n in CONSTRAINT_NAMES if f"max_{n}" in given}
     return replace(plan, **changes, constraints=replace(plan.constraints, **limits))
 

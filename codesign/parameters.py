@@ -74,18 +74,27 @@ class Parameter:
             others = [other for other in others if abs(other - position) == 1]
         return self.choices[others[rng.integers(len(others))]]
 
-    def problems(self, values: Any) -> list[str]:
-        """Rules that other choices for this parameter break."""
+    def problems(self, values: Any, *, known: bool = False) -> list[str]:
+        """Rules that other choices for this parameter break.
+
+        Args:
+            values: the other choices.
+            known: whether there are no values but the parameter's own choices.
+        """
         path = f"space.parameters.{self.name!r}"
         if not isinstance(values, Sequence) or isinstance(values, str) or not values:
             return [f"{path} must be a list of its choices, got {values!r}; write it in brackets"]
-        if not self.ordered:
-            wrong = [value for value in values if value not in self.choices]
-            if wrong or len(set(values)) < len(values):
+        if known or not self.ordered:
+            # By kind too: False is not the position 0.
+            own = [(type(choice), choice) for choice in self.choices]
+            given = [(type(value), value) for value in values]
+            if any(value not in own or given.count(value) > 1 for value in given):
                 return [
                     f"{path} must be some of {list(self.choices)}, each once, got {list(values)}; "
                     "leave out the others"
                 ]
+            if self.ordered and list(values) != sorted(values):
+                return [f"{path} must be from small to large, got {list(values)}; sort them"]
             return []
         whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values)
         if not whole or list(values) != sorted(set(values)):

@@ -27,7 +27,7 @@ _OBJECTIVE_NAMES = tuple(objective.name for objective in OBJECTIVES)
 # Section of the file -> fields in it; constraints have their own section.
 _SECTIONS = {
     "workload": ("model", "inputs", "images", "weights", "calibration_images", "precision"),
-    "space": ("accelerator", "layers", "parameters"),
+    "space": ("accelerator", "layers", "fronts", "parameters"),
     "search": ("objectives", "optimiser", "trials", "workers", "batch", "seed", "first_images"),
 }
 _LEAST = {
@@ -55,6 +55,8 @@ class StudyPlan:
         precision: "float32" or "int8".
         accelerator: the base design: a preset, "file.py:NAME" or "package.module:NAME" (executed).
         layers: how many layers' reuse is searched.
+        fronts: a nested search of this workload, see `load_nested`: positions on its fronts are
+            searched in place of `layers`; `None` searches hashes and lengths.
         parameters: parameter -> its choices, in place of the space's own; see
             `DesignSpace.narrowed`.
         objectives: names of all objectives; there is no choice yet.
@@ -75,6 +77,7 @@ class StudyPlan:
     precision: str = "float32"
     accelerator: str = "reuse_16x16"
     layers: int = 4
+    fronts: str | None = None
     parameters: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     objectives: tuple[str, ...] = _OBJECTIVE_NAMES
     optimiser: str = "gp"
@@ -181,12 +184,17 @@ class StudyPlan:
         """The design space on a workload.
 
         Raises:
-            ConfigError: see `DesignSpace.for_workload` and `DesignSpace.narrowed`.
+            ConfigError: see `DesignSpace.for_workload` and `DesignSpace.narrowed`; or `fronts` are
+                not of this workload.
         """
         from codesign import DesignSpace
+        from codesign.nested import fronts_of
 
         base = find_accelerator(self.accelerator)
-        space = DesignSpace.for_workload(workload.trace, base, top=self.layers)
+        if self.fronts is None:
+            space = DesignSpace.for_workload(workload.trace, base, top=self.layers)
+        else:
+            space = DesignSpace.from_fronts(workload.trace, base, fronts_of(self.fronts, workload))
         return space.narrowed(self.parameters)
 
     def search(self, workload: Workload, *, storage: str | Path, **settings: Any) -> StudyResult:
@@ -235,7 +243,7 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
     place = {key: f"{section}.{key}" for section, keys in _SECTIONS.items() for key in keys}
     problems = []
     for key, value in given.items():
-        if value is None and key in ("weights", "first_images"):
+        if value is None and key in ("weights", "fronts", "first_images"):
             continue
         if key in _LEAST:
             whole = isinstance(value, int) and not isinstance(value, bool)

@@ -11,6 +11,7 @@ import typer
 
 from accelerators import ConfigError
 from codesign.options import ReplayOptions, Weights, with_replay_options
+from codesign.outputs import check_files
 from codesign.terminal import command_line, guarded, note, point_progress, say, table, working
 from workloads.trace import WorkloadTrace
 
@@ -55,6 +56,7 @@ def simulate_command(
     from simulator.report.simulation_page import layer_table
     from simulator.report.timeline import write_timeline
 
+    check_files(json=json, csv=csv, html=html, timeline=timeline)
     asked = options.read(model=model)
     if weights is not None and model is None:
         raise ConfigError(
@@ -108,6 +110,7 @@ def sweep_command(
     from codesign.sweep import read_settings, sweep
     from codesign.sweep_page import write_sweep_html
 
+    check_files(csv=csv, html=html)
     asked = options.read()
     settings = read_settings(setting or [], asked.design)
     if options.technology is not None and any(each.path == "technology" for each in settings):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from accelerators import ConfigError
@@ -16,8 +18,12 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 EXECUTORS = ("ray", "inline")
+# Of a trial whose worker or machine died, or whose worker ran out of memory.
+RETRIES = 3
 
-Jobs = Mapping[int, Mapping[str, Any]]  # trial number -> what the evaluator takes
+# Trial number and what the evaluator takes, taken one by one as there is room for them.
+Jobs = Iterable[tuple[int, Mapping[str, Any]]]
+Run = Callable[[Jobs], Iterator[tuple[int, Evaluation]]]
 
 
 class Evaluates(Protocol):
@@ -49,7 +55,7 @@ class InlineRunner:
 
     def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
         """Evaluate one job after the other."""
-        for number, parameters in jobs.items():
+        for number, parameters in jobs:
             yield number, self._evaluator(parameters)
 
     def close(self) -> None:
@@ -59,7 +65,8 @@ class InlineRunner:
 class RayRunner:
     """Evaluates as Ray tasks of one CPU each; the workload travels once.
 
-    A worker or machine that dies has its task run again elsewhere, as Ray does by default.
+    A worker or machine that dies has its task run again elsewhere, `RETRIES` times at the most;
+    the trial is `failed` then. An error of the evaluation itself is not tried again.
 
     Args:
         evaluator: what runs.
@@ -74,6 +81,8 @@ class RayRunner:
 
     def __init__(self, evaluator: Evaluates, workers: int, address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # By default Ray never stops to run again what runs out of memory. Read when it is imported.
+        os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))
         import ray  # here, as it takes two seconds
 
         self._ray = ray
@@ -100,16 +109,18 @@ class RayRunner:
                     f"({error}); start one with: ray start --head. One that asks for a token needs "
                     "the same RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH here"
                 ) from error
-        self._task = ray.remote(num_cpus=1)(_evaluate)
+        self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_evaluate)
         self._evaluator = ray.put(evaluator)
 
     def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
-        """Keep as many tasks running as there are workers."""
-        waiting = list(jobs.items())[::-1]
-        while waiting or self._pending:
-            while waiting and len(self._pending) < self._workers:
-                number, parameters = waiting.pop()
+        """Keep as many tasks running as there are workers; take the next job while they run."""
+        waiting = iter(jobs)
+        ahead = next(waiting, None)
+        while ahead is not None or self._pending:
+            while ahead is not None and len(self._pending) < self._workers:
+                number, parameters = ahead
                 self._pending[self._task.remote(self._evaluator, parameters)] = number
+                ahead = next(waiting, None)
             done, _ = self._ray.wait(list(self._pending), num_returns=1)
             for reference in done:
                 number = self._pending.pop(reference)
@@ -158,7 +169,28 @@ def _send_user_modules(ray: Any, evaluator: Evaluates) -> None:
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
-def make_runner(
+@contextmanager
+def running(
+    executor: str, evaluator: Evaluates, workers: int, ray_address: str | None
+) -> Iterator[Run]:
+    """Gives what runs jobs, as `Runner.run` does; started with the first, closed at the end."""
+    runner: Runner | None = None
+
+    def run(jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
+        nonlocal runner
+        waiting = iter(jobs)
+        for first in waiting:
+            runner = runner or _make_runner(executor, evaluator, workers, ray_address)
+            yield from runner.run(chain([first], waiting))
+
+    try:
+        yield run
+    finally:
+        if runner is not None:
+            runner.close()
+
+
+def _make_runner(
     executor: str, evaluator: Evaluates, workers: int, ray_address: str | None
 ) -> Runner:
     """The runner of that name."""

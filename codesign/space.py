@@ -194,13 +194,14 @@ class DesignSpace:
 
         Args:
             choices: parameter -> its values, from small to large where it is ordered. Others than
-                the space's own are taken too for an ordered one; what no design can have makes
-                infeasible trials.
+                the space's own are taken too for an ordered one, but for a position on a front;
+                what no design can have makes infeasible trials.
 
         Raises:
             ConfigError: there is no such parameter, or it cannot have these values.
         """
         own = {parameter.name: parameter for parameter in self.parameters}
+        positions = {f"{name}.position" for name in self.fronts}
         problems = []
         for name, values in choices.items():
             if name not in own:
@@ -208,7 +209,7 @@ class DesignSpace:
                 fix = f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(own)}"
                 problems.append(f"space.parameters must name parameters, got {name!r}; {fix}")
             else:
-                problems += own[name].problems(values)
+                problems += own[name].problems(values, known=name in positions)
         if problems:
             raise ConfigError(problems)
         parameters = tuple(

@@ -78,8 +78,26 @@ def holds_study(place: Place) -> bool:
     file = _sqlite_file(place)
     if file is not None and not file.is_file():  # asking would make it
         return False
-    with _readable(place):
+    with readable(place):
         return STUDY_NAME in optuna.get_all_study_names(_storage(place))
+
+
+def check_resume(place: Place, *, resume: bool) -> None:
+    """There must be a study to go on with, or none.
+
+    Raises:
+        ConfigError: it exists or not against `resume`, or the database cannot be reached.
+    """
+    exists = holds_study(place)
+    if exists and not resume:
+        raise ConfigError(
+            f"{_shown(place)} must not exist, got a study; go on with it by --resume "
+            "(resume=True), or give another path"
+        )
+    if resume and not exists:
+        raise ConfigError(
+            f"{_shown(place)} must be a study to go on with, got none; start it without --resume"
+        )
 
 
 @contextmanager
@@ -110,16 +128,7 @@ def locked(place: Place, *, resume: bool) -> Iterator[None]:
         ConfigError: it exists or not against `resume`, or is in use.
         OSError: the disk refuses it, with the place as its filename.
     """
-    exists = holds_study(place)
-    if exists and not resume:
-        raise ConfigError(
-            f"{_shown(place)} must not exist, got a study; go on with it by --resume "
-            "(resume=True), or give another path"
-        )
-    if resume and not exists:
-        raise ConfigError(
-            f"{_shown(place)} must be a study to go on with, got none; start it without --resume"
-        )
+    check_resume(place, resume=resume)
     lock = _lock_file(place)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("ab") as file:
@@ -130,6 +139,7 @@ def locked(place: Place, *, resume: bool) -> Iterator[None]:
                 f"{_shown(place)} must not be in use, got a search that is running on it; wait for "
                 "it, or give another path"
             ) from error
+        check_resume(place, resume=resume)  # another may have come and gone since
         with storing(place):
             if isinstance(place, Path):
                 # Optuna's own lock, held while it writes one line; nobody else can be writing now.
@@ -208,7 +218,7 @@ def mend(path: Path) -> None:
 def _open(place: Place, *, create: bool) -> optuna.Study:
     # Nothing is asked of this study's own sampler.
     sampler = optuna.samplers.RandomSampler()
-    with _readable(place):
+    with readable(place):
         storage = _storage(place)
         if create:
             return optuna.create_study(
@@ -228,7 +238,7 @@ def _storage(place: Place) -> JournalStorage | RDBStorage:
 
 
 @contextmanager
-def _readable(place: Place) -> Iterator[None]:
+def readable(place: Place) -> Iterator[None]:
     """Around what opens a study: what is no study of this program becomes one error."""
     kind = "file" if isinstance(place, Path) else "database"
     try:
@@ -260,7 +270,7 @@ def _shown(place: Place) -> str:
 
 def _sqlite_file(url: str) -> Path | None:
     """The file of an SQLite database; `None` for another URL."""
-    with _readable(url):
+    with readable(url):
         parsed = make_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, ":memory:")
     return Path(str(parsed.database)) if is_file else None

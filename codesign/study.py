@@ -5,6 +5,9 @@ on how many workers there are, which finishes first, or how often the search was
 trial n is asked of a fresh optimiser, seeded by (seed, n), that sees the trials of earlier batches
 with their values and those of its own batch as running, whether they are or not.
 
+Within a batch a trial is asked for while those before it are evaluated: the optimiser's time costs
+workers nothing unless it is longer than theirs.
+
 Where the optimiser asks for a design that was tried before, one near it takes its place.
 """
 
@@ -13,29 +16,29 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial
 
 from accelerators import ConfigError
+from codesign.arguments import integer_problems
+from codesign.asking import Asker, design_key
 from codesign.constraints import Constraints
 from codesign.evaluate import Evaluation, Evaluator
 from codesign.fidelity import StagedEvaluator
 from codesign.front import non_dominated
-from codesign.optimisers import Answer, Problem, ask, optimiser_problems
+from codesign.optimisers import optimiser_problems
 from codesign.quiet import quiet_optuna
-from codesign.runner import EXECUTORS, Runner, make_runner
+from codesign.records import Records, is_failed, measured, read_result, read_trial
+from codesign.runner import EXECUTORS, Run, running
 from codesign.space import DesignSpace
 from codesign.store import (
     FORMAT_VERSION,
-    SPECIFICATION,
-    Place,
     keep_plan,
     open_study,
     read_study,
@@ -45,13 +48,8 @@ from codesign.store import (
 from codesign.trials import OBJECTIVES, StudyResult, Trial
 from codesign.workload import Workload
 
-# Settings near a repeated one that are looked at, those with one parameter changed first.
-_NEIGHBOURS = 200
-# An attribute of a study: a trial's number follows; the value is its evaluation on all images.
-CONFIRMED = "confirmed "
 VERSIONS_OF = ("torch", "numpy", "scipy", "numba", "optuna", "ray")
 
-Job = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # what a runner takes of parameters
 # Called with a trial just told, how many are told, and how many there will be.
 OnProgress = Callable[[Trial, int, int], None]
 
@@ -124,51 +122,33 @@ def search(
         "first_images": first_images,
         "plan": plan,
     }
-    with quiet_optuna(), open_study(place, specification, resume=resume) as study:
+    with (
+        quiet_optuna(),
+        open_study(place, specification, resume=resume) as study,
+        running(executor, staged or evaluator, workers, ray_address) as run,
+    ):
         keep_plan(place, plan)
-        asker = _Asker(
-            optimiser=optimiser,
-            space=space,
-            seed=seed,
-            baseline=evaluator.baseline,
-            tried={
-                _design_key(space, space.decode(trial.params))
-                for trial in study.get_trials(deepcopy=False)
-            },
+        going = _Search(
+            records=Records(
+                study=study,
+                place=place,
+                space=space,
+                limits=limits,
+                baseline=evaluator.baseline,
+            ),
+            asker=Asker.of(
+                study, optimiser=optimiser, space=space, seed=seed, baseline=evaluator.baseline
+            ),
+            run=run,
+            staged=staged,
         )
-        runner: Runner | None = None
-        try:
-            answers: dict[str, FrozenTrial] = {}
-            for first in range(0, trials, batch):
-                stop = min(first + batch, trials)
-                with storing(place):
-                    asker.ask_missing(study, first=first, stop=stop)
-                asked = _read_trials(study, space)
-                jobs = {t.number: t.parameters for t in asked[first:stop] if t.state == "running"}
-                if jobs and runner is None:
-                    runner = make_runner(executor, staged or evaluator, workers, ray_address)
-                job: Job = dict
-                if staged is not None:
-                    whole = [t for t in asked[:first] if t.images == workload.trace.images]
-                    job = partial(staged.job, front=_front(whole))
-                for number, outcome, repeat_of in _evaluate(runner, space, jobs, answers, job):
-                    with storing(place):
-                        _tell(study, number, outcome, repeat_of, limits, evaluator.baseline)
-                    if on_progress is not None:
-                        told = _read_trials(study, space)
-                        finished = sum(trial.state != "running" for trial in told[:trials])
-                        on_progress(told[number], finished, trials)
-                for frozen in study.get_trials(deepcopy=False)[first:stop]:
-                    if frozen.user_attrs["evaluation"]["state"] != "failed":
-                        key = _design_key(space, space.decode(frozen.params))
-                        answers.setdefault(key, frozen)
-            if staged is not None:
-                runner = runner or make_runner(executor, staged, workers, ray_address)
-                _confirm(study, space, runner, staged, limits, place)
-        finally:
-            if runner is not None:
-                runner.close()
-        return _result(study)
+        for first in range(0, trials, batch):
+            for trial in going.batch(first, min(first + batch, trials)):
+                if on_progress is not None:
+                    told = going.records.frozen()[:trials]
+                    on_progress(trial, sum(each.state.is_finished() for each in told), trials)
+        going.confirm()
+        return read_result(study)
 
 
 def load_study(path: str | Path) -> StudyResult:
@@ -181,121 +161,93 @@ def load_study(path: str | Path) -> StudyResult:
         ConfigError: there is none, or it is damaged.
     """
     with quiet_optuna():
-        return _result(read_study(study_place(path)))
+        return read_result(read_study(study_place(path)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asker:
-    """Asks for the trials of a study.
+class _Search:
+    """A search on an open study.
 
     Attributes:
-        optimiser: a key of `OPTIMISERS`.
-        space: what to choose from.
-        seed: of the search.
-        baseline: objective -> value of the dense baseline.
-        tried: keys of all designs asked for; grows.
+        records: the study.
+        asker: asks for the trials.
+        run: evaluates jobs.
+        staged: where trials are judged on few images first.
+        answers: key of a design -> the trial that tells what became of it, of earlier batches.
     """
 
-    optimiser: str
-    space: DesignSpace
-    seed: int
-    baseline: Mapping[str, float]
-    tried: set[str]
+    records: Records
+    asker: Asker
+    run: Run
+    staged: StagedEvaluator | None
+    answers: dict[str, FrozenTrial] = field(default_factory=dict)
 
-    def ask_missing(self, study: optuna.Study, *, first: int, stop: int) -> None:
-        """Store the trials of a batch that were not asked for yet, in one step each."""
-        stored = study.get_trials(deepcopy=False)
-        start = list(self.space.start.items())
-        for number in range(len(stored), stop):
-            notes: dict[str, Any] = {}
-            if number < len(start):
-                origin, values = start[number]
-            else:
-                answer = self._answer(stored, first)
-                notes = answer.notes
-                origin, values = self._untried(self.space.decode(answer.parameters), number)
-            self.tried.add(_design_key(self.space, values))
-            trial = create_trial(
-                state=TrialState.RUNNING,
-                params=self.space.encode(values),
-                distributions=self.space.distributions,
-                user_attrs={"origin": origin},
-                system_attrs=notes,
-            )
-            study.add_trial(trial)
-            stored = [*stored, trial]
+    def batch(self, first: int, stop: int) -> Iterator[Trial]:
+        """Ask for trials `first` to `stop`, evaluate and store them; gives each as it is told.
 
-    def _answer(self, stored: list[FrozenTrial], first: int) -> Answer:
-        """What the optimiser says, whose batch begins with trial `first`."""
-        problem = Problem(
-            distributions=self.space.distributions,
-            maximise=tuple(objective.maximise for objective in OBJECTIVES),
-            # Better than the dense baseline in speed and energy; accuracy is what reuse pays with.
-            reference_point=(1.0, self.baseline["energy_uj_per_image"], 0.0),
-        )
-        return ask(self.optimiser, problem, stored, seed=self.seed, known=first)
-
-    def _untried(self, asked: Mapping[str, Any], number: int) -> tuple[str, dict[str, Any]]:
-        """Origin and values of what was asked for, or of an untried setting near it.
-
-        Small changes come first; in the end all parameters are drawn anew. Where every setting
-        looked at was tried, what was asked for is, and is answered by the earlier trial.
+        The next is asked for while those before it are evaluated.
         """
-        space = self.space
-        asked = space.settled(asked)
-        if _design_key(space, asked) not in self.tried:
-            return "sampler", asked
-        rng = np.random.default_rng([self.seed, number])
-        free = [parameter for parameter in space.parameters if len(parameter.choices) > 1]
-        for attempt in range(_NEIGHBOURS if free else 0):
-            changes = 1 + attempt * len(free) // _NEIGHBOURS
-            values = dict(asked)
-            for index in rng.choice(len(free), size=changes, replace=False):
-                chosen = free[index]
-                values[chosen.name] = chosen.beside(values[chosen.name], changes == 1, rng)
-            values = space.settled(values)
-            if _design_key(space, values) not in self.tried:
-                return "neighbour", values
-        return "sampler", asked
+        repeats: list[tuple[int, FrozenTrial]] = []
+        for number, outcome in self.run(self._jobs(first, stop, repeats)):
+            yield self._told(number, outcome, None)
+        for number, earlier in repeats:
+            yield self._told(number, measured(earlier), earlier.number)
+        for frozen in self.records.frozen()[first:stop]:
+            if not is_failed(frozen):
+                self.answers.setdefault(self._key(frozen), frozen)
 
+    def _jobs(
+        self, first: int, stop: int, repeats: list[tuple[int, FrozenTrial]]
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Ask for the trials of a batch, each when it is taken; those answered go to `repeats`."""
+        job = self._job(first)
+        for number in range(first, stop):
+            with storing(self.records.place):
+                frozen = self.asker.trial(self.records.study, number, known=first)
+            earlier = self.answers.get(self._key(frozen))
+            if frozen.state.is_finished():
+                continue
+            if earlier is None:
+                yield number, job(self.records.space.decode(frozen.params))
+            else:
+                repeats.append((number, earlier))
 
-def _evaluate(
-    runner: Runner | None,
-    space: DesignSpace,
-    jobs: Mapping[int, Mapping[str, Any]],
-    answers: Mapping[str, FrozenTrial],
-    job: Job,
-) -> Iterator[tuple[int, Evaluation, int | None]]:
-    """Outcome of each job, and the earlier trial that answered it, if one did."""
-    fresh = {}
-    for number, parameters in jobs.items():
-        earlier = answers.get(_design_key(space, parameters))
-        if earlier is None:
-            fresh[number] = job(parameters)
-            continue
-        yield number, _measured(earlier), earlier.number
-    if fresh:
-        assert runner is not None
-        for number, outcome in runner.run(fresh):
-            yield number, outcome, None
+    def confirm(self) -> None:
+        """Judge the front on all images, and what comes to it when its accuracy turns out lower.
 
+        What was told stays, so that a study that is extended asks as if it had been longer at once.
+        """
+        if self.staged is None:
+            return
+        images = self.staged.full.trace.images
+        while True:
+            trials = [trial for trial in self.records.confirmed() if trial.values]
+            front = _front(trials)
+            jobs = {
+                t.number: self.staged.job(t.parameters, front=())
+                for t in trials
+                if t.images != images and t.values in front
+            }
+            if not jobs:
+                return
+            for number, outcome in self.run(jobs.items()):
+                self.records.confirm(number, outcome)
 
-def _measured(frozen: FrozenTrial) -> Evaluation:
-    """What the evaluation of a finished trial had found, before constraints were looked at."""
-    record = frozen.user_attrs["evaluation"]
-    if frozen.state != TrialState.COMPLETE:
-        return Evaluation(state=record["state"], reason=record["reason"], images=record["images"])
-    return Evaluation(
-        state="complete",
-        values=_values(frozen),
-        summary=record["summary"],
-        images=record["images"],
-    )
+    def _job(self, first: int) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        """Makes of parameters what the evaluator takes, in the batch that begins with `first`."""
+        if self.staged is None:
+            return dict
+        images = self.staged.full.trace.images
+        earlier = self.records.trials()[:first]
+        front = _front(trial for trial in earlier if trial.images == images)
+        return partial(self.staged.job, front=front)
 
+    def _key(self, frozen: FrozenTrial) -> str:
+        return design_key(self.records.space, self.records.space.decode(frozen.params))
 
-def _values(frozen: FrozenTrial) -> dict[str, float]:
-    """Objective -> value of a trial that has them."""
-    return dict(zip((o.name for o in OBJECTIVES), frozen.values, strict=True))
+    def _told(self, number: int, outcome: Evaluation, repeat_of: int | None) -> Trial:
+        self.records.tell(number, outcome, repeat_of)
+        return read_trial(self.records.frozen()[number], self.records.space)
 
 
 def _front(trials: Iterable[Trial]) -> list[Mapping[str, float]]:
@@ -304,127 +256,6 @@ def _front(trials: Iterable[Trial]) -> list[Mapping[str, float]]:
     points = np.array([[each[o.name] for o in OBJECTIVES] for each in values])
     kept = non_dominated(points, [objective.maximise for objective in OBJECTIVES])
     return [each for each, keep in zip(values, kept, strict=True) if keep]
-
-
-def _confirm(
-    study: optuna.Study,
-    space: DesignSpace,
-    runner: Runner,
-    staged: StagedEvaluator,
-    limits: Constraints,
-    place: Place,
-) -> None:
-    """Judge the front on all images, and what comes to it when its accuracy turns out lower.
-
-    What was told stays, so that a study that is extended asks as if it had been longer at once.
-    """
-    images = staged.full.trace.images
-    while True:
-        trials = [t for t in _read_confirmed(study, space) if t.values]
-        front = _front(trials)
-        jobs = {
-            t.number: staged.job(t.parameters, front=())
-            for t in trials
-            if t.images != images and t.values in front
-        }
-        if not jobs:
-            return
-        for number, outcome in runner.run(jobs):
-            confirmed, _ = _limited(outcome, limits, staged.full.baseline)
-            with storing(place):
-                study.set_user_attr(f"{CONFIRMED}{number}", asdict(confirmed))
-
-
-def _design_key(space: DesignSpace, parameters: Mapping[str, Any]) -> str:
-    """Equal for parameters that build the same design and policy, as unused ones do."""
-    try:
-        accelerator, policy = space.build(parameters)
-    except ConfigError:
-        return json.dumps(dict(parameters), sort_keys=True)
-    return json.dumps([accelerator.to_dict(), policy.describe()], sort_keys=True)
-
-
-def _tell(
-    study: optuna.Study,
-    number: int,
-    outcome: Evaluation,
-    repeat_of: int | None,
-    limits: Constraints,
-    baseline: Mapping[str, float],
-) -> None:
-    """Store an outcome: what was measured, then the values, which make it finished.
-
-    A trial beyond a limit keeps its values in the store, as the optimiser learns from them.
-    """
-    # Optuna offers attributes only while it asks; its storage takes them at any time.
-    trial_id = study.get_trials(deepcopy=False)[number]._trial_id
-    kept, excess = _limited(outcome, limits, baseline)
-    record = {key: value for key, value in asdict(kept).items() if key != "values"}
-    record["repeat_of"] = repeat_of
-    for name, over in excess.items():
-        study._storage.set_trial_system_attr(trial_id, f"constraints:{name}", over)
-    study._storage.set_trial_user_attr(trial_id, "evaluation", record)
-    if outcome.values is None:
-        study.tell(number, state=TrialState.FAIL)
-    else:
-        study.tell(number, [outcome.values[objective.name] for objective in OBJECTIVES])
-
-
-def _limited(
-    outcome: Evaluation, limits: Constraints, baseline: Mapping[str, float]
-) -> tuple[Evaluation, dict[str, float]]:
-    """The outcome, infeasible without values where beyond a limit, and its excess over each."""
-    if outcome.values is None:
-        return outcome, {}
-    excess = limits.excess(outcome.values, outcome.summary, baseline)
-    reason = limits.reason(excess)
-    if reason is not None:
-        outcome = replace(outcome, state="infeasible", values=None, reason=reason)
-    return outcome, excess
-
-
-def _read_trials(study: optuna.Study, space: DesignSpace) -> list[Trial]:
-    return [_read_trial(frozen, space) for frozen in study.get_trials(deepcopy=False)]
-
-
-def _read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
-    record = frozen.user_attrs.get("evaluation", {}) if frozen.state.is_finished() else {}
-    return Trial(
-        number=frozen.number,
-        state=record.get("state", "failed") if frozen.state.is_finished() else "running",
-        origin=frozen.user_attrs["origin"],
-        parameters=space.decode(frozen.params),
-        values=_values(frozen) if record.get("state") == "complete" else None,
-        summary=record.get("summary", {}),
-        reason=record.get("reason"),
-        repeat_of=record.get("repeat_of"),
-        seconds=record.get("seconds", 0.0),
-        images=record.get("images"),
-    )
-
-
-def _read_confirmed(study: optuna.Study, space: DesignSpace) -> list[Trial]:
-    """The trials; those that were judged on all images at the end have what was found then."""
-    found = {
-        int(key.removeprefix(CONFIRMED)): record
-        for key, record in study.user_attrs.items()
-        if key.startswith(CONFIRMED)
-    }
-    trials = _read_trials(study, space)
-    for number, record in found.items():
-        seconds = trials[number].seconds + record["seconds"]
-        trials[number] = replace(trials[number], **(record | {"seconds": seconds}))
-    return trials
-
-
-def _result(study: optuna.Study) -> StudyResult:
-    specification = study.user_attrs[SPECIFICATION]
-    return StudyResult(
-        name=specification["name"],
-        seed=specification["seed"],
-        trials=tuple(_read_confirmed(study, DesignSpace.from_dict(specification["space"]))),
-        specification=specification,
-    )
 
 
 def _specification(
@@ -450,12 +281,7 @@ def _specification(
 
 
 def _check(optimiser: str, *, executor: str, **numbers: int) -> None:
-    least = {"trials": 1, "workers": 1, "seed": 0, "batch": 1}
-    problems = [
-        f"search {name} must be an integer of at least {least[name]}, got {value!r}"
-        for name, value in numbers.items()
-        if not isinstance(value, int) or isinstance(value, bool) or value < least[name]
-    ]
+    problems = integer_problems("search ", numbers, {"seed": 0})
     problems += optimiser_problems(optimiser)
     if executor not in EXECUTORS:
         problems.append(f"search executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")

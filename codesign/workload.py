@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelerators import ConfigError
+from codesign.arguments import integer_problems
 from codesign.threads import single_thread
 from workloads import (
     TraceError,
@@ -97,14 +98,8 @@ def load_workload(
         ConfigError: the model and the inputs do not go together.
         StreamError, ModelError, TraceError: what was asked for cannot be read or captured.
     """
-    problems = [
-        f"{name} must be an integer of at least {least}, got {value!r}"
-        for name, value, least in (
-            ("images", images, 1),
-            ("calibration_images", calibration_images, 0),
-        )
-        if not isinstance(value, int) or isinstance(value, bool) or value < least
-    ]
+    counts = {"images": images, "calibration_images": calibration_images}
+    problems = integer_problems("", counts, {"calibration_images": 0})
     if precision not in PRECISIONS:
         problems.append(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "int8" and calibration_images == 0:

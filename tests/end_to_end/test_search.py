@@ -14,9 +14,10 @@ import pytest
 import ray
 from optuna.storages.journal._storage import JournalOperation
 
+from accelerators import ConfigError
 from codesign import load_study, search
 from codesign.evaluate import Evaluation
-from codesign.runner import RayRunner
+from codesign.runner import RETRIES, RayRunner
 from codesign.store import FIXED
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 from workloads import models
@@ -120,6 +121,8 @@ def test_a_search_that_is_cut_off_goes_on_with_the_same_numbers(whole, tmp_path)
     for _ in range(5):
         assert killed.stdout.readline()
     cluster = cluster_of(killed.pid)
+    with pytest.raises(ConfigError, match="must not be in use, got a search that is running on it"):
+        small_search(tmp_path / "killed", resume=True)
     killed.kill()
     killed.communicate(timeout=60)
     assert killed.returncode == -signal.SIGKILL
@@ -153,12 +156,12 @@ def wait_for_growth(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.slow
-def test_twenty_kills_lose_nothing_and_change_nothing(tmp_path):
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_lose_nothing_and_change_nothing(tmp_path, kills):
     path = tmp_path / "killed" / "study.journal"
     moments = random.Random(0)
     kept = {}
-    for kill in range(20):
+    for kill in range(kills):
         process = start("-c", ENDLESS, path, "resume" if kill else "new")
         if kill % 2:
             wait_for_growth(path, process)  # as soon as anything is asked for
@@ -174,7 +177,7 @@ def test_twenty_kills_lose_nothing_and_change_nothing(tmp_path):
         assert [trial.number for trial in found] == list(range(len(found)))
         assert all(finished[number] == trial for number, trial in kept.items())
         kept = finished
-    assert len(kept) >= 10
+    assert len(kept) >= kills // 2
 
     trials = len(load_study(path).trials) + 3
     settings = {"trials": trials, "optimiser": "tpe"}
@@ -202,19 +205,42 @@ def test_a_model_from_a_users_file_reaches_the_workers(on_ray, tmp_path):
 
 
 class Deadly:
-    """Stands for an evaluator whose second job kills the process that runs it."""
+    """Stands for an evaluator one of whose jobs kills the process that runs it, every time."""
 
-    def __call__(self, parameters):
-        if parameters["deadly"]:
+    model = None
+
+    def __call__(self, job):
+        with Path(job["log"]).open("a") as log:
+            log.write("tried\n")
+        if job["deadly"]:
             os._exit(1)
         return Evaluation(state="complete", values={"one": 1.0})
 
 
-def test_a_dying_worker_is_a_failed_trial(on_ray, monkeypatch):
-    monkeypatch.setattr("codesign.runner._send_user_modules", lambda *_: None)
+def test_the_next_job_is_taken_while_the_workers_work(on_ray, tmp_path):
+    taken = []
+
+    def jobs():
+        for number in range(5):
+            taken.append(number)
+            yield number, {"deadly": False, "log": str(tmp_path / "log")}
+
     runner = RayRunner(Deadly(), workers=2)
-    jobs = {3: {"deadly": False}, 4: {"deadly": True}, 5: {"deadly": False}}
-    outcomes = dict(runner.run(jobs))
+    outcomes = runner.run(jobs())
+    first, _ = next(outcomes)
+    assert taken == [0, 1, 2] and first in (0, 1)  # two for the workers, and one more
+    assert {first, *(number for number, _ in outcomes)} == {0, 1, 2, 3, 4}
     runner.close()
+
+
+def test_a_design_that_kills_its_workers_fails_after_a_few_retries(on_ray, tmp_path):
+    runner = RayRunner(Deadly(), workers=2)
+    jobs = {
+        number: {"deadly": number == 4, "log": str(tmp_path / str(number))} for number in (3, 4, 5)
+    }
+    outcomes = dict(runner.run(jobs.items()))
+    runner.close()
+    tries = {number: (tmp_path / str(number)).read_text().count("tried") for number in jobs}
+    assert tries == {3: 1, 4: 1 + RETRIES, 5: 1}
     assert outcomes[3].state == outcomes[5].state == "complete"
     assert outcomes[4].state == "failed" and "WorkerCrashedError" in outcomes[4].reason

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 from importlib import resources
@@ -12,10 +14,12 @@ import torch
 from typer.testing import CliRunner
 
 from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, dram_kinds, preset
-from codesign import cli, demo, terminal
+from codesign import cli, demo, load_study, nested_search, terminal
 from codesign.designs import find_accelerator, policy_from_options
+from codesign.outputs import check_directory, check_files
 from simulator import LshReuse, NoReuse
 from tests.small_search import SmallNetwork, small_search, small_space, small_workload
+from tests.small_search import table as trials_table
 from workloads import Gemm, WorkloadTrace
 
 COMMANDS = (
@@ -414,6 +418,122 @@ def test_options_and_a_study_file_make_the_same_search(small_cli, tmp_path):
     assert "search.optimiser must be one of gp, botorch" in told
     _, told = run("search", "--out", tmp_path / "no", "--study", tmp_path / "none.toml", code=2)
     assert "none.toml: No such file" in told
+
+
+@pytest.fixture(scope="module")
+def fronts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("nested")
+    nested_search(small_workload(), trials=3, storage=path, executor="inline")
+    return path
+
+
+def test_search_on_fronts_and_few_images_first_runs_again_from_its_file(
+    small_cli, fronts, tmp_path
+):
+    import codesign
+
+    searched = []
+
+    def inline(workload, space, **settings):
+        searched.append(space)
+        settings.pop("ray_address", None)
+        return codesign.study.search(workload, space, executor="inline", **settings)
+
+    small_cli.setattr(codesign, "search", inline)
+    options = ["--fronts", fronts, "--first-images", 2, "--trials", 3]
+    run("search", "--out", tmp_path / "first", *options)
+    text = (tmp_path / "first" / "study.toml").read_text()
+    assert f'fronts = "{fronts}"' in text and "first_images = 2" in text
+    assert f"fronts = &#34;{fronts}&#34;" in (tmp_path / "first" / "report.html").read_text()
+    run("search", "--study", tmp_path / "first" / "study.toml", "--out", tmp_path / "again")
+    assert searched[0] == searched[1]
+    assert {"first.position", "second.position"} <= {p.name for p in searched[0].parameters}
+    first, again = (load_study(tmp_path / name) for name in ("first", "again"))
+    assert trials_table(first) == trials_table(again) and first.specification["first_images"] == 2
+    run("search", "--out", tmp_path / "first", "--resume", "--trials", 4)
+
+
+def test_fronts_of_something_else_are_refused(small_cli, fronts, tmp_path):
+    import codesign
+
+    missing = ["search", "--out", tmp_path / "out", "--fronts", tmp_path / "none"]
+    _, told = run(*missing, code=2)
+    assert f"{tmp_path / 'none' / 'nested.journal'} must be a nested search, got no such" in told
+    _, told = run("search", "--out", tmp_path / "out", "--fronts", fronts, "--layers", 2, code=2)
+    assert "--layers must be given without --fronts, got 2" in told
+    # Other weights; then layers of other names.
+    for other in (SmallNetwork().eval(), torch.nn.Sequential(SmallNetwork()).eval()):
+        small_cli.setattr(codesign, "load_workload", lambda other=other, **_: small_workload(other))
+        _, told = run("search", "--out", tmp_path / "out", "--fronts", fronts, code=2)
+        assert f"{fronts / 'nested.journal'} must be a nested search of SmallNetwork on" in told
+        assert "with layers first, second; give the fronts of" in told
+    assert not (tmp_path / "out" / "study.journal").exists()
+
+
+def test_nested_refuses_what_is_there_before_the_model_runs(fronts, monkeypatch):
+    monkeypatch.setattr("codesign.workload.load_workload", None)  # calling it would raise
+    _, told = run("nested", "--out", fronts, code=2)
+    assert "must not exist, got a study; go on with it by --resume" in told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["simulate", "no trace", "--html", "OUT/x.html"],
+        ["simulate", "no trace", "--timeline", "OUT/x.json"],
+        ["sweep", "no trace", "--csv", "OUT/x.csv"],
+        ["report", "no study", "--out", "OUT/x.html"],
+        ["capture", "--model", "no model", "--out", "OUT"],
+        ["search", "--study", "no.toml", "--out", "OUT/deeper"],
+        ["nested", "--model", "no model", "--out", "OUT"],
+        ["demo", "--out", "OUT"],
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, command):
+    file = tmp_path / "file"
+    file.touch()
+    _, told = run(*(part.replace("OUT", str(file)) for part in command), code=2)
+    assert f"the file {file} in its place; give another path" in told
+    assert file.read_bytes() == b""
+
+
+def test_outputs_may_be_new_old_or_a_device_but_no_directory(tmp_path):
+    (tmp_path / "old").touch()
+    check_files(html=tmp_path / "a" / "b" / "new", csv=tmp_path / "old", json=Path("/dev/stdout"))
+    check_directory(tmp_path / "a" / "new")
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ConfigError) as caught:
+        check_files(html=tmp_path, csv=tmp_path / "old" / "new", json=None)
+    text = str(caught.value)
+    assert f"--html {tmp_path} must be a file that can be written, got a directory" in text
+    assert f"--csv {tmp_path / 'old' / 'new'} must be" in text and "--json" not in text
+
+
+def test_read_only_places_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "old").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match="got one that is read-only; give another path"):
+        check_files(html=tmp_path / "old")
+    with pytest.raises(ConfigError, match=f"got {tmp_path}, which is read-only"):
+        check_files(html=tmp_path / "new" / "deeper")
+    with pytest.raises(ConfigError, match=f"got {tmp_path}, which is read-only"):
+        check_directory(tmp_path)
+
+
+def test_ctrl_c_while_the_program_loads_is_quiet():
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "codesign", "presets"],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # NumPy is there before PyTorch and Optuna are: they take seconds.
+    loaded = next(line for line in process.stderr if line.split()[-1] == "numpy")
+    process.send_signal(signal.SIGINT)
+    shown, told = process.communicate(timeout=120)
+    assert loaded and process.returncode == 130
+    assert shown == "" and "Traceback" not in told
 
 
 def test_stopped_search_names_the_way_on_and_exits_with_130(small_cli, tmp_path):

@@ -185,6 +185,23 @@ def test_positions_on_fronts_build_their_settings(space, whole):
     assert accelerator.front_end.max_length == max(p.length for p in policy.policies.values())
 
 
+def test_positions_are_narrowed_to_those_of_the_front(space, whole):
+    size = len(whole.fronts["first"])
+    narrow = space.narrowed({"first.position": (0, size)})
+    assert {p.name: p.choices for p in narrow.parameters}["first.position"] == (0, size)
+    for wrong, told in (
+        ((0, size + 1), "must be some of"),
+        ((size, 0), "must be from small to large"),
+        ((1, 1), "must be some of"),
+        ((False, 1), "must be some of"),
+        (([0], 1), "must be some of"),
+    ):
+        with pytest.raises(ConfigError, match=rf"'first\.position' {told}"):
+            space.narrowed({"first.position": wrong})
+    with pytest.raises(ConfigError, match=r"'second\.position' must be some of \[1, "):
+        space.narrowed({"second.position": (0, 1)})  # the largest layer always reuses
+
+
 def test_space_of_fronts_survives_json(space):
     again = DesignSpace.from_dict(json.loads(json.dumps(space.to_dict())))
     assert again.to_dict() == space.to_dict() and again.reuse_of(again.start["start"])

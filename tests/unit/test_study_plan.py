@@ -24,7 +24,7 @@ PLAN = StudyPlan(
 
 
 def test_a_plan_survives_its_file(tmp_path):
-    for plan in (PLAN, StudyPlan()):
+    for plan in (PLAN, StudyPlan(), replace(PLAN, fronts="out/nested")):
         assert StudyPlan.load(plan.write(tmp_path / "study.toml")) == plan
 
 
