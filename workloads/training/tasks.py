@@ -215,8 +215,8 @@ def balanced_weights(
     Args:
         clips: labelled clips to count in.
         classes: their names, in label order.
-        offset: above 1. ENet's 1.02 (Paszke et al., 2016) weighs rare classes most; with ESPNet's
-            1.10 more pixels are right and rare classes are found less often.
+        offset: above 1; the smaller, the more rare classes weigh. 1.02 is ENet's (Paszke et al.,
+            2016), 1.10 a milder choice.
 
     Raises:
         TrainingError: for clips without labels, and for a class that they never show.
