@@ -118,6 +118,13 @@ class TestBalancedWeights:
         weights = balanced_weights([self.clip([0, 0, 0, 1])], ("a", "b"))
         assert weights == pytest.approx((common / mean, rare / mean))
 
+    def test_larger_offset_weighs_classes_more_alike(self):
+        clips = [self.clip([0, 0, 0, 1])]
+        sharp, soft = (balanced_weights(clips, ("a", "b"), offset=x) for x in (1.02, 1.10))
+        assert sharp[0] < soft[0] < soft[1] < sharp[1]
+        with pytest.raises(TrainingError, match="offset must be above 1, got 1"):
+            balanced_weights(clips, ("a", "b"), offset=1)
+
     def test_class_never_shown_is_named(self):
         with pytest.raises(TrainingError, match="no pixel of b, c"):
             balanced_weights([self.clip([0, 0, 255, 0])], ("a", "b", "c"))
