@@ -19,7 +19,7 @@ from tests.small_search import SmallNetwork, small_search, small_space, small_wo
 from workloads import Gemm, WorkloadTrace
 
 COMMANDS = (
-    "baselines", "capture", "demo", "measure", "nested", "presets", "report", "search",
+    "baselines", "capture", "compare", "demo", "measure", "nested", "presets", "report", "search",
     "similarity", "simulate", "sweep",
 )  # fmt: skip
 COSTS = "Costs: hwcomponents_45nm (45 nm); DRAM focus_2026 (100 pJ per byte)."
