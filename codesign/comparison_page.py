@@ -1,7 +1,5 @@
 """The page of `codesign compare`: a workload on boards beside it on accelerators."""
 
-
-
 from __future__ import annotations
 
 import math
@@ -17,7 +15,7 @@ from codesign.comparison import Comparison
 from codesign.comparison_rows import DERIVED, MEASURED, SIMULATED, ComparedRow
 from simulator.report.figures import INK, LIMIT_COLOURS, PAPER, finished
 from simulator.report.files import write_atomically
-from simulator.report.page import card, column, figure_html, named, number, render, versions
+from simulator.report.page import card, column, figure_html, named, number, render, shown, versions
 from simulator.report.simulation_page import facts, model_name, workload_line
 
 # What runs the workload -> its colour.
@@ -29,7 +27,7 @@ _COLOURS = {
 }
 # How far a number may be trusted -> how its bar is filled, and its marker.
 _FILLS = {MEASURED: "", DERIVED: "x", "modelled": "/"}
-_MARKERS = {MEASURED: "circle", DERIVED: "circle-x", "modelled": "circle-open"}
+_MARKERS = {MEASURED: "circle", DERIVED: "circle-x-open", "modelled": "circle-open"}
 _BAR_PIXELS = 40
 
 _BARS_CAPTION = (
@@ -60,7 +58,6 @@ def _html(comparison: Comparison, command: str | None) -> str:
         "policy": comparison.simulation.policy,
         "made with": named(versions("numpy", "numba")),
     }
-    with_energy = [row for row in comparison.rows if row.energy_mj is not None]
     context = {
         "kind": "Comparison of boards and accelerators",
         "title": f"{model_name(comparison.workload)}: {', '.join(boards)} and {design.name}",
@@ -69,7 +66,7 @@ def _html(comparison: Comparison, command: str | None) -> str:
         "verdict_more": comparison.simulation.verdict,
         "cards": _cards(comparison),
         "bars": figure_html(bars_figure(comparison.rows), "bars", _BARS_CAPTION),
-        "points": figure_html(points_figure(with_energy), "points", _POINTS_CAPTION),
+        "points": figure_html(points_figure(comparison), "points", _POINTS_CAPTION),
         "columns": comparison.columns,
         "rows": comparison.table,
         "notes": comparison.notes,
@@ -102,23 +99,28 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
     """The accelerator's numbers, each beside those of the boards."""
     reference, boards = comparison.reference, comparison.boards
 
-    def of_boards(key: str) -> str:
-        values = {device: getattr(row, key) for device, row in boards.items()}
-        return "; ".join(
-            f"{device} ({boards[device].latency_origin}): "
-            + ("unknown" if value is None else number(value))
-            for device, value in values.items()
-        )
+    def of_boards(key: str, origin: str) -> str:
+        told = []
+        for device, row in boards.items():
+            value = getattr(row, key)
+            trust = f" ({getattr(row, origin)})" if value is not None else ""
+            told.append(f"{device}{trust}: {shown(value)}")
+        return "; ".join(told)
 
-    shown = (
-        ("Latency", "latency_ms", "ms per image"),
-        ("Energy", "energy_mj", "mJ per image"),
-        ("Energy-delay product", "energy_delay_mj_ms", "mJ·ms"),
-        ("Frames", "frames_per_second", "per second"),
+    numbers = (
+        ("Latency", "latency_ms", "ms per image", "latency_origin"),
+        ("Energy", "energy_mj", "mJ per image", "energy_origin"),
+        ("Energy-delay product", "energy_delay_mj_ms", "mJ·ms", "energy_origin"),
+        ("Frames", "frames_per_second", "per second", "latency_origin"),
     )
     return [
-        card(f"{name}, {reference.name}", number(getattr(reference, key)), unit, of_boards(key))
-        for name, key, unit in shown
+        card(
+            f"{name}, {reference.name}",
+            number(getattr(reference, key)),
+            unit,
+            of_boards(key, origin),
+        )
+        for name, key, unit, origin in numbers
     ]
 
 
@@ -199,8 +201,10 @@ def _log_axis(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def points_figure(rows: Sequence[ComparedRow]) -> go.Figure:
+def points_figure(comparison: Comparison) -> go.Figure:
     """Energy over latency on logarithmic axes, with lines of equal energy-delay product."""
+    rows = [row for row in comparison.rows if row.energy_mj is not None]
+    names = _point_names(comparison)
     figure = go.Figure()
     times = [row.latency_ms for row in rows]
     energies = [row.energy_mj or 0.0 for row in rows]
@@ -223,21 +227,27 @@ def points_figure(rows: Sequence[ComparedRow]) -> go.Figure:
             figure.add_scatter(
                 x=[row.latency_ms for row in mine],
                 y=[row.energy_mj for row in mine],
-                mode="markers",
+                mode="markers+text",
                 name=kind,
                 marker={
                     "color": colour,
                     "size": 13,
-                    "line": {"color": colour, "width": 2.5},
+                    "line": {"color": colour, "width": 1.5},
                     "symbol": [_MARKERS[_trust(row.energy_origin)] for row in mine],
                 },
-                text=[row.name for row in mine],
+                text=[names.get(row.name, "") for row in mine],
+                textposition="top center",
                 customdata=[
-                    [number(row.energy_delay_mj_ms or 0.0), row.latency_origin, row.energy_origin]
+                    [
+                        number(row.energy_delay_mj_ms or 0.0),
+                        row.latency_origin,
+                        row.energy_origin,
+                        row.name,
+                    ]
                     for row in mine
                 ],
-                hovertemplate="%{text}<br>%{x:,.4~g} ms, %{customdata[1]}<br>%{y:,.4~g} mJ, "
-                "%{customdata[2]}<br>%{customdata[0]} mJ·ms<extra></extra>",
+                hovertemplate="%{customdata[3]}<br>%{x:,.4~g} ms, %{customdata[1]}<br>"
+                "%{y:,.4~g} mJ, %{customdata[2]}<br>%{customdata[0]} mJ·ms<extra></extra>",
             )
     for axis, ends_of, title in (
         (figure.update_xaxes, reach, "latency, ms per image"),
@@ -246,3 +256,14 @@ def points_figure(rows: Sequence[ComparedRow]) -> go.Figure:
         limits = [math.log10(end) for end in ends_of]
         axis(title_text=title, type="log", range=limits, dtick=1, exponentformat="power")
     return finished(figure, 480)
+
+
+def _point_names(comparison: Comparison) -> dict[str, str]:
+    """A row's name -> what stands beside its point; of a board's dense rows one has a name."""
+    names = {row.name: device for device, row in comparison.boards.items()}
+    for row in comparison.rows:
+        if row.latency_origin == SIMULATED:
+            names[row.name] = row.how
+        elif row.reuse:
+            names[row.name] = f"{row.device}, reuse in software"
+    return names
