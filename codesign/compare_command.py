@@ -59,6 +59,7 @@ def compare_command(
 ) -> None:
     """Compare a workload on Raspberry Pis with it on an accelerator: latency, energy, both."""
     from codesign.comparison import compare
+    from codesign.comparison_page import write_comparison_html
     from codesign.designs import captured_model
     from simulator.costs import costs_line
 
@@ -91,5 +92,5 @@ def compare_command(
     say(f"\n{found.verdict}\n{found.simulation.verdict}\n{costs_line(asked.design)}")
     write_files(
         (csv, found.write_csv),
-        (html, lambda path: found.write_html(path, command_line())),
+        (html, lambda path: write_comparison_html(found, path, command_line())),
     )

@@ -2,11 +2,12 @@
 
 from accelerators import preset
 from codesign import compare
+from codesign.comparison_page import write_comparison_html
 from simulator import LshReuse
 
 found = compare(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10), devices=["Pi 4B"])
 print(found.verdict)
-found.write_html("compare.html")
+write_comparison_html(found, "compare.html")
 """
 
 # ruff: noqa: RUF001  readers see the multiplication sign
@@ -168,12 +169,6 @@ class Comparison:
             ],
         )
 
-    def write_html(self, path: str | Path, command: str | None = None) -> Path:
-        """Write a page with plots and tables; `command` is named as what made it."""
-        from codesign.comparison_page import write_comparison_html
-
-        return write_comparison_html(self, path, command)
-
 
 def _over(value: float | None, reference: float | None) -> float | None:
     return None if value is None or not reference else value / reference
@@ -244,20 +239,20 @@ def compare(
         images=trace.images,
         rows=tuple(rows),
         simulation=simulation,
-        notes=(*told, *_how_to_read(rows, simulation, trace.images)),
+        notes=(*told, *_how_to_read(rows, simulation, trace)),
     )
 
 
 def _how_to_read(
-    rows: Sequence[ComparedRow], simulation: SimulationReport, images: int
+    rows: Sequence[ComparedRow], simulation: SimulationReport, trace: WorkloadTrace
 ) -> list[str]:
     """What the numbers of a board and of an accelerator do not share."""
     batch = (
         "one image"
-        if images == 1
+        if trace.images == 1
         else (
-            f"a batch of {images} images layer by layer, so weights are fetched once a batch, and "
-            "latency and energy are divided by the images"
+            f"a batch of {trace.images} images layer by layer, so weights are fetched once "
+            "a batch, and latency and energy are divided by the images"
         )
     )
     notes = [
@@ -268,7 +263,13 @@ def _how_to_read(
         f"The accelerators compute in {simulation.reuse.accelerator.operand_bits}-bit integers, "
         "matrix products alone; a measured network does everything else too.",
     ]
-    if any(row.latency_origin == PREDICTED for row in rows):
+    predicted = any(row.latency_origin == PREDICTED for row in rows)
+    if predicted and trace.files is None:
+        notes.append(
+            "The workload is shapes alone: its convolutions are predicted as plain matrix "
+            "products, slower than boards run them."
+        )
+    if predicted:
         notes.append(
             "Predicted: by a model of ncnn on the board, on networks that it was not fitted on "
             "off by 10.6 % in the median and 28.6 % in the 90th percentile (study 011). Deep "

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from accelerators import Baseline, ConfigError, Processor, processor_presets
 from accelerators.rules import choose, nearest, quoted, show
 from simulator import PROCESSOR_PRECISIONS, ReuseRun, SimulationReport, predict
-from simulator.processor_fit import FRAMEWORK, network_work
-from simulator.processor_work import KernelWork, dense_work
+from simulator.processor_fit import FRAMEWORK, network_macs, network_work
 from simulator.report.design import DesignReport
 from workloads.trace import WorkloadTrace
 
@@ -80,7 +79,7 @@ class Wanted:
         size: of an image, height x width x channels; empty if unknown.
         precisions: any of them.
         threads: used, `None` for any.
-        macs: multiply-accumulates of an image as the CPU model counts them.
+        macs: multiply-accumulates of an image.
     """
 
     network: str
@@ -114,7 +113,7 @@ def wanted_rows(
         size=_image_size(trace),
         precisions=_FLOATS if precision is None else (precision,),
         threads=threads,
-        macs=sum(dense_work(layer).macs for layer in trace.layers),
+        macs=trace.macs / trace.images,
     )
 
 
@@ -128,7 +127,7 @@ def _image_size(trace: WorkloadTrace) -> str:
     shape: tuple[int, ...] = ()
     if trace.inputs:
         shape = trace.inputs[0].shape
-    elif trace.layers[0].convolution is not None:
+    elif trace.layers[0].convolution is not None or trace.files is None:
         shape = trace.layers[0].input_shape
     return f"{shape[2]}x{shape[3]}x{shape[1]}" if len(shape) == 4 else ""
 
@@ -211,27 +210,29 @@ def _fitting(
         and wanted.threads in (None, row.threads)
         and (processor is None or (row.clock_mhz or 0) <= processor.clock_hz / 1e6)
     ]
-    fitting, refused = [], {}
+    fitting: list[Baseline] = []
+    refused: dict[str, list[str]] = {}
     for row in named:
-        share = _arithmetic(row, wanted)
+        share, reason = _arithmetic(row, wanted), ""
         if row.input and wanted.size and row.input != wanted.size:
-            refused[f"it was {row.input}, the workload's images are {wanted.size}"] = row
+            reason = f"of {row.input}, where the workload's images are {wanted.size}"
         elif share is not None and not 1 / _REFUSED <= share <= _REFUSED:
-            refused[f"it does {share:.2f} times the workload's arithmetic: another network"] = row
+            reason = f"with {share:.2f} times the workload's arithmetic, so of another network"
+        if reason:
+            refused.setdefault(f"{row.model} {reason}", []).append(row.framework)
         else:
             fitting.append(row)
     return fitting, [
-        f"{row.device}: what {row.framework} measured of {row.model} is not used, as {reason}"
-        for reason, row in refused.items()
+        f"{rows[0].device}: not used is {what} (measured by {', '.join(dict.fromkeys(by))})"
+        for what, by in refused.items()
     ]
 
 
 def _arithmetic(row: Baseline, wanted: Wanted) -> float | None:
     """Arithmetic of the measured network over the workload's; `None` where it is not known."""
-    if not row.framework.startswith(FRAMEWORK) or row.model not in network_work():
+    if not row.framework.startswith("ncnn") or row.model not in network_work():
         return None
-    macs = list(KernelWork.__dataclass_fields__).index("macs")
-    return float(network_work()[row.model][macs].sum()) / wanted.macs
+    return network_macs(row.model) / wanted.macs
 
 
 def _best(rows: Sequence[Baseline]) -> list[Baseline]:
@@ -254,12 +255,8 @@ def _measured(
     energy_mj, origin, notes = row.energy_mj, row.energy_label, []
     if energy_mj is None:
         power_w, of = row.power_w, "its own mean power"
-        if (
-            power_w is None
-            and processor is not None
-            and row.threads in range(1, processor.cores + 1)
-        ):
-            power_w, of = processor.power_w(row.threads or 1), "the preset's power"
+        if power_w is None:
+            power_w, of = _power_w(row, processor), "the preset's power"
         if power_w is not None:
             energy_mj, origin = power_w * row.latency_ms, DERIVED
             notes.append(f"energy from {of}, {power_w:.3g} W, times the measured latency")
@@ -289,6 +286,13 @@ def _measured(
         source=", ".join(filter(None, (row.source, row.date))),
         note="; ".join(notes),
     )
+
+
+def _power_w(row: Baseline, processor: Processor | None) -> float | None:
+    """What a board's preset takes with the row's threads busy; `None` where that is not known."""
+    if processor is None or row.threads is None or "GPU" in row.framework:
+        return None
+    return processor.power_w(min(row.threads, processor.cores))
 
 
 def _threads(threads: int) -> str:

@@ -21,6 +21,7 @@ from codesign.comparison_rows import ComparedRow, plain_name
 from simulator import LshReuse, NoReuse, PerLayer, decide, predict, simulate
 from tests.small_search import small_workload
 from workloads import Gemm, WorkloadTrace, capture, models
+from workloads.scale_sim import read_topology
 
 DESK = {
     "device": "Desk",
@@ -188,6 +189,9 @@ def test_energy_without_a_meter_is_the_boards_power_and_marked(workload, file):
     assert row.energy_origin == "derived, unverified"
     (row,) = measured(on_desk(workload, file(known | {"threads": None}), devices=["Pi 4B"]))
     assert row.energy_mj is None
+    path = file(known | {"framework": "ncnn Vulkan GPU"})
+    (row,) = measured(on_desk(workload, path, devices=["Pi 4B"]))
+    assert row.energy_mj is None  # the preset's power is of its cores
     (row,) = measured(on_desk(workload, file({"power_w": 2.0})))
     assert (row.energy_mj, row.energy_origin) == (100, "derived, unverified")
 
@@ -196,7 +200,10 @@ def test_another_input_size_or_an_unknown_one_is_never_silent(workload, file):
     fits, other = {"input": "12x12x3"}, {"input": "224x224x3", "latency_ms": 1.0}
     found = on_desk(workload, file(fits, other))
     assert [row.latency_ms for row in measured(found)] == [50]
-    assert any("it was 224x224x3, the workload's images are 12x12x3" in x for x in found.notes)
+    assert any(
+        "small network of 224x224x3, where the workload's images are 12x12x3" in x
+        for x in found.notes
+    )
     (row,) = measured(on_desk(workload, file({})))
     assert "matched by name alone" in row.note
 
@@ -205,11 +212,24 @@ def test_another_variant_of_a_network_is_not_matched():
     network = capture(models.load("squeezenet1_0"), np_images(227))
     found = compare(network, preset("dense_16x16"), network="squeezenet")
     assert not measured(found)
-    assert any("times the workload's arithmetic: another network" in x for x in found.notes)
+    assert any("times the workload's arithmetic, so of another network" in x for x in found.notes)
     network = capture(models.load("squeezenet1_1"), np_images(227))
     (row,) = measured(compare(network, preset("dense_16x16"), network="squeezenet"))
     assert row.latency_ms == 46.65  # ncnn on a Pi 4B with 4 threads
     assert "this variant does" in row.note
+
+
+def test_shapes_alone_are_told(tmp_path):
+    path = tmp_path / "resnet18.csv"
+    path.write_text(
+        "Layer,IFMAP Height,IFMAP Width,Filter Height,Filter Width,Channels,Num Filter,Strides\n"
+        "conv1,32,32,3,3,3,16,1\n"
+    )
+    found = compare(read_topology(path), preset("dense_16x16"))
+    assert not measured(found)
+    assert any("resnet18 of 224x224x3, where the workload's images are 32x32x3" in x
+               for x in found.notes)  # fmt: skip
+    assert any("shapes alone" in note for note in found.notes)
 
 
 def np_images(size):
