@@ -332,10 +332,14 @@ def _predictions(
 def _nearest(wanted: Wanted, tables: Sequence[Sequence[Baseline]]) -> str:
     """A hint at rows under another name, where none has this one."""
     names = {plain_name(row.model): row.model for table in tables for row in table}
-    near = nearest(wanted.network, list(names))
-    if wanted.network in names or near is None:
+    if not wanted.network or wanted.network in names:
         return ""
-    return f"; rows are named {names[near]!r}, say: name what is meant by --network"
+    near = [name for name in names if name.startswith(wanted.network)]
+    near = near or list(filter(None, [nearest(wanted.network, list(names))]))
+    if not near:
+        return ""
+    listed = ", ".join(names[name] for name in near)
+    return f"; if the workload is one of {listed}, say so by --network"
 
 
 def accelerator_rows(report: SimulationReport) -> list[ComparedRow]:

@@ -1,6 +1,7 @@
 """A workload on boards beside it on accelerators: which rows stand for a board, and the ratios."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -241,6 +242,22 @@ def np_images(size):
 def test_overclocked_rows_do_not_stand_for_a_board(workload, file):
     path = file({"device": "Pi 5", "clock_mhz": 2900})
     assert not measured(on_desk(workload, path, devices=["Pi 5"]))
+
+
+@pytest.mark.parametrize(
+    ("called", "hint"),
+    [
+        ("nets.EfficientNet", "one of efficientnet_b0, efficientnet_v2_b0, efficientnet_lite0"),
+        ("nets.SqueezeNet11", "one of squeezenet, say so by --network"),
+        ("nets.Xyzzy", ""),
+        ("nets.ResNet18", ""),
+    ],
+)
+def test_rows_of_a_like_name_are_hinted_at(called, hint):
+    trace = replace(SHAPES, provenance={"model": called})
+    found = compare(trace, preset("dense_16x16"), threads=4, precision="fp16")
+    note = next(note for note in found.notes if "nothing measured" in note)
+    assert (hint in note) if hint else ("--network" not in note)
 
 
 def test_names_of_networks_match_whatever_their_spelling():
