@@ -12,7 +12,14 @@ from jinja2 import PackageLoader
 from plotly.subplots import make_subplots
 
 from codesign.comparison import Comparison
-from codesign.comparison_rows import DERIVED, MEASURED, SIMULATED, ComparedRow
+from codesign.comparison_rows import (
+    DERIVED,
+    EQUAL_AREA,
+    MEASURED,
+    SAME_ARRAY,
+    SIMULATED,
+    ComparedRow,
+)
 from simulator.report.figures import INK, LIMIT_COLOURS, PAPER, finished
 from simulator.report.files import write_atomically
 from simulator.report.page import card, column, figure_html, named, number, render, shown, versions
@@ -28,6 +35,8 @@ _COLOURS = {
 # How far a number may be trusted -> how its bar is filled, and its marker.
 _FILLS = {MEASURED: "", DERIVED: "x", "modelled": "/"}
 _MARKERS = {MEASURED: "circle", DERIVED: "circle-x-open", "modelled": "circle-open"}
+# Points of dense accelerators may be close; the one of equal area is never the slower.
+_NAME_PLACES = {SAME_ARRAY: "middle right", EQUAL_AREA: "middle left"}
 _BAR_PIXELS = 40
 
 _BARS_CAPTION = (
@@ -235,8 +244,8 @@ def points_figure(comparison: Comparison) -> go.Figure:
                     "line": {"color": colour, "width": 1.5},
                     "symbol": [_MARKERS[_trust(row.energy_origin)] for row in mine],
                 },
-                text=[names.get(row.name, "") for row in mine],
-                textposition="top center",
+                text=[f"  {names.get(row.name, '')}  " for row in mine],
+                textposition=[_NAME_PLACES.get(row.how, "top center") for row in mine],
                 customdata=[
                     [
                         number(row.energy_delay_mj_ms or 0.0),

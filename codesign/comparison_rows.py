@@ -17,6 +17,7 @@ from workloads.trace import WorkloadTrace
 
 MEASURED, PREDICTED, SIMULATED = "measured", "predicted", "simulated"
 DERIVED = "derived, unverified"
+SAME_ARRAY, EQUAL_AREA = "dense, same array", "dense, equal area"
 
 _BOARD = "whole board, idle included"
 _CHIP = "chip and DRAM"
@@ -348,8 +349,8 @@ def accelerator_rows(report: SimulationReport) -> list[ComparedRow]:
     if not design.has_reuse:
         return [_simulated(report.reuse, design.name, "dense")]
     return [
-        _simulated(report.dense, design.name, "dense, same array"),
-        _simulated(report.dense_equal_area, design.name, "dense, equal area"),
+        _simulated(report.dense, design.name, SAME_ARRAY),
+        _simulated(report.dense_equal_area, design.name, EQUAL_AREA),
         _simulated(report.reuse, design.name, "with reuse", reuse=True),
     ]
 

@@ -3,8 +3,8 @@
 import csv
 from dataclasses import replace
 
-import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from accelerators import (
@@ -210,11 +210,11 @@ def test_another_input_size_or_an_unknown_one_is_never_silent(workload, file):
 
 
 def test_another_variant_of_a_network_is_not_matched():
-    network = capture(models.load("squeezenet1_0"), np_images(227))
+    network = capture(models.load("squeezenet1_0"), blank_image(227))
     found = compare(network, preset("dense_16x16"), network="squeezenet")
     assert not measured(found)
     assert any("times the workload's arithmetic, so of another network" in x for x in found.notes)
-    network = capture(models.load("squeezenet1_1"), np_images(227))
+    network = capture(models.load("squeezenet1_1"), blank_image(227))
     (row,) = measured(compare(network, preset("dense_16x16"), network="squeezenet"))
     assert row.latency_ms == 46.65  # ncnn on a Pi 4B with 4 threads
     assert "this variant does" in row.note
@@ -233,10 +233,18 @@ def test_shapes_alone_are_told(tmp_path):
     assert any("shapes alone" in note for note in found.notes)
 
 
-def np_images(size):
-    import torch
+def test_workloads_that_the_model_predicts_badly_are_told(workload):
+    def told(network, *shape):
+        found = compare(capture(network, torch.ones(shape)), preset("dense_16x16"))
+        return any("linear layers of many rows" in note for note in found.notes)
 
-    return torch.from_numpy(np.zeros((1, 3, size, size), np.float32))
+    assert told(torch.nn.Linear(8, 8), 1, 5, 8)
+    assert not told(torch.nn.Linear(8, 8), 5, 8)
+    assert not told(workload.model, 1, 3, 12, 12)
+
+
+def blank_image(size):
+    return torch.zeros(1, 3, size, size)
 
 
 def test_overclocked_rows_do_not_stand_for_a_board(workload, file):
