@@ -40,8 +40,8 @@ _NAME_PLACES = {SAME_ARRAY: "middle right", EQUAL_AREA: "middle left"}
 _BAR_PIXELS = 40
 
 _BARS_CAPTION = (
-    "One image; shorter is better, and each line of the grid is ten times the last. Solid bars "
-    "were measured; crossed ones are measured latency times power, unverified; hatched ones are "
+    "One image; shorter is better. Each line of the grid is ten times the last, so compare where "
+    "bars end, not their lengths. Solid bars were measured; crossed ones are measured latency times power, unverified; hatched ones are "
     "modelled: predicted for boards, simulated for accelerators. No bar: not known."
 )
 _POINTS_CAPTION = (
