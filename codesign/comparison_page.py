@@ -41,8 +41,9 @@ _BAR_PIXELS = 40
 
 _BARS_CAPTION = (
     "One image; shorter is better. Each line of the grid is ten times the last, so compare where "
-    "bars end, not their lengths. Solid bars were measured; crossed ones are measured latency times power, unverified; hatched ones are "
-    "modelled: predicted for boards, simulated for accelerators. No bar: not known."
+    "bars end, not their lengths. Solid bars were measured; crossed ones are "
+    "measured latency times power, unverified; hatched ones are modelled: "
+    "predicted for boards, simulated for accelerators. No bar: not known."
 )
 _POINTS_CAPTION = (
     "Energy against latency of one image; the lower left is better. Along a dotted line the "
