@@ -274,7 +274,8 @@ def baselines(
     problems = [
         _unknown(name, value, rows)
         for name, value in wanted.items()
-        if value != "" and all(getattr(row, name) != value for row in rows)
+        if not (value == "" and name in ("layer", "reuse"))
+        and all(getattr(row, name) != value for row in rows)
     ]
     if framework is not None and not any(row.framework.startswith(framework) for row in rows):
         problems.append(_unknown("framework", framework, rows))
@@ -293,7 +294,7 @@ def _unknown(name: str, value: object, rows: Sequence[Baseline]) -> str:
     known = list(dict.fromkeys(str(getattr(row, name)) for row in rows))
     known = [each for each in known if each not in ("", "None")]
     listed = ", ".join(repr(each) for each in known[:20]) + (", ..." if len(known) > 20 else "")
-    return f"baselines.{name} must be a {name} that a row has, got {show(value, (str, int))}; " + (
+    return f"baselines.{name} must be one that a row has, got {show(value, (str, int))}; " + (
         f"use {nearest(value, known)!r}" if nearest(value, known) else f"there are {listed}"
     )
 
@@ -309,6 +310,8 @@ def _read(content: str, label: str) -> tuple[Baseline, ...]:
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     problems: list[str] = []
     rows: list[Baseline] = []
+    if "\0" in content:  # as a file that was cut off while it was written
+        raise ConfigError(f"{label} must be text, got NUL characters in it; write the file again")
     try:
         header = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = header
@@ -330,6 +333,8 @@ def _read(content: str, label: str) -> tuple[Baseline, ...]:
             f"{label} line {reader.line_num} must be comma-separated text, got {error}; save the "
             "table as CSV"
         )
+    if not rows and not problems:
+        problems.append(f"{label} must hold a row, got a header alone; add one, or leave it out")
     if problems:
         more = len(problems) - _MOST_VIOLATIONS
         tail = [f"{label} breaks {more} more rules; mend these first"] if more > 0 else []

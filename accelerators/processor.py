@@ -92,6 +92,15 @@ class Processor:
             f"{choose(precision, names)}"
         )
 
+    def power_w(self, threads: int) -> float | None:
+        """The board's power with 1 to `cores` threads busy, in proportion between idle and load;
+        `None` if idle is unknown and some cores rest."""
+        if threads == self.cores:
+            return self.load_power_w
+        if self.idle_power_w is None:
+            return None
+        return self.idle_power_w + (self.load_power_w - self.idle_power_w) * threads / self.cores
+
 
 # Bandwidth, caches and power: data/SOURCES.md names a source for each figure. memcpy counts a byte
 # copied once; it is read and written.

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from codesign.comparison import Comparison, compare
     from codesign.constraints import Constraints
     from codesign.nested import NestedResult, load_nested, nested_search
     from codesign.optimisers import OPTIMISERS
@@ -31,6 +32,7 @@ _ROOMS = {
     "OBJECTIVES": "codesign.trials",
     "OPTIMISERS": "codesign.optimisers",
     "QUALITIES": "codesign.trials",
+    "Comparison": "codesign.comparison",
     "Constraints": "codesign.constraints",
     "DesignSpace": "codesign.space",
     "NestedResult": "codesign.nested",
@@ -40,6 +42,7 @@ _ROOMS = {
     "StudyResult": "codesign.trials",
     "Trial": "codesign.trials",
     "Workload": "codesign.workload",
+    "compare": "codesign.comparison",
     "load_nested": "codesign.nested",
     "load_study": "codesign.study",
     "load_workload": "codesign.workload",
@@ -51,6 +54,7 @@ __all__ = [
     "OBJECTIVES",
     "OPTIMISERS",
     "QUALITIES",
+    "Comparison",
     "Constraints",
     "DesignSpace",
     "NestedResult",
@@ -60,6 +64,7 @@ __all__ = [
     "StudyResult",
     "Trial",
     "Workload",
+    "compare",
     "load_nested",
     "load_study",
     "load_workload",

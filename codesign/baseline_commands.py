@@ -60,7 +60,7 @@ def baselines_command(
     if not found:
         raise ConfigError(
             "no row has all of what was asked for together; leave out an option, or predict it: "
-            "simulator.predict"
+            "codesign compare"
         )
     if csv is not None:
         write_baselines(csv, found)

@@ -20,6 +20,8 @@ from accelerators import (
 )
 from codesign.baseline_commands import EPILOG as BASELINES_EPILOG
 from codesign.baseline_commands import baselines_command
+from codesign.compare_command import EPILOG as COMPARE_EPILOG
+from codesign.compare_command import compare_command
 from codesign.nested_commands import EPILOG as NESTED_EPILOG
 from codesign.nested_commands import nested_command
 from codesign.options import (
@@ -76,6 +78,7 @@ app.command(
     "--set front_end.lanes=1,2,4 --html page.html --csv out.csv",
 )(sweep_command)
 app.command("baselines", epilog=BASELINES_EPILOG)(baselines_command)
+app.command("compare", epilog=COMPARE_EPILOG)(compare_command)
 app.command("nested", epilog=NESTED_EPILOG)(nested_command)
 app.command("similarity", epilog=SIMILARITY_EPILOG)(similarity_command)
 app.command("train", epilog=TRAIN_EPILOG)(train_command)

@@ -58,11 +58,7 @@ def simulate_command(
 
     check_files(json=json, csv=csv, html=html, timeline=timeline)
     asked = options.read(model=model)
-    if weights is not None and model is None:
-        raise ConfigError(
-            "--weights must come with --model, got none; name the captured model, such as "
-            "--model cifarnet"
-        )
+    check_weights(model, weights)
     if error_bound and model is None:
         raise ConfigError(
             "--error-bound must come with --model, got none; name the captured model, such as "
@@ -79,11 +75,11 @@ def simulate_command(
         bound = report.error_bound.to_dict()
         table(ERROR_COLUMNS, error_rows(bound))
         say(error_text(bound))
-    _tell_random(asked.trace)
+    tell_random(asked.trace)
     if run.calibrated_on == "the judged inputs":
         note("hashing learned from the judged inputs; give others by --calibration TRACE")
     say(f"\n{report.verdict}\n{costs_line(asked.design)}")
-    _write(
+    write_files(
         (json, report.write_json),
         (csv, report.write_csv if options.scale_sim is None else report.reuse.write_csv),
         (html, report.write_html),
@@ -131,22 +127,35 @@ def sweep_command(
     table(result.columns, result.rows)
     for point in result.skipped:
         note(f"skipped {point.name}: {point.reason}")
-    _tell_random(asked.trace)
+    tell_random(asked.trace)
     say(f"\n{result.verdict}\n{result.costs}")
-    _write(
+    write_files(
         (csv, result.write_csv),
         (html, lambda path: write_sweep_html(result, path, command_line())),
     )
 
 
-def _tell_random(trace: WorkloadTrace) -> None:
+def check_weights(model: str | None, weights: Path | None) -> None:
+    """Weights are of a model that is named.
+
+    Raises:
+        ConfigError: none is.
+    """
+    if weights is not None and model is None:
+        raise ConfigError(
+            "--weights must come with --model, got none; name the captured model, such as "
+            "--model cifarnet"
+        )
+
+
+def tell_random(trace: WorkloadTrace) -> None:
     """Say so where a model was not trained."""
     weights = trace.provenance.get("weights")
     if isinstance(weights, str) and weights.startswith("random"):
         say(f"\nThe model has {weights}: a trained one's activations may be alike otherwise.")
 
 
-def _write(*files: tuple[Path | None, Callable[[Path], Path]]) -> None:
+def write_files(*files: tuple[Path | None, Callable[[Path], Path]]) -> None:
     """Write the files that were asked for."""
     for path, write in files:
         if path is not None:

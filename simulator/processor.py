@@ -187,13 +187,8 @@ class ProcessorReport:
 
     @property
     def power_w(self) -> float | None:
-        """The board's power with these threads, between idle and load; `None` if idle is unknown
-        and some cores rest."""
-        idle, load = self.processor.idle_power_w, self.processor.load_power_w
-        busy = self.threads / self.processor.cores
-        if busy == 1:
-            return load
-        return None if idle is None else idle + (load - idle) * busy
+        """The board's power with these threads, see `Processor.power_w`."""
+        return self.processor.power_w(self.threads)
 
     @property
     def energy_mj(self) -> float | None:

@@ -24,7 +24,15 @@ from scipy.optimize import least_squares
 
 from accelerators import Baseline, Processor, baselines, processor_presets
 from simulator.processor import ProcessorConstants, kernel_seconds, processor_constants
-from simulator.processor_work import GEMM, KernelWork, kernel_of, kernel_work, stacked
+from simulator.processor_work import (
+    GEMM,
+    WINOGRAD,
+    WINOGRAD_SAVING,
+    KernelWork,
+    kernel_of,
+    kernel_work,
+    stacked,
+)
 
 FRAMEWORK = "ncnn CPU"
 _SOFT = 0.15  # relative error beyond which a row counts linearly
@@ -69,6 +77,12 @@ def network_work() -> dict[str, np.ndarray]:
     for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
         found.setdefault(row["network"], []).append(_work(row))
     return {name: stacked(works) for name, works in found.items()}
+
+
+def network_macs(network: str) -> float:
+    """Multiply-accumulates of one of the networks of `network_work`, by plain convolutions."""
+    kernel, macs, *_ = network_work()[network]
+    return float((macs * np.where(kernel == WINOGRAD, WINOGRAD_SAVING, 1)).sum())
 
 
 def _work(row: dict[str, str]) -> KernelWork:

@@ -19,7 +19,7 @@ GEMM, WINOGRAD, IM2COL, DEPTHWISE = range(len(KERNELS))
 
 # F(4x4, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016: 36
 # multiplications for 4x4 outputs of 9 each, and 6x6 tiles that stand for 4x4 inputs and outputs.
-_WINOGRAD_SAVING = 16 * 9 / 36
+WINOGRAD_SAVING = 16 * 9 / 36
 _WINOGRAD_TILES = 36 / 16
 # Channels below which a 3x3 convolution is not transformed (as ncnn's kernels decide).
 _WINOGRAD_CHANNELS = 8
@@ -84,7 +84,7 @@ def kernel_work(
     macs = m * n * k * count
     if kind == WINOGRAD:
         return KernelWork(
-            kernel=kind, macs=macs / _WINOGRAD_SAVING, weights=weights, features=features,
+            kernel=kind, macs=macs / WINOGRAD_SAVING, weights=weights, features=features,
             scratch=_WINOGRAD_TILES * features, reduction=k / 9, calls=count,
         )  # fmt: skip
     return KernelWork(

@@ -116,8 +116,10 @@ def _measure(given: argparse.Namespace) -> None:
     reuse = _reuse(given) if given.reuse else None
     if given.power_csv is not None:
         read_meter(given.power_csv)  # before minutes of work
-    if not given.out.parent.is_dir():
-        raise ConfigError(f"--out must lie in a directory, got {given.out}; make its directory")
+    if given.out.is_dir() or not given.out.parent.is_dir():  # before minutes of work
+        raise ConfigError(
+            f"--out must be a file in a directory that exists, got {given.out}; name a .csv file"
+        )
     model = load(given.model, given.weights, seed=given.seed)
     images, about = _images(given, model)
     board = Board.here()

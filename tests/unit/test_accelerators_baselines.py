@@ -65,6 +65,7 @@ words = st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_si
             power_w=st.none() | positive,
             source=words,
         ),
+        min_size=1,
         max_size=4,
     )
 )
@@ -88,6 +89,9 @@ def test_rows_read_back_as_they_were_written(rows, tmp_path_factory):
         (f"{HEADER},date\n{ROW},yesterday\n", "date must be a date"),
         (f"{HEADER},input\n{ROW},224\n", "input must be height x width x channels"),
         (f"{HEADER}\n{ROW},more\n", "line 2 must have 7 columns, got more"),
+        (f"{HEADER}\n{ROW[:20]}", "line 2 must have 7 columns, got fewer"),
+        (f"{HEADER}\n", "must hold a row, got a header alone"),
+        (f"{HEADER}\n{ROW}\0\0", "must be text, got NUL characters"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_by_line(text, message, tmp_path):
@@ -100,6 +104,8 @@ def test_what_is_wrong_with_a_file_is_said_by_line(text, message, tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.csv"):
         read_baselines(tmp_path / "none.csv")
+    with pytest.raises(ConfigError, match="must be a readable text file"):
+        read_baselines(tmp_path)
 
 
 def test_a_spread_encloses_its_median_and_says_what_it_is():
@@ -134,9 +140,11 @@ def test_unknown_names_get_the_nearest_together():
     with pytest.raises(ConfigError) as error:
         baselines(device="Pi 4", model="resnet81")
     assert error.value.violations == (
-        "baselines.device must be a device that a row has, got 'Pi 4'; use 'Pi 4B'",
-        "baselines.model must be a model that a row has, got 'resnet81'; use 'resnet18'",
+        "baselines.device must be one that a row has, got 'Pi 4'; use 'Pi 4B'",
+        "baselines.model must be one that a row has, got 'resnet81'; use 'resnet18'",
     )
+    with pytest.raises(ConfigError, match="got ''; there are 'Pi 3B"):
+        baselines(device="")
 
 
 def test_known_names_that_no_row_has_together_find_nothing():

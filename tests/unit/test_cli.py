@@ -23,7 +23,7 @@ from tests.small_search import table as trials_table
 from workloads import Gemm, WorkloadTrace
 
 COMMANDS = (
-    "baselines", "capture", "demo", "measure", "nested", "presets", "report", "search",
+    "baselines", "capture", "compare", "demo", "measure", "nested", "presets", "report", "search",
     "similarity", "simulate", "sweep", "train",
 )  # fmt: skip
 COSTS = "Costs: hwcomponents_45nm (45 nm); DRAM focus_2026 (100 pJ per byte)."

@@ -445,7 +445,8 @@ class TestCommand:
             (("--repeats", "0"), "repeats must be at least 1, got 0; use 1"),
             (("--hashes", "41"), "1 to 40 hashes"),
             (("--layer", "conv=5"), "--layer must be NAME=H,L or NAME=dense, got 'conv=5'"),
-            (("--out", "nowhere/b.csv"), "make its directory"),
+            (("--out", "nowhere/b.csv"), "must be a file in a directory that exists"),
+            (("--out", "."), "must be a file in a directory that exists"),
             (("--pack", "measure.zip"), "--pack must name a .pyz file"),
         ],
     )
