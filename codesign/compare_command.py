@@ -10,6 +10,7 @@ import typer
 from accelerators import baselines as known_rows
 from codesign.comparison_rows import MEASURED
 from codesign.options import ReplayOptions, Weights, with_replay_options
+from codesign.outputs import check_files
 from codesign.replay_commands import check_weights, tell_random, write_files
 from codesign.terminal import command_line, guarded, say, table, working
 
@@ -63,6 +64,7 @@ def compare_command(
     from codesign.designs import captured_model
     from simulator.costs import costs_line
 
+    check_files(csv=csv, html=html)
     asked = options.read(model=model)
     check_weights(model, weights)
     if network is None and any(row.model == model for row in known_rows(files=baselines or ())):

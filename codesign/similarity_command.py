@@ -10,6 +10,7 @@ import typer
 
 from accelerators import ConfigError
 from codesign.options import Images, Inputs, Precision, Seed, Weights
+from codesign.outputs import check_files
 from codesign.terminal import command_line, guarded, note, say, table, working
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy, decide
 from workloads.trace import WorkloadTrace
@@ -71,6 +72,7 @@ def similarity_command(
     from codesign.workload import Workload, load_workload
     from simulator.report.simulation_page import model_name
 
+    check_files(out=out)
     if (trace is None) == (model is None):
         raise ConfigError(
             "one of TRACE and --model must be given, got "
