@@ -77,9 +77,9 @@ def search(
     """Search a design space for the front of speedup, energy and accuracy.
 
     Trials are asked for in batches, evaluated in parallel, and stored as each finishes. The first
-    are the space's start settings; `gp`, `botorch` and `tpe` then begin with random ones. Ctrl-C
-    raises KeyboardInterrupt; every finished trial is kept, and `resume` goes on as if nothing had
-    happened.
+    are the space's start settings; `gp` then begins with Sobol points, `botorch` and `tpe` with
+    random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept, and `resume` goes on
+    as if nothing had happened.
 
     Args:
         workload: what to judge designs on.
@@ -232,6 +232,7 @@ class _Asker:
             maximise=tuple(objective.maximise for objective in OBJECTIVES),
             # Better than the dense baseline in speed and energy; accuracy is what reuse pays with.
             reference_point=(1.0, self.baseline["energy_uj_per_image"], 0.0),
+            conditions=self.space.conditions,
         )
         return ask(self.optimiser, problem, stored, seed=self.seed, known=first)
 
