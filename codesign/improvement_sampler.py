@@ -166,8 +166,8 @@ class ImprovementSampler(WholeSpaceSampler):
         distributions: of all parameters.
         seed: of the points that are looked at.
         sobol_seed: of the first points; the same for all trials of a search.
-        reference_point: see `Problem`, as is the next.
-        conditions: see there.
+        reference_point: for each objective, the value from which the hypervolume counts.
+        conditions: see `Problem`.
     """
 
     def __init__(

@@ -32,13 +32,17 @@ class Problem:
         distributions: parameter -> what Optuna samples.
         maximise: for each objective, whether more is better.
         reference_point: for each objective, the value beyond which a point is of interest. Used by
-            `gp` and `botorch`; the others take theirs from the points they saw, or need none.
+            `botorch` alone.
+        hypervolume_point: for each objective, the value from which a search's hypervolume counts,
+            by default `reference_point`. Used by `gp` alone; the others take theirs from the points
+            they saw, or need none.
         conditions: parameter -> when it matters. Used by `gp` alone.
     """
 
     distributions: Mapping[str, BaseDistribution]
     maximise: tuple[bool, ...]
     reference_point: tuple[float, ...]
+    hypervolume_point: tuple[float, ...] | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
 
 
@@ -79,12 +83,12 @@ class Optimiser:
 OPTIMISERS: Mapping[str, Optimiser] = {
     "gp": Optimiser(
         words="Gaussian processes, in logarithms where values span decades, with expected "
-        "hypervolume improvement over the dense baseline",
+        "hypervolume improvement in closed form",
         make=lambda seed, own, problem: ImprovementSampler(
             distributions=problem.distributions,
             seed=own,
             sobol_seed=seed,
-            reference_point=problem.reference_point,
+            reference_point=problem.hypervolume_point or problem.reference_point,
             conditions=problem.conditions,
         ),
     ),

@@ -42,7 +42,7 @@ from codesign.store import (
     storing,
     study_place,
 )
-from codesign.trials import OBJECTIVES, StudyResult, Trial
+from codesign.trials import OBJECTIVES, StudyResult, Trial, reference_beyond
 from codesign.workload import Workload
 
 # Settings near a repeated one that are looked at, those with one parameter changed first.
@@ -227,11 +227,13 @@ class _Asker:
 
     def _answer(self, stored: list[FrozenTrial], first: int) -> Answer:
         """What the optimiser says, whose batch begins with trial `first`."""
+        counted = reference_beyond(self.baseline)
         problem = Problem(
             distributions=self.space.distributions,
             maximise=tuple(objective.maximise for objective in OBJECTIVES),
             # Better than the dense baseline in speed and energy; accuracy is what reuse pays with.
             reference_point=(1.0, self.baseline["energy_uj_per_image"], 0.0),
+            hypervolume_point=tuple(counted[objective.name] for objective in OBJECTIVES),
             conditions=self.space.conditions,
         )
         return ask(self.optimiser, problem, stored, seed=self.seed, known=first)
