@@ -29,9 +29,17 @@ from rich.console import Console
 from rich.table import Table
 
 from accelerators import preset
-from codesign import OBJECTIVES, DesignSpace, StudyResult, Workload, load_study, load_workload
-from codesign import search as search_for
-from codesign.front import hypervolumes
+from codesign import (
+    OBJECTIVES,
+    DesignSpace,
+    StudyResult,
+    Trial,
+    Workload,
+    load_study,
+    load_workload,
+    search,
+)
+from codesign.front import hypervolumes, non_dominated
 
 OUT = Path(__file__).parent / "out"
 DEFAULT, LONG = "gp", "nsga2"
@@ -69,7 +77,10 @@ class Run:
 
     @property
     def clock(self) -> Path:
-        """A line for each trial: number, seconds of its evaluation, seconds of all else."""
+        """A line for each trial: number, seconds of its evaluation, seconds of all else.
+
+        The last is left out where the search was just begun or gone on with: it calibrates first.
+        """
         return self.directory / "seconds.csv"
 
 
@@ -92,17 +103,17 @@ def make(run: Run) -> Found:
     """Make a run, or go on with it, or read what it found."""
     begun = (run.directory / "study.journal").is_file()
     if not begun or len(load_study(run.directory).trials) < run.trials:
-        last = time.perf_counter()
+        last: float | None = None
 
-        def note(trial, finished, of):
+        def note(trial: Trial, finished: int, trials: int) -> None:
             nonlocal last
-            now = time.perf_counter()
+            own = "" if last is None else f"{time.perf_counter() - last - trial.seconds:.4f}"
             with run.clock.open("a") as file:
-                file.write(f"{trial.number},{trial.seconds:.4f},{now - last - trial.seconds:.4f}\n")
+                file.write(f"{trial.number},{trial.seconds:.4f},{own}\n")
             last = time.perf_counter()
 
         judged = workload(run.inputs, run.weights, run.images)
-        search_for(
+        search(
             judged,
             DesignSpace.for_workload(judged.trace, preset("reuse_16x16")),
             trials=run.trials,
@@ -114,9 +125,7 @@ def make(run: Run) -> Found:
             on_progress=note,
         )
     with run.clock.open(newline="") as file:
-        rows = [(int(number), float(own)) for number, _, own in csv.reader(file)]
-    # The first line of each time that it was begun also has the calibration.
-    own = {number: seconds for number, seconds in rows if number > 0}
+        own = {int(number): float(seconds) for number, _, seconds in csv.reader(file) if seconds}
     return Found(run=run, result=load_study(run.directory), own_seconds=own)
 
 
@@ -132,8 +141,8 @@ def best_hypervolume(found: Sequence[Found]) -> float:
     ]
     reference = np.array([result.reference_point[objective.name] for objective in OBJECTIVES])
     directions = [objective.maximise for objective in OBJECTIVES]
-    front = np.unique(np.array(points) / scale, axis=0)[None][0]
-    return hypervolumes(front, reference / scale, directions)[-1]
+    front = np.array(points)[non_dominated(np.array(points), directions)]
+    return hypervolumes(front / scale, reference / scale, directions)[-1]
 
 
 def spread(values: Sequence[float], form: str = ".3f") -> str:
