@@ -23,17 +23,25 @@ class ObjectiveModel:
 
     Attributes:
         process: of its values, or of their logarithms.
+        columns: of a point, those that the objective depends on.
         logarithmic: whether of logarithms.
         maximise: whether more is better.
     """
 
     process: GaussianProcess
+    columns: np.ndarray
     logarithmic: bool
     maximise: bool
 
     @classmethod
     def fit(
-        cls, points: np.ndarray, values: np.ndarray, groups: np.ndarray, *, maximise: bool
+        cls,
+        points: np.ndarray,
+        values: np.ndarray,
+        groups: np.ndarray,
+        *,
+        columns: np.ndarray | slice = slice(None),
+        maximise: bool,
     ) -> ObjectiveModel:
         """Fit to `(n,)` values at `(n, columns)` points; see `GaussianProcess.fit`.
 
@@ -41,19 +49,26 @@ class ObjectiveModel:
         """
         logarithmic = bool(values.min() > 0) and abs(_skew(np.log(values))) < abs(_skew(values))
         seen = np.log(values) if logarithmic else values
+        chosen = np.arange(len(groups))[columns]
+        own = np.unique(groups[chosen], return_inverse=True)[1]
         return cls(
-            process=GaussianProcess.fit(points, seen, groups),
+            process=GaussianProcess.fit(np.ascontiguousarray(points[:, chosen]), seen, own),
+            columns=chosen,
             logarithmic=logarithmic,
             maximise=maximise,
         )
 
+    def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, of the logarithm where `logarithmic`, both `(n,)`."""
+        return self.process.predict(points[:, self.columns])
+
     def believing(self, points: np.ndarray) -> ObjectiveModel:
         """The same, had its medians been found at these `(n, columns)` points."""
-        return replace(self, process=self.process.believing(points))
+        return replace(self, process=self.process.believing(points[:, self.columns]))
 
     def likely(self, points: np.ndarray) -> np.ndarray:
         """`(n,)` medians of the objective."""
-        mean, _ = self.process.predict(points)
+        mean, _ = self.predict(points)
         return np.exp(mean) if self.logarithmic else mean
 
     def excess(self, points: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -62,7 +77,7 @@ class ObjectiveModel:
         For logarithms it is the price of an option (Black and Scholes, J. Political Economy 81,
         1973).
         """
-        mean, deviation = (each[:, None] for each in self.process.predict(points))
+        mean, deviation = (each[:, None] for each in self.predict(points))
         sign = 1.0 if self.maximise else -1.0
         if not self.logarithmic:
             gain = sign * (mean - levels)

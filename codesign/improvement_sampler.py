@@ -7,7 +7,7 @@ closed form, which takes it a twentieth of the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,11 @@ class Cube:
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def columns_of(self, names: Collection[str] | None) -> np.ndarray:
+        """Those of some parameters, of all where `None` or where none of them has a choice."""
+        chosen = [names is None or name in names for name in self._names]
+        return np.flatnonzero(np.array(chosen)[self.groups] | (not any(chosen)))
 
     def encode(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
         """`(trials, columns)` float64."""
@@ -167,7 +172,8 @@ class ImprovementSampler(WholeSpaceSampler):
         seed: of the points that are looked at.
         sobol_seed: of the first points; the same for all trials of a search.
         reference_point: for each objective, the value from which the hypervolume counts.
-        conditions: see `Problem`.
+        conditions: see `Problem`, as is the next.
+        depends: see there.
     """
 
     def __init__(
@@ -178,11 +184,13 @@ class ImprovementSampler(WholeSpaceSampler):
         sobol_seed: int,
         reference_point: Sequence[float],
         conditions: Mapping[str, Condition],
+        depends: Sequence[Collection[str] | None],
     ) -> None:
         super().__init__(distributions=distributions, seed=seed)
         self._first = SobolSampler(distributions=distributions, seed=sobol_seed)
         self._reference = np.array(reference_point)
         self._conditions = conditions
+        self._depends = depends
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -198,8 +206,12 @@ class ImprovementSampler(WholeSpaceSampler):
         feasible = (limits <= 0).all(axis=1)
         maximise = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
         objectives = [
-            ObjectiveModel.fit(points, column, cube.groups, maximise=more)
-            for column, more in zip(values.T, maximise, strict=True)
+            ObjectiveModel.fit(
+                points, column, cube.groups, columns=cube.columns_of(names), maximise=more
+            )
+            for column, more, names in zip(
+                values.T, maximise, self._depends or [None] * len(maximise), strict=True
+            )
         ]
         constraints = [GaussianProcess.fit(points, column, cube.groups) for column in limits.T]
         known = values[feasible]

@@ -7,7 +7,7 @@ trial, so what it answers depends on nothing but the trials that it is shown.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,9 @@ class Problem:
         hypervolume_point: for each objective, the value from which a search's hypervolume counts,
             by default `reference_point`. Used by `gp` alone; the others take theirs from the points
             they saw, or need none.
-        conditions: parameter -> when it matters. Used by `gp` alone.
+        conditions: parameter -> when it matters. Used by `gp` alone, as is the next.
+        depends: for each objective, the parameters that it depends on, `None` for all; empty where
+            nothing is known.
     """
 
     distributions: Mapping[str, BaseDistribution]
@@ -44,6 +46,7 @@ class Problem:
     reference_point: tuple[float, ...]
     hypervolume_point: tuple[float, ...] | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    depends: tuple[Collection[str] | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,7 @@ OPTIMISERS: Mapping[str, Optimiser] = {
             sobol_seed=seed,
             reference_point=problem.hypervolume_point or problem.reference_point,
             conditions=problem.conditions,
+            depends=problem.depends,
         ),
     ),
     "gpsampler": Optimiser(

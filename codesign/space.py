@@ -171,6 +171,16 @@ class DesignSpace:
                 )
         return found
 
+    @property
+    def of_decisions(self) -> frozenset[str]:
+        """Parameters that decide which rows share a result; accuracy depends on no others."""
+        return frozenset(
+            parameter.name
+            for parameter in self.parameters
+            if parameter.name == "front_end.projection"
+            or parameter.name.rpartition(".")[0] in self.layers
+        )
+
     def _usual(self, parameter: Parameter) -> Any:
         """The start's value, or the first choice."""
         usual = next(iter(self.start.values()), {}).get(parameter.name)

@@ -235,6 +235,10 @@ class _Asker:
             reference_point=(1.0, self.baseline["energy_uj_per_image"], 0.0),
             hypervolume_point=tuple(counted[objective.name] for objective in OBJECTIVES),
             conditions=self.space.conditions,
+            depends=tuple(
+                self.space.of_decisions if objective.name == "accuracy" else None
+                for objective in OBJECTIVES
+            ),
         )
         return ask(self.optimiser, problem, stored, seed=self.seed, known=first)
 
