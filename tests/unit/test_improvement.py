@@ -217,6 +217,20 @@ def test_the_default_asks_for_no_design_twice():
     assert asked["reuse"] is True and asked["kind"] == "b"
 
 
+def test_an_objective_sees_what_it_depends_on_alone():
+    """The first value is `x` plus noise of `y`: told that it depends on `x`, it ignores `y`."""
+    cube = Cube({"x": IntDistribution(0, 9), "y": IntDistribution(0, 9)}, {})
+    columns = cube.columns_of({"x"})
+    assert columns.tolist() == [0] and cube.columns_of(None).tolist() == [0, 1]
+    points = cube.snapped(RNG.random((30, 2)))
+    values = points[:, 0] + 0.1 * RNG.standard_normal(30)
+    model = ObjectiveModel.fit(points, values, cube.groups, columns=columns, maximise=True)
+    one = np.array([[0.35, 0.05], [0.35, 0.95]])
+    assert np.ptp(model.likely(one)) == 0
+    sure = model.believing(one[:1])
+    assert sure.predict(one)[1][0] == sure.predict(one)[1][1] < model.predict(one)[1][0]
+
+
 def test_sixty_parameters_are_searched():
     """Each of 60 layers has a position on its front: the further, the faster and the less exact."""
     distributions = {f"layer{i}.position": IntDistribution(0, 12) for i in range(60)}
