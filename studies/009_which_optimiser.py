@@ -9,6 +9,14 @@ parameters. All optimisers start from the paper's setting and are asked in batch
 hypervolume is that of `StudyResult.hypervolume`: beyond no speed, twice the energy of dense and no
 image right. The best front known is that of all trials of all runs. Own time is what a run takes
 beside its evaluations: asking, and storing every trial; what random points take is the storing.
+
+Answer so far, as printed on 2026-11-22 with `--images 25 --seeds 2 --long 100` and `--optimisers gp
+tpe nsga2 random` on CIFAR-10 JPEGs, two seeds of the five: `gp` at 100 finds 1.70x the hypervolume
+of random points, 1.95x that of NSGA-II and 1.22x that of TPE (medians), and more than each in both
+seeds. That is 0.81 of the best front known (0.71 and 0.91), short of the 0.95 aimed at, and 1.12x
+(0.98x in the same seed) what NSGA-II found in 364, one seed. A trial's own time is 0.65 s, its
+evaluation's 4.2 s, on a machine that did much else. Alone, of processor time, `gp` takes 0.06, 0.13
+and 0.20 s a question after 10, 50 and 100 trials, and Optuna's GPSampler 4.2 s after 100.
 """
 
 import argparse
@@ -210,8 +218,12 @@ def targets(found: Sequence[Found], evaluations: int, best: float) -> list[str]:
             )
     longest = max((len(e.result.trials) for e in found if e.run.optimiser == LONG), default=0)
     if longest > evaluations:
-        there = statistics.median(at(found, LONG, longest).values())
-        lines.append(f"{DEFAULT} at {evaluations} over {LONG} at {longest}: {middle / there:.3f}x")
+        there = at(found, LONG, longest)
+        ratio = middle / statistics.median(there.values())
+        lines.append(
+            f"{DEFAULT} at {evaluations} over {LONG} at {longest} ({len(there)} seeds of it): median "
+            f"{ratio:.3f}x"
+        )
     lines.append(f"{DEFAULT} at {evaluations}: {middle / best:.3f} of the best front known")
     return lines
 
