@@ -221,8 +221,8 @@ def targets(found: Sequence[Found], evaluations: int, best: float) -> list[str]:
         there = at(found, LONG, longest)
         ratio = middle / statistics.median(there.values())
         lines.append(
-            f"{DEFAULT} at {evaluations} over {LONG} at {longest} ({len(there)} seeds of it): median "
-            f"{ratio:.3f}x"
+            f"{DEFAULT} at {evaluations} over {LONG} at {longest} ({len(there)} seeds of it): "
+            f"median {ratio:.3f}x"
         )
     lines.append(f"{DEFAULT} at {evaluations}: {middle / best:.3f} of the best front known")
     return lines
