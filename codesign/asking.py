@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from accelerators import ConfigError
 from codesign.optimisers import Answer, Problem, ask
 from codesign.space import DesignSpace
-from codesign.trials import OBJECTIVES
+from codesign.trials import OBJECTIVES, reference_beyond
 
 # Settings near a repeated one that are looked at, those with one parameter changed first.
 _NEIGHBOURS = 200
@@ -78,11 +78,18 @@ class Asker:
 
     def _answer(self, stored: list[FrozenTrial], known: int) -> Answer:
         """What the optimiser says, knowing so many trials with their values."""
+        counted = reference_beyond(self.baseline)
         problem = Problem(
             distributions=self.space.distributions,
             maximise=tuple(objective.maximise for objective in OBJECTIVES),
             # Better than the dense baseline in speed and energy; accuracy is what reuse pays with.
             reference_point=(1.0, self.baseline["energy_uj_per_image"], 0.0),
+            hypervolume_point=tuple(counted[objective.name] for objective in OBJECTIVES),
+            conditions=self.space.conditions,
+            depends=tuple(
+                self.space.of_decisions if objective.name == "accuracy" else None
+                for objective in OBJECTIVES
+            ),
         )
         return ask(self.optimiser, problem, stored, seed=self.seed, known=known)
 

@@ -105,6 +105,21 @@ class Parameter:
         return []
 
 
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """When a parameter has an effect.
+
+    Attributes:
+        on: another parameter, a category.
+        value: what that must be, as Optuna stores it.
+        otherwise: what the parameter is set to where it is not, as Optuna stores it.
+    """
+
+    on: str
+    value: Any
+    otherwise: Any
+
+
 def reusable_layers(trace: WorkloadTrace, top: int) -> list[Layer]:
     """The layers with the most multiplications among those with rows to share, in call order."""
     able = [layer for layer in trace.layers if layer.gemm.m > layer.row_images]

@@ -17,6 +17,7 @@ from accelerators import (
 )
 from codesign.parameters import (
     KIB,
+    Condition,
     Parameter,
     hardware_parameters,
     hardware_values,
@@ -157,6 +158,34 @@ class DesignSpace:
         """Name -> what Optuna samples."""
         return {parameter.name: parameter.distribution for parameter in self.parameters}
 
+    @property
+    def conditions(self) -> dict[str, Condition]:
+        """Name -> when that parameter has an effect; others always have. See `settled`."""
+        found = {}
+        for parameter in self.parameters:
+            layer, _, of = parameter.name.rpartition(".")
+            if of in _OF_REUSE and layer in self.layers and layer not in self.fronts:
+                otherwise = parameter.encode(self._usual(parameter))
+                found[parameter.name] = Condition(
+                    on=f"{layer}.reuse", value=True, otherwise=otherwise
+                )
+        return found
+
+    @property
+    def of_decisions(self) -> frozenset[str]:
+        """Parameters that decide which rows share a result; accuracy depends on no others."""
+        return frozenset(
+            parameter.name
+            for parameter in self.parameters
+            if parameter.name == "front_end.projection"
+            or parameter.name.rpartition(".")[0] in self.layers
+        )
+
+    def _usual(self, parameter: Parameter) -> Any:
+        """The start's value, or the first choice."""
+        usual = next(iter(self.start.values()), {}).get(parameter.name)
+        return usual if usual in parameter.choices else parameter.choices[0]
+
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values as Optuna stores them."""
         return {
@@ -177,16 +206,12 @@ class DesignSpace:
         Hashes and length of a layer that runs dense have no effect: they take the start's value, or
         the first choice.
         """
-        start = next(iter(self.start.values()), {})
         reused = self.reuse_of(values)
         idle = {f"{name}.{of}" for name in self.layers if name not in reused for of in _OF_REUSE}
         settled = dict(values)
         for parameter in self.parameters:
             if parameter.name in idle:
-                usual = start.get(parameter.name)
-                settled[parameter.name] = (
-                    usual if usual in parameter.choices else parameter.choices[0]
-                )
+                settled[parameter.name] = self._usual(parameter)
         return settled
 
     def narrowed(self, choices: Mapping[str, Sequence[Any]]) -> DesignSpace:

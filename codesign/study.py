@@ -75,9 +75,9 @@ def search(
     """Search a design space for the front of speedup, energy and accuracy.
 
     Trials are asked for in batches, evaluated in parallel, and stored as each finishes. The first
-    are the space's start settings; `gp`, `botorch` and `tpe` then begin with random ones. Ctrl-C
-    raises KeyboardInterrupt; every finished trial is kept, and `resume` goes on as if nothing had
-    happened.
+    are the space's start settings; `gp` then begins with Sobol points, `botorch` and `tpe` with
+    random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept, and `resume` goes on
+    as if nothing had happened.
 
     Args:
         workload: what to judge designs on.

@@ -22,7 +22,7 @@ def has_packages(name):
     return package is None or importlib.util.find_spec(package) is not None
 
 
-SLOW = ("botorch",)
+SLOW = ("botorch", "gpsampler")
 
 
 @pytest.fixture(

@@ -162,3 +162,34 @@ def test_value_outside_the_choices_is_refused():
     assert parameter.decode(parameter.encode(16)) == 16
     with pytest.raises(ConfigError, match=r"'array.rows' must be one of \(8, 16\), got 12"):
         parameter.encode(12)
+
+
+def test_decisions_depend_on_their_parameters_alone(space):
+    """Other hardware leaves the policy as it is; each parameter of decisions changes it."""
+    start = next(iter(space.start.values()))
+    _, policy = space.build(start)
+    assert "front_end.projection" in space.of_decisions
+    for parameter in space.parameters:
+        for value in parameter.choices:
+            _, other = space.build(start | {parameter.name: value})
+            is_same = value == start[parameter.name] or parameter.name not in space.of_decisions
+            assert (other.describe() == policy.describe()) == is_same
+
+
+def test_conditions_tell_when_a_parameter_has_an_effect(space):
+    start = next(iter(space.start.values()))
+    assert set(space.conditions) >= {"conv1.hashes", "conv1.length"}
+    for name, condition in space.conditions.items():
+        reuse = next(p for p in space.parameters if p.name == condition.on)
+        if False not in reuse.choices:
+            continue
+        parameter = next(p for p in space.parameters if p.name == name)
+        idle = start | {condition.on: False}
+        designs = set()
+        for value in parameter.choices:
+            settled = space.settled(idle | {name: value})
+            assert space.encode(settled)[name] == condition.otherwise
+            accelerator, policy = space.build(idle | {name: value})
+            designs.add(str(accelerator.to_dict()) + str(policy.describe()))
+        assert len(designs) == 1
+        assert space.settled(start | {name: parameter.choices[0]})[name] == parameter.choices[0]
