@@ -213,7 +213,8 @@ def reused(
     m = layer.gemm.m
     rows = m // groups
     at_once = max(1, min(groups, _ROWS_TOGETHER // rows))
-    tables = new_tables(most, rows, hashes)
+    kin = int(np.diff(families.members).max())
+    tables = new_tables(kin, rows, hashes)
     whole = layer.quantisation is not None and columns is not None
     # Eight are multiplied at a time.
     capacity = padded((groups if keeps else at_once) * tables.largest)

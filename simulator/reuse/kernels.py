@@ -414,7 +414,8 @@ def cluster_maps(
         groups: first, one past the last, and images in each.
         weights: `(L, H padded)` float32 hyperplanes.
         thresholds: `(t, H padded)` float32, infinite in the padding.
-        tables: `Tables`, at least t.
+        tables: `Tables`, as many as a family has; the next family takes the same, which are still
+            in a cache.
         generation: of the tables, so far.
         scratch: `map_scratch`; not made here, because Numba frees an array of which only the
             address is left.
@@ -474,8 +475,9 @@ def cluster_maps(
                             _sign(projected, skip, size, bits, limits, table * bits, signatures)
                             before = found[table]
                             after = number_clusters(
-                                signatures, size, tables, table, generation, before, flat_ids, place
-                            )
+                                signatures, size, tables, table - first, generation, before,
+                                flat_ids, place,
+                            )  # fmt: skip
                             start = (table * capacity + bases[table]) * width
                             for x in range(start + before * width, start + after * width):
                                 flat_sums[x] = np.float32(0.0)
@@ -483,9 +485,9 @@ def cluster_maps(
                             found[table] = after
             for table in range(first, last):
                 at = (table * capacity + bases[table]) * width
-                average(tables, table, found[table], target, at, width)
+                average(tables, table - first, found[table], target, at, width)
                 own = names[rows[table], reached[table] : reached[table] + found[table]]
-                known = np.uint64(table * tables.largest)
+                known = np.uint64((table - first) * tables.largest)
                 for cluster in range(found[table]):
                     own[cluster] = tables.signatures[known + np.uint64(cluster)]
                 reached[table] += found[table]
