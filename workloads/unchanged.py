@@ -31,7 +31,9 @@ def is_remembered(trace: WorkloadTrace, model: Any) -> bool:
     meets one of a few values that are compared.
     """
     found = _known.get(trace)
-    return found is not None and found[0]() is model and found[1] == list(_state(model))
+    if found is None or not isinstance(model, nn.Module) or found[0]() is not model:
+        return False
+    return found[1] == list(_state(model))
 
 
 def _state(model: nn.Module) -> Iterator[object]:

@@ -7,7 +7,7 @@ meaning is given in `decisions.ReuseDecisions`.
 """
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -41,7 +41,8 @@ _HALF = np.uint64(32)
 # Columns that are multiplied and gathered at a time: the results stay in the second-level cache.
 RESULT_COLUMNS = 64
 _MONOTONIC = time.CLOCK_MONOTONIC
-_clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.uintp))
+# Its type is that of a declaration, not of a call.
+_clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.uintp))
 
 
 class Tables(NamedTuple):
