@@ -25,6 +25,7 @@ from workloads.hook import arguments_from, run_hooked
 from workloads.models.weights import weights_source
 from workloads.scores import SCORES
 from workloads.trace import WorkloadTrace
+from workloads.unchanged import remember
 
 
 def capture(
@@ -106,10 +107,13 @@ def capture(
             provenance["zero_weights"] = keeper.zeros
         writer.finish(run.edges, images=run.images, provenance=provenance)
         if path is None:
-            return WorkloadTrace.from_files(TraceFiles(directory, owner=scratch))
-        publish(directory, path)
-        scratch.remove()
-        return WorkloadTrace.load(path)
+            trace = WorkloadTrace.from_files(TraceFiles(directory, owner=scratch))
+        else:
+            publish(directory, path)
+            scratch.remove()
+            trace = WorkloadTrace.load(path)
+        remember(trace, model)
+        return trace
     except BaseException:
         scratch.remove()
         raise

@@ -195,7 +195,7 @@ class ReuseDecisions:
                 )
             local = firsts[j:end] - bounds[j]
             if norms is None:
-                gather_add(results, local, ids, np.arange(j, end), 0, output)
+                gather_add(results, local, ids, np.arange(j, end), 0, output, 0)
             else:
                 _gather_scaled(results, local, ids[j:end], norms[j:end], output)
             j = end

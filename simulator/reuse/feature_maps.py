@@ -11,13 +11,12 @@ from accelerators import ConfigError
 from simulator.reuse.kernels import (
     Families,
     Places,
-    cluster_maps,
-    gather_add,
+    Product,
     lane_thresholds,
     lane_weights,
     map_scratch,
-    multiply,
     new_tables,
+    reuse_maps,
 )
 from simulator.reuse.lanes import LANES, aligned_empty, padded
 from workloads.gemm import Layer
@@ -26,8 +25,6 @@ from workloads.gemm import Layer
 _TOGETHER = 24
 # Rows of groups that are taken together, likewise.
 _ROWS_TOGETHER = 1024
-# Longer sub-vectors are left to BLAS.
-_SHORT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,162 +144,109 @@ def _arranged(kin: list[list[tuple[int, int]]], offsets: np.ndarray, length: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusteredTables:
-    """Clusters of some sub-matrices in some groups; overwritten by the next ones'.
+class Clustered:
+    """Clusters of some sub-matrices; the means are overwritten by the next ones'.
 
     Attributes:
         numbers: `(t,)` int64, the sub-matrices.
         lengths: `(t,)` int64, elements of their sub-vectors.
-        groups: the groups.
-        clusters: `(t, groups here)` int32.
-        totals: `(t,)` int64, clusters in all groups.
+        clusters: `(t, groups)` int32.
         sums: `(t or more, capacity, L padded)` float32, means of the clusters, groups one behind
-            the other; beyond a sub-vector's length they hold no numbers of use.
-        ids: `(any, m)` int32.
-        rows: `(t,)` int64, the sub-matrices' rows in `ids`.
+            the other, if they are kept; beyond a sub-vector's length they hold no numbers of use.
     """
 
     numbers: np.ndarray
     lengths: np.ndarray
-    groups: range
     clusters: np.ndarray
-    totals: np.ndarray
     sums: np.ndarray
-    ids: np.ndarray
-    rows: np.ndarray
 
     def representatives(self, length: int) -> Iterator[tuple[int, np.ndarray]]:
         """Each sub-matrix and its `(clusters, L)` means, zero beyond a short sub-vector."""
+        totals = self.clusters.sum(axis=1, dtype=np.int64)
         for table, (number, own) in enumerate(zip(self.numbers, self.lengths, strict=True)):
-            means = self.sums[table, : self.totals[table], :length].copy()
+            means = self.sums[table, : totals[table], :length].copy()
             means[:, own:] = 0
             yield int(number), means
 
-    def round(self) -> None:
-        """Make the means whole numbers."""
-        for means, total in zip(self.sums, self.totals, strict=False):
-            np.rint(means[:total], out=means[:total])
+
+def new_output(layer: Layer, columns: np.ndarray | None) -> np.ndarray:
+    """Zeros, `(m, n padded)` float32, to add to; of no columns without `lane_columns`."""
+    return np.zeros((layer.gemm.m, 0 if columns is None else columns.shape[1]), np.float32)
 
 
-def clustered(
+def reused(
+    layer: Layer,
     laid: FeatureMap,
     families: Families,
     groups: int,
-    projections: np.ndarray,
-    thresholds: np.ndarray,
+    hashing: tuple[np.ndarray, np.ndarray],
+    *,
+    columns: np.ndarray | None,
+    output: np.ndarray,
     ids: np.ndarray | None = None,
     names: np.ndarray | None = None,
-) -> Iterator[ClusteredTables]:
-    """Cluster the sub-matrices of some families, a few of them and a few groups at a time.
+    keeps: bool = False,
+    seconds: np.ndarray | None = None,
+) -> Iterator[Clustered]:
+    """Cluster the sub-matrices of some families, a few at a time, and add up their results.
 
     Args:
-        laid: the feature maps.
+        layer: the layer.
+        laid: its feature maps.
         families: where the sub-vectors lie.
         groups: runs of rows that are clustered apart.
-        projections: `(H, L)` float32 hyperplanes.
-        thresholds: `(s, H)` float32.
+        hashing: `(H, L)` float32 hyperplanes and `(s, H)` float32 thresholds.
+        columns: `(k, n padded)` weights, see `lane_columns`; `None` to compute no results.
+        output: `new_output` of them, to add to.
         ids: `(s, m)` int32 to write to, where all are wanted.
         names: `(s, m or as many as there can be)` uint64 to write signatures to, likewise.
+        keeps: whether the means are wanted.
+        seconds: `(3,)` float64, to which the time of clustering, products and rebuilding is added.
+
+    Raises:
+        ConfigError: activations or weights are NaN or infinite.
     """
     parts = list(_chunks(families))
     most = max(len(part.numbers) for part in parts)
+    projections, thresholds = hashing
     hashes, length = projections.shape
-    m = laid.places.images * laid.places.height * laid.places.width
+    m = layer.gemm.m
     rows = m // groups
     at_once = max(1, min(groups, _ROWS_TOGETHER // rows))
-    tables = new_tables(most, rows, hashes)
+    kin = int(np.diff(families.members).max())
+    tables = new_tables(kin, rows, hashes)
+    whole = layer.quantisation is not None and columns is not None
     # Eight are multiplied at a time.
-    capacity = padded(at_once * tables.largest)
+    capacity = padded((groups if keeps else at_once) * tables.largest)
     sums = aligned_empty((most, capacity, padded(length)))
-    clusters = np.empty((most, at_once), np.int32)
+    factors = aligned_empty(sums.shape) if whole else sums
     scratch = map_scratch(length, hashes)
     weights, limits = lane_weights(projections), lane_thresholds(thresholds)
+    local = ids is None or names is None
     if ids is None or names is None:
-        local, ids = True, np.empty((most, m), np.int32)
+        ids = np.empty((most, m), np.int32)
         names = np.empty((most, groups * tables.largest), np.uint64)
-    else:
-        local = False
+    if columns is None:
+        columns = np.empty((0, 0), np.float32)
+    if seconds is None:
+        seconds = np.zeros(3)
     generation = 0
     for part in parts:
         count = len(part.numbers)
-        places = np.arange(count) if local else part.numbers
-        reached = np.zeros(count, np.int64)
-        lengths, of_tables = np.repeat(part.lengths, np.diff(part.members)), limits[part.numbers]
-        for first in range(0, groups, at_once):
-            some = range(first, min(first + at_once, groups))
-            generation = cluster_maps(
-                laid.values, laid.places, part,
-                (some.start, some.stop, laid.places.images // groups), weights, of_tables,
-                tables, generation, scratch, sums, ids, names, places, reached, clusters,
-            )  # fmt: skip
-            found = clusters[:count, : len(some)]
-            yield ClusteredTables(
-                numbers=part.numbers,
-                lengths=lengths,
-                groups=some,
-                clusters=found,
-                totals=found.sum(axis=1, dtype=np.int64),
-                sums=sums,
-                ids=ids,
-                rows=places,
-            )
-
-
-class Rebuilder:
-    """Multiplies centroids by weights and hands their results to every row.
-
-    Args:
-        weights: `(k, n padded)` float32, see `lane_columns`.
-        layer: the layer.
-        length: L.
-        groups: runs of rows that are clustered apart.
-
-    Attributes:
-        output: `(m, n padded)` float32, the sum so far.
-    """
-
-    def __init__(self, weights: np.ndarray, layer: Layer, length: int, groups: int) -> None:
-        self._weights, self._layer, self._length = weights, layer, length
-        self._rows = layer.gemm.m // groups
-        self._results = aligned_empty((0, weights.shape[1]))
-        self.output = np.zeros((layer.gemm.m, weights.shape[1]), np.float32)
-
-    def multiply(self, some: ClusteredTables) -> np.ndarray:
-        """`(clusters, n padded)` results."""
-        ends = np.cumsum(some.totals)
-        if len(self._results) < ends[-1] + 7:
-            self._results = aligned_empty((int(ends[-1]) + 7, self._weights.shape[1]))
-        starts = ends - some.totals
-        if self._length <= _SHORT:
-            multiply(
-                some.sums, some.totals, some.lengths, some.numbers * self._length, self._weights,
-                self._results, starts,
-            )  # fmt: skip
-        else:
-            for table, (number, own) in enumerate(zip(some.numbers, some.lengths, strict=True)):
-                np.matmul(
-                    some.sums[table, : some.totals[table], :own],
-                    self._weights[number * self._length :][:own],
-                    out=self._results[starts[table] : ends[table]],
-                )
-        results = self._results[: ends[-1]]
-        self._check_finite(results[:, 0])
-        return results
-
-    def add(self, some: ClusteredTables, results: np.ndarray) -> None:
-        """Add to the rows of these groups."""
-        sizes = some.clusters.ravel()
-        offsets = (np.cumsum(sizes, dtype=np.int64) - sizes).reshape(some.clusters.shape)
-        first, end = some.groups.start * self._rows, some.groups.stop * self._rows
-        gather_add(results, offsets, some.ids, some.rows, first, self.output[first:end])
-
-    def _check_finite(self, results: np.ndarray) -> None:
-        """A NaN or infinite element spoils every result of its cluster."""
-        if not np.isfinite(results).all():
+        lengths = np.repeat(part.lengths, np.diff(part.members))
+        clusters = np.empty((count, groups), np.int32)
+        generation, finite = reuse_maps(
+            laid.values, laid.places, part, (groups, laid.places.images // groups, at_once),
+            weights, limits[part.numbers], tables, generation, scratch, sums, ids, names,
+            np.arange(count) if local else part.numbers, clusters, keeps,
+            Product(columns, part.numbers * length, lengths, factors, whole, output), seconds,
+        )  # fmt: skip
+        if not finite:  # which spoils every result of its cluster
             raise ConfigError(
-                f"activations and weights of layer {self._layer.name!r} must be finite, got NaN or "
+                f"activations and weights of layer {layer.name!r} must be finite, got NaN or "
                 "infinity; check the model's weights and inputs"
             )
+        yield Clustered(numbers=part.numbers, lengths=lengths, clusters=clusters, sums=sums)
 
 
 def lane_columns(weights: np.ndarray, order: np.ndarray | None) -> np.ndarray:

@@ -6,10 +6,11 @@ them where they lie in a feature map. Functions here take and return plain array
 meaning is given in `decisions.ReuseDecisions`.
 """
 
-from typing import NamedTuple
+import time
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 from simulator.reuse.lanes import (
     LANES,
@@ -22,6 +23,7 @@ from simulator.reuse.lanes import (
     multiply_wide,
     padded,
     project_four,
+    scale_lanes,
     transpose_lanes,
 )
 
@@ -36,6 +38,11 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _DIRECT_BITS = 16
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
+# Columns that are multiplied and gathered at a time: the results stay in the second-level cache.
+RESULT_COLUMNS = 64
+_MONOTONIC = time.CLOCK_MONOTONIC
+# Its type is that of a declaration, not of a call.
+_clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.uintp))
 
 
 class Tables(NamedTuple):
@@ -99,19 +106,27 @@ def number_clusters(found_signatures, count, tables, table, generation, found, i
     members = np.uint64(table * tables.largest)
     current = np.uint64(generation)
     place = np.uint64(first)
+    if tables.direct:
+        # Without a branch, which a new cluster at every third sub-vector would mislead.
+        for row in range(count):
+            signature = found_signatures[row]
+            entry = slots[base + signature]
+            known = (entry >> _HALF) == current
+            cluster = (entry & _LOW) if known else np.uint64(found)
+            size = sizes[members + cluster] if known else np.int32(0)
+            found += np.int64(not known)
+            slots[base + signature] = (current << _HALF) | cluster
+            signatures[members + cluster] = signature
+            sizes[members + cluster] = size + np.int32(1)
+            ids[place + np.uint64(row)] = np.int32(cluster)
+        return found
     for row in range(count):
         signature = found_signatures[row]
-        if tables.direct:
-            slot = base + signature
+        slot = base + ((signature * _MIX) >> shift)
+        entry = slots[slot]
+        while (entry >> _HALF) == current and (signatures[members + (entry & _LOW)] != signature):
+            slot = base + ((slot + np.uint64(1)) & mask)
             entry = slots[slot]
-        else:
-            slot = base + ((signature * _MIX) >> shift)
-            entry = slots[slot]
-            while (entry >> _HALF) == current and (
-                signatures[members + (entry & _LOW)] != signature
-            ):
-                slot = base + ((slot + np.uint64(1)) & mask)
-                entry = slots[slot]
         cluster = entry & _LOW
         if (entry >> _HALF) == current:
             sizes[members + cluster] += np.int32(1)
@@ -156,12 +171,22 @@ def accumulate(segments, skip, count, ids, first, sums, at, width):
 
 
 @njit(cache=True, nogil=True)
-def average(tables, table, found, sums, base):
-    """Divide the `(rows, width)` sums of `found` clusters, from row `base` on, by their sizes."""
+def average(tables, table, found, sums, at, width):
+    """Divide the sums of `found` clusters by their sizes.
+
+    Args:
+        tables: `Tables`.
+        table: which of them.
+        found: clusters.
+        sums: address of the sums.
+        at: offset of cluster 0 in them.
+        width: L padded to whole vectors.
+    """
+    first = np.uint64(table * tables.largest)
     for cluster in range(found):
-        scale = np.float32(1.0) / np.float32(tables.sizes[table * tables.largest + cluster])
-        for lane in range(sums.shape[1]):
-            sums[base + cluster, lane] *= scale
+        scale = np.float32(1.0) / np.float32(tables.sizes[first + np.uint64(cluster)])
+        for lane in range(0, width, LANES):
+            scale_lanes(sums, at + cluster * width + lane, scale)
 
 
 @njit(cache=True, nogil=True)
@@ -237,7 +262,7 @@ def _cluster_rows(
                     segments.ctypes.data, 0, size, flat_ids, place,
                     sums.ctypes.data, total * width, width,
                 )  # fmt: skip
-            average(tables, 0, found, sums, total)
+            average(tables, 0, found, sums.ctypes.data, total * width, width)
             names[total : total + found] = tables.signatures[:found]
             clusters[j, group] = found
             total += found
@@ -378,8 +403,8 @@ def _line_up(values, origin, rows, row_step, columns, offsets, first, width, seg
 
 @njit(cache=True, nogil=True)
 def cluster_maps(
-    values, places, families, groups, weights, thresholds, tables, generation, scratch, sums, ids,
-    names, rows, reached, clusters,
+    values, places, families, groups, weights, thresholds, tables, generation, scratch, sums, bases,
+    ids, names, rows, reached, clusters,
 ):  # fmt: skip
     """Cluster the sub-matrices of some families, in some groups, where they lie in a feature map.
 
@@ -390,17 +415,19 @@ def cluster_maps(
         groups: first, one past the last, and images in each.
         weights: `(L, H padded)` float32 hyperplanes.
         thresholds: `(t, H padded)` float32, infinite in the padding.
-        tables: `Tables`, at least t.
+        tables: `Tables`, as many as a family has; the next family takes the same, which are still
+            in a cache.
         generation: of the tables, so far.
         scratch: `map_scratch`; not made here, because Numba frees an array of which only the
             address is left.
         sums: out, `(t or more, capacity, L padded)` float32, means of the clusters, group after
             group; beyond a sub-vector's length they hold no numbers of use.
+        bases: in and out, `(t,)` int64, where to go on in `sums`.
         ids: out, `(any, m)` int32, as `cluster_rows` numbers them.
         names: out, `(any, any)` uint64, signatures of the clusters.
         rows: `(t,)` int64, the row of `ids` and `names` of each table.
         reached: in and out, `(t,)` int64, where to go on in `names`.
-        clusters: out, `(t or more, groups here)` int32.
+        clusters: out, `(t or more, all groups)` int32.
 
     Returns:
         The generation reached.
@@ -416,7 +443,6 @@ def cluster_maps(
     segments = projected + (MAP_BLOCK + LANES) * bits * 4
     signatures = np.empty(MAP_BLOCK, np.uint64)
     found = np.zeros(len(rows), np.int64)
-    bases = np.zeros(len(rows), np.int64)
     step = min(places.width, MAP_BLOCK)
     block_rows = MAP_BLOCK // step if step == places.width else 1
     for family in range(len(families.lengths)):
@@ -450,20 +476,23 @@ def cluster_maps(
                             _sign(projected, skip, size, bits, limits, table * bits, signatures)
                             before = found[table]
                             after = number_clusters(
-                                signatures, size, tables, table, generation, before, flat_ids, place
-                            )
+                                signatures, size, tables, table - first, generation, before,
+                                flat_ids, place,
+                            )  # fmt: skip
                             start = (table * capacity + bases[table]) * width
                             for x in range(start + before * width, start + after * width):
                                 flat_sums[x] = np.float32(0.0)
                             accumulate(segments, skip, size, flat_ids, place, target, start, width)
                             found[table] = after
             for table in range(first, last):
-                average(tables, table, found[table], sums[table], bases[table])
+                at = (table * capacity + bases[table]) * width
+                average(tables, table - first, found[table], target, at, width)
+                own = names[rows[table], reached[table] : reached[table] + found[table]]
+                known = np.uint64((table - first) * tables.largest)
                 for cluster in range(found[table]):
-                    named = tables.signatures[table * tables.largest + cluster]
-                    names[rows[table], reached[table] + cluster] = named
+                    own[cluster] = tables.signatures[known + np.uint64(cluster)]
                 reached[table] += found[table]
-                clusters[table, group - first_group] = found[table]
+                clusters[table, group] = found[table]
                 bases[table] += found[table]
     return generation
 
@@ -473,76 +502,215 @@ def map_scratch(length: int, hashes: int) -> np.ndarray:
     return aligned_empty(((MAP_BLOCK + LANES) * (padded(hashes) + padded(length)),))
 
 
+class Product(NamedTuple):
+    """What the means are multiplied by, and what becomes of the results.
+
+    Attributes:
+        weights: `(k, n padded)` float32; of no columns if nothing is to be computed.
+        firsts: `(t,)` int64, first row of each table in the weights.
+        lengths: `(t,)` int64, elements of a table's sub-vectors.
+        factors: the means that are multiplied: `sums` themselves, or room for whole ones.
+        whole: whether to make them whole numbers.
+        output: in and out, `(m, n padded)` float32.
+    """
+
+    weights: np.ndarray
+    firsts: np.ndarray
+    lengths: np.ndarray
+    factors: np.ndarray
+    whole: bool
+    output: np.ndarray
+
+
 @njit(cache=True, nogil=True)
-def multiply(sums, totals, lengths, numbers, weights, results, bounds):
-    """Multiply the centroids of some sub-matrices by their weights.
+def reuse_maps(
+    values, places, families, groups, weights, thresholds, tables, generation, scratch, sums, ids,
+    names, rows, clusters, keeps, product, seconds,
+):  # fmt: skip
+    """Cluster some sub-matrices, and add their means' results to the output.
+
+    Some groups are taken at a time, and of them some columns.
 
     Args:
-        sums: `(t or more, capacity, L padded)` float32, of each table the first `totals`; seven
-            vectors more may be read.
-        totals: `(t,)` int64.
+        values: see `cluster_maps`; likewise what is not named here.
+        places: likewise.
+        families: likewise.
+        groups: how many, images in each, and groups that are taken together.
+        weights: of the hyperplanes.
+        thresholds: likewise.
+        tables: likewise.
+        generation: likewise.
+        scratch: likewise.
+        sums: likewise; with room for the clusters of all groups, or of those taken together.
+        ids: likewise.
+        names: likewise.
+        rows: likewise.
+        clusters: out, `(t, groups)` int32.
+        keeps: whether the means of all groups are wanted.
+        product: `Product`.
+        seconds: in and out, `(3,)` float64: time spent on clusters, products and rebuilding.
+
+    Returns:
+        The generation reached, and whether the results were finite.
+    """
+    count, per_group, at_once = groups
+    bases, reached = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+    output, wide = product.output, product.weights.shape[1]
+    of_group = ids.shape[1] // count
+    results = np.empty(0, np.float32)
+    clock = np.zeros(2, np.int64)
+    finite = True
+    start = _now(clock)
+    for first in range(0, count, at_once):
+        last = min(first + at_once, count)
+        if not keeps:
+            bases[:] = 0
+        origins = bases.copy()
+        generation = cluster_maps(
+            values, places, families, (first, last, per_group), weights, thresholds, tables,
+            generation, scratch, sums, bases, ids, names, rows, reached, clusters,
+        )  # fmt: skip
+        start = _lap(clock, start, seconds, 0)
+        if wide == 0:
+            continue
+        offsets, bounds, total = _result_rows(clusters, first, last)
+        totals = bases - origins
+        if product.whole:
+            _make_whole(sums, origins, totals, product.factors)
+        if results.size < (total + 8) * RESULT_COLUMNS:
+            results = np.empty((total + 8) * RESULT_COLUMNS, np.float32)
+        for column in range(0, wide, RESULT_COLUMNS):
+            columns = min(RESULT_COLUMNS, wide - column)
+            part = results[: (total + 7) * columns].reshape(total + 7, columns)
+            multiply(
+                product.factors, origins, totals, product.lengths, product.firsts, product.weights,
+                column, part, bounds,
+            )  # fmt: skip
+            if column == 0:
+                for row in range(total):
+                    finite &= np.isfinite(part[row, 0])
+            start = _lap(clock, start, seconds, 1)
+            rebuilt = output[first * of_group : last * of_group]
+            gather_add(part, offsets, ids, rows, first * of_group, rebuilt, column)
+            start = _lap(clock, start, seconds, 2)
+    return generation, finite
+
+
+@njit(cache=True, nogil=True)
+def _now(clock):
+    """Seconds of a clock that only goes forward; `clock` is `(2,)` int64."""
+    _clock_gettime(_MONOTONIC, clock.ctypes.data)
+    return clock[0] + clock[1] * 1e-9
+
+
+@njit(cache=True, nogil=True)
+def _lap(clock, start, seconds, step):
+    """Add the time since `start` to a step's; the time now."""
+    end = _now(clock)
+    seconds[step] += end - start
+    return end
+
+
+@njit(cache=True, nogil=True)
+def _result_rows(clusters, first, last):
+    """First row among the results of each table in each group, of each table, and how many."""
+    count = clusters.shape[0]
+    offsets, bounds = np.empty((count, last - first), np.int64), np.empty(count, np.int64)
+    total = 0
+    for table in range(count):
+        bounds[table] = total
+        for group in range(first, last):
+            offsets[table, group - first] = total
+            total += clusters[table, group]
+    return offsets, bounds, total
+
+
+@njit(cache=True, nogil=True)
+def _make_whole(sums, origins, totals, factors):
+    """Round means to whole numbers, as an integer array gets them."""
+    for table in range(len(totals)):
+        for row in range(origins[table], origins[table] + totals[table]):
+            for lane in range(sums.shape[2]):
+                factors[table, row, lane] = np.rint(sums[table, row, lane])
+
+
+@njit(cache=True, nogil=True)
+def multiply(sums, origins, totals, lengths, firsts, weights, column, results, bounds):
+    """Multiply the centroids of some sub-matrices by some columns of their weights.
+
+    Args:
+        sums: `(t or more, capacity, L padded)` float32; seven vectors more may be read.
+        origins: `(t,)` int64, first row of each table in the sums.
+        totals: `(t,)` int64, rows.
         lengths: `(t,)` int64, elements of a sub-vector.
-        numbers: `(t,)` int64, first row of each table in the weights.
+        firsts: `(t,)` int64, first row of each table in the weights.
         weights: `(k, n padded)` float32.
-        results: out, `(r, n padded)` float32, with room for seven rows more than `bounds` asks.
+        column: first of the columns.
+        results: out, `(r, columns padded)` float32, with room for seven rows more than `bounds`
+            asks.
         bounds: `(t,)` int64, first row of each table in the results.
     """
     _, capacity, width = sums.shape
-    wide = weights.shape[1]
-    whole = wide // (2 * LANES) * (2 * LANES)
+    wide, columns = weights.shape[1], results.shape[1]
+    whole = columns // (2 * LANES) * (2 * LANES)
     source, factors, target = sums.ctypes.data, weights.ctypes.data, results.ctypes.data
     for table in range(len(totals)):
+        start = (table * capacity + origins[table]) * width
+        first = firsts[table] * wide + column
         for row in range(0, totals[table], 8):
-            at, start = (bounds[table] + row) * wide, (table * capacity + row) * width
-            first = numbers[table] * wide
+            at, own = (bounds[table] + row) * columns, start + row * width
             for x in range(0, whole, 2 * LANES):
                 multiply_wide(
-                    target, at + x, wide, source, start, width, lengths[table], factors, first + x,
+                    target, at + x, columns, source, own, width, lengths[table], factors, first + x,
                     wide,
                 )  # fmt: skip
-            if whole < wide:
+            if whole < columns:
                 multiply_narrow(
-                    target, at + whole, wide, source, start, width, lengths[table], factors,
+                    target, at + whole, columns, source, own, width, lengths[table], factors,
                     first + whole, wide,
                 )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def gather_add(results, offsets, ids, tables, first, output):
+def gather_add(results, offsets, ids, tables, first, output, column):
     """Add centroid results to the output rows that share them.
 
     Args:
-        results: `(r, n)` float32, centroid times weights.
+        results: `(r, columns)` float32, centroid times weights.
         offsets: `(t, groups)` int64, first row in `results` of each sub-matrix and group.
         ids: `(any, any)` int32.
         tables: `(t,)` int64, the row of `ids` of each sub-matrix.
         first: column of `ids` of the first output row.
         output: in and out, `(m, n)` float32.
+        column: of the output, to which the first column of the results is added.
     """
-    m, n = output.shape
-    whole, widest = n // LANES * LANES, n // (4 * LANES) * (4 * LANES)
+    (m, n), columns = output.shape, results.shape[1]
+    whole, widest = columns // LANES * LANES, columns // (4 * LANES) * (4 * LANES)
     count = len(tables)
     rows = m // offsets.shape[1]
     flat = results.ravel()
     source, target = results.ctypes.data, output.ctypes.data
     starts = np.empty(GATHER_BLOCK * count, np.int64)
     places = starts.ctypes.data
+    groups = np.empty(GATHER_BLOCK, np.int64)
     for begin in range(0, m, GATHER_BLOCK):
         size = min(GATHER_BLOCK, m - begin)
-        for j in range(count):
-            own = ids[tables[j], first + begin : first + begin + size]
-            for row in range(size):
-                group = (begin + row) // rows
-                starts[row * count + j] = (offsets[j, group] + np.int64(own[row])) * n
         for row in range(size):
-            at, chosen = (begin + row) * n, row * count
+            groups[row] = (begin + row) // rows
+        for j in range(count):
+            own, of_groups = ids[tables[j], first + begin : first + begin + size], offsets[j]
+            for row in range(size):
+                start = of_groups[groups[row]] + np.int64(own[row])
+                starts[row * count + j] = start * columns
+        for row in range(size):
+            at, chosen = (begin + row) * n + column, row * count
             for x in range(0, widest, 4 * LANES):
                 gather_wide(target, at + x, source, x, places, chosen, count)
             for x in range(widest, whole, LANES):
                 gather_narrow(target, at + x, source, x, places, chosen, count)
-            for x in range(whole, n):
+            for x in range(whole, columns):
                 for j in range(count):
-                    output[begin + row, x] += flat[starts[chosen + j] + x]
+                    output[begin + row, column + x] += flat[starts[chosen + j] + x]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})

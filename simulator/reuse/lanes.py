@@ -96,6 +96,22 @@ def add_lanes(typing_context, target, at, source, start):
     return types.void(_ADDRESS, _OFFSET, _ADDRESS, _OFFSET), code
 
 
+@intrinsic
+def scale_lanes(typing_context, target, at, factor):
+    """target[at:][:16] *= factor."""
+
+    def code(context, builder, signature, arguments):
+        target, at, factor = arguments
+        undefined, lane = ir.Constant(_VECTOR, ir.Undefined), ir.IntType(32)
+        factors = builder.insert_element(undefined, factor, ir.Constant(lane, 0))
+        first_lane = ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
+        factors = builder.shuffle_vector(factors, undefined, first_lane)
+        _store(builder, builder.fmul(_load(builder, target, at), factors), target, at)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _OFFSET, types.float32), code
+
+
 def _gatherer(vectors: int) -> Any:
     """An intrinsic that adds up rows of `vectors` x 16 columns; see `gather_wide`."""
 

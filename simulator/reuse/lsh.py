@@ -15,12 +15,12 @@ from simulator.reuse.activations import Activations, check_finite, check_rows, c
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.feature_maps import (
     FeatureMap,
-    Rebuilder,
-    clustered,
     families_of,
     is_laid_out,
     lane_columns,
     lay_out,
+    new_output,
+    reused,
 )
 from simulator.reuse.grouping import Clusters, group_equal, joined, represent, stacked
 from simulator.reuse.kernels import Families, cluster_rows
@@ -308,14 +308,14 @@ class LshReuse(SubVectorPolicy):
         laid = lay_out(layer, given.stored)
         made, results = [], []
         for index, limits in enumerate(thresholds):
-            rebuilder = None
+            columns = None
             if weights is not None:
                 columns = lane_columns(weights[index], self.column_order(layer))
-                rebuilder = Rebuilder(columns, layer, self.length_in(layer), self.groups_in(layer))
-                results.append(rebuilder.output[:, : gemm.n])
+            output = new_output(layer, columns)
+            results.append(output[:, : gemm.n])
             made.append(
                 self._by_place(
-                    layer, laid, index, (projections, limits), rebuilder, centroids=centroids
+                    layer, laid, index, (projections, limits), columns, output, centroids=centroids
                 )
             )
         decisions = self._decisions(layer, made)
@@ -489,7 +489,8 @@ class LshReuse(SubVectorPolicy):
         laid: FeatureMap,
         index: int,
         hashing: tuple[np.ndarray, np.ndarray],
-        rebuilder: Rebuilder | None,
+        columns: np.ndarray | None,
+        output: np.ndarray,
         *,
         centroids: bool,
     ) -> Clusters:
@@ -505,15 +506,14 @@ class LshReuse(SubVectorPolicy):
         names = np.empty((sub_matrices, most), np.uint64)
         means: list[list[np.ndarray]] = [[] for _ in range(sub_matrices)]
         families = self.families(layer, index)
-        for some in clustered(laid, families, groups, *hashing, ids, names):
-            clusters[some.numbers, some.groups.start : some.groups.stop] = some.clusters
+        for some in reused(
+            layer, laid, families, groups, hashing, columns=columns, output=output, ids=ids,
+            names=names, keeps=centroids,
+        ):  # fmt: skip
+            clusters[some.numbers] = some.clusters
             if centroids:
                 for number, mean in some.representatives(length):
                     means[number].append(mean)
-            if layer.quantisation is not None:
-                some.round()
-            if rebuilder is not None:
-                rebuilder.add(some, rebuilder.multiply(some))
         totals = clusters.sum(axis=1, dtype=np.int64)
         return Clusters(
             ids=ids,

@@ -6,23 +6,21 @@ several kernel rows meet are hashed once for all of them.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from accelerators import ConfigError
 from simulator.reuse.feature_maps import (
     FeatureMap,
-    Rebuilder,
-    clustered,
     is_laid_out,
     lane_columns,
     lay_out,
+    new_output,
+    reused,
     shared_out,
 )
 from simulator.reuse.kernels import Families
@@ -106,7 +104,7 @@ class ReusedConvolution:
         start = time.perf_counter()
         laid = lay_out(self.layer, images)
         seconds["pad"] = time.perf_counter() - start
-        with _one_blas_thread(), ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             for index in range(gemm.count):
                 shares = list(shared_out(self.policy.families(self.layer, index), threads))
                 done = list(pool.map(partial(self._share, laid, index), shares))
@@ -128,24 +126,22 @@ class ReusedConvolution:
         self, laid: FeatureMap, index: int, families: Families
     ) -> tuple[np.ndarray, int, dict[str, float]]:
         """The `(m, n padded)` part of the output that some families add."""
-        times = dict.fromkeys(STEPS[1:], 0.0)
-        clock = [time.perf_counter()]
-        rebuilder = Rebuilder(self._weights[index], self.layer, self._length, self._groups)
-        clock.append(time.perf_counter())
-        times["rebuild"] += clock[1] - clock[0]
-        found = 0
-        for some in clustered(
-            laid, families, self._groups, self._projections, self._thresholds[index]
-        ):
-            clock = [clock[-1], time.perf_counter()]
-            results = rebuilder.multiply(some)
-            clock.append(time.perf_counter())
-            rebuilder.add(some, results)
-            clock.append(time.perf_counter())
-            for step, taken in zip(STEPS[1:], np.diff(clock), strict=True):
-                times[step] += float(taken)
-            found += len(results)
-        return rebuilder.output, found, times
+        seconds = np.zeros(3)
+        output = new_output(self.layer, self._weights[index])
+        found = sum(
+            int(some.clusters.sum(dtype=np.int64))
+            for some in reused(
+                self.layer,
+                laid,
+                families,
+                self._groups,
+                (self._projections, self._thresholds[index]),
+                columns=self._weights[index],
+                output=output,
+                seconds=seconds,
+            )
+        )
+        return output, found, dict(zip(STEPS[1:], seconds.tolist(), strict=True))
 
 
 def _check_policy(policy: LshReuse) -> None:
@@ -164,15 +160,3 @@ def _check_policy(policy: LshReuse) -> None:
     ]
     if broken:
         raise ConfigError(broken)
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Products are small, and threads share them out themselves."""
-    with _libraries().limit(limits=1, user_api="blas"):
-        yield

@@ -274,3 +274,30 @@ def test_every_clustering_runs_under_a_model(trace, model, policy):
     else:
         with pytest.raises(ConfigError, match=r"layer 'conv' that need .* only decide\(\)"):
             simulate(trace, preset("reuse_16x16"), run)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_captured_model_whose_weights_are_written_is_asked_again(counted):
+    torch.manual_seed(0)
+    model = TwoLayers().eval()
+    trace = capture(model, torch.randn(2, 3, 16, 16))
+    decide(trace, NoReuse(), model=model)
+    weight = next(model.parameters())
+    if counted:
+        with torch.no_grad():
+            weight[-1, -1, -1, -1] += 10
+    else:
+        weight.data.mul_(2)
+    with pytest.raises(ConfigError, match="must answer as it did"):
+        decide(trace, NoReuse(), model=model)
+
+
+def test_a_captured_model_is_not_run_densely_before_it_is_reused():
+    torch.manual_seed(0)
+    model = TwoLayers().eval()
+    trace = capture(model, torch.randn(1, 3, 16, 16))
+    runs = []
+    model.register_forward_hook(lambda *_: runs.append(None))
+    for _ in range(3):  # a hook may change the answers: it is asked once more
+        decide(trace, NoReuse(), model=model)
+    assert len(runs) == 4

@@ -8,6 +8,7 @@ import torch
 
 from accelerators import ConfigError
 from simulator import LshReuse
+from simulator.reuse.activations import Activations
 from simulator.reuse.software import STEPS, ReusedConvolution
 from tests.builders import matrix_layer
 from workloads.gemm import Convolution, Gemm, Layer
@@ -65,16 +66,15 @@ CASES = {
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("thresholds", ["zero", "spread"])
 @pytest.mark.parametrize("scope", ["image", "batch"])
+@pytest.mark.parametrize("order", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("case", CASES)
-def test_result_is_that_of_the_decisions(case, scope, thresholds, threads):
+def test_result_is_that_of_the_decisions(case, order, scope, thresholds, threads):
     (shape, out, kernel), geometry, length = CASES[case]
     layer = convolution_layer(shape, out, kernel, **geometry)
     images = smooth(shape)
     rng = np.random.default_rng(1)
     weights = rng.standard_normal((out, shape[1] // layer.gemm.count, *kernel)).astype(np.float32)
-    policy = LshReuse(
-        hashes=9, length=length, scope=scope, thresholds=thresholds, order="channels_last"
-    )
+    policy = LshReuse(hashes=9, length=length, scope=scope, thresholds=thresholds, order=order)
     rows = rows_of(layer, images)
     state = policy.calibrate(layer, rows)
     decisions = policy.decide(layer, rows, state)
@@ -88,6 +88,41 @@ def test_result_is_that_of_the_decisions(case, scope, thresholds, threads):
     magnitude = np.abs(rows).max() * np.abs(weights).sum(axis=(1, 2, 3)).max()
     bound = (layer.gemm.k + layer.gemm.m) * np.finfo(np.float32).eps * magnitude
     np.testing.assert_allclose(ours.output, expected.transpose(1, 0, 2, 3), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("centroids", [False, True])
+@pytest.mark.parametrize("scope", ["image", "batch"])
+@pytest.mark.parametrize("order", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("hashes", [9, 20])  # tables that signatures index, and that are probed
+@pytest.mark.parametrize("case", CASES)
+def test_feature_maps_are_decided_as_their_rows_are(case, hashes, order, scope, centroids):
+    (shape, out, kernel), geometry, length = CASES[case]
+    layer = convolution_layer(shape, out, kernel, **geometry)
+    images = smooth(shape)
+    weights = np.random.default_rng(1).standard_normal((layer.gemm.count, layer.gemm.k, out))
+    weights = weights[..., : layer.gemm.n].astype(np.float32)
+    policy = LshReuse(hashes=hashes, length=length, scope=scope, order=order, projection="int8")
+    rows = rows_of(layer, images)
+    state = policy.calibrate(layer, rows)
+    expected = policy.decide(layer, rows, state)
+    answer = policy.answer(
+        layer, Activations(layer, images), state, None, weights, centroids=centroids
+    )
+    for name in ("ids", "clusters", "signatures"):
+        np.testing.assert_array_equal(getattr(answer.decisions, name), getattr(expected, name))
+    magnitude = np.abs(rows).max()
+    eps = layer.gemm.m * np.finfo(np.float32).eps
+    if centroids:  # the same sums in another order
+        np.testing.assert_allclose(
+            answer.decisions.centroids, expected.centroids, rtol=0, atol=eps * magnitude
+        )
+    bound = (layer.gemm.k * np.finfo(np.float32).eps + eps) * magnitude
+    np.testing.assert_allclose(
+        answer.result,
+        expected.product(weights),
+        rtol=0,
+        atol=bound * np.abs(weights).sum(axis=1).max(),
+    )
 
 
 @pytest.mark.parametrize("hashes", [17, 40])  # beyond one vector, and beyond a direct table
