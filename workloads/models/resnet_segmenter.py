@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from workloads.models.initial import he_normal
-from workloads.models.pixel_decoder import PixelDecoder
+from workloads.models.pixel_decoder import CLASS_NAMES, PixelDecoder
 from workloads.models.resnet import BasicBlock, stage
 
 
@@ -32,6 +32,7 @@ class ResNet18Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape = (3, *input_size)
+        self.class_names = CLASS_NAMES.get(num_classes, ())
         self.conv1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
