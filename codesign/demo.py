@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -36,6 +37,11 @@ MODEL, VIDEO = "resnet18_scenes", "bikes"
 # The third scene of the sample video: cars pass behind a bicycle. It lasts for 50 frames, 2 s.
 VIDEO_SCENE = 137
 FRAMES, CALIBRATION_FRAMES, EVERY = 8, 8, 3
+ABOUT = (
+    "A small network gives every pixel of a street video a class. It was trained on the streets of "
+    "CamVid; this video is of another place, and nobody has labelled it. So reuse is judged by how "
+    "many pixels keep the class that they have without it."
+)
 # Not a study of the user's: begun anew each time.
 STUDY_FILE = "demo.journal"
 
@@ -86,7 +92,7 @@ def run_demo(
             )
             raise typer.Exit(INTERRUPTED) from None
         raise
-    report = StudyReport(result=result, command=command_line(), pixels=pixels)
+    report = StudyReport(result=result, command=command_line(), about=ABOUT, pixels=pixels)
     paths = report.write(out / "report.html")
 
     if result.front:
@@ -102,10 +108,11 @@ def run_demo(
 
 def _street(video: str | None, first_frame: int) -> Workload:
     """The scene parser on frames of a video, of which the first calibrate."""
+    source = video or VIDEO
     try:
-        return load_workload(
+        workload = load_workload(
             model=MODEL,
-            inputs=video or VIDEO,
+            inputs=source,
             images=FRAMES,
             calibration_images=CALIBRATION_FRAMES,
             first_frame=first_frame + (0 if video else VIDEO_SCENE),
@@ -116,6 +123,7 @@ def _street(video: str | None, first_frame: int) -> Workload:
             f"{error} (the demo takes {CALIBRATION_FRAMES + FRAMES} frames, one of every {EVERY}, "
             "from --first-frame on)"
         ) from error
+    return replace(workload, name=f"scene parsing on {FRAMES} frames of {Path(source).name}")
 
 
 def _first_setting(workload: Workload, space: DesignSpace, base: Accelerator) -> SimulationReport:

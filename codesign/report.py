@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import PackageLoader
+from markupsafe import Markup
 
 from codesign.choices import SENSES, Choice, Constraint, choices, measured, usual_constraints
 from codesign.design_pages import page_addresses, write_design_pages
@@ -55,6 +56,7 @@ class StudyReport:
     Attributes:
         result: the search.
         command: the command line that made it, for the record.
+        about: what was searched, in a sentence or two for who knows nothing of it.
         pixels: number of a trial -> its answers for pixels, shown as pictures on its own page, and
             those of the best and of the first trial on the search's; see `codesign.pictures`.
         constraints: under which the best designs are told; `None` takes
@@ -63,6 +65,7 @@ class StudyReport:
 
     result: StudyResult
     command: str | None = None
+    about: str | None = None
     pixels: Mapping[int, PixelAnswers] = field(default_factory=dict)
     constraints: Sequence[Constraint] | None = None
 
@@ -182,7 +185,9 @@ class StudyReport:
             "best_page": best and pages[best.number],
             "start_page": best and best.number != 0 and pages.get(0),
             "start_name": start_name(result),
-            "pictures": self._pictures(best),
+            "about": self.about,
+            "pictures": best and self._pictures(best),
+            "start_pictures": best and best.number != 0 and self._pictures(result.start),
             "search_text": _search_text(result),
             "front_columns": front_columns(result),
             "front_rows": [
@@ -197,26 +202,13 @@ class StudyReport:
             "study_file": plan_text(plan) if (plan := result.specification["plan"]) else None,
         }
 
-    def _pictures(self, best: Trial | None) -> list[dict[str, Any]]:
-        """Of the best trial and of the first, where they are known."""
-        start = self.result.start
-        titles = {start.number: f"The {start_name(self.result)}, where the search started"}
-        if best:
-            titles = {best.number: "The best design found"} | titles
-        return [
-            {
-                "title": title,
-                "text": pixels_text(self._summary(number)),
-                "pictures": pixel_answers_html(self.pixels[number], f"pixels-{number}"),
-            }
-            for number, title in titles.items()
-            if number in self.pixels
-        ]
-
-    def _summary(self, number: int) -> dict[str, Any]:
-        """A trial's simulation with the provenance that is stored once a study."""
-        workload = self.result.specification["workload"]
-        return {**self.result.trials[number].summary, "workload": workload}
+    def _pictures(self, trial: Trial) -> Markup | None:
+        """What the network sees in a trial; `None` where that is not known."""
+        pixels, workload = self.pixels.get(trial.number), self.result.specification["workload"]
+        if pixels is None:
+            return None
+        text = pixels_text({**trial.summary, "workload": workload})
+        return pixel_answers_html(pixels, text, f"pixels-{trial.number}")
 
     def _facts(self) -> dict[str, Any]:
         result = self.result

@@ -91,11 +91,12 @@ def _most_positions(trace: WorkloadTrace, run: ReuseRun) -> str | None:
     return max(sizes, key=sizes.__getitem__, default=None)
 
 
-def pixel_answers_html(pixels: PixelAnswers, name: str = "pixels") -> Markup:
+def pixel_answers_html(pixels: PixelAnswers, text: str, name: str = "pixels") -> Markup:
     """A row of pictures for each frame, and what the colours mean.
 
     Args:
         pixels: what is shown.
+        text: what stands under the pictures.
         name: unique on the page, without spaces.
     """
     columns = _columns(pixels)
@@ -105,12 +106,13 @@ def pixel_answers_html(pixels: PixelAnswers, name: str = "pixels") -> Markup:
     )
     return Markup(
         '<figure class="pixels" id="{name}"><div class="pictures" style="--columns: {count}">'
-        "{cells}</div><p>{legend}</p><figcaption>{caption}</figcaption></figure>"
+        "{cells}</div><p>{legend}</p><p><strong>{text}</strong></p><figcaption>{caption}</figcaption></figure>"
     ).format(
         name=name,
         count=len(columns),
         cells=cells,
         legend=_legend(pixels),
+        text=text,
         caption=_caption(pixels),
     )
 
@@ -198,6 +200,11 @@ def _caption(pixels: PixelAnswers) -> str:
         "in grey, and in colour the pixels that get another class under reuse, which is the one "
         "painted."
     ]
+    if pixels.labels is None:
+        told.append(
+            "There are no labels: what the dense network sees may itself be wrong, and is only "
+            "what reuse is compared with."
+        )
     if pixels.clusters is not None:
         told.append(
             f"Clusters: positions of the same colour share most of their results in the layer "

@@ -24,7 +24,6 @@ _TEMPLATE = """{% extends "page.html" %}
 {{ parts.cards(cards) }}
 {% if pixels %}
 <h2>What the network sees</h2>
-<p>{{ pixels_text }}</p>
 {{ pixels }}
 {% endif %}
 {% for section in sections %}
@@ -87,8 +86,7 @@ def simulation_html(
         "verdict": report["verdict"],
         "bound": BOUND_MEANS[reuse["bound_by"]],
         "cards": key_numbers(report),
-        "pixels": pixels and pixel_answers_html(pixels),
-        "pixels_text": pixels_text(report),
+        "pixels": pixels and pixel_answers_html(pixels, pixels_text(report)),
         "sections": design_sections(designs),
         "layers_text": LAYERS_TEXT if accelerator.has_reuse else DENSE_LAYERS_TEXT,
         "layer_columns": columns,
@@ -237,9 +235,9 @@ def pixels_text(report: Mapping[str, Any]) -> str:
     """Speed, energy and quality of the pictures, in a sentence."""
     quality = quality_card(report)
     return (
-        f"The pictures under reuse run at {report['speedup_equal_area']:.2f}× the speed and take "
+        f"With reuse: {report['speedup_equal_area']:.2f}× the speed and "
         f"{report['energy_ratio_equal_area']:.2f}× the energy of a dense design of equal area; "
-        f"{quality['name'].lower()} over the whole batch is {quality['value']} %."
+        f"{quality['name'].lower()} over all frames {quality['value']} %."
     )
 
 

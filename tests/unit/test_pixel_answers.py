@@ -62,7 +62,7 @@ def test_answers_are_those_of_the_run(run_of):
 def test_differences_are_painted_and_nothing_else(run_of):
     workload, run = run_of
     pixels = pixel_answers(workload.trace, run, frames=2)
-    html = pixel_answers_html(pixels)
+    html = pixel_answers_html(pixels, "A line.")
     reuse, over = pictures(html, "classes under reuse"), pictures(html, "[0-9.]+ % of pixels agree")
     for each, layer, differs in zip(reuse, over, pixels.dense != pixels.reuse, strict=True):
         assert (layer[..., 3] == 255 * differs).all()
@@ -79,7 +79,8 @@ def test_legend_names_what_is_shown(run_of):
     labels = pixels.labels.copy()
     labels[0, 0, 0] = IGNORED
     html = pixel_answers_html(
-        replace(pixels, labels=labels, dense=0 * pixels.dense + 2, reuse=0 * pixels.reuse + 30)
+        replace(pixels, labels=labels, dense=0 * pixels.dense + 2, reuse=0 * pixels.reuse + 30),
+        "A line.",
     )
     assert "</span>car</span>" in html
     assert "</span>class 30</span>" in html and "class 255" not in html
@@ -91,7 +92,7 @@ def test_large_pictures_are_thinned(run_of):
     workload, run = run_of
     pixels = pixel_answers(workload.trace, run)
     large = np.repeat(np.repeat(pixels.reuse, 60, axis=1), 120, axis=2)  # 720 x 1440
-    html = pixel_answers_html(replace(pixels, reuse=large, dense=large))
+    html = pixel_answers_html(replace(pixels, reuse=large, dense=large), "A line.")
     assert pictures(html, "classes under reuse")[0].shape == (240, 480, 3)
 
 
@@ -127,7 +128,7 @@ def test_a_search_has_pictures_of_its_best_and_first_trial(tmp_path):
         assert run.agreement == trial.values["accuracy"]
         assert (each.reuse == run.answers[[0, 2, 5]]).all()
     html = StudyReport(result=result, pixels=pixels).write_html(tmp_path / "x.html").read_text()
-    assert "The best design found" in html and "% of pixels agree" in html
+    assert "What the network sees" in html and "% of pixels agree" in html
     assert "of pixels answered as by the dense model" in html
     assert "What the network sees" in (tmp_path / "x_designs" / "000.html").read_text()
 
