@@ -123,7 +123,8 @@ def _street(video: str | None, first_frame: int) -> Workload:
             f"{error} (the demo takes {CALIBRATION_FRAMES + FRAMES} frames, one of every {EVERY}, "
             "from --first-frame on)"
         ) from error
-    return replace(workload, name=f"scene parsing on {FRAMES} frames of {Path(source).name}")
+    name = f"ResNet-18 scene parsing on {FRAMES} frames of {Path(source).name}"
+    return replace(workload, name=name)
 
 
 def _first_setting(workload: Workload, space: DesignSpace, base: Accelerator) -> SimulationReport:
