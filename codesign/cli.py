@@ -94,7 +94,7 @@ def demo_command(
     first_frame: Annotated[
         int, typer.Option(min=0, help="First frame taken, from the start of the scene.")
     ] = 0,
-    trials: Annotated[int, typer.Option(min=1, help="Designs to try.")] = 40,
+    trials: Annotated[int, typer.Option(min=1, help="Designs to try.")] = 24,
     workers: Annotated[int, typer.Option(min=1, help="Evaluations at a time.")] = 2,
     show: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the report in a browser.")
