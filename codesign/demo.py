@@ -34,7 +34,7 @@ from workloads.streams import StreamError
 
 BASE = "reuse_16x16"
 MODEL, VIDEO = "resnet18_scenes", "bikes"
-# The third scene of the sample video: cars pass behind a bicycle. It lasts for 50 frames, 2 s.
+# The fourth scene of the sample video: cars pass behind a bicycle. It lasts for 50 frames, 2 s.
 VIDEO_SCENE = 137
 FRAMES, CALIBRATION_FRAMES, EVERY = 8, 8, 3
 ABOUT = (

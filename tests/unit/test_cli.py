@@ -22,7 +22,7 @@ from tests.small_search import (
     small_space,
     small_workload,
 )
-from workloads import Gemm, WorkloadTrace
+from workloads import Gemm, WorkloadTrace, models
 
 COMMANDS = (
     "baselines", "capture", "demo", "measure", "nested", "presets", "report", "search",
@@ -517,6 +517,16 @@ def test_policy_takes_the_projection_of_the_front_end():
     assert dense == NoReuse()
 
 
+def test_simulate_shows_pictures_of_a_model_that_answers_for_pixels(tmp_path):
+    model = models.load("tests.small_search:SmallSegmenter")
+    small_workload(model, labels=False).trace.save(tmp_path / "trace")
+    asked = ["simulate", tmp_path / "trace", "--hashes", 4, "--length", 9]
+    run(*asked, "--html", tmp_path / "blind.html")  # nothing is known without the model
+    assert "What the network sees" not in (tmp_path / "blind.html").read_text()
+    run(*asked, "--model", "tests.small_search:SmallSegmenter", "--html", tmp_path / "x.html")
+    assert "% of pixels agree" in (tmp_path / "x.html").read_text()
+
+
 def test_demo_shows_pictures_of_what_reuse_does(tmp_path, monkeypatch):
     asked = []
 
@@ -573,7 +583,7 @@ def test_stopped_demo_says_where_its_trials_are_and_exits_with_130(tmp_path, mon
     study = tmp_path / "demo.journal"
     assert f"codesign report {study}\n" in told
     printed, _ = run("report", study, "--out", tmp_path / "report.html")
-    assert "2 trials" in printed or "SmallNetwork" in printed
+    assert "for ResNet-18 scene parsing on 8 frames of bikes" in printed
     monkeypatch.setattr(demo, "search", lambda *_, **__: interrupted_at_once())
     assert run("demo", "--out", tmp_path, code=130)[1] == "Stopped.\n"  # nothing to see yet
 
