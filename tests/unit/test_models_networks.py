@@ -118,6 +118,7 @@ PARAMETERS = {
     + (9 * 4096 * 512 + 1024 + 512 * 21 + 21),
     "resnest50": 27_483_240,
     "resnet18": 11_689_512,
+    "resnet18_camvid": resnet18_segmenter(11),
     "resnet18_lanes": resnet18_segmenter(2),
     "resnet18_scenes": resnet18_segmenter(11),
     "resnet20": 269_722,
