@@ -59,9 +59,15 @@ POINT = 0.01
 TRAINED = (12, 8)
 UNIFORM = ((8, 8), (10, 8), TRAINED, (16, 8), (12, 16), (16, 16), (20, 16), (24, 16), (20, 64))
 # Bounds on the relative squared error of every layer, at which the fronts are cut.
-BOUNDS = tuple(0.005 * 2**step for step in range(8))
+BOUNDS = tuple(0.005 * 2 ** (step / 2) for step in range(11))
 LAMBDA = 0.001  # the paper's
-ABLATION = {"neither": (0, 0), "intra": (LAMBDA, 0), "inter": (0, LAMBDA), "both": (LAMBDA,) * 2}
+ABLATION = {
+    "neither": (0, 0),
+    "intra": (LAMBDA, 0),
+    "inter": (0, LAMBDA),
+    "both": (LAMBDA, LAMBDA),
+    "both, a thousandfold": (1000 * LAMBDA, 1000 * LAMBDA),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +239,8 @@ def _tuned(
         }
         points.append((point, policy))
         own = run.dense_accuracy
+        if policy.policies and run.accuracy < own / 2 and len(points) > len(UNIFORM):
+            break  # fronts are cut ever more coarsely
     least = (own if original is None else original) - POINT
     fitting = [each for each in points if each[0]["score"] >= least]
     within = bool(fitting)
@@ -344,7 +352,7 @@ def ablation(setup: Setup, weights: Path | None, epochs: int) -> dict[str, dict[
     found = {"dense": original}
     for name, (intra, inter) in ABLATION.items():
         aware = plan(epochs, rate=0.001, intra=intra, inter=inter)
-        folder = setup.out / "ablation" / name
+        folder = setup.out / "ablation" / name.replace(", ", "_").replace(" ", "_")
         model = trained(start.model, setup, folder, aware, reuse=reuse).model
         least = original["own_chosen"]
         found[name] = tuned(model, setup, folder, original=least, trials=0)
@@ -440,7 +448,8 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--weights", nargs="*", default=[], help="NETWORK=FILE, trained dense")
     parser.add_argument("--epochs", type=int, nargs=3, default=(30, 3, 8), help="dense, int8, SA")
-    parser.add_argument("--ablation-epochs", type=int, default=3)
+    parser.add_argument("--ablation-epochs", type=int, default=3, help="0 leaves it out")
+    parser.add_argument("--frame-epochs", type=int, default=4, help="Figure 7; likewise")
     parser.add_argument("--trials", type=int, default=12, help="of each layer's search")
     parser.add_argument("--frames", type=int, default=24, help="to choose on")
     parser.add_argument("--judged", type=int, default=101, help="frames to judge on")
@@ -473,7 +482,8 @@ def main() -> None:
     terms, frames = {}, {}
     if given.ablation_epochs:
         terms = ablation(setup, base, given.ablation_epochs)
-        frames = frame_thresholds(setup, base, given.ablation_epochs)
+    if given.frame_epochs:
+        frames = frame_thresholds(setup, base, given.frame_epochs)
     report(rows, terms, frames)
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out.with_name("014_treasure_table.html")
