@@ -33,7 +33,7 @@ from simulator import SimulationReport, decide, simulate
 from workloads.streams import StreamError
 
 BASE = "reuse_16x16"
-MODEL, VIDEO = "resnet18_scenes", "bikes"
+MODEL, VIDEO = "resnet18_camvid", "bikes"
 # The fourth scene of the sample video: cars pass behind a bicycle. It lasts for 50 frames, 2 s.
 VIDEO_SCENE = 137
 FRAMES, CALIBRATION_FRAMES, EVERY = 8, 8, 3

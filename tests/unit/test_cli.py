@@ -557,8 +557,7 @@ def test_demo_shows_pictures_of_what_reuse_does(tmp_path, monkeypatch):
     ]
 
 
-def test_demo_needs_a_video_that_is_there_and_a_directory(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "MODEL", "resnet18_scenes")
+def test_demo_needs_a_video_that_is_there_and_a_directory(tmp_path):
     _, told = run("demo", "--video", tmp_path / "none.mp4", "--out", tmp_path / "out", code=2)
     assert "existing file" in told and "one of every 3, from --first-frame on" in told
     (tmp_path / "file").touch()
