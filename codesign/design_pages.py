@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from codesign.tables import design_python
 from codesign.trials import StudyResult, Trial
+from simulator import PixelAnswers
 from simulator.report.files import write_atomically
 from simulator.report.simulation_page import simulation_html
 
@@ -25,13 +26,19 @@ def page_addresses(page: Path, trials: Iterable[Trial]) -> dict[int, str]:
     }
 
 
-def write_design_pages(page: Path, result: StudyResult, trials: Iterable[Trial]) -> list[Path]:
+def write_design_pages(
+    page: Path,
+    result: StudyResult,
+    trials: Iterable[Trial],
+    pixels: Mapping[int, PixelAnswers],
+) -> list[Path]:
     """Write a page for each trial, and remove those that an earlier report left behind.
 
     Args:
         page: the search's own page; the folder beside it has its name and `_designs`.
         result: the search.
         trials: complete ones.
+        pixels: number of a trial -> its pictures.
 
     Returns:
         The pages.
@@ -43,7 +50,7 @@ def write_design_pages(page: Path, result: StudyResult, trials: Iterable[Trial])
         write_atomically(folder / PLOTLY_FILE, get_plotlyjs())
     for trial in trials:
         path = folder / f"{trial.number:03d}.html"
-        pages.append(write_atomically(path, _html(page, result, trial)))
+        pages.append(write_atomically(path, _html(page, result, trial, pixels.get(trial.number))))
     for path in folder.glob("*.html"):
         if re.fullmatch(r"\d{3,}\.html", path.name) and path not in pages:
             path.unlink()
@@ -54,10 +61,11 @@ def _folder(page: Path) -> Path:
     return page.with_name(f"{page.stem}_designs")
 
 
-def _html(page: Path, result: StudyResult, trial: Trial) -> str:
+def _html(page: Path, result: StudyResult, trial: Trial, pixels: PixelAnswers | None) -> str:
     workload: Mapping = result.specification["workload"]
     return simulation_html(
         {**trial.summary, "workload": workload},
+        pixels=pixels,
         kind=f"Trial {trial.number} of the search {result.name}",
         python=design_python(*result.design_of(trial)),
         back=f"../{quote(page.name)}",

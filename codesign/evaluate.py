@@ -163,7 +163,9 @@ def summary_of(report: SimulationReport) -> dict[str, Any]:
 def _quality_kind(workload: Workload) -> str:
     if workload.model is None or workload.trace.outputs is None:
         return "fidelity"
-    return "agreement" if workload.trace.labels is None else workload.trace.score
+    if workload.trace.labels is not None:
+        return workload.trace.score
+    return "pixel_agreement" if workload.trace.outputs.ndim == 4 else "agreement"
 
 
 def _accuracy(quality: str, run: ReuseRun) -> float:
@@ -171,7 +173,7 @@ def _accuracy(quality: str, run: ReuseRun) -> float:
     if quality == "fidelity":
         errors = run.relative_mse.values()
         return 1.0 - sum(errors) / len(errors) if errors else 1.0
-    found = run.agreement if quality == "agreement" else run.accuracy
+    found = run.accuracy if quality in SCORES else run.agreement
     if found is None:
         raise ValueError(
             f"the model must answer as it did when it was captured to know its {quality}, got "

@@ -26,9 +26,10 @@ Model = Annotated[
     str,
     typer.Option(
         help="cifarnet (trained on the digits at first use), efficientnet_lite0 (with its ImageNet "
-        "weights), alexnet, vgg19, resnet18, resnet50, resnet20, resnet56, squeezenet1_0, "
-        "squeezenet1_1, mobilenet_v2, resnest50, psanet50, vit_b_16, vit_s_16, swin_t, "
-        "espnet, twinlitenet, resnet18_scenes, resnet18_lanes, swin_scenes, swin_lanes, "
+        "weights), resnet18_camvid (street scenes, with this project's weights), alexnet, vgg19, "
+        "resnet18, resnet50, resnet20, resnet56, squeezenet1_0, squeezenet1_1, mobilenet_v2, "
+        "resnest50, psanet50, vit_b_16, vit_s_16, swin_t, espnet, twinlitenet, resnet18_scenes, "
+        "resnet18_lanes, swin_scenes, swin_lanes, "
         "package.module:Class or file.py:Class (executed)."
     ),
 ]

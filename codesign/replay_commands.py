@@ -49,7 +49,7 @@ def simulate_command(
 ) -> None:
     """Replay a captured model on an accelerator: speed, energy, area, accuracy."""
     from codesign.designs import captured_model
-    from simulator import decide, simulate
+    from simulator import decide, pixel_answers, simulate
     from simulator import error_bound as bound_error
     from simulator.costs import costs_line
     from simulator.report.error_section import ERROR_COLUMNS, error_rows, error_text
@@ -68,6 +68,8 @@ def simulate_command(
         captured = None if model is None else captured_model(model, weights, asked.trace)
         run = decide(asked.trace, asked.policy, model=captured, calibration=asked.calibration)
         report = simulate(asked.trace, asked.design, run, engine=options.engine)
+        if html is not None:
+            report = replace(report, pixels=pixel_answers(asked.trace, run))
         if error_bound and captured is not None:
             report = replace(report, error_bound=bound_error(captured, asked.trace, run))
     table(*layer_table(report.to_dict()))

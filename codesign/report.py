@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import PackageLoader
+from markupsafe import Markup
 
 from codesign.choices import SENSES, Choice, Constraint, choices, measured, usual_constraints
 from codesign.design_pages import page_addresses, write_design_pages
@@ -35,36 +36,17 @@ from codesign.tables import (
 from codesign.trials import QUALITIES, StudyResult, Trial, knee_of
 from codesign.verdict import QUALITY_NAMES, best_trial, verdict
 from simulator.costs import cost_sources, costs_line
-from simulator.report.figures import time_by_limit
 from simulator.report.files import write_atomically
 from simulator.report.page import figure_html, named, render
+from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.rows import write_rows
-from simulator.report.sections import BOUND_MEANS, CAPTIONS, design_sections
+from simulator.report.sections import design_sections
 from simulator.report.simulation_page import (
     DESIGN_COLUMNS,
-    LAYER_COLUMNS,
-    LAYERS_TEXT,
     design_row,
     facts,
-    key_numbers,
-    labelled,
-    layer_rows,
+    pixels_text,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Other:
-    """A further simulation that a report shows beside the search.
-
-    Attributes:
-        title: heading of its section.
-        text: what was simulated, in a sentence or two.
-        report: the simulation, as `SimulationReport.to_dict` gives it.
-    """
-
-    title: str
-    text: str
-    report: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +56,17 @@ class StudyReport:
     Attributes:
         result: the search.
         command: the command line that made it, for the record.
-        others: simulations shown on the same page.
+        about: what was searched, in a sentence or two for who knows nothing of it.
+        pixels: number of a trial -> its answers for pixels, shown as pictures on its own page, and
+            those of the best and of the first trial on the search's; see `codesign.pictures`.
         constraints: under which the best designs are told; `None` takes
             `codesign.choices.usual_constraints`.
     """
 
     result: StudyResult
     command: str | None = None
-    others: Sequence[Other] = field(default=())
+    about: str | None = None
+    pixels: Mapping[int, PixelAnswers] = field(default_factory=dict)
     constraints: Sequence[Constraint] | None = None
 
     @property
@@ -137,7 +122,7 @@ class StudyReport:
         pages = page_addresses(path, self.designs)
         written = write_atomically(path, render("study.html", loader, self._context(pages)))
         # After it: the pages of an earlier report go only once nothing leads there.
-        write_design_pages(path, self.result, self.designs)
+        write_design_pages(path, self.result, self.designs, self.pixels)
         return written
 
     def write_json(self, path: str | Path) -> Path:
@@ -170,7 +155,6 @@ class StudyReport:
             "paying_point": dict(result.paying_point),
             "paying_hypervolume": list(result.paying_hypervolume),
             "trials": [_trial_dict(trial, trial.number in full) for trial in result.trials],
-            "others": [{"title": other.title, "report": other.report} for other in self.others],
             "specification": dict(result.specification),
         }
 
@@ -201,7 +185,9 @@ class StudyReport:
             "best_page": best and pages[best.number],
             "start_page": best and best.number != 0 and pages.get(0),
             "start_name": start_name(result),
-            "others": [_other_section(index, other) for index, other in enumerate(self.others)],
+            "about": self.about,
+            "pictures": best and self._pictures(best),
+            "start_pictures": best and best.number != 0 and self._pictures(result.start),
             "search_text": _search_text(result),
             "front_columns": front_columns(result),
             "front_rows": [
@@ -215,6 +201,14 @@ class StudyReport:
             "space_rows": space_rows(result),
             "study_file": plan_text(plan) if (plan := result.specification["plan"]) else None,
         }
+
+    def _pictures(self, trial: Trial) -> Markup | None:
+        """What the network sees in a trial; `None` where that is not known."""
+        pixels, workload = self.pixels.get(trial.number), self.result.specification["workload"]
+        if pixels is None:
+            return None
+        text = pixels_text({**trial.summary, "workload": workload})
+        return pixel_answers_html(pixels, text, f"pixels-{trial.number}")
 
     def _facts(self) -> dict[str, Any]:
         result = self.result
@@ -337,24 +331,6 @@ def designs_compared(result: StudyResult, best: Trial) -> dict[str, Any]:
     compared["dense, area of best found"] = best.summary["designs"]["dense_equal_area"]
     compared["best found"] = best.summary["designs"]["reuse"]
     return compared
-
-
-def _other_section(index: int, other: Other) -> dict[str, Any]:
-    """A further simulation, shorter than on a page of its own."""
-    designs = other.report["designs"]
-    return {
-        "title": other.title,
-        "text": other.text,
-        "verdict": other.report["verdict"],
-        "bound": BOUND_MEANS[designs["reuse"]["bound_by"]],
-        "cards": key_numbers(other.report),
-        "time": figure_html(
-            time_by_limit(labelled(designs)), f"other-{index}-time", CAPTIONS["time"]
-        ),
-        "layers_text": LAYERS_TEXT,
-        "layer_columns": LAYER_COLUMNS,
-        "layer_rows": layer_rows(other.report),
-    }
 
 
 def _search_text(result: StudyResult) -> str:

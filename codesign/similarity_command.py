@@ -62,7 +62,6 @@ def similarity_command(
     """Show how alike inputs and layers are, and paint each layer's clusters on an image."""
     from codesign.similarity_page import (
         Measured,
-        frame_picture,
         inputs_text,
         layer_columns,
         layer_rows,
@@ -70,6 +69,7 @@ def similarity_command(
         write_similarity_html,
     )
     from codesign.workload import Workload, load_workload
+    from simulator.report.pictures import frame_picture
     from simulator.report.simulation_page import model_name
 
     check_files(out=out)

@@ -4,18 +4,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import PackageLoader
-from PIL import Image
 from plotly.colors import hex_to_rgb, sequential
 
-from accelerators import ConfigError
 from codesign.similarity_plots import (
     distance_figure,
     inputs_figure,
@@ -26,6 +22,7 @@ from simulator import ReuseRun, input_similarity, layer_similarity, similarity_b
 from simulator.painting import ALONE, grid_of, paint_clusters, remaining_work
 from simulator.report.files import write_atomically
 from simulator.report.page import column, figure_html, named, render, shown, versions
+from simulator.report.pictures import frame_picture, png_address, required_images
 from simulator.report.simulation_page import workload_line
 from simulator.similarity import LayerSimilarity
 from workloads.trace import WorkloadTrace
@@ -65,29 +62,9 @@ class Measured:
         """
         return cls(
             centred=centred,
-            inputs=input_similarity(_images(trace), centred=centred),
+            inputs=input_similarity(required_images(trace), centred=centred),
             layers=layer_similarity(trace, centred=centred),
         )
-
-
-def frame_picture(trace: WorkloadTrace, image: int) -> np.ndarray:
-    """An input as a picture, its darkest value black and its brightest white.
-
-    Returns:
-        `(height, width, 3)` uint8.
-
-    Raises:
-        ConfigError: the trace holds no images, or not this one.
-    """
-    images = _images(trace)
-    if not 0 <= image < trace.images:
-        raise ConfigError(
-            f"image must be 0 to {trace.images - 1} in this trace, got {image}; use one of these"
-        )
-    pixels = images[image].astype(np.float64)
-    span = float(pixels.max() - pixels.min()) or 1.0
-    stretched = np.rint(255 * (pixels - pixels.min()) / span).astype(np.uint8)
-    return np.broadcast_to(stretched.transpose(1, 2, 0), (*stretched.shape[1:], 3))
 
 
 def write_similarity_html(
@@ -130,7 +107,7 @@ def write_similarity_html(
         "verdict_more": layers_text(measured),
         "width": frame.shape[1],
         "height": frame.shape[0],
-        "frame": _png(frame),
+        "frame": png_address(frame),
         "scale": ", ".join(_WORK_COLOURS),
         "alone": ALONE,
         "image": image,
@@ -238,8 +215,8 @@ def _pictures(
             {
                 "id": f"picture-{position}",
                 "name": layer.name,
-                "clusters": _png(clusters),
-                "work": _png(_as_colours(work)),
+                "clusters": png_address(clusters),
+                "work": png_address(_as_colours(work)),
                 "text": (
                     f"{layer.kind.replace('_', ' ')}, {grid.height} × {grid.width} positions, "
                     f"{shown(parts)} sub-vector{'s' if parts > 1 else ''} each. Remaining ratio "
@@ -248,22 +225,6 @@ def _pictures(
             }
         )
     return painted, left_out
-
-
-def _images(trace: WorkloadTrace) -> np.ndarray:
-    """The `(images, 1 or 3, height, width)` inputs of the model.
-
-    Raises:
-        ConfigError: the trace holds none.
-    """
-    for array in trace.inputs or ():
-        if array.ndim == 4 and array.shape[1] in (1, 3) and len(array) == trace.images:
-            return array
-    found = [array.shape for array in trace.inputs] if trace.inputs else "no inputs"
-    raise ConfigError(
-        "trace must hold the images it was captured on, (images, 3, height, width), got "
-        f"{found}; capture a model of images"
-    )
 
 
 def _inputs_figures(measured: Measured) -> list[Any]:
@@ -310,10 +271,3 @@ def _as_colours(values: np.ndarray) -> np.ndarray:
     places = np.linspace(0, 1, len(stops))
     channels = [np.interp(values, places, stops[:, channel]) for channel in range(3)]
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
-
-
-def _png(pixels: np.ndarray) -> str:
-    """`(h, w, 3)` uint8 as the address of a PNG within the page."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

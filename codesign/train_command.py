@@ -57,9 +57,15 @@ def train_command(
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the clips.")] = 50,
-    learning_rate: Annotated[float, typer.Option(help="Of SGD with momentum 0.9.")] = 0.01,
+    optimizer: Annotated[str, typer.Option(help="sgd, with momentum 0.9, or adamw.")] = "sgd",
+    learning_rate: Annotated[float, typer.Option(help="Of the optimizer.")] = 0.01,
+    weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 0.0,
     schedule: Annotated[str, typer.Option(help="Learning rate: constant or cosine.")] = "constant",
     batch: Annotated[int, typer.Option(help="Clips a step.")] = 8,
+    flips: Annotated[bool, typer.Option("--flips", help="Mirror clips at random.")] = False,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Weight rare classes more in the task's loss.")
+    ] = False,
     intra_weight: Annotated[
         float, typer.Option(help="Of similarity within frames; 0 leaves it out.")
     ] = 0.001,
@@ -94,9 +100,12 @@ def train_command(
 
     plan = TrainingPlan(
         epochs=epochs,
+        optimizer=optimizer,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
         schedule=schedule,
         batch=batch,
+        flips=flips,
         seed=seed,
         intra_weight=intra_weight,
         inter_weight=inter_weight,
@@ -105,7 +114,7 @@ def train_command(
     reuse = _reuse(accelerator, hashes, length, layer or [], learning)
     clips = _clips("--data", data, frames, size, limit)
     scored = None if validation is None else _clips("--validation", validation, frames, size, None)
-    task = _task(clips, classes)
+    task = _task(clips, classes, balanced)
     network = _network(model, weights, task.outputs, seed)
     try:
         result = similarity_aware_training(
@@ -177,9 +186,9 @@ def _clips(option: str, text: str, frames: int, size: str, limit: int | None) ->
     return readers[kind](folder, length=frames, size=(int(sides[1]), int(sides[2])), limit=limit)
 
 
-def _task(clips: ClipSet, count: int | None) -> Task:
+def _task(clips: ClipSet, count: int | None, balanced: bool) -> Task:
     """What clips with these classes are for, with a network that answers `count` classes."""
-    from workloads.training.tasks import LaneDetection, SceneParsing
+    from workloads.training.tasks import LaneDetection, SceneParsing, balanced_weights
 
     more = 0 if count is None else count - len(clips.classes)
     if more < 0:
@@ -187,9 +196,11 @@ def _task(clips: ClipSet, count: int | None) -> Task:
             f"--classes must be at least the {len(clips.classes)} of the clips, got {count}; "
             "leave it out"
         )
+    weights = (*balanced_weights(clips, clips.classes), *(1.0,) * more) if balanced else None
     if clips.classes == LaneDetection().classes and not more:
-        return LaneDetection()
-    return SceneParsing(classes=(*clips.classes, *(f"unlabelled {i + 1}" for i in range(more))))
+        return LaneDetection(class_weights=weights)
+    names = (*clips.classes, *(f"unlabelled {i + 1}" for i in range(more)))
+    return SceneParsing(classes=names, class_weights=weights)
 
 
 def _normalised(clips: ClipSet, network: nn.Module) -> ClipSet:

@@ -45,6 +45,7 @@ QUALITIES = {
     "miou": "mean intersection over union with the labels",
     "f1": "F1 of the labelled lane pixels",
     "agreement": "fraction of images classified as the dense model does",
+    "pixel_agreement": "fraction of pixels classified as the dense model does",
     "fidelity": "1 - mean over layers of the relative squared error",
 }
 

@@ -16,11 +16,13 @@ _QUALITY_PHRASES = {
     "miou": "mean intersection over union",
     "f1": "F1 of lane pixels",
     "agreement": "of images answered as by the dense model",
+    "pixel_agreement": "of pixels answered as by the dense model",
     "fidelity": "of layer results kept (1 - relative squared error)",
 }
 QUALITY_NAMES = {
     **SCORE_NAMES,
     "agreement": "agreement with the dense model",
+    "pixel_agreement": "agreement with the dense model",
     "fidelity": "fidelity (1 - relative squared error)",
 }
 

@@ -64,6 +64,14 @@ class _Stream:
     score: str = "accuracy"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Frames:
+    """Which frames of a video: the first, and how far one is from the next."""
+
+    first: int
+    every: int
+
+
 def load_workload(
     *,
     model: str,
@@ -73,6 +81,8 @@ def load_workload(
     calibration_images: int = 50,
     precision: str = "float32",
     seed: int = 0,
+    first_frame: int = 0,
+    every: int = 1,
 ) -> Workload:
     """Build a model, read its inputs and capture both.
 
@@ -93,13 +103,20 @@ def load_workload(
             the calibration images.
         seed: of the training of CifarNet, and of the weights that other models draw; kept in the
             trace's provenance.
+        first_frame: of a video, the first frame taken.
+        every: of a video, the distance between two frames taken; 1 takes consecutive ones.
 
     Raises:
         ConfigError: the model and the inputs do not go together.
         StreamError, ModelError, TraceError: what was asked for cannot be read or captured.
     """
-    counts = {"images": images, "calibration_images": calibration_images}
-    problems = integer_problems("", counts, {"calibration_images": 0})
+    counts = {
+        "images": images,
+        "calibration_images": calibration_images,
+        "first_frame": first_frame,
+        "every": every,
+    }
+    problems = integer_problems("", counts, {"calibration_images": 0, "first_frame": 0})
     if precision not in PRECISIONS:
         problems.append(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "int8" and calibration_images == 0:
@@ -107,10 +124,16 @@ def load_workload(
             "calibration_images must be at least 1 for precision='int8', got 0; use the default"
         )
     problems += _combination_problems(model, inputs, weights)
+    if (first_frame, every) != (0, 1) and inputs.startswith(("digits", CIFAR10, CAMVID)):
+        problems.append(
+            f"first_frame and every must be 0 and 1 for inputs={inputs!r}, got {first_frame!r} and "
+            f"{every!r}; they choose frames of a video"
+        )
     if problems:
         raise ConfigError(problems)
     network = _network(model, weights, seed)
-    stream = _stream(model, network, inputs, images, calibration_images)
+    frames = _Frames(first=first_frame, every=every)
+    stream = _stream(model, network, inputs, images, calibration_images, frames)
 
     if precision == "int8":
         assert stream.calibration is not None
@@ -205,7 +228,12 @@ def _network(model: str, weights: str | Path | None, seed: int) -> torch.nn.Modu
 
 
 def _stream(
-    model: str, network: torch.nn.Module, inputs: str, images: int, calibration_images: int
+    model: str,
+    network: torch.nn.Module,
+    inputs: str,
+    images: int,
+    calibration_images: int,
+    frames: _Frames,
 ) -> _Stream:
     """Read the inputs; the judged and the calibration images are different ones."""
     if inputs == "digits":
@@ -216,7 +244,7 @@ def _stream(
     if inputs.startswith(CAMVID):
         path = Path(inputs.removeprefix(CAMVID))
         return _camvid(network, path, images, calibration_images)
-    return _video(model, network, inputs, images, calibration_images)
+    return _video(model, network, inputs, images, calibration_images, frames)
 
 
 def _split(
@@ -267,23 +295,29 @@ def _camvid(network: torch.nn.Module, path: Path, images: int, calibration_image
 
 
 def _video(
-    model: str, network: torch.nn.Module, inputs: str, images: int, calibration_images: int
+    model: str,
+    network: torch.nn.Module,
+    inputs: str,
+    images: int,
+    calibration_images: int,
+    frames: _Frames,
 ) -> _Stream:
-    """Consecutive frames; those before the judged ones calibrate."""
+    """Frames in order; those before the judged ones calibrate."""
     shape = getattr(network, "input_shape", (3, 224, 224))
 
-    def frames(start: int, count: int) -> ImageSet:
+    def read(start: int, count: int) -> ImageSet:
         return video_frames(
             inputs,
             size=(int(shape[-2]), int(shape[-1])),
-            start=start,
+            start=frames.first + start * frames.every,
             count=count,
+            every=frames.every,
             # CifarNet was trained on inputs of -1 to 1, as "signed" makes them.
             normalise="signed" if model == "cifarnet" else _normalise(network, "efficientnet_lite"),
         )
 
     return _Stream(
-        judged=frames(calibration_images, images),
-        calibration=frames(0, calibration_images) if calibration_images else None,
+        judged=read(calibration_images, images),
+        calibration=read(0, calibration_images) if calibration_images else None,
         name=f"frames of {Path(inputs).name}",
     )

@@ -23,6 +23,7 @@ from simulator.processor import (
 )
 from simulator.processor_work import ReuseCounts
 from simulator.report.design import DesignReport, LayerReport
+from simulator.report.pixel_answers import PixelAnswers, pixel_answers
 from simulator.report.simulation import SimulationReport
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.hyper_cube import HyperCubeReuse
@@ -65,6 +66,7 @@ __all__ = [
     "NoReuse",
     "PerLayer",
     "PerforationReuse",
+    "PixelAnswers",
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
@@ -84,6 +86,7 @@ __all__ = [
     "layer_similarity",
     "load_memory",
     "paint_clusters",
+    "pixel_answers",
     "predict",
     "predict_layer",
     "processor_constants",

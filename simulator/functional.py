@@ -8,7 +8,7 @@ are made on its integers (less the zero point), and its centroids are integers a
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,8 +54,10 @@ class ReuseRun:
             label; `None` without labels, if the model was not run, or if its outputs are not
             `(images, classes)`, or a class per pixel, `(images, classes, height, width)`.
         dense_accuracy: the same of the dense model.
-        agreement: fraction of images whose largest output is the dense model's; `None` if the
-            model was not run.
+        agreement: fraction of images (of pixels, where each has an answer) whose largest output is
+            the dense model's; `None` if the model was not run.
+        answers: `(images,)` or `(images, height, width)`, the number of the largest output under
+            reuse; `None` likewise.
         output_mse: mean squared difference to the dense model's outputs; `None` likewise.
         memory: what the policy keeps for the stream's next batch; `None` if it keeps nothing.
     """
@@ -69,6 +71,7 @@ class ReuseRun:
     accuracy: float | None = None
     dense_accuracy: float | None = None
     agreement: float | None = None
+    answers: np.ndarray | None = field(default=None, repr=False, compare=False)
     output_mse: float | None = None
     memory: StreamMemory | None = None
 
@@ -195,7 +198,7 @@ class _Run:
             self._answers[layer.name] = answer
         return self.finish(trace, quality)
 
-    def recorded(self, trace: WorkloadTrace) -> dict[str, float | None]:
+    def recorded(self, trace: WorkloadTrace) -> dict[str, Any]:
         """Decide on recorded activations; nothing is known of the quality."""
 
         def error_of(layer: Layer, result: np.ndarray) -> float:
@@ -207,7 +210,7 @@ class _Run:
             self._answer(layer, given, weights, partial(error_of, layer), keep_result=False)
         return {}
 
-    def replayed(self, trace: WorkloadTrace, model: "torch.nn.Module") -> dict[str, float | None]:
+    def replayed(self, trace: WorkloadTrace, model: "torch.nn.Module") -> dict[str, Any]:
         """Decide while the model runs under the decisions; how good its answers are."""
 
         def answer(call: "GemmCall") -> "torch.Tensor | None":
@@ -293,11 +296,12 @@ class _Run:
             centroid_error=centroid_error(made, given.rows) if self._layer_errors else None,
         )
 
-    def finish(self, trace: WorkloadTrace, quality: dict[str, float | None]) -> ReuseRun:
+    def finish(self, trace: WorkloadTrace, quality: dict[str, Any]) -> ReuseRun:
         """The run; its quality is kept for the next one like it."""
         if self._cache is not None and not self._tables:
             assert self._keys is not None
-            self._cache.put(("quality", *self._keys.all_layers(trace.layers)), quality)
+            held_bytes = getattr(quality.get("answers"), "nbytes", 0)
+            self._cache.put(("quality", *self._keys.all_layers(trace.layers)), quality, held_bytes)
         answers = self._answers.items()
         return ReuseRun(
             policy=self._policy.describe(),
@@ -306,7 +310,7 @@ class _Run:
             relative_mse=_known({name: answer.relative_mse for name, answer in answers}),
             centroid_error=_known({name: answer.centroid_error for name, answer in answers}),
             memory=_memory(self._policy, self._states, self._tables),
-            **quality,  # type: ignore[arg-type]
+            **quality,
         )
 
 
@@ -499,8 +503,8 @@ def _relative_mse(result: np.ndarray, dense: np.ndarray, bias: np.ndarray) -> fl
     return error / power if power else 0.0
 
 
-def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, float | None]:
-    """Accuracy, agreement and error of a model's outputs against labels and the dense outputs.
+def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, Any]:
+    """Answers of a model under reuse, and how they differ from the labels and the dense ones.
 
     Classes lie along dimension 1, as PyTorch's losses have them, also for an output per pixel.
     """
@@ -513,6 +517,7 @@ def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, floa
     labels = trace.labels
     return {
         "agreement": float((found == dense).mean()),
+        "answers": found.astype(np.min_scalar_type(outputs.shape[1] - 1)),
         "output_mse": error,
         "accuracy": None if labels is None else score(trace.score, found, labels),
         "dense_accuracy": None if labels is None else score(trace.score, dense, labels),

@@ -34,6 +34,20 @@ class SmallNetwork(nn.Module):
         return self.answers(torch.relu(self.second(x)).flatten(1))
 
 
+class SmallSegmenter(nn.Module):
+    """Two convolutions that give every pixel of `(n, 3, 12, 12)` images one of five classes."""
+
+    class_names = ("sky", "road", "car")  # the last two have no name
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, kernel_size=3, padding=1)
+        self.second = nn.Conv2d(8, 5, kernel_size=3, padding=1)
+
+    def forward(self, images):
+        return self.second(torch.relu(self.first(images)))
+
+
 def small_workload(model: nn.Module | None = None, *, labels: bool = True) -> Workload:
     """Noise on `SmallNetwork`; the labels are what it answers, but for the last image."""
     with torch.random.fork_rng():
@@ -64,9 +78,9 @@ def small_space(workload: Workload) -> DesignSpace:
     )
 
 
-def small_search(storage: Path, **settings) -> StudyResult:
+def small_search(storage: Path, workload: Workload | None = None, **settings) -> StudyResult:
     """The search that several tests run in different ways."""
-    workload = small_workload()
+    workload = workload or small_workload()
     settings = {"trials": TRIALS, "executor": "inline", **settings}
     return search(workload, small_space(workload), storage=storage, **settings)
 

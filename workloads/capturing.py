@@ -48,6 +48,7 @@ def capture(
 
     Args:
         model: a module, or any function of tensors; see `workloads.hook.run_with` for what is seen.
+            What its classes are called may stand in an attribute `class_names`.
         inputs: a tensor, several (by position) or a mapping (by name); images along the first
             dimension of the first.
         path: directory of the trace. Without it the trace lies in a temporary directory that is
@@ -243,6 +244,8 @@ def _provenance(
         },
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if names := getattr(model, "class_names", None):
+        made["classes"] = list(names)
     if kwargs:
         made["input_names"] = list(kwargs)
     return made

@@ -7,6 +7,7 @@ from pathlib import Path
 from simulator.error_bound import ErrorBound
 from simulator.report.design import DesignReport
 from simulator.report.files import write_atomically
+from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
 from workloads.scores import SCORE_NAMES
 
@@ -28,10 +29,11 @@ class SimulationReport:
         accuracy: under reuse, by the workload's score: the fraction of images labelled right unless
             the workload names another; `None` if unknown.
         dense_accuracy: the same without reuse.
-        agreement: fraction of images on which reuse and dense agree; `None` if the model was not
-            run.
+        agreement: fraction of images, or of pixels, on which reuse and dense agree; `None` if the
+            model was not run.
         output_mse: mean squared difference of the model's outputs; `None` likewise.
         error_bound: the error analysis, if it was asked for; see `simulator.error_bound`.
+        pixels: pictures for the page, see `simulator.pixel_answers`; numbers have no part in them.
     """
 
     workload: dict
@@ -44,6 +46,7 @@ class SimulationReport:
     agreement: float | None = None
     output_mse: float | None = None
     error_bound: ErrorBound | None = None
+    pixels: PixelAnswers | None = None
 
     @property
     def designs(self) -> dict[str, DesignReport]:
@@ -115,7 +118,7 @@ class SimulationReport:
         return None, ", accuracy unknown (the model was not run)"
 
     def to_dict(self) -> dict:
-        """Everything as plain values for JSON."""
+        """Everything but the pictures, as plain values for JSON."""
         return {
             "format_version": FORMAT_VERSION,
             "verdict": self.verdict,
@@ -153,4 +156,4 @@ class SimulationReport:
         """Write a page that opens without a network: verdict, key numbers, plots, tables."""
         from simulator.report.simulation_page import simulation_html
 
-        return write_atomically(path, simulation_html(self.to_dict()))
+        return write_atomically(path, simulation_html(self.to_dict(), pixels=self.pixels))

@@ -12,6 +12,7 @@ from simulator.costs import dram_with_energy, table_with_source
 from simulator.report.error_section import ERROR_COLUMNS, error_rows, error_text
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, named, number, percent, render
+from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.sections import BOUND_MEANS, design_sections
 from workloads.scores import SCORE_NAMES, SCORES
 
@@ -21,6 +22,10 @@ _TEMPLATE = """{% extends "page.html" %}
 {% if back %}<p><a href="{{ back }}">Back to the search</a></p>{% endif %}
 {{ parts.verdict(verdict, bound) }}
 {{ parts.cards(cards) }}
+{% if pixels %}
+<h2>What the network sees</h2>
+{{ pixels }}
+{% endif %}
 {% for section in sections %}
 <h2>{{ section.title }}</h2>
 <p>{{ section.text }}</p>
@@ -53,6 +58,7 @@ DESIGN_LABELS = {
 def simulation_html(
     report: Mapping[str, Any],
     *,
+    pixels: PixelAnswers | None = None,
     kind: str = "Simulation of similarity reuse",
     python: str | None = None,
     back: str | None = None,
@@ -62,6 +68,7 @@ def simulation_html(
 
     Args:
         report: a report as `SimulationReport.to_dict` gives it.
+        pixels: answers for pixels, shown as pictures.
         kind: of page, above its title.
         python: source text of the design; `None` makes that of the accelerator alone.
         back: address of a page that this one is a part of.
@@ -79,6 +86,7 @@ def simulation_html(
         "verdict": report["verdict"],
         "bound": BOUND_MEANS[reuse["bound_by"]],
         "cards": key_numbers(report),
+        "pixels": pixels and pixel_answers_html(pixels, pixels_text(report)),
         "sections": design_sections(designs),
         "layers_text": LAYERS_TEXT if accelerator.has_reuse else DENSE_LAYERS_TEXT,
         "layer_columns": columns,
@@ -210,7 +218,7 @@ def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
             "Agreement",
             percent(report["agreement"]),
             "%",
-            "of images where the largest output is the dense model's; there are no labels",
+            "of answers, one an image or one a pixel, are the dense model's; there are no labels",
         )
     errors = [layer["relative_mse"] for layer in report["designs"]["reuse"]["layers"]]
     worst = max((error for error in errors if error is not None), default=0.0)
@@ -220,6 +228,16 @@ def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
         "%",
         "squared error over the squared dense result; the model was not run, so accuracy is "
         "unknown",
+    )
+
+
+def pixels_text(report: Mapping[str, Any]) -> str:
+    """Speed, energy and quality of the pictures, in a sentence."""
+    quality = quality_card(report)
+    return (
+        f"With reuse: {report['speedup_equal_area']:.2f}× the speed and "
+        f"{report['energy_ratio_equal_area']:.2f}× the energy of a dense design of equal area; "
+        f"{quality['name'].lower()} over all frames {quality['value']} %."
     )
 
 

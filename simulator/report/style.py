@@ -79,6 +79,20 @@ pre {
   overflow-x: auto; font: 13px/1.5 ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace;
 }
 code { font-family: ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; font-size: .92em; }
+.pixels .pictures {
+  display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: 6px 10px;
+  align-items: start;
+}
+.pixels .pictures p { margin: 0; font-size: 14px; line-height: 1.3; }
+.pixels .pictures > p { align-self: end; overflow-wrap: anywhere; }
+.pixels img { display: block; width: 100%; image-rendering: pixelated; }
+.pixels .layered { position: relative; background: #fff; }
+.pixels .layered img + img { position: absolute; inset: 0; height: 100%; }
+.pixels .faint { filter: grayscale(1) opacity(.4); }
+.class { display: inline-block; margin-right: 14px; font-size: 14px; }
+.class span {
+  display: inline-block; width: 13px; height: 13px; margin-right: 5px; vertical-align: -1px;
+}
 details {
   border: 1px solid var(--line); border-radius: 8px;
   padding: 10px 16px; margin: 10px 0;

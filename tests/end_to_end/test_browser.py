@@ -11,14 +11,15 @@ from PIL import Image
 from accelerators import preset
 from codesign import nested_search
 from codesign.nested_page import write_nested_html
-from codesign.report import Other, StudyReport
+from codesign.pictures import trial_pixels
+from codesign.report import StudyReport
 from codesign.similarity_page import Measured, write_similarity_html
 from codesign.sweep import read_settings, sweep
 from codesign.sweep_page import write_sweep_html
 from codesign.verdict import best_trial
 from simulator import LshReuse, decide
 from simulator.report.simulation_page import simulation_html
-from tests.small_search import small_search, small_workload
+from tests.small_search import SmallSegmenter, small_search, small_workload
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
@@ -28,11 +29,12 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium or googl
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
-    result = small_search(folder / "study", trials=6)
+    workload = small_workload(SmallSegmenter().eval(), labels=False)
+    result = small_search(folder / "study", workload=workload, trials=6)
     summary = best_trial(result).summary | {"workload": result.specification["workload"]}
-    other = Other(title="On video", text="Frames.", report=summary)
+    pixels = trial_pixels(workload, result)
     (folder / "simulation.html").write_text(simulation_html(summary))
-    StudyReport(result=result, others=[other]).write_html(folder / "study.html")
+    StudyReport(result=result, pixels=pixels).write_html(folder / "study.html")
     base = preset("reuse_16x16")
     settings = read_settings(["array.rows=8,16", "cache.replacement=lru,fifo"], base)
     policy = LshReuse(hashes=6, length=9)
@@ -77,7 +79,7 @@ def browse(page: Path, profile: Path, *options: str) -> str:
     ("name", "plots"),
     [
         ("simulation.html", 6),
-        ("study.html", 12),
+        ("study.html", 11),
         ("study_designs/000.html", 6),
         ("sweep.html", 1),
         ("nested.html", 2),

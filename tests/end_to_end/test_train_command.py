@@ -1,6 +1,8 @@
 """`codesign train` on a few small frames in CamVid's layout."""
 
 import csv
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -64,6 +66,25 @@ def test_trains_under_reuse_and_goes_on(place, tmp_path):
     assert "CamVid" in read_metadata(weights)["clips"]
 
 
+def test_settings_for_random_weights(place, tmp_path):
+    every = tmp_path / "drive"
+    shutil.copytree(place / "images", every / "images")
+    (every / "labels").mkdir()
+    labels = (np.arange(12 * 16).reshape(12, 16) // 4 % 12).astype(np.uint8)
+    labels[:, :4] = 0  # of classes that show alike, balanced weights would be alike
+    for image in every.glob("images/*"):
+        Image.fromarray(labels).save(every / "labels" / image.name)
+    settings = ("--optimizer", "adamw", "--weight-decay", "0.01", "--flips", "--epochs", "1")
+    found = {}
+    for name, more in (("plain", []), ("balanced", ["--balanced"])):
+        train(place, tmp_path / name, *settings, *more, "--data", f"camvid:{every}")
+        path = tmp_path / name / "weights.safetensors"
+        plan = json.loads(read_metadata(path)["plan"])
+        assert (plan["optimizer"], plan["weight_decay"], plan["flips"]) == ("adamw", 0.01, True)
+        found[name] = json.loads(read_metadata(path)["last_epoch"])["task"]
+    assert found["plain"] != found["balanced"]
+
+
 def test_classes_never_labelled(place, tmp_path):
     train(place, tmp_path, "--epochs", "1", "--classes", "12")
     from workloads.models import load
@@ -104,6 +125,7 @@ def test_interrupted_training_tells_how_to_go_on(place, tmp_path, monkeypatch):
         (["--validation", "camvid"], "--validation must be KIND:FOLDER"),
         (["--size", "12"], "--size must be HEIGHTxWIDTH, got '12'"),
         (["--classes", "3"], "--classes must be at least the 11 of the clips, got 3"),
+        (["--balanced"], "every class must occur in the training clips, got no pixel of building"),
         (["--epochs", "0"], "TrainingPlan.epochs must be an integer from 1"),
         (["--hashes", "4"], "--hashes and --length must be given together"),
         (["--resume"], "has no checkpoint to go on from"),

@@ -18,9 +18,15 @@ from codesign import cli, demo, load_study, nested_search, terminal
 from codesign.designs import find_accelerator, policy_from_options
 from codesign.outputs import check_directory, check_files
 from simulator import LshReuse, NoReuse
-from tests.small_search import SmallNetwork, small_search, small_space, small_workload
+from tests.small_search import (
+    SmallNetwork,
+    SmallSegmenter,
+    small_search,
+    small_space,
+    small_workload,
+)
 from tests.small_search import table as trials_table
-from workloads import Gemm, WorkloadTrace
+from workloads import Gemm, WorkloadTrace, models
 
 COMMANDS = (
     "baselines", "capture", "compare", "demo", "measure", "nested", "presets", "report", "search",
@@ -631,22 +637,52 @@ def test_policy_takes_the_projection_of_the_front_end():
     assert dense == NoReuse()
 
 
-def test_demo_puts_both_questions_in_one_report(tmp_path, monkeypatch):
+def test_simulate_shows_pictures_of_a_model_that_answers_for_pixels(tmp_path):
+    model = models.load("tests.small_search:SmallSegmenter")
+    small_workload(model, labels=False).trace.save(tmp_path / "trace")
+    asked = ["simulate", tmp_path / "trace", "--hashes", 4, "--length", 9]
+    run(*asked, "--html", tmp_path / "blind.html")  # nothing is known without the model
+    assert "What the network sees" not in (tmp_path / "blind.html").read_text()
+    run(*asked, "--model", "tests.small_search:SmallSegmenter", "--html", tmp_path / "x.html")
+    assert "% of pixels agree" in (tmp_path / "x.html").read_text()
+
+
+def test_demo_shows_pictures_of_what_reuse_does(tmp_path, monkeypatch):
+    asked = []
+
+    def loaded(**settings):
+        asked.append(settings)
+        return small_workload(SmallSegmenter().eval(), labels=False)
+
     def inline(workload, space, **settings):
         from codesign import search
 
         settings.pop("workers")
         return search(workload, small_space(workload), executor="inline", **settings)
 
-    monkeypatch.setattr(demo, "load_workload", lambda **_: small_workload())
+    monkeypatch.setattr(demo, "load_workload", loaded)
     monkeypatch.setattr(demo, "search", inline)
     monkeypatch.setattr(demo.webbrowser, "open", None)  # calling it would raise
     for _ in range(2):  # the second replaces the first
         printed, _ = run("demo", "--out", tmp_path, "--trials", 3)
-    assert "The same question on real video" in printed
-    assert str(tmp_path / "report.html") in printed
+    assert "% of outputs agree with the dense model's" in printed
+    assert "of pixels answered as by the dense model" in printed
+    assert f"Report, with pictures: {tmp_path / 'report.html'}" in printed.splitlines()
     assert COSTS in printed.splitlines()
-    assert "The same question on real video" in (tmp_path / "report.html").read_text()
+    assert "Where they differ" in (tmp_path / "report.html").read_text()
+    run("demo", "--out", tmp_path, "--trials", 1, "--video", "own.mp4", "--first-frame", 7)
+    assert [(each["inputs"], each["first_frame"]) for each in asked[1:]] == [
+        ("bikes", demo.VIDEO_SCENE),
+        ("own.mp4", 7),
+    ]
+
+
+def test_demo_needs_a_video_that_is_there_and_a_directory(tmp_path):
+    _, told = run("demo", "--video", tmp_path / "none.mp4", "--out", tmp_path / "out", code=2)
+    assert "existing file" in told and "one of every 3, from --first-frame on" in told
+    (tmp_path / "file").touch()
+    _, told = run("demo", "--out", tmp_path / "file", code=2)
+    assert told.startswith(f"Error: {tmp_path / 'file'}: ")
 
 
 def test_stopped_demo_says_where_its_trials_are_and_exits_with_130(tmp_path, monkeypatch):
@@ -666,25 +702,10 @@ def test_stopped_demo_says_where_its_trials_are_and_exits_with_130(tmp_path, mon
     study = tmp_path / "demo.journal"
     assert f"codesign report {study}\n" in told
     printed, _ = run("report", study, "--out", tmp_path / "report.html")
-    assert "2 trials" in printed or "SmallNetwork" in printed
+    assert "for ResNet-18 scene parsing on 8 frames of bikes" in printed
     monkeypatch.setattr(demo, "search", lambda *_, **__: interrupted_at_once())
     assert run("demo", "--out", tmp_path, code=130)[1] == "Stopped.\n"  # nothing to see yet
 
 
 def interrupted_at_once():
     raise KeyboardInterrupt
-
-
-def test_video_question_falls_back_to_cifarnet(monkeypatch):
-    asked = []
-
-    def loaded(**settings):
-        asked.append(settings["model"])
-        return small_workload(labels=False)
-
-    monkeypatch.setattr(demo, "load_workload", loaded)
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
-    other = demo.video_question(preset("reuse_16x16"))
-    assert asked == ["cifarnet"]
-    assert other.text.startswith("CifarNet")
-    assert other.report["agreement"] is not None

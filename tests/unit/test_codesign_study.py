@@ -266,6 +266,10 @@ def test_workload_combinations_are_checked_before_anything_is_read():
         load_workload(model="efficientnet_lite0", inputs="digits", images=10)
     with pytest.raises(ConfigError, match="images must be an integer of at least 1, got 0"):
         load_workload(model="cifarnet", inputs="digits", images=0)
+    with pytest.raises(ConfigError, match=r"every must be an integer of at least 1, got 0"):
+        load_workload(model="cifarnet", inputs="bikes", images=1, every=0)
+    with pytest.raises(ConfigError, match=r"first_frame and every must be 0 and 1 .* got 5 and 1"):
+        load_workload(model="cifarnet", inputs="digits", images=1, first_frame=5)
 
 
 def test_for_workload_is_the_default_space_of_a_real_capture():

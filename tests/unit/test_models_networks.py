@@ -3,8 +3,11 @@
 Networks are counted on PyTorch's meta device, which holds no values: full size costs nothing there.
 """
 
+import hashlib
+import json
 import math
 from collections import OrderedDict
+from importlib import resources
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +18,15 @@ from torch.nn import functional
 
 from simulator import LshReuse, NoReuse, PerLayer, decide
 from workloads import capture, run_with
-from workloads.models import MODELS, ModelError, load, load_weights, weights_source
+from workloads.models import (
+    MODELS,
+    ModelError,
+    load,
+    load_weights,
+    read_metadata,
+    save_weights,
+    weights_source,
+)
 
 VISION = ("swin_lanes", "swin_scenes", "swin_t", "vit_b_16", "vit_s_16")
 
@@ -118,6 +129,7 @@ PARAMETERS = {
     + (9 * 4096 * 512 + 1024 + 512 * 21 + 21),
     "resnest50": 27_483_240,
     "resnet18": 11_689_512,
+    "resnet18_camvid": resnet18_segmenter(11),
     "resnet18_lanes": resnet18_segmenter(2),
     "resnet18_scenes": resnet18_segmenter(11),
     "resnet20": 269_722,
@@ -334,6 +346,32 @@ def test_lanes_take_the_network_of_scenes_with_two_classes(name):
     }
     assert differing == {"decoder.classifier.weight", "decoder.classifier.bias"}
     assert lanes.input_shape == (3, 128, 256)
+
+
+class TestShippedWeights:
+    FILES = resources.files("workloads.models") / "data"
+
+    def test_come_by_name_unless_others_are_given(self, tmp_path):
+        shipped = load("resnet18_camvid")
+        assert not shipped.training
+        assert weights_source(shipped) == "CamVid weights of this project"
+        drawn = load("resnet18_scenes", seed=3)
+        save_weights(drawn, tmp_path / "drawn.safetensors")
+        given = load("resnet18_camvid", tmp_path / "drawn.safetensors")
+        for name, tensor in drawn.state_dict().items():
+            assert torch.equal(tensor, given.state_dict()[name])
+        assert not torch.equal(shipped.conv1.weight, drawn.conv1.weight)
+
+    def test_card_is_of_these_weights(self):
+        file = self.FILES / "resnet18_camvid.safetensors"
+        content = file.read_bytes()
+        assert len(content) < 8_000_000
+        card = (self.FILES / "resnet18_camvid.md").read_text()
+        assert hashlib.sha256(content).hexdigest() in card
+        assert "CC BY-NC 4.0" in card
+        plan = json.loads(read_metadata(file)["plan"])
+        for option in ("epochs", "optimizer", "learning_rate", "schedule", "batch"):
+            assert f"--{option.replace('_', '-')} {plan[option]}" in card
 
 
 def test_espnet_takes_the_layout_of_the_authors_checkpoint(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from accelerators import cost_table, preset
 from codesign import load_study
 from codesign.plots import hypervolume_figure, pareto_figure
-from codesign.report import Other, StudyReport, designs_compared
+from codesign.report import StudyReport, designs_compared
 from codesign.tables import PARAMETER_NAMES, design_python
 from codesign.verdict import best_trial, verdict
 from simulator import BLOCKS, LIMITS, simulate
@@ -244,14 +244,6 @@ def test_report_of_a_stored_study_is_the_same(tmp_path):
         for each, name in ((fresh, "fresh"), (load_study(tmp_path), "stored"))
     ]
     assert pages[0] == pages[1]
-
-
-def test_other_simulations_stand_on_the_same_page(result, tmp_path):
-    summary = best_trial(result).summary | {"workload": result.specification["workload"]}
-    other = Other(title="On video", text="Frames of a video.", report=summary)
-    html = StudyReport(result=result, others=[other]).write_html(tmp_path / "x.html").read_text()
-    assert "On video" in html
-    assert "other-0-time" in embedded_figures(html)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from accelerators import ConfigError
 from codesign import cli
-from codesign.similarity_page import Measured, frame_picture, write_similarity_html
+from codesign.similarity_page import Measured, write_similarity_html
 from simulator import (
     LshReuse,
     NoReuse,
@@ -27,6 +27,7 @@ from simulator import (
     similarity_by_distance,
 )
 from simulator.painting import ALONE, Grid, grid_of
+from simulator.report.pictures import frame_picture
 from tests.small_search import small_workload
 from workloads import Gemm, TraceError, WorkloadTrace, capture
 

@@ -26,7 +26,7 @@ from workloads.models.psanet import PSANet50
 from workloads.models.resnest import ResNeSt50
 from workloads.models.resnet import ResNet18, ResNet50
 from workloads.models.resnet_cifar import ResNet20, ResNet56
-from workloads.models.resnet_segmenter import ResNet18Segmenter
+from workloads.models.resnet_segmenter import ResNet18Segmenter, resnet18_camvid
 from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
 from workloads.models.twinlitenet import TwinLiteNet
 from workloads.models.vgg import VGG19
@@ -64,6 +64,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "psanet50": PSANet50,
     "resnest50": ResNeSt50,
     "resnet18": ResNet18,
+    "resnet18_camvid": resnet18_camvid,
     "resnet18_lanes": partial(ResNet18Segmenter, **_LANES),
     "resnet18_scenes": ResNet18Segmenter,
     "resnet20": ResNet20,
@@ -81,6 +82,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 """Models known by name."""
 
+# Those whose constructor loads weights unless told `pretrained=False`.
+_WITH_WEIGHTS = ("efficientnet_lite0", "resnet18_camvid")
+
 
 def load(
     name: str, weights: str | Path | None = None, *, seed: int = 0, **arguments: Any
@@ -94,8 +98,8 @@ def load(
             may be any callable that returns a module.
         weights: a file that `load_weights` reads: `.safetensors`, or PyTorch's `.pth`, `.pt` or
             `.th`, with torchvision's or timm's names (see each model). None keeps what the
-            constructor sets: ImageNet weights for 'efficientnet_lite0', random ones for the other
-            names, which `weights_source` then tells.
+            constructor sets: ImageNet weights for 'efficientnet_lite0', CamVid weights for
+            'resnet18_camvid', random ones for the other names, which `weights_source` then tells.
         seed: of PyTorch's generators while the model is built, so that weights the constructor
             draws are the same each time; the generators are left as they were.
         **arguments: passed to the constructor.
@@ -103,7 +107,7 @@ def load(
     Raises:
         ModelError: for unknown names, failing imports or constructors, and weights that don't fit.
     """
-    if weights is not None and name == "efficientnet_lite0":
+    if weights is not None and name in _WITH_WEIGHTS:
         arguments.setdefault("pretrained", False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

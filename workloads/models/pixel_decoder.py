@@ -8,6 +8,11 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
+from workloads.streams.camvid import CAMVID_CLASSES
+
+CLASS_NAMES = {2: ("background", "lane"), len(CAMVID_CLASSES): CAMVID_CLASSES}
+"""Number of classes -> what they are called, of the tasks that the segmenters are made for."""
+
 
 class PixelDecoder(nn.Module):
     """A small feature pyramid (Lin et al., CVPR 2017): 1x1 convolutions, added from coarse to fine.

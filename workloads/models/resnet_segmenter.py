@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 import torch
 from torch import nn
 
 from workloads.models.initial import he_normal
-from workloads.models.pixel_decoder import PixelDecoder
+from workloads.models.pixel_decoder import CLASS_NAMES, PixelDecoder
 from workloads.models.resnet import BasicBlock, stage
+from workloads.models.weights import load_weights, note_weights
 
 
 class ResNet18Segmenter(nn.Module):
@@ -32,6 +35,7 @@ class ResNet18Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape = (3, *input_size)
+        self.class_names = CLASS_NAMES.get(num_classes, ())
         self.conv1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -48,3 +52,22 @@ class ResNet18Segmenter(nn.Module):
         for layer in (self.layer2, self.layer3, self.layer4):
             features.append(layer(features[-1]))
         return self.decoder(features, images.shape[2:])
+
+
+def resnet18_camvid(*, pretrained: bool = True) -> ResNet18Segmenter:
+    """`ResNet18Segmenter` with CamVid's 11 classes and this project's own weights, in eval mode.
+
+    They were trained similarity-aware, so that most products can be reused; `resnet18_camvid.md`
+    beside them says on which data, with which commands and reuse, and how well they do. CamVid is
+    CC BY-NC 4.0: the weights may not be used commercially.
+
+    Args:
+        pretrained: load these weights; False leaves random ones.
+    """
+    model = ResNet18Segmenter()
+    if pretrained:
+        file = resources.files("workloads.models") / "data" / "resnet18_camvid.safetensors"
+        with resources.as_file(file) as path:
+            load_weights(model, path)
+        note_weights(model, "CamVid weights of this project")
+    return model.eval()

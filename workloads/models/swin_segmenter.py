@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers import SwinBackbone, SwinConfig
 
-from workloads.models.pixel_decoder import PixelDecoder
+from workloads.models.pixel_decoder import CLASS_NAMES, PixelDecoder
 
 
 class SwinSegmenter(nn.Module):
@@ -31,6 +31,7 @@ class SwinSegmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape = (3, *input_size)
+        self.class_names = CLASS_NAMES.get(num_classes, ())
         config = SwinConfig(
             image_size=input_size,
             patch_size=4,

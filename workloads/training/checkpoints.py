@@ -14,7 +14,7 @@ from workloads.models.errors import ModelError
 from workloads.models.weights import read_metadata, read_tensors, save_tensors
 from workloads.training.classifier import TrainingError
 
-_FORMAT = 1
+_FORMAT = 2
 _FACTS = "checkpoint"
 
 

@@ -8,7 +8,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +22,9 @@ from workloads.integer_grid import weighted_layers
 from workloads.models.weights import note_weights, save_weights
 from workloads.streams.clips import Clip, Clips
 from workloads.training.checkpoints import Checkpoint
-from workloads.training.classifier import TrainingError, device_of, diverged
+from workloads.training.classifier import TrainingError, device_of, diverged, unknown_choice
 from workloads.training.curves import write_curves_csv, write_curves_html
-from workloads.training.plan import SimilarityEpoch, TrainingPlan
+from workloads.training.plan import OPTIMIZERS, SimilarityEpoch, TrainingPlan
 from workloads.training.progress import EpochProgress, epoch_progress
 from workloads.training.quantised import fix_grids, with_learned_grids
 from workloads.training.similarity_terms import LayerOutputs, SimilarityTerms, cluster_average_loss
@@ -76,7 +76,7 @@ def similarity_aware_training(
     device: str = "auto",
     progress: bool | Callable[[SimilarityEpoch], None] = False,
 ) -> SimilarityResult:
-    """Fine-tune a network on clips by SGD on task + lambda_1 R1 + lambda_2 R2 (Treasure, Fig. 5).
+    """Fine-tune a network on clips for task + lambda_1 R1 + lambda_2 R2 (Treasure, Fig. 5).
 
     With `reuse`, the forward pass computes with reused products and the backward pass is the dense
     one at those values (straight-through); it learns its hyperplanes anew at the start of each
@@ -177,12 +177,7 @@ class _Training:
         if not trained:
             raise TrainingError("model must have a parameter that requires a gradient, got none")
         self._parameters = trained
-        self._sgd = torch.optim.SGD(
-            trained.values(),
-            lr=plan.learning_rate,
-            momentum=plan.momentum,
-            weight_decay=plan.weight_decay,
-        )
+        self._optimizer = _optimizer(trained.values(), plan)
         self._outputs = LayerOutputs(
             self._network,
             temperature=plan.temperature,
@@ -204,9 +199,11 @@ class _Training:
         score, sums = self._task.score(), dict[str, float]()
         order = torch.randperm(len(self._clips))
         batches = _batches(self._clips, order, plan.batch, self._device, self._shape)
+        if plan.flips:
+            batches = (_mirrored(*each) for each in batches)
         for step, (frames, labels) in enumerate(batches, start=1):
             done = (number - 1 + (step - 1) / steps) / plan.epochs
-            self._sgd.param_groups[0]["lr"] = rate = plan.learning_rate_at(done)
+            self._optimizer.param_groups[0]["lr"] = rate = plan.learning_rate_at(done)
             terms, outputs = self._step(frames, labels, number, step)
             score.add(outputs, labels.flatten(0, 1))
             for name, value in terms.items():
@@ -265,9 +262,9 @@ class _Training:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise diverged(_SPOKEN[name], epoch, step, plan.learning_rate)
-        self._sgd.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._sgd.step()
+        self._optimizer.step()
         return values, outputs.detach()
 
     def _regularisers(self, terms: SimilarityTerms) -> dict[str, Tensor]:
@@ -282,16 +279,16 @@ class _Training:
 
     def checkpoint(self) -> Checkpoint:
         """All that the epochs to come depend on; random numbers follow from seed and epoch."""
-        momenta = {
-            name: buffer
-            for name, weight in self._parameters.items()
-            if (buffer := self._sgd.state[weight].get("momentum_buffer")) is not None
-        }
+        states: dict[str, dict[str, Tensor]] = {}
+        for name, weight in self._parameters.items():
+            for key, value in self._optimizer.state[weight].items():
+                if value is not None:  # SGD's buffer without momentum
+                    states.setdefault(_STATE + key, {})[name] = value
         return Checkpoint(
             tensors={
                 "model": self._network.state_dict(),
-                "momentum": momenta,
                 "mean": self._outputs.means,
+                **states,
             },
             facts={
                 "plan": asdict(self._plan),
@@ -313,9 +310,9 @@ class _Training:
         self._check_same(facts)
         try:
             self._network.load_state_dict(tensors["model"])
-            for name, buffer in tensors.get("momentum", {}).items():
-                state = self._sgd.state[self._parameters[name]]
-                state["momentum_buffer"] = buffer.to(self._device)
+            for group, named in tensors.items():
+                if group.startswith(_STATE):
+                    self._restore_state(group.removeprefix(_STATE), named)
         except (RuntimeError, KeyError) as error:
             raise TrainingError(
                 f"model must be the one that the checkpoint is of, got another ({error}); build it "
@@ -325,6 +322,14 @@ class _Training:
         self._outputs.means = {name: mean.to(self._device) for name, mean in means.items()}
         self._outputs.seen = dict(facts["seen"])
         self.reports = [SimilarityEpoch(**each) for each in facts["epochs"]]
+
+    def _restore_state(self, key: str, named: Mapping[str, Tensor]) -> None:
+        """What the optimizer kept of each parameter under one of its keys."""
+        for name, value in named.items():
+            weight = self._parameters[name]
+            # A count of steps stays on the CPU, where the optimizer has it.
+            moved = value.to(self._device) if value.shape == weight.shape else value
+            self._optimizer.state[weight][key] = moved
 
     def _check_same(self, facts: Mapping[str, Any]) -> None:
         now = asdict(self._plan) | {"clips": len(self._clips), "clip_shape": list(self._shape)}
@@ -370,6 +375,8 @@ class _Training:
         return result
 
 
+# Before the name of what the optimizer keeps of each parameter, in a checkpoint.
+_STATE = "optimizer."
 _SPOKEN = {
     "task": "the task's loss",
     "intra": "the intra-frame term",
@@ -384,6 +391,25 @@ def _prepared(model: nn.Module, first: Clip, plan: TrainingPlan) -> nn.Module:
     if plan.precision == "int8":
         return with_learned_grids(model, first.frames.to(device_of(model)))
     return copy.deepcopy(model)
+
+
+def _optimizer(parameters: Iterable[nn.Parameter], plan: TrainingPlan) -> torch.optim.Optimizer:
+    rate, decay = plan.learning_rate, plan.weight_decay
+    match plan.optimizer:
+        case "sgd":
+            return torch.optim.SGD(parameters, rate, momentum=plan.momentum, weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(parameters, rate, weight_decay=decay)
+        case _:
+            raise TrainingError("\n".join(unknown_choice("optimizer", plan.optimizer, OPTIMIZERS)))
+
+
+def _mirrored(frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Clips and their labels, about half of the clips seen in a mirror."""
+    chosen = torch.rand(len(frames)) < 0.5
+    frames, labels = frames.clone(), labels.clone()
+    frames[chosen], labels[chosen] = frames[chosen].flip(-1), labels[chosen].flip(-1)
+    return frames, labels
 
 
 def _batches(
