@@ -38,8 +38,8 @@ class ReuseDecisions:
         signatures: `(total clusters,)` uint64, in the order (GEMM, sub-matrix, group, id).
         centroids: `(total clusters, L)` float32 in the same order, zero beyond a short sub-vector;
             `None` once the results were computed.
-        fresh: `(total clusters,)` bool in the same order, clusters whose results are computed now;
-            the others' were computed in earlier batches of a stream. `None`: all are.
+        ages: `(total clusters,)` int64 in the same order, batches of the stream since the result
+            was computed, 0 for those that are computed now. `None`: all are.
         cache: the table that a stream's clusters are kept in; `None` without a stream.
         representative: what a centroid is: `centroid`, the mean of its cluster, `first`, the first
             member in the stream, or `chosen`, another member.
@@ -61,7 +61,7 @@ class ReuseDecisions:
     clusters: np.ndarray
     signatures: np.ndarray
     centroids: np.ndarray | None
-    fresh: np.ndarray | None = None
+    ages: np.ndarray | None = None
     cache: ClusterCache | None = None
     representative: str = "centroid"
     column_order: np.ndarray | None = None
@@ -88,26 +88,45 @@ class ReuseDecisions:
         return self.hashes
 
     @cached_property
+    def fresh(self) -> np.ndarray | None:
+        """`(total clusters,)` bool, clusters whose results are computed now; `None`: all are."""
+        return None if self.ages is None else self.ages == 0
+
+    @cached_property
+    def age_counts(self) -> np.ndarray:
+        """`(oldest + 1,)` int64, sub-vectors by the age of the result they take, in batches."""
+        if self.ages is None:
+            return np.array([self.sub_vectors], np.int64)
+        return np.bincount(self.ages, weights=self.members).astype(np.int64)
+
+    @cached_property
+    def members(self) -> np.ndarray:
+        """`(total clusters,)` int64, sub-vectors in each, in the order of `signatures`."""
+        ids = self.ids.reshape(*self.clusters.shape, -1)
+        sizes = [
+            np.bincount(ids[place], minlength=int(self.clusters[place]))
+            for place in np.ndindex(self.clusters.shape)
+        ]
+        return np.concatenate(sizes)
+
+    @cached_property
     def new_clusters(self) -> np.ndarray:
         """`(count, s, groups)`, of the clusters those whose results are computed now."""
         if self.fresh is None:
             return self.clusters
-        firsts = np.cumsum(self.clusters.ravel()) - self.clusters.ravel()
-        return np.add.reduceat(self.fresh, firsts, dtype=np.int64).reshape(self.clusters.shape)
+        return self._summed(self.fresh)
 
     @cached_property
     def new_cluster_rows(self) -> np.ndarray:
         """`(count, s, groups)` int64, sub-vectors that fall into these clusters."""
         if self.fresh is None:
             return np.full(self.clusters.shape, self.gemm.m // self.groups, np.int64)
-        rows = np.empty(self.clusters.shape, np.int64)
-        ids = self.ids.reshape(*self.clusters.shape, -1)
-        first = 0
-        for place in np.ndindex(self.clusters.shape):
-            last = first + int(self.clusters[place])
-            rows[place] = np.count_nonzero(self.fresh[first:last][ids[place]])
-            first = last
-        return rows
+        return self._summed(self.members * self.fresh)
+
+    def _summed(self, of_clusters: np.ndarray) -> np.ndarray:
+        """`(count, s, groups)` int64, over the clusters of each."""
+        firsts = np.cumsum(self.clusters.ravel()) - self.clusters.ravel()
+        return np.add.reduceat(of_clusters, firsts, dtype=np.int64).reshape(self.clusters.shape)
 
     @cached_property
     def total_clusters(self) -> int:

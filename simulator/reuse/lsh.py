@@ -272,7 +272,7 @@ class LshReuse(SubVectorPolicy):
             clusters=served.clusters,
             signatures=served.signatures,
             centroids=served.representatives,
-            fresh=served.fresh,
+            ages=served.ages,
             cache=cache,
             representative=self.representative,
             column_order=order,

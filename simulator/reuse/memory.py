@@ -21,7 +21,7 @@ from simulator.reuse.policy import LayerState
 from simulator.reuse.stream import LayerMemory
 
 FORMAT = "similarity-codesign stream memory"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

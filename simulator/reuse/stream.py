@@ -23,6 +23,7 @@ from simulator.reuse.lanes import padded
 #   kept             (count, s) int64: clusters that each table keeps
 #   signatures       (E,) uint64
 #   uses             (E,) int64: sub-vectors that took the cluster's result so far
+#   made             (E,) int64: number of the batch, from 0, in which it was computed
 #   representatives  (E, L) float32: what was multiplied by the weights
 #   places, stamps   (E,) int64: entry (set x ways + way), and the time of the last access (`lru`)
 #                    or of the insertion (`fifo`); none for a table without end
@@ -131,7 +132,7 @@ class ServedBatch:
         ids: `(count, s, m)` int32, cluster of each sub-vector, in the order of first use.
         clusters: `(count, s, 1)` int32, clusters used.
         signatures: `(total,)` uint64 of each.
-        fresh: `(total,)` bool, whether it was made in this batch.
+        ages: `(total,)` int64, batches since it was computed; 0 in this one.
         representatives: `(total, L)` float32 of each.
         memory: what the tables keep.
     """
@@ -139,7 +140,7 @@ class ServedBatch:
     ids: np.ndarray
     clusters: np.ndarray
     signatures: np.ndarray
-    fresh: np.ndarray
+    ages: np.ndarray
     representatives: np.ndarray
     memory: LayerMemory
 
@@ -154,6 +155,7 @@ def empty_memory(count: int, k: int, length: int) -> LayerMemory:
         "kept": np.zeros(tables, np.int64),
         "signatures": np.empty(0, np.uint64),
         "uses": none,
+        "made": none,
         "representatives": np.empty((0, length), np.float32),
         "places": none,
         "stamps": none,
@@ -190,7 +192,8 @@ def serve_batch(
     starts = np.concatenate([[0], np.cumsum(kept)])
     ids = np.empty((*kept.shape, m), np.int32)
     signatures = np.empty(m, np.uint64)
-    warming = int(memory["batches"][0]) < cache.warm_up_batches
+    now = int(memory["batches"][0])
+    warming = now < cache.warm_up_batches
     tables = []
     for i in range(count):
         columns = np.ascontiguousarray(rows[i].T, dtype=np.float32)
@@ -209,7 +212,7 @@ def serve_batch(
         ids=ids,
         clusters=np.array([t.fresh.size for t in tables], np.int32).reshape(*kept.shape, 1),
         signatures=np.concatenate([t.signatures[t.used] for t in tables]),
-        fresh=np.concatenate([t.fresh for t in tables]),
+        ages=np.concatenate([now - t.made[t.used] for t in tables]),
         representatives=np.concatenate([t.representatives for t in tables]),
         memory=_remember(memory, tables, cache),
     )
@@ -225,6 +228,7 @@ def _remember(memory: LayerMemory, tables: "list[_Table]", cache: ClusterCache) 
         "kept": np.array([t.kept.size for t in tables], np.int64).reshape(shape),
         "signatures": np.concatenate([t.signatures[t.kept] for t in tables]),
         "uses": np.concatenate([t.uses[t.kept] for t in tables]),
+        "made": np.concatenate([t.made[t.kept] for t in tables]),
         "representatives": np.concatenate([t.kept_representatives() for t in tables]),
         "places": np.concatenate([t.places for t in tables]) if finite else none,
         "stamps": np.concatenate([t.stamps[t.kept] for t in tables]) if finite else none,
@@ -246,6 +250,8 @@ class _Table:
         self.stored = memory["representatives"][part]
         self.signatures = memory["signatures"][part]
         self.uses = memory["uses"][part]
+        self.made = memory["made"][part]
+        self.now = int(memory["batches"][0])
         self.old = self.signatures.size
         finite = cache.entries is not None
         self.places = memory["places"][part] if finite else np.empty(0, np.int64)
@@ -258,6 +264,7 @@ class _Table:
         cache, rows, room = self.cache, signatures.size, self.old + signatures.size
         self.signatures = _extended(self.signatures, room)
         self.uses, self.stamps = _extended(self.uses, room), _extended(self.stamps, room)
+        self.made = np.concatenate([self.made, np.full(rows, self.now)])
         number = np.full(room, -1, np.int32)
         used = np.empty(rows, np.int64)
         if cache.entries:

@@ -219,8 +219,8 @@ def test_engines_agree_on_any_layer(pair, design):
 @settings(relaxed, max_examples=150)
 def test_engines_agree_on_any_stream(pair, design, seed, share):
     layer, decisions = pair
-    fresh = np.random.default_rng(seed).random(decisions.signatures.size) < share
-    stream = replace(decisions, fresh=fresh, cache=ClusterCache.of(design.cache))
+    old = np.random.default_rng(seed).random(decisions.signatures.size) >= share
+    stream = replace(decisions, ages=old.astype(np.int64), cache=ClusterCache.of(design.cache))
     same_layers(layer, stream, design)
     timing = reuse_timing(layer, stream, design)
     assert timing.macs == stream.macs

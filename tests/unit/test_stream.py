@@ -152,7 +152,7 @@ def test_every_batch_is_served_as_algorithm_1_says(cache, seed, sizes, kinds, co
         gemm = Gemm(m=rows.shape[1], n=2, k=10, count=count)
         layer = replace(matrix_layer("fc", rows.shape[1], 2, 10), gemm=gemm)
         decisions, memory = policy.decide_next(layer, rows, {}, memory)
-        fresh, means, signatures, kept = [], [], [], []
+        ages, means, signatures, kept, taken = [], [], [], [], []
         for i, j in np.ndindex(count, 3):
             part = rows[i][:, 4 * j : 4 * j + 4]
             met, numbers, new = tables[i][j].serve(signatures_of(policy, layer, rows[i])[j], part)
@@ -160,13 +160,18 @@ def test_every_batch_is_served_as_algorithm_1_says(cache, seed, sizes, kinds, co
             assert decisions.clusters[i, j, 0] == len(met)
             assert decisions.new_clusters[i, j, 0] == sum(new)
             assert decisions.new_cluster_rows[i, j, 0] == sum(new[each] for each in numbers)
-            fresh += new
+            age = [tables[i][j].batch - 1 - entry.batch for entry in met]
+            assert [each == 0 for each in age] == new
+            ages += age
+            taken += [age[each] for each in numbers]
             signatures += [entry.signature for entry in met]
             means += [np.pad(entry.mean, (0, 4 - part.shape[1])) for entry in met]
             held = [entry for entries in tables[i][j].sets.values() for entry in entries]
             kept += sorted((entry.signature, entry.uses) for entry in held)
             assert memory["kept"][i, j] == len(held)
-        assert decisions.fresh.tolist() == fresh
+        assert decisions.ages.tolist() == ages
+        assert decisions.age_counts.tolist() == np.bincount(taken).tolist()
+        fresh = decisions.fresh.tolist()
         assert decisions.signatures.tolist() == signatures
         # A float32 sum of eighths is exact; the reciprocal of the size is rounded.
         np.testing.assert_allclose(decisions.centroids, means, rtol=1e-6)
@@ -270,7 +275,7 @@ def same(found, expected, but=()):
     """Two lists of decisions agree in every array."""
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
-        for name in {"ids", "clusters", "signatures", "centroids", "fresh"} - set(but):
+        for name in {"ids", "clusters", "signatures", "centroids", "ages"} - set(but):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
 
 
@@ -289,7 +294,7 @@ def test_the_first_batch_is_clustered_as_a_batch_alone():
     layer = replace(matrix_layer("fc", 700, 3, 10), gemm=Gemm(m=700, n=3, k=10, count=2))
     alone = replace(PLAIN, scope="batch").decide(layer, rows, {})
     first = PLAIN.decide(layer, rows, {})
-    same([first], [alone], but=["fresh", "centroids"])
+    same([first], [alone], but=["ages", "centroids"])
     # Sums of at most 700 float32 values below 5, in another order.
     np.testing.assert_allclose(first.centroids, alone.centroids, rtol=0, atol=700 * 5 * 6e-8)
     assert PLAIN.decide(layer, rows, {}).macs == alone.macs
@@ -326,6 +331,10 @@ def test_a_stale_cluster_is_computed_anew():
     assert second.centroids[:, 0].tolist() == [1, 3, 3]
     assert second.reuse_rate == pytest.approx(0.2)
     assert memory["uses"].tolist() == [4]
+    # 8 rows take results of their own batch, or of the batch before.
+    assert first.age_counts.tolist() == [10]
+    assert second.age_counts.tolist() == [8, 2]
+    assert memory["made"].tolist() == [1]
 
 
 def test_warm_up_batches_only_fill_the_table():
@@ -336,7 +345,7 @@ def test_warm_up_batches_only_fill_the_table():
         replace(PLAIN, scope="batch").decide(matrix_layer("fc", 20, 3, 10), rows, {})
         for rows in batches[:2]
     ]
-    same(warmed[:2], alone, but=["fresh"])
+    same(warmed[:2], alone, but=["ages"])
     assert [each.reuse_rate for each in warmed] == [0, 0, 1]
 
 
@@ -480,7 +489,7 @@ def stream_decisions(layer, design, new):
     """20 clusters in each of 16 sub-matrices of length 10; `new[j]` of them are new."""
     fresh = np.concatenate([np.arange(20) < count for count in new])
     made = even_decisions(layer, length=10, clusters=20)
-    return replace(made, fresh=fresh, cache=ClusterCache.of(design.cache))
+    return replace(made, ages=(~fresh).astype(np.int64), cache=ClusterCache.of(design.cache))
 
 
 def test_a_tile_pays_for_its_table_and_its_new_clusters():
@@ -563,7 +572,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     with safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()["description"])
     save_file({"a": np.ones(1)}, path, {"description": json.dumps(header | {"format_version": 9})})
-    with pytest.raises(ConfigError, match="must have format_version 1, got 9"):
+    with pytest.raises(ConfigError, match="must have format_version 2, got 9"):
         load_memory(path)
 
 
