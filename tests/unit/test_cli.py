@@ -421,7 +421,7 @@ def test_options_and_a_study_file_make_the_same_search(small_cli, tmp_path):
     run("search", "--out", tmp_path / "first", "--resume", "--trials", 4)
     assert len(json.loads((tmp_path / "first" / "report.json").read_text())["trials"]) == 4
     _, told = run("search", "--out", tmp_path / "no", "--optimiser", "gpp", code=2)
-    assert "search.optimiser must be one of gp, botorch" in told
+    assert "search.optimiser must be one of gp, gpsampler, botorch" in told
     _, told = run("search", "--out", tmp_path / "no", "--study", tmp_path / "none.toml", code=2)
     assert "none.toml: No such file" in told
 

@@ -28,13 +28,13 @@ def workload():
 def decided(monkeypatch):
     """Names of the layers that were decided, in order."""
     names = []
-    made = LshReuse.decide_next
+    made = LshReuse.answer
 
-    def counted(self, layer, *rest):
+    def counted(self, layer, *rest, **wanted):
         names.append(layer.name)
-        return made(self, layer, *rest)
+        return made(self, layer, *rest, **wanted)
 
-    monkeypatch.setattr(LshReuse, "decide_next", counted)
+    monkeypatch.setattr(LshReuse, "answer", counted)
     return names
 
 
@@ -209,7 +209,8 @@ def images_of(result):
 
 def test_a_search_on_first_images_confirms_its_front(tmp_path, monkeypatch):
     monkeypatch.setattr(codesign.fidelity, "CONFIDENCE_QUANTILE", 0.1)  # three images tell little
-    result = small_search(tmp_path / "once", first_images=3)
+    asked = {"first_images": 3, "optimiser": "random"}  # which also asks for what is clearly beaten
+    result = small_search(tmp_path / "once", **asked)
     assert set(images_of(result)) == {3, IMAGES}
     assert result.front and all(trial.images == IMAGES for trial in result.front)
     assert load_study(tmp_path / "once") == result
@@ -218,8 +219,8 @@ def test_a_search_on_first_images_confirms_its_front(tmp_path, monkeypatch):
     for trial in result.front:
         assert trial.values == whole(trial.parameters).values
     # Extended, it asks and judges as if it had been longer at once.
-    small_search(tmp_path / "twice", first_images=3, trials=9)
-    extended = small_search(tmp_path / "twice", first_images=3, resume=True)
+    small_search(tmp_path / "twice", **asked, trials=9)
+    extended = small_search(tmp_path / "twice", **asked, resume=True)
     assert table(extended) == table(result) and images_of(extended) == images_of(result)
     with pytest.raises(ConfigError, match="number of images that every trial is judged on first"):
         small_search(tmp_path / "twice", resume=True)
