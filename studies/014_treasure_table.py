@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+import torch
 from paper_tables import published, show
 from plotly.subplots import make_subplots
 from torch import nn
@@ -40,7 +41,6 @@ from simulator import (
     PerLayer,
     ReusedForward,
     ReuseRun,
-    calibrate,
     decide,
     predict,
     simulate,
@@ -220,17 +220,18 @@ def tuned(
     Args:
         original: score to compare with on the frames to choose on; None is the model's own.
     """
-    return _kept(folder / "tuned.json", partial(_tuned, model, setup, folder, original, trials))
+    return _kept(
+        folder / f"tuned_{trials}.json", partial(_tuned, model, setup, folder, original, trials)
+    )
 
 
 def _tuned(
     model: nn.Module, setup: Setup, folder: Path, original: float | None, trials: int
 ) -> dict[str, Any]:
     chosen_on = traced(model, setup.choose, setup.frames)
-    learned = traced(model, setup.train, 8)
     points = []
     for policy in candidates(model, setup, folder, trials):
-        states = calibrate(learned, policy)
+        states = learned(model, setup, policy)
         run = decide(chosen_on, policy, model=model, calibration=states, layer_errors=False)
         point = {
             "removed": removed(chosen_on, run),
@@ -251,8 +252,8 @@ def _tuned(
         "own_chosen": own,
         "within": within,
         "points": [point for point, _ in points],
-        "best": judged(model, setup, learned, best),
-        "cheapest": judged(model, setup, learned, cheapest),
+        "best": judged(model, setup, best),
+        "cheapest": judged(model, setup, cheapest),
     }
 
 
@@ -269,12 +270,21 @@ def operations(trace: WorkloadTrace, run: ReuseRun, policy: PerLayer) -> float:
     return left / dense
 
 
-def judged(
-    model: nn.Module, setup: Setup, learned: WorkloadTrace, policy: PerLayer
-) -> dict[str, Any]:
+def learned(model: nn.Module, setup: Setup, policy: PerLayer) -> dict[str, Any]:
+    """What hashing learns of frames to learn from, each layer after reuse in those before it.
+
+    So it was in SA-training: a network made under reuse has other activations without it.
+    """
+    reuse = ReusedForward(policy)
+    with torch.no_grad():
+        reuse(model, spread(setup.train, 8).images)
+    return reuse.states
+
+
+def judged(model: nn.Module, setup: Setup, policy: PerLayer) -> dict[str, Any]:
     """Score, compression and speeds on the drive to judge on."""
     trace = traced(model, setup.judge, setup.judged)
-    states = calibrate(learned, policy)
+    states = learned(model, setup, policy)
     run = decide(trace, policy, model=model, calibration=states, layer_errors=False)
     settings = {name: (each.hashes, each.length) for name, each in policy.policies.items()}
     return {
@@ -282,16 +292,14 @@ def judged(
         "score": run.accuracy,
         "removed": removed(trace, run),
         "settings": settings,
-        **speeds(model, setup, learned, policy),
+        **speeds(model, setup, policy),
     }
 
 
-def speeds(
-    model: nn.Module, setup: Setup, learned: WorkloadTrace, policy: PerLayer
-) -> dict[str, float]:
+def speeds(model: nn.Module, setup: Setup, policy: PerLayer) -> dict[str, float]:
     """Against dense, on two judged frames: the accelerator, and a Raspberry Pi 3 (predicted)."""
     trace = traced(model, setup.judge, 2)
-    states = calibrate(learned, policy)
+    states = learned(model, setup, policy)
     run = decide(trace, policy, model=model, calibration=states, layer_errors=False)
     report = simulate(trace, preset("reuse_16x16"), run)
     precision = "int8" if any(layer.quantisation for layer in trace.layers) else "fp32"

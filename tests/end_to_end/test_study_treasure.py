@@ -106,7 +106,7 @@ def test_training_goes_on_from_what_is_there(study, setup):
     aware = study.plan(1, rate=0.01)
     first = study.trained(network(), setup, setup.out / "net", aware)
     again = study.trained(network(), setup, setup.out / "net", aware)
-    assert first.seconds == again.seconds > 0
+    assert first.seconds == again.seconds
     before = dict(network().named_parameters())
     for name, weight in first.model.named_parameters():
         assert torch.equal(weight, again.model.get_parameter(name))
