@@ -56,6 +56,15 @@ class ReusedForward:
             self._policy.check_layers(list(self._checked.values()))  # now patterns can be judged
         return outputs
 
+    @property
+    def states(self) -> dict[str, LayerState]:
+        """What the policy has learned of each layer so far, for `decide(calibration=...)`.
+
+        `calibrate` learns from a dense run instead; a network trained under reuse has other
+        activations there.
+        """
+        return dict(self._states)
+
     def recalibrate(self) -> None:
         """Learn anew from the next batch, and count anew."""
         self._states.clear()
