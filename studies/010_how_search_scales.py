@@ -13,17 +13,15 @@ What bounds a search is its driver, which asks, submits and stores one trial aft
 model: a batch takes the first question, and then the longer of the other questions (with storing
 and submitting) and the evaluations, `ceil(batch / workers)` of them one after the other.
 
-Answer, as printed on 2026-11-22, on two cores under a load of 9 to 11: where the optimiser costs
-nothing (random), two workers make 1.73x one worker's trials a second with evaluations that wait two
-seconds (0.41 and 0.72 a second; the model says 0.42 and 0.76). With the default optimiser they make
-1.28x: a question took 1.7 s (1.5 to 1.6 s of processor time), nearly as long as an evaluation, and
-the questions of a batch follow each other. Evaluations that take the processor, of CifarNet on 100
-images, made 0.97x: with others on both cores, each took 6 s in place of 3; on 10 images it was
-1.47x. Those rows say nothing about an idle machine. Storing a trial takes 18 ms, a task 4 ms, and
-the workload (8 MB) goes to the object store once, in 15 ms. So the optimiser bounds a search.
-Projected, not measured, from its processor time: at most 0.61 trials a second however many workers,
-which 64 workers reach with evaluations below 100 s (0.21 a second at 300 s, all workers busy) and
-1,024 with those below 1,700 s.
+Answer, as printed on 2026-11-22, on two cores under a load of 5 to 11: with evaluations that wait
+two seconds, two workers make 1.90x one worker's trials a second with the default optimiser (0.40
+and 0.77 a second; the model says 0.39 and 0.72) and 1.73x with random points. Evaluations that take
+the processor, of CifarNet on 100 images (1.0 s) and on 10 (0.4 s), made 1.74x and 1.79x. A question
+takes 0.06 to 0.08 s of processor time with 12 to 40 trials known, storing a trial 18 ms, a task 4
+ms, and the workload (8 MB) goes to the object store once, in 14 ms. So questions bound a search of
+many workers. Projected, not measured: at most 10 trials a second, which 64 workers reach with
+evaluations of 2 s (2.1 a second at 30 s, all workers busy) and 1,024 with those of 30 s (3.4 a
+second at 300 s).
 """
 
 import math
