@@ -130,6 +130,7 @@ PARAMETERS = {
     "resnest50": 27_483_240,
     "resnet18": 11_689_512,
     "resnet18_camvid": resnet18_segmenter(11),
+    "resnet18_camvid_reuse": resnet18_segmenter(11),
     "resnet18_lanes": resnet18_segmenter(2),
     "resnet18_scenes": resnet18_segmenter(11),
     "resnet20": 269_722,
@@ -351,21 +352,23 @@ def test_lanes_take_the_network_of_scenes_with_two_classes(name):
 class TestShippedWeights:
     FILES = resources.files("workloads.models") / "data"
 
-    def test_come_by_name_unless_others_are_given(self, tmp_path):
-        shipped = load("resnet18_camvid")
+    @pytest.mark.parametrize("name", ["resnet18_camvid", "resnet18_camvid_reuse"])
+    def test_come_by_name_unless_others_are_given(self, tmp_path, name):
+        shipped = load(name)
         assert not shipped.training
         assert weights_source(shipped) == "CamVid weights of this project"
         drawn = load("resnet18_scenes", seed=3)
         save_weights(drawn, tmp_path / "drawn.safetensors")
-        given = load("resnet18_camvid", tmp_path / "drawn.safetensors")
-        for name, tensor in drawn.state_dict().items():
-            assert torch.equal(tensor, given.state_dict()[name])
+        given = load(name, tmp_path / "drawn.safetensors")
+        for key, tensor in drawn.state_dict().items():
+            assert torch.equal(tensor, given.state_dict()[key])
         assert not torch.equal(shipped.conv1.weight, drawn.conv1.weight)
 
-    def test_card_is_of_these_weights(self):
-        file = self.FILES / "resnet18_camvid.safetensors"
+    @pytest.mark.parametrize("name", ["resnet18_camvid", "resnet18_camvid_reuse"])
+    def test_card_is_of_these_weights(self, name):
+        file = self.FILES / f"{name}.safetensors"
         content = file.read_bytes()
-        assert len(content) < 8_000_000
+        assert len(content) < 4_000_000  # 8 MB for both
         card = (self.FILES / "resnet18_camvid.md").read_text()
         assert hashlib.sha256(content).hexdigest() in card
         assert "CC BY-NC 4.0" in card

@@ -26,7 +26,11 @@ from workloads.models.psanet import PSANet50
 from workloads.models.resnest import ResNeSt50
 from workloads.models.resnet import ResNet18, ResNet50
 from workloads.models.resnet_cifar import ResNet20, ResNet56
-from workloads.models.resnet_segmenter import ResNet18Segmenter, resnet18_camvid
+from workloads.models.resnet_segmenter import (
+    ResNet18Segmenter,
+    resnet18_camvid,
+    resnet18_camvid_reuse,
+)
 from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
 from workloads.models.twinlitenet import TwinLiteNet
 from workloads.models.vgg import VGG19
@@ -65,6 +69,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnest50": ResNeSt50,
     "resnet18": ResNet18,
     "resnet18_camvid": resnet18_camvid,
+    "resnet18_camvid_reuse": resnet18_camvid_reuse,
     "resnet18_lanes": partial(ResNet18Segmenter, **_LANES),
     "resnet18_scenes": ResNet18Segmenter,
     "resnet20": ResNet20,
@@ -83,7 +88,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 """Models known by name."""
 
 # Those whose constructor loads weights unless told `pretrained=False`.
-_WITH_WEIGHTS = ("efficientnet_lite0", "resnet18_camvid")
+_WITH_WEIGHTS = ("efficientnet_lite0", "resnet18_camvid", "resnet18_camvid_reuse")
 
 
 def load(
@@ -99,7 +104,8 @@ def load(
         weights: a file that `load_weights` reads: `.safetensors`, or PyTorch's `.pth`, `.pt` or
             `.th`, with torchvision's or timm's names (see each model). None keeps what the
             constructor sets: ImageNet weights for 'efficientnet_lite0', CamVid weights for
-            'resnet18_camvid', random ones for the other names, which `weights_source` then tells.
+            'resnet18_camvid' and 'resnet18_camvid_reuse', random ones for the other names, which
+            `weights_source` then tells.
         seed: of PyTorch's generators while the model is built, so that weights the constructor
             draws are the same each time; the generators are left as they were.
         **arguments: passed to the constructor.

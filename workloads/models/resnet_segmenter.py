@@ -57,16 +57,28 @@ class ResNet18Segmenter(nn.Module):
 def resnet18_camvid(*, pretrained: bool = True) -> ResNet18Segmenter:
     """`ResNet18Segmenter` with CamVid's 11 classes and this project's own weights, in eval mode.
 
-    They were trained similarity-aware, so that most products can be reused; `resnet18_camvid.md`
-    beside them says on which data, with which commands and reuse, and how well they do. CamVid is
-    CC BY-NC 4.0: the weights may not be used commercially.
+    `resnet18_camvid.md` beside them says on which data, with which commands, and how well they do.
+    CamVid is CC BY-NC 4.0: the weights may not be used commercially.
 
     Args:
         pretrained: load these weights; False leaves random ones.
     """
+    return _shipped("resnet18_camvid", pretrained)
+
+
+def resnet18_camvid_reuse(*, pretrained: bool = True) -> ResNet18Segmenter:
+    """The same, trained on with reuse (similarity-aware), for runs under that reuse alone.
+
+    Args:
+        pretrained: load these weights; False leaves random ones.
+    """
+    return _shipped("resnet18_camvid_reuse", pretrained)
+
+
+def _shipped(name: str, pretrained: bool) -> ResNet18Segmenter:
     model = ResNet18Segmenter()
     if pretrained:
-        file = resources.files("workloads.models") / "data" / "resnet18_camvid.safetensors"
+        file = resources.files("workloads.models") / "data" / f"{name}.safetensors"
         with resources.as_file(file) as path:
             load_weights(model, path)
         note_weights(model, "CamVid weights of this project")
