@@ -112,11 +112,11 @@ def test_a_click_on_a_point_opens_its_simulation(pages, tmp_path):
 def test_page_is_readable_at_1200_pixels(pages, tmp_path):
     picture = tmp_path / "page.png"
     browse(
-        pages / "study.html", tmp_path, f"--screenshot={picture}", "--window-size=1200,4500",
+        pages / "study.html", tmp_path, f"--screenshot={picture}", "--window-size=1200,7500",
         "--hide-scrollbars",
     )  # fmt: skip
     with Image.open(picture) as image:
-        assert image.size == (1200, 4500)
+        assert image.size == (1200, 7500)
         colours = image.convert("RGB").getcolors(maxcolors=2**24)
         assert colours is not None
     found = {colour for _, colour in colours}
