@@ -534,7 +534,7 @@ def test_ctrl_c_while_the_program_loads_is_quiet():
         stderr=subprocess.PIPE,
         text=True,
         # A shell's background jobs ignore Ctrl-C, and so would what they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     # NumPy is there before PyTorch and Optuna are: they take seconds.
     loaded = next(line for line in process.stderr if line.split()[-1] == "numpy")
