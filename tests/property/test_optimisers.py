@@ -163,7 +163,7 @@ def test_what_a_trial_is_told_of_its_own_batch_is_no_value(optimiser):
 
 
 def test_unknown_and_missing_optimisers_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match=r"one of gp, botorch, tpe, .*, got 'gpp'"):
+    with pytest.raises(ConfigError, match=r"one of gp, gpsampler, botorch, tpe, .*, got 'gpp'"):
         small_search(tmp_path, optimiser="gpp")
     monkeypatch.setitem(OPTIMISERS, "botorch", replace(OPTIMISERS["botorch"], package="no_botorch"))
     with pytest.raises(ConfigError, match=r"package no_botorch.*pip install"):
