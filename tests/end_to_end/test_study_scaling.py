@@ -65,6 +65,6 @@ def test_the_waiting_network_waits_in_every_evaluation(study, monkeypatch, tmp_p
     space = study.space_of(workload)
     result = search(workload, space, trials=4, storage=tmp_path, executor="inline")
     assert [trial.state for trial in result.trials] == ["complete"] * 4
-    # Each evaluation asks the model how it answers now; the first, whether it does as captured, too.
+    # Each evaluation asks the model how it answers now; the first also whether as captured.
     # On Ray, where each task has a copy of the model, all of them ask that.
     assert waits == [study.WAIT_SECONDS] * (1 + 1 + 4)
