@@ -21,6 +21,11 @@ in both seeds, which `gp` passes at 100 in four of five. A trial's own time was 
 time `gp` takes 0.06, 0.13 and 0.20 s a question after 10, 50 and 100 trials, GPSampler 4.2 s after
 100. That is why `gp` is our own. It was tuned on this space, with seeds 0 and 1; seeds 2 to 4 had
 no part in it.
+On problems whose front is known (`python -m tests.bench.optimisers --evaluations 100 --seeds 3`,
+the same day), shares of the largest hypervolume for `gp`, TPE, NSGA-II and random: ZDT2 1.000,
+0.888, 0.821, 0.750; DTLZ2 0.972, 0.817, 0.346, 0.433; Branin-Currin 0.991, 0.902, 0.578, 0.578.
+Measured before for GPSampler: 0.914, 0.701, 0.979. BoTorch was not
+compared: on the loaded machine its first question did not come in time.
 """
 
 import argparse
