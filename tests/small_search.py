@@ -100,6 +100,9 @@ def main() -> None:
     `interrupt` to get a Ctrl-C a moment after that line, while the search goes on.
     """
 
+    # What a shell runs in the background ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def report(trial, finished, trials):
         print(trial.number, flush=True)
         if finished == int(sys.argv[2]):
