@@ -2,21 +2,22 @@
 
 Run it with `python studies/007_deep_reuse_figure_6.py [--cifar10 ARCHIVE --cifarnet WEIGHTS]`; it
 prints tables and writes a figure to `studies/out/`. One layer at a time is reused; k-means (one
-k-means++ start, 5 Lloyd iterations) clusters sub-vectors of 25 or whole rows. The run below took four
-minutes of processor time; batch scope grows with the square of the images.
+k-means++ start, 5 Lloyd iterations) clusters sub-vectors of 25 or whole rows. The run below took
+four minutes of processor time; batch scope grows with the square of the images.
 
 Answer, as printed on 2026-11-22 for 36 CIFAR-10 JPEGs with `--batches 3 --batch 12` (dense 0.694).
-An image is 0.028 of accuracy: differences of two are within chance. The layer's relative error is the
-finer measure.
-- Batch > image holds in all 8 comparisons by error (0.41x to 0.99x at equal r_c), and in 7 by accuracy
-  (+0.08 to +0.17; conv2 with whole rows and Euclidean distance -0.04).
-- Sub-vector > whole row holds in all 8 by accuracy (+0.01 to +0.32), and for Euclidean distance by error
-  (0.26x to 0.95x). For angular distance it does not by error in conv1 (1.04x, 1.12x), in conv2 it does
-  (0.82x, 0.99x). The paper has it so in conv2, and in conv1 for the batch only.
+An image is 0.028 of accuracy: differences of two are within chance. The layer's relative error is
+the finer measure.
+- Batch > image holds in all 8 comparisons by error (0.41x to 0.99x at equal r_c), and in 7 by
+  accuracy (+0.08 to +0.17; conv2 with whole rows and Euclidean distance -0.04).
+- Sub-vector > whole row holds in all 8 by accuracy (+0.01 to +0.32), and for Euclidean distance by
+  error (0.26x to 0.95x). For angular distance it does not by error in conv1 (1.04x, 1.12x), in
+  conv2 it does (0.82x, 0.99x). The paper has it so in conv2, and in conv1 for the batch only.
 - Angular > Euclidean does not hold: errors are 1.06x to 4.1x larger in all 8 comparisons, most for
-  conv2's sub-vectors, where accuracy is 0.11 to 0.14 lower; by accuracy it holds in 4. A cluster of a
-  direction loses its members' lengths. LSH shows it: the same clusters with each member's norm kept err
-  0.21x to 0.44x as much on conv2's sub-vectors. The paper does not say whether it keeps norms.
+  conv2's sub-vectors, where accuracy is 0.11 to 0.14 lower; by accuracy it holds in 4. A cluster of
+  a direction loses its members' lengths. LSH shows it: the same clusters with each member's norm
+  kept err 0.21x to 0.44x as much on conv2's sub-vectors. The paper does not say whether it keeps
+  norms.
 - LSH against angular k-means, same scope, granularity and r_c, median error: 1.6x (conv1) and 1.5x
   (conv2) through the origin; 1.6x and 1.1x through the mean; 1.4x and 0.8x with norms kept. To err
   as little, hyperplanes through the origin need 3x to 8x the clusters within an image and 6x to 24x
