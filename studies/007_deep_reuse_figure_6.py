@@ -2,8 +2,8 @@
 
 Run it with `python studies/007_deep_reuse_figure_6.py [--cifar10 ARCHIVE --cifarnet WEIGHTS]`; it
 prints tables and writes a figure to `studies/out/`. One layer at a time is reused; k-means (one
-k-means++ start, 5 Lloyd iterations) clusters sub-vectors of 25 or whole rows. The run below took
-four minutes of processor time; batch scope grows with the square of the images.
+k-means++ start, 5 Lloyd iterations) clusters sub-vectors of 25 or whole rows. The run below takes
+minutes of processor time; batch scope grows with the square of the images.
 
 Answer, as printed on 2026-11-22 for 36 CIFAR-10 JPEGs with `--batches 3 --batch 12` (dense 0.694).
 An image is 0.028 of accuracy: differences of two are within chance. The layer's relative error is
