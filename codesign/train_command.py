@@ -13,6 +13,7 @@ import typer
 from accelerators import ConfigError
 from codesign.designs import find_accelerator, policy_from_options
 from codesign.options import DEFAULT_DESIGN, Design, Model, Seed, Weights
+from codesign.outputs import check_directory
 from codesign.terminal import INTERRUPTED, guarded, note, resume_command, say
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def train_command(
     """Train a network on video so that its products can be reused (similarity-aware)."""
     from workloads.training import TrainingPlan, similarity_aware_training
 
+    check_directory(out)
     plan = TrainingPlan(
         epochs=epochs,
         optimizer=optimizer,
