@@ -11,6 +11,7 @@ from accelerators.rules import (
     choose,
     flag,
     integer,
+    named,
     optional,
     quoted,
     real,
@@ -173,10 +174,4 @@ def processor_preset(name: str) -> Processor:
     Raises:
         ConfigError: no processor has this name; the message names the nearest.
     """
-    known = processor_presets()
-    if isinstance(name, str) and name in known:
-        return known[name]
-    raise ConfigError(
-        f"processor preset name must be {quoted(tuple(known))}, got {show(name, str)}; "
-        f"{choose(name, tuple(known))}"
-    )
+    return named("processor preset name", name, processor_presets())

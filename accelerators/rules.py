@@ -14,9 +14,11 @@ import difflib
 import math
 import numbers
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
+
+Named = TypeVar("Named")
 
 FieldRule = Callable[[Any, str], list[str]]
 """``rule(value, path)`` gives the violations, none if the value is valid."""
@@ -129,6 +131,16 @@ def choose(given: object, names: Sequence[str]) -> str:
         return f"use {names[0]!r}"
     near = nearest(given, names)
     return f"use {near!r}" if near else "use one of these"
+
+
+def named(path: str, given: object, known: Mapping[str, Named]) -> Named:
+    """What goes by a name; a `ConfigError` that tells the nearest if nothing does."""
+    if isinstance(given, str) and given in known:
+        return known[given]
+    names = tuple(known)
+    raise ConfigError(
+        f"{path} must be {quoted(names)}, got {show(given, str)}; {choose(given, names)}"
+    )
 
 
 def quoted(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from accelerators.accelerator import Accelerator
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import dense_16x16, reuse_16x16, reuse_16x16_int8
 from accelerators.presets.size_32x32 import dense_32x32, reuse_32x32
-from accelerators.rules import ConfigError, choose, quoted, show
+from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
@@ -29,13 +29,7 @@ def preset(name: str) -> Accelerator:
     Raises:
         ConfigError: no design has this name; the message names the nearest.
     """
-    known = presets()
-    if isinstance(name, str) and name in known:
-        return known[name]
-    raise ConfigError(
-        f"preset name must be {quoted(tuple(known))}, got {show(name, str)}; "
-        f"{choose(name, tuple(known))}"
-    )
+    return named("preset name", name, presets())
 
 
 __all__ = [
