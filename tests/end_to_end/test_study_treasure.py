@@ -1,6 +1,9 @@
-"""The study of Treasure's table: its figures on a network and clips whose answer is known."""
+"""The studies of Treasure: their figures on a network and clips whose answer is known."""
 
+import argparse
+import json
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -8,19 +11,31 @@ import pytest
 import torch
 from torch import nn
 
-from simulator import LshReuse, NoReuse, PerLayer, ReusedForward, decide
-from workloads import capture
+from accelerators import ConfigError
+from simulator import ReusedForward, decide
 from workloads.streams import StreamError
 from workloads.streams.clips import ClipSet
+from workloads.training.tasks import SceneParsing
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
 
 @pytest.fixture(scope="module")
-def study():
+def shared():
+    """What the studies share."""
     sys.path.insert(0, str(STUDIES))
-    yield import_module("014_treasure_table")
+    yield import_module("streets")
     sys.path.remove(str(STUDIES))
+
+
+@pytest.fixture(scope="module")
+def table(shared):
+    return import_module("014_treasure_table")
+
+
+@pytest.fixture(scope="module")
+def terms(shared):
+    return import_module("016_treasure_terms")
 
 
 def network():
@@ -45,81 +60,63 @@ def clips(count=4, *, flat=True):
 
 
 @pytest.fixture
-def setup(study, tmp_path):
-    return study.Setup(
-        train=clips(8, flat=False), choose=clips(4, flat=False), judge=clips(4, flat=False),
-        out=tmp_path, epochs=(1, 1, 1), trials=0, frames=4, judged=4,
+def streets(shared):
+    noise = clips(4, flat=False)
+    return shared.Streets(
+        task=SceneParsing(classes=noise.classes), score="miou", train=clips(8, flat=False),
+        choose=noise, judge=noise,
     )  # fmt: skip
 
 
-def test_frames_all_alike_leave_one_row_each(study):
+@pytest.fixture
+def tiny(shared, monkeypatch):
+    """Trains the small network, for one epoch, whatever is asked for."""
+    monkeypatch.setattr(shared, "load", lambda *_, **__: network())
+    monkeypatch.setattr(shared, "DENSE", {"resnet18": (1, 0.01)})
+
+
+def test_frames_all_alike_leave_one_row_each(shared, streets):
     # The first layer runs dense. 16 rows of each frame are one: of inputs with 3, 4 and 8 columns,
     # 16 * 3 + 4 + 8 of 16 * 15 elements are left.
-    trace = study.traced(network(), clips(), 4)
-    policy = study.uniform(trace, 6, 64)
-    assert list(policy.policies) == ["2", "3"]
-    assert [each.length for each in policy.policies.values()] == [4, 8]
-    run = decide(trace, policy)
-    assert study.removed(trace, run) == pytest.approx(1 - 60 / 240)
+    trace = shared.traced(network(), streets, clips(), 4)
+    settings = shared.uniform(trace, 6, 64)
+    assert settings == {"2": (6, 4), "3": (6, 8)}
+    run = decide(trace, shared.policy_of(settings))
+    assert shared.removed(trace, run) == pytest.approx(1 - 60 / 240)
     # Columns 4, 8, 2: macs 12, 32, 16 a row; H / n + r_c + 1 / L of the last two.
     left = 12 + 32 * (6 / 8 + 1 / 16 + 1 / 4) + 16 * (6 / 2 + 1 / 16 + 1 / 8)
-    assert study.operations(trace, run, policy) == pytest.approx(left / 60)
+    assert shared.operations(trace, run, settings) == pytest.approx(left / 60)
 
 
-def test_nothing_reused_is_all_left(study):
-    trace = study.traced(network(), clips(), 2)
-    policy = PerLayer({}, NoReuse())
-    run = decide(trace, policy)
-    assert study.removed(trace, run) == 0
-    assert study.operations(trace, run, policy) == 1
+def test_nothing_reused_is_all_left(shared, streets):
+    found = shared.tried(network(), streets, streets.judge, 4, {})
+    assert found["removed"] == 0
+    assert found["operations"] == 1
+    assert found["score"] == found["dense"]
 
 
-def test_frames_are_spread_over_the_clips(study):
+def test_frames_are_spread_over_the_clips(shared):
     given = clips(8, flat=False)
-    chosen = study.spread(given, 3)
+    chosen = shared.spread(given, 3)
     assert torch.equal(chosen.images, given.images(8).images[[0, 2, 4]])
 
 
-def test_largest_compression_within_a_point_is_chosen(study, setup, monkeypatch):
-    offered = [PerLayer({"2": LshReuse(hashes=hashes, length=4)}, NoReuse()) for hashes in (40, 1)]
-    monkeypatch.setattr(study, "candidates", lambda *_: iter(offered))
-    # As many points may be lost as there are: the coarser hash removes more. None: the finer one.
-    found = study.tuned(network(), setup, setup.out / "any", original=-1.0, trials=0)
-    assert found["best"]["settings"] == {"2": [1, 4]}
-    assert found["within"]
-    assert found["points"][1]["removed"] > found["points"][0]["removed"]
-    none = study.tuned(network(), setup, setup.out / "none", original=2.0, trials=0)
-    assert not none["within"]
-    assert found["best"]["dense"] == pytest.approx(capture_score(study, setup), abs=1e-9)
-    # What is there is read, not made again.
-    monkeypatch.setattr(study, "candidates", None)
-    assert study.tuned(network(), setup, setup.out / "any", original=2.0, trials=0) == found
-
-
-def capture_score(study, setup):
-    frames = study.spread(setup.judge, 4)
-    trace = capture(network(), frames.images, labels=frames.labels, score="miou")
-    return decide(trace, NoReuse(), model=network()).dense_accuracy
-
-
-def test_what_is_learned_under_reuse_gives_the_outputs_it_was_learned_with(study, setup):
-    model, frames = network(), study.spread(setup.train, 8).images
-    policy = study.uniform(study.traced(model, setup.train, 8), 2, 4)
-    reuse = ReusedForward(policy)
+def test_hashing_learns_from_what_reuse_leaves(shared, streets):
+    model, frames = network(), shared.spread(streets.train, 8).images
+    settings = shared.uniform(shared.traced(model, streets, streets.train, 8), 2, 4)
+    reuse = ReusedForward(shared.policy_of(settings))
     with torch.no_grad():
         learned_with = reuse(model, frames)
         dense = model(frames)
-    assert set(reuse.states) == {"2", "3"}
-    run = decide(capture(model, frames), policy, model=model, calibration=reuse.states)
+    _, run = shared.decided(model, streets, streets.train, 8, settings)
     expected = float((learned_with - dense).square().mean())
     assert expected > 0
     assert run.output_mse == pytest.approx(expected, rel=1e-4)
 
 
-def test_training_goes_on_from_what_is_there(study, setup):
-    aware = study.plan(1, rate=0.01)
-    first = study.trained(network(), setup, setup.out / "net", aware)
-    again = study.trained(network(), setup, setup.out / "net", aware)
+def test_training_goes_on_from_what_is_there(shared, streets, tmp_path, tiny):
+    first = shared.dense_network("resnet18_any", streets, tmp_path / "a" / "b" / "net")
+    again = shared.dense_network("resnet18_any", streets, tmp_path / "a" / "b" / "net")
     assert first.seconds == again.seconds
     before = dict(network().named_parameters())
     for name, weight in first.model.named_parameters():
@@ -127,15 +124,96 @@ def test_training_goes_on_from_what_is_there(study, setup):
     assert not torch.equal(first.model.get_parameter("3.weight"), before["3.weight"])
 
 
-def test_without_frames_it_explains_itself(study, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["014_treasure_table.py"])
+def points(*pairs):
+    return [{"score": score, "removed": removed} for score, removed in pairs]
+
+
+def test_settings_are_chosen_by_score_and_compression(table):
+    found = points((0.5, 0.0), (0.491, 0.3), (0.49, 0.4), (0.489, 0.45), (0.4, 0.6), (0.3, 0.9))
+    assert table.within_a_point(found, 0.5)["removed"] == 0.4  # exactly a point lost still counts
+    assert table.within_a_point(found, 0.6) is None
+    assert table.to_train_with(found)["removed"] == 0.6
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_row_is_trained_tuned_and_judged(table, streets, tmp_path, tiny, monkeypatch, precision):
+    monkeypatch.setattr(table, "UNIFORM", ((1, 4), (8, 4)))
+    monkeypatch.setattr(table, "WANTED", 0.1)
+    effort = table.Effort(quantised=1, aware=1, trials=2, frames=4, judged=4)
+    row = table.table_row(streets, tmp_path, "resnet18_scenes", precision, effort)
+    lines = row["lines"]
+    assert lines["dense"]["removed"] == 0
+    assert lines["to train with"]["settings"] == lines["SA-trained"]["settings"]
+    assert lines["SA-trained"]["removed"] > 0
+    shown = table.told(row)
+    assert [each[""] for each in shown][:4] == ["dense", "tuned", "to train with", "SA-trained"]
+    assert shown[0]["points lost"] == "0.0"
+    assert table.figure([row]).data
+    # What is there is read, not made again.
+    monkeypatch.setattr(table, "tried", None)
+    assert table.table_row(streets, tmp_path, "resnet18_scenes", precision, effort) == row
+
+
+def test_terms_and_numbers_of_frames_are_compared(terms, streets, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(terms, "UNIFORM", ((2, 4), (8, 4)))
+    monkeypatch.setattr(terms, "TRAINED_WITH", (2, 4))
+    monkeypatch.setattr(terms, "STEPS", (2, 1))
+    given = argparse.Namespace(out=tmp_path, epochs=1, frame_epochs=2, frames=4, judged=4)
+    found = terms.ablation(streets, given)
+    assert list(found) == ["before", *terms.TERMS]
+    learned = {
+        name: json.loads((tmp_path / "terms" / place / "judged.json").read_text())
+        for name, place in (("reuse alone", "reuse_alone"), ("R1 and R2", "R1_and_R2"))
+    }
+    assert learned == {name: found[name] for name in learned}
+    rows = terms.told(found)
+    assert rows[0]["trained with"] == "before"
+    frames = terms.frame_thresholds(streets, given)
+    assert {count: len(scores) for count, scores in frames.items()} == {4: 2, 8: 2}
+    assert len(terms.figure(found, frames).data) == len(found) + 2
+
+
+def test_largest_compression_within_a_point_of_the_untrained_network(terms):
+    judged = {"dense": 0.5, "score": 0.4, "removed": 0.7}
+    before = {"points": [{"dense": 0.5, "score": 0.4, "removed": 0.7}], "judged": judged}
+    after = {"points": [{"score": 0.491, "removed": 0.6}, {"score": 0.45, "removed": 0.8}]}
+    lines = terms.told({"before": before, "after": after | {"judged": judged}})
+    assert [each["removed there within a point"] for each in lines] == ["-", "60.0%"]
+
+
+@pytest.mark.parametrize("name", ["014_treasure_table", "016_treasure_terms"])
+def test_without_frames_it_explains_itself(shared, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
     with pytest.raises(SystemExit) as stopped:
-        study.main()
+        import_module(name).main()
     assert stopped.value.code == 2
     assert "give --camvid FOLDER" in capsys.readouterr().err
 
 
-def test_missing_frames_are_named(study, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["014", "--camvid", str(tmp_path)])
+def test_missing_frames_and_unknown_rows_are_named(table, monkeypatch, tmp_path):
+    scenes = ["--rows", "resnet18_scenes:float32"]
+    monkeypatch.setattr(sys, "argv", ["014", "--camvid", str(tmp_path), *scenes])
     with pytest.raises(StreamError, match="train_1hz must hold CamVid's frames"):
-        study.main()
+        table.main()
+    monkeypatch.setattr(sys, "argv", ["014", "--camvid", str(tmp_path), "--rows", "resnet18"])
+    with pytest.raises(ConfigError, match="--rows must be of"):
+        table.main()
+
+
+def test_lanes_are_labelled_once(shared, tmp_path, monkeypatch):
+    drawn = clips(4, flat=False)
+    monkeypatch.setattr(shared, "camvid", lambda *_, **__: replace(drawn, labels=None))
+    monkeypatch.setattr(shared, "load", lambda *_: network())
+    labelled = []
+
+    def label(_teacher, given, *, size):
+        labelled.append(size)
+        return replace(given, labels=drawn.labels, classes=("other", "lane"))
+
+    monkeypatch.setattr(shared, "lane_labels_by", label)
+    first = shared.lanes(tmp_path, tmp_path / "weights", tmp_path, ("a", "b", "c"), (4, 4))
+    again = shared.lanes(tmp_path, tmp_path / "weights", tmp_path, ("a", "b", "c"), (4, 4))
+    assert labelled == [(4, 4)] * 3
+    assert torch.equal(first.judge.labels, again.judge.labels)
+    assert first.score == "f1"
+    assert first.train.classes == ("other", "lane")
