@@ -22,6 +22,7 @@ from simulator import (
     ReusedForward,
     calibrate,
     decide,
+    pixel_answers,
     simulate,
 )
 from tests.small_search import SmallSegmenter, small_search, small_space, small_workload
@@ -112,6 +113,20 @@ def test_a_run_tells_what_it_learned_from(workload):
     assert decide(workload.trace, NoReuse(), **ask).calibrated_on is None
 
 
+def test_integers_are_learned_under_reuse_on_the_grids_that_are_judged(workload):
+    judged, others = (recorded_inputs(each) for each in (workload.trace, workload.calibration))
+    model = quantise(workload.model, others)
+    trace, calibration = capture(model, judged), capture(model, others)
+    ask = {"model": model, "calibrate_under_reuse": True}
+    run = decide(trace, BOTH, calibration=calibration, **ask)
+    states = calibrate(calibration, BOTH, model=model)
+    assert run.output_mse == decide(trace, BOTH, model=model, calibration=states).output_mse
+    with pytest.raises(ConfigError, match="calibration must be quantised as the trace is"):
+        decide(trace, BOTH, calibration=workload.calibration, **ask)
+    with pytest.raises(ConfigError, match="model must "):
+        calibrate(workload.calibration, BOTH, model=model)
+
+
 def test_what_cannot_learn_under_reuse_is_refused(workload):
     trace, model = workload.calibration, workload.model
     stream = PerLayer({"first": LshReuse(hashes=3, length=9, scope="stream")})
@@ -200,8 +215,16 @@ def test_pictures_show_what_the_search_judged(tmp_path):
     space = small_space(workload)
     result = search(workload, space, trials=1, storage=tmp_path, executor="inline")
     (pixels,) = trial_pixels(workload, result).values()
-    (trial,) = result.trials
-    assert pixels.agreement == pytest.approx(trial.values["accuracy"])
+    _, reuse = result.design_of(result.trials[0])
+    shown = [
+        pixel_answers(
+            workload.trace,
+            decide(workload.trace, reuse, model=workload.model, calibrate_under_reuse=learn),
+        ).reuse
+        for learn in (True, False)
+    ]
+    assert np.array_equal(pixels.reuse, shown[0])
+    assert not np.array_equal(pixels.reuse, shown[1])
 
 
 def run(*arguments, code=0):
