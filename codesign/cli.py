@@ -25,6 +25,7 @@ from codesign.compare_command import compare_command
 from codesign.nested_commands import EPILOG as NESTED_EPILOG
 from codesign.nested_commands import nested_command
 from codesign.options import (
+    CalibrateUnderReuse,
     Design,
     Images,
     Inputs,
@@ -176,6 +177,7 @@ def search_command(
     images: Images = 100,
     weights: Weights = None,
     precision: Precision = "float32",
+    calibrate_under_reuse: CalibrateUnderReuse = False,
     accelerator: Design = "reuse_16x16",
     layers: Annotated[int, typer.Option(min=1, help="Layers whose reuse is searched.")] = 4,
     fronts: Annotated[

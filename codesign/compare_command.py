@@ -9,9 +9,9 @@ import typer
 
 from accelerators import baselines as known_rows
 from codesign.comparison_rows import MEASURED
-from codesign.options import ReplayOptions, Weights, with_replay_options
+from codesign.options import CalibrateUnderReuse, ReplayOptions, Weights, with_replay_options
 from codesign.outputs import check_files
-from codesign.replay_commands import check_weights, tell_random, write_files
+from codesign.replay_commands import check_learns, check_weights, tell_random, write_files
 from codesign.terminal import command_line, guarded, say, table, working
 
 EPILOG = (
@@ -55,6 +55,7 @@ def compare_command(
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
     ] = None,
     weights: Weights = None,
+    calibrate_under_reuse: CalibrateUnderReuse = False,
     csv: Annotated[Path | None, typer.Option(help="Write a row per way to run it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
 ) -> None:
@@ -67,6 +68,7 @@ def compare_command(
     check_files(csv=csv, html=html)
     asked = options.read(model=model)
     check_weights(model, weights)
+    check_learns(model, calibrate_under_reuse)
     if network is None and any(row.model == model for row in known_rows(files=baselines or ())):
         network = model
     with working(f"comparing {len(asked.trace)} layers on {asked.design.name}"):
@@ -81,6 +83,7 @@ def compare_command(
             files=baselines or (),
             model=None if model is None else captured_model(model, weights, asked.trace),
             calibration=asked.calibration,
+            calibrate_under_reuse=calibrate_under_reuse,
             engine=options.engine,
         )
     table(found.columns, found.table)

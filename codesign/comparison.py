@@ -186,6 +186,7 @@ def compare(
     files: Sequence[str | Path] = (),
     model: torch.nn.Module | None = None,
     calibration: WorkloadTrace | None = None,
+    calibrate_under_reuse: bool = False,
     engine: str = "compiled",
 ) -> Comparison:
     """Set a workload on boards beside it on an accelerator and on its two dense baselines.
@@ -196,7 +197,8 @@ def compare(
 
     Args:
         trace: the captured workload.
-        accelerator, policy, model, calibration, engine: as `simulator.simulate` takes them.
+        accelerator, policy, model, calibration, calibrate_under_reuse, engine: as
+            `simulator.simulate` takes them.
         devices: boards, each with measured rows or a processor preset.
         network: the name that measured rows have; by default the captured model's class, which
             need have none.
@@ -218,13 +220,16 @@ def compare(
         known_network(network, known)
     called = network or model_name(trace.provenance)
     wanted = wanted_rows(trace, called, precision, threads)
+    asked: dict[str, Any] = {
+        "model": model,
+        "calibration": calibration,
+        "calibrate_under_reuse": calibrate_under_reuse,
+    }
     if isinstance(policy, ReuseRun):
         run = policy
-        simulation = simulate(
-            trace, accelerator, run, model=model, calibration=calibration, engine=engine
-        )
+        simulation = simulate(trace, accelerator, run, engine=engine, **asked)
     else:
-        run = decide(trace, policy or NoReuse(), model=model, calibration=calibration)
+        run = decide(trace, policy or NoReuse(), **asked)
         simulation = simulate(trace, accelerator, run, engine=engine)
     rows: list[ComparedRow] = []
     told: list[str] = []

@@ -62,7 +62,8 @@ class Evaluator:
         space: builds the design and the policy.
         trace: the workload, without layer tensors where the model makes them anew.
         model: runs under the decisions; `None` decides on recorded activations.
-        states: layer name -> what hashing learned of the activations, made once.
+        calibration: layer name -> what hashing learned of the activations, made once; or the inputs
+            from which it learns under the reuse of each setting.
         quality: what the objective `accuracy` is, a key of `codesign.trials.QUALITIES`.
         baseline: objective -> value of the dense design with the base design's area.
         digest: of the weights and inputs, to tell workloads apart.
@@ -72,7 +73,7 @@ class Evaluator:
     space: DesignSpace
     trace: WorkloadTrace
     model: torch.nn.Module | None
-    states: Mapping[str, Any]
+    calibration: WorkloadTrace | Mapping[str, Any]
     quality: str
     baseline: dict[str, float]
     digest: str
@@ -92,7 +93,8 @@ class Evaluator:
                 f"DesignSpace.layers must be layers of the workload, got {', '.join(missing)}; "
                 "make the space with DesignSpace.for_workload(workload.trace, base)"
             )
-        states = hashing_states(workload, space.layers)
+        learned_later = workload.calibrate_under_reuse
+        states = {} if learned_later else hashing_states(workload, space.layers)
         with single_thread():
             dense = simulate(trace, space.base, NoReuse()).dense_equal_area
         quality = _quality_kind(workload)
@@ -103,7 +105,9 @@ class Evaluator:
             space=space,
             trace=replace(trace, files=None if model is not None else InMemory(trace.files)),
             model=model,
-            states=states,
+            calibration=(
+                replace(workload.calibration or trace, files=None) if learned_later else states
+            ),
             quality=quality,
             baseline={
                 "speedup": 1.0,
@@ -134,7 +138,8 @@ class Evaluator:
             self.trace,
             policy,
             model=self.model,
-            calibration=self.states,
+            calibration=self.calibration,
+            calibrate_under_reuse=isinstance(self.calibration, WorkloadTrace),
             cache=_DECISIONS,
             workload=self.identity,
         )

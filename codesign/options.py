@@ -55,6 +55,14 @@ Weights = Annotated[
         "torchvision or timm; without them most models have random ones."
     ),
 ]
+CalibrateUnderReuse = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate-under-reuse",
+        help="Learn thresholds and hyperplanes of each layer under reuse in the layers before it, "
+        "as a network trained under reuse (`codesign train --hashes`) needs it.",
+    ),
+]
 _AT_MOST = "Designs beyond it are infeasible."
 MaxArea = Annotated[float | None, typer.Option(help=f"Largest area of the chip. {_AT_MOST}")]
 MaxPower = Annotated[float | None, typer.Option(help=f"Most power, DRAM included. {_AT_MOST}")]

@@ -33,6 +33,7 @@ def trial_pixels(workload: Workload, result: StudyResult) -> dict[int, PixelAnsw
                 policy,
                 model=workload.model,
                 calibration=workload.calibration,
+                calibrate_under_reuse=workload.calibrate_under_reuse,
                 layer_errors=False,
             )
         pixels = pixel_answers(workload.trace, run)

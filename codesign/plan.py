@@ -26,7 +26,15 @@ FORMAT_VERSION = 1
 _OBJECTIVE_NAMES = tuple(objective.name for objective in OBJECTIVES)
 # Section of the file -> fields in it; constraints have their own section.
 _SECTIONS = {
-    "workload": ("model", "inputs", "images", "weights", "calibration_images", "precision"),
+    "workload": (
+        "model",
+        "inputs",
+        "images",
+        "weights",
+        "calibration_images",
+        "calibrate_under_reuse",
+        "precision",
+    ),
     "space": ("accelerator", "layers", "fronts", "parameters"),
     "search": ("objectives", "optimiser", "trials", "workers", "batch", "seed", "first_images"),
 }
@@ -47,11 +55,12 @@ class StudyPlan:
     """What is searched, on what, and how.
 
     Attributes:
-        model: as in `load_workload`, as are the next five; paths are relative to where it is run.
+        model: as in `load_workload`, as are the next six; paths are relative to where it is run.
         inputs: what the model sees.
         images: how many to judge on.
         weights: path of a file, or `None`.
         calibration_images: how many more to calibrate on.
+        calibrate_under_reuse: whether hashing learns under the reuse of each setting.
         precision: "float32" or "int8".
         accelerator: the base design: a preset, "file.py:NAME" or "package.module:NAME" (executed).
         layers: how many layers' reuse is searched.
@@ -74,6 +83,7 @@ class StudyPlan:
     images: int = 100
     weights: str | None = None
     calibration_images: int = 50
+    calibrate_under_reuse: bool = False
     precision: str = "float32"
     accelerator: str = "reuse_16x16"
     layers: int = 4
@@ -176,6 +186,7 @@ class StudyPlan:
             images=self.images,
             weights=self.weights,
             calibration_images=self.calibration_images,
+            calibrate_under_reuse=self.calibrate_under_reuse,
             precision=self.precision,
             seed=self.seed,
         )
@@ -252,6 +263,9 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
                     f"{place[key]} must be an integer of at least {_LEAST[key]}, got {value!r}; "
                     f"leave it out for {_default(key)}"
                 )
+        elif key == "calibrate_under_reuse":
+            if not isinstance(value, bool):
+                problems.append(f"{place[key]} must be true or false, got {value!r}; leave it out")
         elif key == "precision":
             if value not in PRECISIONS:
                 problems.append(

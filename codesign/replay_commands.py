@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from accelerators import ConfigError
-from codesign.options import ReplayOptions, Weights, with_replay_options
+from codesign.options import CalibrateUnderReuse, ReplayOptions, Weights, with_replay_options
 from codesign.outputs import check_files
 from codesign.terminal import command_line, guarded, note, point_progress, say, table, working
 from workloads.trace import WorkloadTrace
@@ -24,6 +24,7 @@ def simulate_command(
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
     ] = None,
     weights: Weights = None,
+    calibrate_under_reuse: CalibrateUnderReuse = False,
     error_bound: Annotated[
         bool,
         typer.Option(
@@ -59,6 +60,7 @@ def simulate_command(
     check_files(json=json, csv=csv, html=html, timeline=timeline)
     asked = options.read(model=model)
     check_weights(model, weights)
+    check_learns(model, calibrate_under_reuse)
     if error_bound and model is None:
         raise ConfigError(
             "--error-bound must come with --model, got none; name the captured model, such as "
@@ -66,7 +68,13 @@ def simulate_command(
         )
     with working(f"simulating {len(asked.trace)} layers on {asked.design.name}"):
         captured = None if model is None else captured_model(model, weights, asked.trace)
-        run = decide(asked.trace, asked.policy, model=captured, calibration=asked.calibration)
+        run = decide(
+            asked.trace,
+            asked.policy,
+            model=captured,
+            calibration=asked.calibration,
+            calibrate_under_reuse=calibrate_under_reuse,
+        )
         report = simulate(asked.trace, asked.design, run, engine=options.engine)
         if html is not None:
             report = replace(report, pixels=pixel_answers(asked.trace, run))
@@ -78,7 +86,7 @@ def simulate_command(
         table(ERROR_COLUMNS, error_rows(bound))
         say(error_text(bound))
     tell_random(asked.trace)
-    if run.calibrated_on == "the judged inputs":
+    if run.calibrated_on is not None and asked.calibration is None:
         note("hashing learned from the judged inputs; give others by --calibration TRACE")
     say(f"\n{report.verdict}\n{costs_line(asked.design)}")
     write_files(
@@ -147,6 +155,19 @@ def check_weights(model: str | None, weights: Path | None) -> None:
         raise ConfigError(
             "--weights must come with --model, got none; name the captured model, such as "
             "--model cifarnet"
+        )
+
+
+def check_learns(model: str | None, calibrate_under_reuse: bool) -> None:
+    """To learn under reuse, a model must run.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    if calibrate_under_reuse and model is None:
+        raise ConfigError(
+            "--calibrate-under-reuse must come with --model, got none; name the captured model, "
+            "such as --model cifarnet"
         )
 
 

@@ -47,6 +47,7 @@ FIXED = {
     "quality": "kind of accuracy",
     "digest": "workload (its weights and inputs)",
     "first_images": "number of images that every trial is judged on first",
+    "calibrate_under_reuse": "choice of calibrating under reuse",
 }
 # Packages of which another version may give other numbers.
 NUMBERS_OF = ("torch", "numpy", "scipy", "numba", "optuna")

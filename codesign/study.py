@@ -273,6 +273,8 @@ def _specification(
         "quality": evaluator.quality,
         "baseline": evaluator.baseline,
         "digest": evaluator.digest,
+        # Nothing if not, as in studies of before there was a choice.
+        "calibrate_under_reuse": workload.calibrate_under_reuse or None,
         "workload": {"images": trace.images, "macs": trace.macs, **trace.provenance},
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in VERSIONS_OF},

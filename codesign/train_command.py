@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,7 @@ def train_command(
     ] = False,
 ) -> None:
     """Train a network on video so that its products can be reused (similarity-aware)."""
+    from workloads.quantising import holds_grids
     from workloads.training import TrainingPlan, similarity_aware_training
 
     check_directory(out)
@@ -137,6 +139,9 @@ def train_command(
     say(f"{type(network).__name__} on {len(clips)} clips, {result.duration_s:.0f} s of training")
     say(_told(result.epochs[-1]))
     note(f"wrote weights.safetensors, curves.csv and curves.html to {out}")
+    if reuse is not None and not holds_grids(out / "weights.safetensors"):
+        shown = _simulate_options(model, out, accelerator, hashes, length, layer or [], learning)
+        note(f"Capture a TRACE with these weights, then: codesign simulate TRACE {shown}")
 
 
 def _network(model: str, weights: Path | None, classes: int, seed: int) -> nn.Module:
@@ -232,3 +237,26 @@ def _reuse(
         accelerator=find_accelerator(accelerator),
     )
     return ReusedForward(policy)
+
+
+def _simulate_options(
+    model: str,
+    out: Path,
+    accelerator: str,
+    hashes: int | None,
+    length: int | None,
+    layers: list[str],
+    learning: str,
+) -> str:
+    """Options of `codesign simulate` that run the trained network under the reuse of training."""
+    given = {
+        "--model": model,
+        "--weights": out / "weights.safetensors",
+        "--accelerator": None if accelerator == DEFAULT_DESIGN else accelerator,
+        "--hashes": hashes,
+        "--length": length,
+        "--learning": None if learning == "none" else learning,
+    }
+    words = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
+    words += [word for layer in layers for word in ("--layer", layer)]
+    return shlex.join([*words, "--calibrate-under-reuse"])

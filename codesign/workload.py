@@ -45,13 +45,24 @@ class Workload:
             accuracy is not known.
         calibration: the same model on other inputs, from which hashing takes its thresholds;
             `None` takes them from the trace itself.
+        calibrate_under_reuse: hashing learns of each layer under the reuse of the layers before it,
+            anew for each setting, as a model that was trained under reuse needs it. A nested
+            search tries a layer alone, with no reuse before it: there it changes nothing.
         name: in words, such as "CifarNet on 100 scanned digits".
     """
 
     trace: WorkloadTrace
     model: torch.nn.Module | None = None
     calibration: WorkloadTrace | None = None
+    calibrate_under_reuse: bool = False
     name: str
+
+    def __post_init__(self) -> None:
+        if self.calibrate_under_reuse and self.model is None:
+            raise ConfigError(
+                "Workload.model must be given with calibrate_under_reuse, got none; give the "
+                "captured model, or calibrate on the recorded activations"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +90,7 @@ def load_workload(
     images: int,
     weights: str | Path | None = None,
     calibration_images: int = 50,
+    calibrate_under_reuse: bool = False,
     precision: str = "float32",
     seed: int = 0,
     first_frame: int = 0,
@@ -99,6 +111,8 @@ def load_workload(
         calibration_images: how many more to calibrate on; 0 calibrates on the judged ones.
             Digits and CIFAR-10 take them from the training split, videos and CamVid from the frames
             before.
+        calibrate_under_reuse: see `Workload`; for weights of `similarity_aware_training` with
+            `reuse`.
         precision: "float32", the model's own, or "int8": quantised after training, with ranges from
             the calibration images.
         seed: of the training of CifarNet, and of the weights that other models draw; kept in the
@@ -157,6 +171,7 @@ def load_workload(
         trace=judged,
         model=network,
         calibration=captured(stream.calibration) if stream.calibration else None,
+        calibrate_under_reuse=calibrate_under_reuse,
         name=f"{_called(network)} on {images} {stream.name}",
     )
 

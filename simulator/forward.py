@@ -51,18 +51,14 @@ class ReusedForward:
         from workloads.hook import run_with  # the only part that needs PyTorch
 
         known = bool(self._checked)
-        outputs = run_with(model, frames, self._answer, training=model.training)
+        outputs = run_with(model, frames, self.answer, training=model.training)
         if not known:
             self._policy.check_layers(list(self._checked.values()))  # now patterns can be judged
         return outputs
 
     @property
     def states(self) -> dict[str, LayerState]:
-        """What the policy has learned of each layer so far, for `decide(calibration=...)`.
-
-        `calibrate` learns from a dense run instead; a network trained under reuse has other
-        activations there.
-        """
+        """What the policy has learned of each layer so far, for `decide(calibration=...)`."""
         return dict(self._states)
 
     def recalibrate(self) -> None:
@@ -77,8 +73,15 @@ class ReusedForward:
         """
         return 1 - self._kept / self._total if self._total else None
 
-    def _answer(self, call: "GemmCall") -> "torch.Tensor | None":
-        """The layer's result under reuse; `None` where it runs dense."""
+    def answer(self, call: "GemmCall") -> "torch.Tensor | None":
+        """A layer's result under reuse, `None` where it runs dense: what `run_with` asks for.
+
+        Args:
+            call: the layer's product as the model asks for it, with its activations and weights.
+
+        Raises:
+            ConfigError: as a call of the whole model.
+        """
         layer, policy = call.layer, self._policy
         if layer.name not in self._checked:
             policy.policy_of(layer.name).check_layers([layer])

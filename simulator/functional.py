@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accelerators import ConfigError
+from simulator.forward import ReusedForward
 from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.error import centroid_error
@@ -49,7 +50,8 @@ class ReuseRun:
             sub-vectors to what stands for them (Deep Reuse, section IV), on the layer's input
             under reuse. Likewise.
         calibrated_on: what the policy learned from beforehand: the judged inputs themselves, which
-            flatters it, or inputs given for it; `None` if it learned nothing.
+            flatters it, or inputs given for it, and whether under reuse; `None` if it learned
+            nothing.
         accuracy: the trace's `score`: by default the fraction of images whose largest output is the
             label; `None` without labels, if the model was not run, or if its outputs are not
             `(images, classes)`, or a class per pixel, `(images, classes, height, width)`.
@@ -82,6 +84,7 @@ def decide(
     *,
     model: "torch.nn.Module | None" = None,
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
+    calibrate_under_reuse: bool = False,
     memory: StreamMemory | None = None,
     layer_errors: bool = True,
     cache: DecisionCache | None = None,
@@ -100,6 +103,8 @@ def decide(
         calibration: a trace of the same model on other inputs, from which the policy learns what
             it needs beforehand (LSH: the mean, learned projections), or what `calibrate` made of
             one; the trace itself by default.
+        calibrate_under_reuse: learn from the model's run under the policy, see `calibrate`; right
+            for a model that was trained under reuse.
         memory: of the run on the stream's batch before, for a policy that keeps clusters; it is not
             changed. It brings its calibration.
         layer_errors: measure `relative_mse`, for which every reused layer runs dense as well, and
@@ -112,8 +117,8 @@ def decide(
 
     Raises:
         ConfigError: the policy does not fit the layers, or the calibration or the memory lacks one,
-            comes from elsewhere or holds it in other integers; a cache without a workload's name,
-            or with a memory.
+            comes from elsewhere or holds it in other integers; nothing can be learned under reuse;
+            a cache without a workload's name, or with a memory.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
     policy.check_layers(trace.layers)
@@ -123,27 +128,27 @@ def decide(
             f"workload={workload!r} and {'a' if memory is not None else 'no'} memory; name the "
             "workload, and decide streams without a cache"
         )
-    states: Mapping[str, LayerState]
-    if memory is not None:
-        _check_memory(memory, policy, calibration)
-        states = memory.states
-    elif calibration is None or isinstance(calibration, WorkloadTrace):
-        _check_same_grids(trace, calibration or trace)
-        states = calibrate(calibration or trace, policy)
-    else:
-        states = calibration
-    _check_states(states, trace, policy)
-    run = _Run(policy, states, memory, layer_errors=layer_errors)
+    if calibrate_under_reuse:
+        _check_learns_under_reuse(model, calibration, memory)
+    run = _Run(policy, memory, layer_errors=layer_errors)
     if cache is not None:
-        run.keep_in(cache, workload, sees_reuse=model is not None)
-    made = run.known(trace) if cache is not None else None
-    if made is None:
-        quality = run.recorded(trace) if model is None else run.replayed(trace, model)
-        made = run.finish(trace, quality)
-    if not states:
-        return made
-    judged = calibration is None and memory is None
-    return replace(made, calibrated_on="the judged inputs" if judged else "inputs given for it")
+        run.keep_in(
+            cache,
+            workload,
+            sees_reuse=model is not None,
+            calibrates_under_reuse=calibrate_under_reuse,
+        )
+        made = run.known(trace)
+        if made is not None:
+            return made
+    learner = model if calibrate_under_reuse else None
+    run.states = _states(trace, policy, calibration, memory, learner)
+    quality = run.recorded(trace) if model is None else run.replayed(trace, model)
+    if run.states:
+        judged = calibration is None and memory is None
+        learned = "the judged inputs" if judged else "inputs given for it"
+        quality["calibrated_on"] = f"{learned}, under reuse" if calibrate_under_reuse else learned
+    return run.finish(trace, quality)
 
 
 class _Run:
@@ -151,21 +156,18 @@ class _Run:
 
     Args:
         policy: decides.
-        states: layer name -> what was learned of it.
         memory: of the batch before, if any.
         layer_errors: whether to measure what reuse does to each layer's result.
+
+    Attributes:
+        states: layer name -> what was learned of it; to be set unless the run is known.
     """
 
     def __init__(
-        self,
-        policy: ReusePolicy,
-        states: Mapping[str, LayerState],
-        memory: StreamMemory | None,
-        *,
-        layer_errors: bool,
+        self, policy: ReusePolicy, memory: StreamMemory | None, *, layer_errors: bool
     ) -> None:
+        self.states: Mapping[str, LayerState] = {}
         self._policy = policy
-        self._states = states
         self._memory = memory
         self._layer_errors = layer_errors
         self._answers: dict[str, LayerAnswer] = {}
@@ -173,14 +175,28 @@ class _Run:
         self._cache: DecisionCache | None = None
         self._keys: RunKeys | None = None
 
-    def keep_in(self, cache: DecisionCache, workload: str, *, sees_reuse: bool) -> None:
-        """Look answers up in a cache, and keep new ones there."""
+    def keep_in(
+        self,
+        cache: DecisionCache,
+        workload: str,
+        *,
+        sees_reuse: bool,
+        calibrates_under_reuse: bool,
+    ) -> None:
+        """Look answers up in a cache, and keep new ones there.
+
+        What a layer learns under reuse depends on no more than what it sees: on the policies of
+        the layers before it and on its own, which its key covers.
+        """
         self._cache = cache
         self._keys = RunKeys(
             workload,
             self._policy,
             sees_reuse=sees_reuse,
-            settings={"layer_errors": self._layer_errors},
+            settings={
+                "layer_errors": self._layer_errors,
+                "calibrates_under_reuse": calibrates_under_reuse,
+            },
         )
 
     def known(self, trace: WorkloadTrace) -> ReuseRun | None:
@@ -223,14 +239,7 @@ class _Run:
             return None if result is None else call.from_result(result)
 
         _check_model(trace, model)
-        outputs = _run_model(trace, model, answer)
-        missing = [layer.name for layer in trace.layers if layer.name not in self._answers]
-        if missing:
-            raise ConfigError(
-                f"model must run the layers of the trace, got none called {', '.join(missing)}; "
-                "pass the model that was captured"
-            )
-        return _quality(trace, outputs)
+        return _quality(trace, _run_model(trace, model, answer))
 
     def _answer(
         self,
@@ -271,7 +280,7 @@ class _Run:
         answer = self._policy.answer(
             layer,
             given,
-            self._states.get(layer.name, {}),
+            self.states.get(layer.name, {}),
             known,
             read_weights() if wants_result or self._layer_errors else None,
             centroids=self._layer_errors,
@@ -309,7 +318,7 @@ class _Run:
             decisions={name: answer.decisions for name, answer in answers},
             relative_mse=_known({name: answer.relative_mse for name, answer in answers}),
             centroid_error=_known({name: answer.centroid_error for name, answer in answers}),
-            memory=_memory(self._policy, self._states, self._tables),
+            memory=_memory(self._policy, self.states, self._tables),
             **quality,
         )
 
@@ -378,13 +387,35 @@ def _memory(
     return StreamMemory(policy=policy.describe(), states=states, tables=tables)
 
 
-def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState]:
+def calibrate(
+    trace: WorkloadTrace, policy: ReusePolicy, *, model: "torch.nn.Module | None" = None
+) -> dict[str, LayerState]:
     """What a policy learns of each layer from a trace, one layer's activations in memory at a time.
+
+    Without `model` it learns from the recorded activations, those of a dense run. A model that was
+    trained under reuse has others when it runs under reuse. With `model`, it runs again on the
+    trace's inputs, as one batch, and each layer's state is learned from the rows that it gets after
+    reuse in all layers before it: as `ReusedForward` does in training.
 
     Args:
         trace: the model on calibration inputs, best not those it is judged on.
         policy: the policy.
+        model: the captured model, with the weights it was captured with, to learn under reuse.
+
+    Returns:
+        Layer name -> its state, of the layers that need one.
+
+    Raises:
+        ConfigError: with `model`, it is not the captured one, the policy does not fit a layer, or
+            it keeps clusters over a stream.
+        TraceError: the trace lacks the activations or, with `model`, the inputs.
     """
+    if model is not None:
+        policy.check_layers(trace.layers)
+        _check_model(trace, model)
+        reuse = ReusedForward(policy)
+        _run_model(trace, model, reuse.answer)
+        return reuse.states
     return {
         layer.name: policy.calibrate(
             layer,
@@ -394,6 +425,45 @@ def calibrate(trace: WorkloadTrace, policy: ReusePolicy) -> dict[str, LayerState
         for layer in trace.layers
         if policy.needs_calibration(layer)
     }
+
+
+def _states(
+    trace: WorkloadTrace,
+    policy: ReusePolicy,
+    calibration: WorkloadTrace | Mapping[str, LayerState] | None,
+    memory: StreamMemory | None,
+    model: "torch.nn.Module | None",
+) -> Mapping[str, LayerState]:
+    """What the policy knows of each layer: as it was given, or learned now."""
+    states: Mapping[str, LayerState]
+    if memory is not None:
+        _check_memory(memory, policy, calibration)
+        states = memory.states
+    elif calibration is None or isinstance(calibration, WorkloadTrace):
+        _check_same_grids(trace, calibration or trace)
+        states = calibrate(calibration or trace, policy, model=model)
+    else:
+        states = calibration
+    _check_states(states, trace, policy)
+    return states
+
+
+def _check_learns_under_reuse(
+    model: object | None, calibration: object | None, memory: StreamMemory | None
+) -> None:
+    """Learning under reuse takes a model that runs, and nothing learned before."""
+    if model is None:
+        found = "no model"
+    elif memory is not None:
+        found = "a memory, which brings its calibration"
+    elif isinstance(calibration, Mapping):
+        found = "what was learned already"
+    else:
+        return
+    raise ConfigError(
+        f"calibrate_under_reuse must be given with a model and inputs to learn from, got {found}; "
+        "pass the captured model, and a trace as calibration or none"
+    )
 
 
 def _check_same_grids(trace: WorkloadTrace, calibration: WorkloadTrace) -> None:
@@ -484,6 +554,7 @@ def _run_model(trace: WorkloadTrace, model, answer) -> np.ndarray | None:
     from workloads.replaying import replay  # the only part that needs PyTorch
 
     known = {layer.name: (layer.gemm, layer.quantisation) for layer in trace.layers}
+    asked = set()
 
     def on_gemm(call):
         layer = call.layer
@@ -492,9 +563,17 @@ def _run_model(trace: WorkloadTrace, model, answer) -> np.ndarray | None:
                 f"model must run the layers of the trace, got {layer.name!r} of {layer.gemm} in "
                 f"{layer.quantisation or 'floating point'}; pass the model that was captured"
             )
+        asked.add(layer.name)
         return answer(call)
 
-    return replay(trace, model, on_gemm)
+    outputs = replay(trace, model, on_gemm)
+    missing = [name for name in known if name not in asked]
+    if missing:
+        raise ConfigError(
+            f"model must run the layers of the trace, got none called {', '.join(missing)}; "
+            "pass the model that was captured"
+        )
+    return outputs
 
 
 def _relative_mse(result: np.ndarray, dense: np.ndarray, bias: np.ndarray) -> float:

@@ -25,6 +25,7 @@ def simulate(
     *,
     model: "torch.nn.Module | None" = None,
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
+    calibrate_under_reuse: bool = False,
     engine: str = "compiled",
 ) -> SimulationReport:
     """Replay a workload on an accelerator and on its two dense baselines.
@@ -36,6 +37,7 @@ def simulate(
             ones on many designs. `None` runs dense.
         model: the captured model, to know the accuracy under reuse; see `decide`.
         calibration: see `decide`.
+        calibrate_under_reuse: see `decide`.
         engine: `compiled`, or `event`, the slow reference; both find the same cycles.
 
     Returns:
@@ -52,10 +54,17 @@ def simulate(
     _check_types(trace, accelerator, policy)
     timer = engine_named(engine)
     if isinstance(policy, ReuseRun):
-        _check_run(policy, trace, model, calibration)
+        asked = model is not None or calibration is not None or calibrate_under_reuse
+        _check_run(policy, trace, asks_to_decide=asked)
         run = policy
     else:
-        run = decide(trace, policy or NoReuse(), model=model, calibration=calibration)
+        run = decide(
+            trace,
+            policy or NoReuse(),
+            model=model,
+            calibration=calibration,
+            calibrate_under_reuse=calibrate_under_reuse,
+        )
     timings = []
     quality: dict[str, dict[str, Any]] = {}
     for layer in trace.layers:
@@ -109,14 +118,12 @@ def _check_types(trace: object, accelerator: object, policy: object) -> None:
         raise ConfigError(broken)
 
 
-def _check_run(
-    run: ReuseRun, trace: WorkloadTrace, model: object | None, calibration: object | None
-) -> None:
+def _check_run(run: ReuseRun, trace: WorkloadTrace, *, asks_to_decide: bool) -> None:
     """Decisions must have been made on this trace; nothing is left to decide."""
-    if model is not None or calibration is not None:
+    if asks_to_decide:
         raise ConfigError(
-            "simulate.model and simulate.calibration must not be given with decisions that are "
-            "made already; pass them to decide() instead"
+            "simulate.model, simulate.calibration and simulate.calibrate_under_reuse must not be "
+            "given with decisions that are made already; pass them to decide() instead"
         )
     made = {name: decisions and decisions.gemm for name, decisions in run.decisions.items()}
     broken = [

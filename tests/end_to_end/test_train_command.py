@@ -53,7 +53,7 @@ def test_trains_under_reuse_and_goes_on(place, tmp_path):
     _, told = train(place, tmp_path / "out", *reuse, "--epochs", "2", "--limit", "4")
     assert "epoch 2/2: loss" in told
     assert "removed fraction 0." in told
-    shown, _ = train(
+    shown, told = train(
         place, tmp_path / "out", *reuse, "--epochs", "3", "--limit", "4", "--resume",
         "--validation", f"camvid:{place}",
     )  # fmt: skip
@@ -64,6 +64,10 @@ def test_trains_under_reuse_and_goes_on(place, tmp_path):
         assert len(list(csv.DictReader(file))) == 3
     weights = tmp_path / "out" / "weights.safetensors"
     assert "CamVid" in read_metadata(weights)["clips"]
+    assert told.splitlines()[-1].endswith(
+        f"codesign simulate TRACE --model {place / 'tiny.py'}:Tiny --weights {weights} "
+        "--hashes 4 --length 8 --layer 0=dense --calibrate-under-reuse"
+    )
 
 
 def test_settings_for_random_weights(place, tmp_path):
@@ -98,6 +102,7 @@ def test_similarity_aware_after_quantisation_aware(place, tmp_path):
     plain = ("--precision", "int8", "--intra-weight", "0", "--inter-weight", "0")
     _, told = train(place, tmp_path / "plain", *plain, "--epochs", "1")
     assert "intra-frame" not in told
+    assert "codesign simulate" not in told
     first = tmp_path / "plain" / "weights.safetensors"
     _, told = train(
         place, tmp_path / "aware", "--precision", "int8", "--weights", str(first), "--epochs", "1"

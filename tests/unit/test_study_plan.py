@@ -24,7 +24,7 @@ PLAN = StudyPlan(
 
 
 def test_a_plan_survives_its_file(tmp_path):
-    for plan in (PLAN, StudyPlan(), replace(PLAN, fronts="out/nested")):
+    for plan in (PLAN, StudyPlan(), replace(PLAN, fronts="out/nested", calibrate_under_reuse=True)):
         assert StudyPlan.load(plan.write(tmp_path / "study.toml")) == plan
 
 
@@ -33,6 +33,7 @@ def test_all_violations_are_told_together_with_their_place(tmp_path):
     path.write_text(
         "format_version = 1\n"
         '[workload]\nimages = 0\nprecision = "int4"\nmodle = "cifarnet"\n'
+        "calibrate_under_reuse = 1\n"
         '[space]\naccelerator = "reuse_17"\nlayers = true\n'
         '[search]\noptimiser = "gpp"\nobjectives = ["speedup"]\nseed = -1\n'
         '[constraints]\narea_mm2 = 0\naccuracy_loss = "low"\n'
@@ -44,8 +45,9 @@ def test_all_violations_are_told_together_with_their_place(tmp_path):
     for told in (
         "workload.images must be an integer of at least 1, got 0; leave it out for 100",
         "workload.precision must be one of float32, int8, got 'int4'",
+        "workload.calibrate_under_reuse must be true or false, got 1; leave it out",
         "workload.modle must be one of model, inputs, images, weights, calibration_images, "
-        "precision, got 'modle'; did you mean workload.model?",
+        "calibrate_under_reuse, precision, got 'modle'; did you mean workload.model?",
         "space.accelerator must be a preset, file.py:NAME or package.module:NAME, got 'reuse_17'",
         "space.layers must be an integer of at least 1, got True",
         "search.optimiser must be one of gp, gpsampler, botorch, tpe, nsga2, sobol, random, got "
