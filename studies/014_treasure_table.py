@@ -38,6 +38,7 @@ from streets import (
     dense_network,
     kept,
     lanes,
+    normalised,
     plan,
     policy_of,
     reusable,
@@ -109,11 +110,27 @@ def candidates(model: nn.Module, streets: Streets, folder: Path, trials: int) ->
 
 
 def points(
-    model: nn.Module, streets: Streets, folder: Path, effort: Effort, *more: Settings
+    model: nn.Module,
+    streets: Streets,
+    folder: Path,
+    effort: Effort,
+    *,
+    made_for: Settings | None = None,
 ) -> list[dict[str, Any]]:
-    """All candidates on the frames to choose on; the first is without reuse."""
-    given = [{}, *more, *candidates(model, streets, folder, effort.trials)]
-    return [tried(model, streets, streets.choose, effort.frames, each) for each in given]
+    """All candidates on the frames to choose on; the first is without reuse.
+
+    Args:
+        made_for: what the model was trained under; with all other settings its normalisation has
+            to be estimated anew.
+    """
+    given = [{}, *candidates(model, streets, folder, effort.trials)]
+    found = []
+    for each in given:
+        network = model if made_for is None else normalised(model, streets, each)
+        found.append(tried(network, streets, streets.choose, effort.frames, each))
+    if made_for is not None:
+        found.insert(0, tried(model, streets, streets.choose, effort.frames, made_for))
+    return found
 
 
 def within_a_point(found: list[dict[str, Any]], original: float) -> dict[str, Any] | None:
@@ -147,7 +164,7 @@ def table_row(
     after = trained(start.model, streets, folder / "aware", aware, reuse=policy_of(chosen))
     found = kept(
         folder / "after" / "points.json",
-        partial(points, after.model, streets, folder / "after", effort, chosen),
+        partial(points, after.model, streets, folder / "after", effort, made_for=chosen),
     )
     judging = partial(judged, streets, effort, start.model, after.model, before, found, chosen)
     return {
@@ -174,11 +191,13 @@ def judged(
         "dense": (dense, {}),
         "tuned": (dense, within_a_point(before, original)["settings"]),
         "to train with": (dense, chosen),
+        "likewise, normalised anew": (normalised(dense, streets, chosen), chosen),
         "SA-trained": (aware, chosen),
     }
     again = within_a_point(after, original)
-    if again is not None:
-        lines["SA-trained, tuned again"] = (aware, again["settings"])
+    if again is not None and again["settings"] != chosen:
+        network = normalised(aware, streets, again["settings"])
+        lines["SA-trained, tuned again"] = (network, again["settings"])
     return {
         "lines": {
             name: tried(model, streets, streets.judge, effort.judged, settings)

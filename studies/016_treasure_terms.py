@@ -27,6 +27,7 @@ from streets import (
     add_options,
     dense_network,
     kept,
+    normalised,
     plan,
     policy_of,
     scenes,
@@ -74,8 +75,13 @@ def ablation(streets: Streets, given: argparse.Namespace) -> dict[str, dict[str,
     start = dense_network(NETWORK, streets, given.out / NETWORK / "dense").model
     folder = given.out / "terms"
     judge = partial(judged, streets=streets, frames=given.frames, judged=given.judged)
-    found = {"before": kept(folder / "before.json", partial(judge, start))}
-    reuse = policy_of(settings_of(start, streets, *TRAINED_WITH))
+    trained_with = settings_of(start, streets, *TRAINED_WITH)
+    reuse = policy_of(trained_with)
+    anew = normalised(start, streets, trained_with)
+    found = {
+        "nothing": kept(folder / "before.json", partial(judge, start)),
+        "nothing, but normalised anew": kept(folder / "normalised.json", partial(judge, anew)),
+    }
     for name, weights in TERMS.items():
         terms = (
             {}
@@ -112,7 +118,7 @@ def frame_thresholds(streets: Streets, given: argparse.Namespace) -> dict[int, l
 
 def told(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
     """Lines of the ablation's table."""
-    least = found["before"]["points"][0]["dense"] - POINT
+    least = found["nothing"]["points"][0]["dense"] - POINT
     lines = []
     for name, each in found.items():
         fitting = [point for point in each["points"] if point["score"] >= least]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from accelerators import preset, processor_preset
 from simulator import (
@@ -43,6 +44,7 @@ TEACHER_SIZE = (360, 640)  # TwinLiteNet's
 DENSE = {"resnet18": (30, 0.002), "swin": (40, 0.001)}
 # Frames under reuse that hashing learns from.
 CALIBRATION_FRAMES = 8
+NORMALISING_FRAMES = 64
 
 Settings = Mapping[str, tuple[int, int]]
 """Layer -> H and L; layers that are not named run dense."""
@@ -230,6 +232,30 @@ def operations(trace: WorkloadTrace, run: ReuseRun, settings: Settings) -> float
     return left / dense
 
 
+class _UnderReuse(nn.Module):
+    """A network whose call is its forward pass under reuse."""
+
+    def __init__(self, model: nn.Module, policy: PerLayer) -> None:
+        super().__init__()
+        self.model = model
+        self._reuse = ReusedForward(policy)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self._reuse(self.model, frames)
+
+
+def normalised(model: nn.Module, streets: Streets, settings: Settings) -> nn.Module:
+    """A copy whose batch normalisation has its statistics under reuse, of frames to learn from.
+
+    No weight changes. Averages, as reuse makes them, vary less than rows do; a network that was
+    trained dense expects the rows' variance.
+    """
+    network = copy.deepcopy(model)
+    frames = spread(streets.train, NORMALISING_FRAMES).images
+    update_bn(frames.split(CALIBRATION_FRAMES), _UnderReuse(network, policy_of(settings)))
+    return network.eval()
+
+
 def decided(
     model: nn.Module, streets: Streets, clips: ClipSet, count: int, settings: Settings
 ) -> tuple[WorkloadTrace, ReuseRun]:
@@ -240,10 +266,11 @@ def decided(
     """
     policy = policy_of(settings)
     trace = traced(model, streets, clips, count)
-    reuse = ReusedForward(policy)
-    with torch.no_grad():
-        reuse(model, spread(streets.train, CALIBRATION_FRAMES).images)
-    return trace, decide(trace, policy, model=model, calibration=reuse.states, layer_errors=False)
+    learned = traced(model, streets, streets.train, CALIBRATION_FRAMES)
+    return trace, decide(
+        trace, policy, model=model, calibration=learned, calibrate_under_reuse=True,
+        layer_errors=False,
+    )  # fmt: skip
 
 
 def tried(
