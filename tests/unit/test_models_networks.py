@@ -364,6 +364,11 @@ class TestShippedWeights:
             assert torch.equal(tensor, given.state_dict()[key])
         assert not torch.equal(shipped.conv1.weight, drawn.conv1.weight)
 
+    def test_answer_as_many_classes_as_they_learned(self):
+        assert load("resnet18_camvid", num_classes=11).class_names[0] == "sky"
+        with pytest.raises(ModelError, match=r"shape \(11,.*the model \(2,"):
+            load("resnet18_camvid", num_classes=2)
+
     @pytest.mark.parametrize("name", ["resnet18_camvid", "resnet18_camvid_reuse"])
     def test_card_is_of_these_weights(self, name):
         file = self.FILES / f"{name}.safetensors"
