@@ -77,6 +77,10 @@ class ReusedForward:
         """
         return 1 - self._kept / self._total if self._total else None
 
+    def describe(self) -> dict[str, Any]:
+        """The policy as plain values."""
+        return self._policy.describe()
+
     def _answer(self, call: "GemmCall") -> "torch.Tensor | None":
         """The layer's result under reuse; `None` where it runs dense."""
         layer, policy = call.layer, self._policy
