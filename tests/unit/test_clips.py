@@ -1,5 +1,7 @@
 """Clips from files in each data set's layout, generated here, and how bad files are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -325,6 +327,9 @@ class TestLanes:
         assert taught.source == "drawn, labelled by Bright"
         with pytest.raises(TrainingError, match=r"shape \(1, 2, 4, 8\), got \(1, 3, 4, 8\)"):
             lane_labels_by(nn.Identity(), clips, size=(2, 4))
+        dark = replace(clips, pixels=torch.zeros_like(pixels))
+        with pytest.raises(TrainingError, match="Bright must see lanes in drawn, got none in 2"):
+            lane_labels_by(Bright(), dark, size=(2, 4))
 
 
 def test_shrinking_keeps_thin_lanes_and_middles_of_scenes():
