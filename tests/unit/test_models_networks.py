@@ -382,6 +382,12 @@ class TestShippedWeights:
             assert f"--{option.replace('_', '-')} {plan[option]}" in card
 
 
+def test_espnet_needs_a_channel_for_each_dilation():
+    with pytest.raises(ModelError, match="num_classes must be at least 5, got 2"):
+        load("espnet", num_classes=2)
+    assert load("espnet", num_classes=5)(torch.zeros(1, 3, 8, 8)).shape == (1, 5, 8, 8)
+
+
 def test_espnet_takes_the_layout_of_the_authors_checkpoint(tmp_path):
     # Names and shapes as listed from espnet_p_2_q_8_camvid.pth (MIT), with drawn values; a
     # block's names follow from the first of its kind.
