@@ -33,7 +33,7 @@ from workloads.training import (
     score_of,
     similarity_aware_training,
 )
-from workloads.training.tasks import SceneParsing
+from workloads.training.tasks import LaneDetection, SceneParsing
 
 TASK = SceneParsing(classes=("dark", "bright"))
 PLAN = TrainingPlan(epochs=2, learning_rate=0.1, batch=2)
@@ -348,6 +348,21 @@ class TestBadInput:
         for wrong in ([], [Clip(frames=torch.zeros(2, 3, 6, 6))]):
             with pytest.raises(TrainingError, match="validation must h"):
                 trained(clips=Stops(reads=1), validation=wrong)  # a second would be an interrupt
+
+    def test_validation_that_has_no_score_costs_no_epoch(self):
+        unlabelled = [replace(clip, labels=clip.labels.fill_(IGNORED)) for clip in Drives(1)]
+        unknown = [replace(clip, labels=clip.labels + 1) for clip in Drives(1)]
+        without_lanes = [replace(clip, labels=clip.labels * 0) for clip in Drives(1)]
+        for clips, task, told in (
+            (unlabelled, TASK, "a score needs labelled pixels"),
+            (unknown, TASK, "labels must be classes 0 to 1"),
+            ([*Drives(1), Clip(frames=torch.zeros(2, 3, 6, 6))], TASK, "clip 1 must have labels"),
+            (without_lanes, LaneDetection(), "F1 needs labelled lane pixels"),
+        ):
+            with pytest.raises(TrainingError, match=f"validation: {told}"):
+                similarity_aware_training(
+                    small_network(), Stops(reads=1), task, plan=PLAN, validation=clips
+                )
 
     def test_class_that_the_task_does_not_have(self):
         clips = Drives(2)

@@ -17,9 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from workloads.integer_grid import InputGrid, weighted_layers
 from workloads.models.weights import note_weights, save_weights
+from workloads.scores import IGNORED
 from workloads.streams.clips import Clip, Clips
 from workloads.training.checkpoints import Checkpoint
 from workloads.training.classifier import TrainingError, device_of, diverged, unknown_choice
@@ -113,6 +115,7 @@ def similarity_aware_training(
     _check_clips("clips", clips)
     if validation is not None:
         _check_clips("validation", validation)
+        _check_scored(validation, task)
     training = _Training(model, clips, task, plan, reuse, _device(device))
     if resume:
         assert folder is not None
@@ -494,6 +497,20 @@ def _check_clips(role: str, clips: Clips) -> None:
         raise TrainingError(f"{role} must hold at least one clip, got none; give longer drives")
     if clips[0].labels is None:
         raise TrainingError(f"{role} must have labels, got none in its first clip")
+
+
+def _check_scored(validation: Clips, task: Task) -> None:
+    """Score right answers: what labels can't be scored would cost the first epoch."""
+    score = task.score()
+    try:
+        for _, labels in _batches(
+            validation, torch.arange(len(validation)), 1, torch.device("cpu")
+        ):
+            classes = labels.where(labels != IGNORED, 0).clamp(0, task.outputs - 1).flatten(0, 1)
+            score.add(one_hot(classes, task.outputs).movedim(-1, 1), labels.flatten(0, 1))
+        score.values()
+    except TrainingError as error:
+        raise TrainingError(f"validation: {error}") from error
 
 
 def _check_folder(folder: Path | None, resume: bool) -> None:
