@@ -82,6 +82,9 @@ def train_command(
     inter_weight: Annotated[
         float, typer.Option(help="Of similarity between frames; 0 leaves it out.")
     ] = 0.001,
+    cluster_average_weight: Annotated[
+        float, typer.Option(help="Of weights being like their cluster's average; 0 leaves it out.")
+    ] = 0.0,
     precision: Annotated[
         str, typer.Option(help="float32, or int8: learn on 8-bit grids.")
     ] = "float32",
@@ -121,6 +124,7 @@ def train_command(
         seed=seed,
         intra_weight=intra_weight,
         inter_weight=inter_weight,
+        cluster_average_weight=cluster_average_weight,
         precision=precision,
     )
     reuse = _reuse(accelerator, hashes, length, layer or [], learning)
@@ -182,6 +186,7 @@ def _told(report: SimilarityEpoch) -> str:
             for name, value in (
                 ("intra-frame", report.intra),
                 ("inter-frame", report.inter),
+                ("cluster average", report.cluster_average),
                 ("removed fraction", report.removed_fraction),
             )
             if value is not None

@@ -95,12 +95,13 @@ def test_classes_never_labelled(place, tmp_path):
 def test_similarity_aware_after_quantisation_aware(place, tmp_path):
     plain = ("--precision", "int8", "--intra-weight", "0", "--inter-weight", "0")
     _, told = train(place, tmp_path / "plain", *plain, "--epochs", "1")
-    assert "intra-frame" not in told
+    assert "intra-frame" not in told and "cluster average" not in told
     first = tmp_path / "plain" / "weights.safetensors"
     _, told = train(
-        place, tmp_path / "aware", "--precision", "int8", "--weights", str(first), "--epochs", "1"
-    )
-    assert "intra-frame" in told
+        place, tmp_path / "aware", "--precision", "int8", "--weights", str(first), "--epochs", "1",
+        "--cluster-average-weight", "0.1",
+    )  # fmt: skip
+    assert "intra-frame" in told and "cluster average" in told
 
 
 def test_interrupted_training_tells_how_to_go_on(place, tmp_path, monkeypatch):
