@@ -168,12 +168,19 @@ def inputs_text(measured: Measured) -> str:
     similarity = measured.inputs
     if len(similarity) == 1:
         return "One image: only its own rows can be compared."
-    means = similarity_by_distance(similarity)
+    measure = measure_name(centred=measured.centred)
+    following = similarity_by_distance(similarity)[0]
     pairs = similarity[np.triu_indices(len(similarity), 1)]
-    return (
-        f"Images that follow each other have a mean {measure_name(centred=measured.centred)} of "
-        f"{means[0]:.3f}, any two images {np.nanmean(pairs):.3f} (1 is the same, 0 unrelated)."
-    )
+    known = pairs[~np.isnan(pairs)]
+    if not known.size:
+        blank = "of one value" if measured.centred else "all 0"
+        return f"No two images have a {measure}: all but one, or all, are {blank}."
+    any_two = f"any two images {known.mean():.3f} (1 is the same, 0 unrelated)"
+    if np.isnan(following):
+        return (
+            f"Of images that follow each other, one is always blank; mean {measure} of {any_two}."
+        )
+    return f"Images that follow each other have a mean {measure} of {following:.3f}, {any_two}."
 
 
 def layers_text(measured: Measured) -> str:
@@ -189,9 +196,10 @@ def layers_text(measured: Measured) -> str:
                 if len(found) > 1
                 else f"{kind.replace('_', ' ')} {found[0]:.2f}"
             )
-    return (
-        f"Mean {measure_name(centred=measured.centred)} of two rows of an image: {'; '.join(told)}."
-    )
+    measure = measure_name(centred=measured.centred)
+    if not told:
+        return f"No image has two rows with a {measure} in any layer."
+    return f"Mean {measure} of two rows of an image: {'; '.join(told)}."
 
 
 def _pictures(

@@ -15,7 +15,7 @@ from accelerators import ConfigError
 from codesign.designs import find_accelerator, policy_from_options
 from codesign.options import DEFAULT_DESIGN, Design, Model, Seed, Weights
 from codesign.outputs import check_directory
-from codesign.terminal import INTERRUPTED, guarded, note, resume_command, say
+from codesign.terminal import INTERRUPTED, guarded, note, resume_command, say, working
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 EPILOG = (
     "Example: codesign train --model resnet18_scenes --data camvid:CamVid/train "
     "--validation camvid:CamVid/test --hashes 8 --length 8 --layer conv1=dense --out out/trained"
+    "\n\nLanes: codesign train --model resnet18_lanes --data camvid:CamVid/train "
+    "--teacher twinlitenet.pth --validation tvtlane:TvtLane --size 128x256 --out out/lanes"
 )
 _DATA_HELP = (
-    "KIND:FOLDER with KIND camvid, apolloscape_scenes or apolloscape_lanes, in the layout that "
-    "each is published in."
+    "KIND:FOLDER with KIND camvid, apolloscape_scenes, apolloscape_lanes or tvtlane, in the layout "
+    "that each is published in."
 )
 
 
@@ -43,6 +45,13 @@ def train_command(
     weights: Weights = None,
     validation: Annotated[
         str | None, typer.Option(help="Clips to score after each epoch, likewise.")
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="TwinLiteNet's weights: where clips have scenes for labels, learn its lanes "
+            "instead; an F1 is then one against the teacher."
+        ),
     ] = None,
     size: Annotated[
         str, typer.Option(metavar="HEIGHTxWIDTH", help="Size that frames are brought to.")
@@ -74,6 +83,9 @@ def train_command(
     inter_weight: Annotated[
         float, typer.Option(help="Of similarity between frames; 0 leaves it out.")
     ] = 0.001,
+    cluster_average_weight: Annotated[
+        float, typer.Option(help="Of weights being like their cluster's average; 0 leaves it out.")
+    ] = 0.0,
     precision: Annotated[
         str, typer.Option(help="float32, or int8: learn on 8-bit grids.")
     ] = "float32",
@@ -100,6 +112,7 @@ def train_command(
     """Train a network on video so that its products can be reused (similarity-aware)."""
     from workloads.quantising import holds_grids
     from workloads.training import TrainingPlan, similarity_aware_training
+    from workloads.training.similarity import CHECKPOINT
 
     check_directory(out)
     plan = TrainingPlan(
@@ -113,11 +126,19 @@ def train_command(
         seed=seed,
         intra_weight=intra_weight,
         inter_weight=inter_weight,
+        cluster_average_weight=cluster_average_weight,
         precision=precision,
     )
     reuse = _reuse(accelerator, hashes, length, layer or [], learning)
-    clips = _clips("--data", data, frames, size, limit)
-    scored = None if validation is None else _clips("--validation", validation, frames, size, None)
+    read = _reader(frames, size, teacher)
+    with working("reading clips"):
+        clips = read("--data", data, limit)
+        scored = None if validation is None else read("--validation", validation, None)
+    if scored is not None and scored.classes != clips.classes:
+        raise ConfigError(
+            f"--validation must have the classes of --data, {', '.join(clips.classes)}, got "
+            f"{', '.join(scored.classes)}; give clips of the same kind"
+        )
     task = _task(clips, classes, balanced)
     network = _network(model, weights, task.outputs, seed)
     try:
@@ -134,7 +155,12 @@ def train_command(
             progress=True if sys.stderr.isatty() else lambda report: note(_told(report)),
         )
     except KeyboardInterrupt:
-        note(f"Stopped; the last whole epoch is kept. Go on with: {resume_command()}")
+        kept = (out / CHECKPOINT).is_file()
+        note(
+            f"Stopped; the last whole epoch is kept. Go on with: {resume_command()}"
+            if kept
+            else "Stopped before the first epoch was whole: nothing is kept."
+        )
         raise typer.Exit(INTERRUPTED) from None
     say(f"{type(network).__name__} on {len(clips)} clips, {result.duration_s:.0f} s of training")
     say(_told(result.epochs[-1]))
@@ -165,6 +191,7 @@ def _told(report: SimilarityEpoch) -> str:
             for name, value in (
                 ("intra-frame", report.intra),
                 ("inter-frame", report.inter),
+                ("cluster average", report.cluster_average),
                 ("removed fraction", report.removed_fraction),
             )
             if value is not None
@@ -174,23 +201,45 @@ def _told(report: SimilarityEpoch) -> str:
     return f"{', '.join(parts)} " + ", ".join(f"{name} {x:.4f}" for name, x in scores.items())
 
 
-def _clips(option: str, text: str, frames: int, size: str, limit: int | None) -> ClipSet:
-    """The clips that an option names."""
+def _reader(frames: int, size: str, teacher: Path | None) -> Callable[..., ClipSet]:
+    """A function that reads the clips that an option names, as other options want them.
+
+    Clips that have lanes keep them; a teacher labels the others, at the size that it learned at.
+    """
+    from workloads.models import load
+    from workloads.models.twinlitenet import TwinLiteNet
     from workloads.streams.apolloscape import apolloscape_lanes, apolloscape_scenes
     from workloads.streams.camvid import camvid
+    from workloads.streams.lanes import tvtlane
+    from workloads.training.teacher import lane_labels_by
 
-    known = (camvid, apolloscape_scenes, apolloscape_lanes)
-    readers: dict[str, Callable[..., ClipSet]] = {each.__name__: each for each in known}
-    kind, separator, folder = text.partition(":")
-    if kind not in readers or not separator or not folder:
-        raise ConfigError(
-            f"{option} must be KIND:FOLDER with KIND {', '.join(readers)}, got {text!r}; "
-            f"write for example {option} camvid:CamVid/train"
-        )
     sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
     if sides is None:
         raise ConfigError(f"--size must be HEIGHTxWIDTH, got {size!r}; write for example 120x160")
-    return readers[kind](folder, length=frames, size=(int(sides[1]), int(sides[2])), limit=limit)
+    wanted = int(sides[1]), int(sides[2])
+    scenes, lanes = (camvid, apolloscape_scenes), (apolloscape_lanes, tvtlane)
+    readers: dict[str, Callable[..., ClipSet]] = {each.__name__: each for each in scenes + lanes}
+    network = None if teacher is None else load("twinlitenet", teacher)
+
+    def read(option: str, text: str, limit: int | None) -> ClipSet:
+        kind, separator, folder = text.partition(":")
+        if kind not in readers or not separator or not folder:
+            raise ConfigError(
+                f"{option} must be KIND:FOLDER with KIND {', '.join(readers)}, got {text!r}; "
+                f"write for example {option} camvid:CamVid/train"
+            )
+        reader = readers[kind]
+        if network is None or reader in lanes:
+            if network is not None and option == "--data":
+                raise ConfigError(
+                    f"--teacher must come with clips that lack lanes, got --data {kind}, which has "
+                    "them; leave it out"
+                )
+            return reader(folder, length=frames, size=wanted, limit=limit)
+        seen = reader(folder, length=frames, size=TwinLiteNet.input_shape[1:], limit=limit)
+        return lane_labels_by(network, seen, size=wanted)
+
+    return read
 
 
 def _task(clips: ClipSet, count: int | None, balanced: bool) -> Task:

@@ -73,6 +73,10 @@ class ReusedForward:
         """
         return 1 - self._kept / self._total if self._total else None
 
+    def describe(self) -> dict[str, Any]:
+        """The policy as plain values."""
+        return self._policy.describe()
+
     def answer(self, call: "GemmCall") -> "torch.Tensor | None":
         """A layer's result under reuse, `None` where it runs dense: what `run_with` asks for.
 

@@ -1,8 +1,10 @@
 """Similarity-aware training: learning, repeating, resuming, stopping, and reuse in the forward."""
 
 import csv
+import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,7 +33,7 @@ from workloads.training import (
     score_of,
     similarity_aware_training,
 )
-from workloads.training.tasks import SceneParsing
+from workloads.training.tasks import LaneDetection, SceneParsing
 
 TASK = SceneParsing(classes=("dark", "bright"))
 PLAN = TrainingPlan(epochs=2, learning_rate=0.1, batch=2)
@@ -172,6 +174,11 @@ class TestLearning:
         assert difference < 0.1 * first.model(frames).abs().max()
         assert second.epochs[0].intra is not None
 
+    def test_quantised_network_does_not_learn_in_floating_point(self):
+        quantised = quantise(small_network(), Drives(1)[0].frames)
+        with pytest.raises(TrainingError, match="precision must be int8 for a quantised model"):
+            similarity_aware_training(quantised, Drives(), TASK, plan=PLAN)
+
     def test_weights_in_floating_point_are_no_quantised_ones(self, tmp_path):
         trained(out=tmp_path)
         with pytest.raises(TraceError, match="must be of a quantised model, got no grid"):
@@ -271,6 +278,24 @@ class TestFiles:
         assert "validation miou" in page
         assert 'src="http' not in page
 
+    @pytest.mark.parametrize("name", ["curves.csv", "curves.html"])
+    def test_full_disk_is_named_and_what_is_whole_kept(self, tmp_path, name):
+        if not Path("/dev/full").exists():
+            pytest.skip("no device that is always full")
+        (tmp_path / name).symlink_to("/dev/full")
+        with pytest.raises(TrainingError, match=rf"{name} \(No space left.*make room, then resume"):
+            trained(out=tmp_path)
+        (tmp_path / name).unlink()
+        if name == "curves.html":  # the last thing written
+            assert (tmp_path / "weights.safetensors").is_file()
+        assert same_weights(trained(out=tmp_path, resume=True).model, trained().model)
+
+    def test_weights_tell_of_task_and_reuse(self, tmp_path):
+        trained(out=tmp_path, reuse=ReusedForward(MERGING))
+        told = read_metadata(tmp_path / "weights.safetensors")
+        assert json.loads(told["task"])["classes"] == list(TASK.classes)
+        assert json.loads(told["reuse"]) == MERGING.describe()
+
     def test_bar_only_on_a_terminal(self, capsys):
         trained(progress=True)
         captured = capsys.readouterr()
@@ -323,6 +348,21 @@ class TestBadInput:
         for wrong in ([], [Clip(frames=torch.zeros(2, 3, 6, 6))]):
             with pytest.raises(TrainingError, match="validation must h"):
                 trained(clips=Stops(reads=1), validation=wrong)  # a second would be an interrupt
+
+    def test_validation_that_has_no_score_costs_no_epoch(self):
+        unlabelled = [replace(clip, labels=clip.labels.fill_(IGNORED)) for clip in Drives(1)]
+        unknown = [replace(clip, labels=clip.labels + 1) for clip in Drives(1)]
+        without_lanes = [replace(clip, labels=clip.labels * 0) for clip in Drives(1)]
+        for clips, task, told in (
+            (unlabelled, TASK, "a score needs labelled pixels"),
+            (unknown, TASK, "labels must be classes 0 to 1"),
+            ([*Drives(1), Clip(frames=torch.zeros(2, 3, 6, 6))], TASK, "clip 1 must have labels"),
+            (without_lanes, LaneDetection(), "F1 needs labelled lane pixels"),
+        ):
+            with pytest.raises(TrainingError, match=f"validation: {told}"):
+                similarity_aware_training(
+                    small_network(), Stops(reads=1), task, plan=PLAN, validation=clips
+                )
 
     def test_class_that_the_task_does_not_have(self):
         clips = Drives(2)
@@ -403,6 +443,22 @@ class TestCheckpointErrors:
         with pytest.raises(TrainingError, match=message):
             trained(replace(PLAN, **change), out=tmp_path, resume=True)
 
+    def test_another_task(self, tmp_path):
+        trained(out=tmp_path)
+        task = replace(TASK, class_weights=(1.0, 2.0))
+        with pytest.raises(TrainingError, match=r"class_weights=\[1.0, 2.0\] instead of None"):
+            similarity_aware_training(
+                small_network(), Drives(), task, plan=PLAN, out=tmp_path, resume=True
+            )
+
+    def test_another_reuse(self, tmp_path):
+        trained(out=tmp_path, reuse=ReusedForward(MERGING))
+        with pytest.raises(TrainingError, match=r"reuse=None instead of {.*'hashes': 3"):
+            trained(out=tmp_path, resume=True)
+        other = ReusedForward(replace(MERGING, hashes=4))
+        with pytest.raises(TrainingError, match=r"'hashes': 4.* instead of {.*'hashes': 3"):
+            trained(out=tmp_path, resume=True, reuse=other)
+
     def test_other_clips(self, tmp_path):
         trained(out=tmp_path)
         with pytest.raises(TrainingError, match="clips=4 instead of 5"):
@@ -423,7 +479,7 @@ class TestCheckpointErrors:
         if damage == "foreign":
             content = (tmp_path / "weights.safetensors").read_bytes()
         path.write_bytes(content)
-        with pytest.raises(TrainingError, match=r"checkpoint.*(not readable|another file)"):
+        with pytest.raises(TrainingError, match=r"checkpoint.*(anew in another|another file)"):
             trained(out=tmp_path, resume=True)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from codesign import cli
-from workloads.models import load_weights, read_metadata
+from workloads.models import load, load_weights, read_metadata, save_weights
 from workloads.training import similarity
 
 NETWORK = """
@@ -91,8 +91,6 @@ def test_settings_for_random_weights(place, tmp_path):
 
 def test_classes_never_labelled(place, tmp_path):
     train(place, tmp_path, "--epochs", "1", "--classes", "12")
-    from workloads.models import load
-
     load_weights(
         load(f"{place / 'tiny.py'}:Tiny", num_classes=12), tmp_path / "weights.safetensors"
     )
@@ -101,22 +99,76 @@ def test_classes_never_labelled(place, tmp_path):
 def test_similarity_aware_after_quantisation_aware(place, tmp_path):
     plain = ("--precision", "int8", "--intra-weight", "0", "--inter-weight", "0")
     _, told = train(place, tmp_path / "plain", *plain, "--epochs", "1")
-    assert "intra-frame" not in told
+    assert "intra-frame" not in told and "cluster average" not in told
     assert "codesign simulate" not in told
     first = tmp_path / "plain" / "weights.safetensors"
     _, told = train(
-        place, tmp_path / "aware", "--precision", "int8", "--weights", str(first), "--epochs", "1"
-    )
-    assert "intra-frame" in told
+        place, tmp_path / "aware", "--precision", "int8", "--weights", str(first), "--epochs", "1",
+        "--cluster-average-weight", "0.1",
+    )  # fmt: skip
+    assert "intra-frame" in told and "cluster average" in told
 
 
 def test_interrupted_training_tells_how_to_go_on(place, tmp_path, monkeypatch):
-    def stop(*_given, **_named):
-        raise KeyboardInterrupt
+    """In the second epoch there is something to go on from, in the first there is not."""
+    whole = similarity._Training.epoch
+    before = 1
+
+    def stop(training, *given):
+        if len(training.reports) == before:
+            raise KeyboardInterrupt
+        return whole(training, *given)
 
     monkeypatch.setattr(similarity._Training, "epoch", stop)
-    _, told = train(place, tmp_path, code=130)
+    _, told = train(place, tmp_path / "second", "--epochs", "3", code=130)
     assert "the last whole epoch is kept. Go on with: codesign" in told
+    before = 0
+    _, told = train(place, tmp_path / "first", code=130)
+    assert "Stopped before the first epoch was whole: nothing is kept" in told
+    assert "--resume" not in told
+
+
+@pytest.fixture(scope="module")
+def lanes(tmp_path_factory):
+    """Two sequences in TvtLane's layout: a bright column is the lane."""
+    path = tmp_path_factory.mktemp("tvtlane")
+    for folder in ("image", "truth"):
+        (path / folder).mkdir()
+    mask = np.zeros((16, 32), np.uint8)
+    mask[:, 12:16] = 255
+    for sequence in (1, 2):
+        for frame in range(9, 14):
+            Image.fromarray(np.stack([mask] * 3, -1)).save(path / f"image/{sequence}_{frame}.jpg")
+        Image.fromarray(mask).save(path / f"truth/{sequence}_13.jpg")
+    return path
+
+
+def test_lanes_labelled_by_people(place, lanes, tmp_path):
+    _, told = train(place, tmp_path, "--data", f"tvtlane:{lanes}", "--epochs", "1")
+    assert "training f1" in told
+    assert (
+        "Tiny on 2 clips"
+        in train(place, tmp_path, "--data", f"tvtlane:{lanes}", "--epochs", "1", "--resume")[0]
+    )
+
+
+def test_lanes_labelled_by_a_teacher(place, lanes, tmp_path):
+    """Scenes become lanes, and lanes labelled by people stay as they are."""
+    teacher = tmp_path / "teacher.safetensors"
+    save_weights(load("twinlitenet"), teacher)
+    data = ("--teacher", str(teacher), "--limit", "2", "--epochs", "1")
+    _, told = train(place, tmp_path / "out", *data, "--validation", f"tvtlane:{lanes}")
+    assert "validation f1" in told
+    source = read_metadata(tmp_path / "out" / "weights.safetensors")["clips"]
+    assert "labelled by TwinLiteNet (teacher.safetensors, SHA-256" in source
+    _, told = train(place, tmp_path / "no", *data, "--data", f"tvtlane:{lanes}", code=2)
+    assert "--teacher must come with clips that lack lanes, got --data tvtlane" in told
+
+
+def test_validation_with_other_classes_is_refused(place, lanes, tmp_path):
+    _, told = train(place, tmp_path, "--validation", f"tvtlane:{lanes}", code=2)
+    assert "--validation must have the classes of --data, sky, building" in told
+    assert "got other, lane; give clips of the same kind" in told
 
 
 @pytest.mark.parametrize(

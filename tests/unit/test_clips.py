@@ -1,5 +1,7 @@
 """Clips from files in each data set's layout, generated here, and how bad files are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,17 +71,6 @@ class TestClip:
         with pytest.raises(StreamError, match=message):
             Clip(frames=frames, labels=labels)
 
-    def test_mirror_exchanges_left_and_right_of_frames_and_labels(self):
-        columns = torch.arange(6)
-        clip = Clip(
-            frames=columns.float().expand(2, 3, 4, 6).contiguous(),
-            labels=columns.expand(2, 4, 6).contiguous(),
-        )
-        mirrored = clip.flipped()
-        assert mirrored.frames[0, 0, 0].tolist() == [5, 4, 3, 2, 1, 0]
-        assert mirrored.labels[1, 3].tolist() == [5, 4, 3, 2, 1, 0]
-        assert torch.equal(mirrored.flipped().frames, clip.frames)
-
 
 class TestClipSet:
     def clips(self, **changes):
@@ -96,6 +87,8 @@ class TestClipSet:
         assert values(self.clips().every(3)) == [[0, 3], [4, 7]]
         with pytest.raises(StreamError, match="at least 2 frames, got length=1"):
             self.clips().every(4)
+        with pytest.raises(StreamError, match="step must be at least 1, got 0"):
+            self.clips().every(0)
 
     def test_images_are_frames_in_order(self):
         assert (self.clips().images(2, start=3).images[:, 0, 0, 0] * 255).tolist() == [3, 4]
@@ -125,6 +118,11 @@ class TestCamVid:
         assert values(camvid(folder, limit=3, normalise="unit")) == [[0, 1]]
         assert [clip.labels.unique().tolist() for clip in clips][1] == [2, 3]
         assert clips.classes == CAMVID_CLASSES
+
+    def test_numbers_without_leading_zeros_are_in_order(self, tmp_path):
+        names = [f"a_{number}" for number in (8, 9, 10, 11)]  # as text, 8 comes last
+        clips = camvid(camvid_folder(tmp_path, names), size=None, normalise="unit")
+        assert values(clips) == [[0, 1], [2, 3]]
 
     def test_unlabelled_pixels_are_ignored(self, tmp_path):
         folder = camvid_folder(tmp_path, ["a_1", "a_2"])
@@ -158,7 +156,7 @@ class TestCamVid:
         ("label", "message"),
         [
             (np.full((4, 6), 12), r"a_1\.png must hold classes 0 to 10, got 12"),
-            (picture(3), r"a_1\.png: labels must be one class number per pixel.*\(4, 6, 3\)"),
+            (picture(3), r"a_1\.png: labels must be one class number of 8 bits.*\(4, 6, 3\)"),
         ],
     )
     def test_unknown_labels_are_named(self, tmp_path, label, message):
@@ -171,6 +169,13 @@ class TestCamVid:
         folder = camvid_folder(tmp_path, ["a_1", "a_2"])
         (folder / "images" / "a_2.png").write_bytes(b"\x89PNG cut")
         with pytest.raises(StreamError, match=r"a_2\.png must be a readable image"):
+            camvid(folder)
+
+    def test_labels_of_16_bits_are_named(self, tmp_path):
+        folder = camvid_folder(tmp_path, ["a_1", "a_2"])
+        wide = np.full((4, 6), 256, np.uint16)  # 0, cut to 8 bits
+        Image.fromarray(wide).save(folder / "labels" / "a_2.png")
+        with pytest.raises(StreamError, match=r"a_2\.png: labels must be one class .* of 8 bits"):
             camvid(folder)
 
     def test_too_few_frames_for_a_clip_are_told(self, tmp_path):
@@ -290,6 +295,14 @@ class TestLanes:
         assert frames.labels.tolist() == [[[1, 0, 0], [0, 0, 0]]]
         assert frames.images.unique().tolist() == pytest.approx([0.2])
 
+    def test_masks_of_one_bit(self, tmp_path):
+        mask = np.zeros((4, 6), bool)
+        mask[1, 2] = True
+        save(tmp_path / "image" / "0000.jpg", picture(51))
+        (tmp_path / "gt_binary_image").mkdir()
+        Image.fromarray(mask).save(tmp_path / "gt_binary_image" / "0000.png")
+        assert lane_frames(tmp_path, size=(4, 6)).labels[0].tolist() == mask.astype(int).tolist()
+
     def test_video_is_cut_into_clips_without_labels(self):
         clips = video_clips("carphone", length=3, count=8, size=(16, 24))
         assert len(clips) == 2
@@ -314,6 +327,9 @@ class TestLanes:
         assert taught.source == "drawn, labelled by Bright"
         with pytest.raises(TrainingError, match=r"shape \(1, 2, 4, 8\), got \(1, 3, 4, 8\)"):
             lane_labels_by(nn.Identity(), clips, size=(2, 4))
+        dark = replace(clips, pixels=torch.zeros_like(pixels))
+        with pytest.raises(TrainingError, match="Bright must see lanes in drawn, got none in 2"):
+            lane_labels_by(Bright(), dark, size=(2, 4))
 
 
 def test_shrinking_keeps_thin_lanes_and_middles_of_scenes():

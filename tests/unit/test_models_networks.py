@@ -364,6 +364,11 @@ class TestShippedWeights:
             assert torch.equal(tensor, given.state_dict()[key])
         assert not torch.equal(shipped.conv1.weight, drawn.conv1.weight)
 
+    def test_answer_as_many_classes_as_they_learned(self):
+        assert load("resnet18_camvid", num_classes=11).class_names[0] == "sky"
+        with pytest.raises(ModelError, match=r"shape \(11,.*the model \(2,"):
+            load("resnet18_camvid", num_classes=2)
+
     @pytest.mark.parametrize("name", ["resnet18_camvid", "resnet18_camvid_reuse"])
     def test_card_is_of_these_weights(self, name):
         file = self.FILES / f"{name}.safetensors"
@@ -375,6 +380,12 @@ class TestShippedWeights:
         plan = json.loads(read_metadata(file)["plan"])
         for option in ("epochs", "optimizer", "learning_rate", "schedule", "batch"):
             assert f"--{option.replace('_', '-')} {plan[option]}" in card
+
+
+def test_espnet_needs_a_channel_for_each_dilation():
+    with pytest.raises(ModelError, match="num_classes must be at least 5, got 2"):
+        load("espnet", num_classes=2)
+    assert load("espnet", num_classes=5)(torch.zeros(1, 3, 8, 8)).shape == (1, 5, 8, 8)
 
 
 def test_espnet_takes_the_layout_of_the_authors_checkpoint(tmp_path):

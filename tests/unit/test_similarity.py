@@ -11,7 +11,12 @@ from typer.testing import CliRunner
 
 from accelerators import ConfigError
 from codesign import cli
-from codesign.similarity_page import Measured, write_similarity_html
+from codesign.similarity_page import (
+    Measured,
+    inputs_text,
+    layers_text,
+    write_similarity_html,
+)
 from simulator import (
     LshReuse,
     NoReuse,
@@ -357,6 +362,26 @@ def test_page_shows_every_layer_or_says_why_not(tmp_path, sub_vector):
     assert len(re.findall('<img src="data:image/png;base64,', page)) == 2 * 2
     assert ("sub-vector 2" in page) == (sub_vector == 2)
     assert path.stat().st_size < 10e6
+
+
+@pytest.mark.filterwarnings("error")
+def test_blank_images_are_told_of_without_a_number(tmp_path):
+    black, grey = torch.zeros(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
+    blank = one_layer(torch.cat([black, black]), bias=False)
+    measured = Measured.of(blank)
+    assert inputs_text(measured) == (
+        "No two images have a cosine similarity: all but one, or all, are all 0."
+    )
+    assert layers_text(measured) == "No image has two rows with a cosine similarity in any layer."
+    write_similarity_html(
+        blank, decide(blank, LshReuse(hashes=2, length=None, thresholds="zero")), measured,
+        tmp_path / "page.html", name="blank",
+    )  # fmt: skip
+    flickering = Measured.of(one_layer(torch.cat([grey, black, grey])))
+    assert inputs_text(flickering) == (
+        "Of images that follow each other, one is always blank; mean cosine similarity of any two "
+        "images 1.000 (1 is the same, 0 unrelated)."
+    )
 
 
 def test_command_writes_the_page(tmp_path):

@@ -141,7 +141,8 @@ class ESPNet(nn.Module):
     input is `normalise`: blue first, less CamVid's mean, over its deviation and 255.
 
     Args:
-        num_classes: of the answer; 12 for the weights trained on CamVid, 20 on Cityscapes.
+        num_classes: of the answer, one for each dilation of a pyramid (5) or more; 12 for the
+            weights trained on CamVid, 20 on Cityscapes.
         p: pyramids at a quarter of the size.
         q: pyramids at an eighth.
         joins_input: whether the last convolution sees the input (halved in size) beside the first
@@ -155,6 +156,12 @@ class ESPNet(nn.Module):
         self, num_classes: int = 12, p: int = 2, q: int = 8, joins_input: bool = True
     ) -> None:
         super().__init__()
+        if num_classes < len(_DILATIONS):
+            raise ModelError(
+                f"ESPNet num_classes must be at least {len(_DILATIONS)}, got {num_classes}: its "
+                "last pyramid splits a channel per class; answer more than there are, or "
+                "take another network"
+            )
         count = num_classes
         self.encoder = _Encoder(count, p, q)
         self.joins_input = joins_input

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from workloads.streams.camvid import CAMVID_CLASSES
+from workloads.streams.lanes import LANE_CLASSES
 
-CLASS_NAMES = {2: ("background", "lane"), len(CAMVID_CLASSES): CAMVID_CLASSES}
+CLASS_NAMES = {len(names): names for names in (LANE_CLASSES, CAMVID_CLASSES)}
 """Number of classes -> what they are called, of the tasks that the segmenters are made for."""
 
 

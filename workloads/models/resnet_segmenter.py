@@ -54,7 +54,7 @@ class ResNet18Segmenter(nn.Module):
         return self.decoder(features, images.shape[2:])
 
 
-def resnet18_camvid(*, pretrained: bool = True) -> ResNet18Segmenter:
+def resnet18_camvid(*, pretrained: bool = True, num_classes: int = 11) -> ResNet18Segmenter:
     """`ResNet18Segmenter` with CamVid's 11 classes and this project's own weights, in eval mode.
 
     `resnet18_camvid.md` beside them says on which data, with which commands, and how well they do.
@@ -62,21 +62,23 @@ def resnet18_camvid(*, pretrained: bool = True) -> ResNet18Segmenter:
 
     Args:
         pretrained: load these weights; False leaves random ones.
+        num_classes: of the answer; these weights answer 11.
     """
-    return _shipped("resnet18_camvid", pretrained)
+    return _shipped("resnet18_camvid", pretrained, num_classes)
 
 
-def resnet18_camvid_reuse(*, pretrained: bool = True) -> ResNet18Segmenter:
+def resnet18_camvid_reuse(*, pretrained: bool = True, num_classes: int = 11) -> ResNet18Segmenter:
     """The same, trained on with reuse (similarity-aware), for runs under that reuse alone.
 
     Args:
         pretrained: load these weights; False leaves random ones.
+        num_classes: of the answer; these weights answer 11.
     """
-    return _shipped("resnet18_camvid_reuse", pretrained)
+    return _shipped("resnet18_camvid_reuse", pretrained, num_classes)
 
 
-def _shipped(name: str, pretrained: bool) -> ResNet18Segmenter:
-    model = ResNet18Segmenter()
+def _shipped(name: str, pretrained: bool, num_classes: int) -> ResNet18Segmenter:
+    model = ResNet18Segmenter(num_classes)
     if pretrained:
         file = resources.files("workloads.models") / "data" / f"{name}.safetensors"
         with resources.as_file(file) as path:

@@ -61,7 +61,7 @@ def camvid(
             and fewer consecutive frames than a clip has; names the file.
     """
     path = Path(path).expanduser()
-    images = sorted(file for file in (path / "images").glob("*") if file.suffix.lower() in _IMAGES)
+    images = [file for file in (path / "images").glob("*") if file.suffix.lower() in _IMAGES]
     if not images:
         raise StreamError(
             f"{path} must hold CamVid's frames in images/ and their classes in labels/, found no "
@@ -82,7 +82,8 @@ def camvid(
 def _drives(images: list[Path], labels: Path) -> list[list[Frame]]:
     """Frames in order, apart by drive and wherever a drive's numbering jumps."""
     drives: list[list[Frame]] = []
-    for _, group in groupby(images, key=lambda image: image.stem.rpartition("_")[0]):
+    images = sorted(images, key=lambda image: (_drive(image), _number(image)))
+    for _, group in groupby(images, key=_drive):
         drive = list(group)
         gaps = np.diff([_number(image) for image in drive])
         drives.append([])
@@ -93,6 +94,10 @@ def _drives(images: list[Path], labels: Path) -> list[list[Frame]]:
     return drives
 
 
+def _drive(image: Path) -> str:
+    return image.stem.rpartition("_")[0]
+
+
 def _number(image: Path) -> int:
     found = re.search(r"(\d+)$", image.stem)
     if not found:
@@ -101,9 +106,9 @@ def _number(image: Path) -> int:
 
 
 def _classes(array: np.ndarray) -> np.ndarray:
-    if array.ndim != 2:
+    if array.ndim != 2 or array.dtype != np.uint8:
         raise StreamError(
-            f"labels must be one class number per pixel, got an array of shape {array.shape}; use "
-            "SegNet's version of CamVid, not the coloured one"
+            f"labels must be one class number of 8 bits per pixel, got {array.dtype} of shape "
+            f"{array.shape}; use SegNet's version of CamVid, not the coloured one"
         )
     return np.where(array == _UNLABELLED, IGNORED, array).astype(np.uint8)

@@ -54,11 +54,6 @@ class Clip:
         """Number of frames."""
         return len(self.frames)
 
-    def flipped(self) -> Clip:
-        """The same clip seen in a mirror: left and right exchanged in frames and labels."""
-        labels = None if self.labels is None else self.labels.flip(-1)
-        return Clip(frames=self.frames.flip(-1), labels=labels)
-
 
 class Clips(Protocol):
     """A data set of clips: anything with a length and clips by their index."""
@@ -138,8 +133,10 @@ class ClipSet:
         """Every `step`-th frame of each clip: a lower frame rate, as 5 Hz from 15 Hz by step=3.
 
         Raises:
-            StreamError: if fewer than 2 frames of a clip would be left.
+            StreamError: if fewer than 2 frames of a clip would be left, or `step` is below 1.
         """
+        if step < 1:
+            raise StreamError(f"{self.source}: step must be at least 1, got {step}; 1 keeps all")
         kept = -(-self.length // step)
         chosen = [s + i * step for s in self.starts for i in range(kept)]
         return replace(

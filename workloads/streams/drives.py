@@ -16,6 +16,9 @@ from workloads.streams.image_set import Normalise, StreamError
 
 Size = tuple[int, int]
 
+# Modes of images that stand for others: a palette's colours, and white as 255 instead of True.
+_READ_AS = {"P": "RGB", "RGBA": "RGB", "1": "L"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -167,7 +170,8 @@ def _array(path: Path) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB") if image.mode in ("P", "RGBA") else image)
+            mode = _READ_AS.get(image.mode)
+            return np.array(image if mode is None else image.convert(mode))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise StreamError(f"{path} must be a readable image ({error}); copy it again") from error
 

@@ -58,7 +58,7 @@ class Checkpoint:
             facts = json.loads(read_metadata(path)[_FACTS])
             flat = read_tensors(path)
         except ModelError as error:
-            raise TrainingError(f"checkpoint: {error}") from error
+            raise TrainingError(f"checkpoint: {error}, or train anew in another folder") from error
         except (KeyError, ValueError) as error:
             raise TrainingError(
                 f"checkpoint {path} must have been written by training, got another file; start "

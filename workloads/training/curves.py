@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from workloads.training.classifier import TrainingError
 from workloads.training.plan import SimilarityEpoch
 
 # Panels of the picture, top to bottom, and the columns that each may show.
@@ -34,16 +36,24 @@ def _columns(rows: Sequence[dict[str, float | None]]) -> list[str]:
 
 
 def write_curves_csv(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
-    """Write a row per epoch; what was left out is empty."""
+    """Write a row per epoch; what was left out is empty.
+
+    Raises:
+        TrainingError: the file can't be written.
+    """
     rows = curve_rows(epochs)
-    with path.open("w", newline="") as file:
+    with _told(path), path.open("w", newline="") as file:
         writer = csv.DictWriter(file, _columns(rows), restval="")
         writer.writeheader()
         writer.writerows(rows)
 
 
 def write_curves_html(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
-    """Draw losses above, scores and the removed fraction below; the page needs no network."""
+    """Draw losses above, scores and the removed fraction below; the page needs no network.
+
+    Raises:
+        TrainingError: the file can't be written.
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -73,4 +83,16 @@ def write_curves_html(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
         legend={"y": 1, "yanchor": "top"},
         legend2={"y": 0.45, "yanchor": "top"},
     )
-    figure.write_html(path, include_plotlyjs=True)
+    with _told(path):
+        figure.write_html(path, include_plotlyjs=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Name the file that can't be written: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"curves can't be written to {path} ({error.strerror}); make room, then resume"
+        ) from error

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,9 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-from workloads.integer_grid import weighted_layers
+from workloads.integer_grid import InputGrid, weighted_layers
 from workloads.models.weights import note_weights, save_weights
+from workloads.scores import IGNORED
 from workloads.streams.clips import Clip, Clips
 from workloads.training.checkpoints import Checkpoint
 from workloads.training.classifier import TrainingError, device_of, diverged, unknown_choice
@@ -45,6 +47,9 @@ class ReuseInForward(Protocol):
 
     def removed_fraction(self) -> float | None:
         """1 - |X_c| / |X| since `recalibrate`; None where nothing ran."""
+
+    def describe(self) -> dict[str, Any]:
+        """The reuse as plain values, for the checkpoint and the weights' metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,21 +99,23 @@ def similarity_aware_training(
         reuse: runs the network with reuse, also for the scores; None is the dense network.
         out: folder for the checkpoint (after each epoch), the curves (CSV and a page), and the
             trained weights.
-        resume: go on from the checkpoint in `out`. The plan must be the one it was started with,
-            but for more epochs with a constant learning rate.
+        resume: go on from the checkpoint in `out`. Plan, task and reuse must be those it was
+            started with, but for more epochs with a constant learning rate.
         device: `cpu`, `cuda` and so on; `auto` is a GPU where there is one.
         progress: a function called after every epoch; True shows a bar if stderr is a terminal.
 
     Raises:
         TrainingError: for clips that differ in size or lack labels, classes that the task doesn't
-            have, a checkpoint that doesn't fit, and if a loss or weights stop being finite, naming
-            the term, epoch and step; the last checkpoint stays.
+            have, a quantised model in floating point, a checkpoint that doesn't fit or can't be
+            written, and if a loss or weights stop being finite, naming the term, epoch and step;
+            the last checkpoint stays.
     """
     folder = None if out is None else Path(out)
     _check_folder(folder, resume)
     _check_clips("clips", clips)
     if validation is not None:
         _check_clips("validation", validation)
+        _check_scored(validation, task)
     training = _Training(model, clips, task, plan, reuse, _device(device))
     if resume:
         assert folder is not None
@@ -119,11 +126,11 @@ def similarity_aware_training(
         while len(training.reports) < plan.epochs:
             try:
                 report = training.epoch(validation, tell)
+                if folder is not None:
+                    training.checkpoint().save(folder / CHECKPOINT)
+                    write_curves_csv(training.reports, folder / CURVES_CSV)
             except TrainingError as error:
                 raise _with_checkpoint(error, folder) from error
-            if folder is not None:
-                training.checkpoint().save(folder / CHECKPOINT)
-                write_curves_csv(training.reports, folder / CURVES_CSV)
             tell.epoch(report)
     return training.finish(device_of(model), folder)
 
@@ -291,9 +298,7 @@ class _Training:
                 **states,
             },
             facts={
-                "plan": asdict(self._plan),
-                "clips": len(self._clips),
-                "clip_shape": list(self._shape),
+                **self._beginning(),
                 "seen": self._outputs.seen,
                 "epochs": [asdict(report) for report in self.reports],
                 "torch": torch.__version__,
@@ -304,7 +309,7 @@ class _Training:
         """Go on from a checkpoint.
 
         Raises:
-            TrainingError: it is of another plan, other clips or another model.
+            TrainingError: it is of another plan, task or reuse, other clips or another model.
         """
         facts, tensors = checkpoint.facts, checkpoint.tensors
         self._check_same(facts)
@@ -331,16 +336,31 @@ class _Training:
             moved = value.to(self._device) if value.shape == weight.shape else value
             self._optimizer.state[weight][key] = moved
 
+    def _beginning(self) -> dict[str, Any]:
+        """What a training began with and must go on with, as plain values."""
+        task, reuse = self._task, self._reuse
+        return {
+            "plan": asdict(self._plan),
+            "task": {
+                "kind": type(task).__name__,
+                **(asdict(task) if is_dataclass(task) and not isinstance(task, type) else {}),
+            },
+            "reuse": None if reuse is None else reuse.describe(),
+            "clips": len(self._clips),
+            "clip_shape": list(self._shape),
+        }
+
     def _check_same(self, facts: Mapping[str, Any]) -> None:
-        now = asdict(self._plan) | {"clips": len(self._clips), "clip_shape": list(self._shape)}
-        then = facts["plan"] | {name: facts[name] for name in ("clips", "clip_shape")}
+        began = json.loads(json.dumps(self._beginning()))  # as a checkpoint keeps it
+        kept = [name for name in began if name in facts]  # older checkpoints lack some
+        now, then = (_flat({name: each[name] for name in kept}) for each in (began, facts))
         done = len(facts["epochs"])
         if self._plan.schedule == "constant" and self._plan.epochs >= done:
             then["epochs"] = self._plan.epochs  # more of the same
         other = [
-            f"{name}={value!r} instead of {then.get(name)!r}"
-            for name, value in now.items()
-            if value != then.get(name)
+            f"{name}={now.get(name)!r} instead of {then.get(name)!r}"
+            for name in now | then
+            if now.get(name) != then.get(name)
         ]
         if other:
             raise TrainingError(
@@ -361,17 +381,18 @@ class _Training:
             duration_s=sum(report.duration_s for report in self.reports),
         )
         if folder is not None:
-            write_curves_html(self.reports, folder / CURVES_HTML)
+            began = self._beginning()
             metadata = {
                 "model": type(network).__name__,
                 "clips": source,
-                "plan": json.dumps(asdict(self._plan)),
+                **{name: json.dumps(began[name]) for name in ("plan", "task", "reuse")},
                 "last_epoch": json.dumps(asdict(last)),
                 "training_s": f"{result.duration_s:.1f}",
                 "torch": torch.__version__,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             save_weights(network, folder / WEIGHTS, metadata=metadata)
+            write_curves_html(self.reports, folder / CURVES_HTML)
         return result
 
 
@@ -390,7 +411,19 @@ def _prepared(model: nn.Module, first: Clip, plan: TrainingPlan) -> nn.Module:
     """A copy of the model to train."""
     if plan.precision == "int8":
         return with_learned_grids(model, first.frames.to(device_of(model)))
+    if any(isinstance(layer, InputGrid) for layer in model.modules()):
+        raise TrainingError(
+            "TrainingPlan.precision must be int8 for a quantised model, got float32: its weights "
+            "would leave their grid; use precision='int8', or weights in floating point"
+        )
     return copy.deepcopy(model)
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with those of the plan and the task by their own names."""
+    nested = (facts.get("plan", {}), facts.get("task", {}))
+    rest = {name: value for name, value in facts.items() if name not in ("plan", "task")}
+    return {**nested[0], **{f"task.{name}": value for name, value in nested[1].items()}, **rest}
 
 
 def _optimizer(parameters: Iterable[nn.Parameter], plan: TrainingPlan) -> torch.optim.Optimizer:
@@ -464,6 +497,20 @@ def _check_clips(role: str, clips: Clips) -> None:
         raise TrainingError(f"{role} must hold at least one clip, got none; give longer drives")
     if clips[0].labels is None:
         raise TrainingError(f"{role} must have labels, got none in its first clip")
+
+
+def _check_scored(validation: Clips, task: Task) -> None:
+    """Score right answers: what labels can't be scored would cost the first epoch."""
+    score = task.score()
+    try:
+        for _, labels in _batches(
+            validation, torch.arange(len(validation)), 1, torch.device("cpu")
+        ):
+            classes = labels.where(labels != IGNORED, 0).clamp(0, task.outputs - 1).flatten(0, 1)
+            score.add(one_hot(classes, task.outputs).movedim(-1, 1), labels.flatten(0, 1))
+        score.values()
+    except TrainingError as error:
+        raise TrainingError(f"validation: {error}") from error
 
 
 def _check_folder(folder: Path | None, resume: bool) -> None:

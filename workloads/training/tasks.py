@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, max_pool2d
 
 from workloads.scores import IGNORED, accuracy, class_iou, confusion, mean_iou
 from workloads.streams.clips import Clips
+from workloads.streams.lanes import LANE_CLASSES
 from workloads.training.classifier import TrainingError
 
 
@@ -98,7 +99,7 @@ class LaneDetection:
     @property
     def classes(self) -> tuple[str, ...]:
         """Their names, in label order."""
-        return ("other", "lane")
+        return LANE_CLASSES
 
     @property
     def outputs(self) -> int:

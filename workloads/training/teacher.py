@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from workloads.models.weights import weights_source
 from workloads.streams.clips import ClipSet
 from workloads.streams.drives import Size, shrunk_pixels, thick_labels
 from workloads.streams.image_set import normalisation
@@ -30,7 +31,7 @@ def lane_labels_by(teacher: nn.Module, clips: ClipSet, *, size: Size) -> ClipSet
         size: (height, width) of the clips returned.
 
     Raises:
-        TrainingError: if the teacher answers in another shape.
+        TrainingError: if the teacher answers in another shape, or sees no lane in any frame.
     """
     to_input = normalisation(getattr(teacher, "normalise", "unit"))
     device = next((weights.device for weights in teacher.parameters()), torch.device("cpu"))
@@ -46,10 +47,17 @@ def lane_labels_by(teacher: nn.Module, clips: ClipSet, *, size: Size) -> ClipSet
             )
         labels.append(thick_labels(answer.argmax(dim=1).cpu().to(torch.uint8), size))
         pixels.append(shrunk_pixels(frame, size))
+    found, name = torch.cat(labels), type(teacher).__name__
+    if not bool((found == LANE_CLASSES.index("lane")).any()):
+        raise TrainingError(
+            f"{name} must see lanes in {clips.source}, got none in {len(found)} frames; give other "
+            "frames, or a teacher's trained weights"
+        )
+    weights = weights_source(teacher)
     return replace(
         clips,
         pixels=torch.cat(pixels),
-        labels=torch.cat(labels),
+        labels=found,
         classes=LANE_CLASSES,
-        source=f"{clips.source}, labelled by {type(teacher).__name__}",
+        source=f"{clips.source}, labelled by {name}{f' ({weights})' if weights else ''}",
     )
