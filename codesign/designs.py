@@ -170,6 +170,7 @@ def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> tor
         ModelError, TraceError: it cannot be loaded or run.
     """
     from workloads import TraceError, models, quantise_as, trained_cifarnet
+    from workloads.integer_grid import is_quantised
     from workloads.replaying import replay
 
     seed = trace.provenance.get("seed")
@@ -181,7 +182,9 @@ def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> tor
         model = models.load(name, weights, seed=seed)
     tolerance = _OUTPUT_TOLERANCE
     if any(layer.quantisation for layer in trace.layers):
-        model, tolerance = quantise_as(model, trace), _STEP_TOLERANCE
+        tolerance = _STEP_TOLERANCE
+        if not is_quantised(model):
+            model = quantise_as(model, trace)
     try:
         outputs = replay(trace, model, lambda call: None)
     except (models.ModelError, TraceError):

@@ -110,7 +110,7 @@ def train_command(
     ] = False,
 ) -> None:
     """Train a network on video so that its products can be reused (similarity-aware)."""
-    from workloads.quantising import holds_grids
+    from workloads import models
     from workloads.training import TrainingPlan, similarity_aware_training
     from workloads.training.similarity import CHECKPOINT
 
@@ -140,7 +140,7 @@ def train_command(
             f"{', '.join(scored.classes)}; give clips of the same kind"
         )
     task = _task(clips, classes, balanced)
-    network = _network(model, weights, task.outputs, seed)
+    network = models.load(model, weights, seed=seed, num_classes=task.outputs)
     try:
         result = similarity_aware_training(
             network,
@@ -165,19 +165,9 @@ def train_command(
     say(f"{type(network).__name__} on {len(clips)} clips, {result.duration_s:.0f} s of training")
     say(_told(result.epochs[-1]))
     note(f"wrote weights.safetensors, curves.csv and curves.html to {out}")
-    if reuse is not None and not holds_grids(out / "weights.safetensors"):
+    if reuse is not None:
         shown = _simulate_options(model, out, accelerator, hashes, length, layer or [], learning)
         note(f"Capture a TRACE with these weights, then: codesign simulate TRACE {shown}")
-
-
-def _network(model: str, weights: Path | None, classes: int, seed: int) -> nn.Module:
-    """The network to train; weights may be those of one that learned on 8-bit grids."""
-    from workloads import load_quantised, models
-    from workloads.quantising import holds_grids
-
-    if weights is not None and holds_grids(weights):
-        return load_quantised(models.load(model, seed=seed, num_classes=classes), weights)
-    return models.load(model, weights, seed=seed, num_classes=classes)
 
 
 def _told(report: SimilarityEpoch) -> str:

@@ -21,6 +21,7 @@ from workloads import (
     trained_cifarnet,
     video_frames,
 )
+from workloads.integer_grid import is_quantised
 from workloads.streams.camvid import CAMVID_SHAPE, camvid
 from workloads.streams.cifar_archive import holds_both_splits
 from workloads.trace import WorkloadTrace
@@ -114,7 +115,7 @@ def load_workload(
         calibrate_under_reuse: see `Workload`; for weights of `similarity_aware_training` with
             `reuse`.
         precision: "float32", the model's own, or "int8": quantised after training, with ranges from
-            the calibration images.
+            the calibration images. Weights that were trained on 8-bit grids bring their own.
         seed: of the training of CifarNet, and of the weights that other models draw; kept in the
             trace's provenance.
         first_frame: of a video, the first frame taken.
@@ -149,7 +150,7 @@ def load_workload(
     frames = _Frames(first=first_frame, every=every)
     stream = _stream(model, network, inputs, images, calibration_images, frames)
 
-    if precision == "int8":
+    if precision == "int8" and not is_quantised(network):
         assert stream.calibration is not None
         with _running(model, inputs, stream.calibration):
             network = quantise(network, stream.calibration.images)

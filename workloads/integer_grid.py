@@ -63,6 +63,11 @@ def quantisation_of(module: object) -> Quantisation | None:
     return grid.quantisation if isinstance(grid, InputGrid) else None
 
 
+def is_quantised(network: nn.Module) -> bool:
+    """Whether a layer of the network reads its input through a grid."""
+    return any(quantisation_of(module) is not None for module in network.modules())
+
+
 def read_through(layer: WeightedLayer, quantiser: nn.Module) -> None:
     """Let `layer` read its input through `quantiser`, replacing the one that is there."""
     present = hasattr(layer, INPUT_GRID)

@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from codesign import cli
+from workloads import WorkloadTrace
 from workloads.models import load, load_weights, read_metadata, save_weights
 from workloads.training import similarity
 
@@ -17,7 +18,7 @@ NETWORK = """
 from torch import nn
 
 class Tiny(nn.Sequential):
-    def __init__(self, num_classes):
+    def __init__(self, num_classes=11):
         super().__init__(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, num_classes, 1))
 """
 
@@ -100,13 +101,23 @@ def test_similarity_aware_after_quantisation_aware(place, tmp_path):
     plain = ("--precision", "int8", "--intra-weight", "0", "--inter-weight", "0")
     _, told = train(place, tmp_path / "plain", *plain, "--epochs", "1")
     assert "intra-frame" not in told and "cluster average" not in told
-    assert "codesign simulate" not in told
     first = tmp_path / "plain" / "weights.safetensors"
     _, told = train(
         place, tmp_path / "aware", "--precision", "int8", "--weights", str(first), "--epochs", "1",
         "--cluster-average-weight", "0.1",
     )  # fmt: skip
     assert "intra-frame" in told and "cluster average" in told
+    # Captured and simulated with these weights, the network is on the grids that it learned on.
+    weights, trace = tmp_path / "aware" / "weights.safetensors", tmp_path / "trace"
+    model = ["--model", f"{place / 'tiny.py'}:Tiny", "--weights", str(weights)]
+    frames = ["--inputs", f"camvid:{place}", "--images", "2"]
+    result = CliRunner().invoke(cli.app, ["capture", *model, *frames, "--out", str(trace)])
+    assert result.exit_code == 0, result.output
+    assert all(layer.quantisation for layer in WorkloadTrace.load(trace).layers)
+    simulated = ["simulate", str(trace), *model, "--hashes", "4", "--length", "8"]
+    result = CliRunner().invoke(cli.app, [*simulated, "--calibrate-under-reuse"])
+    assert result.exit_code == 0, result.output
+    assert "mean IoU" in result.output
 
 
 def test_interrupted_training_tells_how_to_go_on(place, tmp_path, monkeypatch):

@@ -105,7 +105,8 @@ def load(
             `.th`, with torchvision's or timm's names (see each model). None keeps what the
             constructor sets: ImageNet weights for 'efficientnet_lite0', CamVid weights for
             'resnet18_camvid' and 'resnet18_camvid_reuse', random ones for the other names, which
-            `weights_source` then tells.
+            `weights_source` then tells. Weights of a quantised model come with its grids: the model
+            is then as `workloads.quantise` makes it.
         seed: of PyTorch's generators while the model is built, so that weights the constructor
             draws are the same each time; the generators are left as they were.
         **arguments: passed to the constructor.
@@ -121,11 +122,21 @@ def load(
     if not isinstance(model, nn.Module):
         raise ModelError(f"model {name!r} must build a torch.nn.Module, got {type(model).__name__}")
     if weights is not None:
-        load_weights(model, weights)
+        model = _with_weights(model, weights)
     elif weights_source(model) is None:
         drawn = "random weights" if name in MODELS else f"as {name} sets them"
         note_weights(model, f"{drawn}, seed {seed}")
     return model.eval()
+
+
+def _with_weights(model: nn.Module, weights: str | Path) -> nn.Module:
+    """The model with weights in floating point, or a copy with those on grids."""
+    from workloads.quantising import holds_grids, load_quantised  # which itself builds on this room
+
+    if holds_grids(weights):
+        return load_quantised(model, weights)
+    load_weights(model, weights)
+    return model
 
 
 def _built(name: str, arguments: Mapping[str, Any]) -> Any:

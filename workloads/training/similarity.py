@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from workloads.integer_grid import InputGrid, weighted_layers
+from workloads.integer_grid import is_quantised, weighted_layers
 from workloads.models.weights import note_weights, save_weights
 from workloads.scores import IGNORED
 from workloads.streams.clips import Clip, Clips
@@ -411,7 +411,7 @@ def _prepared(model: nn.Module, first: Clip, plan: TrainingPlan) -> nn.Module:
     """A copy of the model to train."""
     if plan.precision == "int8":
         return with_learned_grids(model, first.frames.to(device_of(model)))
-    if any(isinstance(layer, InputGrid) for layer in model.modules()):
+    if is_quantised(model):
         raise TrainingError(
             "TrainingPlan.precision must be int8 for a quantised model, got float32: its weights "
             "would leave their grid; use precision='int8', or weights in floating point"
