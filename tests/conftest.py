@@ -4,3 +4,21 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import pytest
+
+from simulator import LshReuse
+
+
+@pytest.fixture
+def decided(monkeypatch):
+    """Names of the layers that were decided, in order."""
+    names = []
+    made = LshReuse.answer
+
+    def counted(self, layer, *rest, **wanted):
+        names.append(layer.name)
+        return made(self, layer, *rest, **wanted)
+
+    monkeypatch.setattr(LshReuse, "answer", counted)
+    return names

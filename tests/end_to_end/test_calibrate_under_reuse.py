@@ -37,20 +37,6 @@ def workload():
     return small_workload()
 
 
-@pytest.fixture
-def decided(monkeypatch):
-    """Names of the layers that were decided, in order."""
-    names = []
-    made = LshReuse.answer
-
-    def counted(self, layer, *rest, **wanted):
-        names.append(layer.name)
-        return made(self, layer, *rest, **wanted)
-
-    monkeypatch.setattr(LshReuse, "answer", counted)
-    return names
-
-
 def assert_same(states, expected):
     assert states.keys() == expected.keys()
     for name, state in expected.items():

@@ -24,20 +24,6 @@ def workload():
     return small_workload()
 
 
-@pytest.fixture
-def decided(monkeypatch):
-    """Names of the layers that were decided, in order."""
-    names = []
-    made = LshReuse.answer
-
-    def counted(self, layer, *rest, **wanted):
-        names.append(layer.name)
-        return made(self, layer, *rest, **wanted)
-
-    monkeypatch.setattr(LshReuse, "answer", counted)
-    return names
-
-
 def policy(first, second):
     hashes = {"first": first, "second": second}
     return PerLayer({k: LshReuse(hashes=h, length=9) for k, h in hashes.items() if h})
