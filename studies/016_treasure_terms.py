@@ -1,11 +1,22 @@
 """Treasure's ablation and Figure 7 on CamVid: which part of similarity-aware training does what?
 
 Run it with `python studies/016_treasure_terms.py --camvid FOLDER`, with the drives of study 014,
-whose trained network it takes if it is in `--out`. ResNet-18 parses scenes; SA-training reuses with
-H=16, L=8 in all layers but the first. Figure 7's "threshold on the number of frames used" is read
-as how many frames are trained on; its score is under reuse, on frames to choose on.
+whose trained network it takes if it is in `--out`. Without `--camvid` it explains itself and stops.
+ResNet-18 parses scenes; SA-training reuses with H=16, L=8 in all layers but the first. Figure 7's
+"threshold on the number of frames used" is read as how many frames are trained on; its score is
+under reuse, on frames to choose on.
 
-Answer: not run as a whole yet.
+Answer, of 2026-11-22 (8 epochs, one seed, so a point between two rows is chance): reuse in the
+forward pass does it all. Mean IoU on 100 frames of the 15 Hz drive, at 74 to 75 % removed:
+
+- The network trained dense has 51.7 without reuse and 37.9 under it. Estimating its normalisation
+  anew under reuse, on 64 frames, without training: 46.2. More epochs without reuse: 39.0.
+- Trained under reuse: 51.2 without any term (0.5 points lost, 74.5 % removed), 50.1 with R1, 50.6
+  with R2, 51.0 with both (75.0 %). At the paper's lambda the terms move what is removed by at most
+  0.5 points; tenfold, they remove 77.4 % and cost 4 more points of the score. The paper has 20 %
+  removed with R1 alone, 33 % with R2, and about 50 % with both.
+- Figure 7: after 8 epochs 38.4 with 46 frames, 38.8 with 92, 40.7 with 184 and 40.2 with 366: more
+  frames help, as in the paper, up to half of what there is.
 """
 
 import argparse
@@ -21,7 +32,6 @@ from paper_tables import show
 from plotly.subplots import make_subplots
 from streets import (
     LAMBDA,
-    POINT,
     Settings,
     Streets,
     add_options,
@@ -118,22 +128,18 @@ def frame_thresholds(streets: Streets, given: argparse.Namespace) -> dict[int, l
 
 def told(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
     """Lines of the ablation's table."""
-    least = found["nothing"]["points"][0]["dense"] - POINT
-    lines = []
-    for name, each in found.items():
-        fitting = [point for point in each["points"] if point["score"] >= least]
-        best = max(fitting, key=lambda point: point["removed"], default=None)
-        lines.append(
-            {
-                "trained with": name,
-                "without reuse": f"{100 * each['judged']['dense']:.1f}",
-                "under reuse": f"{100 * each['judged']['score']:.1f}",
-                "removed": f"{each['judged']['removed']:.1%}",
-                "likewise, frames to choose on": f"{100 * each['points'][0]['score']:.1f}",
-                "removed there within a point": "-" if best is None else f"{best['removed']:.1%}",
-            }
-        )
-    return lines
+    original = found["nothing"]["judged"]["dense"]
+    return [
+        {
+            "trained with": name,
+            "without reuse": f"{100 * each['judged']['dense']:.1f}",
+            "under reuse": f"{100 * each['judged']['score']:.1f}",
+            "points lost": f"{100 * (original - each['judged']['score']):.1f}",
+            "removed": f"{each['judged']['removed']:.1%}",
+            "under reuse, frames to choose on": f"{100 * each['points'][0]['score']:.1f}",
+        }
+        for name, each in found.items()
+    ]
 
 
 def figure(terms: Mapping[str, Mapping[str, Any]], frames: Mapping[int, list[float]]) -> go.Figure:
