@@ -276,7 +276,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, nargs=2, default=(3, 16), help="int8, SA")
     parser.add_argument("--trials", type=int, default=10, help="of each layer's search")
     parser.add_argument("--frames", type=int, default=32, help="to choose on")
-    parser.add_argument("--judged", type=int, default=101, help="frames to judge on")
+    parser.add_argument("--judged", type=int, default=100, help="frames to judge on")
     return parser.parse_args()
 
 

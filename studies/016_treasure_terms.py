@@ -177,7 +177,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=8, help="with each of the terms")
     parser.add_argument("--frame-epochs", type=int, default=8, help="of Figure 7")
     parser.add_argument("--frames", type=int, default=32, help="to choose on")
-    parser.add_argument("--judged", type=int, default=101, help="frames to judge on")
+    parser.add_argument("--judged", type=int, default=100, help="frames to judge on")
     return parser.parse_args()
 
 
