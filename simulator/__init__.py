@@ -7,9 +7,10 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+from simulator.calibration import calibrate
 from simulator.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.forward import ReusedForward
-from simulator.functional import ReuseRun, calibrate, decide, decide_stream
+from simulator.functional import ReuseRun, decide, decide_stream
 from simulator.painting import paint_clusters, remaining_work
 from simulator.processor import (
     PROCESSOR_LIMITS,

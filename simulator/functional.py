@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accelerators import ConfigError
-from simulator.forward import ReusedForward
+from simulator.calibration import calibrate, check_learns_under_reuse, states_of
+from simulator.captured import check_model, run_model
 from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.error import centroid_error
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     import torch
 
     from workloads.hook import GemmCall
-
-# How far outputs of a quantised model may differ between two machines, relative to the largest.
-_STEP_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +127,7 @@ def decide(
             "workload, and decide streams without a cache"
         )
     if calibrate_under_reuse:
-        _check_learns_under_reuse(model, calibration, memory)
+        check_learns_under_reuse(model, calibration, memory)
     run = _Run(policy, memory, layer_errors=layer_errors)
     if cache is not None:
         run.keep_in(
@@ -142,7 +140,7 @@ def decide(
         if made is not None:
             return made
     learner = model if calibrate_under_reuse else None
-    run.states = _states(trace, policy, calibration, memory, learner)
+    run.states = states_of(trace, policy, calibration, memory, learner)
     quality = run.recorded(trace) if model is None else run.replayed(trace, model)
     if run.states:
         judged = calibration is None and memory is None
@@ -238,8 +236,8 @@ class _Run:
             result = self._answer(call.layer, call.given, call.weights, error_of, keep_result=True)
             return None if result is None else call.from_result(result)
 
-        _check_model(trace, model)
-        return _quality(trace, _run_model(trace, model, answer))
+        check_model(trace, model)
+        return _quality(trace, run_model(trace, model, answer))
 
     def _answer(
         self,
@@ -368,16 +366,6 @@ def decide_stream(
         yield run
 
 
-def _check_memory(memory: StreamMemory, policy: ReusePolicy, calibration: object | None) -> None:
-    """A memory is of one policy, and of one calibration."""
-    memory.check_policy(policy.describe())
-    if calibration is not None:
-        raise ConfigError(
-            "calibration must not be given with memory, which holds for the calibration that it "
-            "was made with; leave it out, or start without memory"
-        )
-
-
 def _memory(
     policy: ReusePolicy, states: Mapping[str, LayerState], tables: dict[str, LayerMemory]
 ) -> StreamMemory | None:
@@ -385,195 +373,6 @@ def _memory(
     if not tables:
         return None
     return StreamMemory(policy=policy.describe(), states=states, tables=tables)
-
-
-def calibrate(
-    trace: WorkloadTrace, policy: ReusePolicy, *, model: "torch.nn.Module | None" = None
-) -> dict[str, LayerState]:
-    """What a policy learns of each layer from a trace, one layer's activations in memory at a time.
-
-    Without `model` it learns from the recorded activations, those of a dense run. A model that was
-    trained under reuse has others when it runs under reuse. With `model`, it runs again on the
-    trace's inputs, as one batch, and each layer's state is learned from the rows that it gets after
-    reuse in all layers before it: as `ReusedForward` does in training.
-
-    Args:
-        trace: the model on calibration inputs, best not those it is judged on.
-        policy: the policy.
-        model: the captured model, with the weights it was captured with, to learn under reuse.
-
-    Returns:
-        Layer name -> its state, of the layers that need one.
-
-    Raises:
-        ConfigError: with `model`, it is not the captured one, the policy does not fit a layer, or
-            it keeps clusters over a stream.
-        TraceError: the trace lacks the activations or, with `model`, the inputs.
-    """
-    if model is not None:
-        policy.check_layers(trace.layers)
-        _check_model(trace, model)
-        reuse = ReusedForward(policy)
-        _run_model(trace, model, reuse.answer)
-        return reuse.states
-    return {
-        layer.name: policy.calibrate(
-            layer,
-            Activations(layer, trace.given(layer.name)).rows,
-            partial(trace.weights, layer.name),
-        )
-        for layer in trace.layers
-        if policy.needs_calibration(layer)
-    }
-
-
-def _states(
-    trace: WorkloadTrace,
-    policy: ReusePolicy,
-    calibration: WorkloadTrace | Mapping[str, LayerState] | None,
-    memory: StreamMemory | None,
-    model: "torch.nn.Module | None",
-) -> Mapping[str, LayerState]:
-    """What the policy knows of each layer: as it was given, or learned now."""
-    states: Mapping[str, LayerState]
-    if memory is not None:
-        _check_memory(memory, policy, calibration)
-        states = memory.states
-    elif calibration is None or isinstance(calibration, WorkloadTrace):
-        _check_same_grids(trace, calibration or trace)
-        states = calibrate(calibration or trace, policy, model=model)
-    else:
-        states = calibration
-    _check_states(states, trace, policy)
-    return states
-
-
-def _check_learns_under_reuse(
-    model: object | None, calibration: object | None, memory: StreamMemory | None
-) -> None:
-    """Learning under reuse takes a model that runs, and nothing learned before."""
-    if model is None:
-        found = "no model"
-    elif memory is not None:
-        found = "a memory, which brings its calibration"
-    elif isinstance(calibration, Mapping):
-        found = "what was learned already"
-    else:
-        return
-    raise ConfigError(
-        f"calibrate_under_reuse must be given with a model and inputs to learn from, got {found}; "
-        "pass the captured model, and a trace as calibration or none"
-    )
-
-
-def _check_same_grids(trace: WorkloadTrace, calibration: WorkloadTrace) -> None:
-    """What is learned of a layer's integers serves only the same integers."""
-    learned = {layer.name: layer.quantisation for layer in calibration.layers}
-    other = [
-        layer.name
-        for layer in trace.layers
-        if learned.get(layer.name, layer.quantisation) != layer.quantisation
-    ]
-    if other:
-        raise ConfigError(
-            f"calibration must be quantised as the trace is, got other integers in layer "
-            f"{', '.join(other)}; capture both with the same quantised model"
-        )
-
-
-def _check_states(
-    states: Mapping[str, LayerState], trace: WorkloadTrace, policy: ReusePolicy
-) -> None:
-    """Every layer that needs a state must have one."""
-    absent = [
-        layer.name
-        for layer in trace.layers
-        if policy.needs_calibration(layer) and layer.name not in states
-    ]
-    if absent:
-        raise ConfigError(
-            f"calibration must hold every layer of the trace, got none called {', '.join(absent)}; "
-            "capture the same model"
-        )
-
-
-def _check_model(trace: WorkloadTrace, model) -> None:
-    """Without reuse the model must answer as it did when it was captured."""
-    from workloads.unchanged import is_remembered, remember
-
-    if is_remembered(trace, model):
-        return
-    if _answers_first_image(trace, model):
-        remember(trace, model)
-        return
-    answers = _run_model(trace, model, lambda _: None)
-    if (
-        answers is not None
-        and trace.outputs is not None
-        and not _same(answers, trace.outputs, trace)
-    ):
-        raise ConfigError(
-            "model must answer as it did when the trace was captured, got other outputs; pass the "
-            "captured model with the same weights"
-        )
-    remember(trace, model)
-
-
-def _answers_first_image(trace: WorkloadTrace, model) -> bool:
-    """Whether the model answers the first of several images as before: a fraction of a whole run.
-
-    `False` also where images can't be told apart, or the model takes a whole batch alone.
-    """
-    from workloads.replaying import replay
-
-    inputs, outputs = trace.inputs, trace.outputs
-    if trace.images == 1 or inputs is None or outputs is None:
-        return False
-    if any(len(array.shape) == 0 or len(array) != trace.images for array in (*inputs, outputs)):
-        return False
-    first = replace(trace, inputs=tuple(array[:1] for array in inputs), images=1)
-    try:
-        answer = replay(first, model, lambda _: None)
-    except (RuntimeError, ValueError):
-        return False
-    return answer is not None and _same(answer, outputs[:1], trace)
-
-
-def _same(answers: np.ndarray, known: np.ndarray, trace: WorkloadTrace) -> bool:
-    """Equal but for sums in another order; a model with other weights is off by far more.
-
-    On a grid the last bit of a sum may move a value by a whole step.
-    """
-    stepped = any(layer.quantisation for layer in trace.layers)
-    tolerance = _STEP_TOLERANCE * float(np.abs(known).max()) if stepped else 1e-3
-    return answers.shape == known.shape and np.allclose(answers, known, rtol=1e-2, atol=tolerance)
-
-
-def _run_model(trace: WorkloadTrace, model, answer) -> np.ndarray | None:
-    """Run the model on the trace's inputs with every product's result replaced."""
-    from workloads.replaying import replay  # the only part that needs PyTorch
-
-    known = {layer.name: (layer.gemm, layer.quantisation) for layer in trace.layers}
-    asked = set()
-
-    def on_gemm(call):
-        layer = call.layer
-        if known.get(layer.name) != (layer.gemm, layer.quantisation):
-            raise ConfigError(
-                f"model must run the layers of the trace, got {layer.name!r} of {layer.gemm} in "
-                f"{layer.quantisation or 'floating point'}; pass the model that was captured"
-            )
-        asked.add(layer.name)
-        return answer(call)
-
-    outputs = replay(trace, model, on_gemm)
-    missing = [name for name in known if name not in asked]
-    if missing:
-        raise ConfigError(
-            f"model must run the layers of the trace, got none called {', '.join(missing)}; "
-            "pass the model that was captured"
-        )
-    return outputs
 
 
 def _relative_mse(result: np.ndarray, dense: np.ndarray, bias: np.ndarray) -> float:

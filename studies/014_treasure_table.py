@@ -117,20 +117,18 @@ def points(
     *,
     made_for: Settings | None = None,
 ) -> list[dict[str, Any]]:
-    """All candidates on the frames to choose on; the first is without reuse.
+    """Without reuse, under what the model was made for, and all candidates, on frames to choose on.
 
     Args:
         made_for: what the model was trained under; with all other settings its normalisation has
             to be estimated anew.
     """
-    given = [{}, *candidates(model, streets, folder, effort.trials)]
-    found = []
-    for each in given:
-        network = model if made_for is None else normalised(model, streets, each)
-        found.append(tried(network, streets, streets.choose, effort.frames, each))
+    given = [(model, {})]
     if made_for is not None:
-        found.insert(0, tried(model, streets, streets.choose, effort.frames, made_for))
-    return found
+        given.append((model, made_for))
+    for each in candidates(model, streets, folder, effort.trials):
+        given.append((model if made_for is None else normalised(model, streets, each), each))
+    return [tried(network, streets, streets.choose, effort.frames, each) for network, each in given]
 
 
 def within_a_point(found: list[dict[str, Any]], original: float) -> dict[str, Any] | None:
@@ -213,7 +211,6 @@ def told(row: Mapping[str, Any]) -> list[dict[str, object]]:
     original = lines["dense"]["score"]
     return [
         {
-            "network": row["network"],
             "": name,
             "score": f"{100 * each['score']:.1f}",
             "points lost": f"{100 * (original - each['score']):.1f}",
@@ -306,7 +303,6 @@ def main() -> None:
     for name, precision in wanted:
         rows.append(table_row(streets[name.partition("_")[2]], given.out, name, precision, effort))
         show(f"{rows[-1]['network']} on CamVid", told(rows[-1]))
-    show("Treasure's Table 2, on CamVid", [line for row in rows for line in told(row)])
     show("The paper's, on ApolloScape", published("treasure_table_2.csv"))
     path = given.out.with_name("014_treasure_table.html")
     figure(rows).write_html(path, include_plotlyjs=True)
