@@ -83,7 +83,7 @@ def judged(model: nn.Module, streets: Streets, frames: int, judged: int) -> dict
 def ablation(streets: Streets, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The network before, and after training with each of the terms."""
     start = dense_network(NETWORK, streets, given.out / NETWORK / "dense").model
-    folder = given.out / "terms"
+    folder = given.out / f"terms_{given.seed}"
     judge = partial(judged, streets=streets, frames=given.frames, judged=given.judged)
     trained_with = settings_of(start, streets, *TRAINED_WITH)
     reuse = policy_of(trained_with)
@@ -93,12 +93,11 @@ def ablation(streets: Streets, given: argparse.Namespace) -> dict[str, dict[str,
         "nothing, but normalised anew": kept(folder / "normalised.json", partial(judge, anew)),
     }
     for name, weights in TERMS.items():
-        terms = (
-            {}
-            if weights is None
-            else dict(zip(("intra_weight", "inter_weight"), weights, strict=True))
-        )
-        aware = plan(NETWORK, given.epochs, share=0.5, **terms)
+        intra, inter = weights or (0, 0)
+        aware = plan(
+            NETWORK, given.epochs, share=0.5, intra_weight=intra, inter_weight=inter,
+            seed=given.seed,
+        )  # fmt: skip
         place = folder / name.replace(", ", "_").replace(" ", "_")
         model = trained(
             start, streets, place, aware, reuse=None if weights is None else reuse
@@ -175,7 +174,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_options(parser, OUT)
     parser.add_argument("--epochs", type=int, default=8, help="with each of the terms")
-    parser.add_argument("--frame-epochs", type=int, default=8, help="of Figure 7")
+    parser.add_argument("--seed", type=int, default=0, help="of the ablation's training")
+    parser.add_argument("--frame-epochs", type=int, default=8, help="of Figure 7; 0 leaves it out")
     parser.add_argument("--frames", type=int, default=32, help="to choose on")
     parser.add_argument("--judged", type=int, default=100, help="frames to judge on")
     return parser.parse_args()
@@ -190,14 +190,15 @@ def main() -> None:
     streets = scenes(given.camvid, tuple(given.drives), tuple(given.size))
     terms = ablation(streets, given)
     show(f"Ablation: {NETWORK} on the frames to judge on, H, L = {TRAINED_WITH}", told(terms))
-    frames = frame_thresholds(streets, given)
-    show(
-        "Figure 7: mean IoU under reuse after each epoch, frames to choose on",
-        [
-            {"frames": count, **{f"{i}": f"{100 * s:.1f}" for i, s in enumerate(scores, start=1)}}
-            for count, scores in frames.items()
-        ],
-    )
+    frames = frame_thresholds(streets, given) if given.frame_epochs else {}
+    if frames:
+        show(
+            "Figure 7: mean IoU under reuse after each epoch, frames to choose on",
+            [
+                {"frames": count, **{f"{i}": f"{100 * s:.1f}" for i, s in enumerate(scores, 1)}}
+                for count, scores in frames.items()
+            ],
+        )
     path = given.out.with_name("016_treasure_terms.html")
     figure(terms, frames).write_html(path, include_plotlyjs=True)
     print(f"wrote {path}")

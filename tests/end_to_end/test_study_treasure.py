@@ -173,11 +173,11 @@ def test_terms_and_numbers_of_frames_are_compared(terms, streets, tmp_path, tiny
     monkeypatch.setattr(terms, "UNIFORM", ((2, 4), (8, 4)))
     monkeypatch.setattr(terms, "TRAINED_WITH", (2, 4))
     monkeypatch.setattr(terms, "STEPS", (2, 1))
-    given = argparse.Namespace(out=tmp_path, epochs=1, frame_epochs=2, frames=4, judged=4)
+    given = argparse.Namespace(out=tmp_path, epochs=1, frame_epochs=2, frames=4, judged=4, seed=0)
     found = terms.ablation(streets, given)
     assert list(found)[2:] == list(terms.TERMS)
     learned = {
-        name: json.loads((tmp_path / "terms" / place / "judged.json").read_text())
+        name: json.loads((tmp_path / "terms_0" / place / "judged.json").read_text())
         for name, place in (("reuse alone", "reuse_alone"), ("R1 and R2", "R1_and_R2"))
     }
     assert learned == {name: found[name] for name in learned}
