@@ -69,6 +69,17 @@ ROWS = tuple(
     for precision in ("float32", "int8")
 )
 
+BEFORE, AFTER = "#888888", "#1f77b4"
+# Line of a row -> its colour and symbol in the figure.
+MARKS = {
+    "dense": (BEFORE, "square"),
+    "tuned": (BEFORE, "diamond"),
+    "to train with": (BEFORE, "circle"),
+    "likewise, normalised anew": (BEFORE, "circle-open"),
+    "SA-trained": (AFTER, "circle"),
+    "SA-trained, tuned again": (AFTER, "diamond"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
@@ -236,9 +247,8 @@ def figure(rows: list[dict[str, Any]]) -> go.Figure:
             for where in ("settings tried, on frames to choose on", "judged on another drive")
         ],
     )  # fmt: skip
-    colours = dict(before="#888888", after="#1f77b4")
     for index, row in enumerate(rows, start=1):
-        for when, colour in colours.items():
+        for when, colour in (("before", BEFORE), ("after", AFTER)):
             ordered = sorted((100 * each["removed"], 100 * each["score"]) for each in row[when])
             made.add_scatter(
                 x=[x for x, _ in ordered], y=[y for _, y in ordered], mode="markers",
@@ -247,16 +257,17 @@ def figure(rows: list[dict[str, Any]]) -> go.Figure:
             )  # fmt: skip
         least = 100 * (row["before"][0]["dense"] - POINT)
         made.add_hline(y=least, line_dash="dot", row=index, col=1)
-        for name, each in row["lines"].items():
-            made.add_scatter(
-                x=[100 * each["removed"]], y=[100 * each["score"]], mode="markers+text",
-                text=[name], textposition="top center", showlegend=False, row=index, col=2,
-                marker_color=colours["after" if name.startswith("SA") else "before"],
-            )  # fmt: skip
+        for name, (colour, symbol) in MARKS.items():
+            if each := row["lines"].get(name):
+                made.add_scatter(
+                    x=[100 * each["removed"]], y=[100 * each["score"]], mode="markers", name=name,
+                    marker={"color": colour, "symbol": symbol, "size": 11}, legendgroup=name,
+                    showlegend=index == 1, row=index, col=2,
+                )  # fmt: skip
         made.add_hline(y=100 * (row["lines"]["dense"]["score"] - POINT), line_dash="dot",
                        row=index, col=2)  # fmt: skip
     made.update_xaxes(title_text="removed inputs, %", range=[-8, 105])
-    made.update_yaxes(title_text="mean IoU or F1, %", rangemode="tozero")
+    made.update_yaxes(title_text="mean IoU or F1, %")
     made.update_layout(
         template="plotly_white", height=380 * len(rows),
         title="Similarity-aware training: dotted is one point below the network without reuse",
