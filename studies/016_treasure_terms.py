@@ -6,16 +6,17 @@ ResNet-18 parses scenes; SA-training reuses with H=16, L=8 in all layers but the
 "threshold on the number of frames used" is read as how many frames are trained on; its score is
 under reuse, on frames to choose on.
 
-Answer, of 2026-11-22 (8 epochs, one seed, so a point between two rows is chance): reuse in the
-forward pass does it all. Mean IoU on 100 frames of the 15 Hz drive, at 74 to 75 % removed:
+Answer, of 2026-11-22 (8 epochs; `--seed 0` and `--seed 1`): reuse in the forward pass does it all.
+Mean IoU on 100 frames of the 15 Hz drive, at 74 to 75 % removed:
 
 - The network trained dense has 51.7 without reuse and 37.9 under it. Estimating its normalisation
-  anew under reuse, on 64 frames, without training: 46.2. More epochs without reuse: 39.0.
-- Trained under reuse: 51.2 without any term (0.5 points lost, 74.5 % removed), 50.1 with R1, 50.6
-  with R2, 51.0 with both (75.0 %). At the paper's lambda the terms move what is removed by at most
-  0.5 points; tenfold, they remove 77.4 % and cost 4 more points of the score. The paper has 20 %
-  removed with R1 alone, 33 % with R2, and about 50 % with both.
-- Figure 7: after 8 epochs 38.4 with 46 frames, 38.8 with 92, 40.7 with 184 and 40.2 with 366: more
+  anew under reuse, on 64 frames, without training: 46.2. More epochs without reuse: 39.0 and 38.1.
+- Trained under reuse: 51.2 and 49.9 without any term, 50.1 and 50.0 with R1, 50.6 and 49.7 with
+  R2, 51.0 and 50.7 with both: the seed counts as much as the terms. At the paper's lambda these
+  move what is removed by at most 0.5 points (74.5 to 75.0 %); tenfold, they remove 77.4 and 77.7 %
+  and cost 3 to 4 more points. The paper has 20 % removed with R1 alone, 33 % with R2, and about 50 %
+  with both.
+- Figure 7 (seed 0): after 8 epochs 38.4 with 46 frames, 38.8 with 92, 40.7 with 184 and 40.2 with 366: more
   frames help, as in the paper, up to half of what there is.
 """
 
