@@ -14,10 +14,10 @@ Mean IoU on 100 frames of the 15 Hz drive, at 74 to 75 % removed:
 - Trained under reuse: 51.2 and 49.9 without any term, 50.1 and 50.0 with R1, 50.6 and 49.7 with
   R2, 51.0 and 50.7 with both: the seed counts as much as the terms. At the paper's lambda these
   move what is removed by at most 0.5 points (74.5 to 75.0 %); tenfold, they remove 77.4 and 77.7 %
-  and cost 3 to 4 more points. The paper has 20 % removed with R1 alone, 33 % with R2, and about 50 %
-  with both.
-- Figure 7 (seed 0): after 8 epochs 38.4 with 46 frames, 38.8 with 92, 40.7 with 184 and 40.2 with 366: more
-  frames help, as in the paper, up to half of what there is.
+  and cost 3 to 4 more points. The paper has 20 % removed with R1 alone, 33 % with R2, and about
+  50 % with both.
+- Figure 7 (seed 0): after 8 epochs 38.4 with 46 frames, 38.8 with 92, 40.7 with 184 and 40.2 with
+  366: more frames help, as in the paper, up to half of what there is.
 """
 
 import argparse
