@@ -48,8 +48,8 @@ ApolloScape, of ResNet-38 on scenes:
   with 7 to 18 times the energy, 0.07x to 0.18x predicted on a Pi 3, where the paper has 1.0x to
   2.7x. What limits it: hashing costs H / N of a layer's products, and layers sized for a Pi have
   N = 16 to 128 (ResNet-18) or 48 to 768 columns (Swin). With hashing and additions counted,
-  ResNet-18 has 1.2 to 1.4 times the dense operations left, Swin 0.8. And with L = 8 the sums of all
-  rows are read and written for every 8 columns of inputs: the accelerator waits for memory.
+  ResNet-18 has 1.2 to 1.4 times the dense operations left, Swin 0.8 to 0.9. And with L = 8 all sums
+  are read and written for every 8 columns of inputs: the accelerator waits for memory.
 - SA-training took 13 to 23 minutes a row on half a core.
 """
 
