@@ -176,12 +176,13 @@ def policy_python(policy: ReusePolicy) -> str:
 
 def front_columns(result: StudyResult) -> list[dict[str, Any]]:
     """Columns of the front's table."""
+    quality = QUALITY_NAMES[result.quality].split(" (")[0]
     return [
         column("trial", "Trial"),
         column("speedup", "Speed", "× dense, equal area"),
         column("energy", "Energy", "µJ per image"),
         column("ratio", "Energy", "× dense, equal area"),
-        column("accuracy", QUALITY_NAMES[result.quality].split(" (")[0].capitalize(), "%"),
+        column("accuracy", quality[0].upper() + quality[1:], "%"),
         column("area", "Area", "mm²"),
         column("array", "Array", "rows × columns"),
         column("bound", "Bound by", text=True),

@@ -13,6 +13,7 @@ from codesign import load_study
 from codesign.choices import SENSES, Constraint, choices, measured, usual_constraints
 from codesign.importance import LEAST_TRIALS, parameter_importance
 from codesign.report import StudyReport
+from codesign.tables import front_columns
 from codesign.trials import knee_of
 from tests.small_search import TRIALS, small_search
 
@@ -41,6 +42,13 @@ def report(result):
 def page(report, tmp_path_factory):
     page, *_ = report.write(tmp_path_factory.mktemp("page") / "my report.html")
     return page
+
+
+@pytest.mark.parametrize("quality, heading", [("miou", "Mean IoU"), ("accuracy", "Accuracy")])
+def test_headings_keep_the_capitals_of_scores(result, quality, heading):
+    specification = {**result.specification, "quality": quality}
+    columns = front_columns(dataclasses.replace(result, specification=specification))
+    assert heading in [each["name"] for each in columns]
 
 
 def figures(text):
