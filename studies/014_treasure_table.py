@@ -197,7 +197,7 @@ def table_row(
     start = dense_network(name, streets, out / name / "dense")
     if precision == "int8":
         aware = plan(name, effort.quantised, share=0.25, precision=precision)
-        start = trained(start.model, streets, folder / "quantised", aware)
+        start = trained(name, start.model, streets, folder / "quantised", aware)
     before = kept(
         folder / "before" / "points.json",
         partial(points, start.model, streets, folder / "before", effort),
@@ -205,7 +205,7 @@ def table_row(
     chosen = to_train_with(before)["settings"]
     aware = plan(name, effort.aware, share=0.5, intra_weight=LAMBDA, inter_weight=LAMBDA,
                  precision=precision)  # fmt: skip
-    after = trained(start.model, streets, folder / "aware", aware, reuse=policy_of(chosen))
+    after = trained(name, start.model, streets, folder / "aware", aware, reuse=policy_of(chosen))
     found = kept(
         folder / "after" / "points.json",
         partial(points, after.model, streets, folder / "after", effort, made_for=chosen),

@@ -101,7 +101,7 @@ def ablation(streets: Streets, given: argparse.Namespace) -> dict[str, dict[str,
         )  # fmt: skip
         place = folder / name.replace(", ", "_").replace(" ", "_")
         model = trained(
-            start, streets, place, aware, reuse=None if weights is None else reuse
+            NETWORK, start, streets, place, aware, reuse=None if weights is None else reuse
         ).model
         found[name] = kept(place / "judged.json", partial(judge, model))
     return found
@@ -119,7 +119,15 @@ def frame_thresholds(streets: Streets, given: argparse.Namespace) -> dict[int, l
         clips = replace(streets.train, starts=list(streets.train.starts)[::step])
         count = len(clips) * clips.length
         folder = given.out / "frames" / str(count)
-        trained(start, replace(streets, train=clips), folder, aware, reuse=reuse, validation=chosen)
+        trained(
+            NETWORK,
+            start,
+            replace(streets, train=clips),
+            folder,
+            aware,
+            reuse=reuse,
+            validation=chosen,
+        )
         rows = (folder / "curves.csv").read_text().splitlines()
         column = rows[0].split(",").index(f"validation_{streets.score}")
         found[count] = [float(row.split(",")[column]) for row in rows[1:]]

@@ -24,9 +24,8 @@ from simulator import (
     predict,
     simulate,
 )
-from workloads import WorkloadTrace, capture, load_quantised
-from workloads.models import load, load_weights, read_metadata
-from workloads.quantising import holds_grids
+from workloads import WorkloadTrace, capture
+from workloads.models import load, read_metadata
 from workloads.streams import ImageSet
 from workloads.streams.camvid import camvid
 from workloads.streams.clips import ClipSet
@@ -130,6 +129,7 @@ def plan(network: str, epochs: int, *, share: float = 1, **more: Any) -> Trainin
 
 
 def trained(
+    name: str,
     model: nn.Module,
     streets: Streets,
     folder: Path,
@@ -150,23 +150,15 @@ def trained(
             ),
         )  # fmt: skip
     done = read_metadata(weights)
-    return Trained(model=with_weights(model, weights), seconds=float(done["training_s"]))
-
-
-def with_weights(model: nn.Module, weights: Path) -> nn.Module:
-    """A network like `model`, in evaluation mode, with weights in floating point or on grids."""
-    if holds_grids(weights):
-        return load_quantised(model, weights).eval()
-    network = copy.deepcopy(model)
-    load_weights(network, weights)
-    return network.eval()
+    network = load(name, weights, num_classes=streets.task.outputs)
+    return Trained(model=network, seconds=float(done["training_s"]))
 
 
 def dense_network(name: str, streets: Streets, folder: Path) -> Trained:
     """A network trained dense, in floating point."""
     model = load(name, num_classes=streets.task.outputs)
     epochs, _ = DENSE[name.partition("_")[0]]
-    return trained(model, streets, folder, plan(name, epochs))
+    return trained(name, model, streets, folder, plan(name, epochs))
 
 
 def traced(model: nn.Module, streets: Streets, clips: ClipSet, count: int) -> WorkloadTrace:

@@ -1,24 +1,18 @@
 """The studies of Deep Reuse's Fig. 5 and Fig. 6, on inputs small enough to know the answer."""
 
-import sys
 from argparse import Namespace
 from importlib import import_module
 from math import sqrt
-from pathlib import Path
 
 import pytest
-
-STUDIES = Path(__file__).parents[2] / "studies"
 
 
 @pytest.fixture(scope="module")
 def studies():
-    sys.path.insert(0, str(STUDIES))
-    yield {
+    return {
         name: import_module(name)
         for name in ("cifarnet_batches", "006_deep_reuse_figure_5", "007_deep_reuse_figure_6")
     }
-    sys.path.remove(str(STUDIES))
 
 
 @pytest.fixture(scope="module")

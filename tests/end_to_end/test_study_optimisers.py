@@ -1,24 +1,19 @@
 """Study 009 on inputs so small that the answer is known another way."""
 
 import csv
-import sys
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 
 import moocore
 import numpy as np
 import pytest
 
-STUDIES = Path(__file__).parents[2] / "studies"
 TRIALS = 5
 
 
 @pytest.fixture(scope="module")
 def study():
-    sys.path.insert(0, str(STUDIES))
-    yield import_module("009_which_optimiser")
-    sys.path.remove(str(STUDIES))
+    return import_module("009_which_optimiser")
 
 
 @pytest.fixture(scope="module")

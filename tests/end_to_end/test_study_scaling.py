@@ -1,21 +1,15 @@
 """The study of how a search scales, on what is so small that its answer is known."""
 
-import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
 from tests.small_search import small_search
 
-STUDIES = Path(__file__).parents[2] / "studies"
-
 
 @pytest.fixture(scope="module")
 def study():
-    sys.path.insert(0, str(STUDIES))
-    yield import_module("010_how_search_scales")
-    sys.path.remove(str(STUDIES))
+    return import_module("010_how_search_scales")
 
 
 def test_the_model_is_bound_by_the_evaluations_or_by_the_driver(study):

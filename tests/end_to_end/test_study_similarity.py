@@ -1,8 +1,6 @@
 """The study of where similarity lives, on inputs whose similarity is known."""
 
-import sys
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +8,10 @@ from PIL import Image
 
 from simulator import LayerSimilarity
 
-STUDIES = Path(__file__).parents[2] / "studies"
-
 
 @pytest.fixture(scope="module")
 def study():
-    sys.path.insert(0, str(STUDIES))
-    yield import_module("013_where_similarity_lives")
-    sys.path.remove(str(STUDIES))
+    return import_module("013_where_similarity_lives")
 
 
 def layers(values):

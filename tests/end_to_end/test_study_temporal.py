@@ -1,6 +1,5 @@
 """The study of reuse over frames, on frames that stand still and then change."""
 
-import sys
 from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
@@ -10,14 +9,10 @@ import torch
 
 from workloads import ImageSet
 
-STUDIES = Path(__file__).parents[2] / "studies"
-
 
 @pytest.fixture(scope="module")
 def study():
-    sys.path.insert(0, str(STUDIES))
-    yield import_module("015_reuse_over_frames")
-    sys.path.remove(str(STUDIES))
+    return import_module("015_reuse_over_frames")
 
 
 @pytest.fixture(scope="module")

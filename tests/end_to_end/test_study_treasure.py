@@ -5,7 +5,6 @@ import json
 import sys
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,19 +12,16 @@ from torch import nn
 
 from accelerators import ConfigError
 from simulator import ReusedForward, decide
+from workloads.models.load import MODELS
 from workloads.streams import StreamError
 from workloads.streams.clips import ClipSet
 from workloads.training.tasks import SceneParsing
-
-STUDIES = Path(__file__).parents[2] / "studies"
 
 
 @pytest.fixture(scope="module")
 def shared():
     """What the studies share."""
-    sys.path.insert(0, str(STUDIES))
-    yield import_module("streets")
-    sys.path.remove(str(STUDIES))
+    return import_module("streets")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +67,8 @@ def streets(shared):
 @pytest.fixture
 def tiny(shared, monkeypatch):
     """Trains the small network, for one epoch, whatever is asked for."""
-    monkeypatch.setattr(shared, "load", lambda *_, **__: network())
+    for name in ("resnet18_any", "resnet18_scenes"):
+        monkeypatch.setitem(MODELS, name, lambda **_: network())
     monkeypatch.setattr(shared, "DENSE", {"resnet18": (1, 0.01)})
 
 
