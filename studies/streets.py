@@ -26,6 +26,7 @@ from simulator import (
 )
 from workloads import WorkloadTrace, capture
 from workloads.models import load, read_metadata
+from workloads.models.twinlitenet import TwinLiteNet
 from workloads.streams import ImageSet
 from workloads.streams.camvid import camvid
 from workloads.streams.clips import ClipSet
@@ -38,7 +39,6 @@ POINT = 0.01
 LAMBDA = 0.001  # the paper's, of R1 and of R2
 DRIVES = ("train_1hz", "test_1hz", "seq_0016E5_15hz")
 SIZE = (120, 160)
-TEACHER_SIZE = (360, 640)  # TwinLiteNet's
 # Epochs and AdamW's learning rate from random weights; SA-training begins at half of that rate.
 DENSE = {"resnet18": (30, 0.002), "swin": (40, 0.001)}
 # Frames under reuse that hashing learns from.
@@ -95,7 +95,7 @@ def lanes(
 def _lanes_of(drive: Path, teacher: Path, kept: Path, size: tuple[int, int]) -> ClipSet:
     if not kept.is_file():
         network = load("twinlitenet", teacher).eval()
-        made = lane_labels_by(network, camvid(drive, size=TEACHER_SIZE), size=size)
+        made = lane_labels_by(network, camvid(drive, size=TwinLiteNet.input_shape[1:]), size=size)
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_file({"pixels": made.pixels, "labels": made.labels}, kept)
     found = load_file(kept)
