@@ -20,6 +20,7 @@ from rich.table import Table
 from codesign.study import OnProgress
 from codesign.trials import Trial
 from simulator.report.page import NOTHING, shown
+from workloads.errors import plain
 
 WRONG_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
 # Width of a table where the output is no terminal.
@@ -166,15 +167,13 @@ def guarded(command: Callable[Given, None]) -> Callable[Given, None]:
 def _input_errors() -> tuple[type[Exception], ...]:
     """Errors that are about what was given."""
     from accelerators import ConfigError
-    from workloads import TraceError
-    from workloads.models import ModelError
-    from workloads.streams import StreamError
-    from workloads.training import TrainingError
+    from workloads.errors import InputError
 
-    return ConfigError, TraceError, ModelError, StreamError, TrainingError
+    return ConfigError, InputError
 
 
 def _told(error: Exception) -> str:
+    """One message, of bounded length, that a terminal can show."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+        return plain(f"{error.filename}: {error.strerror}")
+    return plain(str(error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from workloads.errors import InputError
 
-class ModelError(ValueError):
+
+class ModelError(InputError):
     """A model or weights file that can't be loaded; says what was given and the fix."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from workloads.errors import InputError
 from workloads.scores import IGNORED
 
 
-class StreamError(ValueError):
+class StreamError(InputError):
     """An input stream that can't be read or asked for; says what was given and the fix."""
 
 

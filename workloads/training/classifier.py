@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from workloads.errors import InputError
 from workloads.models.weights import note_weights
 from workloads.streams import ImageSet
 from workloads.training.augment import AUGMENTATIONS, augmented
@@ -18,7 +19,7 @@ from workloads.training.progress import epoch_progress
 OPTIMIZERS = ("adam", "sgd")
 
 
-class TrainingError(ValueError):
+class TrainingError(InputError):
     """Training that can't be started or went wrong; says where and what to change."""
 
 
