@@ -38,7 +38,9 @@ def test_every_error_about_input_is_plain(kind):
 
 
 @pytest.mark.parametrize(
-    "value", [Unspeakable(), 10**5000, "\udc80" * 100, b"\x00" * 500, [1] * 99]
+    "value",
+    [Unspeakable(), 10**5000, "\udc80" * 100, b"\x00" * 500, [1] * 99],
+    ids=["no repr", "digits", "surrogates", "bytes", "list"],
 )
 def test_any_value_is_shown_in_a_few_characters(value):
     text = show(value)
