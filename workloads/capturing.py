@@ -89,7 +89,7 @@ def capture(
         with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            run = run_hooked(model, given, keeper, images=images)
+            run = run_hooked(model, given, keeper, images=images, counts=True)
         if len(writer) == 0:
             raise TraceError(
                 f"model {_name(model)} must compute a matrix product to be captured, got none; use "

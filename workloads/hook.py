@@ -5,6 +5,7 @@ It sits below autograd, so a replaced result's backward pass is the dense one (s
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workloads.calls import GemmCall, convolution_call, product_call
-from workloads.errors import TraceError
-from workloads.flow import Flow, tensors_in
+from workloads.errors import TraceError, plain
+from workloads.flow import tensors_in
+from workloads.images import ImageCount
 from workloads.integer_grid import quantisation_of
 from workloads.modules import AttentionCalls, ModulePaths, no_fast_path, training_mode
 from workloads.operations import (
@@ -54,20 +56,23 @@ def run_with(
     Args:
         model: a module, or any function of tensors.
         inputs: a tensor, several (a tuple or list, passed by position) or a mapping (by name);
-            numpy arrays are taken for tensors. The first dimension of the first holds the images.
+            numpy arrays are taken for tensors. The first dimension holds the images, unless the
+            layers that know their batch say otherwise: an unbatched picture is one image, the
+            pictures of a list are as many, and recurrent layers and attention take sequences with
+            the time first where they are built to.
         on_gemm: gets each product and returns the operation's result (see
             `GemmCall.from_result`), or None for the dense one. The result carries no gradient of
             its own: the backward pass is the dense operation's.
         training: run in training mode instead of evaluation mode; every module's own mode is
             restored in either case.
-        images: inputs in the batch, where the first dimension doesn't tell.
+        images: inputs in the batch, where neither inputs nor layers tell.
 
     Returns:
         What the model returns. Gradients are recorded unless the caller forbids them.
 
     Raises:
-        TraceError: if the batch is empty, an operation hides a product, or `on_gemm` returns
-            another shape.
+        TraceError: if the batch is empty, what the model does contradicts the number of images, an
+            operation hides a product, or `on_gemm` returns another shape.
     """
     return run_hooked(model, inputs, on_gemm, training=training, images=images).output
 
@@ -94,12 +99,22 @@ def run_hooked(
     *,
     training: bool = False,
     images: int | None = None,
+    counts: bool = False,
 ) -> Run:
-    """Run as `run_with` does, and tell the edges too."""
+    """Run as `run_with` does, and tell the edges too.
+
+    Args:
+        model: as `run_with`, as are the next four.
+        inputs: what it is called with.
+        on_gemm: answers.
+        training: the mode.
+        images: inputs in the batch.
+        counts: refuse inputs that disagree on the number of images.
+    """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     args, kwargs = arguments_from(inputs)
-    images = _images(args, kwargs, images)
-    flow = Flow(images)
+    count = ImageCount(args, kwargs, images, certain=counts)
+    flow = count.flow
     names: dict[int, str] = {}
     if isinstance(model, nn.Module):
         names = {id(module): _path(name) for name, module in model.named_modules()}
@@ -107,16 +122,19 @@ def run_hooked(
             for name, value in values(remove_duplicate=False):
                 if not nn.parameter.is_lazy(value):
                     flow.add_parameter(value, _path(name.rpartition(".")[0]))
-    for tensor in tensors_in([args, kwargs]):
-        flow.add_input(tensor)
     with ExitStack() as stack:
         stack.enter_context(training_mode(model, training))
         stack.enter_context(no_fast_path())
         paths = stack.enter_context(ModulePaths(names))
         stack.enter_context(AttentionCalls(paths))
-        hook = stack.enter_context(_Hook(on_gemm, flow, paths))
-        output = model(*args, **kwargs)
-    return Run(output=output, edges=list(hook.edges), images=images)
+        stack.enter_context(count)
+        hook = stack.enter_context(_Hook(on_gemm, count, paths))
+        try:
+            output = model(*args, **kwargs)
+        except TypeError as error:
+            _check_called(model, args, kwargs, error)
+            raise
+    return Run(output=output, edges=list(hook.edges), images=count.images)
 
 
 def arguments_from(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -135,33 +153,39 @@ def _path(name: str) -> str:
 def _tensor(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value if value.flags.writeable else value.copy())
+    if type(value) in (list, tuple):
+        return type(value)(_tensor(entry) for entry in value)
+    if type(value) is dict:
+        return {name: _tensor(entry) for name, entry in value.items()}
     return value
 
 
-def _images(args: Any, kwargs: Any, images: int | None) -> int:
-    first = next(tensors_in([args, kwargs]), None)
-    if first is None:
+def _check_called(model: Any, args: Any, kwargs: Any, error: TypeError) -> None:
+    """Say so where the model does not take as many arguments, or none of these names."""
+    try:
+        taken = inspect.signature(getattr(model, "forward", model))
+    except (TypeError, ValueError):  # of what is not written in Python
+        return
+    try:
+        taken.bind(*args, **kwargs)
+    except TypeError:
+        given = f"names {', '.join(kwargs)}" if kwargs else f"{len(args)} by position"
         raise TraceError(
-            "run_with.inputs must hold a tensor, got none; pass what the model is called with"
-        )
-    if images is None:
-        images = first.shape[0] if first.ndim else 1
-    if images < 1 or first.numel() == 0:
-        raise TraceError(
-            f"run_with.inputs must hold at least one input, got shape {tuple(first.shape)}; "
-            "pass a batch that isn't empty"
-        )
-    return images
+            f"inputs must be what the model takes, {plain(str(taken), 200)}, got {given}; a list "
+            "or tuple is taken apart, so give a list of pictures as ([...],), and names as a "
+            "mapping"
+        ) from error
 
 
 class _Hook(TorchDispatchMode):
     """Sees every operation, asks about products, follows all the others."""
 
-    def __init__(self, on_gemm: OnGemm, flow: Flow, paths: ModulePaths) -> None:
+    def __init__(self, on_gemm: OnGemm, count: ImageCount, paths: ModulePaths) -> None:
         super().__init__()
         self.edges: dict[tuple[str, str], None] = {}
         self._on_gemm = on_gemm
-        self._flow = flow
+        self._count = count
+        self._flow = count.flow
         self._paths = paths
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -196,6 +220,9 @@ class _Hook(TorchDispatchMode):
         self._flow.follow(func, tensors_in([args, kwargs]), written)
         return result
 
+    def _place(self) -> str:
+        return f"attention in {self._paths.path or 'the model'}"
+
     def _refuse(self, func: Any, fix: str) -> None:
         place = f"layer {self._paths.path!r}" if self._paths.path else "the model itself"
         raise TraceError(
@@ -205,6 +232,7 @@ class _Hook(TorchDispatchMode):
 
     def _ask(self, call: GemmCall, dtype: torch.dtype) -> Tensor | None:
         """`on_gemm`'s result, checked, or None."""
+        self._count.asked()
         result = self._on_gemm(call)
         if result is None:
             return None
@@ -238,6 +266,7 @@ class _Hook(TorchDispatchMode):
             return self._pass(func, args, kwargs)
         resident = not flow.origin(weight).active
         name = self._name("conv", flow.origin(weight).owners if resident else ())
+        self._count.convolved(name, given)
         try:
             call = convolution_call(
                 name=name,
@@ -273,6 +302,10 @@ class _Hook(TorchDispatchMode):
             name = self._name(kind, ())
         else:
             name = self._name("linear", left.owners if right.active else right.owners)
+        if role == "scores":
+            self._count.attended(self._place(), product.left, product.right)
+        elif left.active != right.active:
+            self._count.multiplied(f"product {name}", product.left if left.active else product.right.mT)
         written = kwargs.get("out", args[0] if func._schema.is_mutable else None)
         functional = getattr(torch.ops.aten, base).default
         call = product_call(
@@ -303,6 +336,7 @@ class _Hook(TorchDispatchMode):
         if attention.dropout:
             self._refuse(func, "run in evaluation mode or set its dropout to 0")
         answered: list[Tensor] = []
+        self._count.attended(self._place(), attention.query, attention.key.mT)
 
         def scores() -> Tensor:
             return attention.query.float() @ attention.key.float().mT
