@@ -10,7 +10,13 @@ from typing import Annotated
 import typer
 
 from accelerators import ConfigError
-from codesign.options import CalibrateUnderReuse, ReplayOptions, Weights, with_replay_options
+from codesign.options import (
+    CalibrateUnderReuse,
+    ReplayOptions,
+    ReplayScore,
+    Weights,
+    with_replay_options,
+)
 from codesign.outputs import check_files
 from codesign.terminal import command_line, guarded, note, point_progress, say, table, working
 from workloads.trace import WorkloadTrace
@@ -24,6 +30,7 @@ def simulate_command(
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
     ] = None,
     weights: Weights = None,
+    score: ReplayScore = None,
     calibrate_under_reuse: CalibrateUnderReuse = False,
     error_bound: Annotated[
         bool,
@@ -58,7 +65,7 @@ def simulate_command(
     from simulator.report.timeline import write_timeline
 
     check_files(json=json, csv=csv, html=html, timeline=timeline)
-    asked = options.read(model=model)
+    asked = options.read(model=model, score=score)
     check_weights(model, weights)
     check_learns(model, calibrate_under_reuse)
     if error_bound and model is None:

@@ -8,7 +8,8 @@ from codesign.plots import start_name
 from codesign.trials import StudyResult, Trial
 from simulator.report.sections import BOUND_MEANS
 from simulator.report.simulation import ACCURACY_DROP
-from workloads.scores import SCORE_NAMES, SCORES
+from workloads.judged import judged_text
+from workloads.scores import OWN_SCORE, SCORE_NAMES, SCORES
 
 # How the objective `accuracy` is called in a sentence, after "with 97.0 %".
 _QUALITY_PHRASES = {
@@ -17,12 +18,18 @@ _QUALITY_PHRASES = {
     "f1": "F1 of lane pixels",
     "agreement": "of images answered as by the dense model",
     "pixel_agreement": "of pixels answered as by the dense model",
+    "position_agreement": "of positions answered as by the dense model",
+    "score": "by the score that the workload names",
+    "output_fidelity": "of the outputs kept (1 - relative squared error)",
     "fidelity": "of layer results kept (1 - relative squared error)",
 }
 QUALITY_NAMES = {
     **SCORE_NAMES,
     "agreement": "agreement with the dense model",
     "pixel_agreement": "agreement with the dense model",
+    "position_agreement": "agreement with the dense model",
+    "score": "score",
+    "output_fidelity": "fidelity of the outputs (1 - relative squared error)",
     "fidelity": "fidelity (1 - relative squared error)",
 }
 
@@ -58,7 +65,7 @@ def verdict(result: StudyResult) -> tuple[str, str]:
         f"{summary['speedup_equal_area']:.2f}× the speed and takes "
         f"{summary['energy_ratio_equal_area']:.2f}× the energy of a dense design of equal silicon "
         f"area, with {100 * values['accuracy']:.1f} % {quality}"
-        f"{_dense_quality(result)}."
+        f"{_dense_quality(result)}{_judged(result)}."
     )
     more = [BOUND_MEANS[summary["designs"]["reuse"]["bound_by"]], _others(result)]
     if result.start.values is not None and best.number != result.start.number:
@@ -74,9 +81,15 @@ def verdict(result: StudyResult) -> tuple[str, str]:
 
 def _dense_quality(result: StudyResult) -> str:
     """The dense model's own, where it is not 100 % by definition."""
-    if result.quality not in SCORES:
+    if result.quality not in (*SCORES, OWN_SCORE):
         return ""
     return f" (dense: {100 * result.baseline['accuracy']:.1f} %)"
+
+
+def _judged(result: StudyResult) -> str:
+    """Which output it is of, where the model gives several."""
+    judged = judged_text(result.specification["workload"])
+    return judged and f" (judged: {judged})"
 
 
 def _others(result: StudyResult) -> str:

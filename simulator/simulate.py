@@ -89,6 +89,8 @@ def simulate(
         dense_accuracy=run.dense_accuracy,
         agreement=run.agreement,
         output_mse=run.output_mse,
+        output_error=run.output_error,
+        unjudged=run.unjudged,
     )
 
 

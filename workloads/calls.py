@@ -92,6 +92,15 @@ def to_numpy(tensor: Tensor) -> Array:
     return array
 
 
+def array_of(tensor: Tensor) -> Array:
+    """A tensor in its own type; one that numpy lacks, such as bfloat16, as float32."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    try:
+        return plain.numpy()
+    except TypeError:
+        return plain.float().numpy()
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowOrder:
     """Rows lie as `(outer, images, inner)`; a layer wants the images outermost."""

@@ -305,7 +305,9 @@ class _Hook(TorchDispatchMode):
         if role == "scores":
             self._count.attended(self._place(), product.left, product.right)
         elif left.active != right.active:
-            self._count.multiplied(f"product {name}", product.left if left.active else product.right.mT)
+            self._count.multiplied(
+                f"product {name}", product.left if left.active else product.right.mT
+            )
         written = kwargs.get("out", args[0] if func._schema.is_mutable else None)
         functional = getattr(torch.ops.aten, base).default
         call = product_call(

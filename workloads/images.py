@@ -252,8 +252,8 @@ def _found(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Found:
             "inputs must agree on how many images lie along their first dimension, got "
             f"{' and '.join(map(str, counts))}: {sizes}"
         )
-    sizes = tuple(size for _, x in kept for size in _places(x))
-    return _Found(images=images, main=main, sizes=sizes, doubt=doubt)
+    places = tuple(size for _, x in kept for size in _places(x))
+    return _Found(images=images, main=main, sizes=places, doubt=doubt)
 
 
 def _places(tensor: Tensor) -> tuple[int, ...]:

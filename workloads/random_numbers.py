@@ -39,11 +39,11 @@ def seeded(seed: int | None) -> Iterator[None]:
 class Draws:
     """Context that tells afterwards whether random numbers were drawn in it.
 
-    It looks at the generators that everybody shares, and at what operations say of themselves (see
-    `noticed`). Generators that a model makes for itself outside PyTorch stay unseen.
+    It looks at the generators that everybody shares. Those that a model makes for itself stay
+    unseen.
 
     Attributes:
-        noticed: set it where a random operation is seen.
+        noticed: whether any was drawn.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Draws:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.noticed = self.noticed or _states() != self._before
+        self.noticed = _states() != self._before
 
 
 def _states() -> tuple[object, ...]:

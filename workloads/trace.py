@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,7 @@ from workloads.files import (
     publish,
 )
 from workloads.gemm import Gemm, Layer
+from workloads.scores import ScoreFunction
 from workloads.unfold import rows_of, weights_of
 
 
@@ -44,6 +45,7 @@ class WorkloadTrace:
         outputs: the model's result (the first tensor of several), or None.
         labels: `(images,)` expected classes, `(images, height, width)` of pixels, or None.
         files: where the tensors are, or None for a trace without data.
+        score_function: computes the score, where a user's own does; never saved.
     """
 
     layers: tuple[Layer, ...]
@@ -54,6 +56,7 @@ class WorkloadTrace:
     outputs: Array | None = None
     labels: Array | None = None
     files: TraceFiles | None = None
+    score_function: ScoreFunction | None = None
 
     def __post_init__(self) -> None:
         names = [layer.name for layer in self.layers]
@@ -97,8 +100,17 @@ class WorkloadTrace:
 
     @property
     def score(self) -> str:
-        """How `labels` judge answers, a key of `workloads.scores.SCORES`."""
+        """How `labels` judge answers, a key of `workloads.scores.SCORES` or a function's name."""
         return str(self.provenance.get("score", "accuracy"))
+
+    def with_score(self, function: ScoreFunction, name: str) -> Self:
+        """The trace judged by a function, as `capture` takes one.
+
+        Args:
+            function: of the judged output and the labels to a number of 0 to 1.
+            name: of the function, for reports.
+        """
+        return replace(self, provenance={**self.provenance, "score": name}, score_function=function)
 
     def layer(self, name: str) -> Layer:
         """Return the layer called `name`.

@@ -9,7 +9,8 @@ from simulator.report.design import DesignReport
 from simulator.report.files import write_atomically
 from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
-from workloads.scores import SCORE_NAMES
+from workloads.judged import judged_text
+from workloads.scores import score_name
 
 FORMAT_VERSION = 1
 # Loss of accuracy, as a fraction of all images, beyond which a design is not said to pay.
@@ -29,9 +30,12 @@ class SimulationReport:
         accuracy: under reuse, by the workload's score: the fraction of images labelled right unless
             the workload names another; `None` if unknown.
         dense_accuracy: the same without reuse.
-        agreement: fraction of images, or of pixels, on which reuse and dense agree; `None` if the
-            model was not run.
-        output_mse: mean squared difference of the model's outputs; `None` likewise.
+        agreement: fraction of images, or of pixels or positions, on which reuse and dense agree;
+            `None` if the model was not run, or its outputs have no classes to compare.
+        output_mse: mean squared difference of the model's outputs; `None` if the model was not
+            run, or they are not finite under reuse.
+        output_error: the same over the mean square of the dense model's outputs; `None` likewise.
+        unjudged: why agreement or accuracy is not known though the model was run, else empty.
         error_bound: the error analysis, if it was asked for; see `simulator.error_bound`.
         pixels: pictures for the page, see `simulator.pixel_answers`; numbers have no part in them.
     """
@@ -45,6 +49,8 @@ class SimulationReport:
     dense_accuracy: float | None = None
     agreement: float | None = None
     output_mse: float | None = None
+    output_error: float | None = None
+    unjudged: str = ""
     error_bound: ErrorBound | None = None
     pixels: PixelAnswers | None = None
 
@@ -108,14 +114,31 @@ class SimulationReport:
     @property
     def _lost(self) -> tuple[float | None, str]:
         """Fraction of answers lost to reuse, `None` if unknown, and that in words."""
+        judged = self.judged and f" (judged: {self.judged})"
         if self.accuracy is not None and self.dense_accuracy is not None:
             change = self.accuracy - self.dense_accuracy
-            score = SCORE_NAMES[self.workload.get("score", "accuracy")]
-            return -change, f", {score} {100 * self.accuracy:.1f} % ({100 * change:+.1f} points)"
+            score = score_name(self.workload.get("score", "accuracy"))
+            return (
+                -change,
+                f", {score} {100 * self.accuracy:.1f} % ({100 * change:+.1f} points){judged}",
+            )
         if self.agreement is not None:
             agree = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's"
-            return 1 - self.agreement, agree
-        return None, ", accuracy unknown (the model was not run)"
+            why = self.unjudged and f" ({self.unjudged})"
+            return 1 - self.agreement, agree + judged + why
+        if self.output_mse is None and not self.unjudged:
+            return None, ", accuracy unknown (the model was not run)"
+        error = ""
+        if self.output_error is not None:
+            error = f", outputs are off by {100 * self.output_error:.3g} % (relative squared error)"
+        elif self.output_mse is not None:
+            error = f", outputs are off by {self.output_mse:.3g} (mean squared)"
+        return None, f"{error}{judged}, accuracy unknown ({self.unjudged})"
+
+    @property
+    def judged(self) -> str:
+        """Which of several outputs of the model is judged; empty where there is but one."""
+        return judged_text(self.workload)
 
     def to_dict(self) -> dict:
         """Everything but the pictures, as plain values for JSON."""
@@ -130,6 +153,9 @@ class SimulationReport:
             "dense_accuracy": self.dense_accuracy,
             "agreement": self.agreement,
             "output_mse": self.output_mse,
+            "output_error": self.output_error,
+            "judged": self.judged,
+            "unjudged": self.unjudged,
             "error_bound": self.error_bound and self.error_bound.to_dict(),
             "policy": self.policy,
             "workload": self.workload,

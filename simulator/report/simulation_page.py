@@ -14,7 +14,8 @@ from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, named, number, percent, render
 from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.sections import BOUND_MEANS, design_sections
-from workloads.scores import SCORE_NAMES, SCORES
+from workloads.judged import JUDGED, judged_text
+from workloads.scores import score_meaning, score_name
 
 _TEMPLATE = """{% extends "page.html" %}
 {% import "macros.html" as parts %}
@@ -125,11 +126,13 @@ def model_name(workload: Mapping[str, Any]) -> str:
 
 
 def workload_line(workload: Mapping[str, Any], images: int) -> str:
-    """What was run, in a line; random weights are always told."""
+    """What was run, in a line; random weights, and which output is judged, are always told."""
     source, weights = workload.get("source"), str(workload.get("weights"))
     batch = "One image" if images == 1 else f"A batch of {images} images"
     drawn = f", {weights}" if weights.startswith("random") else ""
-    return f"{batch}{f' from {source}' if source else ''}{drawn}"
+    judged = judged_text(workload)
+    told = judged and f"; judged: {judged}"
+    return f"{batch}{f' from {source}' if source else ''}{drawn}{told}"
 
 
 def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -204,21 +207,33 @@ def per_image_cards(reuse: dict, equal: dict) -> list[dict]:
 
 
 def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
-    """Accuracy if labels are known, else agreement with the dense model, else the layers' error."""
+    """Accuracy if labels are known, else agreement with the dense model, else an error."""
+    judged = report.get("judged", "") and f"; judged: {report['judged']}"
+    unjudged = report.get("unjudged", "")
     if report["accuracy"] is not None and report["dense_accuracy"] is not None:
         name = (report.get("workload") or {}).get("score", "accuracy")
         return card(
-            SCORE_NAMES[name][0].upper() + SCORE_NAMES[name][1:],
+            score_name(name)[0].upper() + score_name(name)[1:],
             percent(report["accuracy"]),
             "%",
-            f"{SCORES[name]}; the dense model: {percent(report['dense_accuracy'])} %",
+            f"{score_meaning(name)}; the dense model: {percent(report['dense_accuracy'])} %"
+            f"{judged}",
         )
     if report["agreement"] is not None:
         return card(
             "Agreement",
             percent(report["agreement"]),
             "%",
-            "of answers, one an image or one a pixel, are the dense model's; there are no labels",
+            "of answers, one an image, a pixel or a position, are the dense model's"
+            f"{judged}; {unjudged or 'there are no labels'}",
+        )
+    if report.get("output_error") is not None:
+        return card(
+            "Error of the outputs",
+            percent(report["output_error"]),
+            "%",
+            f"squared error over the squared dense outputs{judged}; accuracy is unknown: "
+            f"{unjudged}",
         )
     errors = [layer["relative_mse"] for layer in report["designs"]["reuse"]["layers"]]
     worst = max((error for error in errors if error is not None), default=0.0)
@@ -226,8 +241,8 @@ def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
         "Largest layer error",
         percent(worst),
         "%",
-        "squared error over the squared dense result; the model was not run, so accuracy is "
-        "unknown",
+        "squared error over the squared dense result; accuracy is unknown: "
+        f"{unjudged or 'the model was not run'}",
     )
 
 
@@ -384,8 +399,10 @@ def facts(
     told = {
         _FACT_NAMES.get(key, key.replace("_", " ")): value
         for key, value in workload.items()
-        if key not in ("versions", "zero_weights") and value not in (None, "")
+        if key not in ("versions", "zero_weights", JUDGED, "call") and value not in (None, "")
     } | ({"captured with": named(versions)} if versions else {})
+    if judged := judged_text(workload, every=True):
+        told["judged"] = judged
     if zeros:
         found = [percent(value) for value in (min(zeros.values()), max(zeros.values()))]
         told["weights that are 0"] = f"{' to '.join(found)} % of a layer's"
