@@ -29,6 +29,7 @@ from workloads.judged import NO_CLASSES
 from workloads.streams.camvid import CAMVID_SHAPE, camvid
 from workloads.streams.cifar_archive import holds_both_splits
 from workloads.trace import WorkloadTrace
+from workloads.training.classifier import dtype_of
 
 if TYPE_CHECKING:
     import torch
@@ -167,13 +168,12 @@ def load_workload(
         assert stream.calibration is not None
         with _running(model, inputs, stream.calibration):
             network = quantise(network, stream.calibration.images)
-    precision_of_inputs = _input_type(network)
 
     def captured(chosen: ImageSet) -> WorkloadTrace:
         with _running(model, inputs, chosen):
             return capture(
                 network,
-                chosen.images.to(precision_of_inputs),
+                chosen.images.to(dtype_of(network)),
                 labels=chosen.labels,
                 score=judged_by or stream.score,
                 output=output,
@@ -205,14 +205,6 @@ def _dimension(given: str | int | None, problems: list[str]) -> str | int | None
             "-1 for the last dimension"
         )
     return given
-
-
-def _input_type(network: torch.nn.Module) -> torch.dtype:
-    """What images are given in: the type of the parameters that the model begins with."""
-    import torch
-
-    types = (weight.dtype for weight in network.parameters() if weight.is_floating_point())
-    return next(types, torch.float32)
 
 
 def _check_answers(model: str, inputs: str, trace: WorkloadTrace) -> None:
