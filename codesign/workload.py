@@ -26,10 +26,10 @@ from workloads import (
 from workloads.errors import show
 from workloads.integer_grid import is_quantised
 from workloads.judged import NO_CLASSES
+from workloads.models.weights import dtype_of
 from workloads.streams.camvid import CAMVID_SHAPE, camvid
 from workloads.streams.cifar_archive import holds_both_splits
 from workloads.trace import WorkloadTrace
-from workloads.training.classifier import dtype_of
 
 if TYPE_CHECKING:
     import torch

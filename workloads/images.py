@@ -252,7 +252,8 @@ def _found(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Found:
             "inputs must agree on how many images lie along their first dimension, got "
             f"{' and '.join(map(str, counts))}: {sizes}"
         )
-    places = tuple(size for _, x in kept for size in _places(x))
+    lengths = [len(value) for _, value in named if isinstance(value, list | tuple)]
+    places = (*lengths, *(size for _, x in kept for size in _places(x)))
     return _Found(images=images, main=main, sizes=places, doubt=doubt)
 
 

@@ -23,7 +23,7 @@ from codesign.measure.rows import baseline_rows, with_power
 from codesign.measure.timing import LayerTimes, Measurement, Timing, measure
 from workloads.models.errors import ModelError
 from workloads.models.load import MODELS, load
-from workloads.models.weights import weights_source
+from workloads.models.weights import dtype_of, weights_source
 
 _WRONG_INPUT, _INTERRUPTED = 2, 130
 _SIZE = 224
@@ -122,6 +122,7 @@ def _measure(given: argparse.Namespace) -> None:
         )
     model = load(given.model, given.weights, seed=given.seed)
     images, about = _images(given, model)
+    images = images.to(dtype_of(model))
     board = Board.here()
     with _Progress() as progress:
         measurement = measure(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from workloads.errors import InputError
-from workloads.models.weights import note_weights
+from workloads.models.weights import dtype_of, note_weights
 from workloads.streams import ImageSet
 from workloads.training.augment import AUGMENTATIONS, augmented
 from workloads.training.progress import epoch_progress
@@ -211,12 +211,6 @@ def device_of(model: nn.Module) -> torch.device:
     """Where a model's parameters are."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
-
-
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """What a model's images are given in: the type of its first floating-point parameter."""
-    types = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
-    return next(types, torch.float32)
 
 
 def check_precision(model: nn.Module) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from workloads.integer_grid import is_quantised, weighted_layers
-from workloads.models.weights import note_weights, save_weights
+from workloads.models.weights import dtype_of, note_weights, save_weights
 from workloads.scores import IGNORED
 from workloads.streams.clips import Clip, Clips
 from workloads.training.checkpoints import Checkpoint
@@ -29,7 +29,6 @@ from workloads.training.classifier import (
     check_precision,
     device_of,
     diverged,
-    dtype_of,
     unknown_choice,
 )
 from workloads.training.curves import write_curves_csv, write_curves_html
