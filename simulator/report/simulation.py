@@ -1,8 +1,10 @@
 """The answer for one workload, one accelerator and one policy."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simulator.error_bound import ErrorBound
 from simulator.report.design import DesignReport
@@ -156,7 +158,7 @@ class SimulationReport:
             "output_error": self.output_error,
             "judged": self.judged,
             "unjudged": self.unjudged,
-            "error_bound": self.error_bound and self.error_bound.to_dict(),
+            "error_bound": self.error_bound and _finite(self.error_bound.to_dict()),
             "policy": self.policy,
             "workload": self.workload,
             "designs": {name: design.to_dict() for name, design in self.designs.items()},
@@ -183,3 +185,12 @@ class SimulationReport:
         from simulator.report.simulation_page import simulation_html
 
         return write_atomically(path, simulation_html(self.to_dict(), pixels=self.pixels))
+
+
+def _finite(value: Any) -> Any:
+    """Plain values for JSON, which has no infinity: a bound that overflows is none."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
