@@ -67,11 +67,18 @@ def _compared(
         "agreement": float((answers == dense).mean()),
         "answers": answers.astype(np.min_scalar_type(count - 1)) if count else answers,
     }
-    if labels is not None and trace.score in SCORES:
+    if trace.score in SCORES and labels is not None and not labels_fit(labels, dense):
+        own["unjudged"] = f"labels are one an image, answers of shape {dense.shape}"
+    elif labels is not None and trace.score in SCORES:
         known_classes = classes.count(known)
         quality["accuracy"] = finite(score(trace.score, answers, labels, known_classes))
         quality["dense_accuracy"] = finite(score(trace.score, dense, labels, known_classes))
     return quality | own
+
+
+def labels_fit(labels: np.ndarray, answers: np.ndarray) -> bool:
+    """Whether labels are of the answers: not one an image where an image has several answers."""
+    return labels.ndim > 1 or labels.shape == answers.shape
 
 
 def _mean_square(left: np.ndarray, right: np.ndarray) -> float | None:
