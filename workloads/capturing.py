@@ -37,6 +37,18 @@ from workloads.trace import WorkloadTrace
 from workloads.unchanged import remember
 
 
+class LabelsError(TraceError):
+    """Labels of another shape than the answers.
+
+    Attributes:
+        outputs: shape of the judged output.
+    """
+
+    def __init__(self, outputs: tuple[int, ...], message: str) -> None:
+        super().__init__(message)
+        self.outputs = outputs
+
+
 def capture(
     model: Callable[..., Any],
     inputs: Any,
@@ -285,10 +297,11 @@ def _check_labels(
     if labels.shape == (images,) != answers.shape:
         return  # of the images, as data sets have them; the report says that they judge no answer
     if labels.shape != answers.shape:
-        raise TraceError(
+        raise LabelsError(
+            outputs.shape,
             f"capture.labels must be {images} numbers, one per image, or one for each answer, of "
             f"shape {answers.shape}, got shape {labels.shape}; give labels of the size that the "
-            "model answers in, or classes_dimension='none' to judge without them"
+            "model answers in, or classes_dimension='none' to judge without them",
         )
     counted = labels[is_counted(labels, count)]
     if not counted.size:
