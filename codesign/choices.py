@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from accelerators import ConfigError
 from codesign.trials import StudyResult, Trial, energy_delay_ratio, knee_of
-from simulator.report.simulation import ACCURACY_DROP
+from simulator.report.differences import ACCURACY_DROP
+from simulator.report.simulation import equal_area_design, given_design
 
 # What a constraint may bound -> its name, its unit, and whether it is bounded from below.
 QUANTITIES = {
@@ -74,7 +75,7 @@ SENSES = ("fastest", "least_energy", "most_accurate", "least_energy_delay", "kne
 def measured(trial: Trial, quantity: str) -> float:
     """A number of a complete trial; power is the mean over an image, with DRAM."""
     assert trial.values is not None, "only complete trials are measured"
-    design = trial.summary["designs"]["reuse"]
+    design = given_design(trial.summary)
     match quantity:
         case "accuracy":
             return trial.values["accuracy"]
@@ -100,13 +101,13 @@ def usual_constraints(result: StudyResult) -> tuple[Constraint, ...]:
         )
     ]
     if result.start.values is not None:
-        designs = result.start.summary["designs"]
-        dense = designs["dense_equal_area"]
+        summary = result.start.summary
+        dense = equal_area_design(summary)
         its = "of dense with the area of the start"
         constraints += [
             Constraint(
                 quantity="area_mm2",
-                bound=designs["reuse"]["area_mm2"],
+                bound=given_design(summary)["area_mm2"],
                 reason="of the design that the search starts from",
             ),
             Constraint(

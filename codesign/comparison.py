@@ -36,7 +36,7 @@ from simulator import NoReuse, ReusePolicy, ReuseRun, SimulationReport, decide, 
 from simulator.costs import cost_sources
 from simulator.report.page import column, number
 from simulator.report.rows import write_rows
-from simulator.report.simulation_page import model_name
+from simulator.report.weights import model_name
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:

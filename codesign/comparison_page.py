@@ -23,7 +23,8 @@ from codesign.comparison_rows import (
 from simulator.report.figures import INK, LIMIT_COLOURS, PAPER, finished
 from simulator.report.files import write_atomically
 from simulator.report.page import card, column, figure_html, named, number, render, shown, versions
-from simulator.report.simulation_page import facts, model_name, workload_line
+from simulator.report.simulation_page import RATIOS_TEXT, facts, workload_line
+from simulator.report.weights import headline_name
 
 # What runs the workload -> its colour.
 _COLOURS = {
@@ -70,11 +71,12 @@ def _html(comparison: Comparison, command: str | None) -> str:
     }
     context = {
         "kind": "Comparison of boards and accelerators",
-        "title": f"{model_name(comparison.workload)}: {', '.join(boards)} and {design.name}",
+        "title": f"{headline_name(comparison.workload)}: {', '.join(boards)} and {design.name}",
         "subtitle": workload_line(comparison.workload, comparison.images),
         "verdict": comparison.verdict,
         "verdict_more": comparison.simulation.verdict,
         "cards": _cards(comparison),
+        "ratios_text": RATIOS_TEXT if design.has_reuse else "",
         "bars": figure_html(bars_figure(comparison.rows), "bars", _BARS_CAPTION),
         "points": figure_html(points_figure(comparison), "points", _POINTS_CAPTION),
         "columns": comparison.columns,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from accelerators import ConfigError
+from simulator.report.simulation import given_design
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Constraints:
             summary: of its simulation, as in `Trial.summary`.
             baseline: objective -> value of the dense baseline.
         """
-        design = summary["designs"]["reuse"]
+        design = given_design(summary)
         measured = {
             "area_mm2": design["area_mm2"],
             # uJ over ms

@@ -16,6 +16,8 @@ from codesign.trials import OBJECTIVES, StudyResult, Trial
 
 # An attribute of a study: a trial's number follows; the value is its evaluation on all images.
 _CONFIRMED = "confirmed "
+# Another: how many trials there are to be in all.
+_ASKED = "asked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,12 @@ class Records:
     space: DesignSpace
     limits: Constraints
     baseline: Mapping[str, float]
+
+    def ask_for(self, trials: int) -> None:
+        """Store how many trials there are to be in all, for who looks on."""
+        if self.study.user_attrs.get(_ASKED) != trials:
+            with storing(self.place):
+                self.study.set_user_attr(_ASKED, trials)
 
     def tell(self, number: int, outcome: Evaluation, repeat_of: int | None) -> None:
         """Store an outcome: what was measured, then the values, which make it finished.
@@ -120,8 +128,8 @@ def read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
     )
 
 
-def read_result(study: optuna.Study) -> StudyResult:
-    """All of a study, finished or not."""
+def read_result(study: optuna.Study, *, in_use: bool | None = False) -> StudyResult:
+    """All of a study, finished or not; `in_use` is `StudyResult`'s."""
     specification = study.user_attrs[SPECIFICATION]
     space = DesignSpace.from_dict(specification["space"])
     return StudyResult(
@@ -129,6 +137,9 @@ def read_result(study: optuna.Study) -> StudyResult:
         seed=specification["seed"],
         trials=tuple(_confirmed(study, space)),
         specification=specification,
+        # Studies of before have it in their plan, if they were begun with one.
+        asked=study.user_attrs.get(_ASKED) or (specification.get("plan") or {}).get("trials"),
+        in_use=in_use,
     )
 
 

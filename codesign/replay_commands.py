@@ -13,6 +13,7 @@ from accelerators import ConfigError
 from codesign.options import CalibrateUnderReuse, ReplayOptions, Weights, with_replay_options
 from codesign.outputs import check_files
 from codesign.terminal import command_line, guarded, note, point_progress, say, table, working
+from simulator.report.weights import AS_CLASS_SETS, untrained
 from workloads.trace import WorkloadTrace
 
 
@@ -38,8 +39,8 @@ def simulate_command(
         Path | None,
         typer.Option(
             help="Write a row per design and layer; with --scale-sim a row per layer, whose "
-            "compute_cycles are SCALE-Sim's (its total cycles + 1); busy_array_cycles count every "
-            "tile of the schedule."
+            "compute_cycles are SCALE-Sim's (its total cycles + 1); busy_array_cycles_per_batch "
+            "count every tile of the schedule."
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
@@ -172,10 +173,11 @@ def check_learns(model: str | None, calibrate_under_reuse: bool) -> None:
 
 
 def tell_random(trace: WorkloadTrace) -> None:
-    """Say so where a model was not trained."""
-    weights = trace.provenance.get("weights")
-    if isinstance(weights, str) and weights.startswith("random"):
-        say(f"\nThe model has {weights}: a trained one's activations may be alike otherwise.")
+    """Say so where a model was not trained, or may not be."""
+    told = untrained(trace.provenance.get("weights"))
+    if told is not None:
+        has = f"has {told}: a" if told != AS_CLASS_SETS else f"was captured with {told}. A"
+        say(f"\nThe model {has} trained one's activations may be alike otherwise.")
 
 
 def write_files(*files: tuple[Path | None, Callable[[Path], Path]]) -> None:

@@ -33,19 +33,23 @@ from codesign.tables import (
     space_rows,
     study_cards,
 )
-from codesign.trials import QUALITIES, StudyResult, Trial, knee_of
+from codesign.trials import FINISHED, QUALITIES, UNFINISHED, StudyResult, Trial, knee_of
 from codesign.verdict import QUALITY_NAMES, best_trial, verdict
 from simulator.costs import cost_sources, costs_line
+from simulator.report.differences import counted
 from simulator.report.files import write_atomically
 from simulator.report.page import figure_html, named, render
 from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.rows import write_rows
 from simulator.report.sections import design_sections
+from simulator.report.simulation import equal_area_design, given_design, reuses
 from simulator.report.simulation_page import (
     DESIGN_COLUMNS,
+    RATIOS_TEXT,
     design_row,
     facts,
     pixels_text,
+    workload_line,
 )
 
 
@@ -140,6 +144,11 @@ class StudyReport:
         full = {trial.number for trial in self.designs}
         return {
             "verdict": self.verdict,
+            "progress": {
+                "state": result.progress,
+                "trials_asked_for": result.asked,
+                "trials_told": len(result.trials) - len(result.of_state("running")),
+            },
             "name": result.name,
             "seed": result.seed,
             "command": self.command,
@@ -166,11 +175,11 @@ class StudyReport:
         return {
             "kind": "Search of designs and reuse together",
             "title": result.name,
-            "subtitle": f"{len(result.trials)} trials around the design "
-            f"{result.space.base.name!r}, seed {result.seed}",
+            "subtitle": _subtitle(result),
             "verdict": first,
             "verdict_more": more,
             "cards": study_cards(result, best) if best else [],
+            "ratios_text": RATIOS_TEXT,
             "pareto": best
             and figure_html(
                 pareto_figure(result, best, quality, pages), "pareto", _pareto_caption(result)
@@ -227,6 +236,21 @@ class StudyReport:
         )
 
 
+def _subtitle(result: StudyResult) -> str:
+    """What was searched around what, on what; of a search that is not done, how far it is."""
+    told = len(result.trials) - len(result.of_state("running"))
+    trials = counted(told, "trial")
+    if result.progress != FINISHED:
+        of = "" if result.asked is None else f"of {result.asked} "
+        words = "not finished" if result.progress == UNFINISHED else result.progress
+        trials = f"{told} {of}trials so far, the search is {words};"
+    workload = result.specification["workload"]
+    return (
+        f"{trials} around the design {result.space.base.name!r}, seed {result.seed}. "
+        f"{workload_line(workload, workload['images'])}"
+    )
+
+
 def _pareto_caption(result: StudyResult) -> str:
     return (
         "Speed is measured against a dense design that has the same silicon area as the point's "
@@ -245,7 +269,7 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
     rows = []
     for trial in result.trials:
         values, summary = trial.values or {}, trial.summary
-        reuse = summary["designs"]["reuse"] if summary else {}
+        reuse = given_design(summary) if summary else {}
         rows.append(
             {
                 "trial": trial.number,
@@ -266,7 +290,7 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
                 **cost_sources(result.space.base),
                 **trial.parameters,
                 "repeat_of": trial.repeat_of,
-                "seconds": trial.seconds,
+                "evaluation_seconds": trial.seconds,
                 "hypervolume": result.hypervolume[trial.number],
                 "paying_hypervolume": result.paying_hypervolume[trial.number],
                 "reason": trial.reason,
@@ -323,13 +347,13 @@ def designs_compared(result: StudyResult, best: Trial) -> dict[str, Any]:
     start = result.start
     compared: dict[str, Any] = {}
     if start.summary and start.number != best.number:
-        designs = start.summary["designs"]
         name = "paper's setting" if start.origin == "paper" else "usual setting"
-        compared["dense, same array as the start"] = designs["dense"]
-        compared[f"dense, area of the {name}"] = designs["dense_equal_area"]
-        compared[name] = designs["reuse"]
-    compared["dense, area of best found"] = best.summary["designs"]["dense_equal_area"]
-    compared["best found"] = best.summary["designs"]["reuse"]
+        compared["dense, same array as the start"] = start.summary["designs"]["dense"]
+        compared[f"dense, area of the {name}"] = equal_area_design(start.summary)
+        compared[name] = given_design(start.summary)
+    if reuses(best.summary):
+        compared["dense, area of best found"] = equal_area_design(best.summary)
+    compared["best found"] = given_design(best.summary)
     return compared
 
 

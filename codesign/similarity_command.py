@@ -11,6 +11,7 @@ import typer
 from accelerators import ConfigError
 from codesign.options import Images, Inputs, Precision, Seed, Weights
 from codesign.outputs import check_files
+from codesign.replay_commands import tell_random
 from codesign.terminal import command_line, guarded, note, say, table, working
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy, decide
 from workloads.trace import WorkloadTrace
@@ -70,7 +71,7 @@ def similarity_command(
     )
     from codesign.workload import Workload, load_workload
     from simulator.report.pictures import frame_picture
-    from simulator.report.simulation_page import model_name
+    from simulator.report.weights import headline_name
 
     check_files(out=out)
     if (trace is None) == (model is None):
@@ -84,7 +85,7 @@ def similarity_command(
     with working("measuring similarity"):
         if trace is not None:
             captured = WorkloadTrace.load(trace)
-            workload = Workload(trace=captured, name=model_name(captured.provenance))
+            workload = Workload(trace=captured, name=headline_name(captured.provenance))
         else:
             workload = load_workload(
                 model=str(model),
@@ -110,6 +111,7 @@ def similarity_command(
             command=command_line(),
         )
     table(layer_columns(measured), layer_rows(measured, run))
+    tell_random(workload.trace)
     say(f"\n{inputs_text(measured)}\n{layers_text(measured)}")
     note(f"wrote {path}")
 

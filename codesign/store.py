@@ -11,11 +11,12 @@ import errno
 import fcntl
 import hashlib
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import optuna
 import tomli_w
@@ -49,6 +50,8 @@ FIXED = {
     "first_images": "number of images that every trial is judged on first",
     "calibrate_under_reuse": "choice of calibrating under reuse",
 }
+# For which a study may be locked by somebody who only looks whether it is.
+_LOOK_SECONDS = 0.2
 # Packages of which another version may give other numbers.
 NUMBERS_OF = ("torch", "numpy", "scipy", "numba", "optuna")
 DIRECTIONS: list[StudyDirection | Literal["minimize", "maximize"]] = [
@@ -134,7 +137,9 @@ def locked(place: Place, *, resume: bool) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _lock(file, fcntl.LOCK_EX):
+                time.sleep(_LOOK_SECONDS)  # `is_in_use` may have been looking
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
                 f"{_shown(place)} must not be in use, got a search that is running on it; wait for "
@@ -175,6 +180,28 @@ def open_study(
                 _compare(place, stored or {}, specification)
                 _warn_of_versions(place, stored or {}, specification)
         yield study
+
+
+def is_in_use(place: Place) -> bool | None:
+    """Whether a search is running on a study; `None` where nobody can tell, as on a server."""
+    if isinstance(place, str) and _sqlite_file(place) is None:
+        return None
+    try:
+        with _lock_file(place).open("rb") as file:
+            return not _lock(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a disk without locks
+        return None
+
+
+def _lock(file: BinaryIO, kind: int) -> bool:
+    """Lock a file if nobody holds it; it ends when the file is closed."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

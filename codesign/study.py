@@ -39,6 +39,7 @@ from codesign.runner import EXECUTORS, Run, running
 from codesign.space import DesignSpace
 from codesign.store import (
     FORMAT_VERSION,
+    is_in_use,
     keep_plan,
     open_study,
     read_study,
@@ -142,6 +143,7 @@ def search(
             run=run,
             staged=staged,
         )
+        going.records.ask_for(trials)
         for first in range(0, trials, batch):
             for trial in going.batch(first, min(first + batch, trials)):
                 if on_progress is not None:
@@ -161,7 +163,8 @@ def load_study(path: str | Path) -> StudyResult:
         ConfigError: there is none, or it is damaged.
     """
     with quiet_optuna():
-        return read_result(read_study(study_place(path)))
+        place = study_place(path)
+        return read_result(read_study(place), in_use=is_in_use(place))
 
 
 @dataclass(frozen=True, kw_only=True)

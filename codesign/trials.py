@@ -13,9 +13,11 @@ from accelerators import Accelerator
 from codesign.front import hypervolumes, knee, non_dominated
 from codesign.space import DesignSpace
 from simulator import ReusePolicy
-from simulator.report.simulation import ACCURACY_DROP
+from simulator.report.differences import ACCURACY_DROP
 
 STATES = ("complete", "infeasible", "failed", "running")
+# Of a search: the last where nobody can tell whether it runs, as on a database of another machine.
+FINISHED, RUNNING, STOPPED, UNFINISHED = "finished", "running", "stopped", "unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +97,26 @@ class StudyResult:
         trials: in the order of asking.
         specification: what was searched and how: space, objectives, constraints, workload,
             optimiser, seed, batch, baseline, versions.
+        asked: how many trials there are to be in all; `None` where the study does not tell.
+        in_use: whether a search is running on the study; `None` where nobody can tell.
     """
 
     name: str
     seed: int
     trials: tuple[Trial, ...]
     specification: Mapping[str, Any]
+    asked: int | None = None
+    in_use: bool | None = False
+
+    @property
+    def progress(self) -> str:
+        """`FINISHED`, `RUNNING`, `STOPPED` or `UNFINISHED`: whether more trials are to come."""
+        if self.in_use:
+            return RUNNING
+        waiting = len(self.of_state("running"))
+        if not waiting and (self.asked is None or len(self.trials) >= self.asked):
+            return FINISHED
+        return UNFINISHED if self.in_use is None else STOPPED
 
     @cached_property
     def space(self) -> DesignSpace:

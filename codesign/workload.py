@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from accelerators import ConfigError
 from codesign.arguments import integer_problems
 from codesign.threads import single_thread
+from simulator.report.weights import headline_name
 from workloads import (
     TraceError,
     capture,
@@ -207,10 +208,10 @@ def _running(model: str, inputs: str, chosen: ImageSet) -> Iterator[None]:
 
 
 def _called(network: torch.nn.Module) -> str:
-    """A model's name; random weights are always told."""
-    source = models.weights_source(network) or ""
-    name = type(network).__name__
-    return f"{name} ({source})" if source.startswith("random") else name
+    """A model's name; weights that are or may be random are always told."""
+    return headline_name(
+        {"model": f".{type(network).__name__}", "weights": models.weights_source(network)}
+    )
 
 
 def _normalise(network: torch.nn.Module, default: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from accelerators import ConfigError
 from simulator.calibration import calibrate, check_learns_under_reuse, states_of
 from simulator.captured import check_model, run_model
+from simulator.intervals import Interval, intervals
 from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.error import centroid_error
@@ -59,6 +60,7 @@ class ReuseRun:
         answers: `(images,)` or `(images, height, width)`, the number of the largest output under
             reuse; `None` likewise.
         output_mse: mean squared difference to the dense model's outputs; `None` likewise.
+        intervals: 95 % confidence intervals by name, see `simulator.intervals`; empty likewise.
         memory: what the policy keeps for the stream's next batch; `None` if it keeps nothing.
     """
 
@@ -73,6 +75,7 @@ class ReuseRun:
     agreement: float | None = None
     answers: np.ndarray | None = field(default=None, repr=False, compare=False)
     output_mse: float | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
     memory: StreamMemory | None = None
 
 
@@ -399,4 +402,5 @@ def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, Any]
         "output_mse": error,
         "accuracy": None if labels is None else score(trace.score, found, labels),
         "dense_accuracy": None if labels is None else score(trace.score, dense, labels),
+        "intervals": intervals(trace.score, found, dense, labels),
     }

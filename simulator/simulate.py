@@ -89,6 +89,7 @@ def simulate(
         dense_accuracy=run.dense_accuracy,
         agreement=run.agreement,
         output_mse=run.output_mse,
+        intervals=run.intervals,
     )
 
 

@@ -42,7 +42,15 @@ def score(name: str, answers: Integers, labels: Integers) -> float:
             f"labels must be a class for each answer, of shape {answers.shape}, got "
             f"{labels.shape}; give labels of the size that the model answers in"
         )
-    counts = confusion(answers, labels)
+    return score_of(name, confusion(answers, labels))
+
+
+def score_of(name: str, counts: npt.NDArray[np.int64]) -> float:
+    """One of `SCORES`, of the counts that `confusion` gives.
+
+    Raises:
+        TraceError: for an unknown name.
+    """
     match name:
         case "accuracy":
             return accuracy(counts)

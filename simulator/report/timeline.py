@@ -94,6 +94,7 @@ def _trace(report: DesignReport, layers: Sequence[str] | None, max_tiles: int) -
             "design": report.accelerator.name,
             **cost_sources(report.accelerator),
             "cycles": begin,
+            "cycles_of": f"the whole batch, {report.images} images",
             "truncated": shortened,
             "note": (
                 f"only the first {max_tiles} tiles of some layers are drawn, see truncated"
