@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from accelerators import Baseline, ConfigError, Processor, processor_presets
 from accelerators.rules import choose, nearest, quoted, show
 from simulator import PROCESSOR_PRECISIONS, ReuseRun, SimulationReport, predict
+from simulator.processor_error import PredictionError, digits_of
 from simulator.processor_fit import FRAMEWORK, network_macs, network_work
 from simulator.report.design import DesignReport
+from simulator.report.differences import significant
+from simulator.report.page import number
 from workloads.trace import WorkloadTrace
 
 MEASURED, PREDICTED, SIMULATED = "measured", "predicted", "simulated"
@@ -42,6 +45,8 @@ class ComparedRow:
         energy_of: what takes this energy.
         source: of the latency.
         note: what else must be known.
+        error: how far predictions like this one were off; `None` where none is known, or there is
+            no prediction.
     """
 
     device: str
@@ -54,6 +59,29 @@ class ComparedRow:
     energy_of: str
     source: str
     note: str = ""
+    error: PredictionError | None = None
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether the latency is by the CPU model."""
+        return self.latency_origin == PREDICTED
+
+    @property
+    def digits(self) -> int:
+        """Digits that its numbers are worth; of predictions as many as their error allows."""
+        return digits_of(self.error) if self.is_predicted else 3
+
+    def text(self, value: float | None) -> str | None:
+        """One of its numbers in these digits; a prediction is "about" it."""
+        if value is None or not self.is_predicted:
+            return value if value is None else number(value)
+        return f"about {significant(value, self.digits)}"
+
+    def value(self, value: float | None) -> float | None:
+        """One of its numbers for a file: a prediction is rounded to these digits."""
+        if value is None or not self.is_predicted:
+            return value
+        return float(f"{value:.{self.digits - 1}e}")
 
     @property
     def name(self) -> str:
@@ -324,7 +352,8 @@ def _predictions(
                 energy_of="" if found.energy_mj is None else _BOARD,
                 source=f"CPU model of {FRAMEWORK}, simulator.predict"
                 + ("" if each is None else ", the accelerator's own decisions"),
-                note=f"bound by {found.bound_by}",
+                note=f"{found.error_text}; bound by {found.bound_by}",
+                error=found.error,
             )
         )
     return rows

@@ -176,8 +176,12 @@ def tell_random(trace: WorkloadTrace) -> None:
     """Say so where a model was not trained, or may not be."""
     told = untrained(trace.provenance.get("weights"))
     if told is not None:
-        has = f"has {told}: a" if told != AS_CLASS_SETS else f"was captured with {told}. A"
-        say(f"\nThe model {has} trained one's activations may be alike otherwise.")
+        has = (
+            "was given no weights, so they are random unless its class loads some"
+            if told == AS_CLASS_SETS
+            else f"has {told}"
+        )
+        say(f"\nThe model {has}: a trained one's activations may be alike otherwise.")
 
 
 def write_files(*files: tuple[Path | None, Callable[[Path], Path]]) -> None:

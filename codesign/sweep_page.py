@@ -33,8 +33,8 @@ _WIDE = 8
 _LONG_NAME = 12
 
 _CAPTION = (
-    "Every point is a design on the same workload. Energy and time are its own, per image, as is its "
-    "area; less is better. Invalid combinations leave gaps."
+    "Every point is a design on the same workload. Energy and time, per image, and area are "
+    "its own; less is better. Invalid combinations leave gaps."
 )
 _REUSE_CAPTION = (
     " All replay the same reuse decisions. Speed compares each design with a dense one of its own "

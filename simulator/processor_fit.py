@@ -1,7 +1,8 @@
 """Fits the constants of the CPU model to ncnn's measured times, and tests them on others.
 
-`python -m simulator.processor_fit OUT.csv` fits every board again on the networks that are not held
-out and writes the constants, which are those of `data/processor_constants.csv`.
+`python -m simulator.processor_fit CONSTANTS.csv ERRORS.csv` fits every board again on the networks
+that are not held out and writes the constants and their errors on those that are: the files
+`processor_constants.csv` and `processor_errors.csv` of `data`.
 
 Held out is every third network in alphabetical order (the third, sixth, ...), of all that ncnn
 measured on a Raspberry Pi's CPU; it was fixed before anything was fitted. The constants are found
@@ -24,6 +25,13 @@ from scipy.optimize import least_squares
 
 from accelerators import Baseline, Processor, baselines, processor_presets
 from simulator.processor import ProcessorConstants, kernel_seconds, processor_constants
+from simulator.processor_error import (
+    ALL_BOARDS,
+    FLOATING_POINT,
+    INT8,
+    TRANSFORMERS,
+    PredictionError,
+)
 from simulator.processor_work import (
     GEMM,
     WINOGRAD,
@@ -35,6 +43,8 @@ from simulator.processor_work import (
 )
 
 FRAMEWORK = "ncnn CPU"
+# Of the held-out networks, those that are mostly linear layers of many rows.
+_TRANSFORMERS = ("vision_transformer",)
 _SOFT = 0.15  # relative error beyond which a row counts linearly
 
 # Constant -> first guess, lowest, highest; the shares of a peak end at 1.
@@ -194,8 +204,40 @@ def cross_validated(processor: Processor) -> tuple[Measurement, ...]:
     return tuple(found)
 
 
-def main(out: Path) -> None:
-    """Fit every board on the networks that are not held out and write the constants."""
+def known_errors() -> tuple[PredictionError, ...]:
+    """Errors of the kept constants on the networks that are held out."""
+    found: list[PredictionError] = []
+    transformers: list[Measurement] = []
+    for processor in processor_presets().values():
+        rows = [row for row in measured(processor) if row.model in held_out()]
+        made = predictions(rows, processor)
+        transformers += [each for each in made if each.row.model in _TRANSFORMERS]
+        for what in (FLOATING_POINT, INT8):
+            chosen = [each for each in made if (each.row.precision == "int8") == (what == INT8)]
+            found.append(_summary(processor.fitted_on, what, chosen))
+    return (*found, _summary(ALL_BOARDS, TRANSFORMERS, transformers))
+
+
+def _summary(board: str, what: str, made: Sequence[Measurement]) -> PredictionError:
+    lowest, median, p90, highest = np.quantile([abs(each.error) for each in made], (0, 0.5, 0.9, 1))
+    return PredictionError(
+        board=board, of=what, rows=len(made),
+        lowest=float(lowest), median=float(median), p90=float(p90), highest=float(highest),
+    )  # fmt: skip
+
+
+def main(out: Path, errors: Path) -> None:
+    """Fit every board on the networks that are not held out and write the constants.
+
+    Args:
+        out: where the constants go.
+        errors: where the errors of those that the project keeps go.
+    """
+    with errors.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(entry.name for entry in fields(PredictionError))
+        for board, what, count, *shares in map(astuple, known_errors()):
+            writer.writerow([board, what, count, *(f"{share:.4g}" for share in shares)])
     with out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(entry.name for entry in fields(ProcessorConstants))
@@ -207,4 +249,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

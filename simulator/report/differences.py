@@ -36,6 +36,12 @@ def ratio_text(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.1f}"
 
 
+def significant(value: float, digits: int) -> str:
+    """A number rounded to a few significant digits, without an exponent where it can be."""
+    rounded = float(f"{value:.{max(digits, 1) - 1}e}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:.{digits}g}"
+
+
 def against_one(ratio: float) -> int:
     """1 where a ratio is above 1, -1 where it is below, 0 where it is not told apart from 1."""
     hundredths = round(100 * ratio) if ratio < 10 else 1000

@@ -21,7 +21,7 @@ from simulator.report.differences import (
 from simulator.report.files import write_atomically
 from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
-from simulator.report.weights import untrained
+from simulator.report.weights import weights_clause
 from workloads.scores import SCORE_NAMES
 
 FORMAT_VERSION = 2
@@ -139,8 +139,7 @@ class SimulationReport:
     def verdict(self) -> str:
         """One sentence: does reuse pay here, and what bounds it; see `report.differences`."""
         bound = f"bound by {self.reuse.bound_by.replace('_', '-')}."
-        drawn = untrained(self.workload.get("weights"))
-        weights = f" ({drawn})" if drawn else ""
+        weights = weights_clause(self.workload.get("weights"))
         if self.design == DENSE:
             return (
                 f"{self.reuse.accelerator.name} runs dense{weights}: "

@@ -23,6 +23,16 @@ def untrained(source: str | None) -> str | None:
     return AS_CLASS_SETS if source.startswith(_OF_CLASS) else None
 
 
+def weights_clause(source: str | None) -> str:
+    """The same for the middle of a sentence; empty where there is nothing to say."""
+    told = untrained(source)
+    if told is None:
+        return ""
+    return ", with " + (
+        "weights that are random unless the class loads some" if told == AS_CLASS_SETS else told
+    )
+
+
 def weights_line(workload: Mapping[str, Any]) -> str | None:
     """The same for a line below the headline: it also tells where nothing is known."""
     if "weights" not in workload:  # shapes alone
