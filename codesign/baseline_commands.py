@@ -26,10 +26,10 @@ _COLUMNS = (
     column("precision", "Precision", text=True),
     column("threads", "Threads"),
     column("reuse", "Reuse", text=True),
-    column("latency", "Latency", "ms"),
-    column("spread", "Spread", "ms", text=True),
+    column("latency", "Latency", "ms per image"),
+    column("spread", "Spread", "ms per image", text=True),
     column("power", "Power", "W"),
-    column("energy", "Energy", "mJ"),
+    column("energy", "Energy", "mJ per image"),
     column("origin", "Energy is", text=True),
     column("source", "Source", text=True),
 )
@@ -89,9 +89,10 @@ def _columns(rows: tuple[Baseline, ...]) -> list[dict]:
 
 
 def _row(row: Baseline, layers: bool) -> dict:
-    spread = NOTHING if row.high_ms is None else f"{row.high_ms:g} {row.spread}"
-    if row.low_ms is not None:
-        spread = f"{row.low_ms:g} to {row.high_ms:g} {row.spread}"
+    spread = NOTHING
+    if row.high_ms is not None:
+        ends = [end / row.batch for end in (row.low_ms, row.high_ms) if end is not None]
+        spread = f"{' to '.join(f'{end:g}' for end in ends)} {row.spread}"
     network = f"{row.model}: {row.layer or 'all'}" if layers else row.model
     return {
         "device": row.device,
@@ -102,10 +103,10 @@ def _row(row: Baseline, layers: bool) -> dict:
         "precision": row.precision,
         "threads": row.threads,
         "reuse": row.reuse or "dense",
-        "latency": row.latency_ms,
+        "latency": row.latency_ms / row.batch,
         "spread": spread,
         "power": row.power_w,
-        "energy": row.energy_mj,
+        "energy": row.energy_mj and row.energy_mj / row.batch,
         "origin": row.energy_label or NOTHING,
         "source": ", ".join(filter(None, (row.source, row.date, row.conditions))),
     }

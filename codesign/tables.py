@@ -93,7 +93,7 @@ def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
         card(
             "Trials",
             str(len(result.of_state("complete"))),
-            f"of {len(result.trials)} complete",
+            f"of {result.asked or len(result.trials)} complete",
             f"{len(result.front)} of them on the Pareto front",
         ),
     ]

@@ -63,7 +63,8 @@ def intervals(
     told = {"agreement": _over_images(agreeing, lambda sums: float(sums[0] / sums[1]))}
     if labels is None:
         return told
-    both = np.stack([_confusions(found, labels), _confusions(dense, labels)], axis=1)
+    classes = max(len(confusion(answers, labels)) for answers in (found, dense))
+    both = np.stack([_confusions(each, labels, classes) for each in (found, dense)], axis=1)
     told |= {
         "accuracy": _over_images(both, lambda sums: score_of(score, sums[0])),
         "dense_accuracy": _over_images(both, lambda sums: score_of(score, sums[1])),
@@ -122,9 +123,8 @@ def paired_change(*, both: int, only_first: int, only_second: int, neither: int)
     )
 
 
-def _confusions(answers: Classes, labels: Classes) -> Counts:
+def _confusions(answers: Classes, labels: Classes, classes: int) -> Counts:
     """`(images, classes, classes)` counts."""
-    classes = len(confusion(answers, labels))
     ones = [slice(image, image + 1) for image in range(len(labels))]
     return np.stack([confusion(answers[one], labels[one], classes=classes) for one in ones])
 

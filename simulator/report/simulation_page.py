@@ -64,13 +64,16 @@ DESIGN_LABELS = {
     REUSE: "with reuse",
     IDLE: "with reuse units, idle",
 }
+UNITS_TEXT = (
+    "Time, energy and traffic are per image, the mean of the batch, unless a unit says whole batch."
+)
 # What the words of a comparison mean, once a page.
 RATIOS_TEXT = (
     "The dense design of equal area has no reuse units and spends their silicon on a larger array "
     "and larger buffers: the fastest such design found. That of the same array leaves the reuse "
     "units out and is smaller. Speed is the dense design's time over this one's, energy this one's "
-    f"over the dense design's, DRAM included. {RESOLUTION_TEXT}. Everything is per image, the mean "
-    "of the batch, unless its unit says whole batch."
+    f"over the dense design's, DRAM included. {RESOLUTION_TEXT}. Points are percentage points of "
+    f"accuracy. {UNITS_TEXT}"
 )
 
 
@@ -105,7 +108,7 @@ def simulation_html(
         "verdict": report["verdict"],
         "bound": BOUND_MEANS[reuse["bound_by"]],
         "cards": key_numbers(report),
-        "ratios_text": RATIOS_TEXT if accelerator.has_reuse else "",
+        "ratios_text": RATIOS_TEXT if accelerator.has_reuse else UNITS_TEXT,
         "pixels": pixels and pixel_answers_html(pixels, pixels_text(report)),
         "sections": design_sections(designs),
         "layers_text": LAYERS_TEXT if accelerator.has_reuse else DENSE_LAYERS_TEXT,
