@@ -261,9 +261,9 @@ def test_simulate_reads_scale_sim_files(tmp_path, dataflow):
         # SCALE-Sim prints one cycle less for every layer.
         assert int(row["compute_cycles"]) == int(expected["scalesim_total_cycles"]) + 1
         blamed = [int(value) for name, value in row.items() if name.startswith("blamed_")]
-        assert sum(blamed) == int(row["cycles"])
+        assert sum(blamed) == int(row["cycles_per_batch"])
         assert len(blamed) == 9
-        assert int(row["dram_inputs_bytes"]) > 0
+        assert int(row["dram_inputs_bytes_per_batch"]) > 0
 
 
 @pytest.mark.parametrize(
