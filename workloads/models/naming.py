@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from workloads.errors import plain, show
 from workloads.models.weights_file import Entry
 
 # Modules that PyTorch puts around others.
@@ -28,7 +29,7 @@ COUNTER = ".num_batches_tracked"
 _AVERAGED = "n_averaged"
 _DEEPEST_PREFIX = 4
 _MOST_PREFIXES = 60
-_AVERAGE = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?)(?:$|[._\d])", re.IGNORECASE)
+_AVERAGE = re.compile(r"(?<![a-z])(?:ema|swa|avg|averaged?)(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,8 @@ class Match:
     def place(self) -> str:
         """Where the tensors lie, in words."""
         parts = (
-            f"entry {self.entry.key!r}" if self.entry.key else "",
-            f"names after {self.prefix!r}" if self.prefix else "",
+            f"entry {show(self.entry.key)}" if self.entry.key else "",
+            f"names after {show(self.prefix)}" if self.prefix else "",
         )
         return ", ".join(part for part in parts if part) or WHOLE_FILE
 
@@ -173,13 +174,13 @@ def _match(
     stripped = {
         name: put + short[len(prefix) :]
         for name, short in given.items()
-        if short.startswith(prefix) and short != prefix
+        if short.startswith(prefix) and name != _AVERAGED
     }
     odd = {name: why for name in stripped if (why := _oddity(entry.tensors[name]))}
-    plain = {name: short for name, short in stripped.items() if name not in odd}
+    dense = {name: short for name, short in stripped.items() if name not in odd}
     named = [
         Named(name=name_of.get(each.name, each.name), given=each.given, tensor=each.tensor)
-        for each in _translated(model, plain, entry)
+        for each in _translated(model, dense, entry)
     ]
     by_name = {each.name: each for each in named}
     seen = {name_of.get(stripped[name], stripped[name]) for name in odd} | by_name.keys()
@@ -193,10 +194,10 @@ def _match(
         outside=outside,
         unknown=[
             *outside,
-            *(each.given for each in named if each.name not in own and each.given != _AVERAGED),
+            *(each.given for each in named if each.name not in own),
             *(name for name in odd if name_of.get(stripped[name], stripped[name]) not in own),
         ],
-        odd=[*(f"{name} is {why}" for name, why in odd.items()), *unnamed],
+        odd=[*(f"{plain(name, 100)} is {why}" for name, why in odd.items()), *unnamed],
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from workloads.errors import told
+from workloads.errors import plain, show, told
 from workloads.models.errors import ModelError
 from workloads.models.naming import (
     COUNTER,
@@ -44,6 +44,7 @@ __all__ = [
     "weights_source",
 ]
 
+_LONGEST_NAME = 100  # of a tensor, in a message
 _SOURCE = "weights_source"
 
 
@@ -210,21 +211,27 @@ def _misfit(
     path: Path, model: nn.Module, shapes: list[str], match: Match, entries: Sequence[Entry]
 ) -> ModelError:
     """The error that shows how the closest tensors of the file differ from the model's."""
+    others = match.entry.others
     differences = [
         *shapes,
-        *(f"{name} is missing" for name in match.missing),
-        *(f"{name} is not in the model" for name in match.unknown),
+        *(
+            f"{name} is of type {others[name]}, not a tensor"
+            if name in others
+            else f"{name} is missing"
+            for name in match.missing
+        ),
+        *(f"{plain(name, _LONGEST_NAME)} is not in the model" for name in match.unknown),
     ]
     listed = "; ".join(differences[:LISTED])
     more = f"; and {len(differences) - LISTED} more" if len(differences) > LISTED else ""
     pair = ""
     if match.missing and match.unknown:
         wanted = match.missing[0]
-        near = difflib.get_close_matches(wanted, match.unknown[:200], n=1, cutoff=0.0)
-        pair = f"; where the model has {wanted!r} the file has {(near or match.unknown)[0]!r}"
+        near = difflib.get_close_matches(wanted, match.unknown[:200], n=1, cutoff=0)
+        pair = f"; where the model has {wanted!r} the file has {show(near[0])}"
     tried = ""
     if not match.fits:
-        keys = [repr(entry.key) for entry in entries if entry.key]
+        keys = [show(entry.key) for entry in entries if entry.key]
         of = f" in {match.place}" if match.place != WHOLE_FILE else ""
         among = f" (tensors are in {', '.join(keys[:LISTED])})" if len(keys) > 1 else ""
         wrappers = " and ".join(f"{each!r}" for each in WRAPPERS[:2])
@@ -249,7 +256,7 @@ def _values(
         try:
             values[name] = _converted(each.tensor, expected[name], finite=name in parameters)
         except _Unfit as problem:
-            problems.append(f"{each.given} {problem}")
+            problems.append(f"{plain(each.given, _LONGEST_NAME)} {problem}")
     if problems:
         listed = "; ".join(problems[:LISTED])
         more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
@@ -332,9 +339,10 @@ def _without_subnormals(tensor: torch.Tensor) -> torch.Tensor:
 
 def _shapes(expected: Mapping[str, torch.Tensor], match: Match) -> list[str]:
     """What differs in shape, in words."""
-    return [
-        f"{name}{'' if each.given == name else f' (of {each.given})'} has shape "
-        f"{tuple(each.tensor.shape)}, the model {tuple(expected[name].shape)}"
-        for name, each in match.named.items()
-        if name in expected and each.tensor.shape != expected[name].shape
-    ]
+    found = []
+    for name, each in match.named.items():
+        if name in expected and each.tensor.shape != expected[name].shape:
+            of = "" if each.given == name else f" (of {plain(each.given, _LONGEST_NAME)})"
+            given, own = tuple(each.tensor.shape), tuple(expected[name].shape)
+            found.append(f"{name}{of} has shape {given}, the model {own}")
+    return found

@@ -22,7 +22,7 @@ import torch
 
 from workloads.errors import show, told
 from workloads.models.errors import ModelError
-from workloads.plain_numpy import STAND_INS
+from workloads.plain_numpy import STAND_INS, PlainArray
 from workloads.reading import regular_file
 
 LISTED = 5  # how many differences a message names
@@ -39,6 +39,7 @@ class _Aside:
 
 _ASIDE: list[Any] = [
     argparse.Namespace,
+    PlainArray,
     *((what, f"{module}.{name}") for (module, name), what in STAND_INS.items()),
     *((_Aside, f"pathlib.{system}Path") for system in ("Posix", "Windows", "PurePosix")),
     # Where Python 3.13 defines it.
@@ -185,6 +186,8 @@ def _foreign_types(path: Path, text: str) -> str:
     except Exception:  # damage, or the format before zip files; the first is in the text
         types = []
     types = types or re.findall(r"GLOBAL ([\w.]+)", text)[:1]
+    if told_by_stand_in := re.search(r"array type '.*' is not a plain number", text):
+        return f"beside the tensors, NumPy's {told_by_stand_in[0]}"
     if not types:
         return "its pickle is damaged, or holds more than tensors and plain values"
     listed = ", ".join(types[:LISTED]) + (" and more" if len(types) > LISTED else "")
@@ -231,7 +234,7 @@ def _in_words(found: object) -> str:
         names = ", ".join(show(name) for name, _ in zip(found, range(LISTED), strict=False))
         return f"tensors named {names}, which are no texts"
     names = ", ".join(
-        f"{name if isinstance(name, str) else show(name)} ({type(value).__name__})"
+        f"{show(name).strip(chr(39))} ({type(value).__name__})"
         for name, value in list(found.items())[:LISTED]
     )
     return f"other things named {names}"
