@@ -16,6 +16,7 @@ from workloads.scores import IGNORED
 from workloads.streams.image_set import StreamError
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")
+_MAGIC = b"\x93NUMPY"
 IMAGES, LABELS = "images", "labels"
 # Of a compressed archive, which is unpacked in memory.
 LARGEST_UNPACKED_BYTES = 4 * 2**30
@@ -133,10 +134,10 @@ def _arrays(path: Path, name: str) -> dict[str, Any]:
             return _safetensors(path)
         if kind == ".npz":
             return _unzipped(path, name)
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(mapped, np.ndarray):
-            raise ValueError("it is an archive; call it .npz")
-        return {IMAGES: mapped}
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise ValueError("it does not begin as such a file")
+        return {IMAGES: np.lib.format.open_memmap(path, mode="r")}
     except StreamError:
         raise
     except Exception as error:  # damage raises many kinds of errors
