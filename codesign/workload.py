@@ -28,7 +28,7 @@ from workloads.reading import regular_file
 from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs
 from workloads.streams.camvid import CAMVID_SHAPE, camvid
 from workloads.streams.cifar_archive import holds_both_splits
-from workloads.streams.image_set import StreamError
+from workloads.streams.image_set import StreamError, TooFewError
 from workloads.streams.picture_files import PICTURE_SUFFIXES
 from workloads.streams.pictures import pictures
 from workloads.streams.video import SAMPLE_VIDEOS
@@ -354,8 +354,17 @@ def _in_order(
     """Inputs in their order; those before the judged ones calibrate."""
     read, name = reader
     first = frames.first + calibration_images * frames.every
+    try:
+        judged = read(count=images, start=first, every=frames.every)
+    except TooFewError as error:
+        if not calibration_images:
+            raise
+        raise StreamError(
+            f"{error} (the first {calibration_images} calibrate, so that they are not judged on; "
+            "in Python, load_workload takes fewer by calibration_images)"
+        ) from error
     return _Stream(
-        judged=read(count=images, start=first, every=frames.every),
+        judged=judged,
         calibration=(
             read(count=calibration_images, start=frames.first, every=frames.every)
             if calibration_images

@@ -134,7 +134,19 @@ class TestNames:
 class TestEntries:
     @pytest.mark.parametrize(
         "key",
-        ["state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "params", "state", "ema", "model_ema", "anything"],
+        [
+            "state_dict",
+            "model",
+            "model_state_dict",
+            "model_state",
+            "net",
+            "network",
+            "weights",
+            "params",
+            "state",
+            "model_ema",
+            "anything",
+        ],
     )
     def test_the_one_entry_of_tensors(self, key, state, tmp_path):
         model = Net()

@@ -13,7 +13,7 @@ import torch
 from workloads.errors import show, told
 from workloads.reading import regular_file
 from workloads.scores import IGNORED
-from workloads.streams.image_set import StreamError
+from workloads.streams.image_set import StreamError, TooFewError
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")
 _MAGIC = b"\x93NUMPY"
@@ -81,7 +81,7 @@ def array_inputs(
         )
     last = start + (count - 1) * every
     if last >= len(images):
-        raise StreamError(
+        raise TooFewError(
             f"{name} must be {count} or more images of finite float32 numbers, got {about}, "
             f"of which one of every {every} is taken after the first {start}; take fewer"
         )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from workloads.errors import plain
-from workloads.streams.image_set import ImageSet, Normalise, StreamError, normalisation
+from workloads.streams.image_set import ImageSet, Normalise, StreamError, TooFewError, normalisation
 from workloads.streams.picture_files import PICTURE_SUFFIXES, picture
 from workloads.streams.video import check_request, resized
 
@@ -51,7 +51,7 @@ def pictures(
     files = _files(path)
     last = start + (count - 1) * every
     if last >= len(files):
-        raise StreamError(
+        raise TooFewError(
             f"{path} holds {len(files)} pictures: too few for {count} after the first {start}, one "
             f"of every {every}; take fewer, or add pictures"
         )

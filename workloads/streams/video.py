@@ -11,7 +11,7 @@ import torch
 
 from workloads.errors import show, told
 from workloads.reading import regular_file
-from workloads.streams.image_set import ImageSet, Normalise, StreamError, normalisation
+from workloads.streams.image_set import ImageSet, Normalise, StreamError, TooFewError, normalisation
 from workloads.streams.picture_files import MOST_PIXELS
 
 SAMPLE_VIDEOS = {
@@ -78,7 +78,7 @@ def video_frames(
             if len(chosen) == count:
                 break
     if len(chosen) < count:
-        raise StreamError(_too_few_frames(path, seen, count=count, every=every, start=start))
+        raise TooFewError(_too_few_frames(path, seen, count=count, every=every, start=start))
     return ImageSet(
         images=to_input(torch.stack(chosen)).contiguous(),
         source=f"{path.name} (frames from {start}, every {every})",
