@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
+from accelerators.reading import refuse_endless
 from accelerators.rules import (
     ConfigError,
     FieldRule,
@@ -214,8 +215,9 @@ def read_baselines(path: str | Path) -> tuple[Baseline, ...]:
     """
     place = Path(path)
     try:
+        refuse_endless(place)
         content = place.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
         raise ConfigError(
             f"Baselines[{place}] must be a readable text file, got {error}; give its path"
         ) from error

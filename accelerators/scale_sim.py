@@ -9,6 +9,7 @@ import re
 
 from accelerators.accelerator import MAX_NAME_CHARACTERS, Accelerator
 from accelerators.parts import MAX_BUFFER_BYTES, Dram, SramBuffer, SystolicArray
+from accelerators.reading import refuse_endless
 from accelerators.rules import (
     ConfigError,
     choose,
@@ -263,6 +264,7 @@ def _read(path: str | os.PathLike[str], label: str) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise ConfigError(f"{label} must be the path of a .cfg file, got {show(path)}; give a path")
     try:
+        refuse_endless(path)
         with open(path, "rb") as file:
             content = file.read(_LARGEST_FILE_BYTES + 1)
         found = content[:_LARGEST_FILE_BYTES].decode("utf-8-sig")

@@ -37,7 +37,9 @@ Inputs = Annotated[
     str,
     typer.Option(
         help="digits, cifar10:ARCHIVE, camvid:FOLDER, a sample video (bikes, bigbuckbunny, "
-        "carphone) or the path of a video."
+        "carphone), or the path of a video, of a folder of pictures (in order of name, resized to "
+        "the model's input_shape) or of a .npy, .npz or .safetensors file: float32 (images, "
+        "channels, height, width) as the model expects them, or whole token ids (texts, length)."
     ),
 ]
 Images = Annotated[int, typer.Option(min=1, help="Images or frames to judge on.")]
@@ -51,8 +53,9 @@ Precision = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="Weights of the model, .safetensors or PyTorch's .pth, .pt, .th, named as by "
-        "torchvision or timm; without them most models have random ones."
+        help="Weights of the model, .safetensors or PyTorch's .pth, .pt, .th, .bin, .ckpt, named "
+        "as by torchvision or timm, alone or as an entry of a checkpoint; without them most "
+        "models have random ones."
     ),
 ]
 CalibrateUnderReuse = Annotated[

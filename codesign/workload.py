@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +25,20 @@ from workloads import (
     video_frames,
 )
 from workloads.integer_grid import is_quantised
+from workloads.reading import regular_file
+from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs
 from workloads.streams.camvid import CAMVID_SHAPE, camvid
 from workloads.streams.cifar_archive import holds_both_splits
+from workloads.streams.image_set import StreamError, TooFewError
+from workloads.streams.picture_files import PICTURE_SUFFIXES
+from workloads.streams.pictures import pictures
+from workloads.streams.video import SAMPLE_VIDEOS
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
     import torch
 
-    from workloads.streams import ImageSet
+    from workloads.streams import Arrays, ImageSet
 
 CIFAR10 = "cifar10:"
 CAMVID = "camvid:"
@@ -71,15 +79,15 @@ class Workload:
 class _Stream:
     """Images to judge on, others to calibrate on, and what they are called."""
 
-    judged: ImageSet
-    calibration: ImageSet | None
+    judged: ImageSet | Arrays
+    calibration: ImageSet | Arrays | None
     name: str
     score: str = "accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Frames:
-    """Which frames of a video: the first, and how far one is from the next."""
+    """Which frames, pictures or arrays: the first, and how far one is from the next."""
 
     first: int
     every: int
@@ -103,15 +111,19 @@ def load_workload(
     Args:
         model: a key of `workloads.models.MODELS`, "package.module:Class" or "file.py:Class".
         inputs: "digits" (labelled), "cifar10:PATH" (labelled), "camvid:FOLDER" (a class per pixel,
-            scored by mean IoU), a sample video ("bikes", "bigbuckbunny", "carphone") or the path of
-            a video.
+            scored by mean IoU), a sample video ("bikes", "bigbuckbunny", "carphone"), or the path
+            of a video, of a folder of pictures in order of name, or of a `.npy`, `.npz` or
+            `.safetensors` file of what the model takes (see `workloads.streams.array_inputs`).
+            Frames and pictures are cut and resized to the model's `input_shape`; without one,
+            frames to 224x224, while pictures keep their size. Other tensors: capture a model with
+            `workloads.capture`.
         images: how many to judge on, at least 1.
         weights: a file that `workloads.models.load` reads. Without it CifarNet is trained on the
             scanned digits (and kept in the user's cache), EfficientNet-Lite0 has its ImageNet
             weights, and other models have what their constructor sets: random weights, which the
             workload's name then says.
         calibration_images: how many more to calibrate on; 0 calibrates on the judged ones.
-            Digits and CIFAR-10 take them from the training split, videos and CamVid from the frames
+            Digits and CIFAR-10 take them from the training split; the others from what comes
             before.
         calibrate_under_reuse: see `Workload`; for weights of `similarity_aware_training` with
             `reuse`.
@@ -119,8 +131,8 @@ def load_workload(
             the calibration images. Weights that were trained on 8-bit grids bring their own.
         seed: of the training of CifarNet, and of the weights that other models draw; kept in the
             trace's provenance.
-        first_frame: of a video, the first frame taken.
-        every: of a video, the distance between two frames taken; 1 takes consecutive ones.
+        first_frame: of a video, the first frame taken; of a folder or an array, the first picture.
+        every: the distance between two frames or pictures taken; 1 takes consecutive ones.
 
     Raises:
         ConfigError: the model and the inputs do not go together.
@@ -143,7 +155,7 @@ def load_workload(
     if (first_frame, every) != (0, 1) and inputs.startswith(("digits", CIFAR10, CAMVID)):
         problems.append(
             f"first_frame and every must be 0 and 1 for inputs={inputs!r}, got {first_frame!r} and "
-            f"{every!r}; they choose frames of a video"
+            f"{every!r}; they choose frames of a video or pictures"
         )
     if problems:
         raise ConfigError(problems)
@@ -156,7 +168,7 @@ def load_workload(
         with _running(model, inputs, stream.calibration):
             network = quantise(network, stream.calibration.images)
 
-    def captured(chosen: ImageSet) -> WorkloadTrace:
+    def captured(chosen: ImageSet | Arrays) -> WorkloadTrace:
         with _running(model, inputs, chosen):
             return capture(
                 network,
@@ -192,7 +204,7 @@ def _check_answers(model: str, inputs: str, trace: WorkloadTrace) -> None:
 
 
 @contextmanager
-def _running(model: str, inputs: str, chosen: ImageSet) -> Iterator[None]:
+def _running(model: str, inputs: str, chosen: ImageSet | Arrays) -> Iterator[None]:
     """Run the network on one thread; what its code raises becomes one error."""
     try:
         with single_thread():
@@ -261,7 +273,7 @@ def _stream(
     if inputs.startswith(CAMVID):
         path = Path(inputs.removeprefix(CAMVID))
         return _camvid(network, path, images, calibration_images)
-    return _video(model, network, inputs, images, calibration_images, frames)
+    return _in_order(_reader(model, network, inputs), inputs, images, calibration_images, frames)
 
 
 def _split(
@@ -311,30 +323,53 @@ def _camvid(network: torch.nn.Module, path: Path, images: int, calibration_image
     )
 
 
-def _video(
-    model: str,
-    network: torch.nn.Module,
-    inputs: str,
-    images: int,
-    calibration_images: int,
-    frames: _Frames,
+_Read = Callable[..., "ImageSet | Arrays"]  # of count, start and every
+_ALSO = (
+    " (a video, a picture, .npy, .npz, .safetensors) or folder of pictures, or digits, "
+    f"cifar10:ARCHIVE, camvid:FOLDER, {', '.join(SAMPLE_VIDEOS)}"
+)
+_ANY_TENSOR = "in Python, workloads.capture(model, tensor) takes any tensor"
+
+
+def _reader(model: str, network: torch.nn.Module, inputs: str) -> tuple[_Read, str]:
+    """What reads frames, pictures or arrays, and what they are called."""
+    path = Path(inputs)
+    shape = getattr(network, "input_shape", None)
+    size = None if shape is None else (int(shape[-2]), int(shape[-1]))
+    # CifarNet was trained on inputs of -1 to 1, as "signed" makes them.
+    normalise = "signed" if model == "cifarnet" else _normalise(network, "efficientnet_lite")
+    if inputs not in SAMPLE_VIDEOS:
+        if not os.path.isdir(os.path.expanduser(inputs)):
+            path = regular_file(inputs, "inputs", StreamError, also=_ALSO, fix=_ANY_TENSOR)
+        if path.suffix.lower() in ARRAY_SUFFIXES:
+            return partial(array_inputs, path), "arrays"
+        if not path.is_file() or path.suffix.lower() in PICTURE_SUFFIXES:
+            return partial(pictures, path, size=size, normalise=normalise), "pictures"
+    size = size or (224, 224)
+    return partial(video_frames, inputs, size=size, normalise=normalise), "frames"
+
+
+def _in_order(
+    reader: tuple[_Read, str], inputs: str, images: int, calibration_images: int, frames: _Frames
 ) -> _Stream:
-    """Frames in order; those before the judged ones calibrate."""
-    shape = getattr(network, "input_shape", (3, 224, 224))
-
-    def read(start: int, count: int) -> ImageSet:
-        return video_frames(
-            inputs,
-            size=(int(shape[-2]), int(shape[-1])),
-            start=frames.first + start * frames.every,
-            count=count,
-            every=frames.every,
-            # CifarNet was trained on inputs of -1 to 1, as "signed" makes them.
-            normalise="signed" if model == "cifarnet" else _normalise(network, "efficientnet_lite"),
-        )
-
+    """Inputs in their order; those before the judged ones calibrate."""
+    read, name = reader
+    first = frames.first + calibration_images * frames.every
+    try:
+        judged = read(count=images, start=first, every=frames.every)
+    except TooFewError as error:
+        if not calibration_images:
+            raise
+        raise StreamError(
+            f"{error} (the first {calibration_images} calibrate, so that they are not judged on; "
+            "in Python, load_workload takes fewer by calibration_images)"
+        ) from error
     return _Stream(
-        judged=read(calibration_images, images),
-        calibration=read(0, calibration_images) if calibration_images else None,
-        name=f"frames of {Path(inputs).name}",
+        judged=judged,
+        calibration=(
+            read(count=calibration_images, start=frames.first, every=frames.every)
+            if calibration_images
+            else None
+        ),
+        name=f"{name} of {Path(inputs).name}",
     )

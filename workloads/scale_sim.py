@@ -11,6 +11,7 @@ import networkx as nx
 
 from workloads.errors import TraceError
 from workloads.gemm import Gemm, Layer
+from workloads.reading import refuse_endless
 from workloads.trace import WorkloadTrace
 
 _CONVOLUTIONS = (
@@ -255,6 +256,7 @@ def _read(path: str | os.PathLike[str], label: str) -> str:
             f"{label} must be the path of a .csv file, got a {type(path).__name__}; give a path"
         )
     try:
+        refuse_endless(path)
         with open(path, "rb") as file:
             content = file.read(_LARGEST_FILE_BYTES + 1)
         text = content[:_LARGEST_FILE_BYTES].decode("utf-8-sig")

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,9 +20,10 @@ from codesign.measure.pack import pack
 from codesign.measure.reused import KERNELS, THRESHOLDS, Reuse, default_kernel
 from codesign.measure.rows import baseline_rows, with_power
 from codesign.measure.timing import LayerTimes, Measurement, Timing, measure
-from workloads.models.errors import ModelError
+from workloads.errors import InputError
 from workloads.models.load import MODELS, load
 from workloads.models.weights import weights_source
+from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs
 
 _WRONG_INPUT, _INTERRUPTED = 2, 130
 _SIZE = 224
@@ -49,10 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", default="resnet18", metavar="NAME", help=f"{', '.join(MODELS)}, "
         "package.module:Class or file.py:Class (executed); by default resnet18")  # fmt: skip
-    add("--weights", type=Path, metavar="FILE", help="weights, .pth, .pt or .th (.safetensors with "
-        "that package); without them most models have random ones")  # fmt: skip
-    add("--inputs", type=Path, metavar="FILE.npy", help="real inputs, float32 as the model expects "
-        "them, (images, channels, height, width)")  # fmt: skip
+    add("--weights", type=Path, metavar="FILE", help="weights, .pth, .pt, .th, .bin, .ckpt "
+        "(.safetensors with that package); without them most models have random ones")  # fmt: skip
+    add("--inputs", type=Path, metavar="FILE.npy", help="real inputs, .npy, .npz or .safetensors, "
+        "float32 as the model expects them, (images, channels, height, width)")  # fmt: skip
     add("--size", type=int, metavar="PIXELS", help="side of random inputs, which hold nothing "
         f"alike; by default the model's own, or {_SIZE}")  # fmt: skip
     add("--batch", type=int, default=1, help="images of a run, by default 1")
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _note("Stopped.")
         return _INTERRUPTED
-    except (ConfigError, ModelError) as error:
+    except (ConfigError, InputError) as error:
         _note(f"Error: {error}")
         return _WRONG_INPUT
     except OSError as error:
@@ -203,21 +203,18 @@ def _images(given: argparse.Namespace, model: nn.Module) -> tuple[torch.Tensor, 
         return drawn, "random inputs, in which nothing is alike"
     if given.size is not None:
         raise ConfigError("--size must stand without --inputs, which have their own; leave it out")
-    try:
-        values = np.load(given.inputs, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    if not given.inputs.is_file():
         raise ConfigError(
-            f"--inputs must be a .npy file of numbers, got {given.inputs} ({error}); write it by "
-            "numpy.save"
-        ) from error
-    found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "an archive"
-    wrong = not isinstance(values, np.ndarray) or values.dtype != np.float32 or values.ndim < 2
-    if wrong or len(values) < given.batch or not np.isfinite(values).all():
-        raise ConfigError(
-            f"--inputs must be {given.batch} or more images of finite float32 numbers, got {found} "
-            f"in {given.inputs}; save them normalised as the model expects them"
+            f"--inputs must be a .npy file of numbers, got {given.inputs}, which is no file; write "
+            "it by numpy.save"
         )
-    return torch.from_numpy(values[: given.batch].copy()), f"inputs {given.inputs.name}"
+    if given.inputs.suffix.lower() not in ARRAY_SUFFIXES:
+        raise ConfigError(
+            f"--inputs must be a {', '.join(ARRAY_SUFFIXES)} file, got {given.inputs}; write it by "
+            "numpy.save"
+        )
+    values = array_inputs(given.inputs, count=given.batch, name="--inputs").images
+    return values, f"inputs {given.inputs.name}"
 
 
 class _Progress:
