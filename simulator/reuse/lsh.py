@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
-from accelerators.rules import Relation, flag, integer, one_of, real
+from accelerators.rules import Relation, flag, integer, one_of, real, show
 from simulator.reuse.activations import Activations, check_finite, check_rows, check_state
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.feature_maps import (
@@ -88,7 +88,7 @@ def _cache_rule(value: object, path: str) -> list[str]:
     if value is None or isinstance(value, ClusterCache):
         return []
     return [
-        f"{path} must be None or a ClusterCache, got {value!r:.60}; "
+        f"{path} must be None or a ClusterCache, got {show(value)}; "
         "try ClusterCache(entries=1024, ways=4)"
     ]
 

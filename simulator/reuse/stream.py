@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from accelerators import REPLACEMENTS, CentroidCache, ConfigError
+from accelerators.rules import show
 from simulator.reuse.kernels import hash_rows, lane_thresholds, lane_weights
 from simulator.reuse.lanes import padded
 
@@ -78,7 +79,7 @@ class ClusterCache:
         """Check every rule."""
         broken = [
             f"ClusterCache.{name} must be {'None or ' * optional}an integer from {least} to "
-            f"{most}, got {value!r}"
+            f"{most}, got {show(value)}; use a whole number in that range"
             for name, value, optional, least, most in (
                 ("entries", self.entries, True, 1, 2**24),
                 ("ways", self.ways, True, 1, 2**24),
@@ -87,9 +88,12 @@ class ClusterCache:
             )
             if not (optional and value is None) and not _is_whole(value, least, most)
         ]
-        if self.replacement not in REPLACEMENTS:
+        if type(self.replacement) is not str or self.replacement not in REPLACEMENTS:
             choices = ", ".join(map(repr, REPLACEMENTS[:-1])) + f" or {REPLACEMENTS[-1]!r}"
-            broken.append(f"ClusterCache.replacement must be {choices}, got {self.replacement!r}")
+            broken.append(
+                f"ClusterCache.replacement must be {choices}, got {show(self.replacement)}; "
+                f"use {REPLACEMENTS[0]!r}"
+            )
         if not broken and self.ways is not None:
             if self.entries is None:
                 broken.append(
@@ -121,7 +125,7 @@ class ClusterCache:
 
 
 def _is_whole(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    return type(value) is int and least <= value <= most
 
 
 @dataclass(frozen=True, kw_only=True)
