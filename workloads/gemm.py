@@ -276,15 +276,10 @@ class Layer:
     def _field_violations(self) -> list[str]:
         """Rules that a field breaks on its own."""
         found = []
-        name = self.name
-        if (
-            not isinstance(name, str)
-            or not 1 <= len(name) <= LONGEST_NAME
-            or not name.isprintable()
-        ):
+        if not is_name(self.name):
             found.append(
-                f"name must be a non-empty text of at most {LONGEST_NAME} printable characters, got "
-                f"{show(name)}; use the module's path"
+                f"name must be a non-empty text of at most {LONGEST_NAME} printable characters, "
+                f"got {show(self.name)}; use the module's path"
             )
         if not isinstance(self.kind, str) or self.kind not in KINDS:
             found.append(f"kind must be one of {', '.join(KINDS)}, got {show(self.kind)}; use one")

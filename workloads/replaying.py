@@ -63,7 +63,14 @@ def recorded_inputs(
     if dtypes:
         tensors = [x.to(_dtype(name)) for x, name in zip(tensors, dtypes, strict=True)]
     names = trace.provenance.get("input_names")
-    return dict(zip(names, tensors, strict=True)) if names else tuple(tensors)
+    if not names:
+        return tuple(tensors)
+    if len(names) != len(tensors):
+        raise TraceError(
+            f"WorkloadTrace.provenance.input_names must name {len(tensors)} inputs to run the "
+            f"model again, got {show(names)}; capture it with tensors alone"
+        )
+    return dict(zip(names, tensors, strict=True))
 
 
 def _dtype(name: str) -> torch.dtype:

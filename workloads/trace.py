@@ -27,6 +27,7 @@ from workloads.files import (
 )
 from workloads.gemm import Gemm, Layer, must_be_whole, whole
 from workloads.provenance import provenance_problems
+from workloads.scores import SCORES
 from workloads.unfold import rows_of, weights_of
 
 
@@ -118,20 +119,18 @@ class WorkloadTrace:
             if layer.images != images
         ][:1]
         labels = self.labels
-        if labels is not None and (
-            labels.shape[:1] != (images,) or labels.dtype.kind not in "biuf"
-        ):
+        of_batch = labels is None or self.score not in SCORES or images in labels.shape
+        if labels is not None and (labels.dtype.kind not in "biuf" or not of_batch):
             problems.append(
-                f"labels must be {images} numbers, one per image, or as many per pixel, got shape "
+                f"labels must be {images} numbers, one per image, or several for each, got shape "
                 f"{labels.shape} of {labels.dtype}; give the labels of this batch"
             )
-        for name in ("input_dtypes", "input_names"):
-            listed, given = self.provenance.get(name), self.inputs
-            if listed and given is not None and len(listed) != len(given):
-                problems.append(
-                    f"provenance.{name} must be of the {len(given)} inputs, got {show(listed)}; "
-                    "name each once"
-                )
+        dtypes = self.provenance.get("input_dtypes")
+        if dtypes and self.inputs is not None and len(dtypes) != len(self.inputs):
+            problems.append(
+                f"provenance.input_dtypes must be of the {len(self.inputs)} inputs, got "
+                f"{show(dtypes)}; name the type of each"
+            )
         return problems
 
     def __repr__(self) -> str:
