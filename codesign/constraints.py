@@ -32,7 +32,7 @@ class Constraints:
     accuracy_loss: float | None = None
 
     def __post_init__(self) -> None:
-        problems = constraint_problems(asdict(self), "Constraints")
+        problems = constraint_problems(dict(vars(self)), "Constraints")
         if problems:
             raise ConfigError(problems)
 

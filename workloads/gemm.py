@@ -322,11 +322,6 @@ class Layer:
                 f"row_images must divide gemm.m={self.gemm.m}, got {self.row_images}; "
                 "use 1 where rows of images can't be told apart"
             )
-        elif self.row_images not in (1, self.images):
-            found.append(
-                f"row_images must be images={self.images} or 1, got {self.row_images}; "
-                "use 1 where rows of images can't be told apart"
-            )
         is_convolution = self.kind in ("conv", "conv_transpose")
         if is_convolution != (self.convolution is not None):
             found.append(
@@ -335,13 +330,18 @@ class Layer:
             )
         elif self.convolution is not None:
             found += self._convolution_violations(self.convolution)
-        else:
-            found += self._product_violations()
         return found
 
-    def _product_violations(self) -> list[str]:
-        """Whether the shapes are those of the product's operands."""
+    def _stored_violations(self) -> list[str]:
+        """Whether images and shapes are those of a product that was captured."""
         gemm, found = self.gemm, []
+        if self.row_images not in (1, self.images):
+            found.append(
+                f"row_images must be images={self.images} or 1, got {self.row_images}; "
+                "use 1 where rows of images can't be told apart"
+            )
+        if self.convolution is not None:
+            return found
         rows = math.prod(self.input_shape)
         if rows != gemm.count * gemm.m * gemm.k and not self._is_unfolded_map():
             found.append(
@@ -424,7 +424,8 @@ class Layer:
         """Read the layer that `to_dict` described.
 
         Raises:
-            TraceError: if a field is missing, unknown, or breaks a rule.
+            TraceError: if a field is missing, unknown, or breaks a rule, or if the shapes are not
+                those of the product.
         """
         wanted = f"the fields {', '.join(field.name for field in fields(cls))}"
         if not isinstance(description, Mapping):
@@ -438,9 +439,11 @@ class Layer:
                 values["convolution"] = Convolution(**values["convolution"])
             if values.get("quantisation") is not None:
                 values["quantisation"] = Quantisation(**values["quantisation"])
-            return cls(**values)
+            layer = cls(**values)
         except (KeyError, TypeError) as error:
             raise TraceError(
                 f"Layer must have {wanted}, got {show(description)} ({told(error)}); "
                 "capture the trace again"
             ) from error
+        _refuse(f"Layer[{show(layer.name)}]", layer._stored_violations())
+        return layer

@@ -393,7 +393,10 @@ def _inputs(tensors: Mapping[str, Array]) -> tuple[Array, ...] | None:
 
 def _named_gemms(gemms: Any) -> list[tuple[str, Gemm]]:
     """Pairs of a name and a product; what is wrong with a name is told by `Layer`."""
-    pairs: list[Any] = list(gemms) if isinstance(gemms, Iterable) else [gemms]
+    try:
+        pairs: list[Any] = list(gemms)
+    except Exception:  # what a user's own class raises is no sequence of pairs either
+        pairs = [gemms]
     for pair in pairs:
         named = isinstance(pair, tuple | list) and len(pair) == 2
         if not named or not isinstance(pair[1], Gemm):

@@ -26,7 +26,13 @@ from simulator.reuse.grouping import Clusters, group_equal, joined, represent, s
 from simulator.reuse.kernels import Families, cluster_rows
 from simulator.reuse.learning import CalibrationRows, principal, quantised, task_learned
 from simulator.reuse.policy import LayerState, PolicyAnswer, ReadWeights
-from simulator.reuse.stream import ClusterCache, LayerMemory, empty_memory, serve_batch
+from simulator.reuse.stream import (
+    ClusterCache,
+    LayerMemory,
+    check_memory,
+    empty_memory,
+    serve_batch,
+)
 from simulator.reuse.sub_vectors import SCOPES, Clusterer, SubVectorPolicy
 from workloads.gemm import Layer
 
@@ -247,14 +253,9 @@ class LshReuse(SubVectorPolicy):
         count, k, length = layer.gemm.count, layer.gemm.k, self.length_in(layer)
         if memory is None:
             memory = empty_memory(count, k, length)
-        known, shape = memory["shape"].tolist(), [count, k, length]
-        if known != shape:
-            raise ConfigError(
-                f"memory of layer {layer.name!r} must be of (count, k, L) = {tuple(shape)}, got "
-                f"{tuple(known)}; start without memory"
-            )
         order = self.column_order(layer)
         cache = self.cache or ClusterCache()
+        check_memory(layer.name, memory, cache, (count, k, length), self.hashes)
         served = serve_batch(
             rows,
             np.arange(k) if order is None else order,

@@ -12,6 +12,7 @@ from workloads.training.similarity_terms import DIRECTIONS
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "int8")
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class TrainingPlan:
 
 
 def _is_magnitude(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
+    return type(value) in (int, float) and 0 <= value <= _LARGEST  # type: ignore[operator]
 
 
 @dataclass(frozen=True, kw_only=True)
