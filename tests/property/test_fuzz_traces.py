@@ -7,6 +7,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -94,7 +95,7 @@ def write(directory: Path) -> Path:
             values = np.rint(values) * layer.quantisation.scale
         writer.add(layer, stored_input=values, stored_weight=RANDOM.standard_normal(weight))
     writer.add_inputs([np.ones((2, 4))], np.eye(2), np.array([1, 0]))
-    edges = list(zip(NAMES, NAMES[1:], strict=False))
+    edges = list(pairwise(NAMES))
     provenance = {
         "model": "test.Net",
         "seed": 0,
@@ -129,8 +130,8 @@ def restored(whole, saved):
     shutil.copytree(whole, saved)
 
 
-def use(path: Path) -> None:
-    """All that a user does with a trace."""
+def use(path: Path, *, simulated: bool = True) -> None:
+    """All that a user does with a trace; a simulation takes the longest."""
     trace = WorkloadTrace.load(path)
     for layer in trace.layers:
         for order in ("channels_first", "channels_last"):
@@ -139,15 +140,18 @@ def use(path: Path) -> None:
             assert weights.shape == (layer.gemm.count, layer.gemm.k, layer.gemm.n)
             assert rows.dtype == weights.dtype == np.float32
             assert np.isfinite(rows).all() and np.isfinite(weights).all()
-    report = simulate(trace, DESIGN, POLICY)
+    run = decide(trace, POLICY)
+    if not simulated:
+        return
+    report = simulate(trace, DESIGN, run)
     assert all(design["images"] == trace.images for design in report.to_dict()["designs"].values())
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def attempt(path: Path, what: object) -> str | None:
+def attempt(path: Path, what: object, *, simulated: bool = True) -> str | None:
     """The message of a refusal, None where the trace is taken; any other error is a failure."""
     try:
-        use(path)
+        use(path, simulated=simulated)
     except (TraceError, ConfigError) as error:
         message = plain(str(error))
         assert str(path) in message or isinstance(error, ConfigError), message
@@ -184,7 +188,7 @@ def mutate_descriptions(saved: Path, seeds: range) -> int:
     for seed in seeds:
         mutated = mutate_json(whole, Random(seed))
         (saved / "trace.json").write_text(json.dumps(mutated))
-        refused += attempt(saved, f"seed {seed}") is not None
+        refused += attempt(saved, f"seed {seed}", simulated=seed % 4 == 0) is not None
     return refused
 
 
@@ -208,7 +212,7 @@ def mutate_files(whole: Path, saved: Path, seeds: range) -> None:
             replace(saved, name, data)
         else:
             (saved / name).write_bytes(data)
-        message = attempt(saved, f"seed {seed} {name}")
+        message = attempt(saved, f"seed {seed} {name}", simulated=seed % 4 == 0)
         if not known and name.startswith("layers") and data != (whole / name).read_bytes():
             assert message is not None
         for changed in (name, "trace.json"):
@@ -233,7 +237,7 @@ def test_many_mutated_files(whole, saved):
         (lambda t: t.update(images=7), "images=7 must be that of every layer, got 2"),
         (lambda t: t.update(images=10**30), "images must be a whole number of at most"),
         (lambda t: t.update(format_version=True), "format_version must be 1, got True"),
-        (lambda t: t["layers"][0].update(images=4, row_images=1), "images=2 must be that of every layer, got 4"),
+        (lambda t: t["layers"][0].update(images=4, row_images=1), "images=2 must be that of every"),
         (lambda t: t["layers"][0].update(images=10**30), "images must be a whole number"),
         (lambda t: t["layers"][0].update(row_images=3), "row_images must be images=2 or 1, got 3"),
         (lambda t: t["layers"][2].update(weights_are_parameters="no"), "must be True or False"),
