@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from codesign.trials import StudyResult, Trial, energy_delay_ratio, knee_of
 from simulator.report.differences import ACCURACY_DROP
 from simulator.report.simulation import equal_area_design, given_design
@@ -17,6 +18,9 @@ QUANTITIES = {
     "power_mw": ("power", "mW", False),
     "latency_ms_per_image": ("time per image", "ms", False),
 }
+
+
+_LARGEST_BOUND = 1e100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +38,18 @@ class Constraint:
     reason: str = "as asked for"
 
     def __post_init__(self) -> None:
-        if self.quantity not in QUANTITIES:
-            raise ConfigError(
-                f"Constraint.quantity must be one of {', '.join(QUANTITIES)}, got {self.quantity!r}"
+        broken = []
+        if not isinstance(self.quantity, str) or self.quantity not in QUANTITIES:
+            broken.append(
+                f"quantity must be one of {', '.join(QUANTITIES)}, got {show(self.quantity)}"
             )
+        is_number = isinstance(self.bound, int | float) and not isinstance(self.bound, bool)
+        if not is_number or not abs(self.bound) <= _LARGEST_BOUND:
+            broken.append(f"bound must be a finite number, got {show(self.bound)}")
+        if not isinstance(self.reason, str):
+            broken.append(f"reason must be a text, got {show(self.reason)}")
+        if broken:
+            raise ConfigError([f"Constraint.{rule}" for rule in broken])
 
     def met_by(self, trial: Trial) -> bool:
         """Whether a complete trial keeps within the bound."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from simulator.report.simulation import given_design
+
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Constraints:
     accuracy_loss: float | None = None
 
     def __post_init__(self) -> None:
-        problems = constraint_problems(asdict(self), "Constraints")
+        problems = constraint_problems(dict(vars(self)), "Constraints")
         if problems:
             raise ConfigError(problems)
 
@@ -85,15 +87,12 @@ def constraint_problems(given: Mapping[str, Any], path: str) -> list[str]:
         if limit is None:
             continue
         is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+        is_number = is_number and abs(limit) <= _LARGEST  # NaN is not
         may_be_zero = name == "accuracy_loss"
-        if (
-            not is_number
-            or not math.isfinite(limit)
-            or limit < 0
-            or (not limit and not may_be_zero)
-        ):
+        if not is_number or limit < 0 or (not limit and not may_be_zero):
             rule = "at least 0" if may_be_zero else "above 0"
             problems.append(
-                f"{path}.{name} must be a number {rule}, got {limit!r}; leave it out for no limit"
+                f"{path}.{name} must be a number {rule}, got {show(limit)}; leave it "
+                "out for no limit"
             )
     return problems

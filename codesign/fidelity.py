@@ -78,11 +78,10 @@ class StagedEvaluator:
                 f"inputs and outputs have images along the first dimension, got {images} of "
                 f"{trace.images}; give None"
             )
-        sliced = replace(trace, inputs=tuple(x[:images] for x in inputs), images=images)
         with single_thread():
             captured = capture(
                 model,
-                recorded_inputs(sliced),
+                recorded_inputs(trace, images),
                 labels=None if trace.labels is None else trace.labels[:images],
                 score=trace.score,
                 source=trace.provenance.get("source", ""),

@@ -25,6 +25,7 @@ from codesign.parameters import (
     reusable_layers,
 )
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy
+from workloads.errors import show, told
 from workloads.trace import WorkloadTrace
 
 # Deep Reuse's settings of CifarNet (Ning, Guan and Shen, ICDE 2019, Table II): layer -> (H, L).
@@ -55,6 +56,34 @@ class DesignSpace:
     start: Mapping[str, Mapping[str, Any]]
     fronts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if problems := self._type_problems():
+            raise ConfigError(problems)
+
+    def _type_problems(self) -> list[str]:
+        """Fields that are not what they are called."""
+        start, fronts = self.start, self.fronts
+        rules = {
+            "base": (type(self.base) is Accelerator, "an Accelerator; try preset('reuse_16x16')"),
+            "layers": (_all_of(self.layers, str), "a tuple of layer names"),
+            "parameters": (_all_of(self.parameters, Parameter), "a tuple of Parameter"),
+            "start": (
+                _is_table(start) and all(_is_table(values) for values in start.values()),
+                "origins with a value for each parameter, as {'start': {'array.rows': 16}}",
+            ),
+            "fronts": (
+                _is_table(fronts)
+                and all(_all_of(settings, Mapping) for settings in fronts.values()),
+                "layers with a list of settings of LshReuse each",
+            ),
+        }
+        return [
+            f"DesignSpace.{name} must be {rule}, got {show(getattr(self, name))}; use "
+            "DesignSpace.for_workload(trace, base)"
+            for name, (right, rule) in rules.items()
+            if not right
+        ]
+
     @classmethod
     def for_workload(cls, trace: WorkloadTrace, base: Accelerator, *, top: int = 4) -> DesignSpace:
         """The space around a design for the layers where reuse can save most.
@@ -74,8 +103,10 @@ class DesignSpace:
             ConfigError: the base has no reuse units, or no layer has rows to share.
         """
         _check_base(base)
-        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
-            raise ConfigError(f"DesignSpace.top must be an integer of at least 1, got {top!r}")
+        if type(top) is not int or top < 1:
+            raise ConfigError(
+                f"DesignSpace.top must be an integer of at least 1, got {show(top)}; use 4"
+            )
         layers = reusable_layers(trace, top)
         parameters = hardware_parameters(base)
         largest = max(layers, key=lambda layer: layer.gemm.macs)
@@ -354,21 +385,48 @@ class DesignSpace:
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> DesignSpace:
-        """The space that `to_dict` described."""
-        return cls(
-            base=Accelerator.from_dict(description["base"]),
-            layers=tuple(description["layers"]),
-            parameters=tuple(
-                Parameter(name=p["name"], choices=tuple(p["choices"]), ordered=p["ordered"])
-                for p in description["parameters"]
-            ),
-            start=description["start"],
-            fronts={name: tuple(each) for name, each in description.get("fronts", {}).items()},
-        )
+        """The space that `to_dict` described.
+
+        Raises:
+            ConfigError: it lacks a part, or a part breaks a rule.
+        """
+        if not _is_table(description):
+            raise ConfigError(
+                f"DesignSpace must be described by a mapping, got {show(description)}; use the "
+                "result of to_dict()"
+            )
+        try:
+            return cls(
+                base=Accelerator.from_dict(description["base"]),
+                layers=tuple(description["layers"]),
+                parameters=tuple(
+                    Parameter(name=p["name"], choices=tuple(p["choices"]), ordered=p["ordered"])
+                    for p in description["parameters"]
+                ),
+                start=description["start"],
+                fronts={name: tuple(each) for name, each in description.get("fronts", {}).items()},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                "DesignSpace must be described as to_dict() does it, got "
+                f"{show(description)} ({told(error)}); use the result of to_dict()"
+            ) from error
+
+
+def _all_of(values: object, kind: type) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(each, kind) for each in values)
+
+
+def _is_table(values: object) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
 
 
 def _check_base(base: Accelerator) -> None:
     """There must be units to vary."""
+    if type(base) is not Accelerator:
+        raise ConfigError(
+            f"DesignSpace.base must be an Accelerator, got {show(base)}; try preset('reuse_16x16')"
+        )
     if not base.has_reuse:
         raise ConfigError(
             f"DesignSpace.base must have reuse units, got {base.name!r} without; use "

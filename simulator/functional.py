@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from simulator.calibration import calibrate, check_learns_under_reuse, states_of
 from simulator.captured import check_model, run_model
 from simulator.intervals import Interval, intervals
@@ -122,6 +123,7 @@ def decide(
             a cache without a workload's name, or with a memory.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
+    _check_given(trace, policy, model, calibration, memory)
     policy.check_layers(trace.layers)
     if cache is not None and (not workload or memory is not None):
         raise ConfigError(
@@ -150,6 +152,37 @@ def decide(
         learned = "the judged inputs" if judged else "inputs given for it"
         quality["calibrated_on"] = f"{learned}, under reuse" if calibrate_under_reuse else learned
     return run.finish(trace, quality)
+
+
+def _check_given(
+    trace: object, policy: object, model: object, calibration: object, memory: object
+) -> None:
+    """The arguments of `decide` must be what they are called; all that are not are named."""
+    learned = isinstance(calibration, Mapping) and all(
+        isinstance(state, Mapping) for state in calibration.values()
+    )
+    rules = {
+        "trace": (isinstance(trace, WorkloadTrace), trace, "a WorkloadTrace"),
+        "policy": (isinstance(policy, ReusePolicy), policy, "a policy, such as NoReuse()"),
+        "model": (model is None or callable(model), model, "the captured model"),
+        "calibration": (
+            calibration is None or learned or isinstance(calibration, WorkloadTrace),
+            calibration,
+            "a WorkloadTrace, or what calibrate() made of one",
+        ),
+        "memory": (
+            memory is None or isinstance(memory, StreamMemory),
+            memory,
+            "the memory of a ReuseRun",
+        ),
+    }
+    broken = [
+        f"decide.{name} must be {wanted}, got {show(given)}; give that or leave it out"
+        for name, (right, given, wanted) in rules.items()
+        if not right
+    ]
+    if broken:
+        raise ConfigError(broken)
 
 
 class _Run:

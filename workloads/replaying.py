@@ -9,18 +9,25 @@ import numpy as np
 import torch
 
 from workloads.capturing import answer_of
-from workloads.errors import TraceError
+from workloads.errors import TraceError, show
 from workloads.hook import OnGemm, run_with
 from workloads.trace import WorkloadTrace
 
 
-def replay(trace: WorkloadTrace, model: Callable[..., Any], on_gemm: OnGemm) -> np.ndarray | None:
+def replay(
+    trace: WorkloadTrace,
+    model: Callable[..., Any],
+    on_gemm: OnGemm,
+    *,
+    images: int | None = None,
+) -> np.ndarray | None:
     """Run `model` on the inputs that the trace was captured with, without gradients.
 
     Args:
         trace: holds the inputs.
         model: the captured model.
         on_gemm: asked for the result of every matrix product, as in `run_with`.
+        images: run on the first ones only; None runs on all.
 
     Returns:
         What `trace.outputs` holds of the captured run: the model's first tensor.
@@ -28,16 +35,22 @@ def replay(trace: WorkloadTrace, model: Callable[..., Any], on_gemm: OnGemm) -> 
     Raises:
         TraceError: the trace holds no inputs, or as `run_with`.
     """
-    inputs = recorded_inputs(trace)
+    inputs = recorded_inputs(trace, images)
     with torch.no_grad():
-        return answer_of(run_with(model, inputs, on_gemm, images=trace.images))
+        return answer_of(run_with(model, inputs, on_gemm, images=images or trace.images))
 
 
-def recorded_inputs(trace: WorkloadTrace) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
+def recorded_inputs(
+    trace: WorkloadTrace, images: int | None = None
+) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
     """Copies of what the captured model was called with: by position, or by name.
 
+    Args:
+        trace: holds the inputs.
+        images: of inputs with images along the first dimension, the first ones only.
+
     Raises:
-        TraceError: the trace holds no inputs.
+        TraceError: the trace holds no inputs, or names types that PyTorch lacks.
     """
     if trace.inputs is None:
         raise TraceError(
@@ -45,9 +58,26 @@ def recorded_inputs(trace: WorkloadTrace) -> tuple[torch.Tensor, ...] | dict[str
             "model instead of building the trace from shapes"
         )
     # Copies, which the model may write to.
-    tensors = [torch.tensor(array) for array in trace.inputs]
+    tensors = [torch.tensor(array[:images] if images else array) for array in trace.inputs]
     dtypes = trace.provenance.get("input_dtypes")
     if dtypes:
-        tensors = [x.to(getattr(torch, name)) for x, name in zip(tensors, dtypes, strict=True)]
+        tensors = [x.to(_dtype(name)) for x, name in zip(tensors, dtypes, strict=True)]
     names = trace.provenance.get("input_names")
-    return dict(zip(names, tensors, strict=True)) if names else tuple(tensors)
+    if not names:
+        return tuple(tensors)
+    if len(names) != len(tensors):
+        raise TraceError(
+            f"WorkloadTrace.provenance.input_names must name {len(tensors)} inputs to run the "
+            f"model again, got {show(names)}; capture it with tensors alone"
+        )
+    return dict(zip(names, tensors, strict=True))
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if isinstance(found, torch.dtype):
+        return found
+    raise TraceError(
+        f"WorkloadTrace.provenance.input_dtypes must name types of PyTorch, got {show(name)}; "
+        "capture the trace again"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from itertools import pairwise
@@ -10,7 +11,7 @@ from pathlib import PurePath
 import networkx as nx
 
 from workloads.errors import TraceError
-from workloads.gemm import Gemm, Layer
+from workloads.gemm import LARGEST_LAYER, Gemm, Layer
 from workloads.reading import refuse_endless
 from workloads.trace import WorkloadTrace
 
@@ -28,8 +29,6 @@ _PRODUCTS = ("Layer", "M", "N", "K")
 _SPARSITY = "Sparsity"
 _DENSE = "1:1"
 _LARGEST_NUMBER = 2**31 - 1
-# Cycles and bytes of a layer within it fit 64 bits on any array.
-_LARGEST_LAYER = 2**48
 _LONGEST_NAME = 200
 _LARGEST_FILE_BYTES = 2**24
 _MOST_VIOLATIONS = 20
@@ -172,8 +171,7 @@ def _size(cell: str, column: str, where: str, problems: list[str]) -> int:
 def _product(name: str, sizes: list[int], where: str, problems: list[str]) -> list[Layer]:
     """A layer of a topology of products."""
     m, n, k = sizes
-    gemm = Gemm(m=m, n=n, k=k)
-    return _layer(name, gemm, (m, k), (m, n), where, problems)
+    return _layer(name, (m, n, k, 1), (m, k), (m, n), where, problems)
 
 
 def _convolution(name: str, sizes: list[int], where: str, problems: list[str]) -> list[Layer]:
@@ -191,15 +189,10 @@ def _convolution(name: str, sizes: list[int], where: str, problems: list[str]) -
     out_height = -(-(height - filter_height + stride) // stride)
     out_width = -(-(width - filter_width + stride) // stride)
     groups = channels if _DEPTHWISE in name else 1
-    gemm = Gemm(
-        m=out_height * out_width,
-        n=filters,
-        k=filter_height * filter_width * channels // groups,
-        count=groups,
-    )
+    k = filter_height * filter_width * channels // groups
     return _layer(
         name,
-        gemm,
+        (out_height * out_width, filters, k, groups),
         (1, channels, height, width),
         (1, groups * filters, out_height, out_width),
         where,
@@ -209,31 +202,32 @@ def _convolution(name: str, sizes: list[int], where: str, problems: list[str]) -
 
 def _layer(
     name: str,
-    gemm: Gemm,
+    product: tuple[int, int, int, int],
     input_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
     where: str,
     problems: list[str],
 ) -> list[Layer]:
-    """The layer, or none and a violation if its counts could overflow."""
+    """The layer of a product (m, n, k, count); none, and a violation, if counts could overflow."""
+    largest = max(math.prod(product), math.prod(input_shape))
+    if largest > LARGEST_LAYER:
+        problems.append(
+            f"{where} must have at most {LARGEST_LAYER} multiply-accumulates and input elements, "
+            f"got {largest}; use smaller sizes"
+        )
+        return []
+    m, n, k, count = product
     layer = Layer(
         name=name,
         kind="linear",
-        gemm=gemm,
+        gemm=Gemm(m=m, n=n, k=k, count=count),
         images=1,
         row_images=1,
         input_shape=input_shape,
         output_shape=output_shape,
         weights_are_parameters=True,
     )
-    largest = max(gemm.macs, layer.input_elements)
-    if largest <= _LARGEST_LAYER:
-        return [layer]
-    problems.append(
-        f"{where} must have at most {_LARGEST_LAYER} multiply-accumulates and input elements, got "
-        f"{largest}; use smaller sizes"
-    )
-    return []
+    return [layer]
 
 
 def _shown(given: str) -> str:

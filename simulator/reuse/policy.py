@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.stream import LayerMemory
@@ -177,11 +178,13 @@ class PerLayer(ReusePolicy):
         if patterns is None or not all(isinstance(pattern, str) for pattern in patterns):
             raise ConfigError(
                 "PerLayer.policies must be a mapping of layer patterns to policies, got "
-                f"{self.policies!r:.60}; try {{'conv*': LshReuse(hashes=10, length=10)}}"
+                f"{show(self.policies)}; try {{'conv*': LshReuse(hashes=10, length=10)}}"
             )
-        given = {f"policies[{pattern!r}]": each for pattern, each in dict(self.policies).items()}
+        given = {
+            f"policies[{show(pattern, str)}]": each for pattern, each in dict(self.policies).items()
+        }
         broken = [
-            f"PerLayer.{name} must be a policy, got {value!r:.60}; "
+            f"PerLayer.{name} must be a policy, got {show(value)}; "
             "try LshReuse(hashes=10, length=10) or NoReuse()"
             for name, value in (given | {"default": self.default}).items()
             if not isinstance(value, ReusePolicy)
@@ -200,7 +203,7 @@ class PerLayer(ReusePolicy):
         """Every pattern must match a layer, and every policy fit the layers it decides."""
         names = [layer.name for layer in layers]
         broken = [
-            f"PerLayer.policies pattern {pattern!r} must match a layer; layers are "
+            f"PerLayer.policies pattern {show(pattern, str)} must match a layer; layers are "
             + ", ".join(names)
             for pattern in self.policies
             if not any(fnmatchcase(name, pattern) for name in names)
