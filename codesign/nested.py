@@ -27,19 +27,24 @@ from accelerators import PROJECTIONS, ConfigError
 from codesign.arguments import integer_problems
 from codesign.evaluate import Evaluation, InMemory, hashing_states, workload_digest
 from codesign.front import non_dominated
-from codesign.nested_store import open_layers, read_layers
+from codesign.nested_store import (
+    ACQUISITIONS,
+    FORMAT_VERSION,
+    open_layers,
+    read_layers,
+    stored_parameter,
+)
 from codesign.parameters import Parameter, layer_parameters, reusable_layers
 from codesign.quiet import quiet_optuna
 from codesign.runner import EXECUTORS, running
-from codesign.store import SPECIFICATION, storing
+from codesign.store import storing
+from codesign.stored import SPECIFICATION
 from codesign.threads import single_thread
 from codesign.workload import Workload
 from simulator import LshReuse, PerLayer, decide
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
 
-FORMAT_VERSION = 1
-ACQUISITIONS = ("logehvi", "ei")
 # Random settings of a layer before the Gaussian process takes over.
 STARTUP_TRIALS = 8
 # Hashes H and length L of the first setting tried, or the nearest: those of Deep Reuse's conv2.
@@ -205,10 +210,7 @@ def load_nested(path: str | Path) -> NestedResult:
         layers, specification = [], {}
         for name, study in studies.items():
             specification = study.user_attrs[SPECIFICATION]
-            parameters = [
-                Parameter(name=p["name"], choices=tuple(p["choices"]), ordered=p["ordered"])
-                for p in specification["parameters"]
-            ]
+            parameters = [stored_parameter(each) for each in specification["parameters"]]
             layers.append(LayerFront(layer=name, trials=tuple(_read(study, parameters))))
     return NestedResult(layers=tuple(layers), specification=specification)
 

@@ -11,11 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from codesign.constraints import Constraints
 from codesign.evaluate import Evaluation
 from codesign.space import DesignSpace
-from codesign.store import SPECIFICATION, Place, storing
+from codesign.store import Place, storing
+from codesign.stored import CONFIRMED, EXCESS, SPECIFICATION
 from codesign.trials import OBJECTIVES, StudyResult, Trial
-
-# An attribute of a study: a trial's number follows; the value is its evaluation on all images.
-_CONFIRMED = "confirmed "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class Records:
         storage = self.study._storage
         with storing(self.place):
             for name, over in excess.items():
-                storage.set_trial_system_attr(trial_id, f"constraints:{name}", over)
+                storage.set_trial_system_attr(trial_id, f"{EXCESS}{name}", over)
             storage.set_trial_user_attr(trial_id, "evaluation", record)
             if outcome.values is None:
                 self.study.tell(number, state=TrialState.FAIL)
@@ -60,7 +58,7 @@ class Records:
         """Store what a trial is on all images, beside what was told before."""
         confirmed, _ = self._limited(outcome)
         with storing(self.place):
-            self.study.set_user_attr(f"{_CONFIRMED}{number}", asdict(confirmed))
+            self.study.set_user_attr(f"{CONFIRMED}{number}", asdict(confirmed))
 
     def frozen(self) -> list[FrozenTrial]:
         """All trials as Optuna keeps them."""
@@ -135,8 +133,8 @@ def read_result(study: optuna.Study) -> StudyResult:
 def _confirmed(study: optuna.Study, space: DesignSpace) -> list[Trial]:
     trials = [read_trial(frozen, space) for frozen in study.get_trials(deepcopy=False)]
     for key, record in study.user_attrs.items():
-        if key.startswith(_CONFIRMED):
-            number = int(key.removeprefix(_CONFIRMED))
+        if key.startswith(CONFIRMED):
+            number = int(key.removeprefix(CONFIRMED))
             seconds = trials[number].seconds + record["seconds"]
             trials[number] = replace(trials[number], **(record | {"seconds": seconds}))
     return trials
