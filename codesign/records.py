@@ -56,9 +56,10 @@ class Records:
 
     def confirm(self, number: int, outcome: Evaluation) -> None:
         """Store what a trial is on all images, beside what was told before."""
-        confirmed, _ = self._limited(outcome)
+        confirmed, excess = self._limited(outcome)
+        record = asdict(confirmed) | {"excess": excess}
         with storing(self.place):
-            self.study.set_user_attr(f"{CONFIRMED}{number}", asdict(confirmed))
+            self.study.set_user_attr(f"{CONFIRMED}{number}", record)
 
     def frozen(self) -> list[FrozenTrial]:
         """All trials as Optuna keeps them."""
@@ -115,6 +116,11 @@ def read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
         repeat_of=record.get("repeat_of"),
         seconds=record.get("seconds", 0.0),
         images=record.get("images"),
+        excess={
+            key.removeprefix(EXCESS): over
+            for key, over in frozen.system_attrs.items()
+            if key.startswith(EXCESS) and frozen.state.is_finished()
+        },
     )
 
 

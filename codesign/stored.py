@@ -242,19 +242,24 @@ class _Reader:
 
     def confirmed(self, key: str, record: Any, trials: list[FrozenTrial]) -> list[str]:
         """What is wrong with what a trial was found to be on all images."""
-        number = key.removeprefix(CONFIRMED)
-        known = number.isascii() and number.isdigit() and len(number) < 10
-        if not known or int(number) >= len(trials):
-            return [f"it must be of one of {len(trials)} trials"]
-        if trials[int(number)].state != TrialState.COMPLETE:
-            return ["it must be of a complete trial"]
+        digits = key.removeprefix(CONFIRMED)
+        known = digits.isascii() and digits.isdigit() and len(digits) < 10
+        number = int(digits) if known else len(trials)
+        if number >= len(trials) or trials[number].state != TrialState.COMPLETE:
+            return [f"it must be of a complete one of {len(trials)} trials"]
         if not isinstance(record, Mapping) or "values" not in record:
             return [f"it must be a table with values, got {show(record)}"]
-        values = record["values"]
-        if values is not None:
-            if not isinstance(values, Mapping) or {*values} != {o.name for o in OBJECTIVES}:
-                return [f"values must be of the objectives, got {show(values)}"]
-            values = [values[objective.name] for objective in OBJECTIVES]
+        if odd := {*record} - {*_EVALUATION, "values", "excess"}:
+            return [f"it must be an evaluation, got {show(sorted(map(str, odd)))}"]
+        excess, values = record.get("excess", {}), record["values"]
+        if (
+            not isinstance(excess, Mapping)
+            or not {*excess} <= {*self.limits.to_dict()}
+            or not all(map(is_number, excess.values()))
+        ):
+            return [f"excess must be numbers for the stated limits, got {show(excess)}"]
+        if isinstance(values, Mapping):
+            values = [values.get(objective.name) for objective in OBJECTIVES]
         return self._evaluation(record, values, is_limited=record.get("state") == "infeasible")
 
     def _evaluation(self, record: Mapping[str, Any], values: Any, *, is_limited: bool) -> list[str]:
