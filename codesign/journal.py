@@ -137,6 +137,8 @@ class CheckedJournal(BaseJournalBackend):
         except (ValueError, RecursionError) as error:
             raise self._damaged(f"it must be JSON, got {told(error)}") from error
         problem = self._problem(step)
+        if problem is None and not has_checksum and "crc32" in step:
+            problem = "it must end with its checksum and a line feed, got another end"
         if problem is not None:
             raise self._damaged(problem)
         self._has_checksums = has_checksum
@@ -208,10 +210,10 @@ class CheckedJournal(BaseJournalBackend):
 
 
 def _are_params(params: Mapping[str, Any], distributions: Mapping[str, Any]) -> bool:
-    """Whether each parameter has a number and says, in a text, what it is drawn from."""
+    """Whether each parameter has a position and says, in a text, what it is drawn from."""
     return (
         params.keys() == distributions.keys()
-        and all(type(value) in (int, float) for value in params.values())
+        and all(type(value) in (int, float) and value % 1 == 0 for value in params.values())
         and all(type(text) is str for text in distributions.values())
     )
 
