@@ -45,6 +45,7 @@ from codesign.similarity_command import EPILOG as SIMILARITY_EPILOG
 from codesign.similarity_command import similarity_command
 from codesign.terminal import (
     INTERRUPTED,
+    NOTHING_FOUND,
     command_line,
     guarded,
     note,
@@ -60,7 +61,9 @@ from codesign.train_command import train_command
 app = typer.Typer(
     name="codesign",
     help="Is similarity reuse worth building for a model, its inputs and a silicon budget?",
-    epilog="Start with: codesign demo",
+    epilog="Start with: codesign demo\n\n"
+    "Exit status: 0 done; 1 a bug; 2 wrong input; 3 nothing found, as every design tried failed or "
+    "is beyond a limit; 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -245,6 +248,13 @@ def search_command(
         pixels = trial_pixels(workload, result)
         report = StudyReport(result=result, command=command_line(), pixels=pixels)
         _tell(report, out / "report.html")
+        if len(result.trials) < plan.trials:
+            note(
+                f"Stopped after {len(result.trials)} of {plan.trials} trials, as they all failed "
+                f"alike. Mend the cause, go on with: {resume_command()}"
+            )
+        if result.unanswered is not None:
+            raise typer.Exit(NOTHING_FOUND)
     except KeyboardInterrupt:
         note(f"Stopped; finished trials are kept. Go on with: {resume_command()}")
         raise typer.Exit(INTERRUPTED) from None
@@ -283,6 +293,8 @@ def _tell(report, page: Path) -> None:
     result = report.result
     if result.front:
         table(front_columns(result), front_rows(result, best_trial(result)))
+    if result.failures is not None and result.unanswered is None:
+        note(result.failures)
     say(f"\n{report.verdict}\n{report.costs}")
     note(f"wrote {', '.join(map(str, paths))}")
 

@@ -20,6 +20,7 @@ from codesign.study import search
 from codesign.tables import front_columns, front_rows
 from codesign.terminal import (
     INTERRUPTED,
+    NOTHING_FOUND,
     command_line,
     note,
     say,
@@ -98,10 +99,14 @@ def run_demo(
     if result.front:
         say(f"Pareto front of {trials} designs:")
         table(front_columns(result), front_rows(result, best_trial(result)))
+    if result.failures is not None and result.unanswered is None:
+        note(result.failures)
     say(f"\n{report.verdict}\n")
     say(report.costs)
     say(f"Report, with pictures: {paths[0]}")
     note(f"Its numbers: {paths[1]}, {paths[2]}")
+    if result.unanswered is not None:
+        raise typer.Exit(NOTHING_FOUND)
     if show and _has_display():
         webbrowser.open(paths[0].resolve().as_uri())
 

@@ -11,6 +11,7 @@ from codesign.options import Images, Inputs, Model, Precision, RayAddress, Seed,
 from codesign.outputs import check_directory
 from codesign.terminal import (
     INTERRUPTED,
+    NOTHING_FOUND,
     command_line,
     guarded,
     note,
@@ -90,5 +91,10 @@ def nested_command(
     for each in result.layers:
         say(f"\n{each.layer}")
         table(front_columns(each), front_rows(each))
+    for each in result.layers:
+        if each.front and each.failures is not None:
+            note(f"{each.layer}: {each.failures}")
     say(f"\n{verdict(result)}")
     note(f"wrote {write_nested_html(result, out / 'nested.html', command_line())}")
+    if result.unanswered is not None:
+        raise typer.Exit(NOTHING_FOUND)

@@ -134,10 +134,15 @@ def verdict(result: NestedResult, error: float = 0.1) -> str:
     """
     told = []
     for each in result.layers:
+        if not each.front:
+            continue
         bearable = [t for t in each.front if t.objectives[0] <= math.log10(error)]
         best = f"{bearable[-1].compression:.1f}×" if bearable else "not at all"
         told.append(f"{each.layer} {best}")
-    return f"With a squared error of at most {100 * error:g} %, layers compress: {', '.join(told)}."
+    layers = ", ".join(told)
+    found = f"With a squared error of at most {100 * error:g} %, layers compress: {layers}."
+    missing = f"No answer yet for {result.unanswered}." if result.unanswered else ""
+    return f"{found if told else ''} {missing}".strip()
 
 
 def _error_percent(trial: LayerTrial) -> float:

@@ -13,11 +13,11 @@ from accelerators.rules import nearest
 from codesign.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.designs import find_accelerator
 from codesign.optimisers import optimiser_problems
-from codesign.store import plan_text
+from codesign.store import check_regular, plan_text
 from codesign.trials import OBJECTIVES
 from codesign.workload import PRECISIONS, Workload
 from simulator.report.files import write_atomically
-from workloads.errors import show
+from workloads.errors import show, told
 
 if TYPE_CHECKING:
     from codesign.space import DesignSpace
@@ -119,10 +119,11 @@ class StudyPlan:
             OSError: it cannot be read.
         """
         path = Path(path)
+        check_regular(path)
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} must be TOML, got {error}; mend that place") from error
+            content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError) as error:  # numbers of too many digits, deep nesting
+            raise ConfigError(f"{path} must be TOML, got {told(error)}; mend that place") from error
         return cls.from_dict(content, place=f"{path}: ")
 
     @classmethod

@@ -23,6 +23,8 @@ from simulator.report.page import NOTHING, shown
 from workloads.errors import plain
 
 WRONG_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
+# All went well, but no design that was tried is an answer.
+NOTHING_FOUND = 3
 # Width of a table where the output is no terminal.
 _PIPE_COLUMNS = 160
 

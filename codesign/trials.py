@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from accelerators import Accelerator
+from codesign import shortfall
 from codesign.front import hypervolumes, knee, non_dominated
 from codesign.space import DesignSpace
 from simulator import ReusePolicy
@@ -73,6 +74,7 @@ class Trial:
         repeat_of: number of the earlier trial with the same design that answered it, or `None`.
         seconds: time of the evaluation, 0 for a repeat.
         images: how many it was judged on; `None` where it was not judged.
+        excess: stated limit -> by how much it is exceeded, in its unit; at most 0 where it is kept.
     """
 
     number: int
@@ -85,6 +87,7 @@ class Trial:
     repeat_of: int | None = None
     seconds: float = 0.0
     images: int | None = None
+    excess: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +174,20 @@ class StudyResult:
     def front(self) -> tuple[Trial, ...]:
         """Those of `judged` that no other beats in every objective; of equals, the first."""
         return front_of(self.judged)
+
+    @cached_property
+    def failures(self) -> str | None:
+        """How many trials failed while they were evaluated, and of what; `None` if none did."""
+        reasons = [trial.reason for trial in self.of_state("failed")]
+        return shortfall.failures(reasons, len(self.trials))
+
+    @cached_property
+    def unanswered(self) -> str | None:
+        """Why the front is empty: trials failed, or are beyond limits, by how much at the least.
+
+        `None` where it is not empty.
+        """
+        return shortfall.unanswered(self)
 
     @cached_property
     def hypervolume(self) -> tuple[float, ...]:

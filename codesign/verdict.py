@@ -78,7 +78,7 @@ def _verdict(result: StudyResult) -> tuple[str, str]:
     best = best_trial(result)
     if best is None or best.values is None:
         return (
-            f"No answer yet for {result.name}: no design was evaluated to its end.",
+            f"No answer yet for {result.name}: {result.unanswered}.",
             f"{len(result.trials)} trials were asked for; none is complete.",
         )
     summary, values = best.summary, best.values
