@@ -103,10 +103,10 @@ def load(
             may be any callable that returns a module.
         weights: a file that `load_weights` reads: `.safetensors`, or PyTorch's `.pth`, `.pt`,
             `.th`, `.bin` or `.ckpt`, with torchvision's or timm's names (see each model), alone or
-            in a checkpoint. None keeps what the constructor sets: ImageNet weights for 'efficientnet_lite0', CamVid weights for
-            'resnet18_camvid' and 'resnet18_camvid_reuse', random ones for the other names, which
-            `weights_source` then tells. Weights of a quantised model come with its grids: the model
-            is then as `workloads.quantise` makes it.
+            in a checkpoint. None keeps what the constructor sets: ImageNet weights for
+            'efficientnet_lite0', CamVid weights for 'resnet18_camvid' and 'resnet18_camvid_reuse',
+            random ones for the other names, which `weights_source` then tells. Weights of a
+            quantised model come with its grids: the model is then as `workloads.quantise` makes it.
         seed: of PyTorch's generators while the model is built, so that weights the constructor
             draws are the same each time; the generators are left as they were.
         **arguments: passed to the constructor.
