@@ -43,7 +43,8 @@ def notes() -> Console:
 
 def _console(stream: Any, *, stderr: bool) -> Console:
     width = None if stream.isatty() else _PIPE_COLUMNS
-    return Console(stderr=stderr, width=width, soft_wrap=False, highlight=False)
+    # Names of users' layers may look like rich's markup.
+    return Console(stderr=stderr, width=width, soft_wrap=False, highlight=False, markup=False)
 
 
 def say(text: str) -> None:

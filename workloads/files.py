@@ -29,7 +29,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from workloads.errors import TraceError, plain, show, told
+from workloads.errors import TraceError, plain, show
 from workloads.gemm import LARGEST_LAYER, Layer, whole
 from workloads.provenance import provenance_problems
 
@@ -252,7 +252,7 @@ class TraceFiles:
             tensors = safetensors.numpy.load(data)
         except (SafetensorError, KeyError, ValueError) as error:
             raise TraceError(
-                f"{path} must be a safetensors file of numpy types, got {told(error)}; "
+                f"{path} must be a safetensors file of numpy types, got {plain(str(error), 300)}; "
                 "capture the trace again"
             ) from error
         if name != INPUTS:
@@ -307,7 +307,7 @@ def _parsed(path: Path) -> Any:
     try:
         data = _content(path, _LARGEST_DESCRIPTION_BYTES)
     except (OSError, ValueError) as error:
-        found = error.strerror if isinstance(error, OSError) else told(error)
+        found = error.strerror if isinstance(error, OSError) else plain(str(error), 300)
         raise TraceError(
             f"{path} must exist and be readable, got {found}; give the directory of a saved trace"
         ) from error
@@ -323,8 +323,10 @@ def _parsed(path: Path) -> Any:
             parse_constant=_no_number,
         )
     except (ValueError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        found = "lists or mappings nested too deep" if deep else plain(str(error), 300)
         raise TraceError(
-            f"{path} must be JSON, got a damaged or truncated file ({told(error)}); restore it or "
+            f"{path} must be JSON, got a damaged or truncated file ({found}); restore it or "
             "capture the trace again"
         ) from error
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from workloads.errors import TraceError, show, told
+from workloads.errors import TraceError, plain, show
 
 # Multiply-accumulates of a layer, and elements of a tensor: within it cycles and bytes of a layer
 # fit 64 bits on any array.
@@ -442,7 +442,8 @@ class Layer:
             layer = cls(**values)
         except (KeyError, TypeError) as error:
             raise TraceError(
-                f"Layer must have {wanted}, got {show(description)} ({told(error)}); "
+                f"Layer must have {wanted}, got {show(description)} "
+                f"({plain(str(error), 300)}); "
                 "capture the trace again"
             ) from error
         _refuse(f"Layer[{show(layer.name)}]", layer._stored_violations())

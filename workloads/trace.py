@@ -173,10 +173,17 @@ class WorkloadTrace:
             array. It may be read-only.
 
         Raises:
-            TraceError: if there is no such layer, it has no data, or its file is damaged.
+            TraceError: if there is no such layer, it has no data, its file is damaged, or memory is
+                too small for the rows.
         """
         layer, tensors = self._stored(name)
-        return rows_of(layer, tensors["input"], order=order)
+        try:
+            return rows_of(layer, tensors["input"], order=order)
+        except MemoryError as error:
+            raise TraceError(
+                f"WorkloadTrace layer {name!r} must be unfolded in memory, got too little for "
+                f"{layer.gemm} and its padding; capture fewer images"
+            ) from error
 
     def given(self, name: str) -> Array:
         """The layer's float32 input before unfolding.

@@ -160,6 +160,11 @@ class NoReuse(ReusePolicy):
         return {"policy": "none"}
 
 
+def _matches(name: str, pattern: str) -> bool:
+    """A layer's own name is always a pattern of it, also with brackets in it."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
 @dataclass(frozen=True)
 class PerLayer(ReusePolicy):
     """Chooses a policy for each layer by name.
@@ -195,7 +200,7 @@ class PerLayer(ReusePolicy):
     def policy_of(self, name: str) -> ReusePolicy:
         """The policy of the layer called `name`."""
         for pattern, policy in self.policies.items():
-            if fnmatchcase(name, pattern):
+            if _matches(name, pattern):
                 return policy
         return self.default
 
@@ -206,7 +211,7 @@ class PerLayer(ReusePolicy):
             f"PerLayer.policies pattern {show(pattern, str)} must match a layer; layers are "
             + ", ".join(names)
             for pattern in self.policies
-            if not any(fnmatchcase(name, pattern) for name in names)
+            if not any(_matches(name, pattern) for name in names)
         ]
         distinct = {id(policy): policy for policy in (*self.policies.values(), self.default)}
         for policy in distinct.values():

@@ -27,6 +27,7 @@ from accelerators import (
 )
 from codesign import Constraints, DesignSpace, Parameter, StudyPlan
 from codesign.choices import Constraint
+from codesign.terminal import table
 from simulator import (
     ClusterCache,
     HyperCubeReuse,
@@ -381,6 +382,20 @@ def test_decisions_take_no_other_things():
             attempt(
                 lambda given=given: given, lambda kw: decide(**kw), f"decide({argument}={name})"
             )
+
+
+def test_a_layer_s_own_name_is_its_pattern():
+    layer = matrix_layer("conv[0]", m=12, n=3, k=6)
+    policy = PerLayer({"conv[0]": LshReuse(hashes=4, length=3)})
+    policy.check_layers([layer])
+    assert policy.applies_to(layer)
+
+
+def test_a_name_that_looks_like_markup_is_printed_as_it_is(capsys):
+    column = {"name": "[bold]Layer", "unit": "", "text": True, "key": "layer"}
+    table([column], [{"layer": "[/x]conv[red]"}])
+    printed = capsys.readouterr().out
+    assert "[/x]conv[red]" in printed and "[bold]Layer" in printed
 
 
 def test_parts_that_are_no_parts_are_refused():
