@@ -20,6 +20,7 @@ from simulator.report.differences import (
     change_text,
     counted,
     kept,
+    level_text,
     loss_interval,
     opening,
     ratio_text,
@@ -116,9 +117,10 @@ def _quality_text(result: StudyResult, trial: Trial) -> str:
     assert trial.values is not None, "only complete trials have an accuracy"
     found, dense = trial.values["accuracy"], result.baseline["accuracy"]
     text = f"{100 * found:.1f} % {_QUALITY_PHRASES[result.quality]}"
+    intervals = trial.summary.get("intervals") or {}
     if result.quality not in SCORES:
-        return text
-    change = (trial.summary.get("intervals") or {}).get("change")
+        return text + level_text(intervals.get("agreement"))
+    change = intervals.get("change")
     return f"{text} (dense: {100 * dense:.1f} %; {change_text(found - dense, change)})"
 
 

@@ -128,10 +128,16 @@ def change_text(change: float, interval: Interval | None) -> str:
     return f"{told}, 95 % interval {points(low)} to {points(high)}"
 
 
-def level_text(interval: Interval | None, images: int) -> str:
-    """The interval of an accuracy in percent, for a note below it; empty without one."""
+def level_text(interval: Interval | None) -> str:
+    """The interval of an accuracy in percent, in brackets; empty without one."""
     if interval is None:
         return ""
+    low, high = interval
+    return f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+
+
+def level_note(interval: Interval, images: int) -> str:
+    """The same for a note below a number, with what it takes for granted."""
     low, high = interval
     return (
         f"95 % interval {100 * low:.1f} to {100 * high:.1f} %, if the {counted(images, 'image')} "

@@ -13,6 +13,7 @@ from simulator.report.differences import (
     UNCLEAR,
     change_text,
     kept,
+    level_text,
     loss_interval,
     opening,
     ratio_text,
@@ -180,7 +181,8 @@ class SimulationReport:
             told = change_text(change, self.intervals.get("change"))
             return -change, f", {score} {100 * self.accuracy:.1f} % ({told})"
         if self.agreement is not None:
-            agree = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's"
+            told = level_text(self.intervals.get("agreement"))
+            agree = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's{told}"
             return 1 - self.agreement, agree
         return None, ", accuracy unknown (the model was not run)"
 

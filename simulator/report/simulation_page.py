@@ -12,7 +12,7 @@ from simulator.costs import dram_with_energy, table_with_source
 from simulator.report.differences import (
     RESOLUTION_TEXT,
     against_one,
-    level_text,
+    level_note,
     ratio_text,
     tone,
 )
@@ -271,7 +271,7 @@ def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
 def interval_texts(report: Mapping[str, Any], name: str) -> list[str]:
     """The interval of a quality, if the report has it."""
     found = (report.get("intervals") or {}).get(name)
-    return [level_text(found, given_design(report)["images"])] if found else []
+    return [level_note(found, given_design(report)["images"])] if found else []
 
 
 def pixels_text(report: Mapping[str, Any]) -> str:
