@@ -112,7 +112,7 @@ def _check(path: Path, study: optuna.Study) -> None:
     problems = _specification_problems(specification)
     if directions != DIRECTIONS or {*attributes} != {SPECIFICATION}:
         problems.append("it must be of a nested search, got another study")
-    if not problems:
+    if isinstance(specification, Mapping) and not problems:
         parameters = [stored_parameter(each) for each in specification["parameters"]]
         problems += [
             f"setting {frozen.number}: {problem}"
@@ -137,9 +137,9 @@ def _specification_problems(given: Any) -> list[str]:
     if not isinstance(given, Mapping):
         return [f"specification must be a table, got {show(given)}"]
     parameters = given.get("parameters")
-    names: set[str] = set()
+    names: list[str] = []
     if isinstance(parameters, list) and all(map(parameter_is_whole, parameters)):
-        names = {each["name"] for each in parameters}
+        names = [each["name"] for each in parameters]
     seed, images = given.get("seed"), given.get("images")
     rules = {
         "format_version": given.get("format_version") == FORMAT_VERSION,
@@ -150,7 +150,7 @@ def _specification_problems(given: Any) -> list[str]:
         and given["acquisition"] in ACQUISITIONS,
         "digest": type(given.get("digest")) is str,
         "images": type(images) is int and images >= 1,
-        "parameters": {*_SETTINGS[:2]} <= names <= {*_SETTINGS} and len(names) == len(parameters),
+        "parameters": {*_SETTINGS[:2]} <= {*names} <= {*_SETTINGS} and len({*names}) == len(names),
     }
     return [
         f"specification.{name} must be as this program writes it, got {show(given.get(name))}"
