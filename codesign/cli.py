@@ -134,7 +134,7 @@ def capture_command(
     from codesign.workload import load_workload
     from workloads.files import check_destination
 
-    check_directory(out)
+    check_directory(out, replaced=True)
     check_destination(out, overwrite=overwrite)
     with working(f"capturing {model} on {inputs}"):
         workload = load_workload(
@@ -271,6 +271,8 @@ def report_command(
     if out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")
     check_files(out=out)
+    check_files(out=out.with_suffix(".json"), inputs=[Path(study)])
+    check_files(out=out.with_suffix(".csv"), inputs=[Path(study)])
     _tell(StudyReport(result=load_study(study)), out)
 
 

@@ -14,6 +14,7 @@ import typer
 from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, read_scale_sim_config
 from codesign.designs import find_accelerator, policy_from_options
 from simulator import NoReuse, ReusePolicy
+from workloads.files import DESCRIPTION
 from workloads.scale_sim import read_topology
 from workloads.trace import WorkloadTrace
 
@@ -190,6 +191,12 @@ class ReplayOptions:
         str,
         typer.Option(help="`compiled`, or `event`, the slow reference; both find the same cycles."),
     ] = "compiled"
+
+    def files(self) -> list[Path | None]:
+        """Files that are read, which no output may take the place of."""
+        design = (self.accelerator or "").rpartition(":")[0] or self.accelerator or ""
+        traces = [each / DESCRIPTION for each in (self.trace, self.calibration) if each is not None]
+        return [*traces, *(self.scale_sim or ()), Path(self.technology or ""), Path(design)]
 
     def read(self, *, model: str | None = None) -> Replay:
         """Read the trace and the design, or SCALE-Sim's files of both.

@@ -16,7 +16,7 @@ from codesign.optimisers import optimiser_problems
 from codesign.store import plan_text
 from codesign.trials import OBJECTIVES
 from codesign.workload import PRECISIONS, Workload
-from simulator.report.files import write_atomically
+from workloads.writing import write_atomically
 
 if TYPE_CHECKING:
     from codesign.space import DesignSpace

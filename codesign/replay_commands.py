@@ -57,7 +57,9 @@ def simulate_command(
     from simulator.report.simulation_page import layer_table
     from simulator.report.timeline import write_timeline
 
-    check_files(json=json, csv=csv, html=html, timeline=timeline)
+    check_files(
+        inputs=[*options.files(), weights], json=json, csv=csv, html=html, timeline=timeline
+    )
     asked = options.read(model=model)
     check_weights(model, weights)
     check_learns(model, calibrate_under_reuse)
@@ -116,7 +118,7 @@ def sweep_command(
     from codesign.sweep import read_settings, sweep
     from codesign.sweep_page import write_sweep_html
 
-    check_files(csv=csv, html=html)
+    check_files(inputs=options.files(), csv=csv, html=html)
     asked = options.read()
     settings = read_settings(setting or [], asked.design)
     if options.technology is not None and any(each.path == "technology" for each in settings):

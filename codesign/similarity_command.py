@@ -72,7 +72,7 @@ def similarity_command(
     from simulator.report.pictures import frame_picture
     from simulator.report.simulation_page import model_name
 
-    check_files(out=out)
+    check_files(inputs=[weights], out=out)
     if (trace is None) == (model is None):
         raise ConfigError(
             "one of TRACE and --model must be given, got "

@@ -20,12 +20,12 @@ from codesign.similarity_plots import (
 )
 from simulator import ReuseRun, input_similarity, layer_similarity, similarity_by_distance
 from simulator.painting import ALONE, grid_of, paint_clusters, remaining_work
-from simulator.report.files import write_atomically
 from simulator.report.page import column, figure_html, named, render, shown, versions
 from simulator.report.pictures import frame_picture, png_address, required_images
 from simulator.report.simulation_page import workload_line
 from simulator.similarity import LayerSimilarity
 from workloads.trace import WorkloadTrace
+from workloads.writing import write_atomically
 
 _WORK_COLOURS = sequential.Cividis
 _BLENDED = (

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from accelerators import ConfigError
 from codesign.trials import OBJECTIVES
-from simulator.report.files import write_atomically
+from workloads.writing import write_atomically
 
 FILE_NAME = "study.journal"
 PLAN_NAME = "study.toml"

@@ -12,6 +12,7 @@ errors count linearly (soft L1 beyond 15 %), so that one bad measurement does no
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -33,6 +34,7 @@ from simulator.processor_work import (
     kernel_work,
     stacked,
 )
+from workloads.writing import write_atomically
 
 FRAMEWORK = "ncnn CPU"
 _SOFT = 0.15  # relative error beyond which a row counts linearly
@@ -196,14 +198,15 @@ def cross_validated(processor: Processor) -> tuple[Measurement, ...]:
 
 def main(out: Path) -> None:
     """Fit every board on the networks that are not held out and write the constants."""
-    with out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(entry.name for entry in fields(ProcessorConstants))
-        for processor in processor_presets().values():
-            rows = [row for row in measured(processor) if row.model not in held_out()]
-            board, *values = astuple(fit(rows, processor))
-            writer.writerow([board, *(f"{value:.4g}" for value in values)])
-            print(f"{board}: {len(values)} constants on {len(rows)} rows")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(entry.name for entry in fields(ProcessorConstants))
+    for processor in processor_presets().values():
+        rows = [row for row in measured(processor) if row.model not in held_out()]
+        board, *values = astuple(fit(rows, processor))
+        writer.writerow([board, *(f"{value:.4g}" for value in values)])
+        print(f"{board}: {len(values)} constants on {len(rows)} rows")
+    write_atomically(out, text.getvalue())
 
 
 if __name__ == "__main__":

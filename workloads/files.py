@@ -28,11 +28,14 @@ from safetensors import SafetensorError
 
 from workloads.errors import TraceError
 from workloads.gemm import Layer
+from workloads.writing import naming
 
 FORMAT = "similarity-codesign workload trace"
 FORMAT_VERSION = 1
 DESCRIPTION = "trace.json"
 INPUTS = "inputs.safetensors"
+# Of a trace's name in that of what is written beside it: a whole one may be too long.
+_SHOWN_NAME = 40
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -65,12 +68,34 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
         raise TraceError(f"{path} must not exist, got a trace; pass overwrite=True to replace it")
 
 
+def scratch_beside(path: Path) -> Path:
+    """A new directory in the folder of a trace that will be written, for what is not yet whole.
+
+    Raises:
+        OSError: with `path` as its filename.
+    """
+    target = Path(os.path.realpath(path))
+    with naming(path, target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{target.name[:_SHOWN_NAME]}.new-"
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+
+
 def publish(directory: Path, path: Path) -> None:
-    """Move a finished `directory` to `path` in one step, replacing the trace that is there."""
+    """Move a finished `directory` to `path` in one step, replacing the trace that is there.
+
+    Raises:
+        OSError: with `path` as its filename; what was there is there still.
+    """
+    with naming(path, directory):
+        _publish(directory, Path(os.path.realpath(path)))
+
+
+def _publish(directory: Path, path: Path) -> None:
     if not path.exists() or not any(path.iterdir()):
         os.replace(directory, path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name[:_SHOWN_NAME]}.old-", dir=path.parent))
     os.replace(path, old / "trace")
     try:
         os.replace(directory, path)
@@ -94,10 +119,11 @@ class TraceWriter:
 
     Args:
         directory: an existing, empty directory.
+        shown: what the user calls it, in a message of what can't be written.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, shown: Path | None = None) -> None:
+        self.directory, self.shown = directory, shown or directory
         self._files: dict[str, dict[str, int]] = {}
         self._layers: list[Layer] = []
 
@@ -155,15 +181,17 @@ class TraceWriter:
                 f"WorkloadTrace.provenance must hold JSON values, got {provenance!r} ({error}); "
                 "use texts, finite numbers, lists and dicts"
             ) from error
-        (self.directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        with naming(self.shown, self.directory):
+            (self.directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
     def _write(self, name: str, tensors: Mapping[str, Array], dtype: Any = None) -> None:
         path = self.directory / name
-        path.parent.mkdir(exist_ok=True)
         contiguous = {key: np.ascontiguousarray(value, dtype) for key, value in tensors.items()}
         # ascontiguousarray makes one dimension of none; safetensors keeps none.
         shaped = {key: value.reshape(tensors[key].shape) for key, value in contiguous.items()}
-        safetensors.numpy.save_file(shaped, path)
+        with naming(self.shown, self.directory):
+            path.parent.mkdir(exist_ok=True)
+            safetensors.numpy.save_file(shaped, path)
         self._files[name] = _digest(path)
 
 
@@ -235,11 +263,13 @@ class TraceFiles:
 
     def copy_to(self, directory: Path) -> None:
         """Copy every checked file, description included, into an existing directory."""
-        for name in self._digests:
-            self.read(name)
+        for name in (*self._digests, DESCRIPTION):
+            if name != DESCRIPTION:
+                self.read(name)
             (directory / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(self.directory / name, directory / name)
-        shutil.copyfile(self.directory / DESCRIPTION, directory / DESCRIPTION)
+            # Not copyfile, which blames the source for a destination that is full.
+            with (self.directory / name).open("rb") as file, (directory / name).open("wb") as copy:
+                shutil.copyfileobj(file, copy)
 
     def _read_description(self) -> dict[str, Any]:
         path = self.directory / DESCRIPTION

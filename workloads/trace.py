@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,9 +21,11 @@ from workloads.files import (
     check_destination,
     layer_file,
     publish,
+    scratch_beside,
 )
 from workloads.gemm import Gemm, Layer
 from workloads.unfold import rows_of, weights_of
+from workloads.writing import naming
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -162,14 +164,15 @@ class WorkloadTrace:
         """
         path = Path(path)
         check_destination(path, overwrite=overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.new-", dir=path.parent) as scratch:
-            directory = Path(scratch) / "trace"
-            directory.mkdir()
-            if self.files is not None:
-                self.files.copy_to(directory)
-            else:
-                writer = TraceWriter(directory)
+        scratch = scratch_beside(path)
+        try:
+            directory = scratch / "trace"
+            with naming(path, directory):
+                directory.mkdir()
+                if self.files is not None:
+                    self.files.copy_to(directory)
+            if self.files is None:
+                writer = TraceWriter(directory, shown=path)
                 writer.add_inputs(self.inputs, self.outputs, self.labels)
                 writer.finish(
                     self.graph.edges,
@@ -178,6 +181,8 @@ class WorkloadTrace:
                     layers=self.layers,
                 )
             publish(directory, path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
         return path
 
     @classmethod

@@ -17,10 +17,12 @@ from accelerators import ConfigError
 from accelerators.baselines import read_baselines, write_baselines
 from codesign.measure.board import Board, BoardWatch
 from codesign.measure.meter import read_meter
-from codesign.measure.pack import pack
+from codesign.measure.pack import check_pack, pack
 from codesign.measure.reused import KERNELS, THRESHOLDS, Reuse, default_kernel
 from codesign.measure.rows import baseline_rows, with_power
 from codesign.measure.timing import LayerTimes, Measurement, Timing, measure
+from codesign.outputs import check_files
+from workloads.errors import plain
 from workloads.models.errors import ModelError
 from workloads.models.load import MODELS, load
 from workloads.models.weights import weights_source
@@ -90,6 +92,9 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(arguments)
     try:
         if given.pack is not None:
+            check_pack(given.pack)
+            check_files(pack=given.pack)
+            given.pack.parent.mkdir(parents=True, exist_ok=True)
             pack(given.pack)
             _note(f"wrote {given.pack}; on the board: python3 {given.pack.name} --help")
         elif given.add_power:
@@ -103,7 +108,8 @@ def main(arguments: Sequence[str]) -> int:
         _note(f"Error: {error}")
         return _WRONG_INPUT
     except OSError as error:
-        _note(f"Error: {error.filename}: {error.strerror}" if error.filename else f"Error: {error}")
+        told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _note(f"Error: {plain(told)}")
         return _WRONG_INPUT
     return 0
 
@@ -116,10 +122,7 @@ def _measure(given: argparse.Namespace) -> None:
     reuse = _reuse(given) if given.reuse else None
     if given.power_csv is not None:
         read_meter(given.power_csv)  # before minutes of work
-    if given.out.is_dir() or not given.out.parent.is_dir():  # before minutes of work
-        raise ConfigError(
-            f"--out must be a file in a directory that exists, got {given.out}; name a .csv file"
-        )
+    check_files(out=given.out, inputs=[given.inputs, given.weights, given.power_csv])
     model = load(given.model, given.weights, seed=given.seed)
     images, about = _images(given, model)
     board = Board.here()
@@ -143,6 +146,7 @@ def _measure(given: argparse.Namespace) -> None:
         inputs=f"{weights_source(model)}; {about}",
         images=images,
     )
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     write_baselines(given.out, rows)
     print(_table(measurement))
     threads = f"{measurement.threads} thread{'s' if measurement.threads > 1 else ''}"

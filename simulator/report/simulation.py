@@ -6,10 +6,10 @@ from pathlib import Path
 
 from simulator.error_bound import ErrorBound
 from simulator.report.design import DesignReport
-from simulator.report.files import write_atomically
 from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
 from workloads.scores import SCORE_NAMES
+from workloads.writing import write_atomically
 
 FORMAT_VERSION = 1
 # Loss of accuracy, as a fraction of all images, beyond which a design is not said to pay.

@@ -5,8 +5,6 @@ description with a format version, the policy and a checksum. No pickle is writt
 """
 
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from accelerators import ConfigError
 from simulator.reuse.policy import LayerState
 from simulator.reuse.stream import LayerMemory
+from workloads.writing import replacing
 
 FORMAT = "similarity-codesign stream memory"
 FORMAT_VERSION = 2
@@ -91,14 +90,8 @@ def save_memory(memory: StreamMemory, path: str | Path) -> None:
         "crc32": _checksum(tensors),
     }
     metadata = {"description": json.dumps(header, allow_nan=False)}
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        safetensors.numpy.save_file(tensors, name, metadata)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with replacing(path) as new:
+        safetensors.numpy.save_file(tensors, new, metadata)
 
 
 def load_memory(path: str | Path) -> StreamMemory:

@@ -13,9 +13,9 @@ from codesign.designs import captured_model
 from codesign.evaluate import Evaluator
 from codesign.report import StudyReport
 from simulator import decide, simulate
-from simulator.report.files import write_atomically
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 from workloads.models import ModelError
+from workloads.writing import write_atomically
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from torch import nn
 
 from workloads.models.errors import ModelError
+from workloads.writing import replacing
 
 LISTED = 5  # how many differences a message names
 PICKLED = (".pth", ".pt", ".th")
@@ -76,28 +75,18 @@ def save_tensors(
 ) -> Path:
     """Write tensors by their names, as `save_weights` does."""
     path = _checked_suffix(path, (".safetensors",))
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".part", dir=path.parent
-        )
-        os.close(handle)
-        save_file(plain, temporary, metadata=dict(metadata or {}))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"weights can't be written to {path} ({error})") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with replacing(path) as new:
+            save_file(plain, new, metadata=dict(metadata or {}))
+    except OSError as error:
+        raise ModelError(f"weights can't be written to {path} ({error.strerror})") from error
     return path
 
 
