@@ -38,6 +38,7 @@ from codesign.options import (
     RayAddress,
     Seed,
     Weights,
+    is_given,
 )
 from codesign.outputs import check_directory, check_files
 from codesign.replay_commands import simulate_command, sweep_command
@@ -179,7 +180,7 @@ def search_command(
     precision: Precision = "float32",
     calibrate_under_reuse: CalibrateUnderReuse = False,
     accelerator: Design = "reuse_16x16",
-    layers: Annotated[int, typer.Option(min=1, help="Layers whose reuse is searched.")] = 4,
+    layers: Annotated[int, typer.Option(min=1, help="Most layers whose reuse is searched.")] = 4,
     fronts: Annotated[
         Path | None,
         typer.Option(
@@ -233,6 +234,10 @@ def search_command(
         plan.write(out / PLAN_NAME)
     with working(f"capturing {plan.model} on {plan.inputs}"):
         workload = plan.load_workload()
+    if is_given(context, "layers"):
+        searched = len(plan.space_for(workload).layers)
+        if searched < plan.layers:
+            note(f"Layers searched: {searched}, as no more of them have rows to share.")
     try:
         with trial_progress(plan.trials) as on_progress:
             result = plan.search(

@@ -68,7 +68,7 @@ def compare_command(
     check_files(inputs=[*options.files(), weights, *(baselines or ())], csv=csv, html=html)
     asked = options.read(model=model)
     check_weights(model, weights)
-    check_learns(model, calibrate_under_reuse)
+    check_learns(model, calibrate_under_reuse, asked)
     if network is None and any(row.model == model for row in known_rows(files=baselines or ())):
         network = model
     with working(f"comparing {len(asked.trace)} layers on {asked.design.name}"):

@@ -189,6 +189,8 @@ def board_rows(
         )
     if processor is not None:
         found += _predictions(trace, run, processor, wanted)
+        if wanted.precisions == ("fp16",) and not processor.fp16_arithmetic:
+            notes.append(f"{device}: predicted in fp32, as it does not compute in fp16")
     elif not found:
         raise ConfigError(
             f"compare.devices must have a measured row of this network or a processor preset, got "
@@ -305,6 +307,8 @@ def _predictions(
 ) -> list[ComparedRow]:
     """Dense, and under the same decisions where there are some."""
     precision = wanted.precisions[0] if len(wanted.precisions) == 1 else None
+    if precision == "fp16" and not processor.fp16_arithmetic:
+        precision = "fp32"  # as which it would run; `board_rows` tells
     runs: list[ReuseRun | None] = [None]
     if any(made is not None for made in run.decisions.values()):
         runs.append(run)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from accelerators import ConfigError
+from workloads.errors import show
+
+_LARGEST = 1e300
+_UNITS = {"area_mm2": "mm2", "power_mw": "mW", "latency_ms_per_image": "ms"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,8 @@ class Constraints:
         area_mm2: of the chip.
         power_mw: energy over time of an inference, DRAM included.
         latency_ms_per_image: time of the batch over its images.
-        accuracy_loss: of the objective `accuracy`, against the dense baseline's.
+        accuracy_loss: of the objective `accuracy`, against the dense baseline's; a fraction, 0 to
+            1: 0.02 is two percentage points.
     """
 
     area_mm2: float | None = None
@@ -84,15 +88,18 @@ def constraint_problems(given: Mapping[str, Any], path: str) -> list[str]:
         if limit is None:
             continue
         is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
-        may_be_zero = name == "accuracy_loss"
-        if (
-            not is_number
-            or not math.isfinite(limit)
-            or limit < 0
-            or (not limit and not may_be_zero)
-        ):
-            rule = "at least 0" if may_be_zero else "above 0"
+        finite = is_number and -_LARGEST <= limit <= _LARGEST
+        if name == "accuracy_loss":
+            if not finite or not 0 <= limit <= 1:
+                points = finite and 1 < limit <= 100
+                fix = f"use {limit / 100:g} for {limit:g} percentage points" if points else ""
+                problems.append(
+                    f"{path}.{name} must be a fraction from 0 to 1, got {show(limit)}; "
+                    f"{fix or 'leave it out for no limit'}"
+                )
+        elif not finite or limit <= 0:
             problems.append(
-                f"{path}.{name} must be a number {rule}, got {limit!r}; leave it out for no limit"
+                f"{path}.{name} must be a number above 0, in {_UNITS[name]}, got {show(limit)}; "
+                "leave it out for no limit"
             )
     return problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from accelerators import Accelerator, ConfigError, preset, presets
 from simulator import ClusterCache, LshReuse, NoReuse, PerLayer, ReusePolicy
+from workloads.errors import show
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -114,6 +115,16 @@ def policy_from_options(
                 "them, got neither --hashes and --length nor --layer; try --hashes 10 --length 10, "
                 "or an accelerator without reuse units"
             )
+        refuse_idle(
+            {
+                "--scope": scope != "image",
+                "--thresholds": thresholds != "spread",
+                "--learning": learning != "none",
+                "--order": order != "channels_first",
+                "--representative": representative != "centroid",
+            },
+            "with reuse, as --hashes and --length or --layer ask for it",
+        )
         return NoReuse()
     front_end = accelerator.front_end
     common = {
@@ -132,6 +143,10 @@ def policy_from_options(
     policies: dict[str, ReusePolicy] = {}
     for layer in layers:
         name, numbers = _layer_option(layer)
+        if name in policies:
+            raise ConfigError(
+                f"--layer must name a layer once, got {show(name)} again; leave one out"
+            )
         if numbers is None:
             policies[name] = NoReuse()
         else:
@@ -140,6 +155,24 @@ def policy_from_options(
     if hashes is not None and length is not None:
         default = LshReuse(hashes=hashes, length=length, **common)  # type: ignore[arg-type]
     return PerLayer(policies, default) if policies else default
+
+
+def refuse_idle(given: Mapping[str, bool], rule: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        given: option -> whether it was given.
+        rule: with what they must come.
+
+    Raises:
+        ConfigError: with each of them.
+    """
+    idle = [option for option, is_given in given.items() if is_given]
+    if idle:
+        raise ConfigError(
+            f"{', '.join(idle)} must come {rule}, got {'them' if len(idle) > 1 else 'it'} without, "
+            f"which would change nothing; leave out {', '.join(idle)}"
+        )
 
 
 def _layer_option(text: str) -> tuple[str, tuple[int, int] | None]:

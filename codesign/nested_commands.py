@@ -38,7 +38,7 @@ def nested_command(
     projection: Annotated[
         str, typer.Option(help="Hyperplanes of the front-end: sign, sparse or int8.")
     ] = "sign",
-    layers: Annotated[int, typer.Option(min=1, help="Layers searched, the largest.")] = 4,
+    layers: Annotated[int, typer.Option(min=1, help="Most layers searched, the largest.")] = 4,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try on each layer.")] = 40,
     workers: Annotated[int, typer.Option(min=1, help="Layers at a time.")] = 2,
     acquisition: Annotated[

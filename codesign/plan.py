@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError, presets
+from codesign.arguments import LARGEST_SEED
 from codesign.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.designs import find_accelerator
 from codesign.optimisers import optimiser_problems
 from codesign.store import plan_text
 from codesign.trials import OBJECTIVES
 from codesign.workload import PRECISIONS, Workload
+from workloads.errors import show
 from workloads.writing import write_atomically
 
 if TYPE_CHECKING:
@@ -262,6 +264,11 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
                 problems.append(
                     f"{place[key]} must be an integer of at least {_LEAST[key]}, got {value!r}; "
                     f"leave it out for {_default(key)}"
+                )
+            elif key == "seed" and value > LARGEST_SEED:
+                problems.append(
+                    f"{place[key]} must be an integer of at most {LARGEST_SEED}, got "
+                    f"{show(value)}; leave it out for {_default(key)}"
                 )
         elif key == "calibrate_under_reuse":
             if not isinstance(value, bool):

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from accelerators import ConfigError
-from codesign.options import Images, Inputs, Precision, Seed, Weights
+from codesign.designs import refuse_idle
+from codesign.options import Images, Inputs, Precision, Seed, Weights, is_given
 from codesign.outputs import check_files
 from codesign.terminal import command_line, guarded, note, say, table, working
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy, decide
@@ -24,6 +25,7 @@ EPILOG = (
 
 @guarded
 def similarity_command(
+    context: typer.Context,
     trace: Annotated[
         Path | None,
         typer.Argument(help="Directory that `codesign capture` wrote; or give --model."),
@@ -78,6 +80,14 @@ def similarity_command(
             "one of TRACE and --model must be given, got "
             f"{'neither' if trace is None else 'both'}; name a directory that `codesign capture` "
             "wrote, or a model such as --model cifarnet"
+        )
+    if trace is not None:
+        refuse_idle(
+            {
+                f"--{name}": is_given(context, name)
+                for name in ("inputs", "images", "weights", "precision", "seed")
+            },
+            "with --model",
         )
     if out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")

@@ -89,8 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
     try:
+        _refuse_idle(parser, given)
         if given.pack is not None:
             check_pack(given.pack)
             check_files(pack=given.pack)
@@ -112,6 +114,29 @@ def main(arguments: Sequence[str]) -> int:
         _note(f"Error: {plain(told)}")
         return _WRONG_INPUT
     return 0
+
+
+def _refuse_idle(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Refuse options that would have no effect beside another.
+
+    Raises:
+        ConfigError: with each of them.
+    """
+    reuse = {"hashes", "length", "layer", "thresholds", "kernel"}
+    changed = {name for name, value in vars(given).items() if value != parser.get_default(name)}
+    problems = []
+    for option, is_there, idle in (
+        ("--pack", given.pack is not None, changed - {"pack"}),
+        ("--add-power", given.add_power, changed - {"add_power", "power_csv", "out"}),
+        ("--no-reuse", not given.reuse, changed & reuse),
+    ):
+        if is_there and idle:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(idle))
+            problems.append(
+                f"{option} must stand without {names}, which would change nothing; leave out one"
+            )
+    if problems:
+        raise ConfigError(problems[0])
 
 
 def _note(text: str) -> None:
