@@ -34,6 +34,7 @@ from codesign.options import (
     MaxLatency,
     MaxPower,
     Model,
+    OnceCommand,
     Precision,
     RayAddress,
     Seed,
@@ -366,3 +367,7 @@ def _tell_costs() -> None:
         ],
     )
     say(f"\nKinds of DRAM, for a design's dram.kind: {', '.join(kinds)}")
+
+
+for _each in app.registered_commands:
+    _each.cls = OnceCommand

@@ -10,7 +10,7 @@ from accelerators import ConfigError
 from workloads.errors import show
 
 _LARGEST = 1e300
-_UNITS = {"area_mm2": "mm2", "power_mw": "mW", "latency_ms_per_image": "ms"}
+_PERCENT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +89,17 @@ def constraint_problems(given: Mapping[str, Any], path: str) -> list[str]:
             continue
         is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
         finite = is_number and -_LARGEST <= limit <= _LARGEST
-        if name == "accuracy_loss":
-            if not finite or not 0 <= limit <= 1:
-                points = finite and 1 < limit <= 100
-                fix = f"use {limit / 100:g} for {limit:g} percentage points" if points else ""
-                problems.append(
-                    f"{path}.{name} must be a fraction from 0 to 1, got {show(limit)}; "
-                    f"{fix or 'leave it out for no limit'}"
-                )
-        elif not finite or limit <= 0:
+        may_be_zero = name == "accuracy_loss"
+        if not finite or limit < 0 or (not limit and not may_be_zero):
+            rule = "at least 0" if may_be_zero else "above 0"
             problems.append(
-                f"{path}.{name} must be a number above 0, in {_UNITS[name]}, got {show(limit)}; "
+                f"{path}.{name} must be a number {rule}, got {show(limit)}; "
                 "leave it out for no limit"
+            )
+        elif may_be_zero and limit > 1:
+            fix = f"use {limit / 100:g} for {limit:g} percentage points"
+            problems.append(
+                f"{path}.{name} must be a fraction of at most 1, got {limit!r:.60}; "
+                f"{fix if limit <= _PERCENT else 'leave it out for no limit'}"
             )
     return problems

@@ -108,13 +108,8 @@ def policy_from_options(
     """
     if (hashes is None) != (length is None):
         raise ConfigError("--hashes and --length must be given together, got one; add the other")
-    if hashes is None and not layers:
-        if accelerator.has_reuse:
-            raise ConfigError(
-                f"accelerator {accelerator.name!r} has reuse units and must be told how to use "
-                "them, got neither --hashes and --length nor --layer; try --hashes 10 --length 10, "
-                "or an accelerator without reuse units"
-            )
+    named = [_layer_option(layer) for layer in layers]
+    if hashes is None and all(numbers is None for _, numbers in named):
         refuse_idle(
             {
                 "--scope": scope != "image",
@@ -123,11 +118,18 @@ def policy_from_options(
                 "--order": order != "channels_first",
                 "--representative": representative != "centroid",
             },
-            "with reuse, as --hashes and --length or --layer ask for it",
+            "with reuse, as --hashes and --length or --layer NAME=H,L ask for it",
         )
+    if hashes is None and not layers:
+        if accelerator.has_reuse:
+            raise ConfigError(
+                f"accelerator {accelerator.name!r} has reuse units and must be told how to use "
+                "them, got neither --hashes and --length nor --layer; try --hashes 10 --length 10, "
+                "or an accelerator without reuse units"
+            )
         return NoReuse()
     front_end = accelerator.front_end
-    common = {
+    common: dict[str, Any] = {
         "scope": scope,
         "thresholds": thresholds,
         "learning": learning,
@@ -141,8 +143,7 @@ def policy_from_options(
         ),
     }
     policies: dict[str, ReusePolicy] = {}
-    for layer in layers:
-        name, numbers = _layer_option(layer)
+    for name, numbers in named:
         if name in policies:
             raise ConfigError(
                 f"--layer must name a layer once, got {show(name)} again; leave one out"
@@ -150,10 +151,10 @@ def policy_from_options(
         if numbers is None:
             policies[name] = NoReuse()
         else:
-            policies[name] = LshReuse(hashes=numbers[0], length=numbers[1], **common)  # type: ignore[arg-type]
+            policies[name] = LshReuse(hashes=numbers[0], length=numbers[1], **common)
     default: ReusePolicy = NoReuse()
     if hashes is not None and length is not None:
-        default = LshReuse(hashes=hashes, length=length, **common)  # type: ignore[arg-type]
+        default = LshReuse(hashes=hashes, length=length, **common)
     return PerLayer(policies, default) if policies else default
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, read_scale_sim_config
 from codesign.arguments import LARGEST_SEED
@@ -107,6 +108,19 @@ LEARNS = (
 )
 _DESIGN_HELP = "A preset, or file.py:NAME or package.module:NAME (executed)."
 Design = Annotated[str, typer.Option(help=_DESIGN_HELP)]
+
+
+class OnceCommand(TyperCommand):
+    """A command that refuses an option given twice, of which only the last would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        twice = {each for each in order if order.count(each) > 1 and not each.multiple}
+        for option in sorted(twice, key=lambda each: each.opts[0]):
+            if option.param_type_name == "option":
+                ctx.fail(f"Option '{option.opts[0]}' must be given once; leave out the others.")
+        return super().parse_args(ctx, args)
 
 
 def is_given(context: typer.Context, name: str) -> bool:

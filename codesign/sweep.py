@@ -303,11 +303,13 @@ def _unknown(path: str, known: list[str], base: Accelerator) -> str:
 
 
 def _field_types(instance: Any, before: str = "") -> dict[str, type]:
-    """Path -> type of every number, name and switch of a design and of the parts it has."""
+    """Path -> type of every number, choice and switch of a design and of the parts it has."""
     hints = typing.get_type_hints(type(instance))
     found: dict[str, type] = {}
     for entry in dataclasses.fields(instance):
         value, path = getattr(instance, entry.name), f"{before}{entry.name}"
+        if path == "name":
+            continue  # of the design: it changes nothing
         if dataclasses.is_dataclass(value):
             found |= _field_types(value, f"{path}.")
         elif value is not None:

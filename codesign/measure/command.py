@@ -92,16 +92,19 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        _refuse_idle(parser, given)
         if given.pack is not None:
             check_pack(given.pack)
+            _refuse_idle(parser, given)
             check_files(pack=given.pack)
             given.pack.parent.mkdir(parents=True, exist_ok=True)
             pack(given.pack)
             _note(f"wrote {given.pack}; on the board: python3 {given.pack.name} --help")
         elif given.add_power:
+            if given.power_csv is not None:
+                _refuse_idle(parser, given)
             _add_power(given.power_csv, given.out)
         else:
+            _refuse_idle(parser, given)
             _measure(given)
     except KeyboardInterrupt:
         _note("Stopped.")
@@ -147,6 +150,10 @@ def _measure(given: argparse.Namespace) -> None:
     reuse = _reuse(given) if given.reuse else None
     if given.power_csv is not None:
         read_meter(given.power_csv)  # before minutes of work
+    if given.out.is_dir() or not given.out.parent.is_dir():  # before minutes of work
+        raise ConfigError(
+            f"--out must be a file in a directory that exists, got {given.out}; name a .csv file"
+        )
     check_files(out=given.out, inputs=[given.inputs, given.weights, given.power_csv])
     model = load(given.model, given.weights, seed=given.seed)
     images, about = _images(given, model)
@@ -171,7 +178,6 @@ def _measure(given: argparse.Namespace) -> None:
         inputs=f"{weights_source(model)}; {about}",
         images=images,
     )
-    given.out.parent.mkdir(parents=True, exist_ok=True)
     write_baselines(given.out, rows)
     print(_table(measurement))
     threads = f"{measurement.threads} thread{'s' if measurement.threads > 1 else ''}"

@@ -91,7 +91,8 @@ def save_memory(memory: StreamMemory, path: str | Path) -> None:
     }
     metadata = {"description": json.dumps(header, allow_nan=False)}
     with replacing(path) as new:
-        safetensors.numpy.save_file(tensors, new, metadata)
+        # Not save_file, which puts a file of its own into the place of what it is given.
+        new.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
 def load_memory(path: str | Path) -> StreamMemory:

@@ -75,7 +75,7 @@ def save_tensors(
 ) -> Path:
     """Write tensors by their names, as `save_weights` does."""
     path = _checked_suffix(path, (".safetensors",))
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -84,7 +84,8 @@ def save_tensors(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as new:
-            save_file(plain, new, metadata=dict(metadata or {}))
+            # Not save_file, which puts a file of its own into the place of what it is given.
+            new.write_bytes(save(plain, metadata=dict(metadata or {})))
     except OSError as error:
         raise ModelError(f"weights can't be written to {path} ({error.strerror})") from error
     return path
