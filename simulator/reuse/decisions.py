@@ -111,7 +111,8 @@ class ReuseDecisions:
                 f"{where} must have signatures of hashes={self.hashes} bits, got "
                 f"{int(self.signatures.max())}; claim as many in front_end() as are computed"
             )
-        if not broken:
+        # In a stream's finite cache a cluster that was evicted comes again under its signature.
+        if not broken and self.cache is None:
             places = np.repeat(np.arange(self.clusters.size), self.clusters.ravel())
             order = np.lexsort((self.signatures, places))
             same = np.diff(self.signatures[order]) == 0

@@ -122,7 +122,7 @@ class ReusePolicy(ABC):
         made, kept = self.decide_next(layer, given.rows, state, memory)
         if made is None:
             return PolicyAnswer(decisions=None, memory=kept)
-        made.check_signatures()
+        self.check_claims(made)
         if layer.quantisation is not None and made.norms is not None:
             raise ConfigError(
                 f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
@@ -135,6 +135,14 @@ class ReusePolicy(ABC):
             result = whole.product(weights)
         decisions = made if centroids else made.without_centroids()
         return PolicyAnswer(decisions=decisions, memory=kept, result=result)
+
+    def check_claims(self, decisions: ReuseDecisions) -> None:
+        """Check that decisions have the signatures by which their hardware is priced.
+
+        Raises:
+            ConfigError: see `ReuseDecisions.check_signatures`.
+        """
+        decisions.check_signatures()
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Raise one `ConfigError` that names every layer the policy does not fit."""
