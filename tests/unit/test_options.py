@@ -1,5 +1,7 @@
 """Every option has an effect, or is refused with the reason; units are told and taken."""
 
+from pathlib import Path
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -176,8 +178,6 @@ def test_outputs_are_apart_from_each_other_and_from_what_is_read(tmp_path):
         check_files(csv=page, html=same)
     with pytest.raises(ConfigError, match="got one that is read; give another path"):
         check_files(csv=page, inputs=[None, same])
-    from pathlib import Path
-
     check_files(csv=Path("/dev/null"), html=Path("/dev/null"))
 
 
