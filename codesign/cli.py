@@ -228,6 +228,11 @@ def search_command(
     if study is None and resume and (out / PLAN_NAME).is_file():
         study = out / PLAN_NAME
     plan = study_plan(context, study)
+    if plan.first_images is not None and plan.first_images >= plan.images:
+        raise ConfigError(
+            f"--first-images must be fewer than the {plan.images} of --images, got "
+            f"{plan.first_images}; leave it out to judge every trial on all"
+        )
     place = study_place(storage or out)
     check_resume(place, resume=resume)  # before the model is trained and run
     if storage is not None:

@@ -146,6 +146,11 @@ def check_devices(devices: Sequence[str], rows: Iterable[Baseline]) -> None:
         for device in devices
         if device not in known
     ]
+    broken += [
+        f"compare.devices must name a device once, got {show(device, str)} again; leave one out"
+        for device in dict.fromkeys(devices)
+        if list(devices).count(device) > 1
+    ]
     if not devices:
         broken = [f"compare.devices must name a device, got none; use one of {', '.join(known)}"]
     if broken:

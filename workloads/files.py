@@ -65,7 +65,7 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
             "give another path for the trace"
         )
     if not overwrite:
-        raise TraceError(f"{path} must not exist, got a trace; pass overwrite=True to replace it")
+        raise TraceError(f"{path} must not exist, got a trace; pass overwrite=True (--overwrite)")
 
 
 def scratch_beside(path: Path) -> Path:

@@ -102,6 +102,20 @@ def test_measure_refuses_options_that_it_would_not_read(arguments, message):
     assert message in run("measure", *arguments)
 
 
+def test_what_no_layer_or_search_has_is_told_before_the_work(trace, tmp_path, monkeypatch):
+    told = run("similarity", trace, "--sub-vector", 999, "--out", tmp_path / "x.html")
+    assert "sub_vector must be one that a layer has, got 999" in told
+    assert not (tmp_path / "x.html").exists()
+    monkeypatch.setattr("codesign.workload.load_workload", None)  # calling it would raise
+    first = ("--images", 20, "--first-images", 20)
+    assert "--first-images must be fewer than the 20" in run("search", "--out", tmp_path, *first)
+    for option in ("projection", "acquisition"):
+        told = run("nested", "--out", tmp_path / "n", f"--{option}", "foo")
+        assert f"nested_search {option} must be one of" in told
+    told = run("compare", trace, "--device", "Pi 4B", "--device", "Pi 4B", *DENSE)
+    assert "must name a device once, got 'Pi 4B' again" in told
+
+
 def test_training_without_reuse_has_no_hyperplanes(tmp_path):
     told = run("train", "--data", "camvid:x", "--out", tmp_path, "--learning", "task")
     assert "--learning must come with reuse" in told
