@@ -273,6 +273,11 @@ def read_settings(texts: Sequence[str], base: Accelerator) -> tuple[Setting, ...
             raise ConfigError(f"--set must be FIELD=VALUE,VALUE,..., got {text!r}; {_EXAMPLE}")
         if path not in types:
             raise ConfigError(_unknown(path, list(types), base))
+        if path == "name":
+            raise ConfigError(
+                "--set must name a field that changes a design, got 'name', which does not; "
+                f"{_EXAMPLE}"
+            )
         if any(path == setting.path for setting in settings):
             raise ConfigError(f"--set must name a field once, got {path!r} again; join its values")
         found = tuple(_value(path, part.strip(), types[path]) for part in values.split(","))
@@ -303,13 +308,11 @@ def _unknown(path: str, known: list[str], base: Accelerator) -> str:
 
 
 def _field_types(instance: Any, before: str = "") -> dict[str, type]:
-    """Path -> type of every number, choice and switch of a design and of the parts it has."""
+    """Path -> type of every number, name and switch of a design and of the parts it has."""
     hints = typing.get_type_hints(type(instance))
     found: dict[str, type] = {}
     for entry in dataclasses.fields(instance):
         value, path = getattr(instance, entry.name), f"{before}{entry.name}"
-        if path == "name":
-            continue  # of the design: it changes nothing
         if dataclasses.is_dataclass(value):
             found |= _field_types(value, f"{path}.")
         elif value is not None:

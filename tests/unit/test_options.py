@@ -166,7 +166,7 @@ def test_values_of_a_sweep_may_have_units():
     for text in ("array.rows=16KiB", "clock_hz=1KiB"):
         with pytest.raises(ConfigError, match="must be given"):
             read_settings([text], base)
-    with pytest.raises(ConfigError, match="must name a field of an accelerator, got 'name'"):
+    with pytest.raises(ConfigError, match="must name a field that changes a design, got 'name'"):
         read_settings(["name=a,b"], base)
 
 
