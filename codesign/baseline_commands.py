@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from accelerators import Baseline, ConfigError, baselines, write_baselines
+from codesign.outputs import check_files
 from codesign.terminal import guarded, note, say, table
 from simulator.report.page import NOTHING, column
 
@@ -53,6 +54,7 @@ def baselines_command(
     ] = None,
 ) -> None:
     """Show measured latency and energy of networks on Raspberry Pis, each row with its source."""
+    check_files(csv=csv, inputs=file or ())
     found = baselines(
         device=device, model=model, framework=framework, precision=precision, threads=threads,
         layer=None if layers else "", files=file or (),
@@ -63,6 +65,7 @@ def baselines_command(
             "codesign compare"
         )
     if csv is not None:
+        csv.parent.mkdir(parents=True, exist_ok=True)
         write_baselines(csv, found)
         note(f"wrote {csv}")
     if device is None and model is None and not file:

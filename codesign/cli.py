@@ -34,10 +34,12 @@ from codesign.options import (
     MaxLatency,
     MaxPower,
     Model,
+    OnceCommand,
     Precision,
     RayAddress,
     Seed,
     Weights,
+    is_given,
 )
 from codesign.outputs import check_directory, check_files
 from codesign.replay_commands import simulate_command, sweep_command
@@ -137,7 +139,7 @@ def capture_command(
     from codesign.workload import load_workload
     from workloads.files import check_destination
 
-    check_directory(out)
+    check_directory(out, replaced=True)
     check_destination(out, overwrite=overwrite)
     with working(f"capturing {model} on {inputs}"):
         workload = load_workload(
@@ -182,7 +184,7 @@ def search_command(
     precision: Precision = "float32",
     calibrate_under_reuse: CalibrateUnderReuse = False,
     accelerator: Design = "reuse_16x16",
-    layers: Annotated[int, typer.Option(min=1, help="Layers whose reuse is searched.")] = 4,
+    layers: Annotated[int, typer.Option(min=1, help="Most layers whose reuse is searched.")] = 4,
     fronts: Annotated[
         Path | None,
         typer.Option(
@@ -229,6 +231,11 @@ def search_command(
     if study is None and resume and (out / PLAN_NAME).is_file():
         study = out / PLAN_NAME
     plan = study_plan(context, study)
+    if plan.first_images is not None and plan.first_images >= plan.images:
+        raise ConfigError(
+            f"--first-images must be fewer than the {plan.images} of --images, got "
+            f"{plan.first_images}; leave it out to judge every trial on all"
+        )
     place = study_place(storage or out)
     check_resume(place, resume=resume)  # before the model is trained and run
     if storage is not None:
@@ -236,6 +243,10 @@ def search_command(
         plan.write(out / PLAN_NAME)
     with working(f"capturing {plan.model} on {plan.inputs}"):
         workload = plan.load_workload()
+    if is_given(context, "layers"):
+        searched = len(plan.space_for(workload).layers)
+        if searched < plan.layers:
+            note(f"Layers searched: {searched}, as no more of them have rows to share.")
     try:
         with trial_progress(plan.trials) as on_progress:
             result = plan.search(
@@ -281,6 +292,8 @@ def report_command(
     if out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")
     check_files(out=out)
+    check_files(out=out.with_suffix(".json"), inputs=[Path(study)])
+    check_files(out=out.with_suffix(".csv"), inputs=[Path(study)])
     _tell(StudyReport(result=load_study(study)), out)
 
 
@@ -371,3 +384,7 @@ def _tell_costs() -> None:
         ],
     )
     say(f"\nKinds of DRAM, for a design's dram.kind: {', '.join(kinds)}")
+
+
+for _each in app.registered_commands:
+    _each.cls = OnceCommand

@@ -21,10 +21,10 @@ from codesign.comparison_rows import (
     ComparedRow,
 )
 from simulator.report.figures import INK, LIMIT_COLOURS, PAPER, finished
-from simulator.report.files import write_atomically
 from simulator.report.page import card, column, figure_html, named, number, render, shown, versions
 from simulator.report.simulation_page import RATIOS_TEXT, facts, workload_line
 from simulator.report.weights import headline_name
+from workloads.writing import write_atomically
 
 # What runs the workload -> its colour.
 _COLOURS = {

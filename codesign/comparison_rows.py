@@ -174,6 +174,11 @@ def check_devices(devices: Sequence[str], rows: Iterable[Baseline]) -> None:
         for device in devices
         if device not in known
     ]
+    broken += [
+        f"compare.devices must name a device once, got {show(device, str)} again; leave one out"
+        for device in dict.fromkeys(devices)
+        if list(devices).count(device) > 1
+    ]
     if not devices:
         broken = [f"compare.devices must name a device, got none; use one of {', '.join(known)}"]
     if broken:
@@ -217,6 +222,8 @@ def board_rows(
         )
     if processor is not None:
         found += _predictions(trace, run, processor, wanted)
+        if wanted.precisions == ("fp16",) and not processor.fp16_arithmetic:
+            notes.append(f"{device}: predicted in fp32, as it does not compute in fp16")
     elif not found:
         raise ConfigError(
             f"compare.devices must have a measured row of this network or a processor preset, got "
@@ -333,6 +340,8 @@ def _predictions(
 ) -> list[ComparedRow]:
     """Dense, and under the same decisions where there are some."""
     precision = wanted.precisions[0] if len(wanted.precisions) == 1 else None
+    if precision == "fp16" and not processor.fp16_arithmetic:
+        precision = "fp32"  # as which it would run; `board_rows` tells
     runs: list[ReuseRun | None] = [None]
     if any(made is not None for made in run.decisions.values()):
         runs.append(run)

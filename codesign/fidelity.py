@@ -76,7 +76,7 @@ class StagedEvaluator:
             raise ConfigError(
                 "first_images must be fewer than the workload's, of a workload with a model whose "
                 f"inputs and outputs have images along the first dimension, got {images} of "
-                f"{trace.images}; give None"
+                f"{trace.images}; give None, or leave --first-images out"
             )
         with single_thread():
             captured = capture(

@@ -187,7 +187,7 @@ def nested_search(
         RuntimeError: a worker could not finish; what was stored is kept.
     """
     numbers = {"trials": trials, "workers": workers, "seed": seed, "chunk": chunk, "top": top}
-    _check(numbers, acquisition=acquisition, executor=executor, projection=projection)
+    check_settings(numbers, acquisition=acquisition, executor=executor, projection=projection)
     evaluator = LayerEvaluator.of(
         workload, top=top, projection=projection, seed=seed, acquisition=acquisition
     )
@@ -480,7 +480,12 @@ def _specifications(workload: Workload, evaluator: LayerEvaluator) -> dict[str, 
     return json.loads(json.dumps(specifications))
 
 
-def _check(numbers: Mapping[str, Any], **names: str) -> None:
+def check_settings(numbers: Mapping[str, Any], **names: str) -> None:
+    """Refuse settings of `nested_search` that break a rule.
+
+    Raises:
+        ConfigError: naming each.
+    """
     problems = integer_problems("nested_search ", numbers, {"seed": 0})
     known = {"acquisition": ACQUISITIONS, "executor": EXECUTORS, "projection": PROJECTIONS}
     problems += [

@@ -39,7 +39,7 @@ def nested_command(
     projection: Annotated[
         str, typer.Option(help="Hyperplanes of the front-end: sign, sparse or int8.")
     ] = "sign",
-    layers: Annotated[int, typer.Option(min=1, help="Layers searched, the largest.")] = 4,
+    layers: Annotated[int, typer.Option(min=1, help="Most layers searched, the largest.")] = 4,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try on each layer.")] = 40,
     workers: Annotated[int, typer.Option(min=1, help="Layers at a time.")] = 2,
     acquisition: Annotated[
@@ -54,13 +54,15 @@ def nested_command(
     ray_address: RayAddress = None,
 ) -> None:
     """Search each layer's reuse on its own: error against compression."""
-    from codesign.nested import nested_file, nested_search
+    from codesign.nested import check_settings, nested_file, nested_search
     from codesign.nested_page import front_columns, front_rows, verdict, write_nested_html
     from codesign.store import check_resume
     from codesign.workload import load_workload
 
     check_directory(out)
-    check_resume(nested_file(out), resume=resume)  # before the model is trained and run
+    # before the model is trained and run
+    check_settings({}, acquisition=acquisition, projection=projection)
+    check_resume(nested_file(out), resume=resume)
     with working(f"capturing {model} on {inputs}"):
         workload = load_workload(
             model=model,

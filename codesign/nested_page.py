@@ -14,8 +14,8 @@ from jinja2 import PackageLoader
 
 from codesign.nested import LayerFront, LayerTrial, NestedResult
 from simulator.report.figures import LINE_COLOURS, finished
-from simulator.report.files import write_atomically
 from simulator.report.page import column, figure_html, named, render, versions
+from workloads.writing import write_atomically
 
 _HEIGHT = 340
 _COLUMNS = {

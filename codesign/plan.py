@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError, presets
 from accelerators.rules import nearest
+from codesign.arguments import LARGEST_SEED
 from codesign.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.designs import find_accelerator
 from codesign.optimisers import optimiser_problems
 from codesign.store import check_regular, plan_text
 from codesign.trials import OBJECTIVES
 from codesign.workload import PRECISIONS, Workload
-from simulator.report.files import write_atomically
 from workloads.errors import show, told
+from workloads.writing import write_atomically
 
 if TYPE_CHECKING:
     from codesign.space import DesignSpace
@@ -275,6 +276,11 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
             if type(value) is not int or not _LEAST[key] <= value < 2**63:
                 problems.append(
                     f"{place[key]} must be an integer of at least {_LEAST[key]}, got "
+                    f"{show(value)}; leave it out for {_default(key)}"
+                )
+            elif key == "seed" and value > LARGEST_SEED:
+                problems.append(
+                    f"{place[key]} must be an integer of at most {LARGEST_SEED}, got "
                     f"{show(value)}; leave it out for {_default(key)}"
                 )
         elif key == "calibrate_under_reuse":

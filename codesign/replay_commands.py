@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 
 from accelerators import ConfigError
-from codesign.options import CalibrateUnderReuse, ReplayOptions, Weights, with_replay_options
+from codesign.designs import refuse_idle
+from codesign.options import (
+    LEARNS,
+    CalibrateUnderReuse,
+    Replay,
+    ReplayOptions,
+    Weights,
+    with_replay_options,
+)
 from codesign.outputs import check_files
 from codesign.terminal import command_line, guarded, note, point_progress, say, table, working
 from simulator.report.weights import AS_CLASS_SETS, untrained
@@ -58,10 +66,12 @@ def simulate_command(
     from simulator.report.simulation_page import layer_table
     from simulator.report.timeline import write_timeline
 
-    check_files(json=json, csv=csv, html=html, timeline=timeline)
+    check_files(
+        inputs=[*options.files(), weights], json=json, csv=csv, html=html, timeline=timeline
+    )
     asked = options.read(model=model)
     check_weights(model, weights)
-    check_learns(model, calibrate_under_reuse)
+    check_learns(model, calibrate_under_reuse, asked)
     if error_bound and model is None:
         raise ConfigError(
             "--error-bound must come with --model, got none; name the captured model, such as "
@@ -117,7 +127,7 @@ def sweep_command(
     from codesign.sweep import read_settings, sweep
     from codesign.sweep_page import write_sweep_html
 
-    check_files(csv=csv, html=html)
+    check_files(inputs=options.files(), csv=csv, html=html)
     asked = options.read()
     settings = read_settings(setting or [], asked.design)
     if options.technology is not None and any(each.path == "technology" for each in settings):
@@ -159,12 +169,13 @@ def check_weights(model: str | None, weights: Path | None) -> None:
         )
 
 
-def check_learns(model: str | None, calibrate_under_reuse: bool) -> None:
-    """To learn under reuse, a model must run.
+def check_learns(model: str | None, calibrate_under_reuse: bool, asked: Replay) -> None:
+    """To learn under reuse, a model must run, and something must be learned.
 
     Raises:
-        ConfigError: none is named.
+        ConfigError: no model is named, or nothing is learned.
     """
+    refuse_idle({"--calibrate-under-reuse": calibrate_under_reuse and not asked.learns}, LEARNS)
     if calibrate_under_reuse and model is None:
         raise ConfigError(
             "--calibrate-under-reuse must come with --model, got none; name the captured model, "

@@ -13,7 +13,7 @@ from jinja2 import PackageLoader
 from markupsafe import Markup
 
 from codesign.choices import SENSES, Choice, Constraint, choices, measured, usual_constraints
-from codesign.design_pages import page_addresses, write_design_pages
+from codesign.design_pages import design_pages, page_addresses, remove_other_pages
 from codesign.front_sections import (
     choices_section,
     hypervolume_caption,
@@ -37,7 +37,6 @@ from codesign.trials import FINISHED, QUALITIES, UNFINISHED, StudyResult, Trial,
 from codesign.verdict import QUALITY_NAMES, best_trial, verdict
 from simulator.costs import cost_sources, costs_line
 from simulator.report.differences import counted
-from simulator.report.files import write_atomically
 from simulator.report.page import figure_html, named, render
 from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.rows import write_rows
@@ -51,6 +50,7 @@ from simulator.report.simulation_page import (
     pixels_text,
     workload_line,
 )
+from workloads.writing import replacing, write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +121,18 @@ class StudyReport:
         )
 
     def write_html(self, path: str | Path) -> Path:
-        """Write the page, and a page for each of `designs` into the folder `NAME_designs`."""
+        """Write the page, and a page for each of `designs` into the folder `NAME_designs`.
+
+        All of them or none.
+        """
         path, loader = Path(path), PackageLoader("codesign", "templates")
         pages = page_addresses(path, self.designs)
-        written = write_atomically(path, render("study.html", loader, self._context(pages)))
+        text = render("study.html", loader, self._context(pages))
+        with replacing(path) as new, design_pages(path, self.result, self.designs, self.pixels):
+            new.write_bytes(text.encode(errors="backslashreplace"))
         # After it: the pages of an earlier report go only once nothing leads there.
-        write_design_pages(path, self.result, self.designs, self.pixels)
-        return written
+        remove_other_pages(path, self.designs)
+        return path
 
     def write_json(self, path: str | Path) -> Path:
         """Write every trial, and those of `designs` in full."""

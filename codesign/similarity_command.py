@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from accelerators import ConfigError
-from codesign.options import Images, Inputs, Precision, Seed, Weights
+from codesign.designs import refuse_idle
+from codesign.options import Images, Inputs, Precision, Seed, Weights, is_given
 from codesign.outputs import check_files
 from codesign.replay_commands import tell_random
 from codesign.terminal import command_line, guarded, note, say, table, working
@@ -25,6 +26,7 @@ EPILOG = (
 
 @guarded
 def similarity_command(
+    context: typer.Context,
     trace: Annotated[
         Path | None,
         typer.Argument(help="Directory that `codesign capture` wrote; or give --model."),
@@ -73,12 +75,20 @@ def similarity_command(
     from simulator.report.pictures import frame_picture
     from simulator.report.weights import headline_name
 
-    check_files(out=out)
+    check_files(inputs=[weights], out=out)
     if (trace is None) == (model is None):
         raise ConfigError(
             "one of TRACE and --model must be given, got "
             f"{'neither' if trace is None else 'both'}; name a directory that `codesign capture` "
             "wrote, or a model such as --model cifarnet"
+        )
+    if trace is not None:
+        refuse_idle(
+            {
+                f"--{name}": is_given(context, name)
+                for name in ("inputs", "images", "weights", "precision", "seed")
+            },
+            "with --model",
         )
     if out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")

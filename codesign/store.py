@@ -31,8 +31,8 @@ from accelerators import ConfigError
 from codesign.journal import CheckedJournal
 from codesign.stored import SPECIFICATION, study_problems
 from codesign.trials import OBJECTIVES
-from simulator.report.files import write_atomically
 from workloads.errors import told
+from workloads.writing import write_atomically
 
 FILE_NAME = "study.journal"
 PLAN_NAME = "study.toml"

@@ -7,9 +7,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,17 @@ from simulator.report.differences import (
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import column, percent, shown
 from simulator.report.rows import write_rows
+from workloads.errors import show
 from workloads.trace import WorkloadTrace
 
 _MOST_POINTS = 10_000
 _EXAMPLE = "write for example --set array.rows=8,16,32"
 _PRICING = ("technology", "dram.kind")
+# Ending of a field's name -> units that a value may have -> how many of the field's own.
+_UNITS = {
+    "_bytes": {"B": 1, "KiB": 2**10, "MiB": 2**20, "kB": 10**3, "MB": 10**6},
+    "_hz": {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9},
+}
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -286,6 +294,11 @@ def read_settings(texts: Sequence[str], base: Accelerator) -> tuple[Setting, ...
             raise ConfigError(f"--set must be FIELD=VALUE,VALUE,..., got {text!r}; {_EXAMPLE}")
         if path not in types:
             raise ConfigError(_unknown(path, list(types), base))
+        if path == "name":
+            raise ConfigError(
+                "--set must name a field that changes a design, got 'name', which does not; "
+                f"{_EXAMPLE}"
+            )
         if any(path == setting.path for setting in settings):
             raise ConfigError(f"--set must name a field once, got {path!r} again; join its values")
         found = tuple(_value(path, part.strip(), types[path]) for part in values.split(","))
@@ -332,10 +345,16 @@ def _value(path: str, text: str, kind: type) -> Any:
     """A value of the field's type; whether the field may have it, the design says."""
     if kind is bool and text.lower() in _TRUTHS:
         return _TRUTHS[text.lower()]
+    units = next((of for ending, of in _UNITS.items() if path.endswith(ending)), {})
     if kind is not bool:
+        found = re.fullmatch(r"([0-9.]{1,30}) ?([A-Za-z]+)", text)
         try:
+            if found and found[2] in units:
+                scaled = Decimal(found[1]) * units[found[2]]
+                return kind(f"{scaled.normalize():f}")
             return kind(text)
-        except ValueError:
+        except (ValueError, ArithmeticError):
             pass
     wanted = {int: "whole numbers", float: "numbers", bool: "true or false"}[kind]
-    raise ConfigError(f"--set {path} must be given {wanted}, got {text!r}; write {wanted}")
+    fix = f"write {wanted}" + (f", in {' or '.join(units)}" if units else "")
+    raise ConfigError(f"--set {path} must be given {wanted}, got {show(text)}; {fix}")

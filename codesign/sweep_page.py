@@ -15,10 +15,10 @@ from plotly.subplots import make_subplots
 from codesign.sweep import Sweep
 from simulator.costs import dram_with_energy, table_with_source
 from simulator.report.figures import LINE_COLOURS, LINE_DASHES, finished
-from simulator.report.files import write_atomically
 from simulator.report.page import figure_html, named, render, versions
 from simulator.report.simulation_page import RATIOS_TEXT, facts, workload_line
 from simulator.report.weights import headline_name
+from workloads.writing import write_atomically
 
 _PANELS = {
     "speedup_equal_area": "speed, × a dense design of equal area",

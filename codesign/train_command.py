@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from accelerators import ConfigError
-from codesign.designs import find_accelerator, policy_from_options
-from codesign.options import DEFAULT_DESIGN, Design, Model, Seed, Weights
+from codesign.designs import find_accelerator, policy_from_options, refuse_idle
+from codesign.options import DEFAULT_DESIGN, Design, Model, Seed, Weights, is_given
 from codesign.outputs import check_directory
 from codesign.terminal import INTERRUPTED, guarded, note, resume_command, say, working
 
@@ -39,6 +39,7 @@ _DATA_HELP = (
 
 @guarded
 def train_command(
+    context: typer.Context,
     data: Annotated[str, typer.Option(help=f"Clips to learn from: {_DATA_HELP}")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, curves and weights.")],
     model: Model = "resnet18_scenes",
@@ -115,6 +116,11 @@ def train_command(
     from workloads.training.similarity import CHECKPOINT
 
     check_directory(out)
+    if hashes is None and length is None and not layer:
+        refuse_idle(
+            {name: is_given(context, name[2:]) for name in ("--learning", "--accelerator")},
+            "with reuse, as --hashes and --length or --layer ask for it",
+        )
     plan = TrainingPlan(
         epochs=epochs,
         optimizer=optimizer,

@@ -143,8 +143,9 @@ def load_workload(
         "calibration_images": calibration_images,
         "first_frame": first_frame,
         "every": every,
+        "seed": seed,
     }
-    problems = integer_problems("", counts, {"calibration_images": 0, "first_frame": 0})
+    problems = integer_problems("", counts, {"calibration_images": 0, "first_frame": 0, "seed": 0})
     if precision not in PRECISIONS:
         problems.append(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "int8" and calibration_images == 0:

@@ -254,10 +254,11 @@ def predict(
             are dense.
         threads: 1 to the processor's cores; all by default.
         precision: one of `PROCESSOR_PRECISIONS`; by default fp16 where the processor computes in
-            it, else fp32.
+            it, else fp32, which is also what fp16 would run as there.
 
     Raises:
-        ConfigError: an argument breaks a rule, or the run is of another workload.
+        ConfigError: an argument breaks a rule, fp16 is asked of a processor without it, or the run
+            is of another workload.
 
     Not modelled: that a first run is slower; throttling; frameworks other than the fitted one; a
     centroid kept from earlier images (its result counts as computed, its memory is free).
@@ -265,6 +266,11 @@ def predict(
     _check_run(trace, run)
     native = "fp16" if processor.fp16_arithmetic else "fp32"
     precision = native if precision is None else precision
+    if precision == "fp16" and not processor.fp16_arithmetic:
+        raise ConfigError(
+            f"predict.precision must be 'fp32' or 'int8' on {processor.name!r}, which does not "
+            "compute in fp16, got 'fp16'; use 'fp32', as which it would run"
+        )
     threads = processor.cores if threads is None else threads
     layers = []
     for layer in trace.layers:

@@ -13,8 +13,9 @@ errors count linearly (soft L1 beyond 15 %), so that one bad measurement does no
 from __future__ import annotations
 
 import csv
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import cache
 from importlib import resources
@@ -41,6 +42,7 @@ from simulator.processor_work import (
     kernel_work,
     stacked,
 )
+from workloads.writing import write_atomically
 
 FRAMEWORK = "ncnn CPU"
 # Of the held-out networks, those that are mostly linear layers of many rows.
@@ -233,19 +235,27 @@ def main(out: Path, errors: Path) -> None:
         out: where the constants go.
         errors: where the errors of those that the project keeps go.
     """
-    with errors.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(entry.name for entry in fields(PredictionError))
-        for board, what, count, *shares in map(astuple, known_errors()):
-            writer.writerow([board, what, count, *(f"{share:.4g}" for share in shares)])
-    with out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(entry.name for entry in fields(ProcessorConstants))
-        for processor in processor_presets().values():
-            rows = [row for row in measured(processor) if row.model not in held_out()]
-            board, *values = astuple(fit(rows, processor))
-            writer.writerow([board, *(f"{value:.4g}" for value in values)])
-            print(f"{board}: {len(values)} constants on {len(rows)} rows")
+    shares = (
+        [board, what, count, *(f"{share:.4g}" for share in found)]
+        for board, what, count, *found in map(astuple, known_errors())
+    )
+    _write(errors, PredictionError, shares)
+    fitted = []
+    for processor in processor_presets().values():
+        rows = [row for row in measured(processor) if row.model not in held_out()]
+        board, *values = astuple(fit(rows, processor))
+        fitted.append([board, *(f"{value:.4g}" for value in values)])
+        print(f"{board}: {len(values)} constants on {len(rows)} rows")
+    _write(out, ProcessorConstants, fitted)
+
+
+def _write(out: Path, kind: type, rows: Iterable[Sequence[object]]) -> None:
+    """Rows under the fields of what they are."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(entry.name for entry in fields(kind))
+    writer.writerows(rows)
+    write_atomically(out, text.getvalue())
 
 
 if __name__ == "__main__":

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from workloads.calls import Array, GemmCall, to_numpy
 from workloads.errors import TraceError
-from workloads.files import TraceFiles, TraceWriter, check_destination, publish
+from workloads.files import TraceFiles, TraceWriter, check_destination, publish, scratch_beside
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
 from workloads.models.weights import weights_source
 from workloads.scores import SCORES
 from workloads.trace import WorkloadTrace
 from workloads.unchanged import remember
+from workloads.writing import naming
 
 
 def capture(
@@ -74,16 +75,16 @@ def capture(
     if path is not None:
         path = Path(path)
         check_destination(path, overwrite=overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
     args, kwargs = arguments_from(inputs)
     if path is None:
         scratch = _Scratch(Path(tempfile.mkdtemp(prefix="trace-")))
     else:
-        scratch = _Scratch(Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent)))
+        scratch = _Scratch(scratch_beside(path))
     try:
         directory = scratch.path / "trace"
-        directory.mkdir()
-        writer = TraceWriter(directory)
+        with naming(path or directory, directory):
+            directory.mkdir()
+        writer = TraceWriter(directory, shown=path)
         keeper = _Keeper(writer, progress=progress)
         given = _cloned(kwargs if kwargs else args)
         with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):

@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from workloads.errors import TraceError, plain, show
 from workloads.gemm import LARGEST_LAYER, Layer, whole
 from workloads.provenance import provenance_problems
+from workloads.writing import naming
 
 FORMAT = "similarity-codesign workload trace"
 FORMAT_VERSION = 1
@@ -39,6 +40,8 @@ DESCRIPTION = "trace.json"
 INPUTS = "inputs.safetensors"
 _LARGEST_DESCRIPTION_BYTES = 2**28
 _OWN_FILE = re.compile(rf"{re.escape(INPUTS)}|layers/[0-9]{{4,9}}\.safetensors")
+# Of a trace's name in that of what is written beside it: a whole one may be too long.
+_SHOWN_NAME = 40
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -68,15 +71,37 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
             "give another path for the trace"
         )
     if not overwrite:
-        raise TraceError(f"{path} must not exist, got a trace; pass overwrite=True to replace it")
+        raise TraceError(f"{path} must not exist, got a trace; pass overwrite=True (--overwrite)")
+
+
+def scratch_beside(path: Path) -> Path:
+    """A new directory in the folder of a trace that will be written, for what is not yet whole.
+
+    Raises:
+        OSError: with `path` as its filename.
+    """
+    target = Path(os.path.realpath(path))
+    with naming(path, target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{target.name[:_SHOWN_NAME]}.new-"
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
 
 
 def publish(directory: Path, path: Path) -> None:
-    """Move a finished `directory` to `path` in one step, replacing the trace that is there."""
+    """Move a finished `directory` to `path` in one step, replacing the trace that is there.
+
+    Raises:
+        OSError: with `path` as its filename; what was there is there still.
+    """
+    with naming(path, directory):
+        _publish(directory, Path(os.path.realpath(path)))
+
+
+def _publish(directory: Path, path: Path) -> None:
     if not path.exists() or not any(path.iterdir()):
         os.replace(directory, path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name[:_SHOWN_NAME]}.old-", dir=path.parent))
     os.replace(path, old / "trace")
     try:
         os.replace(directory, path)
@@ -125,10 +150,11 @@ class TraceWriter:
 
     Args:
         directory: an existing, empty directory.
+        shown: what the user calls it, in a message of what can't be written.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, shown: Path | None = None) -> None:
+        self.directory, self.shown = directory, shown or directory
         self._files: dict[str, dict[str, int]] = {}
         self._layers: list[Layer] = []
 
@@ -183,15 +209,17 @@ class TraceWriter:
             "files": self._files,
         }
         text = json.dumps(description, indent=1, allow_nan=False)
-        (self.directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        with naming(self.shown, self.directory):
+            (self.directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
     def _write(self, name: str, tensors: Mapping[str, Array], dtype: Any = None) -> None:
         path = self.directory / name
-        path.parent.mkdir(exist_ok=True)
         contiguous = {key: np.ascontiguousarray(value, dtype) for key, value in tensors.items()}
         # ascontiguousarray makes one dimension of none; safetensors keeps none.
         shaped = {key: value.reshape(tensors[key].shape) for key, value in contiguous.items()}
-        safetensors.numpy.save_file(shaped, path)
+        with naming(self.shown, self.directory):
+            path.parent.mkdir(exist_ok=True)
+            safetensors.numpy.save_file(shaped, path)
         self._files[name] = _digest(path)
 
 

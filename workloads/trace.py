@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,11 +24,13 @@ from workloads.files import (
     check_destination,
     layer_file,
     publish,
+    scratch_beside,
 )
 from workloads.gemm import Gemm, Layer, must_be_whole, whole
 from workloads.provenance import provenance_problems
 from workloads.scores import SCORES
 from workloads.unfold import rows_of, weights_of
+from workloads.writing import naming
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -221,11 +223,12 @@ class WorkloadTrace:
         """
         path = _path(path)
         check_destination(path, overwrite=overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.new-", dir=path.parent) as scratch:
-            directory = Path(scratch) / "trace"
-            directory.mkdir()
-            writer = TraceWriter(directory)
+        scratch = scratch_beside(path)
+        try:
+            directory = scratch / "trace"
+            with naming(path, directory):
+                directory.mkdir()
+            writer = TraceWriter(directory, shown=path)
             for layer in self.layers if self._has_tensors else ():
                 _, tensors = self._stored(layer.name)
                 writer.add(layer, stored_input=tensors["input"], stored_weight=tensors["weight"])
@@ -237,6 +240,8 @@ class WorkloadTrace:
                 layers=self.layers,
             )
             publish(directory, path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
         return path
 
     @classmethod

@@ -16,11 +16,12 @@ from accelerators import ConfigError
 from accelerators.baselines import read_baselines, write_baselines
 from codesign.measure.board import Board, BoardWatch
 from codesign.measure.meter import read_meter
-from codesign.measure.pack import pack
+from codesign.measure.pack import check_pack, pack
 from codesign.measure.reused import KERNELS, THRESHOLDS, Reuse, default_kernel
 from codesign.measure.rows import baseline_rows, with_power
 from codesign.measure.timing import LayerTimes, Measurement, Timing, measure
-from workloads.errors import InputError
+from codesign.outputs import check_files
+from workloads.errors import InputError, plain
 from workloads.models.load import MODELS, load
 from workloads.models.weights import weights_source
 from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs
@@ -87,14 +88,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
     try:
         if given.pack is not None:
+            check_pack(given.pack)
+            _refuse_idle(parser, given)
+            check_files(pack=given.pack)
+            given.pack.parent.mkdir(parents=True, exist_ok=True)
             pack(given.pack)
             _note(f"wrote {given.pack}; on the board: python3 {given.pack.name} --help")
         elif given.add_power:
+            if given.power_csv is not None:
+                _refuse_idle(parser, given)
             _add_power(given.power_csv, given.out)
         else:
+            _refuse_idle(parser, given)
             _measure(given)
     except KeyboardInterrupt:
         _note("Stopped.")
@@ -103,9 +112,33 @@ def main(arguments: Sequence[str]) -> int:
         _note(f"Error: {error}")
         return _WRONG_INPUT
     except OSError as error:
-        _note(f"Error: {error.filename}: {error.strerror}" if error.filename else f"Error: {error}")
+        told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _note(f"Error: {plain(told)}")
         return _WRONG_INPUT
     return 0
+
+
+def _refuse_idle(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Refuse options that would have no effect beside another.
+
+    Raises:
+        ConfigError: with each of them.
+    """
+    reuse = {"hashes", "length", "layer", "thresholds", "kernel"}
+    changed = {name for name, value in vars(given).items() if value != parser.get_default(name)}
+    problems = []
+    for option, is_there, idle in (
+        ("--pack", given.pack is not None, changed - {"pack"}),
+        ("--add-power", given.add_power, changed - {"add_power", "power_csv", "out"}),
+        ("--no-reuse", not given.reuse, changed & reuse),
+    ):
+        if is_there and idle:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(idle))
+            problems.append(
+                f"{option} must stand without {names}, which would change nothing; leave out one"
+            )
+    if problems:
+        raise ConfigError(problems[0])
 
 
 def _note(text: str) -> None:
@@ -120,6 +153,7 @@ def _measure(given: argparse.Namespace) -> None:
         raise ConfigError(
             f"--out must be a file in a directory that exists, got {given.out}; name a .csv file"
         )
+    check_files(out=given.out, inputs=[given.inputs, given.weights, given.power_csv])
     model = load(given.model, given.weights, seed=given.seed)
     images, about = _images(given, model)
     board = Board.here()

@@ -19,11 +19,11 @@ from simulator.report.differences import (
     ratio_text,
     unclear_text,
 )
-from simulator.report.files import write_atomically
 from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
 from simulator.report.weights import weights_clause
 from workloads.scores import SCORE_NAMES
+from workloads.writing import write_atomically
 
 FORMAT_VERSION = 2
 # What the design as given is called among `designs`, by what it does.

@@ -320,10 +320,16 @@ class LshReuse(SubVectorPolicy):
                 )
             )
         decisions = self._decisions(layer, made)
+        self.check_claims(decisions)
         return PolicyAnswer(
             decisions=decisions if centroids else decisions.without_centroids(),
             result=None if weights is None else stacked(results),
         )
+
+    def check_claims(self, decisions: ReuseDecisions) -> None:
+        """Of another's subclass, which may claim what it does not do; it takes time."""
+        if type(self) is not LshReuse:
+            super().check_claims(decisions)
 
     def families(self, layer: Layer, index: int) -> Families:
         """Where the sub-vectors of one of a convolution's GEMMs lie in its feature map."""

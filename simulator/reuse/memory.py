@@ -6,7 +6,6 @@ description with a format version, the policy and a checksum. No pickle is writt
 
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from accelerators.rules import show
 from simulator.reuse.policy import LayerState
 from simulator.reuse.stream import LayerMemory
 from workloads.errors import told
+from workloads.writing import replacing
 
 FORMAT = "similarity-codesign stream memory"
 FORMAT_VERSION = 2
@@ -126,14 +126,9 @@ def save_memory(memory: StreamMemory, path: str | Path) -> None:
         "crc32": _checksum(tensors),
     }
     metadata = {"description": json.dumps(header, allow_nan=False)}
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        safetensors.numpy.save_file(tensors, name, metadata)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with replacing(path) as new:
+        # Not save_file, which puts a file of its own into the place of what it is given.
+        new.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
 def load_memory(path: str | Path) -> StreamMemory:

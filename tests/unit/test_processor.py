@@ -209,6 +209,10 @@ def decide_nothing(trace):
     [
         ({"threads": 5}, "from 1 to 4"),
         ({"threads": 0}, "from 1 to 4"),
+        (
+            {"precision": "fp16"},
+            "must be 'fp32' or 'int8' on 'Pi 4B', which does not compute in fp16, got 'fp16'; use",
+        ),
         ({"precision": "fp64"}, "precision must be one of 'fp32', 'fp16', 'int8'"),
     ],
 )
@@ -216,6 +220,12 @@ def test_predict_refuses(arguments, message):
     trace = WorkloadTrace.from_gemms([("fc", Gemm(m=4, n=4, k=4))])
     with pytest.raises(ConfigError, match=message):
         predict(trace, PI4, **arguments)
+
+
+def test_fp16_where_it_is_computed():
+    trace = WorkloadTrace.from_gemms([("fc", Gemm(m=4, n=4, k=4))])
+    assert predict(trace, processor_preset("Pi 5"), precision="fp16").precision == "fp16"
+    assert predict(trace, processor_preset("Pi 5")).precision == "fp16"
 
 
 def test_processors_are_checked_and_found_by_name():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +30,7 @@ from workloads.models.weights_file import (
     read_entries,
     weights_path,
 )
+from workloads.writing import replacing
 
 __all__ = [
     "Named",
@@ -85,28 +84,19 @@ def save_tensors(
 ) -> Path:
     """Write tensors by their names, as `save_weights` does."""
     path = checked_suffix(path, (".safetensors",))
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".part", dir=path.parent
-        )
-        os.close(handle)
-        save_file(plain, temporary, metadata=dict(metadata or {}))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"weights can't be written to {path} ({error})") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with replacing(path) as new:
+            # Not save_file, which puts a file of its own into the place of what it is given.
+            new.write_bytes(save(plain, metadata=dict(metadata or {})))
+    except OSError as error:
+        raise ModelError(f"weights can't be written to {path} ({error.strerror})") from error
     return path
 
 
