@@ -67,7 +67,8 @@ class Flow:
         """Declare an input of the model; its first dimension holds the images, if it is as long."""
         if tensor.layout != torch.strided:
             return
-        batched = self.images > 1 and tensor.ndim > 0 and tensor.shape[0] == self.images
+        known = self.images > 1 and tensor.ndim > 0 and not tensor.is_nested
+        batched = known and tensor.shape[0] == self.images
         stride = tensor.stride(0) if batched else 0
         self._put(tensor, Origin(active=True, image_stride=stride or None))
 
@@ -86,7 +87,7 @@ class Flow:
             `i // inner % images`. None if unknown.
         """
         stride = self.origin(tensor).image_stride
-        if stride is None:
+        if stride is None or tensor.is_nested:
             return None
         for dimension, (size, step) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
             if size > 1 and 0 < step <= stride and size * step > stride and stride % step == 0:
@@ -143,6 +144,8 @@ class Flow:
 
     def _image_stride(self, made: Tensor, given: list[Tensor]) -> int | None:
         """Image stride of a new storage, from the tensors it was computed from."""
+        if made.is_nested:
+            return None
         for tensor in given:
             axis = self.image_axis(tensor)
             if axis is None:
