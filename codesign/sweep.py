@@ -20,7 +20,7 @@ from simulator.costs import cost_sources, costs_line
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import column, percent, shown
 from simulator.report.rows import write_rows
-from workloads.trace import WorkloadTrace
+from workloads.trace import WorkloadTrace, not_counted_line
 
 _MOST_POINTS = 10_000
 _EXAMPLE = "write for example --set array.rows=8,16,32"
@@ -102,7 +102,7 @@ class Sweep:
                 f"Against a dense design of equal area, reuse is at best {speedup:.2f}× as fast, "
                 f"at {best.name}. {text}"
             )
-        return text
+        return f"{text} {not_counted_line(self.workload)}".rstrip()
 
     @property
     def priced(self) -> list[Accelerator]:

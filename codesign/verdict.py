@@ -9,6 +9,7 @@ from codesign.trials import StudyResult, Trial
 from simulator.report.sections import BOUND_MEANS
 from simulator.report.simulation import ACCURACY_DROP
 from workloads.scores import SCORE_NAMES, SCORES
+from workloads.trace import not_counted_line
 
 # How the objective `accuracy` is called in a sentence, after "with 97.0 %".
 _QUALITY_PHRASES = {
@@ -60,6 +61,9 @@ def verdict(result: StudyResult) -> tuple[str, str]:
         f"area, with {100 * values['accuracy']:.1f} % {quality}"
         f"{_dense_quality(result)}."
     )
+    left_out = not_counted_line(result.specification.get("workload", {}))
+    if left_out:
+        first = f"{first} {left_out}"
     more = [BOUND_MEANS[summary["designs"]["reuse"]["bound_by"]], _others(result)]
     if result.start.values is not None and best.number != result.start.number:
         start = result.start.summary

@@ -40,6 +40,7 @@ class Asking:
         names: of all layers, in order.
         seen: products, asked about or not.
         not_counted: operations that may hide a product, and calls of each.
+        taken_apart: operations from outside PyTorch whose products were all seen, likewise.
         failure: the first error of `on_gemm`.
     """
 
@@ -48,6 +49,7 @@ class Asking:
         self.names: list[str] = []
         self.seen = 0
         self.not_counted: dict[str, int] = {}
+        self.taken_apart: dict[str, int] = {}
         self.failure: BaseException | None = None
         self._on_gemm = on_gemm
         self._flow = flow
@@ -68,6 +70,10 @@ class Asking:
     def leave_out(self, operation: str) -> None:
         """Note an operation that may hide a product, and runs all the same."""
         self.not_counted[operation] = self.not_counted.get(operation, 0) + 1
+
+    def took_apart(self, operation: str) -> None:
+        """Note an operation from outside PyTorch that hid nothing."""
+        self.taken_apart[operation] = self.taken_apart.get(operation, 0) + 1
 
     def _ask(self, call: GemmCall, dtype: torch.dtype) -> Tensor | None:
         """`on_gemm`'s result, checked, or None."""

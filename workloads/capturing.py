@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
@@ -18,13 +19,13 @@ import torch
 from torch import Tensor
 
 from workloads.calls import Array, GemmCall, to_numpy
-from workloads.errors import TraceError
+from workloads.errors import NotCountedWarning, TraceError
 from workloads.files import TraceFiles, TraceWriter, check_destination, publish
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
 from workloads.models.weights import weights_source
 from workloads.scores import SCORES
-from workloads.trace import WorkloadTrace
+from workloads.trace import WorkloadTrace, not_counted_line
 from workloads.unchanged import remember
 
 
@@ -65,6 +66,9 @@ def capture(
     Returns:
         The trace, read from where it was written.
 
+    Operations that may hide products, such as kernels of somebody's own, are named in a
+    `NotCountedWarning`, in the provenance (`not_counted`, with their calls) and in every verdict.
+
     Raises:
         TraceError: if the batch is empty, the model has no product or one that is hidden, a layer's
             input or weight isn't finite, or something else than a trace is at `path`.
@@ -104,6 +108,9 @@ def capture(
         provenance["precision"] = " and ".join(sorted(keeper.precisions))
         if labels is not None:
             provenance["score"] = score
+        for key in ("not_counted", "taken_apart"):
+            if calls := getattr(run, key):
+                provenance[key] = dict(sorted(calls.items()))
         if keeper.zeros:
             provenance["zero_weights"] = keeper.zeros
         writer.finish(run.edges, images=run.images, provenance=provenance)
@@ -114,6 +121,13 @@ def capture(
             scratch.remove()
             trace = WorkloadTrace.load(path)
         remember(trace, model)
+        if run.not_counted:
+            warnings.warn(
+                f"{not_counted_line(provenance)} They run, and cycles, energy and reuse are of "
+                "the other products alone.",
+                NotCountedWarning,
+                stacklevel=2,
+            )
         return trace
     except BaseException:
         scratch.remove()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
+from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -97,6 +98,7 @@ class Run:
         edges: pairs of layer names in the order they were found.
         images: inputs in the batch.
         not_counted: operations that may hide a product which nobody was asked about, and calls.
+        taken_apart: operations from outside PyTorch whose products were all seen, and calls.
     """
 
     def __init__(
@@ -106,11 +108,13 @@ class Run:
         edges: list[tuple[str, str]],
         images: int,
         not_counted: dict[str, int],
+        taken_apart: dict[str, int],
     ) -> None:
         self.output = output
         self.edges = edges
         self.images = images
         self.not_counted = not_counted
+        self.taken_apart = taken_apart
 
 
 def run_hooked(
@@ -163,6 +167,7 @@ def run_hooked(
         edges=list(asking.edges),
         images=images,
         not_counted=asking.not_counted,
+        taken_apart=asking.taken_apart,
     )
 
 
@@ -329,13 +334,16 @@ class _Hook(TorchDispatchMode):
         given = list(tensors_in([args, kwargs]))
         if not given:
             return self._pass(handling, func, args, kwargs)
-        if any(tensor.is_nested for tensor in given):
-            self._unusual["nested tensors"] = None
-        with self:
-            result = func.redispatch(backend_keys(given), *args, **kwargs)
+        result = self._run_kernel(func, given, args, kwargs)
         made = [result, _written(handling, func, args, kwargs)]
         self._follow_unknown(given, made, self._sources(given))
         return result
+
+    def _run_kernel(self, func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
+        if any(tensor.is_nested for tensor in given):
+            self._unusual["nested tensors"] = None
+        with self:
+            return func.redispatch(backend_keys(given), *args, **kwargs)
 
     def _opened(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation made of products; named if its kernel shows none, as on other devices."""
@@ -353,18 +361,29 @@ class _Hook(TorchDispatchMode):
         if not self._depends(given):
             return self._pass(handling, func, args, kwargs)
         check_real(given, self._asking.place)
+        written = _written(handling, func, args, kwargs)
         seen, before = self._asking.seen, self._blank
         self._blank = blank = WeakIdKeyDictionary()
+        for tensor in written:
+            blank[tensor.untyped_storage()] = True
         try:
-            result = self._open(handling, func, args, kwargs)
+            result = self._run_kernel(func, given, args, kwargs)
         finally:
             self._blank = before
-        made = tensors_in([result, _written(handling, func, args, kwargs)])
         # Truth values and indices are choices, no sums of products.
-        sums = [each for each in made if each.dtype not in (torch.bool, torch.int64)]
-        foreign = self._asking.seen == seen or any(t.untyped_storage() in blank for t in sums)
-        if sums and foreign:
+        sums = [
+            each
+            for each in tensors_in([result, written])
+            if each.dtype not in (torch.bool, torch.int64)
+        ]
+        whole = self._asking.seen > seen and all(
+            self._flow.origin(each).active and each.untyped_storage() not in blank for each in sums
+        )
+        if whole:
+            self._asking.took_apart(handling.name)
+        elif sums:
             self._asking.leave_out(handling.name)
+        self._follow_unknown(given, [result, written], self._sources(given))
         return result
 
     def _of_subclass(
@@ -372,7 +391,8 @@ class _Hook(TorchDispatchMode):
     ) -> Any:
         """Let a subclass of tensors take its operation apart under this hook."""
         given = list(tensors_in([args, kwargs]))
-        check_real(given, self._asking.place)
+        if FakeTensor in types:
+            check_real(given, self._asking.place)
         self._unusual[f"tensors of {types[0].__name__}"] = None
         seen, result = self._asking.seen, NotImplemented
         with self:

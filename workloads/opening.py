@@ -84,7 +84,7 @@ def as_written() -> Iterator[None]:
         else:  # nothing is compiled yet, and loading the compiler takes more than a second
             compiling = torch.compile
             stack.callback(setattr, torch, "compile", compiling)
-            torch.compile = _not_compiled  # type: ignore[assignment]
+            torch.compile = _not_compiled
         yield
 
 

@@ -158,8 +158,8 @@ ENTRIES = (
         "linalg_inv_ex linalg_inv inverse cholesky cholesky_inverse cholesky_solve "
         "_cholesky_solve_helper linalg_cholesky_ex linalg_solve_triangular triangular_solve "
         "_linalg_solve_ex linalg_lstsq linalg_lu linalg_lu_factor_ex _lu_with_info linalg_lu_solve "
-        "lu_unpack linalg_ldl_factor_ex linalg_ldl_solve linalg_qr geqrf linalg_householder_product "
-        "ormqr _linalg_svd linalg_eig _linalg_eigh _linalg_eigvals linalg_eigvals _linalg_det "
+        "lu_unpack linalg_ldl_factor_ex linalg_ldl_solve linalg_qr geqrf ormqr "
+        "linalg_householder_product _linalg_svd linalg_eig _linalg_eigh _linalg_eigvals linalg_eigvals _linalg_det "
         "_linalg_slogdet linalg_det",
         "work on whole matrices that is no product of rows and weights",
     ),

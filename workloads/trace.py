@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import networkx as nx
 
-from workloads.errors import TraceError
+from workloads.errors import TraceError, plain
 from workloads.files import (
     DESCRIPTION,
     INPUTS,
@@ -276,6 +276,18 @@ class WorkloadTrace:
                 f"{found}; capture the trace again"
             )
         return layer, tensors
+
+
+def not_counted_line(provenance: Mapping[str, Any]) -> str:
+    """Operations of the model that may hide products which a trace lacks; empty if none does."""
+    left_out = provenance.get("not_counted")
+    if not isinstance(left_out, Mapping) or not left_out:
+        return ""
+    told = [
+        f"{plain(str(name), 100)} ({'1 call' if calls == 1 else f'{calls} calls'})"
+        for name, calls in left_out.items()
+    ]
+    return f"Not counted: {', '.join(told)}."
 
 
 def _number(key: str) -> int:

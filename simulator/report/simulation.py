@@ -10,6 +10,7 @@ from simulator.report.files import write_atomically
 from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
 from workloads.scores import SCORE_NAMES
+from workloads.trace import not_counted_line
 
 FORMAT_VERSION = 1
 # Loss of accuracy, as a fraction of all images, beyond which a design is not said to pay.
@@ -85,7 +86,7 @@ class SimulationReport:
                 f"{self.reuse.accelerator.name} runs dense: "
                 f"{self.reuse.latency_ms_per_image:.3g} ms and "
                 f"{self.reuse.energy_uj_per_image:.3g} uJ per image; bound by "
-                f"{self.reuse.bound_by.replace('_', '-')}."
+                f"{self.reuse.bound_by.replace('_', '-')}.{self._not_counted}"
             )
         faster, less = self.speedup_equal_area > 1, self.energy_ratio_equal_area < 1
         pays = {
@@ -103,7 +104,14 @@ class SimulationReport:
             f"{self.energy_ratio_equal_area:.2f}x the energy of a dense design of equal area "
             f"({self.speedup_equal_array:.2f}x and {self.energy_ratio_equal_array:.2f}x of one "
             f"with the same array){quality}; bound by {self.reuse.bound_by.replace('_', '-')}."
+            f"{self._not_counted}"
         )
+
+    @property
+    def _not_counted(self) -> str:
+        """What the workload lacks, as a sentence more."""
+        line = not_counted_line(self.workload)
+        return f" {line}" if line else ""
 
     @property
     def _lost(self) -> tuple[float | None, str]:
