@@ -24,6 +24,7 @@ from workloads.files import TraceFiles, TraceWriter, check_destination, publish
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
 from workloads.models.weights import weights_source
+from workloads.real_values import as_plain, check_plain
 from workloads.scores import SCORES
 from workloads.trace import WorkloadTrace, not_counted_line
 from workloads.unchanged import remember
@@ -80,6 +81,7 @@ def capture(
         check_destination(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
     args, kwargs = arguments_from(inputs)
+    check_plain(tensors_in([args, kwargs]))
     if path is None:
         scratch = _Scratch(Path(tempfile.mkdtemp(prefix="trace-")))
     else:
@@ -97,7 +99,8 @@ def capture(
         if len(writer) == 0:
             raise TraceError(
                 f"model {_name(model)} must compute a matrix product to be captured, got none; use "
-                "a model with a convolution, a linear layer or a matrix product"
+                "a model with a convolution, a linear layer or a matrix product. "
+                f"{not_counted_line({'not_counted': run.not_counted})}".rstrip()
             )
         writer.add_inputs(
             [_array(tensor) for tensor in tensors_in([args, kwargs])],
@@ -203,7 +206,7 @@ def _cloned(value: Any) -> Any:
 
 def _array(tensor: Tensor) -> Array:
     """A tensor in its own type; bfloat16, which numpy lacks, as float32."""
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    plain = as_plain(tensor.detach()).cpu().resolve_conj().resolve_neg()
     return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
 
 

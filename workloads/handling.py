@@ -96,6 +96,8 @@ def _way(func: Any, namespace: str, plain: str) -> tuple[str, str]:
 
 def _is_composite(func: Any) -> bool:
     key = torch._C.DispatchKey.CompositeImplicitAutograd
+    if not torch._C._dispatch_has_kernel(func.name()):  # sizes and strides, asked of subclasses
+        return False
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
 
 

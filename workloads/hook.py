@@ -143,25 +143,29 @@ def run_hooked(
     for tensor in tensors_in([args, kwargs]):
         for inner in inner_tensors(tensor):
             flow.add_input(inner)
-    with ExitStack() as stack:
-        stack.enter_context(training_mode(model, training))
-        stack.enter_context(no_fast_path())
-        stack.enter_context(as_written())
-        paths = stack.enter_context(ModulePaths(names))
-        stack.enter_context(AttentionCalls(paths))
-        asking = Asking(on_gemm, flow, paths)
-        hook = _Hook(asking, flow, paths)
-        try:
-            with hook:
-                output = model(*args, **kwargs)
-        except Exception as error:
-            failure = hook.failure or paths.failure or hook.explained(error, model, args, kwargs)
-            if failure is None or failure is error:
-                raise
-            raise failure from None  # a TorchScript interpreter, or code that catches, hid it
-        lost = asking.failure or paths.failure
-        if lost is not None:  # the model's own code caught it
-            raise lost
+    paths = ModulePaths(names)
+    asking = Asking(on_gemm, flow, paths)
+    hook = _Hook(asking, flow, paths)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(training_mode(model, training))
+            stack.enter_context(no_fast_path())
+            stack.enter_context(as_written())
+            stack.enter_context(paths)
+            stack.enter_context(AttentionCalls(paths))
+            stack.enter_context(hook)
+            output = model(*args, **kwargs)
+    except Exception as error:
+        failure = hook.failure or paths.failure
+        if failure is None and not isinstance(error, InputError):
+            with training_mode(model, training):
+                failure = hook.explained(error, model, args, kwargs)
+        if failure is None or failure is error:
+            raise
+        raise failure from None  # a TorchScript interpreter, or code that catches, hid it
+    lost = asking.failure or paths.failure
+    if lost is not None:  # the model's own code caught it
+        raise lost
     return Run(
         output=output,
         edges=list(asking.edges),
@@ -250,22 +254,22 @@ class _Hook(TorchDispatchMode):
         return way(self, handling, func, args, kwargs)
 
     def explained(self, error: Exception, model: Any, args: Any, kwargs: Any) -> TraceError | None:
-        """What an error of PyTorch's means; `None` if it is the model's own."""
+        """What an error of PyTorch's means; `None` if it is the model's own: it runs once more."""
         bare = without_values(model)
         if bare is not None:
             return TraceError(
                 f"model must hold real values, got {bare}, and then {told(error)}; build the "
                 "model on the CPU, with its weights"
             )
-        if not self._unusual or isinstance(error, InputError):
-            return None
         try:
             model(*args, **kwargs)
-        except Exception:  # so it does without the hook: whose fault it is, its traceback tells
+        except Exception:  # it does so without the hook too: its own traceback tells the most
             return None
+        unusual = " and ".join(self._unusual)
         return TraceError(
-            f"model must run with every product seen, got {told(error)}, with "
-            f"{' and '.join(self._unusual)}; replace these by plain operations on dense tensors"
+            f"model must run with every product seen, got {told(error)}"
+            f"{f', with {unusual}' if unusual else ''}, but not when it runs alone; use plain "
+            "operations on dense tensors there"
         )
 
     def _pass(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:

@@ -82,10 +82,11 @@ ENTRIES = (
     _entry(
         "operations made of products",
         OPENED,
-        "_grouped_mm _foreach_mm conv_tbc _addmm_activation linalg_matrix_exp linalg_pinv "
+        "_grouped_mm _foreach_mm conv_tbc linalg_matrix_exp linalg_pinv "
         "_scaled_dot_product_attention_math _sparse_semi_structured_apply_dense",
         "their kernels run under the hook: one layer for each product; of _grouped_mm one a group",
     ),
+    _entry("a product and its activation", REFUSED, "_addmm_activation", _PLAIN),
     _entry("three-way products", REFUSED, "_trilinear", "write nn.Bilinear as matrix products"),
     _entry(
         "recurrent layers in one kernel",
@@ -159,8 +160,8 @@ ENTRIES = (
         "_cholesky_solve_helper linalg_cholesky_ex linalg_solve_triangular triangular_solve "
         "_linalg_solve_ex linalg_lstsq linalg_lu linalg_lu_factor_ex _lu_with_info linalg_lu_solve "
         "lu_unpack linalg_ldl_factor_ex linalg_ldl_solve linalg_qr geqrf ormqr "
-        "linalg_householder_product _linalg_svd linalg_eig _linalg_eigh _linalg_eigvals linalg_eigvals _linalg_det "
-        "_linalg_slogdet linalg_det",
+        "linalg_householder_product _linalg_svd linalg_eig _linalg_eigh _linalg_eigvals "
+        "linalg_eigvals _linalg_det _linalg_slogdet linalg_det",
         "work on whole matrices that is no product of rows and weights",
     ),
     _entry(
@@ -351,7 +352,7 @@ _OTHER_ROWS = (
         "operations from outside PyTorch",
         "of `torch.library` and C++ extensions",
         "captured or warned",
-        "their kernels run under the hook; one is named where that shows no product, and the result "
+        "their kernels run under the hook; one is named where that shows no product and the result "
         "depends on the inputs",
     ),
     (
@@ -381,7 +382,7 @@ _OTHER_ROWS = (
     ("backward passes", "products inside `forward`", "warned", "capture is of forward passes"),
     (
         "operations that a later PyTorch adds",
-        "of two or more tensors, not elementwise, and not in this table",
+        "of two or more tensors, not elementwise, not in this table",
         "warned",
         "nobody has looked at them yet",
     ),

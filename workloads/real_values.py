@@ -1,4 +1,4 @@
-"""Tensors that stand for values which don't exist: on the meta device, or fake."""
+"""Tensors that are no plain arrays: without values (meta, fake), nested, sparse, quantised."""
 
 from __future__ import annotations
 
@@ -36,6 +36,45 @@ def check_no_fake_mode() -> None:
         raise TraceError(f"run_with must run outside FakeTensorMode, got it active; {_FIX}")
 
 
+def check_plain(tensors: Iterable[Tensor]) -> None:
+    """Refuse inputs that a trace can't keep as arrays.
+
+    Raises:
+        TraceError: names what was found.
+    """
+    for tensor in tensors:
+        check_real([tensor], "capture.inputs")
+        kind = _unlike_an_array(tensor)
+        if kind is not None:
+            raise TraceError(
+                f"capture.inputs must be plain dense tensors, got {kind}; give its values, and "
+                "build it inside the model"
+            )
+
+
+def as_plain(tensor: Tensor) -> Tensor:
+    """A model's output as a plain dense tensor; of a nested one all its values.
+
+    Raises:
+        TraceError: if it can't be one.
+    """
+    if tensor.is_nested:
+        parts = tensor.unbind()
+        alike = len({part.shape[1:] for part in parts}) == 1
+        return torch.cat([part if alike else part.reshape(-1) for part in parts])
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    if tensor.layout != torch.strided:
+        return tensor.to_dense()
+    kind = _unlike_an_array(tensor)
+    if kind is not None or tensor.is_meta:
+        raise TraceError(
+            f"the model's output must be a plain dense tensor, got {kind or 'one without values'}; "
+            "return what it holds"
+        )
+    return tensor
+
+
 def without_values(model: Any) -> str | None:
     """A parameter or buffer of a model that holds no values, in words."""
     if not isinstance(model, nn.Module):
@@ -45,6 +84,18 @@ def without_values(model: Any) -> str | None:
             kind = None if nn.parameter.is_lazy(value) else _missing(value)
             if kind is not None:
                 return f"{name!r}, {kind}"
+    return None
+
+
+def _unlike_an_array(tensor: Tensor) -> str | None:
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.layout != torch.strided:
+        return f"a tensor of layout {tensor.layout}"
+    if tensor.is_quantized:
+        return "a quantised tensor"
+    if torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python):
+        return f"a {type(tensor).__name__}"
     return None
 
 
