@@ -24,7 +24,7 @@ from workloads.files import TraceFiles, TraceWriter, check_destination, publish
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
 from workloads.models.weights import weights_source
-from workloads.real_values import as_plain, check_plain
+from workloads.real_values import as_plain, check_inputs
 from workloads.scores import SCORES
 from workloads.trace import WorkloadTrace, not_counted_line
 from workloads.unchanged import remember
@@ -81,7 +81,7 @@ def capture(
         check_destination(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
     args, kwargs = arguments_from(inputs)
-    check_plain(tensors_in([args, kwargs]))
+    check_inputs(tensors_in([args, kwargs]), "capture.inputs")
     if path is None:
         scratch = _Scratch(Path(tempfile.mkdtemp(prefix="trace-")))
     else:

@@ -67,8 +67,7 @@ class Flow:
         """Declare an input of the model; its first dimension holds the images, if it is as long."""
         if tensor.layout != torch.strided:
             return
-        known = self.images > 1 and tensor.ndim > 0 and not tensor.is_nested
-        batched = known and tensor.shape[0] == self.images
+        batched = self.images > 1 and tensor.ndim > 0 and tensor.shape[0] == self.images
         stride = tensor.stride(0) if batched else 0
         self._put(tensor, Origin(active=True, image_stride=stride or None))
 

@@ -46,7 +46,7 @@ from workloads.operation_table import (
     UNSEEN_OPERATORS,
 )
 from workloads.operations import arguments_of
-from workloads.real_values import check_no_fake_mode, check_real, without_values
+from workloads.real_values import check_inputs, check_not_fake, check_real, without_values
 
 __all__ = ["GemmCall", "OnGemm", "Run", "arguments_from", "run_hooked", "run_with"]
 
@@ -128,8 +128,7 @@ def run_hooked(
     """Run as `run_with` does, and tell the edges and what was not counted too."""
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     args, kwargs = arguments_from(inputs)
-    check_no_fake_mode()
-    check_real(tensors_in([args, kwargs]))
+    check_inputs(tensors_in([args, kwargs]), "run_with.inputs")
     images = _images(args, kwargs, images)
     flow = Flow(images)
     names: dict[int, str] = {}
@@ -138,11 +137,11 @@ def run_hooked(
         for values in (model.named_parameters, model.named_buffers):
             for name, value in values(remove_duplicate=False):
                 if not nn.parameter.is_lazy(value):
+                    check_not_fake(value, name)
                     for inner in inner_tensors(value):
                         flow.add_parameter(inner, _path(name.rpartition(".")[0]))
     for tensor in tensors_in([args, kwargs]):
-        for inner in inner_tensors(tensor):
-            flow.add_input(inner)
+        flow.add_input(tensor)
     paths = ModulePaths(names)
     asking = Asking(on_gemm, flow, paths)
     hook = _Hook(asking, flow, paths)
@@ -395,7 +394,7 @@ class _Hook(TorchDispatchMode):
     ) -> Any:
         """Let a subclass of tensors take its operation apart under this hook."""
         given = list(tensors_in([args, kwargs]))
-        if FakeTensor in types:
+        if handling.multiplies and FakeTensor in types:
             check_real(given, self._asking.place)
         self._unusual[f"tensors of {types[0].__name__}"] = None
         seen, result = self._asking.seen, NotImplemented

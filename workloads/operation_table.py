@@ -45,7 +45,7 @@ def _names(text: str) -> frozenset[str]:
 
 _PLAIN = "call the plain torch operation instead"
 _FLOAT = "capture the floating-point model"
-_MODULE = "call it as a torch.nn module"
+_MODULE = "call it as a torch.nn module that is not scripted"
 _DENSE = "make the weights dense"
 _CPU = "run the model on the CPU"
 _CONV = "call torch.nn.functional.conv2d or its like"

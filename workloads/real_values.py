@@ -16,8 +16,8 @@ _FIX = (
 )
 
 
-def check_real(tensors: Iterable[Tensor], place: str = "run_with.inputs") -> None:
-    """Refuse tensors without values, and modes that make all tensors so.
+def check_real(tensors: Iterable[Tensor], place: str) -> None:
+    """Refuse tensors without values.
 
     Raises:
         TraceError: names `place` and what was found.
@@ -30,24 +30,31 @@ def check_real(tensors: Iterable[Tensor], place: str = "run_with.inputs") -> Non
             )
 
 
+def check_not_fake(value: Tensor, name: str) -> None:
+    """Refuse a fake parameter. One on the meta device may get values before it is used."""
+    if isinstance(value, torch._subclasses.FakeTensor):
+        check_real([value], f"parameter {name!r}")
+
+
 def check_no_fake_mode() -> None:
     """Refuse to run where every tensor becomes a fake one."""
     if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
-        raise TraceError(f"run_with must run outside FakeTensorMode, got it active; {_FIX}")
+        raise TraceError(f"a model must run outside FakeTensorMode, got it active; {_FIX}")
 
 
-def check_plain(tensors: Iterable[Tensor]) -> None:
-    """Refuse inputs that a trace can't keep as arrays.
+def check_inputs(tensors: Iterable[Tensor], place: str) -> None:
+    """Refuse inputs that are no plain arrays: a trace could not keep them.
 
     Raises:
         TraceError: names what was found.
     """
+    check_no_fake_mode()
     for tensor in tensors:
-        check_real([tensor], "capture.inputs")
+        check_real([tensor], place)
         kind = _unlike_an_array(tensor)
         if kind is not None:
             raise TraceError(
-                f"capture.inputs must be plain dense tensors, got {kind}; give its values, and "
+                f"{place} must be plain dense tensors, got {kind}; give its values, and "
                 "build it inside the model"
             )
 
