@@ -176,7 +176,7 @@ def training_mode(model: Any, training: bool) -> Iterator[None]:
     flags = [getattr(module, "training", None) for module in modules]
     try:
         if modules:
-            _switch(model, training)
+            switch_mode(model, training)
         yield
     finally:
         for module, flag in zip(modules, flags, strict=True):
@@ -185,7 +185,7 @@ def training_mode(model: Any, training: bool) -> Iterator[None]:
                     module.training = flag
 
 
-def _switch(module: nn.Module, training: bool) -> None:
+def switch_mode(module: nn.Module, training: bool) -> None:
     """`Module.train`, around modules that refuse it by design."""
     try:
         module.train(training)
@@ -194,7 +194,7 @@ def _switch(module: nn.Module, training: bool) -> None:
         if own or not hasattr(module, "training"):
             return
         for child in module.children():  # one of those refused
-            _switch(child, training)
+            switch_mode(child, training)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from simulator import NoReuse, decide, simulate
 from workloads import TraceError, capture, run_with
 from workloads.errors import NotCountedWarning
 from workloads.hook import run_hooked
+from workloads.models import load
 
 X = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
 HEADS = X.reshape(1, 2, 15, 8)
@@ -539,3 +540,16 @@ def test_modules_without_modes_run_as_they_are():
     output = run_with(model, X, lambda call: None)
     torch.testing.assert_close(output, model.c(model.e(model.a(X))))  # nothing dropped
     assert [module.training for module in model.modules()] == modes
+
+
+def test_a_model_without_modes_is_loaded(tmp_path):
+    """`load` gives models in evaluation mode; a program that torch.export made has but one."""
+    file = tmp_path / "program.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\n"
+        "def made():\n"
+        "    net = nn.Sequential(nn.Linear(8, 4)).eval()\n"
+        "    return torch.export.export(net, (torch.zeros(2, 8),)).module()\n"
+    )
+    trace = capture(load(f"{file}:made"), torch.ones(2, 8))
+    assert [layer.name for layer in trace.layers] == ["0"]
