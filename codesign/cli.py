@@ -138,6 +138,7 @@ def capture_command(
     """Run a model once and keep every matrix product with its tensors."""
     from codesign.workload import load_workload
     from workloads.files import check_destination
+    from workloads.trace import not_counted_line
 
     check_directory(out, replaced=True)
     check_destination(out, overwrite=overwrite)
@@ -157,6 +158,8 @@ def capture_command(
         f"{workload.name}: {len(trace)} layers, {trace.macs / trace.images / 1e6:.1f} million "
         f"multiply-accumulates per image, in {out}"
     )
+    if left_out := not_counted_line(trace.provenance):
+        say(left_out)
 
 
 @app.command(

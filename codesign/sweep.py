@@ -29,7 +29,7 @@ from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import column, percent, shown
 from simulator.report.rows import write_rows
 from workloads.errors import show
-from workloads.trace import WorkloadTrace
+from workloads.trace import WorkloadTrace, not_counted_line
 
 _MOST_POINTS = 10_000
 _EXAMPLE = "write for example --set array.rows=8,16,32"
@@ -121,7 +121,7 @@ class Sweep:
                 f"{'as fast' if is_as_fast else f'{ratio_text(speedup)}× as fast'}, "
                 f"at {best.name}. {text}"
             )
-        return text
+        return f"{text} {not_counted_line(self.workload)}".rstrip()
 
     def _least(self, number: str) -> str:
         """The combination with the least of a number, and how many are not told apart from it."""

@@ -8,6 +8,7 @@ import functools
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ParamSpec
@@ -20,7 +21,7 @@ from rich.table import Table
 from codesign.study import OnProgress
 from codesign.trials import Trial
 from simulator.report.page import NOTHING, shown
-from workloads.errors import plain
+from workloads.errors import NotCountedWarning, plain
 
 WRONG_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
 # All went well, but no design that was tried is an answer.
@@ -147,6 +148,8 @@ def guarded(command: Callable[Given, None]) -> Callable[Given, None]:
 
     @functools.wraps(command)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        # Commands say so beside their results.
+        warnings.simplefilter("ignore", NotCountedWarning)
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:

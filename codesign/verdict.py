@@ -29,6 +29,7 @@ from simulator.report.differences import (
 from simulator.report.sections import BOUND_MEANS
 from simulator.report.simulation import given_design, reuses
 from workloads.scores import SCORE_NAMES, SCORES
+from workloads.trace import not_counted_line
 
 # How the objective `accuracy` is called in a sentence, after "with 97.0 %".
 _QUALITY_PHRASES = {
@@ -100,6 +101,9 @@ def _verdict(result: StudyResult) -> tuple[str, str]:
         f"{ratio_text(summary['energy_ratio_equal_area'])}× the energy of a dense design of equal "
         f"silicon area, with {_quality_text(result, best)}{unclear}."
     )
+    left_out = not_counted_line(result.specification.get("workload", {}))
+    if left_out:
+        first = f"{first} {left_out}"
     more = [BOUND_MEANS[design["bound_by"]], _others(result)]
     if result.start.values is not None and best.number != result.start.number:
         start = result.start.summary

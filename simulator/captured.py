@@ -1,14 +1,15 @@
 """Running the model that a trace was captured of."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from accelerators import ConfigError
+from workloads.gemm import Gemm, Layer
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import torch
 
@@ -73,6 +74,20 @@ def _same(answers: np.ndarray, known: np.ndarray, trace: WorkloadTrace) -> bool:
     return answers.shape == known.shape and np.allclose(answers, known, rtol=1e-2, atol=tolerance)
 
 
+def _check_rows(layer: Layer, known: "Mapping[str, tuple[Gemm, Any]]") -> None:
+    """A model that chooses by its inputs which rows a layer gets can't be replayed under reuse."""
+    if layer.name not in known:
+        return
+    gemm, then = layer.gemm, known[layer.name][0]
+    if gemm != then and (gemm.n, gemm.k, gemm.count) == (then.n, then.k, then.count):
+        raise ConfigError(
+            f"model must send as many rows to layer {layer.name!r} as when it was captured, got "
+            f"{gemm.m} instead of {then.m}: it chooses by values that reuse changes, as a mixture "
+            "of experts does; simulate it without the model, then each layer's reuse is decided on "
+            "its recorded rows"
+        )
+
+
 def run_model(
     trace: WorkloadTrace,
     model: "torch.nn.Module",
@@ -96,6 +111,7 @@ def run_model(
 
     def on_gemm(call):
         layer = call.layer
+        _check_rows(layer, known)
         if known.get(layer.name) != (layer.gemm, layer.quantisation):
             raise ConfigError(
                 f"model must run the layers of the trace, got {layer.name!r} of {layer.gemm} in "

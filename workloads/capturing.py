@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor
 
 from workloads.calls import Array, GemmCall, to_numpy
-from workloads.errors import TraceError
+from workloads.errors import NotCountedWarning, TraceError
 from workloads.files import TraceFiles, TraceWriter, check_destination, publish, scratch_beside
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
 from workloads.models.weights import weights_source
+from workloads.real_values import as_plain, check_inputs
 from workloads.scores import SCORES
-from workloads.trace import WorkloadTrace
+from workloads.trace import WorkloadTrace, not_counted_line
 from workloads.unchanged import remember
 from workloads.writing import naming
 
@@ -66,6 +68,9 @@ def capture(
     Returns:
         The trace, read from where it was written.
 
+    Operations that may hide products, such as kernels of somebody's own, are named in a
+    `NotCountedWarning`, in the provenance (`not_counted`, with their calls) and in every verdict.
+
     Raises:
         TraceError: if the batch is empty, the model has no product or one that is hidden, a layer's
             input or weight isn't finite, or something else than a trace is at `path`.
@@ -76,6 +81,7 @@ def capture(
         path = Path(path)
         check_destination(path, overwrite=overwrite)
     args, kwargs = arguments_from(inputs)
+    check_inputs(tensors_in([args, kwargs]), "capture.inputs")
     if path is None:
         scratch = _Scratch(Path(tempfile.mkdtemp(prefix="trace-")))
     else:
@@ -94,7 +100,8 @@ def capture(
         if len(writer) == 0:
             raise TraceError(
                 f"model {_name(model)} must compute a matrix product to be captured, got none; use "
-                "a model with a convolution, a linear layer or a matrix product"
+                "a model with a convolution, a linear layer or a matrix product. "
+                f"{not_counted_line({'not_counted': run.not_counted})}".rstrip()
             )
         writer.add_inputs(
             [_array(tensor) for tensor in tensors_in([args, kwargs])],
@@ -105,6 +112,9 @@ def capture(
         provenance["precision"] = " and ".join(sorted(keeper.precisions))
         if labels is not None:
             provenance["score"] = score
+        for key in ("not_counted", "taken_apart"):
+            if calls := getattr(run, key):
+                provenance[key] = dict(sorted(calls.items()))
         if keeper.zeros:
             provenance["zero_weights"] = keeper.zeros
         writer.finish(run.edges, images=run.images, provenance=provenance)
@@ -115,6 +125,13 @@ def capture(
             scratch.remove()
             trace = WorkloadTrace.load(path)
         remember(trace, model)
+        if run.not_counted:
+            warnings.warn(
+                f"{not_counted_line(provenance)} They run, and cycles, energy and reuse are of "
+                "the other products alone.",
+                NotCountedWarning,
+                stacklevel=2,
+            )
         return trace
     except BaseException:
         scratch.remove()
@@ -190,7 +207,7 @@ def _cloned(value: Any) -> Any:
 
 def _array(tensor: Tensor) -> Array:
     """A tensor in its own type; bfloat16, which numpy lacks, as float32."""
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    plain = as_plain(tensor.detach()).cpu().resolve_conj().resolve_neg()
     return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import networkx as nx
 import numpy as np
 
-from workloads.errors import TraceError, show
+from workloads.errors import TraceError, plain, show
 from workloads.files import (
     DESCRIPTION,
     INPUTS,
@@ -417,6 +417,23 @@ def _named_gemms(gemms: Any) -> list[tuple[str, Gemm]]:
                 "give [('fc', Gemm(m=1, n=10, k=64))]"
             )
     return pairs
+
+
+def not_counted_line(provenance: Mapping[str, Any]) -> str:
+    """Operations of the model that may hide products which a trace lacks; empty if none does."""
+    left_out = provenance.get("not_counted")
+    if not isinstance(left_out, Mapping) or not left_out:
+        return ""
+    told = [
+        f"{plain(str(name), 100)} ({'1 call' if calls == 1 else f'{calls} calls'})"
+        for name, calls in left_out.items()
+    ]
+    return f"Not counted: {', '.join(told)}."
+
+
+def _number(key: str) -> int:
+    number = key.rpartition(".")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def _graph(layers: Sequence[Layer], edges: Sequence[tuple[str, str]]) -> nx.DiGraph[str]:

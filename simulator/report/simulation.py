@@ -23,6 +23,7 @@ from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
 from simulator.report.weights import weights_clause
 from workloads.scores import SCORE_NAMES
+from workloads.trace import not_counted_line
 from workloads.writing import write_atomically
 
 FORMAT_VERSION = 2
@@ -145,7 +146,7 @@ class SimulationReport:
             return (
                 f"{self.reuse.accelerator.name} runs dense{weights}: "
                 f"{self.reuse.latency_ms_per_image:.3g} ms and "
-                f"{self.reuse.energy_uj_per_image:.3g} uJ per image; {bound}"
+                f"{self.reuse.energy_uj_per_image:.3g} uJ per image; {bound}{self._not_counted}"
             )
         compared = (
             f"{ratio_text(self.speedup_equal_area)}x the speed and "
@@ -156,14 +157,14 @@ class SimulationReport:
         if self.design == IDLE:
             return (
                 f"Nothing is reused here{weights}: {self.reuse.accelerator.name} runs dense, its "
-                f"reuse units idle, at {compared}; {bound}"
+                f"reuse units idle, at {compared}; {bound}{self._not_counted}"
             )
         lost, quality = self._lost
         state = kept(lost, self._loss_interval)
         pays = opening(self.speedup_equal_area, self.energy_ratio_equal_area, lost, state)
         if state == UNCLEAR:
             quality += f"; {unclear_text(self.reuse.images)}"
-        return f"{pays} here{weights}: {compared}{quality}; {bound}"
+        return f"{pays} here{weights}: {compared}{quality}; {bound}{self._not_counted}"
 
     @property
     def _loss_interval(self) -> Interval | None:
@@ -171,6 +172,12 @@ class SimulationReport:
         labelled = self.accuracy is not None and self.dense_accuracy is not None
         quality = self.workload.get("score", "accuracy") if labelled else "agreement"
         return loss_interval(quality, self.intervals)
+
+    @property
+    def _not_counted(self) -> str:
+        """What the workload lacks, as a sentence more."""
+        line = not_counted_line(self.workload)
+        return f" {line}" if line else ""
 
     @property
     def _lost(self) -> tuple[float | None, str]:

@@ -24,6 +24,7 @@ from simulator.report.sections import BOUND_MEANS, design_sections
 from simulator.report.simulation import DENSE, IDLE, REUSE, equal_area_design, given_design
 from simulator.report.weights import headline_name, weights_line
 from workloads.scores import SCORE_NAMES, SCORES
+from workloads.trace import not_counted_line
 
 _TEMPLATE = """{% extends "page.html" %}
 {% import "macros.html" as parts %}
@@ -149,7 +150,9 @@ def workload_line(workload: Mapping[str, Any], images: int) -> str:
     source, weights = workload.get("source"), weights_line(workload)
     batch = "One image" if images == 1 else f"A batch of {images} images"
     drawn = f", {weights}" if weights else ""
-    return f"{batch}{f' from {source}' if source else ''}{drawn}"
+    left_out = not_counted_line(workload).removesuffix(".")
+    more = f"; {left_out[0].lower()}{left_out[1:]}" if left_out else ""
+    return f"{batch}{f' from {source}' if source else ''}{drawn}{more}"
 
 
 def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -415,16 +418,22 @@ _FACT_NAMES = {
 }
 
 
+_TOLD_APART = ("versions", "zero_weights", "not_counted", "taken_apart")
+
+
 def facts(
     workload: Mapping[str, Any], accelerator: Accelerator, more: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Where the numbers come from: workload, clock, cost table and what else is given."""
     versions, zeros = workload.get("versions"), workload.get("zero_weights")
-    told = {
+    told: dict[str, Any] = {
         _FACT_NAMES.get(key, key.replace("_", " ")): value
         for key, value in workload.items()
-        if key not in ("versions", "zero_weights") and value not in (None, "")
+        if key not in _TOLD_APART and value not in (None, "")
     } | ({"captured with": named(versions)} if versions else {})
+    for key, name in (("not_counted", "not counted"), ("taken_apart", "taken apart")):
+        if isinstance(calls := workload.get(key), Mapping) and calls:
+            told[name] = f"{named(calls)} calls"
     if zeros:
         found = [percent(value) for value in (min(zeros.values()), max(zeros.values()))]
         told["weights that are 0"] = f"{' to '.join(found)} % of a layer's"

@@ -35,6 +35,7 @@ from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
 from workloads.models.twinlitenet import TwinLiteNet
 from workloads.models.vgg import VGG19
 from workloads.models.weights import load_weights, note_weights, weights_source
+from workloads.modules import switch_mode
 
 
 def _of_transformers(
@@ -126,7 +127,8 @@ def load(
     elif weights_source(model) is None:
         drawn = "random weights" if name in MODELS else f"as {name} sets them"
         note_weights(model, f"{drawn}, seed {seed}")
-    return model.eval()
+    switch_mode(model, training=False)
+    return model
 
 
 def _with_weights(model: nn.Module, weights: str | Path) -> nn.Module:
