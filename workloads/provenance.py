@@ -98,6 +98,10 @@ _KNOWN: dict[str, tuple[Callable[[Any], bool], str]] = {
     "input_names": _TEXTS,
     "classes": _NAMES,
     "zero_weights": (_is_fractions, "a number from 0 to 1 for each layer"),
+    "not_counted": (
+        lambda value: isinstance(value, Mapping) and all(type(x) is int for x in value.values()),
+        "the calls of each operation",
+    ),
     "versions": (
         lambda value: isinstance(value, Mapping) and _is_list_of_texts(list(value.values())),
         "a text for each package",

@@ -146,7 +146,7 @@ class SimulationReport:
             return (
                 f"{self.reuse.accelerator.name} runs dense{weights}: "
                 f"{self.reuse.latency_ms_per_image:.3g} ms and "
-                f"{self.reuse.energy_uj_per_image:.3g} uJ per image; {bound}{self._not_counted}"
+                f"{self.reuse.energy_uj_per_image:.3g} uJ per image{self._score}; {bound}{self._not_counted}"
             )
         compared = (
             f"{ratio_text(self.speedup_equal_area)}x the speed and "
@@ -157,7 +157,7 @@ class SimulationReport:
         if self.design == IDLE:
             return (
                 f"Nothing is reused here{weights}: {self.reuse.accelerator.name} runs dense, its "
-                f"reuse units idle, at {compared}; {bound}{self._not_counted}"
+                f"reuse units idle, at {compared}{self._score}; {bound}{self._not_counted}"
             )
         lost, quality = self._lost
         state = kept(lost, self._loss_interval)
@@ -165,6 +165,15 @@ class SimulationReport:
         if state == UNCLEAR:
             quality += f"; {unclear_text(self.reuse.images)}"
         return f"{pays} here{weights}: {compared}{quality}; {bound}{self._not_counted}"
+
+    @property
+    def _score(self) -> str:
+        """The score of a run without reuse in words; empty where it is not known."""
+        if self.accuracy is None:
+            return ""
+        score = SCORE_NAMES[self.workload.get("score", "accuracy")]
+        told = level_text(self.intervals.get("accuracy"))
+        return f", {score} {100 * self.accuracy:.1f} %{told}"
 
     @property
     def _loss_interval(self) -> Interval | None:
