@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
-import tempfile
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from datetime import UTC, datetime
@@ -24,6 +21,7 @@ from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
 from workloads.models.weights import weights_source
 from workloads.scores import SCORES
+from workloads.scratch import Scratch
 from workloads.trace import WorkloadTrace
 from workloads.unchanged import remember
 
@@ -76,10 +74,7 @@ def capture(
         check_destination(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
     args, kwargs = arguments_from(inputs)
-    if path is None:
-        scratch = _Scratch(Path(tempfile.mkdtemp(prefix="trace-")))
-    else:
-        scratch = _Scratch(Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent)))
+    scratch = Scratch.temporary() if path is None else Scratch.beside(path)
     try:
         directory = scratch.path / "trace"
         directory.mkdir()
@@ -142,14 +137,6 @@ class _Keeper:
             g = call.layer.gemm
             shape = f"{g.count} x ({g.m}, {g.k}) x ({g.k}, {g.n})"
             print(f"[{len(self.writer)}] {name}: {shape}", file=sys.stderr, flush=True)
-
-
-class _Scratch:
-    """A directory that goes with its last reference."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.remove = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
 
 
 def _check_finite(layer: str, operand: str, values: Array) -> None:

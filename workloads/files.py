@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from safetensors import SafetensorError
 
 from workloads.errors import TraceError
 from workloads.gemm import Layer
+from workloads.scratch import REPLACED, restore
 
 FORMAT = "similarity-codesign workload trace"
 FORMAT_VERSION = 1
@@ -48,6 +48,7 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
     Raises:
         TraceError: with the path, the rule and the fix.
     """
+    restore(path)
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_dir():
@@ -66,19 +67,24 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
 
 
 def publish(directory: Path, path: Path) -> None:
-    """Move a finished `directory` to `path` in one step, replacing the trace that is there."""
+    """Move a finished `directory` to `path` in one step, replacing the trace that is there.
+
+    Args:
+        directory: in a `Scratch` beside `path`, which keeps the trace that was there until it goes:
+            where the process is killed halfway, `restore` puts that back.
+        path: of the trace.
+    """
     if not path.exists() or not any(path.iterdir()):
         os.replace(directory, path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
-    os.replace(path, old / "trace")
+    old = directory.with_name(REPLACED)
     try:
+        os.replace(path, old)
         os.replace(directory, path)
-    except OSError:
-        os.replace(old / "trace", path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _digest(path: Path) -> dict[str, int]:
@@ -172,7 +178,7 @@ class TraceFiles:
 
     Args:
         directory: where the trace lies.
-        owner: kept alive as long as this object, e.g. a `tempfile.TemporaryDirectory`; a pickled
+        owner: kept alive as long as this object, e.g. a `Scratch`; a pickled
             copy doesn't own the directory.
     """
 

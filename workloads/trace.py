@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,6 +22,7 @@ from workloads.files import (
     publish,
 )
 from workloads.gemm import Gemm, Layer
+from workloads.scratch import Scratch, restore
 from workloads.unfold import rows_of, weights_of
 
 
@@ -163,8 +163,9 @@ class WorkloadTrace:
         path = Path(path)
         check_destination(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.new-", dir=path.parent) as scratch:
-            directory = Path(scratch) / "trace"
+        scratch = Scratch.beside(path)
+        try:
+            directory = scratch.path / "trace"
             directory.mkdir()
             if self.files is not None:
                 self.files.copy_to(directory)
@@ -178,6 +179,8 @@ class WorkloadTrace:
                     layers=self.layers,
                 )
             publish(directory, path)
+        finally:
+            scratch.remove()
         return path
 
     @classmethod
@@ -193,6 +196,7 @@ class WorkloadTrace:
         path = Path(path)
         if path.name == DESCRIPTION:
             path = path.parent
+        restore(path)
         return cls.from_files(TraceFiles(path))
 
     @classmethod

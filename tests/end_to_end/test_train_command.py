@@ -135,7 +135,7 @@ def test_interrupted_training_tells_how_to_go_on(place, tmp_path, monkeypatch):
     assert "the last whole epoch is kept. Go on with: codesign" in told
     before = 0
     _, told = train(place, tmp_path / "first", code=130)
-    assert "Stopped before the first epoch was whole: nothing is kept" in told
+    assert "Stopped; nothing is kept yet." in told
     assert "--resume" not in told
 
 
