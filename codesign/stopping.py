@@ -28,8 +28,7 @@ class _Command:
     """Where the command of this process stands.
 
     Attributes:
-        phase: `loading`, where nothing is to be cleaned up; `running`; or `ended`, where all that
-            is left is to clean up.
+        phase: `loading`, where nothing is to be cleaned up, or `running`.
         received: the signal that asked it to end, if any.
         at: when the last was taken, as `time.monotonic` tells.
     """
@@ -49,12 +48,18 @@ def install() -> None:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Around a command: a signal raises `Stopped` inside, and is passed over when that is done."""
+    """Around a command: a signal raises `Stopped` inside.
+
+    After it, all that is left is to clean up, and signals are ignored: Python would pass over them
+    in one half of its own end, and die of them in the other.
+    """
     _Command.phase = "running"
     try:
         yield
     finally:
-        _Command.phase = "ended"
+        for each in SIGNALS:
+            if signal.getsignal(each) is _take:
+                signal.signal(each, signal.SIG_IGN)
 
 
 def is_stopping() -> bool:
@@ -76,7 +81,7 @@ def _take(number: int, _frame: Any) -> None:
         with suppress(OSError):
             os.write(2, b"Stopped.\n")
         os._exit(exit_code())
-    if _Command.phase == "running" and is_new:
+    if is_new:
         raise Stopped
 
 

@@ -22,7 +22,7 @@ from codesign import stopping
 
 RAY_DIED = 4
 # For a command that was asked to stop, Ray's own end included.
-GRACE_S = 30
+GRACE_S = 60
 _SHOWN_LINES, _SHOWN_CHARACTERS = 20, 2000
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
