@@ -46,11 +46,11 @@ from codesign.replay_commands import simulate_command, sweep_command
 from codesign.similarity_command import EPILOG as SIMILARITY_EPILOG
 from codesign.similarity_command import similarity_command
 from codesign.terminal import (
-    INTERRUPTED,
     NOTHING_FOUND,
     command_line,
     guarded,
     note,
+    resumable,
     resume_command,
     say,
     table,
@@ -229,6 +229,7 @@ def search_command(
     from codesign.pictures import trial_pixels
     from codesign.report import StudyReport
     from codesign.store import PLAN_NAME, check_resume, holds_study, study_place
+    from codesign.supervision import on_ray
 
     check_directory(out)
     if study is None and resume and (out / PLAN_NAME).is_file():
@@ -250,8 +251,9 @@ def search_command(
         searched = len(plan.space_for(workload).layers)
         if searched < plan.layers:
             note(f"Layers searched: {searched}, as no more of them have rows to share.")
-    try:
-        with trial_progress(plan.trials) as on_progress:
+    kept = f"finished trials are kept. Go on with: {resume_command()}"
+    with resumable(kept, lambda: holds_study(place)):
+        with trial_progress(plan.trials) as on_progress, on_ray(kept):
             result = plan.search(
                 workload,
                 storage=storage or out,
@@ -269,13 +271,6 @@ def search_command(
             )
         if result.unanswered is not None:
             raise typer.Exit(NOTHING_FOUND)
-    except KeyboardInterrupt:
-        note(f"Stopped; finished trials are kept. Go on with: {resume_command()}")
-        raise typer.Exit(INTERRUPTED) from None
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError) and holds_study(place):
-            note(f"Finished trials are kept. Mend the error below, go on with: {resume_command()}")
-        raise
 
 
 @app.command("report", epilog="Example: codesign report out/study --out report.html")

@@ -184,7 +184,8 @@ def nested_search(
 
     Raises:
         ConfigError: an argument breaks a rule, or the file is not fit for this search.
-        RuntimeError: a worker could not finish; what was stored is kept.
+        RuntimeError: a worker could not finish, or Ray itself has ended (`RayDiedError`); what was
+            stored is kept.
     """
     numbers = {"trials": trials, "workers": workers, "seed": seed, "chunk": chunk, "top": top}
     check_settings(numbers, acquisition=acquisition, executor=executor, projection=projection)
@@ -195,7 +196,7 @@ def nested_search(
     with (
         quiet_optuna(),
         open_layers(path, _specifications(workload, evaluator), resume=resume) as studies,
-        running(executor, evaluator, workers, ray_address) as run,
+        running(executor, evaluator, workers, ray_address, _called) as run,
     ):
         told = {
             name: list(_read(study, evaluator.parameters[name])) for name, study in studies.items()
@@ -399,6 +400,10 @@ class LayerEvaluator:
             )
         params = view.ask(distributions).params
         return {p.name: p.decode(params[p.name]) for p in parameters}
+
+
+def _called(_number: int, job: Mapping[str, Any]) -> str:
+    return f"layer {job['layer']!r}"
 
 
 def clustering_parameters(layer: Layer) -> tuple[Parameter, ...]:

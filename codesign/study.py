@@ -115,6 +115,7 @@ def search(
         TraceError: the workload lacks activations.
         OSError: the study file cannot be written, and is named; every finished trial is kept, and
             `resume` goes on.
+        RayDiedError: Ray itself has ended, and this process has outlived it; likewise.
     """
     _check(optimiser, trials=trials, workers=workers, seed=seed, batch=batch, executor=executor)
     place = study_place(storage)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
-import tempfile
 import warnings
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from datetime import UTC, datetime
@@ -26,6 +23,7 @@ from workloads.hook import arguments_from, run_hooked
 from workloads.models.weights import weights_source
 from workloads.real_values import as_plain, check_inputs
 from workloads.scores import SCORES
+from workloads.scratch import Scratch
 from workloads.trace import WorkloadTrace, not_counted_line
 from workloads.unchanged import remember
 from workloads.writing import naming
@@ -82,10 +80,7 @@ def capture(
         check_destination(path, overwrite=overwrite)
     args, kwargs = arguments_from(inputs)
     check_inputs(tensors_in([args, kwargs]), "capture.inputs")
-    if path is None:
-        scratch = _Scratch(Path(tempfile.mkdtemp(prefix="trace-")))
-    else:
-        scratch = _Scratch(scratch_beside(path))
+    scratch = Scratch.temporary() if path is None else scratch_beside(path)
     try:
         directory = scratch.path / "trace"
         with naming(path or directory, directory):
@@ -160,14 +155,6 @@ class _Keeper:
             g = call.layer.gemm
             shape = f"{g.count} x ({g.m}, {g.k}) x ({g.k}, {g.n})"
             print(f"[{len(self.writer)}] {name}: {shape}", file=sys.stderr, flush=True)
-
-
-class _Scratch:
-    """A directory that goes with its last reference."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.remove = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
 
 
 def _check_finite(layer: str, operand: str, values: Array) -> None:

@@ -17,9 +17,7 @@ import errno
 import json
 import os
 import re
-import shutil
 import stat
-import tempfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +30,7 @@ from safetensors import SafetensorError
 from workloads.errors import TraceError, plain, show
 from workloads.gemm import LARGEST_LAYER, Layer, whole
 from workloads.provenance import provenance_problems
+from workloads.scratch import REPLACED, Scratch, restore
 from workloads.writing import naming
 
 FORMAT = "similarity-codesign workload trace"
@@ -57,6 +56,7 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
     Raises:
         TraceError: with the path, the rule and the fix.
     """
+    restore(path)
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_dir():
@@ -74,7 +74,7 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
         raise TraceError(f"{path} must not exist, got a trace; pass overwrite=True (--overwrite)")
 
 
-def scratch_beside(path: Path) -> Path:
+def scratch_beside(path: Path) -> Scratch:
     """A new directory in the folder of a trace that will be written, for what is not yet whole.
 
     Raises:
@@ -83,12 +83,16 @@ def scratch_beside(path: Path) -> Path:
     target = Path(os.path.realpath(path))
     with naming(path, target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{target.name[:_SHOWN_NAME]}.new-"
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        return Scratch.beside(target)
 
 
 def publish(directory: Path, path: Path) -> None:
     """Move a finished `directory` to `path` in one step, replacing the trace that is there.
+
+    Args:
+        directory: in a `Scratch` beside `path`, which keeps the trace that was there until it goes:
+            where the process is killed halfway, `restore` puts that back.
+        path: of the trace.
 
     Raises:
         OSError: with `path` as its filename; what was there is there still.
@@ -101,15 +105,14 @@ def _publish(directory: Path, path: Path) -> None:
     if not path.exists() or not any(path.iterdir()):
         os.replace(directory, path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name[:_SHOWN_NAME]}.old-", dir=path.parent))
-    os.replace(path, old / "trace")
+    old = directory.with_name(REPLACED)
     try:
+        os.replace(path, old)
         os.replace(directory, path)
-    except OSError:
-        os.replace(old / "trace", path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _digest(path: Path) -> dict[str, int]:
@@ -228,7 +231,7 @@ class TraceFiles:
 
     Args:
         directory: where the trace lies.
-        owner: kept alive as long as this object, e.g. a `tempfile.TemporaryDirectory`; a pickled
+        owner: kept alive as long as this object, e.g. a `Scratch`; a pickled
             copy doesn't own the directory.
     """
 

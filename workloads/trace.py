@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from workloads.files import (
 from workloads.gemm import Gemm, Layer, must_be_whole, whole
 from workloads.provenance import provenance_problems
 from workloads.scores import SCORES
+from workloads.scratch import restore
 from workloads.unfold import rows_of, weights_of
 from workloads.writing import naming
 
@@ -225,7 +225,7 @@ class WorkloadTrace:
         check_destination(path, overwrite=overwrite)
         scratch = scratch_beside(path)
         try:
-            directory = scratch / "trace"
+            directory = scratch.path / "trace"
             with naming(path, directory):
                 directory.mkdir()
             writer = TraceWriter(directory, shown=path)
@@ -241,7 +241,7 @@ class WorkloadTrace:
             )
             publish(directory, path)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.remove()
         return path
 
     @classmethod
@@ -257,6 +257,7 @@ class WorkloadTrace:
         path = _path(path)
         if path.name == DESCRIPTION:
             path = path.parent
+        restore(path)
         return cls.from_files(TraceFiles(path))
 
     @classmethod
