@@ -9,6 +9,8 @@ import webbrowser
 from dataclasses import replace
 from pathlib import Path
 
+import typer
+
 from accelerators import Accelerator, preset
 from codesign.pictures import trial_pixels
 from codesign.report import StudyReport

@@ -146,7 +146,8 @@ class SimulationReport:
             return (
                 f"{self.reuse.accelerator.name} runs dense{weights}: "
                 f"{self.reuse.latency_ms_per_image:.3g} ms and "
-                f"{self.reuse.energy_uj_per_image:.3g} uJ per image{self._score}; {bound}{self._not_counted}"
+                f"{self.reuse.energy_uj_per_image:.3g} uJ per image{self._score}; {bound}"
+                f"{self._not_counted}"
             )
         compared = (
             f"{ratio_text(self.speedup_equal_area)}x the speed and "
