@@ -26,6 +26,7 @@ from codesign.nested_commands import EPILOG as NESTED_EPILOG
 from codesign.nested_commands import nested_command
 from codesign.options import (
     CalibrateUnderReuse,
+    ClassesDimension,
     Design,
     Images,
     Inputs,
@@ -35,8 +36,10 @@ from codesign.options import (
     MaxPower,
     Model,
     OnceCommand,
+    Output,
     Precision,
     RayAddress,
+    Score,
     Seed,
     Weights,
     is_given,
@@ -132,12 +135,16 @@ def capture_command(
     images: Images = 100,
     weights: Weights = None,
     precision: Precision = "float32",
+    output: Output = None,
+    classes_dimension: ClassesDimension = None,
+    score: Score = None,
     seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a trace that is there.")] = False,
 ) -> None:
     """Run a model once and keep every matrix product with its tensors."""
     from codesign.workload import load_workload
     from workloads.files import check_destination
+    from workloads.judged import judged_text
     from workloads.trace import not_counted_line
 
     check_directory(out, replaced=True)
@@ -151,6 +158,9 @@ def capture_command(
             calibration_images=50 if precision == "int8" else 0,
             precision=precision,
             seed=seed,
+            output=output,
+            classes_dimension=classes_dimension,
+            score=score,
         )
         workload.trace.save(out, overwrite=overwrite)
     trace = workload.trace
@@ -160,6 +170,8 @@ def capture_command(
     )
     if left_out := not_counted_line(trace.provenance):
         say(left_out)
+    if judged := judged_text(trace.provenance, every=True):
+        say(f"judged: {judged}")
 
 
 @app.command(
@@ -185,6 +197,9 @@ def search_command(
     images: Images = 100,
     weights: Weights = None,
     precision: Precision = "float32",
+    output: Output = None,
+    classes_dimension: ClassesDimension = None,
+    score: Score = None,
     calibrate_under_reuse: CalibrateUnderReuse = False,
     accelerator: Design = "reuse_16x16",
     layers: Annotated[int, typer.Option(min=1, help="Most layers whose reuse is searched.")] = 4,

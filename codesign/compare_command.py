@@ -9,7 +9,13 @@ import typer
 
 from accelerators import baselines as known_rows
 from codesign.comparison_rows import MEASURED
-from codesign.options import CalibrateUnderReuse, ReplayOptions, Weights, with_replay_options
+from codesign.options import (
+    CalibrateUnderReuse,
+    ReplayOptions,
+    ReplayScore,
+    Weights,
+    with_replay_options,
+)
 from codesign.outputs import check_files
 from codesign.replay_commands import check_learns, check_weights, tell_random, write_files
 from codesign.terminal import command_line, guarded, say, table, working
@@ -55,6 +61,7 @@ def compare_command(
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
     ] = None,
     weights: Weights = None,
+    score: ReplayScore = None,
     calibrate_under_reuse: CalibrateUnderReuse = False,
     csv: Annotated[Path | None, typer.Option(help="Write a row per way to run it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
@@ -66,7 +73,7 @@ def compare_command(
     from simulator.costs import costs_line
 
     check_files(inputs=[*options.files(), weights, *(baselines or ())], csv=csv, html=html)
-    asked = options.read(model=model)
+    asked = options.read(model=model, score=score)
     check_weights(model, weights)
     check_learns(model, calibrate_under_reuse, asked)
     if network is None and any(row.model == model for row in known_rows(files=baselines or ())):

@@ -8,19 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from accelerators import Accelerator, ConfigError, preset, presets
 from simulator import ClusterCache, LshReuse, NoReuse, PerLayer, ReusePolicy
-from workloads.errors import show
+from simulator.captured import check_model
+from workloads.errors import show, told
+from workloads.scores import SCORES, NamedScore
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
     import torch
-
-# How far outputs of one model may differ between two runs, relative to the largest.
-_OUTPUT_TOLERANCE = 1e-3
-_STEP_TOLERANCE = 0.02  # of a quantised model: a last bit may move a value by a whole step
 
 
 def find_accelerator(name: str) -> Accelerator:
@@ -56,15 +52,41 @@ def find_accelerator(name: str) -> Accelerator:
     return found
 
 
-def _module(location: str) -> Any:
+def find_score(name: str) -> str | NamedScore:
+    """A key of `workloads.scores.SCORES`, or `path/to/file.py:NAME` or `package.module:NAME`.
+
+    A file or module that is named is imported, that is, executed.
+
+    Raises:
+        ConfigError: there is no such score, or it is no function.
+    """
+    if name in SCORES:
+        return name
+    location, separator, attribute = name.rpartition(":")
+    if not separator or not location:
+        raise ConfigError(
+            f"score must be one of {', '.join(SCORES)}, file.py:FUNCTION or "
+            f"package.module:FUNCTION, got {name!r}"
+        )
+    found = getattr(_module(location, "score"), attribute, None)
+    if not callable(found):
+        given = "none of that name" if found is None else type(found).__name__
+        raise ConfigError(
+            f"score {name!r} must be a function of the judged output and the labels, got {given}; "
+            "check the name"
+        )
+    return NamedScore(name=name, function=found)
+
+
+def _module(location: str, wanted: str = "accelerator") -> Any:
     """A Python file, or an importable module."""
     try:
         if not location.endswith(".py"):
             return importlib.import_module(location)
         path = Path(location).expanduser()
         if not path.is_file():
-            raise ConfigError(f"accelerator file must exist, got {location!r}; check the path")
-        spec = importlib.util.spec_from_file_location(f"_accelerator_file_{path.stem}", path)
+            raise ConfigError(f"{wanted} file must exist, got {location!r}; check the path")
+        spec = importlib.util.spec_from_file_location(f"_{wanted}_file_{path.stem}", path)
         assert spec is not None and spec.loader is not None, "a .py file has a loader"
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -73,7 +95,7 @@ def _module(location: str) -> Any:
         raise
     except Exception as error:  # the user's code may raise anything
         raise ConfigError(
-            f"{location!r} must be importable to find an accelerator, got "
+            f"{location!r} must be importable to find the {wanted} in it, got "
             f"{type(error).__name__}: {error}; check the name and the code"
         ) from error
 
@@ -205,7 +227,6 @@ def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> tor
     """
     from workloads import TraceError, models, quantise_as, trained_cifarnet
     from workloads.integer_grid import is_quantised
-    from workloads.replaying import replay
 
     seed = trace.provenance.get("seed")
     seed = seed if isinstance(seed, int) else 0
@@ -214,30 +235,20 @@ def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> tor
         model, _ = trained_cifarnet("digits", seed=seed)
     else:
         model = models.load(name, weights, seed=seed)
-    tolerance = _OUTPUT_TOLERANCE
-    if any(layer.quantisation for layer in trace.layers):
-        tolerance = _STEP_TOLERANCE
-        if not is_quantised(model):
-            model = quantise_as(model, trace)
+    if any(layer.quantisation for layer in trace.layers) and not is_quantised(model):
+        model = quantise_as(model, trace)
     try:
-        outputs = replay(trace, model, lambda call: None)
-    except (models.ModelError, TraceError):
+        check_model(trace, model)
+    except models.ModelError:
         raise
+    except (ConfigError, TraceError) as error:
+        raise ConfigError(
+            f"--model must be the model that was captured, with its weights, but {name!r} is not: "
+            f"{error}. Give the same --model and --weights as to capture"
+        ) from error
     except Exception as error:  # the user's code may raise anything
         raise ConfigError(
             f"--model must be the model that was captured, but {name!r} can't run on the trace's "
-            f"inputs ({type(error).__name__}: {error}); give the same --model as to capture"
+            f"inputs ({told(error)}); give the same --model as to capture"
         ) from error
-    expected = trace.outputs
-    agrees = (
-        outputs is not None
-        and expected is not None
-        and outputs.shape == expected.shape
-        and np.abs(outputs - expected).max() <= tolerance * np.abs(expected).max()
-    )
-    if not agrees:
-        raise ConfigError(
-            f"--model must be the model that was captured, with its weights, but {name!r} answers "
-            "otherwise than the trace recorded; give the same --model and --weights as to capture"
-        )
     return model

@@ -30,7 +30,8 @@ from simulator import (
     simulate,
 )
 from workloads.files import TraceFiles
-from workloads.scores import SCORES, score
+from workloads.judged import classes_in
+from workloads.scores import OWN_SCORE, SCORES, own_score, score
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -100,7 +101,6 @@ class Evaluator:
         quality = _quality_kind(workload)
         digest = workload_digest(workload, states)
         outputs = b"" if trace.outputs is None else np.ascontiguousarray(trace.outputs).tobytes()
-        is_labelled = quality in SCORES and trace.outputs is not None
         return cls(
             space=space,
             trace=replace(trace, files=None if model is not None else InMemory(trace.files)),
@@ -112,7 +112,7 @@ class Evaluator:
             baseline={
                 "speedup": 1.0,
                 "energy_uj_per_image": dense.energy_uj_per_image,
-                "accuracy": _labels_met(trace) if is_labelled else 1.0,
+                "accuracy": _dense_score(trace) if quality in (*SCORES, OWN_SCORE) else 1.0,
             },
             digest=digest,
             identity=f"{digest} {hashlib.sha256(outputs).hexdigest()}",
@@ -166,11 +166,19 @@ def summary_of(report: SimulationReport) -> dict[str, Any]:
 
 
 def _quality_kind(workload: Workload) -> str:
-    if workload.model is None or workload.trace.outputs is None:
+    """What the objective `accuracy` is, a key of `codesign.trials.QUALITIES`."""
+    trace = workload.trace
+    if workload.model is None or trace.outputs is None:
         return "fidelity"
-    if workload.trace.labels is not None:
-        return workload.trace.score
-    return "pixel_agreement" if workload.trace.outputs.ndim == 4 else "agreement"
+    if trace.score_function is not None:
+        return OWN_SCORE
+    classes = classes_in(trace.provenance, trace.outputs)
+    if classes.reason is not None:
+        return "output_fidelity"
+    if trace.labels is not None and trace.score in SCORES:
+        return trace.score
+    several = {0: "agreement", 1: "agreement", 3: "pixel_agreement"}
+    return several.get(classes.answers(trace.outputs).ndim, "position_agreement")
 
 
 def _accuracy(quality: str, run: ReuseRun) -> float:
@@ -178,19 +186,25 @@ def _accuracy(quality: str, run: ReuseRun) -> float:
     if quality == "fidelity":
         errors = run.relative_mse.values()
         return 1.0 - sum(errors) / len(errors) if errors else 1.0
-    found = run.accuracy if quality in SCORES else run.agreement
+    if quality == "output_fidelity":
+        found = None if run.output_error is None else max(0.0, 1.0 - run.output_error)
+    else:
+        found = run.accuracy if quality in (*SCORES, OWN_SCORE) else run.agreement
     if found is None:
-        raise ValueError(
-            f"the model must answer as it did when it was captured to know its {quality}, got "
-            "outputs of another shape"
-        )
+        raise ValueError(f"the {quality} of the outputs must be known, got none: {run.unjudged}")
     return found
 
 
-def _labels_met(trace: WorkloadTrace) -> float:
+def _dense_score(trace: WorkloadTrace) -> float:
     """The dense model's score."""
-    assert trace.outputs is not None and trace.labels is not None
-    return score(trace.score, trace.outputs.argmax(axis=1), trace.labels)
+    outputs, labels = trace.outputs, trace.labels
+    assert outputs is not None
+    if trace.score_function is not None:
+        expected = outputs if labels is None else labels
+        return own_score(trace.score, trace.score_function, outputs, expected)
+    assert labels is not None
+    classes = classes_in(trace.provenance, outputs)
+    return score(trace.score, classes.answers(outputs), labels, classes.count(outputs))
 
 
 def hashing_states(workload: Workload, layers: Iterable[str]) -> Mapping[str, Any]:
@@ -213,11 +227,19 @@ def workload_digest(workload: Workload, states: Mapping[str, Any]) -> str:
         learned_from = workload.calibration or trace
         arrays = [*(trace.inputs or ()), *(learned_from.inputs or ())]
         arrays += [] if trace.labels is None else [trace.labels]
-        arrays += [tensor.detach().cpu().numpy() for tensor in model.state_dict().values()]
+        arrays += _weights_of(model)
     for array in arrays:
         digest.update(f"{array.shape} {array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _weights_of(model: torch.nn.Module) -> list[np.ndarray]:
+    """Every tensor of a model's state; other state, which some modules keep, as its text."""
+    from workloads.calls import array_of
+
+    state = model.state_dict().values()
+    return [array_of(x) if hasattr(x, "detach") else np.array(repr(x)) for x in state]
 
 
 class InMemory(TraceFiles):

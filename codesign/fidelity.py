@@ -25,7 +25,9 @@ from codesign.threads import single_thread
 from codesign.trials import OBJECTIVES
 from codesign.workload import Workload
 from workloads import capture
-from workloads.replaying import recorded_inputs
+from workloads.call_structure import CALL
+from workloads.judged import Judged
+from workloads.replaying import recorded_inputs, seed_of
 
 if TYPE_CHECKING:
     import torch
@@ -71,20 +73,27 @@ class StagedEvaluator:
                 "judge every trial on all images"
             )
         inputs, images_are_first = trace.inputs or (), images < trace.images
-        images_are_first &= all(x.ndim > 0 and len(x) == trace.images for x in inputs)
+        images_are_first &= CALL not in trace.provenance
+        tensors = (*inputs, *(() if trace.outputs is None else (trace.outputs,)))
+        images_are_first &= all(x.ndim > 0 and len(x) == trace.images for x in tensors)
         if model is None or full.quality == "fidelity" or not inputs or not images_are_first:
             raise ConfigError(
                 "first_images must be fewer than the workload's, of a workload with a model whose "
                 f"inputs and outputs have images along the first dimension, got {images} of "
                 f"{trace.images}; give None, or leave --first-images out"
             )
+        judged = Judged.of(trace.provenance) or Judged()
         with single_thread():
             captured = capture(
                 model,
                 recorded_inputs(trace, images),
                 labels=None if trace.labels is None else trace.labels[:images],
-                score=trace.score,
+                score=trace.score if trace.score_function is None else trace.score_function,
+                output=judged.output or None,
+                classes_dimension=judged.classes_dimension,
                 source=trace.provenance.get("source", ""),
+                seed=seed_of(trace),
+                images=images,
             )
         first = replace(
             full,

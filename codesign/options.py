@@ -14,10 +14,11 @@ from typer.core import TyperCommand
 
 from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, read_scale_sim_config
 from codesign.arguments import LARGEST_SEED
-from codesign.designs import find_accelerator, policy_from_options, refuse_idle
+from codesign.designs import find_accelerator, find_score, policy_from_options, refuse_idle
 from simulator import NoReuse, ReusePolicy
 from workloads.files import DESCRIPTION
 from workloads.scale_sim import read_topology
+from workloads.scores import SCORES
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -59,6 +60,37 @@ Weights = Annotated[
         help="Weights of the model, .safetensors or PyTorch's .pth, .pt, .th, .bin, .ckpt, named "
         "as by torchvision or timm, alone or as an entry of a checkpoint; without them most "
         "models have random ones."
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of the model's outputs is judged, where it gives several: its path, such as "
+        "logits or 0.boxes, or its position; by default logits, or the first."
+    ),
+]
+ClassesDimension = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|none",
+        help="Dimension of the judged output along which its classes lie, -1 for the last, or "
+        "none; by default 1 of (images, classes) and (images, classes, height, width).",
+    ),
+]
+Score = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE.py:FUNCTION",
+        help=f"How answers are judged by the labels: {', '.join(SCORES)}, or your own function of "
+        "the judged output and the labels to a number of 0 to 1 (executed).",
+    ),
+]
+ReplayScore = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FUNCTION",
+        help="The function that the trace was captured with as --score, which a saved trace does "
+        "not hold, or another (executed); needs --model.",
     ),
 ]
 CalibrateUnderReuse = Annotated[
@@ -254,16 +286,22 @@ class ReplayOptions:
         traces = [each / DESCRIPTION for each in (self.trace, self.calibration) if each is not None]
         return [*traces, *(self.scale_sim or ()), Path(self.technology or ""), Path(design)]
 
-    def read(self, *, model: str | None = None) -> Replay:
+    def read(self, *, model: str | None = None, score: str | None = None) -> Replay:
         """Read the trace and the design, or SCALE-Sim's files of both.
 
         Args:
             model: the captured model, if its name was given.
+            score: the function that judges its outputs, if one was named.
 
         Raises:
             ConfigError: options that do not go together, or name no design or no cost table.
             TraceError: a workload that cannot be read.
         """
+        if score is not None and model is None:
+            raise ConfigError(
+                f"--score must come with --model, got {score!r} alone; name the captured model: "
+                "without it there are no answers to judge"
+            )
         if self.scale_sim is not None:
             return self._read_scale_sim(self.scale_sim, model)
         if self.trace is None:
@@ -284,7 +322,7 @@ class ReplayOptions:
             accelerator=design,
         )
         asked = Replay(
-            trace=WorkloadTrace.load(self.trace),
+            trace=_judged(WorkloadTrace.load(self.trace), score),
             design=design,
             policy=policy,
             calibration=None if self.calibration is None else WorkloadTrace.load(self.calibration),
@@ -316,6 +354,19 @@ class ReplayOptions:
     def _priced(self, design: Accelerator) -> Accelerator:
         """The design with the cost table that was asked for."""
         return design if self.technology is None else replace(design, technology=self.technology)
+
+
+def _judged(trace: WorkloadTrace, score: str | None) -> WorkloadTrace:
+    """The trace with the score function that was named."""
+    if score is None:
+        return trace
+    found = find_score(score)
+    if isinstance(found, str):
+        raise ConfigError(
+            f"--score must be file.py:FUNCTION or package.module:FUNCTION, got {found!r}; capture "
+            "the trace with that score"
+        )
+    return trace.with_score(found.function, found.name)
 
 
 def with_replay_options(command: Callable[..., None]) -> Callable[..., None]:

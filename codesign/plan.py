@@ -36,10 +36,15 @@ _SECTIONS = {
         "calibration_images",
         "calibrate_under_reuse",
         "precision",
+        "output",
+        "classes_dimension",
+        "score",
     ),
     "space": ("accelerator", "layers", "fronts", "parameters"),
     "search": ("objectives", "optimiser", "trials", "workers", "batch", "seed", "first_images"),
 }
+# Fields that may be left open.
+_OPTIONAL = ("weights", "fronts", "first_images", "output", "classes_dimension", "score")
 _LEAST = {
     "images": 1,
     "calibration_images": 0,
@@ -64,6 +69,9 @@ class StudyPlan:
         calibration_images: how many more to calibrate on.
         calibrate_under_reuse: whether hashing learns under the reuse of each setting.
         precision: "float32" or "int8".
+        output: which of several outputs is judged, as in `load_workload`, as are the next two.
+        classes_dimension: where its classes lie, as text.
+        score: how it is judged.
         accelerator: the base design: a preset, "file.py:NAME" or "package.module:NAME" (executed).
         layers: how many layers' reuse is searched.
         fronts: a nested search of this workload, see `load_nested`: positions on its fronts are
@@ -87,6 +95,9 @@ class StudyPlan:
     calibration_images: int = 50
     calibrate_under_reuse: bool = False
     precision: str = "float32"
+    output: str | None = None
+    classes_dimension: str | None = None
+    score: str | None = None
     accelerator: str = "reuse_16x16"
     layers: int = 4
     fronts: str | None = None
@@ -202,6 +213,9 @@ class StudyPlan:
             calibrate_under_reuse=self.calibrate_under_reuse,
             precision=self.precision,
             seed=self.seed,
+            output=self.output,
+            classes_dimension=self.classes_dimension,
+            score=self.score,
         )
 
     def space_for(self, workload: Workload) -> DesignSpace:
@@ -270,7 +284,7 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
     place = {key: f"{section}.{key}" for section, keys in _SECTIONS.items() for key in keys}
     problems = []
     for key, value in given.items():
-        if value is None and key in ("weights", "fronts", "first_images"):
+        if value is None and key in _OPTIONAL:
             continue
         if key in _LEAST:
             if type(value) is not int or not _LEAST[key] <= value < 2**63:

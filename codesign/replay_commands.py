@@ -16,6 +16,7 @@ from codesign.options import (
     CalibrateUnderReuse,
     Replay,
     ReplayOptions,
+    ReplayScore,
     Weights,
     with_replay_options,
 )
@@ -33,6 +34,7 @@ def simulate_command(
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
     ] = None,
     weights: Weights = None,
+    score: ReplayScore = None,
     calibrate_under_reuse: CalibrateUnderReuse = False,
     error_bound: Annotated[
         bool,
@@ -69,7 +71,7 @@ def simulate_command(
     check_files(
         inputs=[*options.files(), weights], json=json, csv=csv, html=html, timeline=timeline
     )
-    asked = options.read(model=model)
+    asked = options.read(model=model, score=score)
     check_weights(model, weights)
     check_learns(model, calibrate_under_reuse, asked)
     if error_bound and model is None:

@@ -50,6 +50,7 @@ from simulator.report.simulation_page import (
     pixels_text,
     workload_line,
 )
+from workloads.judged import judged_text
 from workloads.writing import replacing, write_atomically
 
 
@@ -177,10 +178,11 @@ class StudyReport:
         first, more = verdict(result)
         rejected = [trial for trial in result.trials if trial.state in ("infeasible", "failed")]
         quality = f"% {QUALITY_NAMES[result.quality]}"
+        judged = judged_text(result.specification["workload"])
         return {
             "kind": "Search of designs and reuse together",
             "title": result.name,
-            "subtitle": _subtitle(result),
+            "subtitle": _subtitle(result) + (judged and f"; judged: {judged}"),
             "verdict": first,
             "verdict_more": more,
             "cards": study_cards(result, best) if best else [],
@@ -271,6 +273,8 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
     """A flat row for each trial, as `StudyReport.write_csv` writes them."""
     front = {trial.number for trial in result.front}
     knee = knee_of(result.front)
+    text = judged_text(result.specification["workload"])
+    judged = {"judged": text} if text else {}
     rows = []
     for trial in result.trials:
         values, summary = trial.values or {}, trial.summary
@@ -288,6 +292,7 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
                 "energy_ratio_equal_area": summary.get("energy_ratio_equal_area"),
                 "energy_ratio_equal_array": summary.get("energy_ratio_equal_array"),
                 result.quality: values.get("accuracy"),
+                **judged,
                 "latency_ms_per_image": reuse.get("latency_ms_per_image"),
                 "area_mm2": reuse.get("area_mm2"),
                 "power_mw": measured(trial, "power_mw") if trial.values else None,

@@ -49,6 +49,9 @@ QUALITIES = {
     "f1": "F1 of the labelled lane pixels",
     "agreement": "fraction of images classified as the dense model does",
     "pixel_agreement": "fraction of pixels classified as the dense model does",
+    "position_agreement": "fraction of positions classified as the dense model does",
+    "score": "score by the function that the workload names",
+    "output_fidelity": "1 - relative squared error of the judged output, at least 0",
     "fidelity": "1 - mean over layers of the relative squared error",
 }
 

@@ -28,7 +28,8 @@ from simulator.report.differences import (
 )
 from simulator.report.sections import BOUND_MEANS
 from simulator.report.simulation import given_design, reuses
-from workloads.scores import SCORE_NAMES, SCORES
+from workloads.judged import judged_text
+from workloads.scores import OWN_SCORE, SCORE_NAMES, SCORES
 from workloads.trace import not_counted_line
 
 # How the objective `accuracy` is called in a sentence, after "with 97.0 %".
@@ -38,12 +39,18 @@ _QUALITY_PHRASES = {
     "f1": "F1 of lane pixels",
     "agreement": "of images answered as by the dense model",
     "pixel_agreement": "of pixels answered as by the dense model",
+    "position_agreement": "of positions answered as by the dense model",
+    "score": "by the score that the workload names",
+    "output_fidelity": "of the outputs kept (1 - relative squared error)",
     "fidelity": "of layer results kept (1 - relative squared error)",
 }
 QUALITY_NAMES = {
     **SCORE_NAMES,
     "agreement": "agreement with the dense model",
     "pixel_agreement": "agreement with the dense model",
+    "position_agreement": "agreement with the dense model",
+    "score": "score",
+    "output_fidelity": "fidelity of the outputs (1 - relative squared error)",
     "fidelity": "fidelity (1 - relative squared error)",
 }
 
@@ -99,7 +106,7 @@ def _verdict(result: StudyResult) -> tuple[str, str]:
         f"{pays}{comma} for {result.name}: {found} runs at "
         f"{ratio_text(summary['speedup_equal_area'])}× the speed and takes "
         f"{ratio_text(summary['energy_ratio_equal_area'])}× the energy of a dense design of equal "
-        f"silicon area, with {_quality_text(result, best)}{unclear}."
+        f"silicon area, with {_quality_text(result, best)}{_judged(result)}{unclear}."
     )
     left_out = not_counted_line(result.specification.get("workload", {}))
     if left_out:
@@ -122,10 +129,16 @@ def _quality_text(result: StudyResult, trial: Trial) -> str:
     found, dense = trial.values["accuracy"], result.baseline["accuracy"]
     text = f"{100 * found:.1f} % {_QUALITY_PHRASES[result.quality]}"
     intervals = trial.summary.get("intervals") or {}
-    if result.quality not in SCORES:
+    if result.quality not in (*SCORES, OWN_SCORE):
         return text + level_text(intervals.get("agreement"))
     change = intervals.get("change")
     return f"{text} (dense: {100 * dense:.1f} %; {change_text(found - dense, change)})"
+
+
+def _judged(result: StudyResult) -> str:
+    """Which output it is of, where the model gives several."""
+    judged = judged_text(result.specification["workload"])
+    return judged and f" (judged: {judged})"
 
 
 def _others(result: StudyResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from accelerators import ConfigError
 from codesign.arguments import integer_problems
+from codesign.designs import find_score
 from codesign.threads import single_thread
 from simulator.report.weights import headline_name
 from workloads import (
@@ -24,7 +26,10 @@ from workloads import (
     trained_cifarnet,
     video_frames,
 )
+from workloads.errors import show
 from workloads.integer_grid import is_quantised
+from workloads.judged import NO_CLASSES
+from workloads.models.weights import dtype_of
 from workloads.reading import regular_file
 from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs
 from workloads.streams.camvid import CAMVID_SHAPE, camvid
@@ -105,6 +110,9 @@ def load_workload(
     seed: int = 0,
     first_frame: int = 0,
     every: int = 1,
+    output: str | None = None,
+    classes_dimension: str | int | None = None,
+    score: str | None = None,
 ) -> Workload:
     """Build a model, read its inputs and capture both.
 
@@ -129,10 +137,14 @@ def load_workload(
             `reuse`.
         precision: "float32", the model's own, or "int8": quantised after training, with ranges from
             the calibration images. Weights that were trained on 8-bit grids bring their own.
-        seed: of the training of CifarNet, and of the weights that other models draw; kept in the
-            trace's provenance.
+        seed: of the training of CifarNet, of the weights that other models draw, and of the random
+            numbers that a model draws as it runs; kept in the trace's provenance.
         first_frame: of a video, the first frame taken; of a folder or an array, the first picture.
         every: the distance between two frames or pictures taken; 1 takes consecutive ones.
+        output: which of several outputs is judged, see `capture`.
+        classes_dimension: along which its classes lie, see `capture`; a number may be a text.
+        score: how labels judge answers, in place of the usual score of the inputs: a key of
+            `workloads.scores.SCORES`, "file.py:FUNCTION" or "package.module:FUNCTION" (executed).
 
     Raises:
         ConfigError: the model and the inputs do not go together.
@@ -152,6 +164,7 @@ def load_workload(
         problems.append(
             "calibration_images must be at least 1 for precision='int8', got 0; use the default"
         )
+    dimension = _dimension(classes_dimension, problems)
     problems += _combination_problems(model, inputs, weights)
     if (first_frame, every) != (0, 1) and inputs.startswith(("digits", CIFAR10, CAMVID)):
         problems.append(
@@ -160,6 +173,7 @@ def load_workload(
         )
     if problems:
         raise ConfigError(problems)
+    judged_by = None if score is None else find_score(score)
     network = _network(model, weights, seed)
     frames = _Frames(first=first_frame, every=every)
     stream = _stream(model, network, inputs, images, calibration_images, frames)
@@ -173,15 +187,18 @@ def load_workload(
         with _running(model, inputs, chosen):
             return capture(
                 network,
-                chosen.images,
+                chosen.images.to(dtype_of(network)),
                 labels=chosen.labels,
-                score=stream.score,
+                score=judged_by or stream.score,
+                output=output,
+                classes_dimension=dimension,
                 source=chosen.source,
                 seed=seed,
             )
 
     judged = captured(stream.judged)
-    _check_answers(model, inputs, judged)
+    if score is None and dimension is None:
+        _check_answers(model, inputs, judged)
     return Workload(
         trace=judged,
         model=network,
@@ -189,6 +206,19 @@ def load_workload(
         calibrate_under_reuse=calibrate_under_reuse,
         name=f"{_called(network)} on {images} {stream.name}",
     )
+
+
+def _dimension(given: str | int | None, problems: list[str]) -> str | int | None:
+    """A dimension of classes, also as a command line or a study file writes it."""
+    if isinstance(given, str) and re.fullmatch(r"-?\d{1,3}", given):
+        return int(given)
+    whole = isinstance(given, int) and not isinstance(given, bool)
+    if given is not None and given != NO_CLASSES and not whole:
+        problems.append(
+            f"classes_dimension must be a whole number or {NO_CLASSES!r}, got {show(given)}; use "
+            "-1 for the last dimension"
+        )
+    return given
 
 
 def _check_answers(model: str, inputs: str, trace: WorkloadTrace) -> None:

@@ -19,6 +19,7 @@ from simulator.operator_norms import (
     response_norm,
 )
 from workloads.gemm import Layer
+from workloads.judged import Judged
 from workloads.models.cifarnet import LocalResponseNorm
 from workloads.modules import training_mode
 from workloads.replaying import recorded_inputs
@@ -151,7 +152,7 @@ class _Reader:
         }
 
     def read(self) -> ErrorGraph:
-        """All steps; the output is the first tensor that the model returns."""
+        """All steps; the output is the one that is judged."""
         returned: list[fx.Node] = []
         for node in self._module.graph.nodes:
             match node.op:
@@ -171,9 +172,12 @@ class _Reader:
         outputs = self._trace.outputs
         if missing is not None or outputs is None or not returned:
             raise self._foreign("no product" if missing else "no output", missing)
-        if _shape(returned[0]) != outputs.shape:
-            raise self._foreign(f"an output of shape {_shape(returned[0])}", None)
-        return ErrorGraph(steps=tuple(self._steps), output=returned[0].name)
+        judged = Judged.of(self._trace.provenance) or Judged()
+        several = judged.output in judged.names and len(judged.names) == len(returned)
+        output = returned[judged.names.index(judged.output) if several else 0]
+        if _shape(output) != outputs.shape:
+            raise self._foreign(f"an output of shape {_shape(output)}", None)
+        return ErrorGraph(steps=tuple(self._steps), output=output.name)
 
     def _operation(self, node: fx.Node) -> None:
         """Append the step of one operation, or compute what depends on parameters alone."""

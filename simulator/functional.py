@@ -16,7 +16,8 @@ from accelerators import ConfigError
 from accelerators.rules import show
 from simulator.calibration import calibrate, check_learns_under_reuse, states_of
 from simulator.captured import check_model, run_model
-from simulator.intervals import Interval, intervals
+from simulator.intervals import Interval
+from simulator.quality import finite, quality_of
 from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.error import centroid_error
@@ -26,7 +27,6 @@ from simulator.reuse.memory import StreamMemory
 from simulator.reuse.policy import LayerState, ReusePolicy
 from simulator.reuse.stream import LayerMemory
 from workloads.gemm import Layer
-from workloads.scores import score
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -52,15 +52,20 @@ class ReuseRun:
         calibrated_on: what the policy learned from beforehand: the judged inputs themselves, which
             flatters it, or inputs given for it, and whether under reuse; `None` if it learned
             nothing.
-        accuracy: the trace's `score`: by default the fraction of images whose largest output is the
-            label; `None` without labels, if the model was not run, or if its outputs are not
-            `(images, classes)`, or a class per pixel, `(images, classes, height, width)`.
+        accuracy: the trace's `score`: by default the fraction of answers whose class is the label;
+            `None` without labels, if the model was not run, or if its judged output has no classes,
+            see `workloads.judged.classes_in`.
         dense_accuracy: the same of the dense model.
-        agreement: fraction of images (of pixels, where each has an answer) whose largest output is
-            the dense model's; `None` if the model was not run.
-        answers: `(images,)` or `(images, height, width)`, the number of the largest output under
-            reuse; `None` likewise.
-        output_mse: mean squared difference to the dense model's outputs; `None` likewise.
+        agreement: fraction of images (of answers, where an image has several, one a pixel or
+            position) whose class is the dense model's; `None` if the model was not run, or its
+            judged output has no classes that could be compared.
+        answers: `(images,)`, `(images, height, width)` or so, the class of each answer under reuse;
+            `None` likewise.
+        output_mse: mean squared difference to the dense model's outputs; `None` if the model was
+            not run, or they are not finite under reuse.
+        output_error: the same over the mean square of the dense model's; `None` likewise.
+        unjudged: why the agreement or the accuracy is not known though the model was run; empty
+            where they are.
         intervals: 95 % confidence intervals by name, see `simulator.intervals`; empty likewise.
         memory: what the policy keeps for the stream's next batch; `None` if it keeps nothing.
     """
@@ -77,6 +82,8 @@ class ReuseRun:
     answers: np.ndarray | None = field(default=None, repr=False, compare=False)
     output_mse: float | None = None
     intervals: dict[str, Interval] = field(default_factory=dict)
+    output_error: float | None = None
+    unjudged: str = ""
     memory: StreamMemory | None = None
 
 
@@ -96,12 +103,14 @@ def decide(
 
     With `model`, the model runs again on the trace's inputs and each layer sees activations that
     the reuse in earlier layers has already changed: accuracy and hardware see the same decisions.
+    It is run dense first, once, to see that it answers as it did (`simulator.captured`).
     Without it, each layer sees its recorded, dense activations and no accuracy is known.
 
     Args:
         trace: the captured workload.
         policy: the reuse policy.
-        model: the captured model, with the weights it was captured with.
+        model: the captured model, with the weights it was captured with. It must answer the same
+            each time; one that draws random numbers does if the trace was captured with a seed.
         calibration: a trace of the same model on other inputs, from which the policy learns what
             it needs beforehand (LSH: the mean, learned projections), or what `calibrate` made of
             one; the trace itself by default.
@@ -251,7 +260,7 @@ class _Run:
     def recorded(self, trace: WorkloadTrace) -> dict[str, Any]:
         """Decide on recorded activations; nothing is known of the quality."""
 
-        def error_of(layer: Layer, result: np.ndarray) -> float:
+        def error_of(layer: Layer, result: np.ndarray) -> float | None:
             dense = np.matmul(trace.rows(layer.name), trace.weights(layer.name))
             return _relative_mse(result, dense, np.zeros_like(dense))
 
@@ -264,23 +273,23 @@ class _Run:
         """Decide while the model runs under the decisions; how good its answers are."""
 
         def answer(call: "GemmCall") -> "torch.Tensor | None":
-            def error_of(result: np.ndarray) -> float:
+            def error_of(result: np.ndarray) -> float | None:
                 outputs = call.from_result(result), call.dense()
                 bias = call.from_result(np.zeros_like(result))
-                return _relative_mse(*(x.numpy(force=True) for x in (*outputs, bias)))
+                return _relative_mse(*(_comparable(x) for x in (*outputs, bias)))
 
             result = self._answer(call.layer, call.given, call.weights, error_of, keep_result=True)
             return None if result is None else call.from_result(result)
 
         check_model(trace, model)
-        return _quality(trace, run_model(trace, model, answer))
+        return quality_of(trace, run_model(trace, model, answer))
 
     def _answer(
         self,
         layer: Layer,
         read_input: Callable[[], np.ndarray],
         read_weights: Callable[[], np.ndarray],
-        error_of: Callable[[np.ndarray], float],
+        error_of: Callable[[np.ndarray], float | None],
         *,
         keep_result: bool,
     ) -> np.ndarray | None:
@@ -303,7 +312,7 @@ class _Run:
         layer: Layer,
         read_input: Callable[[], np.ndarray],
         read_weights: Callable[[], np.ndarray],
-        error_of: Callable[[np.ndarray], float],
+        error_of: Callable[[np.ndarray], float | None],
         *,
         wants_result: bool,
     ) -> LayerAnswer:
@@ -411,29 +420,18 @@ def _memory(
     return StreamMemory(policy=policy.describe(), states=states, tables=tables)
 
 
-def _relative_mse(result: np.ndarray, dense: np.ndarray, bias: np.ndarray) -> float:
-    """Mean squared error of an output over the mean square of the dense one without bias."""
-    error, power = squared_sums(*(np.ravel(array) for array in (result, dense, bias)))
-    return error / power if power else 0.0
+def _comparable(tensor: "torch.Tensor") -> np.ndarray:
+    """A layer's result as numbers that are compared; those of 16 bits in 32."""
+    from workloads.calls import array_of
+
+    array = array_of(tensor)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-def _quality(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, Any]:
-    """Answers of a model under reuse, and how they differ from the labels and the dense ones.
+def _relative_mse(result: np.ndarray, dense: np.ndarray, bias: np.ndarray) -> float | None:
+    """Mean squared error of an output over the mean square of the dense one without bias.
 
-    Classes lie along dimension 1, as PyTorch's losses have them, also for an output per pixel.
+    `None` where a result is not finite, as 16-bit floats that overflow.
     """
-    if outputs is None or trace.outputs is None:
-        return {}
-    error = float(np.square(outputs.astype(np.float64) - trace.outputs).mean())
-    if outputs.ndim not in (2, 4):  # no telling where the classes are
-        return {"output_mse": error}
-    found, dense = outputs.argmax(axis=1), trace.outputs.argmax(axis=1)
-    labels = trace.labels
-    return {
-        "agreement": float((found == dense).mean()),
-        "answers": found.astype(np.min_scalar_type(outputs.shape[1] - 1)),
-        "output_mse": error,
-        "accuracy": None if labels is None else score(trace.score, found, labels),
-        "dense_accuracy": None if labels is None else score(trace.score, dense, labels),
-        "intervals": intervals(trace.score, found, dense, labels),
-    }
+    error, power = squared_sums(*(np.ravel(array) for array in (result, dense, bias)))
+    return finite(error / power if power else 0.0)

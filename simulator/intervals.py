@@ -14,11 +14,12 @@ interval on them is too narrow.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from workloads.scores import confusion, score_of
+from workloads.scores import confusion, is_counted, score_of
 
 CONFIDENCE = 0.95
 
@@ -28,7 +29,11 @@ Counts = npt.NDArray[np.int64]
 
 
 def intervals(
-    score: str, found: Classes, dense: Classes, labels: Classes | None
+    score: str,
+    found: Classes,
+    dense: Classes,
+    labels: Classes | None,
+    classes: int = 0,
 ) -> dict[str, Interval]:
     """The intervals of what reuse and the dense model answer.
 
@@ -37,6 +42,7 @@ def intervals(
         found: `(images,)` or `(images, ...)` classes under reuse.
         dense: the same of the dense model.
         labels: the same, as labelled; `None` without labels.
+        classes: how many the model knows, 0 if nobody knows.
 
     Returns:
         `agreement`, a fraction of answers, and with labels `accuracy`, `dense_accuracy`, and
@@ -58,19 +64,22 @@ def intervals(
                 ),
             }
         return told
-    same = (found == dense).reshape(len(found), -1)
-    agreeing = np.stack([same.sum(axis=1), np.full(len(found), same.shape[1])], axis=1)
-    told = {"agreement": _over_images(agreeing, lambda sums: float(sums[0] / sums[1]))}
+    everything = np.ones(found.shape, dtype=bool)
+    told = {"agreement": _over_images(_hits(found == dense, everything), _share)}
     if labels is None:
         return told
-    classes = max(len(confusion(answers, labels)) for answers in (found, dense))
-    both = np.stack([_confusions(each, labels, classes) for each in (found, dense)], axis=1)
+    if score == "accuracy":  # without tables, which are huge where classes are words
+        counted, of = is_counted(labels, classes), _share
+        parts = [_hits(each == labels, counted) for each in (found, dense)]
+    else:
+        of = partial(score_of, score)
+        most = max(len(confusion(answers, labels)) for answers in (found, dense))
+        parts = [_confusions(each, labels, most) for each in (found, dense)]
+    both = np.stack(parts, axis=1)
     told |= {
-        "accuracy": _over_images(both, lambda sums: score_of(score, sums[0])),
-        "dense_accuracy": _over_images(both, lambda sums: score_of(score, sums[1])),
-        "change": _over_images(
-            both, lambda sums: score_of(score, sums[0]) - score_of(score, sums[1]), lowest=-1.0
-        ),
+        "accuracy": _over_images(both, lambda sums: of(sums[0])),
+        "dense_accuracy": _over_images(both, lambda sums: of(sums[1])),
+        "change": _over_images(both, lambda sums: of(sums[0]) - of(sums[1]), lowest=-1.0),
     }
     return {name: pair for name, pair in told.items() if not math.isnan(pair[0])}
 
@@ -121,6 +130,16 @@ def paired_change(*, both: int, only_first: int, only_second: int, neither: int)
         max(change - reach(first - low_1, high_2 - second), -1.0),
         min(change + reach(high_1 - first, second - low_2), 1.0),
     )
+
+
+def _hits(right: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_]) -> Counts:
+    """`(images, 2)` answers that are right, and that are counted."""
+    places = tuple(range(1, right.ndim))
+    return np.stack([(right & counted).sum(axis=places), counted.sum(axis=places)], axis=1)
+
+
+def _share(hits: Counts) -> float:
+    return float(hits[0] / hits[1]) if hits[1] else math.nan
 
 
 def _confusions(answers: Classes, labels: Classes, classes: int) -> Counts:

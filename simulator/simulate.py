@@ -91,6 +91,8 @@ def simulate(
         agreement=run.agreement,
         output_mse=run.output_mse,
         intervals=run.intervals,
+        output_error=run.output_error,
+        unjudged=run.unjudged,
     )
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from workloads.calls import GemmCall, convolution_call, product_call
 from workloads.errors import TraceError
-from workloads.flow import Flow, tensors_in
+from workloads.flow import tensors_in
+from workloads.images import ImageCount
 from workloads.integer_grid import quantisation_of
 from workloads.modules import ModulePaths
 from workloads.operations import (
@@ -32,7 +33,7 @@ class Asking:
 
     Args:
         on_gemm: see `workloads.hook.run_with`.
-        flow: where values come from.
+        count: of the images, and where values come from.
         paths: which module is running.
 
     Attributes:
@@ -44,7 +45,7 @@ class Asking:
         failure: the first error of `on_gemm`.
     """
 
-    def __init__(self, on_gemm: OnGemm, flow: Flow, paths: ModulePaths) -> None:
+    def __init__(self, on_gemm: OnGemm, count: ImageCount, paths: ModulePaths) -> None:
         self.edges: dict[tuple[str, str], None] = {}
         self.names: list[str] = []
         self.seen = 0
@@ -52,13 +53,18 @@ class Asking:
         self.taken_apart: dict[str, int] = {}
         self.failure: BaseException | None = None
         self._on_gemm = on_gemm
-        self._flow = flow
+        self._count = count
+        self._flow = count.flow
         self._paths = paths
 
     @property
     def place(self) -> str:
         """Where the model is, for a message."""
         return f"layer {self._paths.path!r}" if self._paths.path else "the model itself"
+
+    @property
+    def _attention_place(self) -> str:
+        return f"attention in {self._paths.path or 'the model'}"
 
     def refuse(self, func: Any, fix: str) -> None:
         """Stop at an operation that hides a product."""
@@ -77,6 +83,7 @@ class Asking:
 
     def _ask(self, call: GemmCall, dtype: torch.dtype) -> Tensor | None:
         """`on_gemm`'s result, checked, or None."""
+        self._count.asked()
         try:
             result = self._on_gemm(call)
         except BaseException as error:
@@ -116,6 +123,7 @@ class Asking:
             return NotImplemented
         resident = not flow.origin(weight).active
         name = self._name("conv", flow.origin(weight).owners if resident else ())
+        self._count.convolved(name, given)
         try:
             call = convolution_call(
                 name=name,
@@ -180,6 +188,12 @@ class Asking:
             name = self._name(kind, ())
         else:
             name = self._name("linear", left.owners if right.active else right.owners)
+        if role == "scores":
+            self._count.attended(self._attention_place, product.left, product.right)
+        elif left.active != right.active:
+            self._count.multiplied(
+                f"product {name}", product.left if left.active else product.right.mT
+            )
         call = product_call(
             name=name,
             kind=kind,
@@ -209,6 +223,7 @@ class Asking:
         attention = read_attention(func, args, kwargs)
         if attention.dropout:
             self.refuse(func, "run in evaluation mode or set its dropout to 0")
+        self._count.attended(self._attention_place, attention.query, attention.key.mT)
         answered: list[Tensor] = []
 
         def scores() -> Tensor:

@@ -6,7 +6,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workloads.calls import Array, GemmCall, to_numpy
-from workloads.errors import NotCountedWarning, TraceError
+from workloads.answers import find_output
+from workloads.call_structure import call_provenance
+from workloads.calls import Array, GemmCall, array_of, to_numpy
+from workloads.errors import NotCountedWarning, TraceError, show
 from workloads.files import TraceFiles, TraceWriter, check_destination, publish, scratch_beside
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
+from workloads.judged import (
+    Judged,
+    check_dimension,
+    check_outputs_finite,
+    classes_in,
+)
 from workloads.models.weights import weights_source
-from workloads.real_values import as_plain, check_inputs
-from workloads.scores import SCORES
+from workloads.random_numbers import seeded
+from workloads.real_values import check_inputs
+from workloads.scores import SCORES, NamedScore, ScoreFunction, is_counted
 from workloads.scratch import Scratch
 from workloads.trace import WorkloadTrace, not_counted_line
 from workloads.unchanged import remember
@@ -36,7 +45,9 @@ def capture(
     path: str | Path | None = None,
     overwrite: bool = False,
     labels: Any = None,
-    score: str = "accuracy",
+    score: str | ScoreFunction = "accuracy",
+    output: str | int | None = None,
+    classes_dimension: int | str | None = None,
     source: str = "",
     seed: int | None = None,
     images: int | None = None,
@@ -50,17 +61,28 @@ def capture(
     Args:
         model: a module, or any function of tensors; see `workloads.hook.run_with` for what is seen.
             What its classes are called may stand in an attribute `class_names`.
-        inputs: a tensor, several (by position) or a mapping (by name); images along the first
-            dimension of the first.
+        inputs: a tensor, several (by position) or a mapping (by name); see `run_with` for where the
+            images are.
         path: directory of the trace. Without it the trace lies in a temporary directory that is
             removed with the last reference to the trace.
         overwrite: replace a trace at `path`.
-        labels: `(images,)` expected classes, or `(images, height, width)`, one for each pixel with
-            `workloads.scores.IGNORED` where there is none; kept with the trace.
-        score: a key of `workloads.scores.SCORES`: how answers are judged by the labels.
+        labels: `(images,)` expected classes, or one for each answer, such as `(images, height,
+            width)` of pixels or `(images, positions)`, with `workloads.scores.IGNORED` where there
+            is none; kept with the trace.
+        score: how answers are judged by the labels: a key of `workloads.scores.SCORES`, or a
+            function of the judged output and the labels (without labels, of what the dense model
+            gave) to a number of 0 to 1. A saved trace keeps its name alone; see
+            `WorkloadTrace.with_score`.
+        output: which of several outputs is judged: its path, such as "logits" or "0.boxes", or its
+            position; None takes `logits`, or the first.
+        classes_dimension: of the judged output, along which its classes lie; "none" if it holds
+            none. None takes dimension 1 of `(images, classes)` and `(images, classes, height,
+            width)`, and whole numbers for classes themselves.
         source: where the inputs come from, for the provenance.
-        seed: of PyTorch's generators during the run; None leaves them alone.
-        images: inputs in the batch, where the first dimension doesn't tell.
+        seed: of the generators of PyTorch, numpy and Python during the run, and whenever the model
+            is run again on this trace; None leaves them alone, and a model that draws random
+            numbers as it runs cannot be judged.
+        images: inputs in the batch, where neither inputs nor layers tell.
         progress: report each layer on standard error.
 
     Returns:
@@ -71,10 +93,15 @@ def capture(
 
     Raises:
         TraceError: if the batch is empty, the model has no product or one that is hidden, a layer's
-            input or weight isn't finite, or something else than a trace is at `path`.
+            input or weight or the judged output isn't finite, labels don't fit the answers, or
+            something else than a trace is at `path`.
     """
-    if score not in SCORES:
-        raise TraceError(f"capture.score must be one of {', '.join(SCORES)}, got {score!r}")
+    function = score if callable(score) else None
+    if function is None and score not in SCORES:
+        raise TraceError(
+            f"capture.score must be one of {', '.join(SCORES)}, or a function, got {show(score)}"
+        )
+    _check_seed(seed)
     if path is not None:
         path = Path(path)
         check_destination(path, overwrite=overwrite)
@@ -88,24 +115,32 @@ def capture(
         writer = TraceWriter(directory, shown=path)
         keeper = _Keeper(writer, progress=progress)
         given = _cloned(kwargs if kwargs else args)
-        with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            run = run_hooked(model, given, keeper, images=images)
+        with torch.no_grad(), seeded(seed):
+            run = run_hooked(model, given, keeper, images=images, counts=True)
         if len(writer) == 0:
             raise TraceError(
                 f"model {_name(model)} must compute a matrix product to be captured, got none; use "
                 "a model with a convolution, a linear layer or a matrix product. "
                 f"{not_counted_line({'not_counted': run.not_counted})}".rstrip()
             )
+        expected = _labels(labels)
+        judged, answer = find_output(run.output, output, None if function else expected)
+        judged = replace(judged, classes_dimension=classes_dimension)
+        outputs = None if answer is None else _storable(answer)
+        if outputs is not None:
+            check_outputs_finite(_name(model), judged, outputs, keeper.last)
+            check_dimension(classes_dimension, outputs)
+        _check_labels(expected, run.images, judged, outputs, own_score=function is not None)
         writer.add_inputs(
-            [_array(tensor) for tensor in tensors_in([args, kwargs])],
-            answer_of(run.output),
-            _labels(labels, run.images),
+            [_storable(tensor) for tensor in tensors_in([args, kwargs])], outputs, expected
         )
-        provenance = _provenance(model, args, kwargs, source, seed)
+        provenance = _provenance(model, args, kwargs, source, seed) | judged.provenance
         provenance["precision"] = " and ".join(sorted(keeper.precisions))
-        if labels is not None:
+        if function is not None:
+            provenance["score"] = (
+                function.name if isinstance(function, NamedScore) else _name(function)
+            )
+        elif expected is not None:
             provenance["score"] = score
         for key in ("not_counted", "taken_apart"):
             if calls := getattr(run, key):
@@ -119,6 +154,8 @@ def capture(
             publish(directory, path)
             scratch.remove()
             trace = WorkloadTrace.load(path)
+        if function is not None:
+            trace = replace(trace, score_function=function)
         remember(trace, model)
         if run.not_counted:
             warnings.warn(
@@ -140,12 +177,16 @@ class _Keeper:
         self.writer, self.progress = writer, progress
         self.precisions: set[str] = set()
         self.zeros: dict[str, float] = {}
+        self.last = ""
 
     def __call__(self, call: GemmCall) -> None:
         name = call.layer.name
         stored_input, stored_weight = to_numpy(call.input), to_numpy(call.weight)
         _check_finite(name, "input", stored_input)
         _check_finite(name, "weight", stored_weight)
+        if call.bias is not None and call.bias.ndim == 1:  # a matrix may be a mask
+            _check_finite(name, "bias", to_numpy(call.bias))
+        self.last = name
         self.precisions.add(_precision(call, stored_input))
         absent = stored_weight.size - np.count_nonzero(stored_weight)
         if absent and call.layer.weights_are_parameters:
@@ -192,35 +233,76 @@ def _cloned(value: Any) -> Any:
     return value
 
 
-def _array(tensor: Tensor) -> Array:
-    """A tensor in its own type; bfloat16, which numpy lacks, as float32."""
-    plain = as_plain(tensor.detach()).cpu().resolve_conj().resolve_neg()
-    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+def _storable(tensor: Tensor) -> Array:
+    """A tensor in a type that files keep: of double complex numbers, single ones."""
+    array = array_of(tensor)
+    return array.astype(np.complex64) if array.dtype == np.complex128 else array
 
 
-def answer_of(output: Any) -> Array | None:
-    """A model's result as an array: its tensor, `logits` of several, or the first of several."""
-    if is_dataclass(output) and not isinstance(output, Mapping):
-        output = vars(output)
-    if isinstance(output, Mapping):
-        if isinstance(output.get("logits"), Tensor):
-            output = output["logits"]
-        else:
-            output = list(output.values())
-    answer = next(tensors_in(output), None)
-    return None if answer is None else _array(answer)
+def _check_seed(seed: Any) -> None:
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    if seed is not None and not (whole and -(2**63) <= seed < 2**63):
+        raise TraceError(
+            f"capture.seed must be an integer of 64 bits, or None, got {show(seed)}; use 0"
+        )
 
 
-def _labels(labels: Any, images: int) -> Array | None:
+def _labels(labels: Any) -> Array | None:
     if labels is None:
         return None
-    array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-    if array.shape[:1] != (images,) or array.dtype.kind not in "biuf":
+    array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if array.dtype.kind not in "biuf":
         raise TraceError(
-            f"capture.labels must be {images} numbers, one per image, got shape {array.shape} of "
-            f"{array.dtype}; give the labels of this batch"
+            f"capture.labels must be numbers, got {array.dtype} of shape {array.shape}; give the "
+            "number of each class"
         )
     return array
+
+
+def _check_labels(
+    labels: Array | None, images: int, judged: Judged, outputs: Array | None, *, own_score: bool
+) -> None:
+    """Labels are whole numbers that name a class of the judged output; a function takes any.
+
+    Raises:
+        TraceError: they are not.
+    """
+    if labels is None:
+        return
+    if labels.dtype.kind == "f":
+        finite = np.isfinite(labels).all()
+        if not finite or not own_score:
+            raise TraceError(
+                f"capture.labels must be whole numbers, got {labels.dtype}"
+                f"{'' if finite else ' with NaN or infinity'}; give classes as integers, or a "
+                "function as score"
+            )
+    classes = None if outputs is None else classes_in(judged.provenance, outputs)
+    known = classes is not None and classes.reason is None and not own_score
+    if not known or outputs is None or classes is None:
+        if labels.shape[:1] != (images,):
+            raise TraceError(
+                f"capture.labels must be {images} numbers, one per image, got shape "
+                f"{labels.shape} of {labels.dtype}; give the labels of this batch"
+            )
+        return
+    answers, count = classes.answers(outputs), classes.count(outputs)
+    if labels.shape != answers.shape:
+        raise TraceError(
+            f"capture.labels must be {images} numbers, one per image, or one for each answer, of "
+            f"shape {answers.shape}, got shape {labels.shape}; give labels of the size that the "
+            "model answers in, or classes_dimension='none' to judge without them"
+        )
+    counted = labels[is_counted(labels, count)]
+    if not counted.size:
+        return
+    least, most = int(counted.min()), int(counted.max())
+    if least < 0 or (count and most >= count):
+        ends = f"0 to {count - 1}, the model's classes" if count else "at least 0"
+        raise TraceError(
+            f"capture.labels must be {ends}, got {least} to {most}; number classes from 0, give "
+            "a model that knows them all, or classes_dimension='none' to judge without them"
+        )
 
 
 def _name(model: Any) -> str:
@@ -253,4 +335,4 @@ def _provenance(
         made["classes"] = list(names)
     if kwargs:
         made["input_names"] = list(kwargs)
-    return made
+    return made | call_provenance(args, kwargs)

@@ -63,12 +63,25 @@ class Flow:
         found: Origin | None = self._origins.get(tensor.untyped_storage())
         return _UNKNOWN if found is None else found
 
-    def add_input(self, tensor: Tensor) -> None:
-        """Declare an input of the model; its first dimension holds the images, if it is as long."""
+    def add_input(self, tensor: Tensor, dimension: int = 0) -> None:
+        """Declare an input of the model, and where its images lie.
+
+        Args:
+            tensor: the input.
+            dimension: holds the images, if it is as long; else the first or second that is, else
+                the first if it holds as many entries of each image.
+        """
         if tensor.layout != torch.strided:
             return
-        batched = self.images > 1 and tensor.ndim > 0 and tensor.shape[0] == self.images
-        stride = tensor.stride(0) if batched else 0
+        stride = None
+        if self.images > 1 and tensor.ndim > 0:
+            sizes = tensor.shape[:2]
+            places = [dimension, *range(len(sizes))]
+            along = [i for i in places if i < len(sizes) and sizes[i] == self.images]
+            if along:
+                stride = tensor.stride(along[0])
+            elif sizes[0] % self.images == 0:
+                stride = tensor.stride(0) * (sizes[0] // self.images)
         self._put(tensor, Origin(active=True, image_stride=stride or None))
 
     def add_parameter(self, tensor: Tensor, owner: str) -> None:

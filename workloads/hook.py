@@ -5,6 +5,7 @@ It sits below autograd, so a replaced result's backward pass is the dense one (s
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -19,9 +20,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from workloads.asking import Asking, OnGemm
 from workloads.calls import GemmCall
-from workloads.errors import InputError, TraceError, told
+from workloads.errors import InputError, TraceError, plain, told
 from workloads.flow import Flow, tensors_in
 from workloads.handling import Handling, handling_of
+from workloads.images import ImageCount
 from workloads.modules import AttentionCalls, ModulePaths, no_fast_path, training_mode
 from workloads.opening import (
     as_written,
@@ -71,21 +73,25 @@ def run_with(
     Args:
         model: a module, or any function of tensors.
         inputs: a tensor, several (a tuple or list, passed by position) or a mapping (by name);
-            numpy arrays are taken for tensors. The first dimension of the first holds the images.
+            numpy arrays are taken for tensors. The first dimension holds the images, unless the
+            layers that know their batch say otherwise: an unbatched picture is one image, the
+            pictures of a list are as many, and recurrent layers and attention take sequences with
+            the time first where they are built to.
         on_gemm: gets each product and returns the operation's result (see
             `GemmCall.from_result`), or None for the dense one. The result carries no gradient of
             its own: the backward pass is the dense operation's.
         training: run in training mode instead of evaluation mode; every module's own mode is
             restored in either case.
-        images: inputs in the batch, where the first dimension doesn't tell.
+        images: inputs in the batch, where neither inputs nor layers tell.
 
     Returns:
         What the model returns. Gradients are recorded unless the caller forbids them.
 
     Raises:
-        TraceError: if the batch is empty, tensors hold no values, an operation hides a product, or
-            `on_gemm` returns another shape. What `on_gemm` raises comes out as it is, also where
-            TorchScript or the model's own code would hide it.
+        TraceError: if the batch is empty, what the model does contradicts the number of images,
+            tensors hold no values, an operation hides a product, or `on_gemm` returns another
+            shape. What `on_gemm` raises comes out as it is, also where TorchScript or the model's
+            own code would hide it.
     """
     return run_hooked(model, inputs, on_gemm, training=training, images=images).output
 
@@ -124,13 +130,23 @@ def run_hooked(
     *,
     training: bool = False,
     images: int | None = None,
+    counts: bool = False,
 ) -> Run:
-    """Run as `run_with` does, and tell the edges and what was not counted too."""
+    """Run as `run_with` does, and tell the edges and what was not counted too.
+
+    Args:
+        model: as `run_with`, as are the next four.
+        inputs: what it is called with.
+        on_gemm: answers.
+        training: the mode.
+        images: inputs in the batch.
+        counts: refuse inputs that disagree on the number of images.
+    """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     args, kwargs = arguments_from(inputs)
     check_inputs(tensors_in([args, kwargs]), "run_with.inputs")
-    images = _images(args, kwargs, images)
-    flow = Flow(images)
+    count = ImageCount(args, kwargs, images, certain=counts)
+    flow = count.flow
     names: dict[int, str] = {}
     if isinstance(model, nn.Module):
         names = {id(module): _path(name) for name, module in model.named_modules()}
@@ -140,10 +156,8 @@ def run_hooked(
                     check_not_fake(value, name)
                     for inner in inner_tensors(value):
                         flow.add_parameter(inner, _path(name.rpartition(".")[0]))
-    for tensor in tensors_in([args, kwargs]):
-        flow.add_input(tensor)
     paths = ModulePaths(names)
-    asking = Asking(on_gemm, flow, paths)
+    asking = Asking(on_gemm, count, paths)
     hook = _Hook(asking, flow, paths)
     try:
         with ExitStack() as stack:
@@ -152,11 +166,14 @@ def run_hooked(
             stack.enter_context(as_written())
             stack.enter_context(paths)
             stack.enter_context(AttentionCalls(paths))
+            stack.enter_context(count)
             stack.enter_context(hook)
             output = model(*args, **kwargs)
     except Exception as error:
         failure = hook.failure or paths.failure
         if failure is None and not isinstance(error, InputError):
+            if isinstance(error, TypeError):
+                _check_called(model, args, kwargs, error)
             with training_mode(model, training):
                 failure = hook.explained(error, model, args, kwargs)
         if failure is None or failure is error:
@@ -168,7 +185,7 @@ def run_hooked(
     return Run(
         output=output,
         edges=list(asking.edges),
-        images=images,
+        images=count.images,
         not_counted=asking.not_counted,
         taken_apart=asking.taken_apart,
     )
@@ -190,23 +207,28 @@ def _path(name: str) -> str:
 def _tensor(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value if value.flags.writeable else value.copy())
+    if type(value) in (list, tuple):
+        return type(value)(_tensor(entry) for entry in value)
+    if type(value) is dict:
+        return {name: _tensor(entry) for name, entry in value.items()}
     return value
 
 
-def _images(args: Any, kwargs: Any, images: int | None) -> int:
-    first = next(tensors_in([args, kwargs]), None)
-    if first is None:
+def _check_called(model: Any, args: Any, kwargs: Any, error: TypeError) -> None:
+    """Say so where the model does not take as many arguments, or none of these names."""
+    try:
+        taken = inspect.signature(getattr(model, "forward", model))
+    except (TypeError, ValueError):  # of what is not written in Python
+        return
+    try:
+        taken.bind(*args, **kwargs)
+    except TypeError:
+        given = f"names {', '.join(kwargs)}" if kwargs else f"{len(args)} by position"
         raise TraceError(
-            "run_with.inputs must hold a tensor, got none; pass what the model is called with"
-        )
-    if images is None:
-        images = first.shape[0] if first.ndim else 1
-    if images < 1 or first.numel() == 0:
-        raise TraceError(
-            f"run_with.inputs must hold at least one input, got shape {tuple(first.shape)}; "
-            "pass a batch that isn't empty"
-        )
-    return images
+            f"inputs must be what the model takes, {plain(str(taken), 200)}, got {given}; a list "
+            "or tuple is taken apart, so give a list of pictures as ([...],), and names as a "
+            "mapping"
+        ) from error
 
 
 class _Hook(TorchDispatchMode):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
 
-from workloads.capturing import answer_of
+from workloads.answers import judged_array
+from workloads.call_structure import CALL, called_as
 from workloads.errors import TraceError, show
 from workloads.hook import OnGemm, run_with
+from workloads.random_numbers import Draws, seeded
 from workloads.trace import WorkloadTrace
 
 
@@ -20,29 +23,43 @@ def replay(
     on_gemm: OnGemm,
     *,
     images: int | None = None,
+    draws: Draws | None = None,
 ) -> np.ndarray | None:
     """Run `model` on the inputs that the trace was captured with, without gradients.
+
+    Random numbers are those of the captured run, if it had a seed.
 
     Args:
         trace: holds the inputs.
         model: the captured model.
         on_gemm: asked for the result of every matrix product, as in `run_with`.
         images: run on the first ones only; None runs on all.
+        draws: told whether the model draws random numbers.
 
     Returns:
-        What `trace.outputs` holds of the captured run: the model's first tensor.
+        What `trace.outputs` holds of the captured run: the model's judged output.
 
     Raises:
         TraceError: the trace holds no inputs, or as `run_with`.
     """
     inputs = recorded_inputs(trace, images)
-    with torch.no_grad():
-        return answer_of(run_with(model, inputs, on_gemm, images=images or trace.images))
+    with torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(seeded(seed_of(trace)))
+        if draws is not None:
+            stack.enter_context(draws)
+        result = run_with(model, inputs, on_gemm, images=images or trace.images)
+    return judged_array(result, trace.provenance)
+
+
+def seed_of(trace: WorkloadTrace) -> int | None:
+    """The seed of the captured run; None if it had none."""
+    seed = trace.provenance.get("seed")
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
 def recorded_inputs(
     trace: WorkloadTrace, images: int | None = None
-) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
+) -> tuple[Any, ...] | dict[str, Any]:
     """Copies of what the captured model was called with: by position, or by name.
 
     Args:
@@ -50,7 +67,8 @@ def recorded_inputs(
         images: of inputs with images along the first dimension, the first ones only.
 
     Raises:
-        TraceError: the trace holds no inputs, or names types that PyTorch lacks.
+        TraceError: the trace holds no inputs, or not all that the model was called with, or names
+            types that PyTorch lacks.
     """
     if trace.inputs is None:
         raise TraceError(
@@ -62,6 +80,10 @@ def recorded_inputs(
     dtypes = trace.provenance.get("input_dtypes")
     if dtypes:
         tensors = [x.to(_dtype(name)) for x, name in zip(tensors, dtypes, strict=True)]
+    call = trace.provenance.get(CALL)
+    if call is not None:
+        args, kwargs = called_as(call, tensors)
+        return kwargs or args
     names = trace.provenance.get("input_names")
     if not names:
         return tuple(tensors)

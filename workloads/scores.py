@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from workloads.errors import TraceError
+from workloads.errors import TraceError, show, told
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 IGNORED = 255
 """The label of a pixel that no loss and no score counts: void, or not labelled."""
@@ -20,16 +26,91 @@ SCORES = {
 SCORE_NAMES = {"accuracy": "accuracy", "miou": "mean IoU", "f1": "F1"}
 """The same in a word, for a sentence or a column."""
 
+OWN_SCORE = "score"
+"""What a score is called that a user's own function computes."""
+
+ScoreFunction = Callable[[Array, Array], float]
+"""A user's own: the judged output and its labels to a score of 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedScore:
+    """A score function with the name that reports give it.
+
+    Attributes:
+        name: such as "metrics.py:box_iou".
+        function: what computes it.
+    """
+
+    name: str
+    function: ScoreFunction
+
+    def __call__(self, outputs: Array, labels: Array) -> float:
+        """The score."""
+        return self.function(outputs, labels)
+
+
 Integers = npt.NDArray[np.integer]
 
 
-def score(name: str, answers: Integers, labels: Integers) -> float:
+def score_name(name: str) -> str:
+    """A score in a word, for a sentence or a column."""
+    return SCORE_NAMES.get(name, OWN_SCORE)
+
+
+def score_meaning(name: str) -> str:
+    """What a score is."""
+    return SCORES.get(name, f"as {name} has it")
+
+
+def own_score(name: str, function: ScoreFunction, outputs: Array, labels: Array) -> float:
+    """The score of a user's own function.
+
+    Args:
+        name: of the function, for messages.
+        function: what was given.
+        outputs: the judged output, as the model gave it.
+        labels: what is expected.
+
+    Raises:
+        TraceError: it fails, or returns no number of 0 to 1.
+    """
+    try:
+        found = function(outputs, labels)
+        value = float(found)
+    except Exception as error:  # the user's code may raise anything
+        raise TraceError(
+            f"score {name} must judge outputs of shape {outputs.shape} by labels of shape "
+            f"{labels.shape}, got {told(error)}; check the function"
+        ) from error
+    if not 0 <= value <= 1:
+        raise TraceError(
+            f"score {name} must return a number of 0 to 1, where more is better, got "
+            f"{show(found)}; scale it"
+        )
+    return value
+
+
+def is_counted(labels: Integers, classes: int = 0) -> npt.NDArray[np.bool_]:
+    """Which labels count: all but those that are `IGNORED`, where there are several an image.
+
+    Args:
+        labels: of any shape.
+        classes: how many the model knows, 0 if nobody knows; among more than 255, `IGNORED` is one.
+    """
+    if labels.ndim > 1 and classes <= IGNORED:
+        return np.asarray(labels != IGNORED)
+    return np.ones(labels.shape, dtype=bool)
+
+
+def score(name: str, answers: Integers, labels: Integers, classes: int = 0) -> float:
     """One of `SCORES` of a batch.
 
     Args:
         name: which.
-        answers: `(images,)` classes, or `(images, height, width)`, one per pixel.
-        labels: the same shape; of pixels those that are `IGNORED` do not count.
+        answers: `(images,)` classes, or several an image, as `(images, height, width)` of pixels.
+        labels: the same shape; of several an image those that are `IGNORED` do not count.
+        classes: how many the model knows, 0 if nobody knows.
 
     Returns:
         The score; NaN where no label counts.
@@ -42,6 +123,9 @@ def score(name: str, answers: Integers, labels: Integers) -> float:
             f"labels must be a class for each answer, of shape {answers.shape}, got "
             f"{labels.shape}; give labels of the size that the model answers in"
         )
+    if name == "accuracy":  # without the table, which is huge where classes are words
+        counted = is_counted(labels, classes)
+        return _ratio((answers == labels)[counted].sum(), counted.sum())
     return score_of(name, confusion(answers, labels))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +27,7 @@ from workloads.files import (
 )
 from workloads.gemm import Gemm, Layer, must_be_whole, whole
 from workloads.provenance import provenance_problems
-from workloads.scores import SCORES
+from workloads.scores import SCORES, ScoreFunction
 from workloads.scratch import restore
 from workloads.unfold import rows_of, weights_of
 from workloads.writing import naming
@@ -51,6 +51,7 @@ class WorkloadTrace:
         outputs: the model's result (the first tensor of several), or None.
         labels: `(images,)` expected classes, `(images, height, width)` of pixels, or None.
         files: where the tensors are, or None for a trace without data.
+        score_function: computes the score, where a user's own does; never saved.
     """
 
     layers: tuple[Layer, ...]
@@ -61,6 +62,7 @@ class WorkloadTrace:
     outputs: Array | None = None
     labels: Array | None = None
     files: TraceFiles | None = None
+    score_function: ScoreFunction | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", _layers(self.layers))
@@ -151,8 +153,17 @@ class WorkloadTrace:
 
     @property
     def score(self) -> str:
-        """How `labels` judge answers, a key of `workloads.scores.SCORES`."""
+        """How `labels` judge answers, a key of `workloads.scores.SCORES` or a function's name."""
         return str(self.provenance.get("score", "accuracy"))
+
+    def with_score(self, function: ScoreFunction, name: str) -> Self:
+        """The trace judged by a function, as `capture` takes one.
+
+        Args:
+            function: of the judged output and the labels to a number of 0 to 1.
+            name: of the function, for reports.
+        """
+        return replace(self, provenance={**self.provenance, "score": name}, score_function=function)
 
     def layer(self, name: str) -> Layer:
         """Return the layer called `name`.

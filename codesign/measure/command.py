@@ -23,7 +23,7 @@ from codesign.measure.timing import LayerTimes, Measurement, Timing, measure
 from codesign.outputs import check_files
 from workloads.errors import InputError, plain
 from workloads.models.load import MODELS, load
-from workloads.models.weights import weights_source
+from workloads.models.weights import dtype_of, weights_source
 from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs
 
 _WRONG_INPUT, _INTERRUPTED = 2, 130
@@ -156,6 +156,7 @@ def _measure(given: argparse.Namespace) -> None:
     check_files(out=given.out, inputs=[given.inputs, given.weights, given.power_csv])
     model = load(given.model, given.weights, seed=given.seed)
     images, about = _images(given, model)
+    images = images.to(dtype_of(model))
     board = Board.here()
     with _Progress() as progress:
         measurement = measure(

@@ -29,7 +29,7 @@ def error_rows(bound: Mapping[str, Any]) -> list[dict[str, Any]]:
             "bound": number(layer["rigorous"]),
         }
         for layer in bound["layers"]
-        if layer["centroid_error"]
+        if layer["centroid_error"] != 0
     ]
     return [
         *rows,
@@ -44,7 +44,8 @@ def error_rows(bound: Mapping[str, Any]) -> list[dict[str, Any]]:
 def error_text(bound: Mapping[str, Any]) -> str:
     """What was measured, and whether both bounds held."""
     held = {True: "holds", False: "does NOT hold"}
-    share = bound["measured"] / bound["output_power"] if bound["output_power"] else 0.0
+    measured, power = bound["measured"], bound["output_power"]
+    share = measured / power if measured is not None and power else 0.0
     return (
         f"Error of the outputs, measured: {number(bound['measured'])} "
         f"({number(share)} of the dense outputs' sum of squares). Deep Reuse's equation (3) as "

@@ -204,8 +204,10 @@ def shown(value: Any) -> str:
     return value if isinstance(value, Markup) else str(value)
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number with a few significant digits, without an exponent where it can be."""
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with a few significant digits, without an exponent where it can be; or a dash."""
+    if value is None:
+        return NOTHING
     if value == 0:
         return "0"
     if abs(value) >= 10**digits:

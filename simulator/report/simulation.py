@@ -1,6 +1,7 @@
 """The answer for one workload, one accelerator and one policy."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ from simulator.report.differences import (
 from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
 from simulator.report.weights import weights_clause
-from workloads.scores import SCORE_NAMES
+from workloads.judged import judged_text
+from workloads.scores import score_name
 from workloads.trace import not_counted_line
 from workloads.writing import write_atomically
 
@@ -63,9 +65,12 @@ class SimulationReport:
         accuracy: under reuse, by the workload's score: the fraction of images labelled right unless
             the workload names another; `None` if unknown.
         dense_accuracy: the same without reuse.
-        agreement: fraction of images, or of pixels, on which reuse and dense agree; `None` if the
-            model was not run.
-        output_mse: mean squared difference of the model's outputs; `None` likewise.
+        agreement: fraction of images, or of pixels or positions, on which reuse and dense agree;
+            `None` if the model was not run, or its outputs have no classes to compare.
+        output_mse: mean squared difference of the model's outputs; `None` if the model was not
+            run, or they are not finite under reuse.
+        output_error: the same over the mean square of the dense model's outputs; `None` likewise.
+        unjudged: why agreement or accuracy is not known though the model was run, else empty.
         intervals: 95 % confidence intervals by name, see `simulator.intervals`.
         error_bound: the error analysis, if it was asked for; see `simulator.error_bound`.
         pixels: pictures for the page, see `simulator.pixel_answers`; numbers have no part in them.
@@ -81,6 +86,8 @@ class SimulationReport:
     agreement: float | None = None
     output_mse: float | None = None
     intervals: Mapping[str, Interval] = field(default_factory=dict)
+    output_error: float | None = None
+    unjudged: str = ""
     error_bound: ErrorBound | None = None
     pixels: PixelAnswers | None = None
 
@@ -172,7 +179,7 @@ class SimulationReport:
         """The score of a run without reuse in words; empty where it is not known."""
         if self.accuracy is None:
             return ""
-        score = SCORE_NAMES[self.workload.get("score", "accuracy")]
+        score = score_name(self.workload.get("score", "accuracy"))
         told = level_text(self.intervals.get("accuracy"))
         return f", {score} {100 * self.accuracy:.1f} %{told}"
 
@@ -192,16 +199,30 @@ class SimulationReport:
     @property
     def _lost(self) -> tuple[float | None, str]:
         """Fraction of answers lost to reuse, `None` if unknown, and that in words."""
+        judged = self.judged and f" (judged: {self.judged})"
         if self.accuracy is not None and self.dense_accuracy is not None:
             change = self.accuracy - self.dense_accuracy
-            score = SCORE_NAMES[self.workload.get("score", "accuracy")]
+            score = score_name(self.workload.get("score", "accuracy"))
             told = change_text(change, self.intervals.get("change"))
-            return -change, f", {score} {100 * self.accuracy:.1f} % ({told})"
+            return -change, f", {score} {100 * self.accuracy:.1f} % ({told}){judged}"
         if self.agreement is not None:
             told = level_text(self.intervals.get("agreement"))
             agree = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's{told}"
-            return 1 - self.agreement, agree
-        return None, ", accuracy unknown (the model was not run)"
+            why = self.unjudged and f" ({self.unjudged})"
+            return 1 - self.agreement, agree + judged + why
+        if self.output_mse is None and not self.unjudged:
+            return None, ", accuracy unknown (the model was not run)"
+        error = ""
+        if self.output_error is not None:
+            error = f", outputs are off by {100 * self.output_error:.3g} % (relative squared error)"
+        elif self.output_mse is not None:
+            error = f", outputs are off by {self.output_mse:.3g} (mean squared)"
+        return None, f"{error}{judged}, accuracy unknown ({self.unjudged})"
+
+    @property
+    def judged(self) -> str:
+        """Which of several outputs of the model is judged; empty where there is but one."""
+        return judged_text(self.workload)
 
     def to_dict(self) -> dict:
         """Everything but the pictures, as plain values for JSON."""
@@ -216,7 +237,10 @@ class SimulationReport:
             "agreement": self.agreement,
             "output_mse": self.output_mse,
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
-            "error_bound": self.error_bound and self.error_bound.to_dict(),
+            "output_error": self.output_error,
+            "judged": self.judged,
+            "unjudged": self.unjudged,
+            "error_bound": self.error_bound and _finite(self.error_bound.to_dict()),
             "policy": self.policy,
             "workload": self.workload,
             "designs": {name: design.to_dict() for name, design in self.designs.items()},
@@ -243,3 +267,12 @@ class SimulationReport:
         from simulator.report.simulation_page import simulation_html
 
         return write_atomically(path, simulation_html(self.to_dict(), pixels=self.pixels))
+
+
+def _finite(value: Any) -> Any:
+    """Plain values for JSON, which has no infinity: a bound that overflows is none."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

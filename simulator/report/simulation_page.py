@@ -23,7 +23,8 @@ from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.sections import BOUND_MEANS, design_sections
 from simulator.report.simulation import DENSE, IDLE, REUSE, equal_area_design, given_design
 from simulator.report.weights import headline_name, weights_line
-from workloads.scores import SCORE_NAMES, SCORES
+from workloads.judged import JUDGED, judged_text
+from workloads.scores import score_meaning, score_name
 from workloads.trace import not_counted_line
 
 _TEMPLATE = """{% extends "page.html" %}
@@ -146,13 +147,15 @@ def labelled(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def workload_line(workload: Mapping[str, Any], images: int) -> str:
-    """What was run, in a line; weights that are or may be random are always told."""
+    """What was run, in a line: weights that are or may be random, and which output is judged."""
     source, weights = workload.get("source"), weights_line(workload)
     batch = "One image" if images == 1 else f"A batch of {images} images"
     drawn = f", {weights}" if weights else ""
     left_out = not_counted_line(workload).removesuffix(".")
     more = f"; {left_out[0].lower()}{left_out[1:]}" if left_out else ""
-    return f"{batch}{f' from {source}' if source else ''}{drawn}{more}"
+    judged = judged_text(workload)
+    told = judged and f"; judged: {judged}"
+    return f"{batch}{f' from {source}' if source else ''}{drawn}{told}{more}"
 
 
 def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -237,15 +240,17 @@ def per_image_cards(reuse: Mapping[str, Any], equal: Mapping[str, Any]) -> list[
 
 
 def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
-    """Accuracy if labels are known, else agreement with the dense model, else the layers' error."""
+    """Accuracy if labels are known, else agreement with the dense model, else an error."""
+    judged = report.get("judged", "") and f"; judged: {report['judged']}"
+    unjudged = report.get("unjudged", "")
     if report["accuracy"] is not None and report["dense_accuracy"] is not None:
         name = (report.get("workload") or {}).get("score", "accuracy")
-        told = [SCORES[name], f"the dense model: {percent(report['dense_accuracy'])} %"]
+        told = [score_meaning(name), f"the dense model: {percent(report['dense_accuracy'])} %"]
         return card(
-            SCORE_NAMES[name][0].upper() + SCORE_NAMES[name][1:],
+            score_name(name)[0].upper() + score_name(name)[1:],
             percent(report["accuracy"]),
             "%",
-            "; ".join([*told, *interval_texts(report, "accuracy")]),
+            "; ".join([*told, *interval_texts(report, "accuracy")]) + judged,
         )
     if report["agreement"] is not None:
         return card(
@@ -254,11 +259,20 @@ def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
             "%",
             "; ".join(
                 [
-                    "of answers, one an image or one a pixel, are the dense model's; there are no "
-                    "labels",
+                    "of answers, one an image, a pixel or a position, are the dense model's"
+                    f"{judged}",
+                    unjudged or "there are no labels",
                     *interval_texts(report, "agreement"),
                 ]
             ),
+        )
+    if report.get("output_error") is not None:
+        return card(
+            "Error of the outputs",
+            percent(report["output_error"]),
+            "%",
+            f"squared error over the squared dense outputs{judged}; accuracy is unknown: "
+            f"{unjudged}",
         )
     errors = [layer["relative_mse"] for layer in given_design(report)["layers"]]
     worst = max((error for error in errors if error is not None), default=0.0)
@@ -266,8 +280,8 @@ def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
         "Largest layer error",
         percent(worst),
         "%",
-        "squared error over the squared dense result; the model was not run, so accuracy is "
-        "unknown",
+        "squared error over the squared dense result; accuracy is unknown: "
+        f"{unjudged or 'the model was not run'}",
     )
 
 
@@ -418,7 +432,7 @@ _FACT_NAMES = {
 }
 
 
-_TOLD_APART = ("versions", "zero_weights", "not_counted", "taken_apart")
+_TOLD_APART = ("versions", "zero_weights", "not_counted", "taken_apart", JUDGED, "call")
 
 
 def facts(
@@ -434,6 +448,8 @@ def facts(
     for key, name in (("not_counted", "not counted"), ("taken_apart", "taken apart")):
         if isinstance(calls := workload.get(key), Mapping) and calls:
             told[name] = f"{named(calls)} calls"
+    if judged := judged_text(workload, every=True):
+        told["judged"] = judged
     if zeros:
         found = [percent(value) for value in (min(zeros.values()), max(zeros.values()))]
         told["weights that are 0"] = f"{' to '.join(found)} % of a layer's"

@@ -231,7 +231,7 @@ def test_the_verdict_does_not_praise_what_costs_accuracy(model, trace):
     lossy = replace(report, accuracy=0.5, dense_accuracy=0.9, intervals={})
     assert lossy.verdict.startswith("Reuse costs too much accuracy here")
     assert "accuracy 50.0 % (-40.0 points)" in lossy.verdict
-    unknown = replace(report, accuracy=None, agreement=None)
+    unknown = replace(report, accuracy=None, agreement=None, output_mse=None)
     assert "accuracy unknown (the model was not run)" in unknown.verdict
 
 

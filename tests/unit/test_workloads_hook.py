@@ -92,7 +92,7 @@ def test_convolution(case):
     assert layer.kind == ("conv_transpose" if "transposed" in case else "conv")
     assert layer.weights_are_parameters
     if case == "unbatched":  # its three channels are no images
-        assert (layer.images, layer.row_images) == (3, 1)
+        assert (layer.images, layer.row_images) == (1, 1)
     else:
         assert layer.images == layer.row_images == shape[0]
     dense = model(x)

@@ -52,6 +52,12 @@ def note_weights(model: nn.Module, source: str) -> None:
     setattr(model, _SOURCE, source)
 
 
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """What a model's images are given in: the type of its first floating-point parameter."""
+    types = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
+    return next(types, torch.float32)
+
+
 def weights_source(model: object) -> str | None:
     """Where a model's weights come from, as `note_weights` noted; None is unknown."""
     return getattr(model, _SOURCE, None)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from workloads.errors import InputError, show
-from workloads.models.weights import note_weights
+from workloads.models.weights import dtype_of, note_weights
 from workloads.streams import ImageSet
 from workloads.training.augment import AUGMENTATIONS, augmented
 from workloads.training.progress import epoch_progress
@@ -97,6 +97,7 @@ def train_classifier(
             naming epoch and step.
     """
     _check(train, test, epochs, batch_size, learning_rate, weight_decay, optimizer, augment)
+    check_precision(model)
     started = time.perf_counter()
     stepper = _optimizer(model, optimizer, learning_rate, weight_decay)
     steps = math.ceil(len(train) / batch_size)
@@ -153,7 +154,7 @@ def accuracy_of(model: nn.Module, test: ImageSet, *, batch_size: int = 64) -> fl
     with torch.no_grad():
         for batch in test.batches(batch_size):
             assert batch.labels is not None
-            predicted = model(batch.images.to(device)).argmax(dim=1).cpu()
+            predicted = model(batch.images.to(device, dtype_of(model))).argmax(dim=1).cpu()
             correct += int((predicted == batch.labels).sum())
     return correct / len(test)
 
@@ -163,7 +164,7 @@ def _step(
 ) -> tuple[float, int]:
     """Take one gradient step; return the loss and the number of correct predictions."""
     device = device_of(model)
-    images, labels = images.to(device), labels.to(device)
+    images, labels = images.to(device, dtype_of(model)), labels.to(device)
     logits = model(images)
     loss = nn.functional.cross_entropy(logits, labels)
     stepper.zero_grad(set_to_none=True)
@@ -210,6 +211,24 @@ def device_of(model: nn.Module) -> torch.device:
     """Where a model's parameters are."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
+
+
+def check_precision(model: nn.Module) -> None:
+    """Steps of training are lost in weights of 16 bits, which round them away.
+
+    Raises:
+        TrainingError: a weight that learns has 16 bits.
+    """
+    short = {
+        str(weight.dtype).removeprefix("torch.")
+        for weight in model.parameters()
+        if weight.requires_grad and weight.is_floating_point() and weight.dtype.itemsize < 4
+    }
+    if short:
+        raise TrainingError(
+            f"model must have float32 or float64 weights to be trained, got "
+            f"{' and '.join(sorted(short))}; call model.float() first, and make it 16 bits after"
+        )
 
 
 def _check(

@@ -20,11 +20,17 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from workloads.integer_grid import is_quantised, weighted_layers
-from workloads.models.weights import note_weights, save_weights
+from workloads.models.weights import dtype_of, note_weights, save_weights
 from workloads.scores import IGNORED
 from workloads.streams.clips import Clip, Clips
 from workloads.training.checkpoints import Checkpoint
-from workloads.training.classifier import TrainingError, device_of, diverged, unknown_choice
+from workloads.training.classifier import (
+    TrainingError,
+    check_precision,
+    device_of,
+    diverged,
+    unknown_choice,
+)
 from workloads.training.curves import write_curves_csv, write_curves_html
 from workloads.training.plan import OPTIMIZERS, SimilarityEpoch, TrainingPlan
 from workloads.training.progress import EpochProgress, epoch_progress
@@ -111,6 +117,7 @@ def similarity_aware_training(
             the last checkpoint stays.
     """
     folder = None if out is None else Path(out)
+    check_precision(model)
     _check_folder(folder, resume)
     _check_clips("clips", clips)
     if validation is not None:
@@ -153,7 +160,7 @@ def score_of(
     score = task.score()
     with torch.no_grad():
         for frames, labels in _batches(clips, torch.arange(len(clips)), batch, device):
-            seen = frames.flatten(0, 1)
+            seen = frames.flatten(0, 1).to(dtype_of(model))
             score.add(model(seen) if reuse is None else reuse(model, seen), labels.flatten(0, 1))
     return score.values()
 
@@ -254,7 +261,7 @@ class _Training:
         """
         plan, network = self._plan, self._network
         count, length = frames.shape[:2]
-        frames, labels = frames.flatten(0, 1), labels.flatten(0, 1)
+        frames, labels = frames.flatten(0, 1).to(dtype_of(network)), labels.flatten(0, 1)
         with self._outputs.watch(
             clips=count, frames=length, intra=plan.intra_weight > 0, inter=plan.inter_weight > 0
         ) as terms:
