@@ -19,8 +19,9 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch._subclasses import FakeTensorMode
 from torch.nn.attention.flex_attention import flex_attention
 
-from accelerators import preset
+from accelerators import ConfigError, preset
 from simulator import NoReuse, decide, simulate
+from simulator.captured import run_model
 from workloads import TraceError, capture, run_with
 from workloads.errors import NotCountedWarning
 from workloads.hook import run_hooked
@@ -553,3 +554,15 @@ def test_a_model_without_modes_is_loaded(tmp_path):
     )
     trace = capture(load(f"{file}:made"), torch.ones(2, 8))
     assert [layer.name for layer in trace.layers] == ["0"]
+
+
+def test_a_model_that_chooses_rows_by_their_values_says_so_under_reuse():
+    """As a mixture of experts does: other values go elsewhere."""
+    model = Model(lambda m, x: m.b((m.a(x))[m.a(x)[:, 0] > 0]), a=linear(), b=linear(4))
+    trace = capture(model, X)
+
+    def answer(call):
+        return torch.ones(30, 8) if call.layer.name.startswith("a") else None
+
+    with pytest.raises(ConfigError, match=r"as many rows to layer 'b' .*got 30 instead of"):
+        run_model(trace, model, answer)
