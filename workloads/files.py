@@ -129,10 +129,11 @@ def _content(path: Path, most: int) -> bytes:
     Raises:
         OSError: it can't be read, or is no file: a pipe or a device may never end.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "a directory, pipe or device, no regular file", str(path))
     with path.open("rb") as file:
-        return file.read(most + 1)
+        return file.read(min(found.st_size, most) + 1)
 
 
 def _check_numbers(path: Path, tensors: Mapping[str, Array]) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 
 from workloads.errors import TraceError, plain, show
 
-# Multiply-accumulates of a layer, and elements of a tensor: within it cycles and bytes of a layer
-# fit 64 bits on any array.
-LARGEST_LAYER = 2**48
+# Multiply-accumulates of a layer, and elements of a tensor: at 2 bytes each, and 1000 cycles a byte
+# of the slowest DRAM, cycles of a layer fit 64 bits.
+LARGEST_LAYER = 2**51
 LONGEST_NAME = 500
 # Steps along one dimension, such as a stride: offsets in memory fit 64 bits.
 _LARGEST_STEP = 2**24
@@ -70,7 +70,7 @@ def _sizes(value: object, minimum: int, maximum: int) -> tuple[int, ...] | None:
 class Gemm:
     """`count` independent products of an `(m, k)` by a `(k, n)` matrix.
 
-    Together they have at most 2^48 multiply-accumulates.
+    Together they have at most 2^51 multiply-accumulates.
 
     Attributes:
         m: rows of the activations, at least 1.

@@ -13,7 +13,7 @@ from pathlib import PurePath
 import networkx as nx
 
 from workloads.errors import LONGEST_MESSAGE, TraceError, show
-from workloads.gemm import LARGEST_LAYER, Gemm, Layer
+from workloads.gemm import Gemm, Layer
 from workloads.reading import refuse_endless
 from workloads.trace import WorkloadTrace
 
@@ -37,6 +37,8 @@ _LAYOUTS = (_TWO_STRIDES, _CONVOLUTIONS, _PRODUCTS)
 _SEPARATORS = ",\t;"
 _DENSE = "1:1"
 _LARGEST_NUMBER = 2**31 - 1
+# Cycles and bytes of a layer within it fit 64 bits on any array.
+_LARGEST_LAYER = 2**48
 _LONGEST_NAME = 200
 _LARGEST_FILE_BYTES = 2**24
 _MOST_VIOLATIONS = 20
@@ -352,9 +354,9 @@ def _layer(
 ) -> list[Layer]:
     """The layer of a product (m, n, k, count); none, and a violation, if counts could overflow."""
     largest = max(math.prod(product), math.prod(input_shape))
-    if largest > LARGEST_LAYER:
+    if largest > _LARGEST_LAYER:
         problems.append(
-            f"{where} must have at most {LARGEST_LAYER} multiply-accumulates and input elements, "
+            f"{where} must have at most {_LARGEST_LAYER} multiply-accumulates and input elements, "
             f"got {largest}; use smaller sizes"
         )
         return []

@@ -77,8 +77,8 @@ def check_state(
     found = {name: array.shape for name, array in held.items()} if floats else held
     if found != wanted:
         raise ConfigError(
-            f"calibration of layer {layer.name!r} must hold float arrays {dict(wanted)} for its "
-            f"policy, got {show(found)}; calibrate with the same policy"
+            f"calibration of layer {layer.name!r} must hold arrays {dict(wanted)} of floats for "
+            f"its policy, got {show(found)}; calibrate with the same policy"
         )
     for array in held.values():
         check_finite(layer, array)

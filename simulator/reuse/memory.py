@@ -19,7 +19,7 @@ from accelerators import ConfigError
 from accelerators.rules import show
 from simulator.reuse.policy import LayerState
 from simulator.reuse.stream import LayerMemory
-from workloads.errors import told
+from workloads.errors import plain, told
 from workloads.writing import replacing
 
 FORMAT = "similarity-codesign stream memory"
@@ -63,13 +63,12 @@ class StreamMemory:
         if made != asked:
             differing = [name for name in {**made, **asked} if made.get(name) != asked.get(name)]
             listed = ", ".join(
-                f"{show(name, str)}={show(made.get(name), str)} where the policy has "
-                f"{show(asked.get(name), str)}"
+                f"{name}={made.get(name)!r} where the policy has {asked.get(name)!r}"
                 for name in differing
             )
             raise ConfigError(
-                f"memory must come from the same policy, got one with {listed}; go on with the "
-                "policy that made it, or start without memory"
+                f"memory must come from the same policy, got one with {plain(listed, 1000)}; go on "
+                "with the policy that made it, or start without memory"
             )
 
 

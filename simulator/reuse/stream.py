@@ -191,7 +191,8 @@ def check_memory(
     if known is None or known.dtype != np.int64 or known.tolist() != list(shape):
         raise ConfigError(
             f"memory of layer {layer!r} must be of (count, k, L) = {shape}, got "
-            f"{show(None if known is None else known.tolist())}; start without memory"
+            f"{show(None if known is None else tuple(known.ravel().tolist()), tuple)}; start "
+            "without memory"
         )
     empty = empty_memory(*shape)
     kept = memory.get("kept", np.empty(0))

@@ -318,10 +318,10 @@ def test_a_number_of_any_integer_type_is_taken_as_before():
 
 
 def test_limits_are_told_with_their_reason():
-    assert Gemm(m=2**24, n=2**24, k=1).macs == 2**48
-    with pytest.raises(TraceError, match=r"macs .* must be at most 281474976710656, got"):
-        Gemm(m=2**24, n=2**24, k=2)
-    with pytest.raises(TraceError, match=r"n must be a whole number of at most 281474976710656"):
+    assert Gemm(m=2**24, n=2**24, k=8).macs == 2**51
+    with pytest.raises(TraceError, match=r"macs .* must be at most 2251799813685248, got"):
+        Gemm(m=2**24, n=2**24, k=9)
+    with pytest.raises(TraceError, match=r"n must be a whole number of at most 2251799813685248"):
         Gemm(m=1, n=10**30, k=1)
 
 
