@@ -29,6 +29,7 @@ from simulator import (
     decide,
     simulate,
 )
+from simulator.captured import check_model
 from workloads.files import TraceFiles
 from workloads.judged import classes_in
 from workloads.scores import OWN_SCORE, SCORES, own_score, score
@@ -85,7 +86,8 @@ class Evaluator:
         """Prepare a workload: calibrate, price the baseline, take what the files hold to memory.
 
         Raises:
-            ConfigError, TraceError: the workload lacks what the space searches.
+            ConfigError, TraceError: the workload lacks what the space searches, or its model does
+                not answer as it did.
         """
         trace, model = workload.trace, workload.model
         missing = [name for name in space.layers if name not in {x.name for x in trace.layers}]
@@ -97,6 +99,8 @@ class Evaluator:
         learned_later = workload.calibrate_under_reuse
         states = {} if learned_later else hashing_states(workload, space.layers)
         with single_thread():
+            if model is not None:
+                check_model(trace, model)  # else every trial finds that it is not the captured one
             dense = simulate(trace, space.base, NoReuse()).dense_equal_area
         quality = _quality_kind(workload)
         digest = workload_digest(workload, states)

@@ -46,10 +46,13 @@ class WorkloadTrace:
         images: inputs in the batch, at least 1.
         provenance: where the trace comes from: model, input source, seed, versions, creation time;
             what its layers compute in ("int8", "float32" or both); the fraction of 0 among the
-            weights of each layer that has some; how its labels judge answers.
+            weights of each layer that has some; how its labels judge answers; which of several
+            outputs is judged (`workloads.judged`); how the model was called, where that was with
+            more than tensors.
         inputs: what the model was called with, or None.
-        outputs: the model's result (the first tensor of several), or None.
-        labels: `(images,)` expected classes, `(images, height, width)` of pixels, or None.
+        outputs: the model's judged output, or None.
+        labels: `(images,)` expected classes, one for each answer of several an image, such as
+            `(images, height, width)` of pixels, what a score function takes, or None.
         files: where the tensors are, or None for a trace without data.
         score_function: computes the score, where a user's own does; never saved.
     """

@@ -12,6 +12,7 @@ from simulator.functional import ReuseRun
 from simulator.painting import Grid, grid_of, paint_clusters
 from simulator.report.page import percent
 from simulator.report.pictures import frame_picture, image_inputs, png_address
+from workloads.judged import classes_in
 from workloads.scores import IGNORED
 from workloads.trace import WorkloadTrace
 
@@ -66,11 +67,14 @@ def pixel_answers(
     outputs, answers = trace.outputs, run.answers
     if outputs is None or answers is None or answers.ndim != 3 or image_inputs(trace) is None:
         return None
+    if len(answers) != trace.images:  # the user's dimension of classes is that of the images
+        return None
+    classes = classes_in(trace.provenance, outputs)
     chosen = np.unique(np.linspace(0, trace.images - 1, frames).astype(int))
     labels, layer = trace.labels, _most_positions(trace, run)
     return PixelAnswers(
         frames=np.stack([frame_picture(trace, int(image)) for image in chosen]),
-        dense=outputs[chosen].argmax(axis=1),
+        dense=classes.answers(outputs[chosen]),
         reuse=answers[chosen],
         labels=labels[chosen] if labels is not None and labels.ndim == 3 else None,
         clusters=None

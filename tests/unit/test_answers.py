@@ -12,8 +12,9 @@ from torch.nn.functional import dropout
 
 from accelerators import ConfigError, preset
 from simulator import LshReuse, NoReuse, decide, simulate
-from workloads import TraceError, WorkloadTrace, capture
+from workloads import ImageSet, TraceError, WorkloadTrace, capture, train_classifier
 from workloads.replaying import replay
+from workloads.training import TrainingError
 
 
 def randn(*shape):
@@ -290,6 +291,17 @@ def test_other_floats_run_under_reuse(dtype):
         run = decide(trace, REUSE, model=model, **asked)
         assert run.agreement is not None and 0 < run.relative_mse["head"] < 2
     assert decide(trace, NoReuse(), model=model).output_mse == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_16_bits_are_not_trained(dtype):
+    images = ImageSet(
+        images=randn(4, 3, 2, 2), labels=torch.arange(4) % 2, classes=("a", "b"), source="noise"
+    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    with pytest.raises(TrainingError, match=r"float32 or float64 .*call model.float\(\) first"):
+        train_classifier(model.to(dtype), images, images, epochs=1)
+    train_classifier(model.double(), images, images, epochs=1)
 
 
 def test_calls_of_lists_and_plain_values_are_replayed():

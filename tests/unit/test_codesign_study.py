@@ -317,6 +317,39 @@ def test_a_users_model_that_cannot_run_says_what_pytorch_said(users_file):
         captured_model(f"{users_file}:Narrow", None, trace)
 
 
+def test_a_users_model_of_several_outputs_in_16_bits(users_file):
+    text = users_file.read_text()
+    users_file.write_text(
+        f"{text}"
+        "class Heads(Net):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.bfloat16()\n"
+        "    def forward(self, x):\n"
+        "        y = super().forward(x)\n"
+        "        return {'boxes': y[:, :4], 'last': y}\n"
+        "def small(outputs, labels):\n"
+        "    return 1 / (1 + abs(outputs).mean())\n"
+    )
+    settings = {"model": f"{users_file}:Heads", "inputs": "digits", "images": 3}
+    settings |= {"calibration_images": 0}
+    usual = load_workload(**settings)  # ten classes fit the labels, four boxes do not
+    assert usual.trace.provenance["precision"] == "bfloat16"
+    assert usual.trace.outputs.shape == (3, 10)
+    space = DesignSpace.for_workload(usual.trace, preset("reuse_16x16"))
+    assert Evaluator.of(usual, space).quality == "accuracy"
+    boxes = load_workload(**settings, output="boxes", score=f"{users_file}:small")
+    evaluator = Evaluator.of(boxes, space)
+    assert evaluator.quality == "score" and evaluator(space.start["start"]).state == "complete"
+    expected = 1 / (1 + np.abs(boxes.trace.outputs).mean())
+    assert evaluator.baseline["accuracy"] == pytest.approx(expected)
+    none = load_workload(**settings, output="last", classes_dimension="none")
+    assert Evaluator.of(none, space).quality == "output_fidelity"
+    for wrong in ({"score": "auc"}, {"classes_dimension": "x"}, {"score": f"{users_file}:none"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} .*must be"):
+            load_workload(**settings, **wrong)
+
+
 def test_a_full_disk_names_the_study_and_keeps_what_is_finished(whole, tmp_path):
     path = tmp_path / "study.journal"
     with ExitStack() as stack, pytest.raises(OSError, match="File too large") as caught:

@@ -47,7 +47,8 @@ def test_all_violations_are_told_together_with_their_place(tmp_path):
         "workload.precision must be one of float32, int8, got 'int4'",
         "workload.calibrate_under_reuse must be true or false, got 1; leave it out",
         "workload.modle must be one of model, inputs, images, weights, calibration_images, "
-        "calibrate_under_reuse, precision, got 'modle'; did you mean workload.model?",
+        "calibrate_under_reuse, precision, output, classes_dimension, score, got 'modle'; did you "
+        "mean workload.model?",
         "space.accelerator must be a preset, file.py:NAME or package.module:NAME, got 'reuse_17'",
         "space.layers must be an integer of at least 1, got True",
         "search.optimiser must be one of gp, gpsampler, botorch, tpe, nsga2, sobol, random, got "
