@@ -11,7 +11,7 @@ from codesign.plots import layer_settings, start_name
 from codesign.trials import StudyResult, Trial
 from codesign.verdict import QUALITY_NAMES
 from simulator import NoReuse, PerLayer, ReusePolicy
-from simulator.report.differences import ratio_text
+from simulator.report.differences import AGREEMENTS, ratio_text
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, number, percent
 from simulator.report.simulation import equal_area_design, given_design
@@ -66,7 +66,8 @@ def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
     summary, values = best.summary, best.values
     assert values is not None, "the best trial is complete"
     reuse, equal = given_design(summary), equal_area_design(summary)
-    name = "accuracy" if result.quality in SCORES else "agreement"
+    known = {**dict.fromkeys(SCORES, "accuracy"), **dict.fromkeys(AGREEMENTS, "agreement")}
+    name = known.get(result.quality, "")
     return [
         speed_card("Best found: speed", summary),
         energy_card("Best found: energy", summary),

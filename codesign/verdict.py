@@ -15,6 +15,7 @@ from codesign.trials import (
 )
 from simulator.report.differences import (
     ACCURACY_DROP,
+    AGREEMENTS,
     UNCLEAR,
     against_one,
     change_text,
@@ -130,7 +131,8 @@ def _quality_text(result: StudyResult, trial: Trial) -> str:
     text = f"{100 * found:.1f} % {_QUALITY_PHRASES[result.quality]}"
     intervals = trial.summary.get("intervals") or {}
     if result.quality not in (*SCORES, OWN_SCORE):
-        return text + level_text(intervals.get("agreement"))
+        known = result.quality in AGREEMENTS
+        return text + level_text(intervals.get("agreement") if known else None)
     change = intervals.get("change")
     return f"{text} (dense: {100 * dense:.1f} %; {change_text(found - dense, change)})"
 

@@ -21,6 +21,8 @@ RESOLUTION_PERCENT = 2
 RESOLUTION_TEXT = f"Ratios from 0.98 to 1.02, within {RESOLUTION_PERCENT} % of 1, are no difference"
 # Loss of accuracy, as a fraction of all images, beyond which a design is not said to pay.
 ACCURACY_DROP = 0.02
+# What reuse is judged by without labels, where there are classes to compare.
+AGREEMENTS = ("agreement", "pixel_agreement", "position_agreement")
 # 1 - 0.98 is a little more than 0.02 in binary; fractions of images are coarser.
 _ROUNDING = 1e-9
 
@@ -101,10 +103,11 @@ def loss_interval(quality: str, intervals: Mapping[str, Any] | None) -> tuple[fl
 
     Args:
         quality: a key of `workloads.scores.SCORES` where there are labels; else by what reuse is
-            compared with the dense model.
+            compared with the dense model: agreement, or what has no interval.
         intervals: as `simulator.intervals.intervals` gives them; reports of before have none.
     """
-    found = (intervals or {}).get("change" if quality in SCORES else "agreement")
+    known = {**dict.fromkeys(SCORES, "change"), **dict.fromkeys(AGREEMENTS, "agreement")}
+    found = (intervals or {}).get(known.get(quality, ""))
     if found is None:
         return None
     low, high = found

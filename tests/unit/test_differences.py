@@ -14,6 +14,7 @@ from simulator.report.differences import (
     against_one,
     change_text,
     kept,
+    loss_interval,
     opening,
     pays,
     points,
@@ -234,3 +235,10 @@ def test_verdict_and_page_tell_of_weights_that_may_be_random():
     assert " here, with weights that are random unless the class loads some: " in report.verdict
     title = "SmallNetwork (no weights given: random unless its class loads some) on reuse_16x16"
     assert f"<h1>{title}</h1>" in simulation_html(report.to_dict())
+
+
+def test_a_score_of_ones_own_has_no_interval_of_answers_that_agree():
+    told = {"agreement": (0.5, 0.9)}
+    assert loss_interval("pixel_agreement", told) == pytest.approx((0.1, 0.5))
+    assert loss_interval("score", told) is None
+    assert loss_interval("output_fidelity", told) is None
