@@ -5,6 +5,7 @@ are made on its integers (less the zero point), and its centroids are integers a
 8-bit array are: the accuracy is that of the hardware.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -341,6 +342,11 @@ class _Run:
         if result is not None:
             result = given.rescaled(result)
         error = None if result is None or not self._layer_errors else error_of(result)
+        if error is not None and not math.isfinite(error):
+            raise ConfigError(
+                f"layer {layer.name!r} must have a finite product in float32, got NaN or infinity; "
+                "check the model's weights and inputs"
+            )
         return LayerAnswer(
             decisions=made.without_centroids(),
             result=result,

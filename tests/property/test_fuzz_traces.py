@@ -335,6 +335,14 @@ def test_tensors_that_are_not_finite_are_refused(saved, value):
         use(saved)
 
 
+def test_a_product_that_overflows_is_refused(saved):
+    name = "layers/0003.safetensors"
+    tensors = load_tensors((saved / name).read_bytes())
+    replace(saved, name, save_tensors({k: np.full_like(v, 1e25) for k, v in tensors.items()}))
+    with pytest.raises(ConfigError, match="layer 'mix' must have a finite product"):
+        use(saved)
+
+
 @pytest.mark.parametrize("name", ["trace.json", "layers/0000.safetensors", "inputs.safetensors"])
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "loop"])
 def test_what_is_no_file_ends_at_once(saved, name, kind):
