@@ -42,12 +42,16 @@ class RayDiedError(RuntimeError):
 
     Args:
         what: happened.
-        reason: how it is known.
+        sign: how it is known.
+
+    Attributes:
+        what: as given.
     """
 
-    def __init__(self, what: str, reason: str) -> None:
-        super().__init__(f"{what} ({reason}); what is finished is kept, and resume=True goes on")
-        self.what, self.reason = what, reason
+    def __init__(self, what: str, sign: str | None = None) -> None:
+        known = f" ({sign})" if sign else ""
+        super().__init__(f"{what}{known}; what is finished is kept, and resume=True goes on")
+        self.what = what
 
 
 class Evaluates(Protocol):
@@ -151,7 +155,7 @@ class RayRunner:
                 ) from error
             except Exception as error:  # Ray raises whatever it meets, and errors of no class
                 ray.shutdown()
-                raise RayDiedError("Ray cannot be started", told(error)) from error
+                raise RayDiedError(f"Ray cannot be started ({told(error)})") from error
         self._vital = _vital_processes() if self._started and address is None else []
         self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_evaluate)
         with self._alive():
