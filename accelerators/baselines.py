@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
+from accelerators.reading import refuse_endless
 from accelerators.rules import (
     ConfigError,
     FieldRule,
@@ -29,6 +30,7 @@ from accelerators.rules import (
     text,
     violations,
 )
+from accelerators.writing import write_whole
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "binary")
 """Of the arithmetic; what is stored narrower than it is computed is said in the row's note."""
@@ -214,8 +216,9 @@ def read_baselines(path: str | Path) -> tuple[Baseline, ...]:
     """
     place = Path(path)
     try:
+        refuse_endless(place)
         content = place.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
         raise ConfigError(
             f"Baselines[{place}] must be a readable text file, got {error}; give its path"
         ) from error
@@ -223,12 +226,17 @@ def read_baselines(path: str | Path) -> tuple[Baseline, ...]:
 
 
 def write_baselines(path: str | Path, rows: Iterable[Baseline]) -> None:
-    """Write a baseline file that :func:`read_baselines` reads back to equal rows."""
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(BASELINE_COLUMNS)
-        for row in rows:
-            writer.writerow([_cell(getattr(row, name)) for name in BASELINE_COLUMNS])
+    """Write a baseline file, whole or not at all, that :func:`read_baselines` reads back.
+
+    Raises:
+        OSError: with `path` as its filename.
+    """
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(BASELINE_COLUMNS)
+    for row in rows:
+        writer.writerow([_cell(getattr(row, name)) for name in BASELINE_COLUMNS])
+    write_whole(path, content.getvalue())
 
 
 def baselines(

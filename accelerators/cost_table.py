@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from accelerators.cost_rows import ACTIONS, CostRows, read_cost_rows
+from accelerators.reading import refuse_endless
 from accelerators.rules import ConfigError, choose, quoted, show
 
 BUILT_IN_TABLES = (
@@ -190,6 +191,7 @@ def cost_table(name_or_path: str | os.PathLike[str]) -> CostTable:
         )
     label = f"CostTable[{given}]"
     try:
+        refuse_endless(given)
         found = Path(given).stat()
     except (OSError, ValueError) as error:
         raise _unreadable(label, error) from error

@@ -20,6 +20,7 @@ from typing import Any
 
 from accelerators.cost_rows import COLUMNS, read_cost_rows
 from accelerators.rules import ConfigError, show
+from accelerators.writing import write_whole
 
 PACKAGES = ("hwcomponents", "hwcomponents-cacti", "hwcomponents-library")
 SIZES_KIB = tuple(2**bits for bits in range(11))
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.out.suffix.lower() != ".csv":
             raise ConfigError(f"OUT must end in .csv, got {show(str(given.out), str)}; rename it")
-        given.out.write_text(table_text(given.node_nm), encoding="utf-8")
+        write_whole(given.out, table_text(given.node_nm))
     except (ConfigError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

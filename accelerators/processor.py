@@ -80,7 +80,7 @@ class Processor:
 
     def macs_per_cycle(self, precision: str) -> int:
         """Multiply-accumulates one core does in a cycle at most, in "fp32", "fp16" or "int8"."""
-        match precision:
+        match precision if isinstance(precision, str) else None:
             case "fp32":
                 return self.simd_bits // 32
             case "fp16":

@@ -9,6 +9,7 @@ import re
 
 from accelerators.accelerator import MAX_NAME_CHARACTERS, Accelerator
 from accelerators.parts import MAX_BUFFER_BYTES, Dram, SramBuffer, SystolicArray
+from accelerators.reading import refuse_endless
 from accelerators.rules import (
     ConfigError,
     choose,
@@ -30,7 +31,22 @@ _UNSUPPORTED = (
     ("layout", "FilterCustomLayout"),
     ("run_presets", "UseRamulatorTrace"),
 )
-# SCALE-Sim's keys in the sections that are read: none of them is another one misspelled.
+# What is read, by its section, as an example of it that repairs a file without it. Beside these,
+# SCALE-Sim has the sections and keys below: none of them is another one misspelled.
+_READ = {
+    "general": {"run_name": "my_design"},
+    "architecture_presets": {
+        "ArrayHeight": "32",
+        "ArrayWidth": "32",
+        "IfmapSramSzkB": "512",
+        "FilterSramSzkB": "512",
+        "OfmapSramSzkB": "256",
+        "Dataflow": "ws",
+        "Bandwidth": "10",
+    },
+    "run_presets": {"InterfaceBandwidth": "CALC or USER"},
+}
+_KNOWN_SECTIONS = {*_READ, "layout", "sparsity", "network_presets"}
 _KNOWN_KEYS = {
     *("run_name", "arrayheight", "arraywidth", "dataflow", "bandwidth", "memorybanks"),
     *("ifmapsramszkb", "filtersramszkb", "ofmapsramszkb"),
@@ -146,8 +162,8 @@ class _Config:
             if len(reason) > _LONGEST_REASON:
                 reason = reason[: _LONGEST_REASON - 3] + "..."
             raise ConfigError(
-                f"{self.label} must be [section] lines and key: value lines, each key once, "
-                f"got: {reason}; mend that line"
+                f"{self.label} must be [section] lines and key: value lines, each section once and "
+                f"each key once in it, got: {reason}; mend that line"
             ) from error
 
     def where(self, section: str, key: str) -> str:
@@ -164,19 +180,42 @@ class _Config:
         if not self._parser.has_section(section):
             if section not in self._missing:
                 self._missing.add(section)
-                near = nearest(section, self._parser.sections())
-                fix = f"rename [{near}]" if near else "add it"
+                near = self._misspelled(section)
+                keys = ", ".join(f"{key}: {text}" for key, text in _READ[section].items())
+                fix = f"rename [{near}]" if near else f"add [{section}] ({keys})"
                 self.problems.append(
                     f"{self.label} must have a section [{section}], got none; {fix}"
                 )
             return None
         found = self._parser.get(section, key, fallback=None)
         if found is None:
-            unknown = [name for name in self._parser.options(section) if name not in _KNOWN_KEYS]
-            near = nearest(key.lower(), unknown)
-            fix = f"rename {near[:60]!r}" if near else f"add {key}: ..."
+            fix = self._repair(section, key)
             self.problems.append(f"{self.where(section, key)} must be given, got nothing; {fix}")
         return found
+
+    def _misspelled(self, section: str) -> str | None:
+        """The section that may be meant, which is none of another name that is read."""
+        unknown = {
+            name.strip().lower().replace(" ", "_"): name
+            for name in self._parser.sections()
+            if name not in _KNOWN_SECTIONS
+        }
+        near = nearest(section, unknown)
+        missing = [each for each in _READ if not self._parser.has_section(each)]
+        # The name of two sections at once is advice for the nearer one alone.
+        return unknown[near] if near and nearest(near, missing) == section else None
+
+    def _repair(self, section: str, key: str) -> str:
+        """What to do about a key that is missing."""
+        here = self._parser.options(section)
+        near = nearest(key.lower(), [name for name in here if name not in _KNOWN_KEYS])
+        missing = [name.lower() for name in _READ[section] if name.lower() not in here]
+        if near and nearest(near, missing) == key.lower():
+            return f"rename {show(near, str)}"
+        for other in self._parser.sections():
+            if other != section and self._parser.has_option(other, key):
+                return f"move it there from [{other[:60]}]"
+        return f"add {key}: {_READ[section][key]}"
 
     def name(self, section: str, key: str) -> str:
         """A text that a design can be called; empty in its place if it is broken."""
@@ -263,14 +302,15 @@ def _read(path: str | os.PathLike[str], label: str) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise ConfigError(f"{label} must be the path of a .cfg file, got {show(path)}; give a path")
     try:
+        refuse_endless(path)
         with open(path, "rb") as file:
             content = file.read(_LARGEST_FILE_BYTES + 1)
         found = content[:_LARGEST_FILE_BYTES].decode("utf-8-sig")
     except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        fix = "save it as UTF-8" if isinstance(error, UnicodeError) else "check the path"
         raise ConfigError(
-            f"{label} must be a readable file of UTF-8 text, got: {reason}; "
-            "check the path and the file"
+            f"{label} must be a readable file of UTF-8 text, got: {reason}; {fix}"
         ) from error
     if len(content) > _LARGEST_FILE_BYTES:
         raise ConfigError(

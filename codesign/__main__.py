@@ -4,29 +4,44 @@
 """
 
 import os
-import signal
 import sys
-from typing import Any
+
+from codesign import stopping
+
+# They run on Ray.
+_SUPERVISED = ("demo", "nested", "search")
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C while it is still being loaded ends it without a word."""
+    """Run the command line. A signal while it is still being loaded ends it at once."""
+    _open_streams()
     if sys.argv[1:2] == ["measure"]:
+        stopping.install()
         from codesign.measure.command import main as measure
 
-        sys.exit(measure(sys.argv[2:]))
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is signal.default_int_handler:  # not where it is ignored, as by nohup
-        # Libraries turn an exception raised in the middle of their import into errors of their own.
-        signal.signal(signal.SIGINT, _leave)
+        with stopping.running():
+            code = measure(sys.argv[2:])
+        sys.exit(stopping.exit_code() if stopping.is_stopping() else code)
+    if sys.argv[1:2] and sys.argv[1] in _SUPERVISED:
+        from codesign.supervision import supervise
+
+        supervise()
+    else:
+        stopping.install()
     from codesign.cli import app
 
-    signal.signal(signal.SIGINT, usual)
     app()
 
 
-def _leave(*_: Any) -> None:
-    os._exit(128 + signal.SIGINT)
+def _open_streams() -> None:
+    """Open what the shell closed, to nowhere: what is opened next must not take its place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from accelerators import Baseline, ConfigError, baselines, write_baselines
+from codesign.outputs import check_files
 from codesign.terminal import guarded, note, say, table
 from simulator.report.page import NOTHING, column
 
@@ -26,10 +27,10 @@ _COLUMNS = (
     column("precision", "Precision", text=True),
     column("threads", "Threads"),
     column("reuse", "Reuse", text=True),
-    column("latency", "Latency", "ms"),
-    column("spread", "Spread", "ms", text=True),
+    column("latency", "Latency", "ms per image"),
+    column("spread", "Spread", "ms per image", text=True),
     column("power", "Power", "W"),
-    column("energy", "Energy", "mJ"),
+    column("energy", "Energy", "mJ per image"),
     column("origin", "Energy is", text=True),
     column("source", "Source", text=True),
 )
@@ -53,6 +54,7 @@ def baselines_command(
     ] = None,
 ) -> None:
     """Show measured latency and energy of networks on Raspberry Pis, each row with its source."""
+    check_files(csv=csv, inputs=file or ())
     found = baselines(
         device=device, model=model, framework=framework, precision=precision, threads=threads,
         layer=None if layers else "", files=file or (),
@@ -63,6 +65,7 @@ def baselines_command(
             "codesign compare"
         )
     if csv is not None:
+        csv.parent.mkdir(parents=True, exist_ok=True)
         write_baselines(csv, found)
         note(f"wrote {csv}")
     if device is None and model is None and not file:
@@ -89,9 +92,10 @@ def _columns(rows: tuple[Baseline, ...]) -> list[dict]:
 
 
 def _row(row: Baseline, layers: bool) -> dict:
-    spread = NOTHING if row.high_ms is None else f"{row.high_ms:g} {row.spread}"
-    if row.low_ms is not None:
-        spread = f"{row.low_ms:g} to {row.high_ms:g} {row.spread}"
+    spread = NOTHING
+    if row.high_ms is not None:
+        ends = [end / row.batch for end in (row.low_ms, row.high_ms) if end is not None]
+        spread = f"{' to '.join(f'{end:g}' for end in ends)} {row.spread}"
     network = f"{row.model}: {row.layer or 'all'}" if layers else row.model
     return {
         "device": row.device,
@@ -102,10 +106,10 @@ def _row(row: Baseline, layers: bool) -> dict:
         "precision": row.precision,
         "threads": row.threads,
         "reuse": row.reuse or "dense",
-        "latency": row.latency_ms,
+        "latency": row.latency_ms / row.batch,
         "spread": spread,
         "power": row.power_w,
-        "energy": row.energy_mj,
+        "energy": row.energy_mj and row.energy_mj / row.batch,
         "origin": row.energy_label or NOTHING,
         "source": ", ".join(filter(None, (row.source, row.date, row.conditions))),
     }

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from codesign.trials import StudyResult, Trial, energy_delay_ratio, knee_of
-from simulator.report.simulation import ACCURACY_DROP
+from simulator.report.differences import ACCURACY_DROP
+from simulator.report.simulation import equal_area_design, given_design
 
 # What a constraint may bound -> its name, its unit, and whether it is bounded from below.
 QUANTITIES = {
@@ -16,6 +18,9 @@ QUANTITIES = {
     "power_mw": ("power", "mW", False),
     "latency_ms_per_image": ("time per image", "ms", False),
 }
+
+
+_LARGEST_BOUND = 1e100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +38,18 @@ class Constraint:
     reason: str = "as asked for"
 
     def __post_init__(self) -> None:
-        if self.quantity not in QUANTITIES:
-            raise ConfigError(
-                f"Constraint.quantity must be one of {', '.join(QUANTITIES)}, got {self.quantity!r}"
+        broken = []
+        if not isinstance(self.quantity, str) or self.quantity not in QUANTITIES:
+            broken.append(
+                f"quantity must be one of {', '.join(QUANTITIES)}, got {show(self.quantity)}"
             )
+        is_number = isinstance(self.bound, int | float) and not isinstance(self.bound, bool)
+        if not is_number or not abs(self.bound) <= _LARGEST_BOUND:
+            broken.append(f"bound must be a finite number, got {show(self.bound)}")
+        if not isinstance(self.reason, str):
+            broken.append(f"reason must be a text, got {show(self.reason)}")
+        if broken:
+            raise ConfigError([f"Constraint.{rule}" for rule in broken])
 
     def met_by(self, trial: Trial) -> bool:
         """Whether a complete trial keeps within the bound."""
@@ -74,7 +87,7 @@ SENSES = ("fastest", "least_energy", "most_accurate", "least_energy_delay", "kne
 def measured(trial: Trial, quantity: str) -> float:
     """A number of a complete trial; power is the mean over an image, with DRAM."""
     assert trial.values is not None, "only complete trials are measured"
-    design = trial.summary["designs"]["reuse"]
+    design = given_design(trial.summary)
     match quantity:
         case "accuracy":
             return trial.values["accuracy"]
@@ -100,13 +113,13 @@ def usual_constraints(result: StudyResult) -> tuple[Constraint, ...]:
         )
     ]
     if result.start.values is not None:
-        designs = result.start.summary["designs"]
-        dense = designs["dense_equal_area"]
+        summary = result.start.summary
+        dense = equal_area_design(summary)
         its = "of dense with the area of the start"
         constraints += [
             Constraint(
                 quantity="area_mm2",
-                bound=designs["reuse"]["area_mm2"],
+                bound=given_design(summary)["area_mm2"],
                 reason="of the design that the search starts from",
             ),
             Constraint(

@@ -35,22 +35,25 @@ from codesign.options import (
     MaxLatency,
     MaxPower,
     Model,
+    OnceCommand,
     Output,
     Precision,
     RayAddress,
     Score,
     Seed,
     Weights,
+    is_given,
 )
 from codesign.outputs import check_directory, check_files
 from codesign.replay_commands import simulate_command, sweep_command
 from codesign.similarity_command import EPILOG as SIMILARITY_EPILOG
 from codesign.similarity_command import similarity_command
 from codesign.terminal import (
-    INTERRUPTED,
+    NOTHING_FOUND,
     command_line,
     guarded,
     note,
+    resumable,
     resume_command,
     say,
     table,
@@ -63,7 +66,9 @@ from codesign.train_command import train_command
 app = typer.Typer(
     name="codesign",
     help="Is similarity reuse worth building for a model, its inputs and a silicon budget?",
-    epilog="Start with: codesign demo",
+    epilog="Start with: codesign demo\n\n"
+    "Exit status: 0 done; 1 a bug; 2 wrong input; 3 nothing found, as every design tried failed or "
+    "is beyond a limit; 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -140,8 +145,9 @@ def capture_command(
     from codesign.workload import load_workload
     from workloads.files import check_destination
     from workloads.judged import judged_text
+    from workloads.trace import not_counted_line
 
-    check_directory(out)
+    check_directory(out, replaced=True)
     check_destination(out, overwrite=overwrite)
     with working(f"capturing {model} on {inputs}"):
         workload = load_workload(
@@ -162,6 +168,8 @@ def capture_command(
         f"{workload.name}: {len(trace)} layers, {trace.macs / trace.images / 1e6:.1f} million "
         f"multiply-accumulates per image, in {out}"
     )
+    if left_out := not_counted_line(trace.provenance):
+        say(left_out)
     if judged := judged_text(trace.provenance, every=True):
         say(f"judged: {judged}")
 
@@ -194,7 +202,7 @@ def search_command(
     score: Score = None,
     calibrate_under_reuse: CalibrateUnderReuse = False,
     accelerator: Design = "reuse_16x16",
-    layers: Annotated[int, typer.Option(min=1, help="Layers whose reuse is searched.")] = 4,
+    layers: Annotated[int, typer.Option(min=1, help="Most layers whose reuse is searched.")] = 4,
     fronts: Annotated[
         Path | None,
         typer.Option(
@@ -236,11 +244,17 @@ def search_command(
     from codesign.pictures import trial_pixels
     from codesign.report import StudyReport
     from codesign.store import PLAN_NAME, check_resume, holds_study, study_place
+    from codesign.supervision import on_ray
 
     check_directory(out)
     if study is None and resume and (out / PLAN_NAME).is_file():
         study = out / PLAN_NAME
     plan = study_plan(context, study)
+    if plan.first_images is not None and plan.first_images >= plan.images:
+        raise ConfigError(
+            f"--first-images must be fewer than the {plan.images} of --images, got "
+            f"{plan.first_images}; leave it out to judge every trial on all"
+        )
     place = study_place(storage or out)
     check_resume(place, resume=resume)  # before the model is trained and run
     if storage is not None:
@@ -248,8 +262,13 @@ def search_command(
         plan.write(out / PLAN_NAME)
     with working(f"capturing {plan.model} on {plan.inputs}"):
         workload = plan.load_workload()
-    try:
-        with trial_progress(plan.trials) as on_progress:
+    if is_given(context, "layers"):
+        searched = len(plan.space_for(workload).layers)
+        if searched < plan.layers:
+            note(f"Layers searched: {searched}, as no more of them have rows to share.")
+    kept = f"finished trials are kept. Go on with: {resume_command()}"
+    with resumable(kept, lambda: holds_study(place)):
+        with trial_progress(plan.trials) as on_progress, on_ray(kept):
             result = plan.search(
                 workload,
                 storage=storage or out,
@@ -260,13 +279,13 @@ def search_command(
         pixels = trial_pixels(workload, result)
         report = StudyReport(result=result, command=command_line(), pixels=pixels)
         _tell(report, out / "report.html")
-    except KeyboardInterrupt:
-        note(f"Stopped; finished trials are kept. Go on with: {resume_command()}")
-        raise typer.Exit(INTERRUPTED) from None
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError) and holds_study(place):
-            note(f"Finished trials are kept. Mend the error below, go on with: {resume_command()}")
-        raise
+        if len(result.trials) < plan.trials:
+            note(
+                f"Stopped after {len(result.trials)} of {plan.trials} trials, as they all failed "
+                f"alike. Mend the cause, go on with: {resume_command()}"
+            )
+        if result.unanswered is not None:
+            raise typer.Exit(NOTHING_FOUND)
 
 
 @app.command("report", epilog="Example: codesign report out/study --out report.html")
@@ -286,6 +305,8 @@ def report_command(
     if out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")
     check_files(out=out)
+    check_files(out=out.with_suffix(".json"), inputs=[Path(study)])
+    check_files(out=out.with_suffix(".csv"), inputs=[Path(study)])
     _tell(StudyReport(result=load_study(study)), out)
 
 
@@ -298,6 +319,8 @@ def _tell(report, page: Path) -> None:
     result = report.result
     if result.front:
         table(front_columns(result), front_rows(result, best_trial(result)))
+    if result.failures is not None and result.unanswered is None:
+        note(result.failures)
     say(f"\n{report.verdict}\n{report.costs}")
     note(f"wrote {', '.join(map(str, paths))}")
 
@@ -374,3 +397,7 @@ def _tell_costs() -> None:
         ],
     )
     say(f"\nKinds of DRAM, for a design's dram.kind: {', '.join(kinds)}")
+
+
+for _each in app.registered_commands:
+    _each.cls = OnceCommand

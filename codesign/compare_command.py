@@ -72,10 +72,10 @@ def compare_command(
     from codesign.designs import captured_model
     from simulator.costs import costs_line
 
-    check_files(csv=csv, html=html)
+    check_files(inputs=[*options.files(), weights, *(baselines or ())], csv=csv, html=html)
     asked = options.read(model=model, score=score)
     check_weights(model, weights)
-    check_learns(model, calibrate_under_reuse)
+    check_learns(model, calibrate_under_reuse, asked)
     if network is None and any(row.model == model for row in known_rows(files=baselines or ())):
         network = model
     with working(f"comparing {len(asked.trace)} layers on {asked.design.name}"):

@@ -34,9 +34,12 @@ from codesign.comparison_rows import (
 )
 from simulator import NoReuse, ReusePolicy, ReuseRun, SimulationReport, decide, simulate
 from simulator.costs import cost_sources
-from simulator.report.page import column, number
+from simulator.processor import is_mostly_linear
+from simulator.processor_error import TRANSFORMERS
+from simulator.report.differences import against_one, significant
+from simulator.report.page import column
 from simulator.report.rows import write_rows
-from simulator.report.simulation_page import model_name
+from simulator.report.weights import model_name
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -97,20 +100,22 @@ class Comparison:
         told = []
         for device, row in self.boards.items():
             ratio, energy = self.latency_ratio(row), self.energy_ratio(row)
-            speed = (
-                f"{number(ratio)} times as fast as"
-                if ratio >= 1
-                else (f"{number(1 / ratio)} times slower than")
-            )
-            text = f"{self.reference.name}, is {speed} a {device} ({row.latency_origin})"
+            speed = {
+                1: f"is {row.text(ratio)} times as fast as",
+                0: "is as fast as",
+                -1: f"takes {row.text(1 / ratio)} times as long as",
+            }[_told_apart(ratio, row)]
+            text = f"{self.reference.name}, {speed} a {device} ({_origin(row)})"
             if energy is not None:
-                less = (
-                    f"{number(energy)} times less"
-                    if energy >= 1
-                    else (f"{number(1 / energy)} times more")
-                )
+                takes = {
+                    1: f"1/{significant(energy, row.digits)} of the energy"
+                    if energy >= 10
+                    else f"{row.text(1 / energy)} times the energy",
+                    0: "the same energy",
+                    -1: f"{row.text(1 / energy)} times the energy",
+                }[_told_apart(energy, row)]
                 text += (
-                    f" and takes {less} energy, chip and DRAM against the whole board "
+                    f" and takes {takes}, chip and DRAM against the whole board "
                     f"({row.energy_origin})"
                 )
             told.append(f"{text}.")
@@ -128,20 +133,22 @@ class Comparison:
             column("energy_mj", "Energy", "mJ per image"),
             column("energy_ratio", "Energy", times),
             column("energy_origin", "Energy is", text=True),
-            column("energy_delay_mj_ms", "Energy-delay", "mJ·ms"),
+            column("energy_delay_mj_ms", "Energy-delay", "mJ·ms per image"),
             column("energy_delay_ratio", "Energy-delay", times),
-            column("frames_per_second", "Frames", "per second"),
+            column("frames_per_second", "Images", "per second"),
         ]
 
     @property
     def table(self) -> list[dict[str, Any]]:
         """A row of the table for each row compared; the reference is marked."""
-        keys = ("name", "latency_ms", "latency_origin", "energy_mj", "energy_delay_mj_ms",
-                "frames_per_second")  # fmt: skip
         return [
-            {key: getattr(row, key) for key in keys}
-            | self._ratios(row)
-            | {"energy_origin": row.energy_origin or None, "marked": row is self.reference}
+            {key: row.text(getattr(row, key)) for key in _NUMBERS}
+            | {key: row.text(ratio) for key, ratio in self._ratios(row).items()}
+            | {"name": row.name, "marked": row is self.reference}
+            | {
+                "latency_origin": _origin(row),
+                "energy_origin": row.energy_origin or None,
+            }
             for row in self.rows
         ]
 
@@ -153,21 +160,62 @@ class Comparison:
         }
 
     def write_csv(self, path: str | Path) -> Path:
-        """Write a row for each row compared, with its source and note."""
-        keys = ("device", "how", "reuse", "latency_ms", "latency_origin", "energy_mj",
-                "energy_origin", "energy_of", "energy_delay_mj_ms",
-                "frames_per_second")  # fmt: skip
+        """Write a row for each row compared, with its source and note.
+
+        Predictions are rounded to the digits that they are worth; their errors are shares, on
+        networks that the model was not fitted on, and empty where nobody knows.
+        """
         return write_rows(
             path,
             [
-                {key: getattr(row, key) for key in keys}
-                | self._ratios(row)
-                | {"network": self.network, "accelerator_images": self.images}
+                {
+                    "device": row.device,
+                    "how": row.how,
+                    "reuse": row.reuse,
+                    "latency_ms_per_image": row.value(row.latency_ms),
+                    "latency_origin": row.latency_origin,
+                    "prediction_error_median": row.error and row.error.median,
+                    "prediction_error_p90": row.error and row.error.p90,
+                    "energy_mj_per_image": row.value(row.energy_mj),
+                    "energy_origin": row.energy_origin,
+                    "energy_of": row.energy_of,
+                    "energy_delay_mj_ms_per_image": row.value(row.energy_delay_mj_ms),
+                    "images_per_second": row.value(row.frames_per_second),
+                }
+                | {key: row.value(ratio) for key, ratio in self._ratios(row).items()}
+                | {"network": self.network, "accelerator_images_per_batch": self.images}
                 | {"source": row.source, "note": row.note}
                 | cost_sources(self.simulation.reuse.accelerator)
                 for row in self.rows
             ],
         )
+
+
+_NUMBERS = ("latency_ms", "energy_mj", "energy_delay_mj_ms", "frames_per_second")
+
+
+def _told_apart(ratio: float, row: ComparedRow) -> int:
+    """1 where a row's number is above the reference's, -1 below, 0 where nobody can tell.
+
+    A prediction must be off by more than most were, for the ratio to be on the other side of 1.
+    """
+    bound = row.error.bound if row.error else 0.0
+    ends = [against_one(ratio / (1 + bound)), against_one(ratio / (1 - bound))]
+    return ends[0] if ends[0] == ends[1] else 0
+
+
+def _origin(row: ComparedRow) -> str:
+    """What a row's latency is; of a prediction also how far it may be off."""
+    if not row.is_predicted:
+        return row.latency_origin
+    error = row.error
+    if error is None:
+        return f"{row.latency_origin}, error not known"
+    if error.of == TRANSFORMERS:
+        return (
+            f"{row.latency_origin}, off by {100 * error.lowest:.0f} to {100 * error.highest:.0f} %"
+        )
+    return f"{row.latency_origin}, off by {100 * error.median:.0f} % in the median"
 
 
 def _over(value: float | None, reference: float | None) -> float | None:
@@ -274,16 +322,18 @@ def _how_to_read(
             "The workload is shapes alone: its convolutions are predicted as plain matrix "
             "products, slower than boards run them."
         )
-    elif predicted and _mostly_linear(trace):
+    elif predicted and is_mostly_linear(trace):
         notes.append(
             "Most of this workload is linear layers of many rows, which the CPU model was not "
-            "fitted on: a vision transformer was predicted 40 to 72 % too fast (study 011)."
+            "fitted on: a vision transformer was predicted too fast (study 011)."
         )
     if predicted:
+        errors = {f"{row.device}: off by {row.error.text}" for row in rows if row.error is not None}
         notes.append(
-            "Predicted: by a model of ncnn on the board, on networks that it was not fitted on "
-            "off by 10.6 % in the median and 28.6 % in the 90th percentile (study 011). Deep "
-            "reuse in software is extrapolated from that, and no such run was measured on a Pi."
+            "Predicted: by a model of ncnn on the board, in as many digits as its error leaves "
+            f"(study 011). {''.join(f'{each}. ' for each in sorted(errors))}Deep reuse in software "
+            "is extrapolated from that, no such run was measured on a Pi, and its error is not "
+            "known."
         )
     if any(row.energy_origin == DERIVED for row in rows):
         notes.append(
@@ -291,13 +341,3 @@ def _how_to_read(
             "has verified it."
         )
     return notes
-
-
-def _mostly_linear(trace: WorkloadTrace) -> bool:
-    """Whether most of the arithmetic is in products, not convolutions, of several rows an image."""
-    macs = sum(
-        layer.gemm.macs
-        for layer in trace.layers
-        if layer.convolution is None and layer.gemm.m * layer.gemm.count > layer.images
-    )
-    return macs > trace.macs / 2

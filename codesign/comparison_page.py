@@ -21,9 +21,10 @@ from codesign.comparison_rows import (
     ComparedRow,
 )
 from simulator.report.figures import INK, LIMIT_COLOURS, PAPER, finished
-from simulator.report.files import write_atomically
 from simulator.report.page import card, column, figure_html, named, number, render, shown, versions
-from simulator.report.simulation_page import facts, model_name, workload_line
+from simulator.report.simulation_page import RATIOS_TEXT, facts, workload_line
+from simulator.report.weights import headline_name
+from workloads.writing import write_atomically
 
 # What runs the workload -> its colour.
 _COLOURS = {
@@ -70,11 +71,12 @@ def _html(comparison: Comparison, command: str | None) -> str:
     }
     context = {
         "kind": "Comparison of boards and accelerators",
-        "title": f"{model_name(comparison.workload)}: {', '.join(boards)} and {design.name}",
+        "title": f"{headline_name(comparison.workload)}: {', '.join(boards)} and {design.name}",
         "subtitle": workload_line(comparison.workload, comparison.images),
         "verdict": comparison.verdict,
         "verdict_more": comparison.simulation.verdict,
         "cards": _cards(comparison),
+        "ratios_text": RATIOS_TEXT if design.has_reuse else "",
         "bars": figure_html(bars_figure(comparison.rows), "bars", _BARS_CAPTION),
         "points": figure_html(points_figure(comparison), "points", _POINTS_CAPTION),
         "columns": comparison.columns,
@@ -114,14 +116,14 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
         for device, row in boards.items():
             value = getattr(row, key)
             trust = f" ({getattr(row, origin)})" if value is not None else ""
-            told.append(f"{device}{trust}: {shown(value)}")
+            told.append(f"{device}{trust}: {shown(row.text(value))}")
         return "; ".join(told)
 
     numbers = (
         ("Latency", "latency_ms", "ms per image", "latency_origin"),
         ("Energy", "energy_mj", "mJ per image", "energy_origin"),
-        ("Energy-delay product", "energy_delay_mj_ms", "mJ·ms", "energy_origin"),
-        ("Frames", "frames_per_second", "per second", "latency_origin"),
+        ("Energy-delay product", "energy_delay_mj_ms", "mJ·ms per image", "energy_origin"),
+        ("Images", "frames_per_second", "per second", "latency_origin"),
     )
     return [
         card(
@@ -166,7 +168,7 @@ def bars_figure(rows: Sequence[ComparedRow]) -> go.Figure:
                 name=kind,
                 legendgroup=kind,
                 showlegend=place == 1,
-                text=[f" {number(getattr(row, key))}" for row in mine],
+                text=[f" {row.text(getattr(row, key))}" for row in mine],
                 textposition="outside",
                 cliponaxis=False,
                 marker={
@@ -178,8 +180,9 @@ def bars_figure(rows: Sequence[ComparedRow]) -> go.Figure:
                         "size": 7,
                     },
                 },
-                customdata=[getattr(row, origin) for row in mine],
-                hovertemplate=f"%{{y}}<br>%{{x:,.4~g}}: {title}, %{{customdata}}<extra></extra>",
+                customdata=[[row.text(getattr(row, key)), getattr(row, origin)] for row in mine],
+                hovertemplate=f"%{{y}}<br>{title}: %{{customdata[0]}}, %{{customdata[1]}}"
+                "<extra></extra>",
                 row=1,
                 col=place,
             )
@@ -249,15 +252,17 @@ def points_figure(comparison: Comparison) -> go.Figure:
                 textposition=[_NAME_PLACES.get(row.how, "top center") for row in mine],
                 customdata=[
                     [
-                        number(row.energy_delay_mj_ms or 0.0),
+                        row.text(row.energy_delay_mj_ms),
                         row.latency_origin,
                         row.energy_origin,
                         row.name,
+                        row.text(row.latency_ms),
+                        row.text(row.energy_mj),
                     ]
                     for row in mine
                 ],
-                hovertemplate="%{customdata[3]}<br>%{x:,.4~g} ms, %{customdata[1]}<br>"
-                "%{y:,.4~g} mJ, %{customdata[2]}<br>%{customdata[0]} mJ·ms<extra></extra>",
+                hovertemplate="%{customdata[3]}<br>%{customdata[4]} ms, %{customdata[1]}<br>"
+                "%{customdata[5]} mJ, %{customdata[2]}<br>%{customdata[0]} mJ·ms<extra></extra>",
             )
     for axis, ends_of, title in (
         (figure.update_xaxes, reach, "latency, ms per image"),

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from accelerators import Baseline, ConfigError, Processor, processor_presets
 from accelerators.rules import choose, nearest, quoted, show
 from simulator import PROCESSOR_PRECISIONS, ReuseRun, SimulationReport, predict
+from simulator.processor_error import PredictionError, digits_of
 from simulator.processor_fit import FRAMEWORK, network_macs, network_work
 from simulator.report.design import DesignReport
+from simulator.report.differences import significant
+from simulator.report.page import number
 from workloads.trace import WorkloadTrace
 
 MEASURED, PREDICTED, SIMULATED = "measured", "predicted", "simulated"
@@ -42,6 +45,8 @@ class ComparedRow:
         energy_of: what takes this energy.
         source: of the latency.
         note: what else must be known.
+        error: how far predictions like this one were off; `None` where none is known, or there is
+            no prediction.
     """
 
     device: str
@@ -54,6 +59,29 @@ class ComparedRow:
     energy_of: str
     source: str
     note: str = ""
+    error: PredictionError | None = None
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether the latency is by the CPU model."""
+        return self.latency_origin == PREDICTED
+
+    @property
+    def digits(self) -> int:
+        """Digits that its numbers are worth; of predictions as many as their error allows."""
+        return digits_of(self.error) if self.is_predicted else 3
+
+    def text(self, value: float | None) -> str | None:
+        """One of its numbers in these digits; a prediction is "about" it."""
+        if value is None or not self.is_predicted:
+            return value if value is None else number(value)
+        return f"about {significant(value, self.digits)}"
+
+    def value(self, value: float | None) -> float | None:
+        """One of its numbers for a file: a prediction is rounded to these digits."""
+        if value is None or not self.is_predicted:
+            return value
+        return float(f"{value:.{self.digits - 1}e}")
 
     @property
     def name(self) -> str:
@@ -146,6 +174,11 @@ def check_devices(devices: Sequence[str], rows: Iterable[Baseline]) -> None:
         for device in devices
         if device not in known
     ]
+    broken += [
+        f"compare.devices must name a device once, got {show(device, str)} again; leave one out"
+        for device in dict.fromkeys(devices)
+        if list(devices).count(device) > 1
+    ]
     if not devices:
         broken = [f"compare.devices must name a device, got none; use one of {', '.join(known)}"]
     if broken:
@@ -189,6 +222,8 @@ def board_rows(
         )
     if processor is not None:
         found += _predictions(trace, run, processor, wanted)
+        if wanted.precisions == ("fp16",) and not processor.fp16_arithmetic:
+            notes.append(f"{device}: predicted in fp32, as it does not compute in fp16")
     elif not found:
         raise ConfigError(
             f"compare.devices must have a measured row of this network or a processor preset, got "
@@ -305,6 +340,8 @@ def _predictions(
 ) -> list[ComparedRow]:
     """Dense, and under the same decisions where there are some."""
     precision = wanted.precisions[0] if len(wanted.precisions) == 1 else None
+    if precision == "fp16" and not processor.fp16_arithmetic:
+        precision = "fp32"  # as which it would run; `board_rows` tells
     runs: list[ReuseRun | None] = [None]
     if any(made is not None for made in run.decisions.values()):
         runs.append(run)
@@ -324,7 +361,8 @@ def _predictions(
                 energy_of="" if found.energy_mj is None else _BOARD,
                 source=f"CPU model of {FRAMEWORK}, simulator.predict"
                 + ("" if each is None else ", the accelerator's own decisions"),
-                note=f"bound by {found.bound_by}",
+                note=f"{found.error_text}; bound by {found.bound_by}",
+                error=found.error,
             )
         )
     return rows

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from accelerators import ConfigError
+from accelerators.rules import show
+from simulator.report.simulation import given_design
+
+_LARGEST = 1e100
+
+_PERCENT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +26,8 @@ class Constraints:
         area_mm2: of the chip.
         power_mw: energy over time of an inference, DRAM included.
         latency_ms_per_image: time of the batch over its images.
-        accuracy_loss: of the objective `accuracy`, against the dense baseline's.
+        accuracy_loss: of the objective `accuracy`, against the dense baseline's; a fraction, 0 to
+            1: 0.02 is two percentage points.
     """
 
     area_mm2: float | None = None
@@ -30,7 +36,7 @@ class Constraints:
     accuracy_loss: float | None = None
 
     def __post_init__(self) -> None:
-        problems = constraint_problems(asdict(self), "Constraints")
+        problems = constraint_problems(dict(vars(self)), "Constraints")
         if problems:
             raise ConfigError(problems)
 
@@ -48,7 +54,7 @@ class Constraints:
             summary: of its simulation, as in `Trial.summary`.
             baseline: objective -> value of the dense baseline.
         """
-        design = summary["designs"]["reuse"]
+        design = given_design(summary)
         measured = {
             "area_mm2": design["area_mm2"],
             # uJ over ms
@@ -84,15 +90,18 @@ def constraint_problems(given: Mapping[str, Any], path: str) -> list[str]:
         if limit is None:
             continue
         is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+        finite = is_number and -_LARGEST <= limit <= _LARGEST
         may_be_zero = name == "accuracy_loss"
-        if (
-            not is_number
-            or not math.isfinite(limit)
-            or limit < 0
-            or (not limit and not may_be_zero)
-        ):
+        if not finite or limit < 0 or (not limit and not may_be_zero):
             rule = "at least 0" if may_be_zero else "above 0"
             problems.append(
-                f"{path}.{name} must be a number {rule}, got {limit!r}; leave it out for no limit"
+                f"{path}.{name} must be a number {rule}, got {show(limit)}; "
+                "leave it out for no limit"
+            )
+        elif may_be_zero and limit > 1:
+            fix = f"use {limit / 100:g} for {limit:g} percentage points"
+            problems.append(
+                f"{path}.{name} must be a fraction of at most 1, got {limit!r:.60}; "
+                f"{fix if limit <= _PERCENT else 'leave it out for no limit'}"
             )
     return problems

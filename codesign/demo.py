@@ -17,11 +17,13 @@ from codesign.report import StudyReport
 from codesign.space import DesignSpace
 from codesign.store import holds_study
 from codesign.study import search
+from codesign.supervision import on_ray
 from codesign.tables import front_columns, front_rows
 from codesign.terminal import (
-    INTERRUPTED,
+    NOTHING_FOUND,
     command_line,
     note,
+    resumable,
     say,
     table,
     trial_progress,
@@ -72,8 +74,10 @@ def run_demo(
     with working("simulating the setting that the search starts from"):
         first = _first_setting(workload, space, base)
     say(f"{workload.name}\n  The usual setting on {base.name}: {first.verdict}\n")
-    try:
-        with trial_progress(trials) as on_progress:
+    seen = shlex.join(["codesign", "report", str(study)])
+    kept = f"finished trials are kept in {study} until the next demo. See them with: {seen}"
+    with resumable(kept, lambda: holds_study(study)):
+        with trial_progress(trials) as on_progress, on_ray(kept):
             result = search(
                 workload,
                 space,
@@ -84,24 +88,20 @@ def run_demo(
             )
         with working("drawing what the network sees"):
             pixels = trial_pixels(workload, result)
-    except KeyboardInterrupt:
-        if holds_study(study):
-            note(
-                f"Stopped; finished trials are kept in {study} until the next demo. "
-                f"See them with: {shlex.join(['codesign', 'report', str(study)])}"
-            )
-            raise typer.Exit(INTERRUPTED) from None
-        raise
-    report = StudyReport(result=result, command=command_line(), about=ABOUT, pixels=pixels)
-    paths = report.write(out / "report.html")
+        report = StudyReport(result=result, command=command_line(), about=ABOUT, pixels=pixels)
+        paths = report.write(out / "report.html")
 
     if result.front:
         say(f"Pareto front of {trials} designs:")
         table(front_columns(result), front_rows(result, best_trial(result)))
+    if result.failures is not None and result.unanswered is None:
+        note(result.failures)
     say(f"\n{report.verdict}\n")
     say(report.costs)
     say(f"Report, with pictures: {paths[0]}")
     note(f"Its numbers: {paths[1]}, {paths[2]}")
+    if result.unanswered is not None:
+        raise typer.Exit(NOTHING_FOUND)
     if show and _has_display():
         webbrowser.open(paths[0].resolve().as_uri())
 

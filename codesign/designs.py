@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerators import Accelerator, ConfigError, preset, presets
 from simulator import ClusterCache, LshReuse, NoReuse, PerLayer, ReusePolicy
 from simulator.captured import check_model
-from workloads.errors import told
+from workloads.errors import show, told
 from workloads.scores import SCORES, NamedScore
 from workloads.trace import WorkloadTrace
 
@@ -130,6 +130,18 @@ def policy_from_options(
     """
     if (hashes is None) != (length is None):
         raise ConfigError("--hashes and --length must be given together, got one; add the other")
+    named = [_layer_option(layer) for layer in layers]
+    if hashes is None and all(numbers is None for _, numbers in named):
+        refuse_idle(
+            {
+                "--scope": scope != "image",
+                "--thresholds": thresholds != "spread",
+                "--learning": learning != "none",
+                "--order": order != "channels_first",
+                "--representative": representative != "centroid",
+            },
+            "with reuse, as --hashes and --length or --layer NAME=H,L ask for it",
+        )
     if hashes is None and not layers:
         if accelerator.has_reuse:
             raise ConfigError(
@@ -139,7 +151,7 @@ def policy_from_options(
             )
         return NoReuse()
     front_end = accelerator.front_end
-    common = {
+    common: dict[str, Any] = {
         "scope": scope,
         "thresholds": thresholds,
         "learning": learning,
@@ -153,16 +165,37 @@ def policy_from_options(
         ),
     }
     policies: dict[str, ReusePolicy] = {}
-    for layer in layers:
-        name, numbers = _layer_option(layer)
+    for name, numbers in named:
+        if name in policies:
+            raise ConfigError(
+                f"--layer must name a layer once, got {show(name)} again; leave one out"
+            )
         if numbers is None:
             policies[name] = NoReuse()
         else:
-            policies[name] = LshReuse(hashes=numbers[0], length=numbers[1], **common)  # type: ignore[arg-type]
+            policies[name] = LshReuse(hashes=numbers[0], length=numbers[1], **common)
     default: ReusePolicy = NoReuse()
     if hashes is not None and length is not None:
-        default = LshReuse(hashes=hashes, length=length, **common)  # type: ignore[arg-type]
+        default = LshReuse(hashes=hashes, length=length, **common)
     return PerLayer(policies, default) if policies else default
+
+
+def refuse_idle(given: Mapping[str, bool], rule: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        given: option -> whether it was given.
+        rule: with what they must come.
+
+    Raises:
+        ConfigError: with each of them.
+    """
+    idle = [option for option, is_given in given.items() if is_given]
+    if idle:
+        raise ConfigError(
+            f"{', '.join(idle)} must come {rule}, got {'them' if len(idle) > 1 else 'it'} without, "
+            f"which would change nothing; leave out {', '.join(idle)}"
+        )
 
 
 def _layer_option(text: str) -> tuple[str, tuple[int, int] | None]:

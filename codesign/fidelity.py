@@ -80,14 +80,13 @@ class StagedEvaluator:
             raise ConfigError(
                 "first_images must be fewer than the workload's, of a workload with a model whose "
                 f"inputs and outputs have images along the first dimension, got {images} of "
-                f"{trace.images}; give None"
+                f"{trace.images}; give None, or leave --first-images out"
             )
-        sliced = replace(trace, inputs=tuple(x[:images] for x in inputs), images=images)
         judged = Judged.of(trace.provenance) or Judged()
         with single_thread():
             captured = capture(
                 model,
-                recorded_inputs(sliced),
+                recorded_inputs(trace, images),
                 labels=None if trace.labels is None else trace.labels[:images],
                 score=trace.score if trace.score_function is None else trace.score_function,
                 output=judged.output or None,

@@ -21,6 +21,7 @@ from codesign.front_plots import (
 from codesign.importance import LEAST_TRIALS
 from codesign.trials import StudyResult, Trial, energy_delay_ratio
 from codesign.verdict import QUALITY_NAMES
+from simulator.report.differences import ratio_text
 from simulator.report.page import NOTHING, column, figure_html, number, percent
 
 Pages = Mapping[int, str]
@@ -173,13 +174,14 @@ def _pick(choice: Choice, sense: str, pages: Pages) -> Any:
     trial: Trial | None = getattr(choice, sense)
     if trial is None or trial.values is None:
         return NOTHING
-    speed, energy = f"{trial.values['speedup']:.2f}×", number(trial.values["energy_uj_per_image"])
+    speed = f"{ratio_text(trial.values['speedup'])}×"
+    energy = number(trial.values["energy_uj_per_image"])
     accuracy = percent(measured(trial, "accuracy"))
     said = {
         "fastest": speed,
         "least_energy": energy,
         "most_accurate": accuracy,
-        "least_energy_delay": f"{energy_delay_ratio(trial):.2f}×",
+        "least_energy_delay": f"{ratio_text(energy_delay_ratio(trial))}×",
         "knee": f"{speed}, {energy} µJ, {accuracy} %",
     }[sense]
     return Markup("{} <small>trial {}</small>").format(said, trial_link(trial, pages))

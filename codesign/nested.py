@@ -27,19 +27,25 @@ from accelerators import PROJECTIONS, ConfigError
 from codesign.arguments import integer_problems
 from codesign.evaluate import Evaluation, InMemory, hashing_states, workload_digest
 from codesign.front import non_dominated
-from codesign.nested_store import open_layers, read_layers
+from codesign.nested_store import (
+    ACQUISITIONS,
+    FORMAT_VERSION,
+    open_layers,
+    read_layers,
+    stored_parameter,
+)
 from codesign.parameters import Parameter, layer_parameters, reusable_layers
 from codesign.quiet import quiet_optuna
 from codesign.runner import EXECUTORS, running
-from codesign.store import SPECIFICATION, storing
+from codesign.shortfall import are_alike, failures
+from codesign.store import storing
+from codesign.stored import SPECIFICATION
 from codesign.threads import single_thread
 from codesign.workload import Workload
 from simulator import LshReuse, PerLayer, decide
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
 
-FORMAT_VERSION = 1
-ACQUISITIONS = ("logehvi", "ei")
 # Random settings of a layer before the Gaussian process takes over.
 STARTUP_TRIALS = 8
 # Hashes H and length L of the first setting tried, or the nearest: those of Deep Reuse's conv2.
@@ -100,6 +106,12 @@ class LayerFront:
         best = [trial for trial, keep in zip(complete, kept, strict=True) if keep]
         return tuple(sorted(best, key=lambda trial: trial.objectives))
 
+    @property
+    def failures(self) -> str | None:
+        """How many settings failed, and of what; `None` if none did."""
+        reasons = [trial.reason for trial in self.trials if trial.reason is not None]
+        return failures(reasons, len(self.trials), "settings")
+
 
 @dataclass(frozen=True, kw_only=True)
 class NestedResult:
@@ -117,6 +129,12 @@ class NestedResult:
     def fronts(self) -> dict[str, tuple[Mapping[str, Any], ...]]:
         """Layer -> settings along its front, as `DesignSpace.from_fronts` takes them."""
         return {each.layer: tuple(t.settings for t in each.front) for each in self.layers}
+
+    @property
+    def unanswered(self) -> str | None:
+        """Which layers have nothing on their front, and why; `None` where each has something."""
+        empty = [layer for layer in self.layers if not layer.front]
+        return "; ".join(f"{x.layer}: {x.failures or 'nothing tried'}" for x in empty) or None
 
 
 def nested_search(
@@ -160,12 +178,17 @@ def nested_search(
         executor: `ray`, or `inline` to evaluate in this process.
         on_progress: see `OnTold`.
 
+    Returns:
+        What was tried. A layer of which a chunk fails, all alike, is given up, see
+        `NestedResult.unanswered`.
+
     Raises:
         ConfigError: an argument breaks a rule, or the file is not fit for this search.
-        RuntimeError: a worker could not finish; what was stored is kept.
+        RuntimeError: a worker could not finish, or Ray itself has ended (`RayDiedError`); what was
+            stored is kept.
     """
     numbers = {"trials": trials, "workers": workers, "seed": seed, "chunk": chunk, "top": top}
-    _check(numbers, acquisition=acquisition, executor=executor, projection=projection)
+    check_settings(numbers, acquisition=acquisition, executor=executor, projection=projection)
     evaluator = LayerEvaluator.of(
         workload, top=top, projection=projection, seed=seed, acquisition=acquisition
     )
@@ -173,13 +196,14 @@ def nested_search(
     with (
         quiet_optuna(),
         open_layers(path, _specifications(workload, evaluator), resume=resume) as studies,
-        running(executor, evaluator, workers, ray_address) as run,
+        running(executor, evaluator, workers, ray_address, _called) as run,
     ):
         told = {
             name: list(_read(study, evaluator.parameters[name])) for name, study in studies.items()
         }
         total = sum(evaluator.most_trials(name, trials) for name in told)
-        while jobs := evaluator.jobs(told, trials, chunk):
+        going = dict(told)  # without the layers that nothing can be found for
+        while jobs := evaluator.jobs(going, trials, chunk):
             for number, outcome in run(jobs.items()):
                 name = jobs[number]["layer"]
                 if outcome.state != "complete":
@@ -189,6 +213,9 @@ def nested_search(
                     for trial in made:
                         _store(studies[name], evaluator.parameters[name], trial)
                 told[name] += made
+                reasons = [trial.reason for trial in made]
+                if all(t.reason is not None for t in told[name]) and are_alike(reasons):
+                    del going[name]
                 if on_progress is not None:
                     on_progress(sum(map(len, told.values())), total)
     return load_nested(path)
@@ -205,10 +232,7 @@ def load_nested(path: str | Path) -> NestedResult:
         layers, specification = [], {}
         for name, study in studies.items():
             specification = study.user_attrs[SPECIFICATION]
-            parameters = [
-                Parameter(name=p["name"], choices=tuple(p["choices"]), ordered=p["ordered"])
-                for p in specification["parameters"]
-            ]
+            parameters = [stored_parameter(each) for each in specification["parameters"]]
             layers.append(LayerFront(layer=name, trials=tuple(_read(study, parameters))))
     return NestedResult(layers=tuple(layers), specification=specification)
 
@@ -326,11 +350,15 @@ class LayerEvaluator:
         except Exception:
             trial = LayerTrial(settings=settings, reason=traceback.format_exc())
         else:
+            error = run.relative_mse[name]
             trial = LayerTrial(
                 settings=settings,
-                relative_mse=run.relative_mse[name],
+                relative_mse=error,
                 compression=decisions.sub_vectors / decisions.total_clusters,
             )
+            if error is None or not math.isfinite(error):
+                reason = f"ValueError: the layer's error must be finite, got {error}"
+                trial = LayerTrial(settings=settings, reason=reason)
         return replace(trial, seconds=time.perf_counter() - start)
 
     def ask(self, name: str, told: Sequence[LayerTrial]) -> dict[str, Any]:
@@ -372,6 +400,10 @@ class LayerEvaluator:
             )
         params = view.ask(distributions).params
         return {p.name: p.decode(params[p.name]) for p in parameters}
+
+
+def _called(_number: int, job: Mapping[str, Any]) -> str:
+    return f"layer {job['layer']!r}"
 
 
 def clustering_parameters(layer: Layer) -> tuple[Parameter, ...]:
@@ -453,7 +485,12 @@ def _specifications(workload: Workload, evaluator: LayerEvaluator) -> dict[str, 
     return json.loads(json.dumps(specifications))
 
 
-def _check(numbers: Mapping[str, Any], **names: str) -> None:
+def check_settings(numbers: Mapping[str, Any], **names: str) -> None:
+    """Refuse settings of `nested_search` that break a rule.
+
+    Raises:
+        ConfigError: naming each.
+    """
     problems = integer_problems("nested_search ", numbers, {"seed": 0})
     known = {"acquisition": ACQUISITIONS, "executor": EXECUTORS, "projection": PROJECTIONS}
     problems += [

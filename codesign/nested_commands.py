@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codesign.options import Images, Inputs, Model, Precision, RayAddress, Seed, Weights
 from codesign.outputs import check_directory
 from codesign.terminal import (
-    INTERRUPTED,
+    NOTHING_FOUND,
     command_line,
     guarded,
     note,
     point_progress,
+    resumable,
     resume_command,
     say,
     table,
     working,
 )
+
+if TYPE_CHECKING:
+    from codesign.nested import NestedResult
 
 EPILOG = (
     "Example: codesign nested --model cifarnet --inputs digits --trials 40 --workers 2 "
@@ -38,7 +42,7 @@ def nested_command(
     projection: Annotated[
         str, typer.Option(help="Hyperplanes of the front-end: sign, sparse or int8.")
     ] = "sign",
-    layers: Annotated[int, typer.Option(min=1, help="Layers searched, the largest.")] = 4,
+    layers: Annotated[int, typer.Option(min=1, help="Most layers searched, the largest.")] = 4,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try on each layer.")] = 40,
     workers: Annotated[int, typer.Option(min=1, help="Layers at a time.")] = 2,
     acquisition: Annotated[
@@ -53,13 +57,15 @@ def nested_command(
     ray_address: RayAddress = None,
 ) -> None:
     """Search each layer's reuse on its own: error against compression."""
-    from codesign.nested import nested_file, nested_search
-    from codesign.nested_page import front_columns, front_rows, verdict, write_nested_html
-    from codesign.store import check_resume
+    from codesign.nested import check_settings, nested_file, nested_search
+    from codesign.store import check_resume, holds_study
+    from codesign.supervision import on_ray
     from codesign.workload import load_workload
 
     check_directory(out)
-    check_resume(nested_file(out), resume=resume)  # before the model is trained and run
+    # before the model is trained and run
+    check_settings({}, acquisition=acquisition, projection=projection)
+    check_resume(nested_file(out), resume=resume)
     with working(f"capturing {model} on {inputs}"):
         workload = load_workload(
             model=model,
@@ -69,8 +75,9 @@ def nested_command(
             precision=precision,
             seed=seed,
         )
-    try:
-        with point_progress("searching") as on_progress:
+    kept = f"stored settings are kept. Go on with: {resume_command()}"
+    with resumable(kept, lambda: holds_study(nested_file(out))):
+        with point_progress("searching") as on_progress, on_ray(kept):
             result = nested_search(
                 workload,
                 projection=projection,
@@ -84,11 +91,20 @@ def nested_command(
                 acquisition=acquisition,
                 on_progress=on_progress,
             )
-    except KeyboardInterrupt:
-        note(f"Stopped; stored settings are kept. Go on with: {resume_command()}")
-        raise typer.Exit(INTERRUPTED) from None
+        _tell(result, out)
+
+
+def _tell(result: NestedResult, out: Path) -> None:
+    """Show each layer's front and write the page."""
+    from codesign.nested_page import front_columns, front_rows, verdict, write_nested_html
+
     for each in result.layers:
         say(f"\n{each.layer}")
         table(front_columns(each), front_rows(each))
+    for each in result.layers:
+        if each.front and each.failures is not None:
+            note(f"{each.layer}: {each.failures}")
     say(f"\n{verdict(result)}")
     note(f"wrote {write_nested_html(result, out / 'nested.html', command_line())}")
+    if result.unanswered is not None:
+        raise typer.Exit(NOTHING_FOUND)

@@ -14,8 +14,8 @@ from jinja2 import PackageLoader
 
 from codesign.nested import LayerFront, LayerTrial, NestedResult
 from simulator.report.figures import LINE_COLOURS, finished
-from simulator.report.files import write_atomically
 from simulator.report.page import column, figure_html, named, render, versions
+from workloads.writing import write_atomically
 
 _HEIGHT = 340
 _COLUMNS = {
@@ -24,8 +24,8 @@ _COLUMNS = {
     "length": ("Length L", ""),
     "thresholds": ("Thresholds", ""),
     "order": ("Order", ""),
-    "relative_mse": ("Error", "of the dense result's square"),
-    "compression": ("Compression", "|X| / |X_c|"),
+    "relative_mse": ("Error", "% of the dense result's square"),
+    "compression": ("Compression", "×, |X| / |X_c|"),
 }
 _TEXT = ("thresholds", "order")
 _ACQUISITIONS = {
@@ -34,7 +34,9 @@ _ACQUISITIONS = {
 }
 _CAPTION = (
     "Every point is a setting of this layer on its recorded activations. Right and down is better; "
-    "the line joins those that no other beats."
+    "the line joins those that no other beats. Compression is the layer's sub-vectors over those "
+    "that are still multiplied, |X| / |X_c|: 1 is dense. Error is the mean squared error of the "
+    "layer's result over the mean square of the dense one."
 )
 
 
@@ -54,7 +56,7 @@ def front_rows(front: LayerFront) -> list[dict[str, Any]]:
         {
             "position": position,
             **trial.settings,
-            "relative_mse": f"{trial.relative_mse:.3g}",
+            "relative_mse": f"{_error_percent(trial):.3g}",
             "compression": f"{trial.compression:.1f}",
         }
         for position, trial in enumerate(front.front, start=1)
@@ -71,7 +73,7 @@ def layer_figure(front: LayerFront) -> go.Figure:
     ):
         figure.add_scatter(
             x=[trial.compression for trial in trials],
-            y=[trial.relative_mse for trial in trials],
+            y=[_error_percent(trial) for trial in trials],
             mode=mode,
             name=name,
             marker={"size": 8, "color": colour},
@@ -79,13 +81,11 @@ def layer_figure(front: LayerFront) -> go.Figure:
             customdata=[_hover(trial) for trial in trials],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    figure.update_xaxes(
-        title_text="compression, |X| / |X_c|", type="log", tickformat=",.3~r", dtick="D2"
-    )
+    figure.update_xaxes(title_text="compression, ×", type="log", tickformat=",.3~r", dtick="D2")
     figure.update_yaxes(
-        title={"text": "relative squared error", "standoff": 12},
+        title={"text": "squared error, % of dense", "standoff": 12},
         type="log",
-        tickformat=".1~e",
+        tickformat=",.3~r",
         dtick="D2",
     )
     return finished(figure, _HEIGHT, 40)
@@ -134,16 +134,26 @@ def verdict(result: NestedResult, error: float = 0.1) -> str:
     """
     told = []
     for each in result.layers:
+        if not each.front:
+            continue
         bearable = [t for t in each.front if t.objectives[0] <= math.log10(error)]
         best = f"{bearable[-1].compression:.1f}×" if bearable else "not at all"
         told.append(f"{each.layer} {best}")
-    return f"With a squared error of at most {100 * error:g} %, layers compress: {', '.join(told)}."
+    layers = ", ".join(told)
+    found = f"With a squared error of at most {100 * error:g} %, layers compress: {layers}."
+    missing = f"No answer yet for {result.unanswered}." if result.unanswered else ""
+    return f"{found if told else ''} {missing}".strip()
+
+
+def _error_percent(trial: LayerTrial) -> float:
+    assert trial.relative_mse is not None, "only settings that did not fail are shown"
+    return 100 * trial.relative_mse
 
 
 def _hover(trial: LayerTrial) -> str:
     return "<br>".join(
         [
-            f"error {trial.relative_mse:.3g}, compression {trial.compression:.1f}×",
+            f"error {_error_percent(trial):.3g} %, compression {trial.compression:.1f}×",
             _settings(trial.settings),
         ]
     )

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, read_scale_sim_config
-from codesign.designs import find_accelerator, find_score, policy_from_options
+from codesign.arguments import LARGEST_SEED
+from codesign.designs import find_accelerator, find_score, policy_from_options, refuse_idle
 from simulator import NoReuse, ReusePolicy
+from workloads.files import DESCRIPTION
 from workloads.scale_sim import read_topology
 from workloads.scores import SCORES
 from workloads.trace import WorkloadTrace
@@ -38,7 +41,9 @@ Inputs = Annotated[
     str,
     typer.Option(
         help="digits, cifar10:ARCHIVE, camvid:FOLDER, a sample video (bikes, bigbuckbunny, "
-        "carphone) or the path of a video."
+        "carphone), or the path of a video, of a folder of pictures (in order of name, resized to "
+        "the model's input_shape) or of a .npy, .npz or .safetensors file: float32 (images, "
+        "channels, height, width) as the model expects them, or whole token ids (texts, length)."
     ),
 ]
 Images = Annotated[int, typer.Option(min=1, help="Images or frames to judge on.")]
@@ -52,8 +57,9 @@ Precision = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="Weights of the model, .safetensors or PyTorch's .pth, .pt, .th, named as by "
-        "torchvision or timm; without them most models have random ones."
+        help="Weights of the model, .safetensors or PyTorch's .pth, .pt, .th, .bin, .ckpt, named "
+        "as by torchvision or timm, alone or as an entry of a checkpoint; without them most "
+        "models have random ones."
     ),
 ]
 Output = Annotated[
@@ -96,16 +102,65 @@ CalibrateUnderReuse = Annotated[
     ),
 ]
 _AT_MOST = "Designs beyond it are infeasible."
-MaxArea = Annotated[float | None, typer.Option(help=f"Largest area of the chip. {_AT_MOST}")]
-MaxPower = Annotated[float | None, typer.Option(help=f"Most power, DRAM included. {_AT_MOST}")]
-MaxLatency = Annotated[float | None, typer.Option(help=f"Longest time of an image. {_AT_MOST}")]
-MaxAccuracyLoss = Annotated[
-    float | None, typer.Option(help=f"Most accuracy lost against the dense model. {_AT_MOST}")
+
+
+def _share(text: str) -> float:
+    """A fraction, or a percentage with its sign, as a fraction."""
+    number = text.strip().removesuffix("%")
+    try:
+        return float(number) / (100 if number != text.strip() else 1)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is neither a fraction, such as 0.02, nor a percentage, such as 2%."
+        ) from None
+
+
+MaxArea = Annotated[
+    float | None,
+    typer.Option(metavar="MM2", help=f"Largest area of the chip, in mm2. {_AT_MOST}"),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")]
+MaxPower = Annotated[
+    float | None,
+    typer.Option(metavar="MW", help=f"Most power, DRAM included, in mW. {_AT_MOST}"),
+]
+MaxLatency = Annotated[
+    float | None, typer.Option(metavar="MS", help=f"Longest time of an image, in ms. {_AT_MOST}")
+]
+MaxAccuracyLoss = Annotated[
+    float | None,
+    typer.Option(
+        parser=_share,
+        metavar="FRACTION|PERCENT%",
+        help="Most accuracy lost against the dense model: 0.02 or 2% are two percentage points. "
+        f"{_AT_MOST}",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Same seed, same numbers.")]
 RayAddress = Annotated[str | None, typer.Option(help="A Ray cluster to run on, HOST:PORT.")]
+# Of hashing: what it is to learn from is of no use without.
+LEARNS = (
+    "with thresholds or hyperplanes that are learned, --thresholds spread or mean or --learning"
+)
 _DESIGN_HELP = "A preset, or file.py:NAME or package.module:NAME (executed)."
 Design = Annotated[str, typer.Option(help=_DESIGN_HELP)]
+
+
+class OnceCommand(TyperCommand):
+    """A command that refuses an option given twice, of which only the last would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        twice = {each for each in order if order.count(each) > 1 and not each.multiple}
+        for option in sorted(twice, key=lambda each: each.opts[0]):
+            if option.param_type_name == "option":
+                ctx.fail(f"Option '{option.opts[0]}' must be given once; leave out the others.")
+        return super().parse_args(ctx, args)
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, also with its default."""
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def study_plan(context: typer.Context, study: Path | None) -> StudyPlan:
@@ -118,11 +173,7 @@ def study_plan(context: typer.Context, study: Path | None) -> StudyPlan:
     from codesign.plan import StudyPlan
 
     plan = StudyPlan() if study is None else StudyPlan.load(study)
-    given = {
-        name: value
-        for name, value in context.params.items()
-        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
+    given = {name: value for name, value in context.params.items() if is_given(context, name)}
     changes = {each.name: given[each.name] for each in fields(plan) if each.name in given}
     if "fronts" in changes and "layers" in changes:
         raise ConfigError(
@@ -149,6 +200,12 @@ class Replay:
     design: Accelerator
     policy: ReusePolicy
     calibration: WorkloadTrace | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether some layer's hashing has anything to learn."""
+        layers = [layer for layer in self.trace.layers if self.policy.applies_to(layer)]
+        return any(self.policy.needs_calibration(layer) for layer in layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +280,12 @@ class ReplayOptions:
         typer.Option(help="`compiled`, or `event`, the slow reference; both find the same cycles."),
     ] = "compiled"
 
+    def files(self) -> list[Path | None]:
+        """Files that are read, which no output may take the place of."""
+        design = (self.accelerator or "").rpartition(":")[0] or self.accelerator or ""
+        traces = [each / DESCRIPTION for each in (self.trace, self.calibration) if each is not None]
+        return [*traces, *(self.scale_sim or ()), Path(self.technology or ""), Path(design)]
+
     def read(self, *, model: str | None = None, score: str | None = None) -> Replay:
         """Read the trace and the design, or SCALE-Sim's files of both.
 
@@ -258,12 +321,14 @@ class ReplayOptions:
             representative=self.representative,
             accelerator=design,
         )
-        return Replay(
+        asked = Replay(
             trace=_judged(WorkloadTrace.load(self.trace), score),
             design=design,
             policy=policy,
             calibration=None if self.calibration is None else WorkloadTrace.load(self.calibration),
         )
+        refuse_idle({"--calibration": self.calibration is not None and not asked.learns}, LEARNS)
+        return asked
 
     def _read_scale_sim(self, files: tuple[Path, Path], model: str | None) -> Replay:
         """Shapes alone, on the design of the .cfg file."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from accelerators import FOLD_TIMINGS, PROJECTIONS, Accelerator, ConfigError
-from workloads.gemm import Layer
+from workloads.errors import show
+from workloads.gemm import Layer, is_name
 from workloads.trace import WorkloadTrace
 
 KIB = 1024
@@ -35,6 +38,40 @@ class Parameter:
     choices: tuple[Any, ...]
     ordered: bool = True
 
+    def __post_init__(self) -> None:
+        problems = []
+        if not is_name(self.name):
+            problems.append(
+                f"Parameter.name must be a text of printable characters, got {show(self.name)}; "
+                "use one such as 'array.rows'"
+            )
+        if type(self.ordered) is not bool:
+            problems.append(
+                f"Parameter.ordered must be True or False, got {show(self.ordered)}; use one"
+            )
+        if not isinstance(self.choices, tuple | list) or not self.choices:
+            problems.append(
+                f"Parameter.choices must be a tuple of values, got {show(self.choices)}; "
+                "give them as in (8, 16, 32)"
+            )
+        elif not all(_is_plain(choice) for choice in self.choices):
+            problems.append(
+                "Parameter.choices must be texts, numbers, True, False or None, got "
+                f"{show(self.choices)}; leave out the others"
+            )
+        elif len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
+            problems.append(
+                f"Parameter.choices must be different, got {show(self.choices)}; name each once"
+            )
+        elif self.ordered is True and not _is_ascending(self.choices):
+            problems.append(
+                "Parameter.choices must be numbers from small to large where ordered, got "
+                f"{show(self.choices)}; sort them, or use ordered=False"
+            )
+        if problems:
+            raise ConfigError(problems)
+        object.__setattr__(self, "choices", tuple(self.choices))
+
     @property
     def distribution(self) -> BaseDistribution:
         """What Optuna samples: a position in `choices`, or a choice."""
@@ -48,9 +85,10 @@ class Parameter:
         Raises:
             ConfigError: the value is not one of the choices.
         """
-        if value not in self.choices:
+        if not _is_plain(value) or value not in self.choices:
             raise ConfigError(
-                f"parameter {self.name!r} must be one of {self.choices}, got {value!r}"
+                f"parameter {self.name!r} must be one of {show(self.choices)}, got {show(value)}; "
+                "use one of these"
             )
         return self.choices.index(value) if self.ordered else value
 
@@ -83,7 +121,9 @@ class Parameter:
         """
         path = f"space.parameters.{self.name!r}"
         if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-            return [f"{path} must be a list of its choices, got {values!r}; write it in brackets"]
+            return [
+                f"{path} must be a list of its choices, got {show(values)}; write it in brackets"
+            ]
         if known or not self.ordered:
             # By kind too: False is not the position 0.
             own = [(type(choice), choice) for choice in self.choices]
@@ -103,6 +143,20 @@ class Parameter:
                 "sort them"
             ]
         return []
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a journal and a report can hold a value: one text or number, or nothing."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if type(value) is int:
+        return abs(value) < 2**63
+    return value is None or isinstance(value, str | bool | np.integer | np.bool_)
+
+
+def _is_ascending(values: Sequence[Any]) -> bool:
+    numbers = not any(value is None or isinstance(value, str | bool) for value in values)
+    return numbers and all(low < high for low, high in pairwise(values))
 
 
 @dataclass(frozen=True, kw_only=True)

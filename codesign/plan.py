@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -10,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError, presets
+from accelerators.rules import nearest
+from codesign.arguments import LARGEST_SEED
 from codesign.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.designs import find_accelerator
 from codesign.optimisers import optimiser_problems
-from codesign.store import plan_text
+from codesign.store import check_regular, plan_text
 from codesign.trials import OBJECTIVES
 from codesign.workload import PRECISIONS, Workload
-from simulator.report.files import write_atomically
+from workloads.errors import show, told
+from workloads.writing import write_atomically
 
 if TYPE_CHECKING:
     from codesign.space import DesignSpace
@@ -112,6 +114,11 @@ class StudyPlan:
     def __post_init__(self) -> None:
         given = {key: value for key, value in vars(self).items() if key != "constraints"}
         problems = _problems(given)
+        if not isinstance(self.constraints, Constraints):
+            problems.append(
+                f"constraints must be Constraints, got {show(self.constraints)}; use "
+                "Constraints(area_mm2=2.0)"
+            )
         if problems:
             raise ConfigError(problems)
 
@@ -124,10 +131,11 @@ class StudyPlan:
             OSError: it cannot be read.
         """
         path = Path(path)
+        check_regular(path)
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} must be TOML, got {error}; mend that place") from error
+            content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError) as error:  # numbers of too many digits, deep nesting
+            raise ConfigError(f"{path} must be TOML, got {told(error)}; mend that place") from error
         return cls.from_dict(content, place=f"{path}: ")
 
     @classmethod
@@ -141,12 +149,17 @@ class StudyPlan:
         Raises:
             ConfigError: it breaks rules.
         """
-        version = content.get("format_version")
-        if version != FORMAT_VERSION:
+        if not isinstance(content, Mapping):
             raise ConfigError(
-                f"{place}format_version must be {FORMAT_VERSION}, got {version!r}; begin the file "
-                f"with format_version = {FORMAT_VERSION}, or use the version of this program that "
-                "wrote it"
+                f"{place}a study must be a mapping of its sections, got {show(content)}; use the "
+                "result of to_dict()"
+            )
+        version = content.get("format_version")
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise ConfigError(
+                f"{place}format_version must be {FORMAT_VERSION}, got {show(version)}; begin the "
+                f"file with format_version = {FORMAT_VERSION}, or use the version of this program "
+                "that wrote it"
             )
         known = {**_SECTIONS, "constraints": CONSTRAINT_NAMES}
         problems = _unknown(content, ("format_version", *known), "")
@@ -154,7 +167,7 @@ class StudyPlan:
         sections = {name: content.get(name, {}) for name in known}
         for name, section in sections.items():
             if not isinstance(section, Mapping):
-                problems.append(f"{name} must be a table, got {section!r}; write [{name}]")
+                problems.append(f"{name} must be a table, got {show(section)}; write [{name}]")
                 sections[name] = {}
                 continue
             problems += _unknown(section, known[name], f"{name}.")
@@ -257,9 +270,12 @@ def _unknown(content: Mapping[str, Any], known: tuple[str, ...], prefix: str) ->
     problems = []
     for key in content:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            fix = f"did you mean {prefix}{close[0]}?" if close else "leave it out"
-            problems.append(f"{prefix}{key} must be one of {', '.join(known)}, got {key!r}; {fix}")
+            close = nearest(key, known)
+            fix = f"did you mean {prefix}{close}?" if close else "leave it out"
+            problems.append(
+                f"{prefix}{show(key).strip(chr(39))} must be one of {', '.join(known)}, got "
+                f"{show(key)}; {fix}"
+            )
     return problems
 
 
@@ -271,49 +287,54 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
         if value is None and key in _OPTIONAL:
             continue
         if key in _LEAST:
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not whole or value < _LEAST[key]:
+            if type(value) is not int or not _LEAST[key] <= value < 2**63:
                 problems.append(
-                    f"{place[key]} must be an integer of at least {_LEAST[key]}, got {value!r}; "
-                    f"leave it out for {_default(key)}"
+                    f"{place[key]} must be an integer of at least {_LEAST[key]}, got "
+                    f"{show(value)}; leave it out for {_default(key)}"
+                )
+            elif key == "seed" and value > LARGEST_SEED:
+                problems.append(
+                    f"{place[key]} must be an integer of at most {LARGEST_SEED}, got "
+                    f"{show(value)}; leave it out for {_default(key)}"
                 )
         elif key == "calibrate_under_reuse":
             if not isinstance(value, bool):
-                problems.append(f"{place[key]} must be true or false, got {value!r}; leave it out")
-        elif key == "precision":
-            if value not in PRECISIONS:
                 problems.append(
-                    f"{place[key]} must be one of {', '.join(PRECISIONS)}, got {value!r}; "
+                    f"{place[key]} must be true or false, got {show(value)}; leave it out"
+                )
+        elif key == "precision":
+            if not isinstance(value, str) or value not in PRECISIONS:
+                problems.append(
+                    f"{place[key]} must be one of {', '.join(PRECISIONS)}, got {show(value)}; "
                     "leave it out for float32"
                 )
         elif key == "optimiser":
             problems += [text.replace("search optimiser", place[key]) for text in _optimiser(value)]
         elif key == "objectives":
-            if not isinstance(value, (list, tuple)) or sorted(map(str, value)) != sorted(
-                _OBJECTIVE_NAMES
-            ):
+            texts = isinstance(value, list | tuple) and all(isinstance(x, str) for x in value)
+            if not texts or sorted(value) != sorted(_OBJECTIVE_NAMES):
                 problems.append(
-                    f"{place[key]} must be {', '.join(_OBJECTIVE_NAMES)}, got {value!r}; leave it "
-                    "out, and state what need not be best as a constraint"
+                    f"{place[key]} must be {', '.join(_OBJECTIVE_NAMES)}, got {show(value)}; leave "
+                    "it out, and state what need not be best as a constraint"
                 )
         elif key == "parameters":
             if not isinstance(value, Mapping):
                 problems.append(
-                    f"{place[key]} must be a table of choices, got {value!r}; write "
+                    f"{place[key]} must be a table of choices, got {show(value)}; write "
                     "[space.parameters]"
                 )
         elif not isinstance(value, str):
-            problems.append(f"{place[key]} must be text, got {value!r}; write it in quotes")
+            problems.append(f"{place[key]} must be text, got {show(value)}; write it in quotes")
         elif key == "accelerator" and ":" not in value and value not in presets():
             problems.append(
                 f"{place[key]} must be a preset, file.py:NAME or package.module:NAME, got "
-                f"{value!r}; the presets are {', '.join(presets())}"
+                f"{show(value)}; the presets are {', '.join(presets())}"
             )
     return problems
 
 
 def _optimiser(value: Any) -> list[str]:
-    return optimiser_problems(value if isinstance(value, str) else repr(value))
+    return optimiser_problems(value if isinstance(value, str) else show(value))
 
 
 def _default(key: str) -> Any:

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from codesign.trials import StudyResult, Trial, knee_of
+from simulator.report.differences import ratio_text
 from simulator.report.figures import INK, finished
 
 ACCENT = "#d1495b"
@@ -235,7 +236,7 @@ def trial_text(result: StudyResult, trial: Trial, quality: str) -> str:
     ]
     lines = [
         f"trial {trial.number}",
-        f"{objective_value(trial, 'speedup'):.2f}× speed, "
+        f"{ratio_text(objective_value(trial, 'speedup'))}× speed, "
         f"{objective_value(trial, 'energy_uj_per_image'):,.1f} µJ per image, "
         f"{100 * objective_value(trial, 'accuracy'):.1f} {quality}",
         f"hashes/length: {reuse}",

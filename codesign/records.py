@@ -11,11 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from codesign.constraints import Constraints
 from codesign.evaluate import Evaluation
 from codesign.space import DesignSpace
-from codesign.store import SPECIFICATION, Place, storing
+from codesign.store import Place, storing
+from codesign.stored import ASKED, CONFIRMED, EXCESS, SPECIFICATION
 from codesign.trials import OBJECTIVES, StudyResult, Trial
-
-# An attribute of a study: a trial's number follows; the value is its evaluation on all images.
-_CONFIRMED = "confirmed "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +34,12 @@ class Records:
     limits: Constraints
     baseline: Mapping[str, float]
 
+    def ask_for(self, trials: int) -> None:
+        """Store how many trials there are to be in all, for who looks on."""
+        if self.study.user_attrs.get(ASKED) != trials:
+            with storing(self.place):
+                self.study.set_user_attr(ASKED, trials)
+
     def tell(self, number: int, outcome: Evaluation, repeat_of: int | None) -> None:
         """Store an outcome: what was measured, then the values, which make it finished.
 
@@ -49,7 +53,7 @@ class Records:
         storage = self.study._storage
         with storing(self.place):
             for name, over in excess.items():
-                storage.set_trial_system_attr(trial_id, f"constraints:{name}", over)
+                storage.set_trial_system_attr(trial_id, f"{EXCESS}{name}", over)
             storage.set_trial_user_attr(trial_id, "evaluation", record)
             if outcome.values is None:
                 self.study.tell(number, state=TrialState.FAIL)
@@ -58,9 +62,10 @@ class Records:
 
     def confirm(self, number: int, outcome: Evaluation) -> None:
         """Store what a trial is on all images, beside what was told before."""
-        confirmed, _ = self._limited(outcome)
+        confirmed, excess = self._limited(outcome)
+        record = asdict(confirmed) | {"excess": excess}
         with storing(self.place):
-            self.study.set_user_attr(f"{_CONFIRMED}{number}", asdict(confirmed))
+            self.study.set_user_attr(f"{CONFIRMED}{number}", record)
 
     def frozen(self) -> list[FrozenTrial]:
         """All trials as Optuna keeps them."""
@@ -117,11 +122,16 @@ def read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
         repeat_of=record.get("repeat_of"),
         seconds=record.get("seconds", 0.0),
         images=record.get("images"),
+        excess={
+            key.removeprefix(EXCESS): over
+            for key, over in frozen.system_attrs.items()
+            if key.startswith(EXCESS) and frozen.state.is_finished()
+        },
     )
 
 
-def read_result(study: optuna.Study) -> StudyResult:
-    """All of a study, finished or not."""
+def read_result(study: optuna.Study, *, in_use: bool | None = False) -> StudyResult:
+    """All of a study, finished or not; `in_use` is `StudyResult`'s."""
     specification = study.user_attrs[SPECIFICATION]
     space = DesignSpace.from_dict(specification["space"])
     return StudyResult(
@@ -129,14 +139,17 @@ def read_result(study: optuna.Study) -> StudyResult:
         seed=specification["seed"],
         trials=tuple(_confirmed(study, space)),
         specification=specification,
+        # Studies of before have it in their plan, if they were begun with one.
+        asked=study.user_attrs.get(ASKED) or (specification.get("plan") or {}).get("trials"),
+        in_use=in_use,
     )
 
 
 def _confirmed(study: optuna.Study, space: DesignSpace) -> list[Trial]:
     trials = [read_trial(frozen, space) for frozen in study.get_trials(deepcopy=False)]
     for key, record in study.user_attrs.items():
-        if key.startswith(_CONFIRMED):
-            number = int(key.removeprefix(_CONFIRMED))
+        if key.startswith(CONFIRMED):
+            number = int(key.removeprefix(CONFIRMED))
             seconds = trials[number].seconds + record["seconds"]
             trials[number] = replace(trials[number], **(record | {"seconds": seconds}))
     return trials

@@ -10,8 +10,11 @@ from typing import Annotated
 import typer
 
 from accelerators import ConfigError
+from codesign.designs import refuse_idle
 from codesign.options import (
+    LEARNS,
     CalibrateUnderReuse,
+    Replay,
     ReplayOptions,
     ReplayScore,
     Weights,
@@ -19,6 +22,7 @@ from codesign.options import (
 )
 from codesign.outputs import check_files
 from codesign.terminal import command_line, guarded, note, point_progress, say, table, working
+from simulator.report.weights import AS_CLASS_SETS, untrained
 from workloads.trace import WorkloadTrace
 
 
@@ -45,8 +49,8 @@ def simulate_command(
         Path | None,
         typer.Option(
             help="Write a row per design and layer; with --scale-sim a row per layer, whose "
-            "compute_cycles are SCALE-Sim's (its total cycles + 1); busy_array_cycles count every "
-            "tile of the schedule."
+            "compute_cycles are SCALE-Sim's (its total cycles + 1); busy_array_cycles_per_batch "
+            "count every tile of the schedule."
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
@@ -64,10 +68,12 @@ def simulate_command(
     from simulator.report.simulation_page import layer_table
     from simulator.report.timeline import write_timeline
 
-    check_files(json=json, csv=csv, html=html, timeline=timeline)
+    check_files(
+        inputs=[*options.files(), weights], json=json, csv=csv, html=html, timeline=timeline
+    )
     asked = options.read(model=model, score=score)
     check_weights(model, weights)
-    check_learns(model, calibrate_under_reuse)
+    check_learns(model, calibrate_under_reuse, asked)
     if error_bound and model is None:
         raise ConfigError(
             "--error-bound must come with --model, got none; name the captured model, such as "
@@ -123,7 +129,7 @@ def sweep_command(
     from codesign.sweep import read_settings, sweep
     from codesign.sweep_page import write_sweep_html
 
-    check_files(csv=csv, html=html)
+    check_files(inputs=options.files(), csv=csv, html=html)
     asked = options.read()
     settings = read_settings(setting or [], asked.design)
     if options.technology is not None and any(each.path == "technology" for each in settings):
@@ -165,12 +171,13 @@ def check_weights(model: str | None, weights: Path | None) -> None:
         )
 
 
-def check_learns(model: str | None, calibrate_under_reuse: bool) -> None:
-    """To learn under reuse, a model must run.
+def check_learns(model: str | None, calibrate_under_reuse: bool, asked: Replay) -> None:
+    """To learn under reuse, a model must run, and something must be learned.
 
     Raises:
-        ConfigError: none is named.
+        ConfigError: no model is named, or nothing is learned.
     """
+    refuse_idle({"--calibrate-under-reuse": calibrate_under_reuse and not asked.learns}, LEARNS)
     if calibrate_under_reuse and model is None:
         raise ConfigError(
             "--calibrate-under-reuse must come with --model, got none; name the captured model, "
@@ -179,10 +186,15 @@ def check_learns(model: str | None, calibrate_under_reuse: bool) -> None:
 
 
 def tell_random(trace: WorkloadTrace) -> None:
-    """Say so where a model was not trained."""
-    weights = trace.provenance.get("weights")
-    if isinstance(weights, str) and weights.startswith("random"):
-        say(f"\nThe model has {weights}: a trained one's activations may be alike otherwise.")
+    """Say so where a model was not trained, or may not be."""
+    told = untrained(trace.provenance.get("weights"))
+    if told is not None:
+        has = (
+            "was given no weights, so they are random unless its class loads some"
+            if told == AS_CLASS_SETS
+            else f"has {told}"
+        )
+        say(f"\nThe model {has}: a trained one's activations may be alike otherwise.")
 
 
 def write_files(*files: tuple[Path | None, Callable[[Path], Path]]) -> None:

@@ -13,7 +13,7 @@ from jinja2 import PackageLoader
 from markupsafe import Markup
 
 from codesign.choices import SENSES, Choice, Constraint, choices, measured, usual_constraints
-from codesign.design_pages import page_addresses, write_design_pages
+from codesign.design_pages import design_pages, page_addresses, remove_other_pages
 from codesign.front_sections import (
     choices_section,
     hypervolume_caption,
@@ -33,21 +33,25 @@ from codesign.tables import (
     space_rows,
     study_cards,
 )
-from codesign.trials import QUALITIES, StudyResult, Trial, knee_of
+from codesign.trials import FINISHED, QUALITIES, UNFINISHED, StudyResult, Trial, knee_of
 from codesign.verdict import QUALITY_NAMES, best_trial, verdict
 from simulator.costs import cost_sources, costs_line
-from simulator.report.files import write_atomically
+from simulator.report.differences import counted
 from simulator.report.page import figure_html, named, render
 from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.rows import write_rows
 from simulator.report.sections import design_sections
+from simulator.report.simulation import equal_area_design, given_design, reuses
 from simulator.report.simulation_page import (
     DESIGN_COLUMNS,
+    RATIOS_TEXT,
     design_row,
     facts,
     pixels_text,
+    workload_line,
 )
 from workloads.judged import judged_text
+from workloads.writing import replacing, write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +122,18 @@ class StudyReport:
         )
 
     def write_html(self, path: str | Path) -> Path:
-        """Write the page, and a page for each of `designs` into the folder `NAME_designs`."""
+        """Write the page, and a page for each of `designs` into the folder `NAME_designs`.
+
+        All of them or none.
+        """
         path, loader = Path(path), PackageLoader("codesign", "templates")
         pages = page_addresses(path, self.designs)
-        written = write_atomically(path, render("study.html", loader, self._context(pages)))
+        text = render("study.html", loader, self._context(pages))
+        with replacing(path) as new, design_pages(path, self.result, self.designs, self.pixels):
+            new.write_bytes(text.encode(errors="backslashreplace"))
         # After it: the pages of an earlier report go only once nothing leads there.
-        write_design_pages(path, self.result, self.designs, self.pixels)
-        return written
+        remove_other_pages(path, self.designs)
+        return path
 
     def write_json(self, path: str | Path) -> Path:
         """Write every trial, and those of `designs` in full."""
@@ -141,6 +150,11 @@ class StudyReport:
         full = {trial.number for trial in self.designs}
         return {
             "verdict": self.verdict,
+            "progress": {
+                "state": result.progress,
+                "trials_asked_for": result.asked,
+                "trials_told": len(result.trials) - len(result.of_state("running")),
+            },
             "name": result.name,
             "seed": result.seed,
             "command": self.command,
@@ -168,11 +182,11 @@ class StudyReport:
         return {
             "kind": "Search of designs and reuse together",
             "title": result.name,
-            "subtitle": f"{len(result.trials)} trials around the design "
-            f"{result.space.base.name!r}, seed {result.seed}" + (judged and f"; judged: {judged}"),
+            "subtitle": _subtitle(result) + (judged and f"; judged: {judged}"),
             "verdict": first,
             "verdict_more": more,
             "cards": study_cards(result, best) if best else [],
+            "ratios_text": RATIOS_TEXT,
             "pareto": best
             and figure_html(
                 pareto_figure(result, best, quality, pages), "pareto", _pareto_caption(result)
@@ -229,6 +243,21 @@ class StudyReport:
         )
 
 
+def _subtitle(result: StudyResult) -> str:
+    """What was searched around what, on what; of a search that is not done, how far it is."""
+    told = len(result.trials) - len(result.of_state("running"))
+    trials = counted(told, "trial")
+    if result.progress != FINISHED:
+        of = "" if result.asked is None else f"of {result.asked} "
+        words = "not finished" if result.progress == UNFINISHED else result.progress
+        trials = f"{told} {of}trials so far, the search is {words};"
+    workload = result.specification["workload"]
+    return (
+        f"{trials} around the design {result.space.base.name!r}, seed {result.seed}. "
+        f"{workload_line(workload, workload['images'])}"
+    )
+
+
 def _pareto_caption(result: StudyResult) -> str:
     return (
         "Speed is measured against a dense design that has the same silicon area as the point's "
@@ -249,7 +278,7 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
     rows = []
     for trial in result.trials:
         values, summary = trial.values or {}, trial.summary
-        reuse = summary["designs"]["reuse"] if summary else {}
+        reuse = given_design(summary) if summary else {}
         rows.append(
             {
                 "trial": trial.number,
@@ -271,7 +300,7 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
                 **cost_sources(result.space.base),
                 **trial.parameters,
                 "repeat_of": trial.repeat_of,
-                "seconds": trial.seconds,
+                "evaluation_seconds": trial.seconds,
                 "hypervolume": result.hypervolume[trial.number],
                 "paying_hypervolume": result.paying_hypervolume[trial.number],
                 "reason": trial.reason,
@@ -328,13 +357,13 @@ def designs_compared(result: StudyResult, best: Trial) -> dict[str, Any]:
     start = result.start
     compared: dict[str, Any] = {}
     if start.summary and start.number != best.number:
-        designs = start.summary["designs"]
         name = "paper's setting" if start.origin == "paper" else "usual setting"
-        compared["dense, same array as the start"] = designs["dense"]
-        compared[f"dense, area of the {name}"] = designs["dense_equal_area"]
-        compared[name] = designs["reuse"]
-    compared["dense, area of best found"] = best.summary["designs"]["dense_equal_area"]
-    compared["best found"] = best.summary["designs"]["reuse"]
+        compared["dense, same array as the start"] = start.summary["designs"]["dense"]
+        compared[f"dense, area of the {name}"] = equal_area_design(start.summary)
+        compared[name] = given_design(start.summary)
+    if reuses(best.summary):
+        compared["dense, area of best found"] = equal_area_design(best.summary)
+    compared["best found"] = given_design(best.summary)
     return compared
 
 

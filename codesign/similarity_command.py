@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from accelerators import ConfigError
-from codesign.options import Images, Inputs, Precision, Seed, Weights
+from codesign.designs import refuse_idle
+from codesign.options import Images, Inputs, Precision, Seed, Weights, is_given
 from codesign.outputs import check_files
+from codesign.replay_commands import tell_random
 from codesign.terminal import command_line, guarded, note, say, table, working
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy, decide
 from workloads.trace import WorkloadTrace
@@ -24,6 +26,7 @@ EPILOG = (
 
 @guarded
 def similarity_command(
+    context: typer.Context,
     trace: Annotated[
         Path | None,
         typer.Argument(help="Directory that `codesign capture` wrote; or give --model."),
@@ -70,21 +73,29 @@ def similarity_command(
     )
     from codesign.workload import Workload, load_workload
     from simulator.report.pictures import frame_picture
-    from simulator.report.simulation_page import model_name
+    from simulator.report.weights import headline_name
 
-    check_files(out=out)
+    check_files(inputs=[weights], out=out)
     if (trace is None) == (model is None):
         raise ConfigError(
             "one of TRACE and --model must be given, got "
             f"{'neither' if trace is None else 'both'}; name a directory that `codesign capture` "
             "wrote, or a model such as --model cifarnet"
         )
+    if trace is not None:
+        refuse_idle(
+            {
+                f"--{name}": is_given(context, name)
+                for name in ("inputs", "images", "weights", "precision", "seed")
+            },
+            "with --model",
+        )
     if out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")
     with working("measuring similarity"):
         if trace is not None:
             captured = WorkloadTrace.load(trace)
-            workload = Workload(trace=captured, name=model_name(captured.provenance))
+            workload = Workload(trace=captured, name=headline_name(captured.provenance))
         else:
             workload = load_workload(
                 model=str(model),
@@ -110,6 +121,7 @@ def similarity_command(
             command=command_line(),
         )
     table(layer_columns(measured), layer_rows(measured, run))
+    tell_random(workload.trace)
     say(f"\n{inputs_text(measured)}\n{layers_text(measured)}")
     note(f"wrote {path}")
 

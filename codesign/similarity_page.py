@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import PackageLoader
 from plotly.colors import hex_to_rgb, sequential
 
+from accelerators import ConfigError
 from codesign.similarity_plots import (
     distance_figure,
     inputs_figure,
@@ -20,12 +21,12 @@ from codesign.similarity_plots import (
 )
 from simulator import ReuseRun, input_similarity, layer_similarity, similarity_by_distance
 from simulator.painting import ALONE, grid_of, paint_clusters, remaining_work
-from simulator.report.files import write_atomically
 from simulator.report.page import column, figure_html, named, render, shown, versions
 from simulator.report.pictures import frame_picture, png_address, required_images
 from simulator.report.simulation_page import workload_line
 from simulator.similarity import LayerSimilarity
 from workloads.trace import WorkloadTrace
+from workloads.writing import write_atomically
 
 _WORK_COLOURS = sequential.Cividis
 _BLENDED = (
@@ -95,6 +96,11 @@ def write_similarity_html(
     """
     frame = frame_picture(trace, image)
     painted, left_out = _pictures(trace, run, image, sub_vector)
+    if sub_vector is not None and not painted:
+        raise ConfigError(
+            f"sub_vector must be one that a layer has, got {sub_vector} ("
+            f"{', '.join(f'{name}: {why}' for name, why in left_out.items())}); use a lower one"
+        )
     removed = {
         key: None if made is None else 1 - made.remaining_ratio
         for key, made in run.decisions.items()

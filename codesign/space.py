@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from codesign.parameters import (
     reusable_layers,
 )
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy
+from workloads.errors import show, told
 from workloads.trace import WorkloadTrace
 
 # Deep Reuse's settings of CifarNet (Ning, Guan and Shen, ICDE 2019, Table II): layer -> (H, L).
@@ -55,6 +57,69 @@ class DesignSpace:
     start: Mapping[str, Mapping[str, Any]]
     fronts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Each field is what it is called; `build` uses each parameter, and has all it needs."""
+        if problems := self._type_problems() or self._name_problems():
+            raise ConfigError(problems)
+
+    def _type_problems(self) -> list[str]:
+        """Fields that are not what they are called."""
+        start, fronts = self.start, self.fronts
+        rules = {
+            "base": (type(self.base) is Accelerator, "an Accelerator; try preset('reuse_16x16')"),
+            "layers": (_all_of(self.layers, str), "a tuple of layer names"),
+            "parameters": (_all_of(self.parameters, Parameter), "a tuple of Parameter"),
+            "start": (
+                _is_table(start) and all(_is_table(values) for values in start.values()),
+                "origins with a value for each parameter, as {'start': {'array.rows': 16}}",
+            ),
+            "fronts": (
+                _is_table(fronts)
+                and all(_all_of(settings, Mapping) for settings in fronts.values()),
+                "layers with a list of settings of LshReuse each",
+            ),
+        }
+        return [
+            f"DesignSpace.{name} must be {rule}, got {show(getattr(self, name))}; use "
+            "DesignSpace.for_workload(trace, base)"
+            for name, (right, rule) in rules.items()
+            if not right
+        ]
+
+    def _name_problems(self) -> list[str]:
+        """Parameters without effect, missing ones, and starts that are of others."""
+        _check_base(self.base)
+        wanted = list(hardware_values(self.base))
+        for layer in self.layers:
+            settings = ("position",) if layer in self.fronts else ("reuse", *_OF_REUSE)
+            wanted += [f"{layer}.{setting}" for setting in settings]
+        given = [parameter.name for parameter in self.parameters]
+        problems = [
+            f"DesignSpace.parameters must be what a design is built of, got {show(name)}; "
+            f"{_meant(name, wanted)}"
+            for name in given
+            if name not in wanted
+        ]
+        problems += [
+            f"DesignSpace.parameters must name a parameter once, got {show(name)} again; "
+            "leave one out"
+            for name in sorted({name for name in given if given.count(name) > 1})
+        ]
+        problems += [
+            f"DesignSpace.parameters must hold {name!r}, got none; add it, of one choice where it "
+            "is not searched"
+            for name in wanted
+            if name not in given
+        ]
+        for origin, values in self.start.items():
+            if set(values) != set(given):
+                other = ", ".join(sorted(map(str, set(values) ^ set(given))))
+                problems.append(
+                    f"DesignSpace.start[{origin!r}] must have a value for each parameter and no "
+                    f"other, got a difference in {other}; mend these"
+                )
+        return problems
+
     @classmethod
     def for_workload(cls, trace: WorkloadTrace, base: Accelerator, *, top: int = 4) -> DesignSpace:
         """The space around a design for the layers where reuse can save most.
@@ -74,8 +139,10 @@ class DesignSpace:
             ConfigError: the base has no reuse units, or no layer has rows to share.
         """
         _check_base(base)
-        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
-            raise ConfigError(f"DesignSpace.top must be an integer of at least 1, got {top!r}")
+        if type(top) is not int or top < 1:
+            raise ConfigError(
+                f"DesignSpace.top must be an integer of at least 1, got {show(top)}; use 4"
+            )
         layers = reusable_layers(trace, top)
         parameters = hardware_parameters(base)
         largest = max(layers, key=lambda layer: layer.gemm.macs)
@@ -215,7 +282,9 @@ class DesignSpace:
         return settled
 
     def narrowed(self, choices: Mapping[str, Sequence[Any]]) -> DesignSpace:
-        """The space with other choices for some parameters; the start goes to the nearest ones.
+        """The space with other choices for some parameters.
+
+        A start that is not among them goes to the nearest ones, which is told by a warning.
 
         Args:
             choices: parameter -> its values, from small to large where it is ordered. Others than
@@ -230,9 +299,9 @@ class DesignSpace:
         problems = []
         for name, values in choices.items():
             if name not in own:
-                close = difflib.get_close_matches(name, own, n=1)
-                fix = f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(own)}"
-                problems.append(f"space.parameters must name parameters, got {name!r}; {fix}")
+                problems.append(
+                    f"space.parameters must name parameters, got {name!r}; {_meant(name, own)}"
+                )
             else:
                 problems += own[name].problems(values, known=name in positions)
         if problems:
@@ -240,10 +309,19 @@ class DesignSpace:
         parameters = tuple(
             replace(p, choices=tuple(choices.get(p.name, p.choices))) for p in self.parameters
         )
-        start = {
-            origin: {p.name: p.nearest(values[p.name]) for p in parameters}
-            for origin, values in self.start.items()
-        }
+        start = {}
+        for origin, given in self.start.items():
+            nearest = {p.name: p.nearest(given[p.name]) for p in parameters}
+            moved = [name for name in nearest if nearest[name] != given[name]]
+            if moved:
+                told = ", ".join(f"{name} {given[name]} -> {nearest[name]}" for name in moved)
+                warnings.warn(
+                    "the search starts from another design than the base with its usual setting, "
+                    f"which is not among the choices: {told}",
+                    stacklevel=2,
+                )
+            # What is moved is no longer the setting of the paper.
+            start["start" if moved else origin] = nearest
         return replace(self, parameters=parameters, start=start)
 
     def build(self, values: Mapping[str, Any]) -> tuple[Accelerator, ReusePolicy]:
@@ -354,21 +432,55 @@ class DesignSpace:
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> DesignSpace:
-        """The space that `to_dict` described."""
-        return cls(
-            base=Accelerator.from_dict(description["base"]),
-            layers=tuple(description["layers"]),
-            parameters=tuple(
-                Parameter(name=p["name"], choices=tuple(p["choices"]), ordered=p["ordered"])
-                for p in description["parameters"]
-            ),
-            start=description["start"],
-            fronts={name: tuple(each) for name, each in description.get("fronts", {}).items()},
-        )
+        """The space that `to_dict` described.
+
+        Raises:
+            ConfigError: it lacks a part, or a part breaks a rule.
+        """
+        if not _is_table(description):
+            raise ConfigError(
+                f"DesignSpace must be described by a mapping, got {show(description)}; use the "
+                "result of to_dict()"
+            )
+        try:
+            return cls(
+                base=Accelerator.from_dict(description["base"]),
+                layers=tuple(description["layers"]),
+                parameters=tuple(
+                    Parameter(name=p["name"], choices=tuple(p["choices"]), ordered=p["ordered"])
+                    for p in description["parameters"]
+                ),
+                start=description["start"],
+                fronts={name: tuple(each) for name, each in description.get("fronts", {}).items()},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                "DesignSpace must be described as to_dict() does it, got "
+                f"{show(description)} ({told(error)}); use the result of to_dict()"
+            ) from error
+
+
+def _all_of(values: object, kind: type) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(each, kind) for each in values)
+
+
+def _is_table(values: object) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """The parameter that may be meant, or all that can be searched."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(known)}"
 
 
 def _check_base(base: Accelerator) -> None:
     """There must be units to vary."""
+    if type(base) is not Accelerator:
+        raise ConfigError(
+            f"DesignSpace.base must be an Accelerator, got {show(base)}; try preset('reuse_16x16')"
+        )
     if not base.has_reuse:
         raise ConfigError(
             f"DesignSpace.base must have reuse units, got {base.name!r} without; use "

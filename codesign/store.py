@@ -10,30 +10,33 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import sqlite3
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO
 
 import optuna
 import tomli_w
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.storages import JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from accelerators import ConfigError
+from codesign.journal import CheckedJournal
+from codesign.stored import SPECIFICATION, study_problems
 from codesign.trials import OBJECTIVES
-from simulator.report.files import write_atomically
+from workloads.errors import told
+from workloads.writing import write_atomically
 
 FILE_NAME = "study.journal"
 PLAN_NAME = "study.toml"
 STUDY_NAME = "codesign"
-SPECIFICATION = "specification"
 # Of the specification and of what is stored of each trial.
 FORMAT_VERSION = 2
 # What must be the same for a study to go on with the same numbers, and how to call it.
@@ -49,10 +52,24 @@ FIXED = {
     "first_images": "number of images that every trial is judged on first",
     "calibrate_under_reuse": "choice of calibrating under reuse",
 }
+# For which a study may be locked by somebody who only looks whether it is.
+_LOOK_SECONDS = 0.2
+# What Optuna keeps a study in; another database with tables is not ours to write to.
+_TABLES = frozenset({
+    "studies", "study_directions", "study_user_attributes", "trials", "trial_params",
+    "trial_values", "trial_user_attributes", "trial_system_attributes", "version_info",
+})  # fmt: skip
+_SHOWN_PROBLEMS = 5
+# What Optuna and SQLAlchemy raise for what they find in a file that is no study.
+_FOUND_THERE = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
+    RuntimeError, SQLAlchemyError, sqlite3.Error, OptunaError,
+)  # fmt: skip
 # Packages of which another version may give other numbers.
 NUMBERS_OF = ("torch", "numpy", "scipy", "numba", "optuna")
-DIRECTIONS: list[StudyDirection | Literal["minimize", "maximize"]] = [
-    "maximize" if objective.maximise else "minimize" for objective in OBJECTIVES
+DIRECTIONS = [
+    StudyDirection.MAXIMIZE if objective.maximise else StudyDirection.MINIMIZE
+    for objective in OBJECTIVES
 ]
 
 
@@ -72,15 +89,30 @@ def holds_study(place: Place) -> bool:
     """Whether there is a study: a journal with anything in it, or one in the database.
 
     Raises:
-        ConfigError: the database cannot be reached.
+        ConfigError: the database cannot be reached, or what is there is no file or not Optuna's.
     """
+    file = place if isinstance(place, Path) else _sqlite_file(place)
+    if file is not None:
+        check_regular(file)
+        if not file.is_file() or not file.stat().st_size:  # asking would make it
+            return False
     if isinstance(place, Path):
-        return place.is_file() and place.stat().st_size > 0
-    file = _sqlite_file(place)
-    if file is not None and not file.is_file():  # asking would make it
-        return False
+        return True
+    if file is not None:
+        _check_database(place, file)
     with readable(place):
-        return STUDY_NAME in optuna.get_all_study_names(_storage(place))
+        return STUDY_NAME in optuna.get_all_study_names(RDBStorage(place))
+
+
+def check_regular(path: Path) -> None:
+    """A directory is no study, and reading a device or a pipe may never end.
+
+    Raises:
+        ConfigError: there is something that is no file.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "a device or a pipe"
+        raise ConfigError(f"{path} must be a file, got {kind}; give another path")
 
 
 def check_resume(place: Place, *, resume: bool) -> None:
@@ -117,9 +149,8 @@ def storing(place: Place) -> Iterator[None]:
 def locked(place: Place, *, resume: bool) -> Iterator[None]:
     """Hold a journal or a database, to write to it; only one process can at a time.
 
-    A line of a journal that was being written when a process died is cut off. The operating system
-    ends the lock with the process, also when it is killed. Processes on different machines are not
-    kept apart in a database on a server.
+    The operating system ends the lock with the process, also when it is killed. Processes on
+    different machines are not kept apart in a database on a server.
 
     Args:
         place: the journal, or the URL of the database.
@@ -134,18 +165,15 @@ def locked(place: Place, *, resume: bool) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _lock(file, fcntl.LOCK_EX):
+                time.sleep(_LOOK_SECONDS)  # `is_in_use` may have been looking
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
                 f"{_shown(place)} must not be in use, got a search that is running on it; wait for "
                 "it, or give another path"
             ) from error
         check_resume(place, resume=resume)  # another may have come and gone since
-        with storing(place):
-            if isinstance(place, Path):
-                # Optuna's own lock, held while it writes one line; nobody else can be writing now.
-                Path(f"{place}.lock").unlink(missing_ok=True)
-                mend(place)
         yield
 
 
@@ -154,6 +182,9 @@ def open_study(
     place: Place, specification: Mapping[str, Any], *, resume: bool
 ) -> Iterator[optuna.Study]:
     """Open a study to write to it, see `locked`.
+
+    All of a study that is there is checked before anything is written. A line of a journal that was
+    being written when a process died is cut off then.
 
     Args:
         place: the journal, or the URL of the database.
@@ -166,15 +197,41 @@ def open_study(
     """
     with locked(place, resume=resume):
         with storing(place):
-            study = _open(place, create=True)
-            stored = study.user_attrs.get(SPECIFICATION)
-            if stored is None and not study.trials:
+            storage, journal = open_storage(place, only=STUDY_NAME)
+            study = _open(place, storage, create=not resume)
+            is_begun = SPECIFICATION in study.user_attrs or len(study.trials) > 0
+            if is_begun:
+                _check(place, study)
+                stored = study.user_attrs[SPECIFICATION]
+                _compare(place, stored, specification)
+                _warn_of_versions(place, stored, specification)
+            if journal is not None:
+                journal.mend()
+            if not is_begun:
                 study.set_user_attr(SPECIFICATION, dict(specification))
-            else:
-                _check_format(place, stored or {})
-                _compare(place, stored or {}, specification)
-                _warn_of_versions(place, stored or {}, specification)
         yield study
+
+
+def is_in_use(place: Place) -> bool | None:
+    """Whether a search is running on a study; `None` where nobody can tell, as on a server."""
+    if isinstance(place, str) and _sqlite_file(place) is None:
+        return None
+    try:
+        with _lock_file(place).open("rb") as file:
+            return not _lock(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a disk without locks
+        return None
+
+
+def _lock(file: BinaryIO, kind: int) -> bool:
+    """Lock a file if nobody holds it; it ends when the file is closed."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
@@ -194,53 +251,93 @@ def read_study(place: Place) -> optuna.Study:
     Raises:
         ConfigError: there is none, it is damaged, or of another format.
     """
-    if isinstance(place, Path) and not place.is_file():
-        raise ConfigError(f"{place} must be a study, got no such file; run a search first")
-    if isinstance(place, str) and not holds_study(place):
-        raise ConfigError(f"{_shown(place)} must hold a study, got none; run a search first")
-    study = _open(place, create=False)
+    if not holds_study(place):
+        if isinstance(place, str):
+            raise ConfigError(f"{_shown(place)} must hold a study, got none; run a search first")
+        found = "an empty file" if place.is_file() else "no such file"
+        raise ConfigError(f"{place} must be a study, got {found}; run a search first")
+    storage, _ = open_storage(place, only=STUDY_NAME)
+    study = _open(place, storage, create=False)
     if SPECIFICATION not in study.user_attrs:
         raise ConfigError(
             f"{_shown(place)} must be a study of this program, got one without specification"
         )
-    _check_format(place, study.user_attrs[SPECIFICATION])
+    _check(place, study)
     return study
 
 
-def mend(path: Path) -> None:
-    """Cut a last line that was not written whole; every line before it stays."""
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+def open_storage(
+    place: Place, *, only: str | None
+) -> tuple[JournalStorage | RDBStorage, CheckedJournal | None]:
+    """Read a journal or reach a database.
+
+    Args:
+        place: the journal, or the URL of the database.
+        only: the name that a journal's one study must have, or `None` for any names.
+
+    Returns:
+        The storage, and the journal if it is one.
+
+    Raises:
+        ConfigError: it is damaged or foreign, or the database cannot be reached.
+    """
+    if isinstance(place, Path):
+        journal = CheckedJournal(place, only=only)
+        with readable(place, journal):
+            return JournalStorage(journal), journal
+    with readable(place):
+        return RDBStorage(place), None
 
 
-def _open(place: Place, *, create: bool) -> optuna.Study:
+def _open(place: Place, storage: JournalStorage | RDBStorage, *, create: bool) -> optuna.Study:
     # Nothing is asked of this study's own sampler.
     sampler = optuna.samplers.RandomSampler()
     with readable(place):
-        storage = _storage(place)
         if create:
             return optuna.create_study(
                 study_name=STUDY_NAME,
                 storage=storage,
                 directions=DIRECTIONS,
                 sampler=sampler,
-                load_if_exists=True,
             )
         return optuna.load_study(study_name=STUDY_NAME, storage=storage, sampler=sampler)
 
 
-def _storage(place: Place) -> JournalStorage | RDBStorage:
-    if isinstance(place, Path):
-        return JournalStorage(JournalFileBackend(str(place)))
-    return RDBStorage(place)
+def _check(place: Place, study: optuna.Study) -> None:
+    """All that a study holds must be what this program writes.
+
+    Raises:
+        ConfigError: it is of another format, or something is not.
+    """
+    with readable(place):
+        attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
+        if study.directions != DIRECTIONS:
+            raise ValueError(f"directions {study.directions}")
+    stored = attributes.get(SPECIFICATION)
+    if isinstance(stored, Mapping):
+        _check_format(place, stored)
+    problems = study_problems(attributes, trials)
+    if problems:
+        raise damaged(place, problems)
+
+
+def damaged(place: Place, problems: Sequence[str]) -> ConfigError:
+    """The error of a study that does not hold what this program writes."""
+    kind = "file" if isinstance(place, Path) else "database"
+    more = len(problems) - _SHOWN_PROBLEMS
+    return ConfigError(
+        [
+            f"{_shown(place)} must be a study of this program, got a damaged or foreign {kind}; "
+            "restore it or give another path",
+            *problems[:_SHOWN_PROBLEMS],
+            *([f"and {more} more"] if more > 0 else []),
+        ]
+    )
 
 
 @contextmanager
-def readable(place: Place) -> Iterator[None]:
-    """Around what opens a study: what is no study of this program becomes one error."""
+def readable(place: Place, journal: CheckedJournal | None = None) -> Iterator[None]:
+    """Around what opens or reads a study: what is no study of this program becomes one error."""
     kind = "file" if isinstance(place, Path) else "database"
     try:
         yield
@@ -249,13 +346,13 @@ def readable(place: Place) -> Iterator[None]:
             f"{_shown(place)} must have its database driver installed, got {error}; install it, or "
             "use sqlite:///FILE.db"
         ) from error
-    except (
-        ValueError, KeyError, TypeError, AssertionError, SQLAlchemyError, StorageInternalError,
-    ) as error:  # fmt: skip
-        told = str(error).partition("\n")[0]
+    except (ConfigError, OSError):
+        raise
+    except _FOUND_THERE as error:
+        where = "" if journal is None else f" in {journal.place}"
         raise ConfigError(
-            f"{_shown(place)} must be a study of this program, got a damaged or foreign {kind} "
-            f"({type(error).__name__}: {told}); restore it or give another path"
+            f"{_shown(place)} must be a study of this program, got a damaged or foreign {kind}"
+            f"{where} ({told(error)}); restore it or give another path"
         ) from error
 
 
@@ -275,6 +372,27 @@ def _sqlite_file(url: str) -> Path | None:
         parsed = make_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, ":memory:")
     return Path(str(parsed.database)) if is_file else None
+
+
+def _check_database(url: str, file: Path) -> None:
+    """An SQLite database must be whole, and empty or Optuna's; nothing is written to find out.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    # What a killed process left half done has to be undone by a writer.
+    mode = "rw" if Path(f"{file}-journal").exists() else "ro"
+    with readable(url):
+        address = f"{file.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, uri=True)) as database:
+            asked = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = {str(name) for (name,) in asked}
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise ValueError(str(found))
+        missing = sorted(_TABLES - tables)
+        if tables and missing:
+            raise ValueError(f"no table {', '.join(missing)}")
 
 
 def _lock_file(place: Place) -> Path:

@@ -36,9 +36,11 @@ from codesign.optimisers import optimiser_problems
 from codesign.quiet import quiet_optuna
 from codesign.records import Records, is_failed, measured, read_result, read_trial
 from codesign.runner import EXECUTORS, Run, running
+from codesign.shortfall import are_alike, limit_problems
 from codesign.space import DesignSpace
 from codesign.store import (
     FORMAT_VERSION,
+    is_in_use,
     keep_plan,
     open_study,
     read_study,
@@ -79,6 +81,10 @@ def search(
     random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept, and `resume` goes on
     as if nothing had happened.
 
+    Where the first trials of a call, at least `codesign.shortfall.ALIKE_FAILURES` and a batch, all
+    fail in the same way, no more are asked for: `StudyResult.unanswered` says why. Another call
+    with `resume`, once that is mended, goes on with the next trials.
+
     Args:
         workload: what to judge designs on.
         space: what to choose from.
@@ -104,14 +110,19 @@ def search(
         All trials, the front and its hypervolume.
 
     Raises:
-        ConfigError: an argument breaks a rule, or the study file is not fit for this search.
+        ConfigError: an argument breaks a rule, no design can keep a limit, or the study file is not
+            fit for this search.
         TraceError: the workload lacks activations.
         OSError: the study file cannot be written, and is named; every finished trial is kept, and
             `resume` goes on.
+        RayDiedError: Ray itself has ended, and this process has outlived it; likewise.
     """
     _check(optimiser, trials=trials, workers=workers, seed=seed, batch=batch, executor=executor)
     place = study_place(storage)
     limits = constraints or Constraints()
+    problems = limit_problems(limits, space)
+    if problems:
+        raise ConfigError(problems)
     evaluator = Evaluator.of(workload, space)
     staged = None
     if first_images is not None:
@@ -142,11 +153,18 @@ def search(
             run=run,
             staged=staged,
         )
+        going.records.ask_for(trials)
+        told_now: list[Trial] = []
         for first in range(0, trials, batch):
             for trial in going.batch(first, min(first + batch, trials)):
+                told_now.append(trial)
                 if on_progress is not None:
                     told = going.records.frozen()[:trials]
                     on_progress(trial, sum(each.state.is_finished() for each in told), trials)
+            if all(trial.state == "failed" for trial in told_now) and are_alike(
+                [trial.reason for trial in told_now]
+            ):
+                break  # what is wrong with all of them is not their designs
         going.confirm()
         return read_result(study)
 
@@ -161,7 +179,8 @@ def load_study(path: str | Path) -> StudyResult:
         ConfigError: there is none, or it is damaged.
     """
     with quiet_optuna():
-        return read_result(read_study(study_place(path)))
+        place = study_place(path)
+        return read_result(read_study(place), in_use=is_in_use(place))
 
 
 @dataclass(frozen=True, kw_only=True)

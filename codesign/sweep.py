@@ -7,9 +7,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,26 @@ from accelerators import Accelerator, ConfigError
 from accelerators.rules import nearest
 from simulator import ReusePolicy, SimulationReport, decide, simulate
 from simulator.costs import cost_sources, costs_line
+from simulator.report.differences import (
+    RESOLUTION_PERCENT,
+    against_one,
+    counted,
+    ratio_text,
+)
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import column, percent, shown
 from simulator.report.rows import write_rows
-from workloads.trace import WorkloadTrace
+from workloads.errors import show
+from workloads.trace import WorkloadTrace, not_counted_line
 
 _MOST_POINTS = 10_000
 _EXAMPLE = "write for example --set array.rows=8,16,32"
 _PRICING = ("technology", "dram.kind")
+# Ending of a field's name -> units that a value may have -> how many of the field's own.
+_UNITS = {
+    "_bytes": {"B": 1, "KiB": 2**10, "MiB": 2**20, "kB": 10**3, "MB": 10**6},
+    "_hz": {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9},
+}
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -68,6 +82,7 @@ class Sweep:
     Attributes:
         base: the design whose fields are varied.
         workload: provenance of the trace.
+        images: in the batch.
         policy: what decided, as plain values.
         settings: the fields and their values.
         points: every combination, the last setting changing fastest.
@@ -75,6 +90,7 @@ class Sweep:
 
     base: Accelerator
     workload: Mapping[str, Any]
+    images: int
     policy: Mapping[str, Any]
     settings: tuple[Setting, ...]
     points: tuple[Point, ...]
@@ -92,17 +108,31 @@ class Sweep:
     @property
     def verdict(self) -> str:
         """The fastest and the most frugal combination."""
-        fastest = min(self.simulated, key=lambda point: point.numbers["cycles"])
-        frugal = min(self.simulated, key=lambda point: point.numbers["energy_uj_per_image"])
-        text = f"Fewest cycles at {fastest.name}, least energy at {frugal.name}."
+        text = (
+            f"Fewest cycles at {self._least('cycles_per_image')}, least energy at "
+            f"{self._least('energy_uj_per_image')}."
+        )
         if self.base.has_reuse:
             best = max(self.simulated, key=lambda point: point.numbers["speedup_equal_area"])
             speedup = best.numbers["speedup_equal_area"]
+            is_as_fast = against_one(speedup) == 0
             text = (
-                f"Against a dense design of equal area, reuse is at best {speedup:.2f}× as fast, "
+                "Against a dense design of equal area, reuse is at best "
+                f"{'as fast' if is_as_fast else f'{ratio_text(speedup)}× as fast'}, "
                 f"at {best.name}. {text}"
             )
-        return text
+        return f"{text} {not_counted_line(self.workload)}".rstrip()
+
+    def _least(self, number: str) -> str:
+        """The combination with the least of a number, and how many are not told apart from it."""
+        best = min(self.simulated, key=lambda point: point.numbers[number])
+        alike = sum(
+            against_one(point.numbers[number] / best.numbers[number]) == 0
+            for point in self.simulated
+        )
+        if alike == 1:
+            return best.name
+        return f"{best.name} ({counted(alike - 1, 'other')} within {RESOLUTION_PERCENT} % of it)"
 
     @property
     def priced(self) -> list[Accelerator]:
@@ -125,7 +155,7 @@ class Sweep:
         return [
             *(column(setting.path, setting.path) for setting in self.settings),
             *speedup,
-            column("cycles", "Cycles", "whole batch"),
+            column("cycles", "Time", "cycles per image"),
             column("latency_ms_per_image", "Time", "ms per image"),
             column("energy_uj_per_image", "Energy", "µJ per image"),
             column("area_mm2", "Area", "mm²"),
@@ -140,7 +170,8 @@ class Sweep:
             {
                 **{path: shown(value) for path, value in point.values.items()},
                 **point.numbers,
-                "speedup": f"{point.numbers['speedup_equal_area']:.2f}",
+                "cycles": round(point.numbers["cycles_per_image"]),
+                "speedup": ratio_text(point.numbers.get("speedup_equal_area", 1.0)),
                 "used": percent(point.numbers["utilization"]),
                 "bound": LIMIT_NAMES[point.numbers["bound_by"]],
             }
@@ -203,6 +234,7 @@ def sweep(
     found = Sweep(
         base=base,
         workload=dict(trace.provenance),
+        images=trace.images,
         policy=run.policy,
         settings=tuple(settings),
         points=tuple(points),
@@ -230,17 +262,14 @@ def _design(base: Accelerator, values: Mapping[str, Any]) -> Accelerator:
 def _numbers(report: SimulationReport) -> dict[str, Any]:
     design = report.reuse
     return {
-        "cycles": design.cycles,
+        "cycles_per_image": design.cycles / design.images,
         "latency_ms_per_image": design.latency_ms_per_image,
         "energy_uj_per_image": design.energy_uj_per_image,
         "area_mm2": design.area_mm2,
         "utilization": design.utilization,
         "bound_by": design.bound_by,
-        "dram_bytes": sum(design.dram_bytes.values()),
-        "speedup_equal_area": report.speedup_equal_area,
-        "speedup_equal_array": report.speedup_equal_array,
-        "energy_ratio_equal_area": report.energy_ratio_equal_area,
-        "energy_ratio_equal_array": report.energy_ratio_equal_array,
+        "dram_bytes_per_image": sum(design.dram_bytes.values()) / design.images,
+        **(report.ratios if design.accelerator.has_reuse else {}),
         **cost_sources(design.accelerator),
     }
 
@@ -265,6 +294,11 @@ def read_settings(texts: Sequence[str], base: Accelerator) -> tuple[Setting, ...
             raise ConfigError(f"--set must be FIELD=VALUE,VALUE,..., got {text!r}; {_EXAMPLE}")
         if path not in types:
             raise ConfigError(_unknown(path, list(types), base))
+        if path == "name":
+            raise ConfigError(
+                "--set must name a field that changes a design, got 'name', which does not; "
+                f"{_EXAMPLE}"
+            )
         if any(path == setting.path for setting in settings):
             raise ConfigError(f"--set must name a field once, got {path!r} again; join its values")
         found = tuple(_value(path, part.strip(), types[path]) for part in values.split(","))
@@ -311,10 +345,16 @@ def _value(path: str, text: str, kind: type) -> Any:
     """A value of the field's type; whether the field may have it, the design says."""
     if kind is bool and text.lower() in _TRUTHS:
         return _TRUTHS[text.lower()]
+    units = next((of for ending, of in _UNITS.items() if path.endswith(ending)), {})
     if kind is not bool:
+        found = re.fullmatch(r"([0-9.]{1,30}) ?([A-Za-z]+)", text)
         try:
+            if found and found[2] in units:
+                scaled = Decimal(found[1]) * units[found[2]]
+                return kind(f"{scaled.normalize():f}")
             return kind(text)
-        except ValueError:
+        except (ValueError, ArithmeticError):
             pass
     wanted = {int: "whole numbers", float: "numbers", bool: "true or false"}[kind]
-    raise ConfigError(f"--set {path} must be given {wanted}, got {text!r}; write {wanted}")
+    fix = f"write {wanted}" + (f", in {' or '.join(units)}" if units else "")
+    raise ConfigError(f"--set {path} must be given {wanted}, got {show(text)}; {fix}")

@@ -15,14 +15,15 @@ from plotly.subplots import make_subplots
 from codesign.sweep import Sweep
 from simulator.costs import dram_with_energy, table_with_source
 from simulator.report.figures import LINE_COLOURS, LINE_DASHES, finished
-from simulator.report.files import write_atomically
 from simulator.report.page import figure_html, named, render, versions
-from simulator.report.simulation_page import facts, model_name
+from simulator.report.simulation_page import RATIOS_TEXT, facts, workload_line
+from simulator.report.weights import headline_name
+from workloads.writing import write_atomically
 
 _PANELS = {
     "speedup_equal_area": "speed, × a dense design of equal area",
     "energy_uj_per_image": "energy, µJ per image",
-    "cycles": "cycles of the whole batch",
+    "cycles_per_image": "time, cycles per image",
     "area_mm2": "area, mm²",
 }
 _PANEL_PIXELS = 270
@@ -32,8 +33,8 @@ _WIDE = 8
 _LONG_NAME = 12
 
 _CAPTION = (
-    "Every point is a design on the same workload. Energy, cycles and area are its own; less is "
-    "better. Invalid combinations leave gaps."
+    "Every point is a design on the same workload. Energy and time, per image, and area are "
+    "its own; less is better. Invalid combinations leave gaps."
 )
 _REUSE_CAPTION = (
     " All replay the same reuse decisions. Speed compares each design with a dense one of its own "
@@ -62,9 +63,11 @@ def _html(sweep: Sweep, command: str | None) -> str:
     caption = _CAPTION + (_REUSE_CAPTION if is_reuse else "")
     context = {
         "kind": "Sweep of an accelerator's fields",
-        "title": f"{model_name(sweep.workload)} on {sweep.base.name}: {fields}",
+        "title": f"{headline_name(sweep.workload)} on {sweep.base.name}: {fields}",
         "subtitle": f"{len(sweep.simulated)} designs, "
-        + ("reuse decided once" if is_reuse else "dense"),
+        + ("reuse decided once" if is_reuse else "dense")
+        + f". {workload_line(sweep.workload, sweep.images)}",
+        "ratios_text": RATIOS_TEXT if is_reuse else "",
         "verdict": sweep.verdict,
         "figure": figure_html(sweep_figure(sweep), "sweep", caption),
         "columns": sweep.columns,

@@ -11,15 +11,20 @@ from codesign.plots import layer_settings, start_name
 from codesign.trials import StudyResult, Trial
 from codesign.verdict import QUALITY_NAMES
 from simulator import NoReuse, PerLayer, ReusePolicy
+from simulator.report.differences import AGREEMENTS, ratio_text
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, number, percent
+from simulator.report.simulation import equal_area_design, given_design
 from simulator.report.simulation_page import (
     LAYER_COLUMNS,
     LAYERS_TEXT,
+    energy_card,
+    interval_texts,
     layer_rows,
     per_image_cards,
-    tone,
+    speed_card,
 )
+from workloads.scores import SCORES
 
 # Parameter -> what it is in words, and its unit.
 PARAMETER_NAMES = {
@@ -60,30 +65,22 @@ def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
     """Key numbers of the best design found."""
     summary, values = best.summary, best.values
     assert values is not None, "the best trial is complete"
-    reuse, equal = summary["designs"]["reuse"], summary["designs"]["dense_equal_area"]
-    speedup, energy = summary["speedup_equal_area"], summary["energy_ratio_equal_area"]
+    reuse, equal = given_design(summary), equal_area_design(summary)
+    known = {**dict.fromkeys(SCORES, "accuracy"), **dict.fromkeys(AGREEMENTS, "agreement")}
+    name = known.get(result.quality, "")
     return [
-        card(
-            "Best found: speed",
-            f"{speedup:.2f}×",
-            "",
-            f"dense design of equal area = 1; {summary['speedup_equal_array']:.2f}× against the "
-            "same array without reuse. Above 1 is faster",
-            tone(speedup > 1),
-        ),
-        card(
-            "Best found: energy",
-            f"{energy:.2f}×",
-            "",
-            f"dense design of equal area = 1; {summary['energy_ratio_equal_array']:.2f}× of the "
-            "same array without reuse. Below 1 is less",
-            tone(energy < 1),
-        ),
+        speed_card("Best found: speed", summary),
+        energy_card("Best found: energy", summary),
         card(
             f"Best found: {QUALITY_NAMES[result.quality].split(' (')[0]}",
             percent(values["accuracy"]),
             "%",
-            f"the dense model: {percent(result.baseline['accuracy'])} %",
+            "; ".join(
+                [
+                    f"the dense model: {percent(result.baseline['accuracy'])} %",
+                    *interval_texts(summary, name),
+                ]
+            ),
         ),
         *per_image_cards(reuse, equal),
         card(
@@ -97,14 +94,14 @@ def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
         card(
             "Trials",
             str(len(result.of_state("complete"))),
-            f"of {len(result.trials)} complete",
+            f"of {result.asked or len(result.trials)} complete",
             f"{len(result.front)} of them on the Pareto front",
         ),
     ]
 
 
 def _start_area(result: StudyResult) -> float:
-    return result.start.summary["designs"]["reuse"]["area_mm2"]
+    return given_design(result.start.summary)["area_mm2"]
 
 
 def best_section(result: StudyResult, best: Trial) -> dict[str, Any]:
@@ -194,15 +191,15 @@ def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
     """A row for each trial on the front, fastest first."""
     rows = []
     for trial in result.front:
-        values, reuse = trial.values or {}, trial.summary["designs"]["reuse"]
+        values, reuse = trial.values or {}, given_design(trial.summary)
         array = reuse["accelerator"]["array"]
         settings = layer_settings(result, trial.parameters)
         rows.append(
             {
                 "trial": trial.number,
-                "speedup": f"{values['speedup']:.2f}",
+                "speedup": ratio_text(values["speedup"]),
                 "energy": values["energy_uj_per_image"],
-                "ratio": f"{trial.summary['energy_ratio_equal_area']:.2f}",
+                "ratio": ratio_text(trial.summary["energy_ratio_equal_area"]),
                 "accuracy": percent(values["accuracy"]),
                 "area": reuse["area_mm2"],
                 "array": f"{array['rows']} × {array['columns']}",

@@ -5,24 +5,30 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from codesign import stopping, supervision
 from codesign.study import OnProgress
 from codesign.trials import Trial
 from simulator.report.page import NOTHING, shown
-from workloads.errors import plain
+from workloads.errors import NotCountedWarning, plain
+from workloads.scratch import clear_temporary
 
-WRONG_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
+WRONG_INPUT, UNEXPECTED = 2, 1
+# All went well, but no design that was tried is an answer.
+NOTHING_FOUND = 3
 # Width of a table where the output is no terminal.
 _PIPE_COLUMNS = 160
 
@@ -41,7 +47,8 @@ def notes() -> Console:
 
 def _console(stream: Any, *, stderr: bool) -> Console:
     width = None if stream.isatty() else _PIPE_COLUMNS
-    return Console(stderr=stderr, width=width, soft_wrap=False, highlight=False)
+    # Names of users' layers may look like rich's markup.
+    return Console(stderr=stderr, width=width, soft_wrap=False, highlight=False, markup=False)
 
 
 def say(text: str) -> None:
@@ -50,8 +57,13 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line beside the results."""
-    notes().print(text, markup=False, soft_wrap=True)
+    """A line beside the results. Where nobody can read it any more, it is dropped."""
+    try:
+        notes().print(text, markup=False, soft_wrap=True)
+    except BrokenPipeError:
+        raise
+    except OSError:  # the terminal is gone
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  for as long as the process
 
 
 def table(columns: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -139,29 +151,77 @@ def resume_command() -> str:
     return given if "--resume" in sys.argv else f"{given} --resume"
 
 
+@contextmanager
+def resumable(kept: str, is_kept: Callable[[], bool]) -> Iterator[None]:
+    """Around work whose finished parts are kept: where it is cut off, say so, and how to go on.
+
+    Args:
+        kept: what is kept, and how to go on.
+        is_kept: whether there is anything yet.
+    """
+    from codesign.runner import RayDiedError
+
+    try:
+        yield
+    except RayDiedError as error:
+        _leave(_with(error.what, kept, is_kept), supervision.RAY_DIED)
+    except (KeyboardInterrupt, Exception) as error:
+        if _is_stop(error):
+            _leave(_with("Stopped", kept, is_kept), stopping.exit_code())
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError) and is_kept():
+            note(f"Mend the error below; {kept}")
+        raise
+
+
 def guarded(command: Callable[Given, None]) -> Callable[Given, None]:
     """Turn what went wrong into one message and an exit code."""
 
     @functools.wraps(command)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        # Commands say so beside their results.
+        warnings.simplefilter("ignore", NotCountedWarning)
         try:
-            command(*args, **kwargs)
+            with stopping.running():
+                clear_temporary()
+                command(*args, **kwargs)
         except KeyboardInterrupt:
-            note("Stopped.")
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:  # the reader has seen enough
-            raise
+            _leave("Stopped.", stopping.exit_code())
         except Exception as error:
+            if _is_stop(error):
+                _leave("Stopped.", stopping.exit_code())
+            if isinstance(error, BrokenPipeError):  # the reader has seen enough
+                raise
             if isinstance(error, (OSError, *_input_errors())):
-                note(f"Error: {_told(error)}")
-                raise typer.Exit(WRONG_INPUT) from None
-            if type(error).__module__.startswith(("typer", "click")):  # exits and wrong usage
+                _leave(f"Error: {_told(error)}", WRONG_INPUT)
+            if _is_exit(error):
                 raise
             note(traceback.format_exc().rstrip())
             note("This is a bug in codesign, not in what you gave it.")
+            supervision.farewell(UNEXPECTED)
             raise typer.Exit(UNEXPECTED) from error
 
     return run
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    note(message)
+    supervision.farewell(code)
+    raise typer.Exit(code) from None
+
+
+def _with(what: str, kept: str, is_kept: Callable[[], bool]) -> str:
+    return f"{what}; {kept if is_kept() else 'nothing is kept yet.'}"
+
+
+def _is_stop(error: BaseException) -> bool:
+    """Whether a signal came of which the error is: a library may have made another of it."""
+    is_late = stopping.is_stopping() and not _is_exit(error)
+    return isinstance(error, KeyboardInterrupt) or is_late
+
+
+def _is_exit(error: BaseException) -> bool:
+    """Whether an error stands for an exit, or for wrong usage."""
+    return type(error).__module__.startswith(("typer", "click"))
 
 
 def _input_errors() -> tuple[type[Exception], ...]:

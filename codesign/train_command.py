@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from accelerators import ConfigError
-from codesign.designs import find_accelerator, policy_from_options
-from codesign.options import DEFAULT_DESIGN, Design, Model, Seed, Weights
+from codesign.designs import find_accelerator, policy_from_options, refuse_idle
+from codesign.options import DEFAULT_DESIGN, Design, Model, Seed, Weights, is_given
 from codesign.outputs import check_directory
-from codesign.terminal import INTERRUPTED, guarded, note, resume_command, say, working
+from codesign.terminal import guarded, note, resumable, resume_command, say, working
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +39,7 @@ _DATA_HELP = (
 
 @guarded
 def train_command(
+    context: typer.Context,
     data: Annotated[str, typer.Option(help=f"Clips to learn from: {_DATA_HELP}")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, curves and weights.")],
     model: Model = "resnet18_scenes",
@@ -115,6 +116,11 @@ def train_command(
     from workloads.training.similarity import CHECKPOINT
 
     check_directory(out)
+    if hashes is None and length is None and not layer:
+        refuse_idle(
+            {name: is_given(context, name[2:]) for name in ("--learning", "--accelerator")},
+            "with reuse, as --hashes and --length or --layer ask for it",
+        )
     plan = TrainingPlan(
         epochs=epochs,
         optimizer=optimizer,
@@ -141,7 +147,8 @@ def train_command(
         )
     task = _task(clips, classes, balanced)
     network = models.load(model, weights, seed=seed, num_classes=task.outputs)
-    try:
+    kept = f"the last whole epoch is kept. Go on with: {resume_command()}"
+    with resumable(kept, (out / CHECKPOINT).is_file):
         result = similarity_aware_training(
             network,
             _normalised(clips, network),
@@ -154,14 +161,6 @@ def train_command(
             device=device,
             progress=True if sys.stderr.isatty() else lambda report: note(_told(report)),
         )
-    except KeyboardInterrupt:
-        kept = (out / CHECKPOINT).is_file()
-        note(
-            f"Stopped; the last whole epoch is kept. Go on with: {resume_command()}"
-            if kept
-            else "Stopped before the first epoch was whole: nothing is kept."
-        )
-        raise typer.Exit(INTERRUPTED) from None
     say(f"{type(network).__name__} on {len(clips)} clips, {result.duration_s:.0f} s of training")
     say(_told(result.epochs[-1]))
     note(f"wrote weights.safetensors, curves.csv and curves.html to {out}")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from accelerators import Accelerator
+from codesign import shortfall
 from codesign.front import hypervolumes, knee, non_dominated
 from codesign.space import DesignSpace
 from simulator import ReusePolicy
-from simulator.report.simulation import ACCURACY_DROP
+from simulator.report.differences import ACCURACY_DROP
 
 STATES = ("complete", "infeasible", "failed", "running")
+# Of a search: the last where nobody can tell whether it runs, as on a database of another machine.
+FINISHED, RUNNING, STOPPED, UNFINISHED = "finished", "running", "stopped", "unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,7 @@ class Trial:
         repeat_of: number of the earlier trial with the same design that answered it, or `None`.
         seconds: time of the evaluation, 0 for a repeat.
         images: how many it was judged on; `None` where it was not judged.
+        excess: stated limit -> by how much it is exceeded, in its unit; at most 0 where it is kept.
     """
 
     number: int
@@ -86,6 +90,7 @@ class Trial:
     repeat_of: int | None = None
     seconds: float = 0.0
     images: int | None = None
+    excess: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +103,26 @@ class StudyResult:
         trials: in the order of asking.
         specification: what was searched and how: space, objectives, constraints, workload,
             optimiser, seed, batch, baseline, versions.
+        asked: how many trials there are to be in all; `None` where the study does not tell.
+        in_use: whether a search is running on the study; `None` where nobody can tell.
     """
 
     name: str
     seed: int
     trials: tuple[Trial, ...]
     specification: Mapping[str, Any]
+    asked: int | None = None
+    in_use: bool | None = False
+
+    @property
+    def progress(self) -> str:
+        """`FINISHED`, `RUNNING`, `STOPPED` or `UNFINISHED`: whether more trials are to come."""
+        if self.in_use:
+            return RUNNING
+        waiting = len(self.of_state("running"))
+        if not waiting and (self.asked is None or len(self.trials) >= self.asked):
+            return FINISHED
+        return UNFINISHED if self.in_use is None else STOPPED
 
     @cached_property
     def space(self) -> DesignSpace:
@@ -158,6 +177,20 @@ class StudyResult:
     def front(self) -> tuple[Trial, ...]:
         """Those of `judged` that no other beats in every objective; of equals, the first."""
         return front_of(self.judged)
+
+    @cached_property
+    def failures(self) -> str | None:
+        """How many trials failed while they were evaluated, and of what; `None` if none did."""
+        reasons = [trial.reason for trial in self.of_state("failed")]
+        return shortfall.failures(reasons, len(self.trials))
+
+    @cached_property
+    def unanswered(self) -> str | None:
+        """Why the front is empty: trials failed, or are beyond limits, by how much at the least.
+
+        `None` where it is not empty.
+        """
+        return shortfall.unanswered(self)
 
     @cached_property
     def hypervolume(self) -> tuple[float, ...]:

@@ -5,11 +5,33 @@
 from __future__ import annotations
 
 from codesign.plots import start_name
-from codesign.trials import StudyResult, Trial
+from codesign.trials import (
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    UNFINISHED,
+    StudyResult,
+    Trial,
+)
+from simulator.report.differences import (
+    ACCURACY_DROP,
+    AGREEMENTS,
+    UNCLEAR,
+    against_one,
+    change_text,
+    counted,
+    kept,
+    level_text,
+    loss_interval,
+    opening,
+    ratio_text,
+    unclear_text,
+)
 from simulator.report.sections import BOUND_MEANS
-from simulator.report.simulation import ACCURACY_DROP
+from simulator.report.simulation import given_design, reuses
 from workloads.judged import judged_text
 from workloads.scores import OWN_SCORE, SCORE_NAMES, SCORES
+from workloads.trace import not_counted_line
 
 # How the objective `accuracy` is called in a sentence, after "with 97.0 %".
 _QUALITY_PHRASES = {
@@ -39,51 +61,80 @@ def best_trial(result: StudyResult) -> Trial | None:
     return result.best(accuracy_drop=ACCURACY_DROP) or result.best(accuracy_drop=None)
 
 
+def standing(result: StudyResult) -> str | None:
+    """How far a search is that is not done, for the start of a sentence; `None` of one that is."""
+    if result.progress == FINISHED:
+        return None
+    told = len(result.trials) - len(result.of_state("running"))
+    trials = counted(told, "trial") if result.asked is None else f"{told} of {result.asked} trials"
+    return {
+        RUNNING: f"So far, after {trials}, while the search is running",
+        STOPPED: f"After {trials}, where the search was stopped",
+        UNFINISHED: f"After {trials} of a search that is not finished",
+    }[result.progress]
+
+
 def verdict(result: StudyResult) -> tuple[str, str]:
     """The answer in a sentence, and what is behind it in a few more."""
+    first, more = _verdict(result)
+    so_far = standing(result)
+    if so_far is None or best_trial(result) is None:
+        return first, more if so_far is None else f"{so_far}: {more}"
+    return f"{so_far}: {first}", more
+
+
+def _verdict(result: StudyResult) -> tuple[str, str]:
+    """The same of the trials there are."""
     best = best_trial(result)
     if best is None or best.values is None:
         return (
-            f"No answer yet for {result.name}: no design was evaluated to its end.",
+            f"No answer yet for {result.name}: {result.unanswered}.",
             f"{len(result.trials)} trials were asked for; none is complete.",
         )
     summary, values = best.summary, best.values
-    faster = summary["speedup_equal_area"] > 1
-    saves = summary["energy_ratio_equal_area"] < 1
-    keeps = values["accuracy"] >= result.baseline["accuracy"] - ACCURACY_DROP
-    opening = {
-        (True, True): "Reuse pays",
-        (True, False): "Reuse pays in time, but not in energy,",
-        (False, True): "Reuse pays in energy, but not in time,",
-        (False, False): "Reuse does not pay",
-    }[faster, saves]
-    if not keeps:
-        opening = "Reuse costs too much accuracy"
-    quality = _QUALITY_PHRASES[result.quality]
+    loss = result.baseline["accuracy"] - values["accuracy"]
+    state = kept(loss, loss_interval(result.quality, summary.get("intervals")))
+    pays = opening(
+        summary["speedup_equal_area"], summary["energy_ratio_equal_area"], loss, state
+    ).replace(" but", ", but")
+    comma = "," if ", but" in pays else ""
+    design = given_design(summary)
+    found = "the best design found"
+    if not reuses(summary):
+        pays, found = "Reuse does not pay", f"{found} reuses nothing; it"
+    unclear = f"; {unclear_text(design['images'])}" if state == UNCLEAR else ""
     first = (
-        f"{opening} for {result.name}: the best design found runs at "
-        f"{summary['speedup_equal_area']:.2f}× the speed and takes "
-        f"{summary['energy_ratio_equal_area']:.2f}× the energy of a dense design of equal silicon "
-        f"area, with {100 * values['accuracy']:.1f} % {quality}"
-        f"{_dense_quality(result)}{_judged(result)}."
+        f"{pays}{comma} for {result.name}: {found} runs at "
+        f"{ratio_text(summary['speedup_equal_area'])}× the speed and takes "
+        f"{ratio_text(summary['energy_ratio_equal_area'])}× the energy of a dense design of equal "
+        f"silicon area, with {_quality_text(result, best)}{_judged(result)}{unclear}."
     )
-    more = [BOUND_MEANS[summary["designs"]["reuse"]["bound_by"]], _others(result)]
+    left_out = not_counted_line(result.specification.get("workload", {}))
+    if left_out:
+        first = f"{first} {left_out}"
+    more = [BOUND_MEANS[design["bound_by"]], _others(result)]
     if result.start.values is not None and best.number != result.start.number:
         start = result.start.summary
         more.append(
             f"The {start_name(result)} on the design that the search started from: "
-            f"{start['speedup_equal_area']:.2f}× the speed and "
-            f"{start['energy_ratio_equal_area']:.2f}× the energy of dense at equal area, "
-            f"{100 * result.start.values['accuracy']:.1f} % {quality}."
+            f"{ratio_text(start['speedup_equal_area'])}× the speed and "
+            f"{ratio_text(start['energy_ratio_equal_area'])}× the energy of dense at equal area, "
+            f"{_quality_text(result, result.start)}."
         )
     return first, " ".join(more)
 
 
-def _dense_quality(result: StudyResult) -> str:
-    """The dense model's own, where it is not 100 % by definition."""
+def _quality_text(result: StudyResult, trial: Trial) -> str:
+    """A complete trial's accuracy; of labels, with the dense model's and the change from it."""
+    assert trial.values is not None, "only complete trials have an accuracy"
+    found, dense = trial.values["accuracy"], result.baseline["accuracy"]
+    text = f"{100 * found:.1f} % {_QUALITY_PHRASES[result.quality]}"
+    intervals = trial.summary.get("intervals") or {}
     if result.quality not in (*SCORES, OWN_SCORE):
-        return ""
-    return f" (dense: {100 * result.baseline['accuracy']:.1f} %)"
+        known = result.quality in AGREEMENTS
+        return text + level_text(intervals.get("agreement") if known else None)
+    change = intervals.get("change")
+    return f"{text} (dense: {100 * dense:.1f} %; {change_text(found - dense, change)})"
 
 
 def _judged(result: StudyResult) -> str:
@@ -95,8 +146,8 @@ def _judged(result: StudyResult) -> str:
 def _others(result: StudyResult) -> str:
     """How many trials pay, of those that keep the accuracy."""
     least = result.baseline["accuracy"] - ACCURACY_DROP
-    kept = [t for t in result.of_state("complete") if t.values and t.values["accuracy"] >= least]
-    if not kept:
+    within = [t for t in result.of_state("complete") if t.values and t.values["accuracy"] >= least]
+    if not within:
         return (
             f"No trial stays within {100 * ACCURACY_DROP:g} points of the dense model's accuracy."
         )
@@ -104,12 +155,15 @@ def _others(result: StudyResult) -> str:
     def ratio(trial: Trial, key: str) -> float:
         return trial.summary[key]
 
-    fast = [trial for trial in kept if ratio(trial, "speedup_equal_area") > 1]
-    both = [trial for trial in fast if ratio(trial, "energy_ratio_equal_area") < 1]
-    fastest = max(kept, key=lambda trial: ratio(trial, "speedup_equal_area"))
-    fastest_speedup = ratio(fastest, "speedup_equal_area")
-    of_kept = f"Of the {len(kept)} trials that lose at most {100 * ACCURACY_DROP:g} points"
-    reached = f"the fastest, trial {fastest.number}, reaches {fastest_speedup:.2f}×"
+    fast = [trial for trial in within if against_one(ratio(trial, "speedup_equal_area")) > 0]
+    both = [trial for trial in fast if against_one(ratio(trial, "energy_ratio_equal_area")) < 0]
+    fastest = max(within, key=lambda trial: ratio(trial, "speedup_equal_area"))
+    fastest_speedup = ratio_text(ratio(fastest, "speedup_equal_area"))
+    of_kept = (
+        f"Of the {counted(len(within), 'trial')} that "
+        f"{'loses' if len(within) == 1 else 'lose'} at most {100 * ACCURACY_DROP:g} points"
+    )
+    reached = f"the fastest, trial {fastest.number}, reaches {fastest_speedup}×"
     if not fast:
         return f"{of_kept}, none is faster than dense at equal area; {reached}."
     less = {0: "none of these takes", 1: "one of these takes"}.get(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from accelerators import ConfigError
 from codesign.arguments import integer_problems
 from codesign.designs import find_score
 from codesign.threads import single_thread
+from simulator.report.weights import headline_name
 from workloads import (
     TraceError,
     capture,
@@ -28,15 +31,21 @@ from workloads.errors import show
 from workloads.integer_grid import is_quantised
 from workloads.judged import NO_CLASSES
 from workloads.models.weights import dtype_of
+from workloads.reading import regular_file
+from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs
 from workloads.streams.camvid import CAMVID_SHAPE, camvid
 from workloads.streams.cifar_archive import holds_both_splits
+from workloads.streams.image_set import StreamError, TooFewError
+from workloads.streams.picture_files import PICTURE_SUFFIXES
+from workloads.streams.pictures import pictures
+from workloads.streams.video import SAMPLE_VIDEOS
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from workloads.streams import ImageSet
+    from workloads.streams import Arrays, ImageSet
 
 CIFAR10 = "cifar10:"
 CAMVID = "camvid:"
@@ -77,15 +86,15 @@ class Workload:
 class _Stream:
     """Images to judge on, others to calibrate on, and what they are called."""
 
-    judged: ImageSet
-    calibration: ImageSet | None
+    judged: ImageSet | Arrays
+    calibration: ImageSet | Arrays | None
     name: str
     score: str = "accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Frames:
-    """Which frames of a video: the first, and how far one is from the next."""
+    """Which frames, pictures or arrays: the first, and how far one is from the next."""
 
     first: int
     every: int
@@ -112,15 +121,19 @@ def load_workload(
     Args:
         model: a key of `workloads.models.MODELS`, "package.module:Class" or "file.py:Class".
         inputs: "digits" (labelled), "cifar10:PATH" (labelled), "camvid:FOLDER" (a class per pixel,
-            scored by mean IoU), a sample video ("bikes", "bigbuckbunny", "carphone") or the path of
-            a video.
+            scored by mean IoU), a sample video ("bikes", "bigbuckbunny", "carphone"), or the path
+            of a video, of a folder of pictures in order of name, or of a `.npy`, `.npz` or
+            `.safetensors` file of what the model takes (see `workloads.streams.array_inputs`).
+            Frames and pictures are cut and resized to the model's `input_shape`; without one,
+            frames to 224x224, while pictures keep their size. Other tensors: capture a model with
+            `workloads.capture`.
         images: how many to judge on, at least 1.
         weights: a file that `workloads.models.load` reads. Without it CifarNet is trained on the
             scanned digits (and kept in the user's cache), EfficientNet-Lite0 has its ImageNet
             weights, and other models have what their constructor sets: random weights, which the
             workload's name then says.
         calibration_images: how many more to calibrate on; 0 calibrates on the judged ones.
-            Digits and CIFAR-10 take them from the training split, videos and CamVid from the frames
+            Digits and CIFAR-10 take them from the training split; the others from what comes
             before.
         calibrate_under_reuse: see `Workload`; for weights of `similarity_aware_training` with
             `reuse`.
@@ -128,8 +141,8 @@ def load_workload(
             the calibration images. Weights that were trained on 8-bit grids bring their own.
         seed: of the training of CifarNet, of the weights that other models draw, and of the random
             numbers that a model draws as it runs; kept in the trace's provenance.
-        first_frame: of a video, the first frame taken.
-        every: of a video, the distance between two frames taken; 1 takes consecutive ones.
+        first_frame: of a video, the first frame taken; of a folder or an array, the first picture.
+        every: the distance between two frames or pictures taken; 1 takes consecutive ones.
         output: which of several outputs is judged, see `capture`.
         classes_dimension: along which its classes lie, see `capture`; a number may be a text.
         score: how labels judge answers, in place of the usual score of the inputs: a key of
@@ -144,8 +157,9 @@ def load_workload(
         "calibration_images": calibration_images,
         "first_frame": first_frame,
         "every": every,
+        "seed": seed,
     }
-    problems = integer_problems("", counts, {"calibration_images": 0, "first_frame": 0})
+    problems = integer_problems("", counts, {"calibration_images": 0, "first_frame": 0, "seed": 0})
     if precision not in PRECISIONS:
         problems.append(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "int8" and calibration_images == 0:
@@ -157,7 +171,7 @@ def load_workload(
     if (first_frame, every) != (0, 1) and inputs.startswith(("digits", CIFAR10, CAMVID)):
         problems.append(
             f"first_frame and every must be 0 and 1 for inputs={inputs!r}, got {first_frame!r} and "
-            f"{every!r}; they choose frames of a video"
+            f"{every!r}; they choose frames of a video or pictures"
         )
     if problems:
         raise ConfigError(problems)
@@ -173,7 +187,7 @@ def load_workload(
 
     usual = score is None and dimension is None
 
-    def captured(chosen: ImageSet) -> WorkloadTrace:
+    def captured(chosen: ImageSet | Arrays) -> WorkloadTrace:
         with _running(model, inputs, chosen), _answering(model, inputs, chosen, usual=usual):
             return capture(
                 network,
@@ -212,7 +226,9 @@ def _dimension(given: str | int | None, problems: list[str]) -> str | int | None
 
 
 @contextmanager
-def _answering(model: str, inputs: str, chosen: ImageSet, *, usual: bool) -> Iterator[None]:
+def _answering(
+    model: str, inputs: str, chosen: ImageSet | Arrays, *, usual: bool
+) -> Iterator[None]:
     """Labels that don't fit the answers are told with the inputs that they come with."""
     try:
         yield
@@ -237,7 +253,7 @@ def _check_answers(
 
 
 @contextmanager
-def _running(model: str, inputs: str, chosen: ImageSet) -> Iterator[None]:
+def _running(model: str, inputs: str, chosen: ImageSet | Arrays) -> Iterator[None]:
     """Run the network on one thread; what its code raises becomes one error."""
     try:
         with single_thread():
@@ -253,10 +269,10 @@ def _running(model: str, inputs: str, chosen: ImageSet) -> Iterator[None]:
 
 
 def _called(network: torch.nn.Module) -> str:
-    """A model's name; random weights are always told."""
-    source = models.weights_source(network) or ""
-    name = type(network).__name__
-    return f"{name} ({source})" if source.startswith("random") else name
+    """A model's name; weights that are or may be random are always told."""
+    return headline_name(
+        {"model": f".{type(network).__name__}", "weights": models.weights_source(network)}
+    )
 
 
 def _normalise(network: torch.nn.Module, default: str) -> str:
@@ -306,7 +322,7 @@ def _stream(
     if inputs.startswith(CAMVID):
         path = Path(inputs.removeprefix(CAMVID))
         return _camvid(network, path, images, calibration_images)
-    return _video(model, network, inputs, images, calibration_images, frames)
+    return _in_order(_reader(model, network, inputs), inputs, images, calibration_images, frames)
 
 
 def _split(
@@ -356,30 +372,53 @@ def _camvid(network: torch.nn.Module, path: Path, images: int, calibration_image
     )
 
 
-def _video(
-    model: str,
-    network: torch.nn.Module,
-    inputs: str,
-    images: int,
-    calibration_images: int,
-    frames: _Frames,
+_Read = Callable[..., "ImageSet | Arrays"]  # of count, start and every
+_ALSO = (
+    " (a video, a picture, .npy, .npz, .safetensors) or folder of pictures, or digits, "
+    f"cifar10:ARCHIVE, camvid:FOLDER, {', '.join(SAMPLE_VIDEOS)}"
+)
+_ANY_TENSOR = "in Python, workloads.capture(model, tensor) takes any tensor"
+
+
+def _reader(model: str, network: torch.nn.Module, inputs: str) -> tuple[_Read, str]:
+    """What reads frames, pictures or arrays, and what they are called."""
+    path = Path(inputs)
+    shape = getattr(network, "input_shape", None)
+    size = None if shape is None else (int(shape[-2]), int(shape[-1]))
+    # CifarNet was trained on inputs of -1 to 1, as "signed" makes them.
+    normalise = "signed" if model == "cifarnet" else _normalise(network, "efficientnet_lite")
+    if inputs not in SAMPLE_VIDEOS:
+        if not os.path.isdir(os.path.expanduser(inputs)):
+            path = regular_file(inputs, "inputs", StreamError, also=_ALSO, fix=_ANY_TENSOR)
+        if path.suffix.lower() in ARRAY_SUFFIXES:
+            return partial(array_inputs, path), "arrays"
+        if not path.is_file() or path.suffix.lower() in PICTURE_SUFFIXES:
+            return partial(pictures, path, size=size, normalise=normalise), "pictures"
+    size = size or (224, 224)
+    return partial(video_frames, inputs, size=size, normalise=normalise), "frames"
+
+
+def _in_order(
+    reader: tuple[_Read, str], inputs: str, images: int, calibration_images: int, frames: _Frames
 ) -> _Stream:
-    """Frames in order; those before the judged ones calibrate."""
-    shape = getattr(network, "input_shape", (3, 224, 224))
-
-    def read(start: int, count: int) -> ImageSet:
-        return video_frames(
-            inputs,
-            size=(int(shape[-2]), int(shape[-1])),
-            start=frames.first + start * frames.every,
-            count=count,
-            every=frames.every,
-            # CifarNet was trained on inputs of -1 to 1, as "signed" makes them.
-            normalise="signed" if model == "cifarnet" else _normalise(network, "efficientnet_lite"),
-        )
-
+    """Inputs in their order; those before the judged ones calibrate."""
+    read, name = reader
+    first = frames.first + calibration_images * frames.every
+    try:
+        judged = read(count=images, start=first, every=frames.every)
+    except TooFewError as error:
+        if not calibration_images:
+            raise
+        raise StreamError(
+            f"{error} (the first {calibration_images} calibrate, so that they are not judged on; "
+            "in Python, load_workload takes fewer by calibration_images)"
+        ) from error
     return _Stream(
-        judged=read(calibration_images, images),
-        calibration=read(0, calibration_images) if calibration_images else None,
-        name=f"frames of {Path(inputs).name}",
+        judged=judged,
+        calibration=(
+            read(count=calibration_images, start=frames.first, every=frames.every)
+            if calibration_images
+            else None
+        ),
+        name=f"{name} of {Path(inputs).name}",
     )

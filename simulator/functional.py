@@ -5,6 +5,7 @@ are made on its integers (less the zero point), and its centroids are integers a
 8-bit array are: the accuracy is that of the hardware.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from simulator.calibration import calibrate, check_learns_under_reuse, states_of
 from simulator.captured import check_model, run_model
+from simulator.intervals import Interval
 from simulator.quality import finite, quality_of
 from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
@@ -64,6 +67,7 @@ class ReuseRun:
         output_error: the same over the mean square of the dense model's; `None` likewise.
         unjudged: why the agreement or the accuracy is not known though the model was run; empty
             where they are.
+        intervals: 95 % confidence intervals by name, see `simulator.intervals`; empty likewise.
         memory: what the policy keeps for the stream's next batch; `None` if it keeps nothing.
     """
 
@@ -78,6 +82,7 @@ class ReuseRun:
     agreement: float | None = None
     answers: np.ndarray | None = field(default=None, repr=False, compare=False)
     output_mse: float | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
     output_error: float | None = None
     unjudged: str = ""
     memory: StreamMemory | None = None
@@ -128,6 +133,7 @@ def decide(
             a cache without a workload's name, or with a memory.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
+    _check_given(trace, policy, model, calibration, memory)
     policy.check_layers(trace.layers)
     if cache is not None and (not workload or memory is not None):
         raise ConfigError(
@@ -156,6 +162,37 @@ def decide(
         learned = "the judged inputs" if judged else "inputs given for it"
         quality["calibrated_on"] = f"{learned}, under reuse" if calibrate_under_reuse else learned
     return run.finish(trace, quality)
+
+
+def _check_given(
+    trace: object, policy: object, model: object, calibration: object, memory: object
+) -> None:
+    """The arguments of `decide` must be what they are called; all that are not are named."""
+    learned = isinstance(calibration, Mapping) and all(
+        isinstance(state, Mapping) for state in calibration.values()
+    )
+    rules = {
+        "trace": (isinstance(trace, WorkloadTrace), trace, "a WorkloadTrace"),
+        "policy": (isinstance(policy, ReusePolicy), policy, "a policy, such as NoReuse()"),
+        "model": (model is None or callable(model), model, "the captured model"),
+        "calibration": (
+            calibration is None or learned or isinstance(calibration, WorkloadTrace),
+            calibration,
+            "a WorkloadTrace, or what calibrate() made of one",
+        ),
+        "memory": (
+            memory is None or isinstance(memory, StreamMemory),
+            memory,
+            "the memory of a ReuseRun",
+        ),
+    }
+    broken = [
+        f"decide.{name} must be {wanted}, got {show(given)}; give that or leave it out"
+        for name, (right, given, wanted) in rules.items()
+        if not right
+    ]
+    if broken:
+        raise ConfigError(broken)
 
 
 class _Run:
@@ -305,6 +342,11 @@ class _Run:
         if result is not None:
             result = given.rescaled(result)
         error = None if result is None or not self._layer_errors else error_of(result)
+        if error is not None and not math.isfinite(error):
+            raise ConfigError(
+                f"layer {layer.name!r} must have a finite product in float32, got NaN or infinity; "
+                "check the model's weights and inputs"
+            )
         return LayerAnswer(
             decisions=made.without_centroids(),
             result=result,

@@ -4,7 +4,8 @@
     from simulator import predict
 
     report = predict(trace, processor_preset("Pi 4B"), threads=4)
-    print(report.latency_ms, report.energy_mj)
+    print(report.verdict)  # about 140 ms, and how far that may be off
+    print(report.latency_ms, report.energy_mj)  # the model's numbers, not rounded
 
 A layer takes the longest of its arithmetic, its traffic through the shared cache and its traffic to
 DRAM, and with several threads the time to start them. Operations that are no matrix products are
@@ -14,14 +15,23 @@ not in a trace: the constants, fitted on whole networks, charge them to the prod
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 
 import numpy as np
 
-from accelerators import ConfigError, Processor
+from accelerators import ConfigError, Processor, processor_presets
 from simulator.functional import ReuseRun
+from simulator.processor_error import (
+    ALL_BOARDS,
+    FLOATING_POINT,
+    INT8,
+    TRANSFORMERS,
+    PredictionError,
+    digits_of,
+    prediction_errors,
+)
 from simulator.processor_work import (
     DEPTHWISE,
     KERNELS,
@@ -30,6 +40,7 @@ from simulator.processor_work import (
     reuse_work,
     stacked,
 )
+from simulator.report.differences import significant
 from workloads.gemm import Layer
 from workloads.trace import WorkloadTrace
 
@@ -173,12 +184,34 @@ class ProcessorReport:
         threads: used.
         precision: of the arithmetic.
         layers: in the order of the trace.
+        error: how far such predictions were off; `None` where nobody knows.
+        unknown_error: why not, then.
     """
 
     processor: Processor
     threads: int
     precision: str
     layers: tuple[ProcessorLayer, ...]
+    error: PredictionError | None = None
+    unknown_error: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Latency and energy of one image, in as many digits as they are worth, and their error."""
+        digits = digits_of(self.error)
+        energy = "" if self.energy_mj is None else f" and {significant(self.energy_mj, digits)} mJ"
+        return (
+            f"{self.processor.name}, {self.threads} thread{'s' if self.threads > 1 else ''}, "
+            f"{self.precision}: about {significant(self.latency_ms, digits)} ms{energy} per image, "
+            f"{self.error_text}."
+        )
+
+    @property
+    def error_text(self) -> str:
+        """How far the prediction may be off, or why nobody knows."""
+        if self.error is None:
+            return f"how far off is not known ({self.unknown_error})"
+        return f"off by {self.error.text}"
 
     @property
     def latency_ms(self) -> float:
@@ -221,10 +254,11 @@ def predict(
             are dense.
         threads: 1 to the processor's cores; all by default.
         precision: one of `PROCESSOR_PRECISIONS`; by default fp16 where the processor computes in
-            it, else fp32.
+            it, else fp32, which is also what fp16 would run as there.
 
     Raises:
-        ConfigError: an argument breaks a rule, or the run is of another workload.
+        ConfigError: an argument breaks a rule, fp16 is asked of a processor without it, or the run
+            is of another workload.
 
     Not modelled: that a first run is slower; throttling; frameworks other than the fitted one; a
     centroid kept from earlier images (its result counts as computed, its memory is free).
@@ -232,15 +266,65 @@ def predict(
     _check_run(trace, run)
     native = "fp16" if processor.fp16_arithmetic else "fp32"
     precision = native if precision is None else precision
+    if precision == "fp16" and not processor.fp16_arithmetic:
+        raise ConfigError(
+            f"predict.precision must be 'fp32' or 'int8' on {processor.name!r}, which does not "
+            "compute in fp16, got 'fp16'; use 'fp32', as which it would run"
+        )
     threads = processor.cores if threads is None else threads
     layers = []
     for layer in trace.layers:
         decisions = None if run is None else run.decisions[layer.name]
         counts = None if decisions is None else ReuseCounts.of(layer, decisions)
         layers.append(predict_layer(layer, processor, counts, threads=threads, precision=precision))
+    error = _error(trace, processor, layers, precision)
     return ProcessorReport(
-        processor=processor, threads=threads, precision=precision, layers=tuple(layers)
+        processor=processor,
+        threads=threads,
+        precision=precision,
+        layers=tuple(layers),
+        error=error if isinstance(error, PredictionError) else None,
+        unknown_error="" if isinstance(error, PredictionError) else error,
     )
+
+
+def _error(
+    trace: WorkloadTrace,
+    processor: Processor,
+    layers: list[ProcessorLayer],
+    precision: str,
+) -> PredictionError | str:
+    """How far such predictions were off, or why that is not known."""
+    if any(layer.stages_ms for layer in layers):
+        return "no reuse in software was measured on a Pi"
+    if not _is_as_fitted(processor):
+        return f"the constants were fitted on a {processor.fitted_on} as it is sold"
+    if trace.files is None and not trace.inputs:
+        return "of shapes alone, convolutions are predicted as plain matrix products"
+    known = prediction_errors()
+    if is_mostly_linear(trace):
+        return known[ALL_BOARDS, TRANSFORMERS]
+    return known[processor.fitted_on, INT8 if precision == "int8" else FLOATING_POINT]
+
+
+def _is_as_fitted(processor: Processor) -> bool:
+    """Whether it is the board that its constants were fitted on, but for its name and power."""
+    own = {name: getattr(processor, name) for name in ("name", "idle_power_w", "load_power_w")}
+    return any(
+        replace(preset, **own) == processor
+        for preset in processor_presets().values()
+        if preset.fitted_on == processor.fitted_on
+    )
+
+
+def is_mostly_linear(trace: WorkloadTrace) -> bool:
+    """Whether most of the arithmetic is in products, not convolutions, of several rows an image."""
+    macs = sum(
+        layer.gemm.macs
+        for layer in trace.layers
+        if layer.convolution is None and layer.gemm.m * layer.gemm.count > layer.images
+    )
+    return macs > trace.macs / 2
 
 
 def predict_layer(

@@ -1,7 +1,8 @@
 """Fits the constants of the CPU model to ncnn's measured times, and tests them on others.
 
-`python -m simulator.processor_fit OUT.csv` fits every board again on the networks that are not held
-out and writes the constants, which are those of `data/processor_constants.csv`.
+`python -m simulator.processor_fit CONSTANTS.csv ERRORS.csv` fits every board again on the networks
+that are not held out and writes the constants and their errors on those that are: the files
+`processor_constants.csv` and `processor_errors.csv` of `data`.
 
 Held out is every third network in alphabetical order (the third, sixth, ...), of all that ncnn
 measured on a Raspberry Pi's CPU; it was fixed before anything was fitted. The constants are found
@@ -12,8 +13,9 @@ errors count linearly (soft L1 beyond 15 %), so that one bad measurement does no
 from __future__ import annotations
 
 import csv
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import cache
 from importlib import resources
@@ -24,6 +26,13 @@ from scipy.optimize import least_squares
 
 from accelerators import Baseline, Processor, baselines, processor_presets
 from simulator.processor import ProcessorConstants, kernel_seconds, processor_constants
+from simulator.processor_error import (
+    ALL_BOARDS,
+    FLOATING_POINT,
+    INT8,
+    TRANSFORMERS,
+    PredictionError,
+)
 from simulator.processor_work import (
     GEMM,
     WINOGRAD,
@@ -33,8 +42,11 @@ from simulator.processor_work import (
     kernel_work,
     stacked,
 )
+from workloads.writing import write_atomically
 
 FRAMEWORK = "ncnn CPU"
+# Of the held-out networks, those that are mostly linear layers of many rows.
+_TRANSFORMERS = ("vision_transformer",)
 _SOFT = 0.15  # relative error beyond which a row counts linearly
 
 # Constant -> first guess, lowest, highest; the shares of a peak end at 1.
@@ -194,17 +206,57 @@ def cross_validated(processor: Processor) -> tuple[Measurement, ...]:
     return tuple(found)
 
 
-def main(out: Path) -> None:
-    """Fit every board on the networks that are not held out and write the constants."""
-    with out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(entry.name for entry in fields(ProcessorConstants))
-        for processor in processor_presets().values():
-            rows = [row for row in measured(processor) if row.model not in held_out()]
-            board, *values = astuple(fit(rows, processor))
-            writer.writerow([board, *(f"{value:.4g}" for value in values)])
-            print(f"{board}: {len(values)} constants on {len(rows)} rows")
+def known_errors() -> tuple[PredictionError, ...]:
+    """Errors of the kept constants on the networks that are held out."""
+    found: list[PredictionError] = []
+    transformers: list[Measurement] = []
+    for processor in processor_presets().values():
+        rows = [row for row in measured(processor) if row.model in held_out()]
+        made = predictions(rows, processor)
+        transformers += [each for each in made if each.row.model in _TRANSFORMERS]
+        for what in (FLOATING_POINT, INT8):
+            chosen = [each for each in made if (each.row.precision == "int8") == (what == INT8)]
+            found.append(_summary(processor.fitted_on, what, chosen))
+    return (*found, _summary(ALL_BOARDS, TRANSFORMERS, transformers))
+
+
+def _summary(board: str, what: str, made: Sequence[Measurement]) -> PredictionError:
+    lowest, median, p90, highest = np.quantile([abs(each.error) for each in made], (0, 0.5, 0.9, 1))
+    return PredictionError(
+        board=board, of=what, rows=len(made),
+        lowest=float(lowest), median=float(median), p90=float(p90), highest=float(highest),
+    )  # fmt: skip
+
+
+def main(out: Path, errors: Path) -> None:
+    """Fit every board on the networks that are not held out and write the constants.
+
+    Args:
+        out: where the constants go.
+        errors: where the errors of those that the project keeps go.
+    """
+    shares = (
+        [board, what, count, *(f"{share:.4g}" for share in found)]
+        for board, what, count, *found in map(astuple, known_errors())
+    )
+    _write(errors, PredictionError, shares)
+    fitted = []
+    for processor in processor_presets().values():
+        rows = [row for row in measured(processor) if row.model not in held_out()]
+        board, *values = astuple(fit(rows, processor))
+        fitted.append([board, *(f"{value:.4g}" for value in values)])
+        print(f"{board}: {len(values)} constants on {len(rows)} rows")
+    _write(out, ProcessorConstants, fitted)
+
+
+def _write(out: Path, kind: type, rows: Iterable[Sequence[object]]) -> None:
+    """Rows under the fields of what they are."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(entry.name for entry in fields(kind))
+    writer.writerows(rows)
+    write_atomically(out, text.getvalue())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.intervals import intervals
 from workloads.judged import classes_in
 from workloads.scores import SCORES, own_score, score
 from workloads.trace import WorkloadTrace
@@ -67,12 +68,16 @@ def _compared(
         "agreement": float((answers == dense).mean()),
         "answers": answers.astype(np.min_scalar_type(count - 1)) if count else answers,
     }
-    if trace.score in SCORES and labels is not None and not labels_fit(labels, dense):
+    known_classes = classes.count(known)
+    judging = labels if trace.score in SCORES else None
+    if judging is not None and not labels_fit(judging, dense):
         own["unjudged"] = f"labels are one an image, answers of shape {dense.shape}"
-    elif labels is not None and trace.score in SCORES:
-        known_classes = classes.count(known)
-        quality["accuracy"] = finite(score(trace.score, answers, labels, known_classes))
-        quality["dense_accuracy"] = finite(score(trace.score, dense, labels, known_classes))
+        judging = None
+    if judging is not None:
+        quality["accuracy"] = finite(score(trace.score, answers, judging, known_classes))
+        quality["dense_accuracy"] = finite(score(trace.score, dense, judging, known_classes))
+    if answers.shape[:1] == (trace.images,):  # of one answer for all, images can't be counted
+        quality["intervals"] = intervals(trace.score, answers, dense, judging, known_classes)
     return quality | own
 
 

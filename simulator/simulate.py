@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from accelerators import Accelerator, ConfigError
+from accelerators.rules import show
 from simulator.baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.functional import ReuseRun, decide
 from simulator.report.design import DesignReport
@@ -89,6 +90,7 @@ def simulate(
         dense_accuracy=run.dense_accuracy,
         agreement=run.agreement,
         output_mse=run.output_mse,
+        intervals=run.intervals,
         output_error=run.output_error,
         unjudged=run.unjudged,
     )
@@ -112,7 +114,7 @@ def _check_types(trace: object, accelerator: object, policy: object) -> None:
         ),
     )
     broken = [
-        f"simulate.{name} must be {what}, got {value!r:.60}"
+        f"simulate.{name} must be {what}, got {show(value)}"
         for name, value, types, what in wanted
         if not isinstance(value, types)
     ]

@@ -25,6 +25,7 @@ from rich.table import Table
 from accelerators import Accelerator, preset
 from simulator import LshReuse, PerLayer, ReuseRun, calibrate, decide, simulate
 from workloads import capture, digits, trained_cifarnet
+from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"
 MIB = 2**20
@@ -109,7 +110,7 @@ def main() -> None:
     figure.add_hline(y=1, line_dash="dot")
     OUT.mkdir(exist_ok=True)
     path = OUT / "001_paper_setting_on_hardware.html"
-    figure.write_html(path, include_plotlyjs=True)
+    write_atomically(path, figure.to_html(include_plotlyjs=True))
     print(f"wrote {path}")
 
 

@@ -40,6 +40,7 @@ from codesign import Workload, load_workload
 from simulator import LshReuse, NoReuse, PerLayer, decide
 from workloads import Layer, WorkloadTrace, capture
 from workloads.replaying import recorded_inputs
+from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"
 HASHES = (6, 10, 15, 20)
@@ -230,7 +231,7 @@ def main() -> None:
         template="plotly_white",
     )
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(given.out, include_plotlyjs=True)
+    write_atomically(given.out, figure.to_html(include_plotlyjs=True))
     print(f"wrote {given.out}")
 
 

@@ -57,6 +57,7 @@ from codesign import (
     search,
 )
 from codesign.front import hypervolumes, non_dominated
+from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"
 DEFAULT, LONG = "gp", "nsga2"
@@ -298,7 +299,7 @@ def main() -> None:
     print("\n".join(targets(found, given.evaluations, best)))
     given.out.parent.mkdir(parents=True, exist_ok=True)
     path = given.out.with_name("009_which_optimiser.html")
-    draw(found, best).write_html(path, include_plotlyjs=True)
+    write_atomically(path, draw(found, best).to_html(include_plotlyjs=True))
     print(f"wrote {path}")
 
 

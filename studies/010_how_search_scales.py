@@ -50,6 +50,7 @@ from codesign.records import Records, measured
 from codesign.runner import RayRunner
 from codesign.store import SPECIFICATION, open_study, read_study, study_place
 from workloads import capture, models
+from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"
 WAIT_SECONDS = 1.0  # an evaluation asks the model twice: does it answer as captured, and how now
@@ -291,7 +292,7 @@ def plot(rates, projected) -> Path:
     figure.update_layout(template="plotly_white", title="Throughput of a search")
     OUT.mkdir(exist_ok=True)
     path = OUT / "010_how_search_scales.html"
-    figure.write_html(path, include_plotlyjs=True)
+    write_atomically(path, figure.to_html(include_plotlyjs=True))
     return path
 
 

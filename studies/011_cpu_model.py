@@ -53,6 +53,7 @@ from simulator.processor_fit import (
     network_work,
     predictions,
 )
+from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"
 OUTLIER = 0.35
@@ -203,7 +204,7 @@ def main() -> None:
     console.print(framework_table())
     OUT.mkdir(exist_ok=True)
     path = OUT / "011_cpu_model.html"
-    figure(results).write_html(path, include_plotlyjs=True)
+    write_atomically(path, figure(results).to_html(include_plotlyjs=True))
     print(f"wrote {path}")
 
 

@@ -36,6 +36,7 @@ from accelerators import Processor, processor_preset
 from simulator import LshReuse, PerLayer, ReuseCounts, calibrate, decide, predict, predict_layer
 from workloads import Layer, capture, digits, run_with, trained_cifarnet
 from workloads.models import load
+from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"
 HASHES = 10
@@ -240,7 +241,7 @@ def main() -> None:
     console.print(cifarnet_table())
     OUT.mkdir(exist_ok=True)
     path = OUT / "012_deep_reuse_on_a_pi.html"
-    figure(found, processor).write_html(path, include_plotlyjs=True)
+    write_atomically(path, figure(found, processor).to_html(include_plotlyjs=True))
     print(f"wrote {path}")
 
 

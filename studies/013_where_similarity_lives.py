@@ -43,6 +43,7 @@ from simulator import (
     similarity_by_distance,
 )
 from workloads import cifar10, digits, video_frames
+from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"
 VIDEO_SIZE = (128, 128)
@@ -239,7 +240,7 @@ def main() -> None:
         Console(width=140).print(each)
     OUT.mkdir(parents=True, exist_ok=True)
     path = OUT / "013_where_similarity_lives.html"
-    draw(inputs, layers).write_html(path, include_plotlyjs=True)
+    write_atomically(path, draw(inputs, layers).to_html(include_plotlyjs=True))
     print(f"wrote {path}")
 
 

@@ -88,6 +88,7 @@ from torch import nn
 
 from accelerators import ConfigError
 from codesign import Workload, nested_search
+from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out" / "treasure"
 # Share of the inputs that SA-training is to do without, and more than the half aimed at: other
@@ -351,7 +352,7 @@ def main() -> None:
         show(f"{rows[-1]['network']} on CamVid", told(rows[-1]))
     show("The paper's, on ApolloScape", published("treasure_table_2.csv"))
     path = given.out.with_name("014_treasure_table.html")
-    figure(rows).write_html(path, include_plotlyjs=True)
+    write_atomically(path, figure(rows).to_html(include_plotlyjs=True))
     print(f"wrote {path}")
 
 

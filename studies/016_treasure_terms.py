@@ -49,6 +49,8 @@ from streets import (
 )
 from torch import nn
 
+from workloads.writing import write_atomically
+
 OUT = Path(__file__).parent / "out" / "treasure"
 NETWORK = "resnet18_scenes"
 # H and L of training, and those that are tried afterwards.
@@ -209,7 +211,7 @@ def main() -> None:
             ],
         )
     path = given.out.with_name("016_treasure_terms.html")
-    figure(terms, frames).write_html(path, include_plotlyjs=True)
+    write_atomically(path, figure(terms, frames).to_html(include_plotlyjs=True))
     print(f"wrote {path}")
 
 

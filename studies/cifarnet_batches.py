@@ -9,6 +9,7 @@ import torch
 
 from codesign import load_workload
 from workloads import WorkloadTrace, capture
+from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"
 
@@ -62,5 +63,5 @@ def write(figure: go.Figure, name: str) -> None:
     OUT.mkdir(exist_ok=True)
     path = OUT / f"{name}.html"
     figure.update_layout(template="plotly_white")
-    figure.write_html(path, include_plotlyjs=True)
+    write_atomically(path, figure.to_html(include_plotlyjs=True))
     print(f"wrote {path}")

@@ -17,6 +17,7 @@ from rich.table import Table
 from codesign import Workload, load_workload
 from simulator import LshReuse, PerLayer, ReusePolicy, ReuseRun, decide
 from workloads import Layer
+from workloads.writing import write_atomically
 
 DATA = Path(__file__).parent / "data"
 OUT = Path(__file__).parent / "out"
@@ -217,5 +218,5 @@ def write_figure(figure: go.Figure, name: str) -> None:
     """Keep a figure in `studies/out/`."""
     OUT.mkdir(exist_ok=True)
     path = OUT / f"{name}.html"
-    figure.write_html(path, include_plotlyjs=True)
+    write_atomically(path, figure.to_html(include_plotlyjs=True))
     print(f"wrote {path}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
@@ -27,6 +27,7 @@ from simulator import (
 from workloads import WorkloadTrace, capture
 from workloads.models import load, read_metadata
 from workloads.models.twinlitenet import TwinLiteNet
+from workloads.models.weights import save_tensors
 from workloads.streams import ImageSet
 from workloads.streams.camvid import camvid
 from workloads.streams.clips import ClipSet
@@ -34,6 +35,7 @@ from workloads.streams.lanes import LANE_CLASSES
 from workloads.training import TrainingPlan, similarity_aware_training
 from workloads.training.tasks import LaneDetection, SceneParsing, balanced_weights
 from workloads.training.teacher import lane_labels_by
+from workloads.writing import write_atomically
 
 POINT = 0.01
 LAMBDA = 0.001  # the paper's, of R1 and of R2
@@ -97,7 +99,7 @@ def _lanes_of(drive: Path, teacher: Path, kept: Path, size: tuple[int, int]) -> 
         network = load("twinlitenet", teacher).eval()
         made = lane_labels_by(network, camvid(drive, size=TwinLiteNet.input_shape[1:]), size=size)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"pixels": made.pixels, "labels": made.labels}, kept)
+        save_tensors({"pixels": made.pixels, "labels": made.labels}, kept)
     found = load_file(kept)
     source = f"CamVid {drive.name}, labelled by TwinLiteNet"
     return replace(camvid(drive, size=size), classes=LANE_CLASSES, source=source, **found)
@@ -299,9 +301,7 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         made = make()
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(made, indent=1))
-        part.replace(path)
+        write_atomically(path, json.dumps(made, indent=1))
     return json.loads(path.read_text())
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workloads.errors import TraceError
 from workloads.gemm import Convolution, Gemm, Layer, Quantisation
+from workloads.real_values import as_plain
 from workloads.unfold import rows_of, weights_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -93,8 +94,12 @@ def to_numpy(tensor: Tensor) -> Array:
 
 
 def array_of(tensor: Tensor) -> Array:
-    """A tensor in its own type; one that numpy lacks, such as bfloat16, as float32."""
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    """A model's output in its own type; one that numpy lacks, such as bfloat16, as float32.
+
+    Raises:
+        TraceError: it can't be a plain dense tensor, see `real_values.as_plain`.
+    """
+    plain = as_plain(tensor.detach()).cpu().resolve_conj().resolve_neg()
     try:
         return plain.numpy()
     except TypeError:

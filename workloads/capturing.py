@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
-import tempfile
-import weakref
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,8 +18,8 @@ from torch import Tensor
 from workloads.answers import find_output
 from workloads.call_structure import call_provenance
 from workloads.calls import Array, GemmCall, array_of, to_numpy
-from workloads.errors import TraceError, show
-from workloads.files import TraceFiles, TraceWriter, check_destination, publish
+from workloads.errors import NotCountedWarning, TraceError, show
+from workloads.files import TraceFiles, TraceWriter, check_destination, publish, scratch_beside
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
 from workloads.judged import (
@@ -32,9 +30,12 @@ from workloads.judged import (
 )
 from workloads.models.weights import weights_source
 from workloads.random_numbers import seeded
+from workloads.real_values import check_inputs
 from workloads.scores import SCORES, NamedScore, ScoreFunction, is_counted
-from workloads.trace import WorkloadTrace
+from workloads.scratch import Scratch
+from workloads.trace import WorkloadTrace, not_counted_line
 from workloads.unchanged import remember
+from workloads.writing import naming
 
 
 class LabelsError(TraceError):
@@ -99,6 +100,9 @@ def capture(
     Returns:
         The trace, read from where it was written.
 
+    Operations that may hide products, such as kernels of somebody's own, are named in a
+    `NotCountedWarning`, in the provenance (`not_counted`, with their calls) and in every verdict.
+
     Raises:
         TraceError: if the batch is empty, the model has no product or one that is hidden, a layer's
             input or weight or the judged output isn't finite, labels don't fit the answers, or
@@ -113,16 +117,14 @@ def capture(
     if path is not None:
         path = Path(path)
         check_destination(path, overwrite=overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
     args, kwargs = arguments_from(inputs)
-    if path is None:
-        scratch = _Scratch(Path(tempfile.mkdtemp(prefix="trace-")))
-    else:
-        scratch = _Scratch(Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent)))
+    check_inputs(tensors_in([args, kwargs]), "capture.inputs")
+    scratch = Scratch.temporary() if path is None else scratch_beside(path)
     try:
         directory = scratch.path / "trace"
-        directory.mkdir()
-        writer = TraceWriter(directory)
+        with naming(path or directory, directory):
+            directory.mkdir()
+        writer = TraceWriter(directory, shown=path)
         keeper = _Keeper(writer, progress=progress)
         given = _cloned(kwargs if kwargs else args)
         with torch.no_grad(), seeded(seed):
@@ -130,7 +132,8 @@ def capture(
         if len(writer) == 0:
             raise TraceError(
                 f"model {_name(model)} must compute a matrix product to be captured, got none; use "
-                "a model with a convolution, a linear layer or a matrix product"
+                "a model with a convolution, a linear layer or a matrix product. "
+                f"{not_counted_line({'not_counted': run.not_counted})}".rstrip()
             )
         expected = _labels(labels)
         judged, answer = find_output(run.output, output, None if function else expected)
@@ -151,6 +154,9 @@ def capture(
             )
         elif expected is not None:
             provenance["score"] = score
+        for key in ("not_counted", "taken_apart"):
+            if calls := getattr(run, key):
+                provenance[key] = dict(sorted(calls.items()))
         if keeper.zeros:
             provenance["zero_weights"] = keeper.zeros
         writer.finish(run.edges, images=run.images, provenance=provenance)
@@ -163,6 +169,13 @@ def capture(
         if function is not None:
             trace = replace(trace, score_function=function)
         remember(trace, model)
+        if run.not_counted:
+            warnings.warn(
+                f"{not_counted_line(provenance)} They run, and cycles, energy and reuse are of "
+                "the other products alone.",
+                NotCountedWarning,
+                stacklevel=2,
+            )
         return trace
     except BaseException:
         scratch.remove()
@@ -195,14 +208,6 @@ class _Keeper:
             g = call.layer.gemm
             shape = f"{g.count} x ({g.m}, {g.k}) x ({g.k}, {g.n})"
             print(f"[{len(self.writer)}] {name}: {shape}", file=sys.stderr, flush=True)
-
-
-class _Scratch:
-    """A directory that goes with its last reference."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.remove = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
 
 
 def _check_finite(layer: str, operand: str, values: Array) -> None:

@@ -20,6 +20,10 @@ class InputError(ValueError):
         super().__init__(plain(message))
 
 
+class NotCountedWarning(UserWarning):
+    """A captured model runs operations that may hide products, which the trace then lacks."""
+
+
 class TraceError(InputError):
     """A workload that can't be captured, stored or read.
 

@@ -99,7 +99,7 @@ class Flow:
             `i // inner % images`. None if unknown.
         """
         stride = self.origin(tensor).image_stride
-        if stride is None:
+        if stride is None or tensor.is_nested:
             return None
         for dimension, (size, step) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
             if size > 1 and 0 < step <= stride and size * step > stride and stride % step == 0:
@@ -156,6 +156,8 @@ class Flow:
 
     def _image_stride(self, made: Tensor, given: list[Tensor]) -> int | None:
         """Image stride of a new storage, from the tensors it was computed from."""
+        if made.is_nested:
+            return None
         for tensor in given:
             axis = self.image_axis(tensor)
             if axis is None:

@@ -10,7 +10,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from workloads.errors import TraceError
+from workloads.errors import TraceError, plain, show
+
+# Multiply-accumulates of a layer, and elements of a tensor: at 2 bytes each, and 1000 cycles a byte
+# of the slowest DRAM, cycles of a layer fit 64 bits.
+LARGEST_LAYER = 2**51
+LONGEST_NAME = 500
+# Steps along one dimension, such as a stride: offsets in memory fit 64 bits.
+_LARGEST_STEP = 2**24
 
 KINDS = (
     "conv",
@@ -23,15 +30,15 @@ KINDS = (
 )
 
 
-def _whole(value: object, minimum: int) -> int | None:
-    """`value` as an int of at least `minimum`, or None when it is not one (a bool is not one)."""
+def whole(value: object, minimum: int, maximum: int = LARGEST_LAYER) -> int | None:
+    """`value` as an int in a range, both ends valid, or None where it is not one (as a bool)."""
     if isinstance(value, bool):
         return None
     try:
         number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
+    except Exception:  # what a user's own class raises is no whole number either
         return None
-    return number if number >= minimum else None
+    return number if minimum <= number <= maximum else None
 
 
 def _refuse(path: str, violations: list[str]) -> None:
@@ -39,9 +46,31 @@ def _refuse(path: str, violations: list[str]) -> None:
         raise TraceError("\n".join(f"{path}.{violation}" for violation in violations))
 
 
+def must_be_whole(value: object, minimum: int, maximum: int = LARGEST_LAYER) -> str:
+    """What to say of a value that `whole` does not take: the rule it breaks, and the value."""
+    too_large = type(value) is int and value > maximum
+    end = f"at most {maximum}" if too_large else f"at least {minimum}"
+    return f"must be a whole number of {end}, got {show(value)}"
+
+
+def is_name(value: object) -> bool:
+    """Whether a value can name a layer on a terminal, a page and in a file."""
+    return isinstance(value, str) and 1 <= len(value) <= LONGEST_NAME and value.isprintable()
+
+
+def _sizes(value: object, minimum: int, maximum: int) -> tuple[int, ...] | None:
+    """A tuple or list of whole numbers in a range, or None where it is not one."""
+    if not isinstance(value, tuple | list):
+        return None
+    numbers = [whole(each, minimum, maximum) for each in value]
+    return None if None in numbers else tuple(numbers)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gemm:
     """`count` independent products of an `(m, k)` by a `(k, n)` matrix.
+
+    Together they have at most 2^51 multiply-accumulates.
 
     Attributes:
         m: rows of the activations, at least 1.
@@ -59,14 +88,19 @@ class Gemm:
         violations = []
         for field in fields(self):
             given = getattr(self, field.name)
-            number = _whole(given, 1)
+            number = whole(given, 1)
             if number is None:
                 violations.append(
-                    f"{field.name} must be a whole number of at least 1, got {given!r}; "
+                    f"{field.name} {must_be_whole(given, 1)}; "
                     "give the size of a non-empty matrix product"
                 )
             else:
                 object.__setattr__(self, field.name, number)
+        if not violations and self.macs > LARGEST_LAYER:
+            violations.append(
+                f"macs (m x n x k x count) must be at most {LARGEST_LAYER}, got {show(self.macs)}; "
+                "split the product"
+            )
         _refuse("Gemm", violations)
 
     @property
@@ -98,33 +132,42 @@ class Convolution:
         violations = []
         for name, minimum in (("kernel", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
             given = getattr(self, name)
-            numbers = tuple(_whole(v, minimum) for v in given) if _is_list(given) else (None,)
-            if None in numbers or not 1 <= len(numbers) <= 3:
+            numbers = _sizes(given, minimum, _LARGEST_STEP)
+            if numbers is None or not 1 <= len(numbers) <= 3:
                 violations.append(
-                    f"{name} must be one to three whole numbers of at least {minimum}, "
-                    f"got {given!r}; give one per spatial dimension"
+                    f"{name} must be one to three whole numbers of at least {minimum} and at most "
+                    f"{_LARGEST_STEP}, got {show(given)}; give one per spatial dimension, as in "
+                    f"{name}=({minimum}, {minimum})"
                 )
             else:
                 object.__setattr__(self, name, numbers)
-        groups = _whole(self.groups, 1)
+        groups = whole(self.groups, 1)
         if groups is None:
-            violations.append(
-                f"groups must be a whole number of at least 1, got {self.groups!r}; use 1 for none"
-            )
+            violations.append(f"groups {must_be_whole(self.groups, 1)}; use 1 for none")
         else:
             object.__setattr__(self, "groups", groups)
-        lengths = {name: len(getattr(self, name)) for name in ("stride", "padding", "dilation")}
-        if not violations and any(n != len(self.kernel) for n in lengths.values()):
-            violations.append(
-                f"stride, padding and dilation must have as many dimensions as "
-                f"kernel={self.kernel}, got {lengths}; give one number per spatial dimension"
-            )
+        if not violations:
+            lengths = {name: len(getattr(self, name)) for name in ("stride", "padding", "dilation")}
+            if any(n != len(self.kernel) for n in lengths.values()):
+                violations.append(
+                    f"stride, padding and dilation must have as many dimensions as "
+                    f"kernel={self.kernel}, got {lengths}; give one number per spatial dimension"
+                )
         _refuse("Convolution", violations)
 
     def output_size(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
         """Spatial output size of a (not transposed) convolution over `input_size`."""
         return tuple(
             (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, pad, dilation in zip(
+                input_size, self.kernel, self.stride, self.padding, self.dilation, strict=True
+            )
+        )
+
+    def transposed_size(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
+        """Spatial output size of a transposed convolution, without what pads its output."""
+        return tuple(
+            (size - 1) * stride - 2 * pad + dilation * (kernel - 1) + 1
             for size, kernel, stride, pad, dilation in zip(
                 input_size, self.kernel, self.stride, self.padding, self.dilation, strict=True
             )
@@ -151,18 +194,28 @@ class Quantisation:
 
     def __post_init__(self) -> None:
         violations = []
-        if not isinstance(self.scale, float) or not 0 < self.scale < math.inf:
+        if not isinstance(self.scale, float) or not 0 < np.float32(self.scale) < math.inf:
             violations.append(
-                f"scale must be a finite number above 0, got {self.scale!r}; give the distance of "
-                "two neighbouring values"
+                f"scale must be a finite number above 0, got {show(self.scale)}; give the distance "
+                "of two neighbouring values"
             )
-        if _whole(self.bits, 1) is None or self.bits > 16:
-            violations.append(f"bits must be a whole number from 1 to 16, got {self.bits!r}; use 8")
-        elif _whole(self.zero_point, 0) is None or self.zero_point >= 2**self.bits:
+        else:
+            object.__setattr__(self, "scale", float(self.scale))
+        bits = whole(self.bits, 1, 16)
+        if bits is None:
             violations.append(
-                f"zero_point must be a whole number from 0 to {2**self.bits - 1}, got "
-                f"{self.zero_point!r}; give the integer that stands for 0"
+                f"bits must be a whole number from 1 to 16, got {show(self.bits)}; use 8"
             )
+        else:
+            object.__setattr__(self, "bits", bits)
+            zero_point = whole(self.zero_point, 0, 2**bits - 1)
+            if zero_point is None:
+                violations.append(
+                    f"zero_point must be a whole number from 0 to {2**bits - 1}, got "
+                    f"{show(self.zero_point)}; give the integer that stands for 0"
+                )
+            else:
+                object.__setattr__(self, "zero_point", zero_point)
         _refuse("Quantisation", violations)
 
     def steps(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -174,10 +227,6 @@ class Quantisation:
         # A value is one rounding away from its multiple of the scale: the quotient is far from .5.
         steps = np.divide(values, np.float32(self.scale), dtype=np.float32)
         return np.rint(steps, out=steps)
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, tuple | list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,38 +262,61 @@ class Layer:
     quantisation: Quantisation | None = None
 
     def __post_init__(self) -> None:
-        for name in ("input_shape", "output_shape"):
-            if _is_list(getattr(self, name)):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        _refuse(f"Layer[{self.name!r}]", self._violations())
-
-    def _violations(self) -> list[str]:
-        found = []
-        if not isinstance(self.name, str) or not self.name:
-            found.append(f"name must be a non-empty text, got {self.name!r}; use the module's path")
-        if self.kind not in KINDS:
-            found.append(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}; use one")
+        label = f"Layer[{show(self.name)}]"
+        _refuse(label, self._field_violations())
+        # As Python's own types, of which JSON knows how to write them.
+        object.__setattr__(self, "name", str.__str__(self.name))
+        object.__setattr__(self, "weights_are_parameters", bool(self.weights_are_parameters))
         for name in ("images", "row_images"):
-            if _whole(getattr(self, name), 1) is None:
-                found.append(
-                    f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}; "
-                    "use 1 for a single input"
-                )
+            object.__setattr__(self, name, whole(getattr(self, name), 1))
+        for name in ("input_shape", "output_shape"):
+            object.__setattr__(self, name, _sizes(getattr(self, name), 1, LARGEST_LAYER))
+        _refuse(label, self._violations())
+
+    def _field_violations(self) -> list[str]:
+        """Rules that a field breaks on its own."""
+        found = []
+        if not is_name(self.name):
+            found.append(
+                f"name must be a non-empty text of at most {LONGEST_NAME} printable characters, "
+                f"got {show(self.name)}; use the module's path"
+            )
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
+            found.append(f"kind must be one of {', '.join(KINDS)}, got {show(self.kind)}; use one")
+        for name in ("images", "row_images"):
+            given = getattr(self, name)
+            if whole(given, 1) is None:
+                found.append(f"{name} {must_be_whole(given, 1)}; use 1 for a single input")
         for name in ("input_shape", "output_shape"):
             shape = getattr(self, name)
-            if not isinstance(shape, tuple) or any(_whole(size, 1) is None for size in shape):
+            sizes = _sizes(shape, 1, LARGEST_LAYER)
+            if sizes is None or math.prod(sizes) > LARGEST_LAYER:
                 found.append(
-                    f"{name} must hold sizes of at least 1, got {shape!r}; give a tensor's shape"
+                    f"{name} must hold sizes of at least 1 and {LARGEST_LAYER} elements at most, "
+                    f"got {show(shape)}; give a tensor's shape"
                 )
-        if not isinstance(self.quantisation, Quantisation | None):
+        if not isinstance(self.weights_are_parameters, bool | np.bool_):
             found.append(
-                f"quantisation must be a Quantisation or None, got {self.quantisation!r}; "
-                "use Quantisation(scale=..., zero_point=...)"
+                "weights_are_parameters must be True or False, got "
+                f"{show(self.weights_are_parameters)}; use True for weights that stay"
             )
-        if not isinstance(self.gemm, Gemm):
-            found.append(f"gemm must be a Gemm, got {self.gemm!r}; use Gemm(m=..., n=..., k=...)")
-        if found:
-            return found
+        for name, kind, optional in (
+            ("gemm", Gemm, False),
+            ("convolution", Convolution, True),
+            ("quantisation", Quantisation, True),
+        ):
+            given = getattr(self, name)
+            if not isinstance(given, kind) and not (optional and given is None):
+                known = ", ".join(f"{field.name}=..." for field in fields(kind))
+                found.append(
+                    f"{name} must be a {kind.__name__}{' or None' * optional}, got {show(given)}; "
+                    f"use {kind.__name__}({known})"
+                )
+        return found
+
+    def _violations(self) -> list[str]:
+        """Whether the fields agree with each other."""
+        found = []
         if self.gemm.m % self.row_images:
             found.append(
                 f"row_images must divide gemm.m={self.gemm.m}, got {self.row_images}; "
@@ -260,6 +332,43 @@ class Layer:
             found += self._convolution_violations(self.convolution)
         return found
 
+    def _stored_violations(self) -> list[str]:
+        """Whether images and shapes are those of a product that was captured."""
+        gemm, found = self.gemm, []
+        if self.row_images not in (1, self.images):
+            found.append(
+                f"row_images must be images={self.images} or 1, got {self.row_images}; "
+                "use 1 where rows of images can't be told apart"
+            )
+        if self.convolution is not None:
+            return found
+        rows = math.prod(self.input_shape)
+        if rows != gemm.count * gemm.m * gemm.k and not self._is_unfolded_map():
+            found.append(
+                f"input_shape must hold the count x m x k = {gemm.count * gemm.m * gemm.k} "
+                f"elements of {gemm}, got {self.input_shape}; give the activations' shape"
+            )
+        if math.prod(self.output_shape) != gemm.count * gemm.m * gemm.n:
+            found.append(
+                f"output_shape must hold the count x m x n = {gemm.count * gemm.m * gemm.n} "
+                f"elements of {gemm}, got {self.output_shape}; give the result's shape"
+            )
+        return found
+
+    def _is_unfolded_map(self) -> bool:
+        """Whether this is a convolution as SCALE-Sim lays it out: a product with feature maps."""
+        if self.kind != "linear" or len(self.input_shape) != 4 or len(self.output_shape) != 4:
+            return False
+        gemm, (images, channels, *size) = self.gemm, self.input_shape
+        made = self.output_shape[2:]
+        return (
+            self.output_shape[:2] == (images, gemm.count * gemm.n)
+            and gemm.m == images * math.prod(made)
+            and channels % gemm.count == 0
+            and gemm.k % (channels // gemm.count) == 0
+            and all(after <= before for after, before in zip(made, size, strict=True))
+        )
+
     def _convolution_violations(self, convolution: Convolution) -> list[str]:
         """Whether the shapes, the geometry and the product agree."""
         dims = len(convolution.kernel)
@@ -270,16 +379,28 @@ class Layer:
                 "give (images, channels, spatial...)"
             ]
         batch, channels, *size = self.input_shape
+        made = self.output_shape[2:]
         taps, groups = math.prod(convolution.kernel), convolution.groups
         n = self.output_shape[1] // groups
         if self.kind == "conv":
-            size = list(convolution.output_size(tuple(size)))
-            expected = (batch * math.prod(size), n, channels // groups * taps, groups)
+            fits = made == convolution.output_size(tuple(size))
+            rows = batch * math.prod(convolution.output_size(tuple(size)))
+            expected = (rows, n, channels // groups * taps, groups)
         else:
+            fits = all(
+                least <= after < least + max(stride, dilation)  # as PyTorch pads an output
+                for after, least, stride, dilation in zip(
+                    made,
+                    convolution.transposed_size(tuple(size)),
+                    convolution.stride,
+                    convolution.dilation,
+                    strict=True,
+                )
+            )
             expected = (batch * math.prod(size), n * taps, channels // groups, groups)
         gemm = (self.gemm.m, self.gemm.n, self.gemm.k, self.gemm.count)
-        agrees = gemm == expected and (self.kind != "conv" or size == list(self.output_shape[2:]))
-        if agrees:
+        whole_groups = channels % groups == self.output_shape[1] % groups == 0
+        if fits and whole_groups and gemm == expected and batch == self.output_shape[0]:
             return []
         return [
             f"gemm (m, n, k, count) must be {expected} for input {self.input_shape}, output "
@@ -303,8 +424,14 @@ class Layer:
         """Read the layer that `to_dict` described.
 
         Raises:
-            TraceError: if a field is missing, unknown, or breaks a rule.
+            TraceError: if a field is missing, unknown, or breaks a rule, or if the shapes are not
+                those of the product.
         """
+        wanted = f"the fields {', '.join(field.name for field in fields(cls))}"
+        if not isinstance(description, Mapping):
+            raise TraceError(
+                f"Layer must have {wanted}, got {show(description)}; capture the trace again"
+            )
         try:
             values = dict(description)
             values["gemm"] = Gemm(**values["gemm"])
@@ -312,11 +439,12 @@ class Layer:
                 values["convolution"] = Convolution(**values["convolution"])
             if values.get("quantisation") is not None:
                 values["quantisation"] = Quantisation(**values["quantisation"])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, TraceError):
-                raise
+            layer = cls(**values)
+        except (KeyError, TypeError) as error:
             raise TraceError(
-                f"Layer must have the fields {', '.join(f.name for f in fields(cls))}, got "
-                f"{description!r} ({error}); capture the trace again"
+                f"Layer must have {wanted}, got {show(description)} "
+                f"({plain(str(error), 300)}); "
+                "capture the trace again"
             ) from error
+        _refuse(f"Layer[{show(layer.name)}]", layer._stored_violations())
+        return layer

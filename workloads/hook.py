@@ -6,34 +6,51 @@ It sits below autograd, so a replaced result's backward pass is the dense one (s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
+from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
-from workloads.calls import GemmCall, convolution_call, product_call
-from workloads.errors import TraceError, plain
-from workloads.flow import tensors_in
+from workloads.asking import Asking, OnGemm
+from workloads.calls import GemmCall
+from workloads.errors import InputError, TraceError, plain, told
+from workloads.flow import Flow, tensors_in
+from workloads.handling import Handling, handling_of
 from workloads.images import ImageCount
-from workloads.integer_grid import quantisation_of
 from workloads.modules import AttentionCalls, ModulePaths, no_fast_path, training_mode
-from workloads.operations import (
-    ATTENTION,
-    HIDDEN,
-    HIDDEN_NAMESPACES,
-    PRODUCTS,
-    arguments_of,
-    read_attention,
-    read_product,
+from workloads.opening import (
+    as_written,
+    backend_keys,
+    inner_tensors,
+    is_blank,
+    is_function,
+    kernel_of,
+    under,
 )
+from workloads.operation_table import (
+    ATTENTION,
+    COMPILED_OPERATORS,
+    COMPOSITE,
+    CONVOLUTION,
+    DISTANCE,
+    NOT_COUNTED,
+    OPENED,
+    OUTSIDE,
+    PRODUCT,
+    REFUSED,
+    UNSEEN_OPERATORS,
+)
+from workloads.operations import arguments_of
+from workloads.real_values import check_inputs, check_not_fake, check_real, without_values
 
-__all__ = ["GemmCall", "Run", "run_hooked", "run_with"]
-
-OnGemm = Callable[[GemmCall], Tensor | None]
+__all__ = ["GemmCall", "OnGemm", "Run", "arguments_from", "run_hooked", "run_with"]
 
 
 def run_with(
@@ -50,8 +67,8 @@ def run_with(
     the two of attention. What they call the model doesn't matter: modules, functions, `einsum`.
     Integer products, those of empty matrices and those of parameters alone pass unasked.
 
-    Not seen: products inside custom operations, compiled or quantised kernels. Known ones are
-    refused.
+    `docs/operations.md` lists what is refused, and what is not counted: products that PyTorch's
+    operations don't show, such as those in a kernel of somebody's own. `capture` warns of those.
 
     Args:
         model: a module, or any function of tensors.
@@ -71,8 +88,10 @@ def run_with(
         What the model returns. Gradients are recorded unless the caller forbids them.
 
     Raises:
-        TraceError: if the batch is empty, what the model does contradicts the number of images, an
-            operation hides a product, or `on_gemm` returns another shape.
+        TraceError: if the batch is empty, what the model does contradicts the number of images,
+            tensors hold no values, an operation hides a product, or `on_gemm` returns another
+            shape. What `on_gemm` raises comes out as it is, also where TorchScript or the model's
+            own code would hide it.
     """
     return run_hooked(model, inputs, on_gemm, training=training, images=images).output
 
@@ -84,12 +103,24 @@ class Run:
         output: what the model returned.
         edges: pairs of layer names in the order they were found.
         images: inputs in the batch.
+        not_counted: operations that may hide a product which nobody was asked about, and calls.
+        taken_apart: operations from outside PyTorch whose products were all seen, and calls.
     """
 
-    def __init__(self, *, output: Any, edges: list[tuple[str, str]], images: int) -> None:
+    def __init__(
+        self,
+        *,
+        output: Any,
+        edges: list[tuple[str, str]],
+        images: int,
+        not_counted: dict[str, int],
+        taken_apart: dict[str, int],
+    ) -> None:
         self.output = output
         self.edges = edges
         self.images = images
+        self.not_counted = not_counted
+        self.taken_apart = taken_apart
 
 
 def run_hooked(
@@ -101,7 +132,7 @@ def run_hooked(
     images: int | None = None,
     counts: bool = False,
 ) -> Run:
-    """Run as `run_with` does, and tell the edges too.
+    """Run as `run_with` does, and tell the edges and what was not counted too.
 
     Args:
         model: as `run_with`, as are the next four.
@@ -113,6 +144,7 @@ def run_hooked(
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     args, kwargs = arguments_from(inputs)
+    check_inputs(tensors_in([args, kwargs]), "run_with.inputs")
     count = ImageCount(args, kwargs, images, certain=counts)
     flow = count.flow
     names: dict[int, str] = {}
@@ -121,20 +153,42 @@ def run_hooked(
         for values in (model.named_parameters, model.named_buffers):
             for name, value in values(remove_duplicate=False):
                 if not nn.parameter.is_lazy(value):
-                    flow.add_parameter(value, _path(name.rpartition(".")[0]))
-    with ExitStack() as stack:
-        stack.enter_context(training_mode(model, training))
-        stack.enter_context(no_fast_path())
-        paths = stack.enter_context(ModulePaths(names))
-        stack.enter_context(AttentionCalls(paths))
-        stack.enter_context(count)
-        hook = stack.enter_context(_Hook(on_gemm, count, paths))
-        try:
+                    check_not_fake(value, name)
+                    for inner in inner_tensors(value):
+                        flow.add_parameter(inner, _path(name.rpartition(".")[0]))
+    paths = ModulePaths(names)
+    asking = Asking(on_gemm, count, paths)
+    hook = _Hook(asking, flow, paths)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(training_mode(model, training))
+            stack.enter_context(no_fast_path())
+            stack.enter_context(as_written())
+            stack.enter_context(paths)
+            stack.enter_context(AttentionCalls(paths))
+            stack.enter_context(count)
+            stack.enter_context(hook)
             output = model(*args, **kwargs)
-        except TypeError as error:
-            _check_called(model, args, kwargs, error)
+    except Exception as error:
+        failure = hook.failure or paths.failure
+        if failure is None and not isinstance(error, InputError):
+            if isinstance(error, TypeError):
+                _check_called(model, args, kwargs, error)
+            with training_mode(model, training):
+                failure = hook.explained(error, model, args, kwargs)
+        if failure is None or failure is error:
             raise
-    return Run(output=output, edges=list(hook.edges), images=count.images)
+        raise failure from None  # a TorchScript interpreter, or code that catches, hid it
+    lost = asking.failure or paths.failure
+    if lost is not None:  # the model's own code caught it
+        raise lost
+    return Run(
+        output=output,
+        edges=list(asking.edges),
+        images=count.images,
+        not_counted=asking.not_counted,
+        taken_apart=asking.taken_apart,
+    )
 
 
 def arguments_from(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -178,251 +232,264 @@ def _check_called(model: Any, args: Any, kwargs: Any, error: TypeError) -> None:
 
 
 class _Hook(TorchDispatchMode):
-    """Sees every operation, asks about products, follows all the others."""
+    """Sees every operation, asks about products, follows all the others.
 
-    def __init__(self, on_gemm: OnGemm, count: ImageCount, paths: ModulePaths) -> None:
+    Attributes:
+        failure: the first error of this project's, or of `on_gemm`, while the model ran.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, asking: Asking, flow: Flow, paths: ModulePaths) -> None:
         super().__init__()
-        self.edges: dict[tuple[str, str], None] = {}
-        self._on_gemm = on_gemm
-        self._count = count
-        self._flow = count.flow
+        self.failure: BaseException | None = None
+        self._asking = asking
+        self._flow = flow
         self._paths = paths
+        self._unusual: dict[str, None] = {}  # kinds of tensors and operators that may break
+        self._blank: Any = None  # storages that nobody wrote to, in a kernel from outside
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if torch._C._current_graph_task_id() != -1:  # the backward pass is the dense one
-            return func(*args, **kwargs)
-        name = func._schema.name.rpartition("::")[2]
-        base = name.removesuffix("_")
-        if func.namespace == "aten":
-            if base in PRODUCTS:
-                return self._product(base, func, args, kwargs)
-            if name in ("convolution", "_convolution"):
-                return self._convolution(func, args, kwargs)
-            if name in ATTENTION:
-                return self._attention(func, args, kwargs)
-        fix = HIDDEN.get(name) or HIDDEN_NAMESPACES.get(func.namespace)
-        if fix:
-            self._refuse(func, fix)
-        if torch.is_inference_mode_enabled():  # there, compound operations arrive whole
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        result = func(*args, **kwargs)
-        written = result
-        if func._schema.is_mutable:
-            named = arguments_of(func, args, kwargs)
-            marks = [
-                a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write
-            ]
-            written = [result, [named[key] for key in marks if key in named]]
-        self._flow.follow(func, tensors_in([args, kwargs]), written)
-        return result
-
-    def _place(self) -> str:
-        return f"attention in {self._paths.path or 'the model'}"
-
-    def _refuse(self, func: Any, fix: str) -> None:
-        place = f"layer {self._paths.path!r}" if self._paths.path else "the model itself"
-        raise TraceError(
-            f"{place} must use operations that can be "
-            f"taken apart, got {func}, which hides a matrix product; {fix}"
-        )
-
-    def _ask(self, call: GemmCall, dtype: torch.dtype) -> Tensor | None:
-        """`on_gemm`'s result, checked, or None."""
-        self._count.asked()
-        result = self._on_gemm(call)
-        if result is None:
-            return None
-        shape = call.layer.output_shape
-        given = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        if given != shape:
-            raise TraceError(
-                f"on_gemm of layer {call.layer.name!r} must return a tensor of shape {shape} or "
-                f"None, got {given}; use GemmCall.from_result"
-            )
-        result = result.detach().to(device=call.input.device, dtype=dtype)
-        operands = (call.input, call.weight, call.bias)
-        shared = any(
-            x is not None and x.untyped_storage().data_ptr() == result.untyped_storage().data_ptr()
-            for x in operands
-        )
-        return result.clone() if shared else result
-
-    def _enter(self, name: str, *operands: Tensor | None) -> None:
-        """Draw the edges to a layer."""
-        for operand in operands:
-            if operand is not None:
-                for source in sorted(self._flow.origin(operand).sources - {name}):
-                    self.edges[source, name] = None
-
-    def _convolution(self, func: Any, args: Any, kwargs: Any) -> Tensor:
-        flow = self._flow
-        named = arguments_of(func, args, kwargs)
-        given, weight, bias = named["input"], named["weight"], named["bias"]
-        if not self._asks(func, [given, weight]):
-            return self._pass(func, args, kwargs)
-        resident = not flow.origin(weight).active
-        name = self._name("conv", flow.origin(weight).owners if resident else ())
-        self._count.convolved(name, given)
         try:
-            call = convolution_call(
-                name=name,
-                images=flow.images,
-                axis=flow.image_axis(given),
-                resident=resident,
-                quantisation=quantisation_of(self._paths.module),
-                arguments=tuple(named.values())[:9],
-                run=lambda: func(*args, **kwargs),
-            )
-        except ValueError:
-            func(*args, **kwargs)  # what PyTorch refuses, PyTorch explains
+            return self._dispatch(func, types, args, kwargs or {})
+        except BaseException as error:
+            if self.failure is None and (
+                isinstance(error, InputError) or error is self._asking.failure
+            ):
+                self.failure = error
             raise
-        return self._answer(call, [given, weight, bias], given.dtype)
 
-    def _product(self, base: str, func: Any, args: Any, kwargs: Any) -> Tensor:
-        flow = self._flow
-        plain = {key: value for key, value in kwargs.items() if key != "out"}
-        if not self._asks(func, list(tensors_in([args, plain]))):
-            return self._pass(func, args, kwargs)
-        if func._overloadname not in ("default", "out"):
-            self._refuse(func, "call it without an output type")
-        product = read_product(base, func, args, kwargs)
-        left, right = (flow.origin(operand) for operand in product.operands)
-        kind = "batched_matmul" if base in ("bmm", "baddbmm") else "matmul"
-        role = None
-        if kind == "batched_matmul" and not left.owners and not right.owners:
-            role = self._paths.attention_role()
-        if role is not None:
-            kind = f"attention_{role}"
-            name = self._name("attention", (), suffix=f".{role}")
-        elif left.active and right.active:
-            name = self._name(kind, ())
-        else:
-            name = self._name("linear", left.owners if right.active else right.owners)
-        if role == "scores":
-            self._count.attended(self._place(), product.left, product.right)
-        elif left.active != right.active:
-            self._count.multiplied(
-                f"product {name}", product.left if left.active else product.right.mT
+    def _dispatch(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            return self._higher_order(func, args, kwargs)
+        handling = handling_of(func)
+        if torch._C._current_graph_task_id() != -1:  # the backward pass is the dense one
+            if handling.multiplies:
+                self._asking.leave_out(f"{handling.name} of a backward pass")
+            return func(*args, **kwargs)
+        if types:
+            return self._of_subclass(handling, func, types, args, kwargs)
+        way = _WAYS.get(handling.way)
+        if way is None:
+            return self._pass(handling, func, args, kwargs)
+        return way(self, handling, func, args, kwargs)
+
+    def explained(self, error: Exception, model: Any, args: Any, kwargs: Any) -> TraceError | None:
+        """What an error of PyTorch's means; `None` if it is the model's own: it runs once more."""
+        bare = without_values(model)
+        if bare is not None:
+            return TraceError(
+                f"model must hold real values, got {bare}, and then {told(error)}; build the "
+                "model on the CPU, with its weights"
             )
-        written = kwargs.get("out", args[0] if func._schema.is_mutable else None)
-        functional = getattr(torch.ops.aten, base).default
-        call = product_call(
-            name=name,
-            kind=kind,
-            images=flow.images,
-            axis=flow.image_axis,
-            left=product.left,
-            right=product.right,
-            left_active=left.active,
-            right_active=right.active,
-            output_shape=product.shape,
-            quantisation=quantisation_of(self._paths.module),
-            bias=product.bias,
-            run=lambda: functional(*args, **plain),
-            finish=product.finish,
-        )
-        return self._answer(
-            call, [*product.operands, product.bias], product.left.dtype, written=written
+        try:
+            model(*args, **kwargs)
+        except Exception:  # it does so without the hook too: its own traceback tells the most
+            return None
+        unusual = " and ".join(self._unusual)
+        return TraceError(
+            f"model must run with every product seen, got {told(error)}"
+            f"{f', with {unusual}' if unusual else ''}, but not when it runs alone; use plain "
+            "operations on dense tensors there"
         )
 
-    def _attention(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Take fused attention apart into its two products."""
-        flow, made = self._flow, func(*args, **kwargs)
-        named = arguments_of(func, args, kwargs)
-        query, key, value = (named[name] for name in ("query", "key", "value"))
-        attention = read_attention(func, args, kwargs)
-        if attention.dropout:
-            self._refuse(func, "run in evaluation mode or set its dropout to 0")
-        answered: list[Tensor] = []
-        self._count.attended(self._place(), attention.query, attention.key.mT)
-
-        def scores() -> Tensor:
-            return attention.query.float() @ attention.key.float().mT
-
-        def product(role: str, left: Tensor, right: Tensor, run: Callable[[], Tensor]) -> GemmCall:
-            return product_call(
-                name=self._name("attention", (), suffix=f".{role}"),
-                kind=f"attention_{role}",
-                images=flow.images,
-                axis=flow.image_axis,
-                left=left,
-                right=right,
-                left_active=True,
-                right_active=flow.origin(key if role == "scores" else value).active,
-                output_shape=(*left.shape[:2], right.shape[2]),
-                quantisation=None,
-                bias=None,
-                run=run,
-                finish=lambda result: result,
-            )
-
-        def values() -> Tensor:
-            if not answered:
-                return made[0].reshape(-1, *made[0].shape[-2:]).float()
-            return probabilities @ attention.value.float()
-
-        call = product("scores", attention.query, attention.key.mT, scores)
-        self._enter(call.layer.name, query, key)
-        result = self._ask(call, torch.float32)
-        if result is not None:
-            answered.append(result)
-        probabilities = attention.probabilities(scores() if result is None else result)
-        first = call.layer.name
-        call = product("values", probabilities, attention.value, values)
-        last = call.layer.name
-        self.edges[first, last] = None
-        self._enter(last, value, attention.mask)
-        result = self._ask(call, torch.float32)
-        if result is not None:
-            answered.append(result)
-        flow.mark(tensors_in(made), [query, key, value], sources=frozenset({last}), active=True)
-        if not answered:
-            return made
-        result = values() if result is None else result
-        # The fused kernel's memory layout stays: code after it may rely on it.
-        made[0].copy_(result.reshape(made[0].shape))
-        return made
-
-    def _asks(self, func: Any, tensors: list[Tensor]) -> bool:
-        """Whether an operation is a product to ask about; odd tensors are refused.
-
-        Not asked: integers, empty matrices, and parameters alone (a constant, computed once).
-        """
-        if any(t.layout != torch.strided or t.is_complex() for t in tensors):
-            self._refuse(func, "use dense, real tensors")
-        if all(self._flow.origin(t).resident for t in tensors):
-            return False
-        return all(t.numel() > 0 and t.is_floating_point() for t in tensors)
-
-    def _pass(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _pass(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation as it is, and follow what it makes and writes to."""
         result = func(*args, **kwargs)
-        self._flow.follow(func, tensors_in([args, kwargs]), result)
+        given = list(tensors_in([args, kwargs]))
+        written = _written(handling, func, args, kwargs)
+        self._flow.follow(func, given, [result, written] if written else result)
+        if self._blank is not None:
+            if is_blank(handling.base):
+                self._blank[result.untyped_storage()] = True
+            for tensor in written:
+                self._blank.pop(tensor.untyped_storage(), None)
         return result
 
-    def _name(self, base: str, owners: tuple[str, ...], *, suffix: str = "") -> str:
-        """Name of a new layer: its module's path, or `base` in the model itself."""
-        return self._paths.name((self._paths.product_path(owners) or base) + suffix)
+    def _product(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        if any(tensor.is_nested for tensor in tensors_in([args, kwargs])):
+            return self._open(handling, func, args, kwargs)
+        result = self._asking.product(handling.base, func, args, kwargs)
+        if self._blank is not None and result is not NotImplemented:
+            self._blank.pop(result.untyped_storage(), None)
+        return self._or_pass(result, handling, func, args, kwargs)
 
-    def _answer(
-        self,
-        call: GemmCall,
-        operands: list[Tensor | None],
-        dtype: torch.dtype,
-        *,
-        written: Tensor | None = None,
-    ) -> Tensor:
-        """Ask about a call, and follow its result."""
-        self._enter(call.layer.name, *operands)
-        result = self._ask(call, dtype)
-        if result is None:
-            result = call.dense()
-        given = [operand for operand in operands if operand is not None]
-        if written is not None:
-            result = written.resize_(result.shape).copy_(result)
-        active = any(self._flow.origin(operand).active for operand in given)
-        self._flow.mark([result], given, sources=frozenset({call.layer.name}), active=active)
+    def _convolution(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        result = self._asking.convolution(func, args, kwargs)
+        return self._or_pass(result, handling, func, args, kwargs)
+
+    def _attention(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        if any(tensor.is_nested for tensor in tensors_in([args, kwargs])):
+            self._asking.refuse(func, "call it on dense tensors, or on the CPU")
+        result = self._asking.attention(func, args, kwargs)
+        return self._or_pass(result, handling, func, args, kwargs)
+
+    def _distance(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        result = self._asking.distance(func, args, kwargs)
+        return self._or_pass(result, handling, func, args, kwargs)
+
+    def _or_pass(self, result: Any, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        """A product's result, or where nobody was asked, the operation's own."""
+        if result is NotImplemented:
+            return self._pass(handling, func, args, kwargs)
         return result
+
+    def _refused(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        if handling.base == "to_mkldnn" and not self._depends(tensors_in([args, kwargs])):
+            return self._pass(handling, func, args, kwargs)  # a parameter may be stored so
+        self._asking.refuse(func, handling.text)
+
+    def _uncounted(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation that is work like a product's, and none to replace."""
+        named = arguments_of(func, args, kwargs)
+        multiplies = named.get("per_sample_weights", True) is not None  # of embedding bags
+        if multiplies and self._depends(tensors_in([args, kwargs])):
+            self._asking.leave_out(handling.name)
+        return self._pass(handling, func, args, kwargs)
+
+    def _composite(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        """A compound operation: below autograd, and in inference mode, they arrive whole."""
+        if any(tensor.is_nested for tensor in tensors_in([args, kwargs])):
+            return self._open(handling, func, args, kwargs)
+        with self:
+            return func.decompose(*args, **kwargs)
+
+    def _open(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation's own kernel under this hook, which sees what it is made of."""
+        given = list(tensors_in([args, kwargs]))
+        if not given:
+            return self._pass(handling, func, args, kwargs)
+        result = self._run_kernel(func, given, args, kwargs)
+        made = [result, _written(handling, func, args, kwargs)]
+        self._follow_unknown(given, made, self._sources(given))
+        return result
+
+    def _run_kernel(self, func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
+        if any(tensor.is_nested for tensor in given):
+            self._unusual["nested tensors"] = None
+        with self:
+            return func.redispatch(backend_keys(given), *args, **kwargs)
+
+    def _opened(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation made of products; named if its kernel shows none, as on other devices."""
+        seen, given = self._asking.seen, list(tensors_in([args, kwargs]))
+        check_real(given, self._asking.place)
+        result = self._open(handling, func, args, kwargs)
+        shown = self._asking.seen > seen or any(tensor.numel() == 0 for tensor in given)
+        if not shown and self._depends(given):
+            self._asking.leave_out(handling.name)
+        return result
+
+    def _outside(self, handling: Handling, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation from outside PyTorch; named if it may hide a product."""
+        given = list(tensors_in([args, kwargs]))
+        if not self._depends(given):
+            return self._pass(handling, func, args, kwargs)
+        check_real(given, self._asking.place)
+        written = _written(handling, func, args, kwargs)
+        seen, before = self._asking.seen, self._blank
+        self._blank = blank = WeakIdKeyDictionary()
+        for tensor in written:
+            blank[tensor.untyped_storage()] = True
+        try:
+            result = self._run_kernel(func, given, args, kwargs)
+        finally:
+            self._blank = before
+        # Truth values and indices are choices, no sums of products.
+        sums = [
+            each
+            for each in tensors_in([result, written])
+            if each.dtype not in (torch.bool, torch.int64)
+        ]
+        whole = self._asking.seen > seen and all(
+            self._flow.origin(each).active and each.untyped_storage() not in blank for each in sums
+        )
+        if whole:
+            self._asking.took_apart(handling.name)
+        elif sums:
+            self._asking.leave_out(handling.name)
+        self._follow_unknown(given, [result, written], self._sources(given))
+        return result
+
+    def _of_subclass(
+        self, handling: Handling, func: Any, types: Any, args: Any, kwargs: Any
+    ) -> Any:
+        """Let a subclass of tensors take its operation apart under this hook."""
+        given = list(tensors_in([args, kwargs]))
+        if handling.multiplies and FakeTensor in types:
+            check_real(given, self._asking.place)
+        self._unusual[f"tensors of {types[0].__name__}"] = None
+        seen, result = self._asking.seen, NotImplemented
+        with self:
+            for kind in types:
+                result = kind.__torch_dispatch__(func, types, args, kwargs)
+                if result is not NotImplemented:
+                    break
+        hidden = handling.multiplies and self._asking.seen == seen and result is not NotImplemented
+        if hidden and any(self._depends(inner_tensors(each)) for each in given):
+            self._asking.leave_out(f"{handling.name} of {types[0].__name__}")
+        return result
+
+    def _higher_order(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operator that calls code: the code runs under this hook."""
+        name, kernel = func.name(), kernel_of(func)
+        if kernel is None or name in COMPILED_OPERATORS:
+            raise TraceError(
+                f"{self._asking.place} must run code that can be taken apart, got the higher-order "
+                f"operator {name}; capture the model before it is compiled, or write it without"
+            )
+        self._unusual[f"torch.ops.higher_order.{name}"] = None
+        given, before = list(tensors_in([args, kwargs])), len(self._asking.names)
+        if name in UNSEEN_OPERATORS and self._depends(given):
+            self._asking.leave_out(f"torch.ops.higher_order.{name}")
+        if name == "flex_attention":
+            self._paths.enter_attention()
+            try:
+                with self:
+                    result = kernel(*args, **kwargs)
+            finally:
+                self._paths.leave_attention()
+        elif any(is_function(each) for each in args):
+            result = kernel(*under(self, args), **kwargs)
+        else:
+            with self:
+                result = kernel(*args, **kwargs)
+        inside = set(self._asking.names[before:])
+        used = {first for first, last in self._asking.edges if first in inside and last in inside}
+        self._follow_unknown(given, result, frozenset(inside - used) or self._sources(given))
+        return result
+
+    def _sources(self, given: list[Tensor]) -> frozenset[str]:
+        return frozenset().union(*(self._flow.origin(each).sources for each in given))
+
+    def _follow_unknown(self, given: list[Tensor], made: Any, sources: frozenset[str]) -> None:
+        """Mark what was made in a way that showed nothing of where it comes from."""
+        unknown = [each for each in tensors_in(made) if not self._flow.origin(each).active]
+        if unknown and any(self._flow.origin(each).active for each in given):
+            self._flow.mark(unknown, given, sources=sources, active=True)
+
+    def _depends(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether a result may depend on the model's inputs: it isn't of parameters alone."""
+        return any(not self._flow.origin(tensor).resident for tensor in tensors)
+
+
+_Way = Callable[[_Hook, Handling, Any, Any, Any], Any]
+_WAYS: dict[str, _Way] = {
+    PRODUCT: _Hook._product,
+    CONVOLUTION: _Hook._convolution,
+    ATTENTION: _Hook._attention,
+    DISTANCE: _Hook._distance,
+    OPENED: _Hook._opened,
+    COMPOSITE: _Hook._composite,
+    OUTSIDE: _Hook._outside,
+    REFUSED: _Hook._refused,
+    NOT_COUNTED: _Hook._uncounted,
+}
+
+
+def _written(handling: Handling, func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The arguments that an operation writes to."""
+    if not handling.writes:
+        return []
+    named = arguments_of(func, args, kwargs)
+    return list(tensors_in([named.get(name) for name in handling.writes]))

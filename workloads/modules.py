@@ -6,9 +6,10 @@ the same global forward hooks keep a stack here. The model itself gets no hook.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,8 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 from torch.overrides import TorchFunctionMode
+
+from workloads.errors import TraceError
 
 
 @dataclass(kw_only=True)
@@ -38,6 +41,9 @@ class ModulePaths:
 
     Args:
         names: path of each module, by identity.
+
+    Attributes:
+        failure: what was raised in another thread.
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
@@ -45,6 +51,8 @@ class ModulePaths:
         self._frames = [_Frame(module=None, path="", attention=False)]
         self._calls: dict[str, int] = {}
         self._exits = ExitStack()
+        self._thread = threading.get_ident()
+        self.failure: TraceError | None = None
 
     @property
     def path(self) -> str:
@@ -104,6 +112,9 @@ class ModulePaths:
         self._exits.close()
 
     def _before(self, module: nn.Module, _inputs: Any) -> None:
+        if threading.get_ident() != self._thread:
+            self._refuse_thread(module)
+            return
         frame = _Frame(
             module=module,
             path=self._names.get(id(module), self.path),
@@ -114,7 +125,18 @@ class ModulePaths:
         self._frames.append(frame)
 
     def _after(self, module: nn.Module, _inputs: Any, _outputs: Any) -> None:
-        self._pop(module)
+        if threading.get_ident() == self._thread:
+            self._pop(module)
+
+    def _refuse_thread(self, module: nn.Module) -> None:
+        """A module in another thread is not seen; one of another model is no concern."""
+        if id(module) not in self._names:
+            return
+        self.failure = TraceError(
+            f"layer {self._names[id(module)]!r} must run in the thread that runs the model, got "
+            "another one, in which no product is seen; call its modules one after the other"
+        )
+        raise self.failure
 
     def _pop(self, module: object) -> None:
         if not any(frame.module is module for frame in self._frames[1:]):
@@ -146,17 +168,33 @@ class AttentionCalls(TorchFunctionMode):
 
 @contextmanager
 def training_mode(model: Any, training: bool) -> Iterator[None]:
-    """Training or evaluation mode; then every module's own again."""
+    """Training or evaluation mode; then every module's own again.
+
+    A module that has no modes to switch (frozen ones, exported programs) runs as it is.
+    """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modules = [module for module in modules if hasattr(module, "training")]  # frozen ones have none
-    flags = [module.training for module in modules]
+    flags = [getattr(module, "training", None) for module in modules]
     try:
         if modules:
-            model.train(training)
+            switch_mode(model, training)
         yield
     finally:
         for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
+            if flag is not None and module.training != flag:
+                with suppress(AttributeError, RuntimeError):  # it can't have been set here either
+                    module.training = flag
+
+
+def switch_mode(module: nn.Module, training: bool) -> None:
+    """`Module.train`, around modules that refuse it by design."""
+    try:
+        module.train(training)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        own = "train" in vars(module) or type(module).train is not nn.Module.train
+        if own or not hasattr(module, "training"):
+            return
+        for child in module.children():  # one of those refused
+            switch_mode(child, training)
 
 
 @contextmanager

@@ -10,62 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PRODUCTS = frozenset({"mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot"})
-
-# Fused attention; what PyTorch falls back to (`_scaled_dot_product_attention_math`) comes apart by
-# itself.
-ATTENTION = frozenset(
-    {
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_cudnn_attention",
-        "_scaled_dot_product_fused_attention_overrideable",
-    }
-)
-
-# Operations that compute a matrix product which nothing here can take apart, and what to do.
-_PLAIN = "call the plain torch operation instead"
-_FLOAT = "capture the floating-point model"
-_MODULE = "call it as a torch.nn module"
-HIDDEN = {
-    "mkldnn_rnn_layer": _MODULE,
-    "_cudnn_rnn": "run the model on the CPU",
-    "miopen_rnn": "run the model on the CPU",
-    "_trilinear": "write nn.Bilinear as matrix products",
-    "_addmm_activation": _PLAIN,
-    "_int_mm": _FLOAT,
-    "_scaled_mm": _FLOAT,
-    "_scaled_grouped_mm": _FLOAT,
-    "_grouped_mm": _PLAIN,
-    "_weight_int4pack_mm": _FLOAT,
-    "_weight_int4pack_mm_for_cpu": _FLOAT,
-    "_weight_int8pack_mm": _FLOAT,
-    "_native_multi_head_attention": _MODULE,
-    "_transformer_encoder_layer_fwd": _MODULE,
-    "_flash_attention_forward": _PLAIN,
-    "_efficient_attention_forward": _PLAIN,
-    "conv_tbc": _PLAIN,
-    "convolution_overrideable": _PLAIN,
-    "cudnn_convolution": _PLAIN,
-    "cudnn_convolution_transpose": _PLAIN,
-    "mkldnn_convolution": _PLAIN,
-    "mkldnn_linear": "convert the model back with Tensor.to_dense()",
-    "_sparse_mm": "make the weights dense",
-    "_sparse_addmm": "make the weights dense",
-    "_sparse_semi_structured_mm": "make the weights dense",
-    "_sparse_semi_structured_linear": "make the weights dense",
-    "sparse_sampled_addmm": "make the weights dense",
-    "deform_conv2d": "replace deformable convolutions",
-}
-HIDDEN_NAMESPACES = {
-    "quantized": _FLOAT,
-    "_quantized": _FLOAT,
-    "onednn": _FLOAT,
-    "mkldnn": _FLOAT,
-    "fbgemm": _FLOAT,
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
@@ -102,7 +46,7 @@ def arguments_of(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def read_product(base: str, func: Any, args: Any, kwargs: Any) -> Product:
-    """Read the arguments of one of `PRODUCTS`; `base` is its name without an in-place `_`."""
+    """Read a product of matrices or vectors; `base` is its name without an in-place `_`."""
     named = arguments_of(func, args, kwargs)
     beta, alpha = named.get("beta", 1), named.get("alpha", 1)
     operands = [value for key, value in named.items() if isinstance(value, Tensor) and key != "out"]
@@ -135,6 +79,43 @@ def read_product(base: str, func: Any, args: Any, kwargs: Any) -> Product:
         return product + (bias.detach() if beta == 1 else bias.detach() * beta)
 
     return Product(left=left, right=right, operands=given, bias=bias, shape=shape, finish=finish)
+
+
+_MULTIPLIED_ROWS = 25  # with more, torch.cdist multiplies unless it is told not to
+
+
+def read_distance(func: Any, args: Any, kwargs: Any) -> Product | None:
+    """Read `(..., rows, k)` points and `(..., columns, k)` others of a Euclidean distance.
+
+    `None` where PyTorch computes no product but differences.
+    """
+    named = arguments_of(func, args, kwargs)
+    first, second = named["x1"], named["x2"]
+    rows, columns = first.shape[-2], second.shape[-2]
+    mode = named.get("compute_mode") or 0  # 1 multiplies always, 2 never
+    multiplied = mode == 1 or (mode == 0 and max(rows, columns) > _MULTIPLIED_ROWS)
+    if named.get("p", 2.0) != 2 or not (multiplied or "p" not in named):
+        return None
+    batch = torch.broadcast_shapes(first.shape[:-2], second.shape[:-2])
+    left, right = (
+        points.expand(*batch, *points.shape[-2:]).reshape(-1, *points.shape[-2:])
+        for points in (first, second)
+    )
+
+    def finish(product: Tensor) -> Tensor:
+        squares = (points.detach().float().square().sum(-1) for points in (left, right))
+        ours, theirs = squares
+        squared = ours.unsqueeze(2) + theirs.unsqueeze(1) - 2 * product
+        return squared.clamp_min(0).sqrt().reshape(*batch, rows, columns)
+
+    return Product(
+        left=left,
+        right=right.mT,
+        operands=(first, second),
+        bias=None,
+        shape=(*batch, rows, columns),
+        finish=finish,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +160,7 @@ class Attention:
 
 
 def read_attention(func: Any, args: Any, kwargs: Any) -> Attention:
-    """Read the arguments of one of `ATTENTION`."""
+    """Read the arguments of fused attention."""
     named = arguments_of(func, args, kwargs)
     query, key, value = (named[name].detach() for name in ("query", "key", "value"))
     repeats = query.shape[-3] // key.shape[-3]

@@ -23,9 +23,13 @@ from workloads.integer_grid import (
     copied,
     on_weight_grid,
     output_axis,
+    quantisation_of,
     read_through,
 )
-from workloads.models.weights import load_weights, read_tensors
+from workloads.models.errors import ModelError
+from workloads.models.naming import unwrapped
+from workloads.models.weights import load_weights
+from workloads.models.weights_file import read_entries, weights_path
 from workloads.modules import training_mode
 from workloads.trace import WorkloadTrace
 
@@ -92,7 +96,8 @@ def quantise_as(model: nn.Module, trace: WorkloadTrace) -> nn.Module:
 
 def holds_grids(path: str | Path) -> bool:
     """Whether a weights file is of a quantised model; ModelError if it is unreadable."""
-    return any(name.endswith(f"{INPUT_GRID}.scale") for name in read_tensors(path))
+    entries = read_entries(weights_path(path))
+    return any(name.endswith(f"{INPUT_GRID}.scale") for each in entries for name in each.tensors)
 
 
 def load_quantised(model: nn.Module, path: str | Path) -> nn.Module:
@@ -110,18 +115,23 @@ def load_quantised(model: nn.Module, path: str | Path) -> nn.Module:
         TraceError: if the file is of a model in floating point.
     """
     network, layers = copied(model)
-    tensors = read_tensors(path)
+    entries = read_entries(weights_path(path))
+    given = {"." + short for each in entries for short in unwrapped(each.tensors).values()}
     for name, layer in layers.items():
-        grid = f"{name}.{INPUT_GRID}" if name else INPUT_GRID
-        if f"{grid}.scale" in tensors:
-            found = (tensors[f"{grid}.{field}"] for field in ("scale", "zero_point"))
-            read_through(layer, InputGrid(*found))
+        scale = f".{name}.{INPUT_GRID}.scale" if name else f".{INPUT_GRID}.scale"
+        if any(each.endswith(scale) for each in given):
+            read_through(layer, InputGrid(torch.ones(1), torch.zeros(1)))  # the file's is loaded
     if not any(hasattr(layer, INPUT_GRID) for layer in layers.values()):
         raise TraceError(
             f"weights {path} must be of a quantised model, got no grid in them; load them with "
             "load_weights"
         )
     load_weights(network, path)
+    for name, layer in layers.items():
+        try:
+            quantisation_of(layer)
+        except TraceError as error:
+            raise ModelError(f"weights {path}, the grid of {name}: {error}") from error
     return network.eval()
 
 

@@ -11,7 +11,7 @@ import torch
 
 from workloads.answers import judged_array
 from workloads.call_structure import CALL, called_as
-from workloads.errors import TraceError
+from workloads.errors import TraceError, show
 from workloads.hook import OnGemm, run_with
 from workloads.random_numbers import Draws, seeded
 from workloads.trace import WorkloadTrace
@@ -22,6 +22,7 @@ def replay(
     model: Callable[..., Any],
     on_gemm: OnGemm,
     *,
+    images: int | None = None,
     draws: Draws | None = None,
 ) -> np.ndarray | None:
     """Run `model` on the inputs that the trace was captured with, without gradients.
@@ -32,6 +33,7 @@ def replay(
         trace: holds the inputs.
         model: the captured model.
         on_gemm: asked for the result of every matrix product, as in `run_with`.
+        images: run on the first ones only; None runs on all.
         draws: told whether the model draws random numbers.
 
     Returns:
@@ -40,12 +42,12 @@ def replay(
     Raises:
         TraceError: the trace holds no inputs, or as `run_with`.
     """
-    inputs = recorded_inputs(trace)
+    inputs = recorded_inputs(trace, images)
     with torch.no_grad(), ExitStack() as stack:
         stack.enter_context(seeded(seed_of(trace)))
         if draws is not None:
             stack.enter_context(draws)
-        result = run_with(model, inputs, on_gemm, images=trace.images)
+        result = run_with(model, inputs, on_gemm, images=images or trace.images)
     return judged_array(result, trace.provenance)
 
 
@@ -55,11 +57,18 @@ def seed_of(trace: WorkloadTrace) -> int | None:
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
-def recorded_inputs(trace: WorkloadTrace) -> tuple[Any, ...] | dict[str, Any]:
+def recorded_inputs(
+    trace: WorkloadTrace, images: int | None = None
+) -> tuple[Any, ...] | dict[str, Any]:
     """Copies of what the captured model was called with: by position, or by name.
 
+    Args:
+        trace: holds the inputs.
+        images: of inputs with images along the first dimension, the first ones only.
+
     Raises:
-        TraceError: the trace holds no inputs, or not all that the model was called with.
+        TraceError: the trace holds no inputs, or not all that the model was called with, or names
+            types that PyTorch lacks.
     """
     if trace.inputs is None:
         raise TraceError(
@@ -67,13 +76,30 @@ def recorded_inputs(trace: WorkloadTrace) -> tuple[Any, ...] | dict[str, Any]:
             "model instead of building the trace from shapes"
         )
     # Copies, which the model may write to.
-    tensors = [torch.tensor(array) for array in trace.inputs]
+    tensors = [torch.tensor(array[:images] if images else array) for array in trace.inputs]
     dtypes = trace.provenance.get("input_dtypes")
     if dtypes:
-        tensors = [x.to(getattr(torch, name)) for x, name in zip(tensors, dtypes, strict=True)]
+        tensors = [x.to(_dtype(name)) for x, name in zip(tensors, dtypes, strict=True)]
     call = trace.provenance.get(CALL)
     if call is not None:
         args, kwargs = called_as(call, tensors)
         return kwargs or args
     names = trace.provenance.get("input_names")
-    return dict(zip(names, tensors, strict=True)) if names else tuple(tensors)
+    if not names:
+        return tuple(tensors)
+    if len(names) != len(tensors):
+        raise TraceError(
+            f"WorkloadTrace.provenance.input_names must name {len(tensors)} inputs to run the "
+            f"model again, got {show(names)}; capture it with tensors alone"
+        )
+    return dict(zip(names, tensors, strict=True))
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if isinstance(found, torch.dtype):
+        return found
+    raise TraceError(
+        f"WorkloadTrace.provenance.input_dtypes must name types of PyTorch, got {show(name)}; "
+        "capture the trace again"
+    )

@@ -126,8 +126,18 @@ def score(name: str, answers: Integers, labels: Integers, classes: int = 0) -> f
     if name == "accuracy":  # without the table, which is huge where classes are words
         counted = is_counted(labels, classes)
         return _ratio((answers == labels)[counted].sum(), counted.sum())
-    counts = confusion(answers, labels)
+    return score_of(name, confusion(answers, labels))
+
+
+def score_of(name: str, counts: npt.NDArray[np.int64]) -> float:
+    """One of `SCORES`, of the counts that `confusion` gives.
+
+    Raises:
+        TraceError: for an unknown name.
+    """
     match name:
+        case "accuracy":
+            return accuracy(counts)
         case "miou":
             return mean_iou(counts)
         case "f1":

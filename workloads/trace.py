@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import networkx as nx
+import numpy as np
 
-from workloads.errors import TraceError
+from workloads.errors import TraceError, plain, show
 from workloads.files import (
     DESCRIPTION,
     INPUTS,
@@ -21,10 +23,14 @@ from workloads.files import (
     check_destination,
     layer_file,
     publish,
+    scratch_beside,
 )
-from workloads.gemm import Gemm, Layer
-from workloads.scores import ScoreFunction
+from workloads.gemm import Gemm, Layer, must_be_whole, whole
+from workloads.provenance import provenance_problems
+from workloads.scores import SCORES, ScoreFunction
+from workloads.scratch import restore
 from workloads.unfold import rows_of, weights_of
+from workloads.writing import naming
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -62,30 +68,77 @@ class WorkloadTrace:
     score_function: ScoreFunction | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", _layers(self.layers))
+        if self.inputs is not None and isinstance(self.inputs, list):
+            object.__setattr__(self, "inputs", tuple(self.inputs))
+        problems = self._field_problems() or (self._graph_problems() + self._batch_problems())
+        if problems:
+            raise TraceError("\n".join(f"WorkloadTrace.{problem}" for problem in problems))
+        object.__setattr__(self, "images", whole(self.images, 1))
+
+    def _field_problems(self) -> list[str]:
+        """Rules that a field breaks on its own."""
+        problems = provenance_problems(self.provenance)
+        if not isinstance(self.graph, nx.DiGraph):
+            problems.append(f"graph must be a networkx.DiGraph, got {show(self.graph)}; make one")
+        if whole(self.images, 1) is None:
+            problems.append(
+                f"images {must_be_whole(self.images, 1)}; give the number of inputs in the batch"
+            )
+        arrays = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        for name, given in (
+            *(("inputs", array) for array in arrays),
+            ("outputs", self.outputs),
+            ("labels", self.labels),
+        ):
+            if given is not None and not isinstance(given, np.ndarray):
+                problems.append(f"{name} must be of NumPy arrays, got {show(given)}; convert it")
+        if not isinstance(self.files, TraceFiles | None):
+            problems.append(
+                f"files must be TraceFiles or None, got {show(self.files)}; use WorkloadTrace.load"
+            )
+        return problems
+
+    def _graph_problems(self) -> list[str]:
+        """Whether the graph is of the layers."""
         names = [layer.name for layer in self.layers]
-        if not names:
-            raise TraceError(
-                "WorkloadTrace.layers must hold a layer, got none; use a model with a convolution, "
-                "a linear layer or a matrix product"
-            )
         position = {name: i for i, name in enumerate(names)}
-        if len(position) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise TraceError(
-                f"WorkloadTrace.layers must have different names, got {', '.join(twice)} several "
-                "times; number further calls as in conv1#2"
-            )
         wrong = [
             edge
             for edge in self.graph.edges
             if position.get(edge[0], len(names)) >= position.get(edge[1], -1)
         ]
-        if set(self.graph.nodes) != set(names) or wrong:
-            raise TraceError(
-                f"WorkloadTrace.graph must join the layers in the order of their calls, got edges "
-                f"{wrong} and nodes {sorted(set(self.graph.nodes) ^ set(names))} that don't; "
-                "use the layers' names"
+        other = [*(set(self.graph.nodes) ^ set(names))]
+        if not other and not wrong:
+            return []
+        return [
+            f"graph must join the layers in the order of their calls, got edges {show(wrong)} and "
+            f"nodes {show(other)} that don't; use the layers' names"
+        ]
+
+    def _batch_problems(self) -> list[str]:
+        """Whether everything is of the same batch."""
+        images = whole(self.images, 1)
+        problems = [
+            f"images={images} must be that of every layer, got {layer.images} in layer "
+            f"{layer.name!r}; capture the model again"
+            for layer in self.layers
+            if layer.images != images
+        ][:1]
+        labels = self.labels
+        of_batch = labels is None or self.score not in SCORES or images in labels.shape
+        if labels is not None and (labels.dtype.kind not in "biuf" or not of_batch):
+            problems.append(
+                f"labels must be {images} numbers, one per image, or several for each, got shape "
+                f"{labels.shape} of {labels.dtype}; give the labels of this batch"
             )
+        dtypes = self.provenance.get("input_dtypes")
+        if dtypes and self.inputs is not None and len(dtypes) != len(self.inputs):
+            problems.append(
+                f"provenance.input_dtypes must be of the {len(self.inputs)} inputs, got "
+                f"{show(dtypes)}; name the type of each"
+            )
+        return problems
 
     def __repr__(self) -> str:
         return (
@@ -136,10 +189,17 @@ class WorkloadTrace:
             array. It may be read-only.
 
         Raises:
-            TraceError: if there is no such layer, it has no data, or its file is damaged.
+            TraceError: if there is no such layer, it has no data, its file is damaged, or memory is
+                too small for the rows.
         """
         layer, tensors = self._stored(name)
-        return rows_of(layer, tensors["input"], order=order)
+        try:
+            return rows_of(layer, tensors["input"], order=order)
+        except MemoryError as error:
+            raise TraceError(
+                f"WorkloadTrace layer {name!r} must be unfolded in memory, got too little for "
+                f"{layer.gemm} and its padding; capture fewer images"
+            ) from error
 
     def given(self, name: str) -> Array:
         """The layer's float32 input before unfolding.
@@ -175,24 +235,27 @@ class WorkloadTrace:
         Raises:
             TraceError: if something else is at `path`, or this trace's own files are damaged.
         """
-        path = Path(path)
+        path = _path(path)
         check_destination(path, overwrite=overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.new-", dir=path.parent) as scratch:
-            directory = Path(scratch) / "trace"
-            directory.mkdir()
-            if self.files is not None:
-                self.files.copy_to(directory)
-            else:
-                writer = TraceWriter(directory)
-                writer.add_inputs(self.inputs, self.outputs, self.labels)
-                writer.finish(
-                    self.graph.edges,
-                    images=self.images,
-                    provenance=self.provenance,
-                    layers=self.layers,
-                )
+        scratch = scratch_beside(path)
+        try:
+            directory = scratch.path / "trace"
+            with naming(path, directory):
+                directory.mkdir()
+            writer = TraceWriter(directory, shown=path)
+            for layer in self.layers if self._has_tensors else ():
+                _, tensors = self._stored(layer.name)
+                writer.add(layer, stored_input=tensors["input"], stored_weight=tensors["weight"])
+            writer.add_inputs(self.inputs, self.outputs, self.labels)
+            writer.finish(
+                self.graph.edges,
+                images=self.images,
+                provenance=self.provenance,
+                layers=self.layers,
+            )
             publish(directory, path)
+        finally:
+            scratch.remove()
         return path
 
     @classmethod
@@ -205,9 +268,10 @@ class WorkloadTrace:
         Raises:
             TraceError: if it is missing, damaged, or of another format version.
         """
-        path = Path(path)
+        path = _path(path)
         if path.name == DESCRIPTION:
             path = path.parent
+        restore(path)
         return cls.from_files(TraceFiles(path))
 
     @classmethod
@@ -216,27 +280,25 @@ class WorkloadTrace:
         path, description = files.directory / DESCRIPTION, files.description
         try:
             layers = tuple(Layer.from_dict(layer) for layer in description["layers"])
-            graph = _graph(layers, [(str(tail), str(head)) for tail, head in description["edges"]])
+            graph = _graph(layers, [_edge(edge) for edge in description["edges"]])
             tensors = files.read(INPUTS) if INPUTS in files else {}
-            inputs = tuple(tensors[key] for key in sorted(tensors, key=_number) if "." in key)
-            return cls(
+            trace = cls(
                 layers=layers,
                 graph=graph,
                 images=description["images"],
                 provenance=description["provenance"],
-                inputs=inputs or None,
+                inputs=_inputs(tensors),
                 outputs=tensors.get("outputs"),
                 labels=tensors.get("labels"),
                 files=files,
             )
+            _check_files(description["files"], len(layers))
+            return trace
         except TraceError as error:
             if str(files.directory) in str(error):
                 raise
-            raise TraceError(f"{path}: {error}") from error
-        except (TypeError, ValueError) as error:
             raise TraceError(
-                f"{path} must describe a trace, got {error}; restore the file or capture the trace "
-                "again"
+                f"{path}: {error}\nrestore the file or capture the trace again"
             ) from error
 
     @classmethod
@@ -261,7 +323,7 @@ class WorkloadTrace:
                 output_shape=(gemm.count, gemm.m, gemm.n)[gemm.count == 1 :],
                 weights_are_parameters=gemm.count == 1,
             )
-            for name, gemm in gemms
+            for name, gemm in _named_gemms(gemms)
         )
         names = [layer.name for layer in layers]
         graph = _graph(layers, list(pairwise(names)))
@@ -269,10 +331,14 @@ class WorkloadTrace:
 
     def _index(self, name: str) -> int:
         for index, layer in enumerate(self.layers):
-            if layer.name == name:
+            if isinstance(name, str) and layer.name == name:
                 return index
         known = ", ".join(layer.name for layer in self.layers)
-        raise TraceError(f"WorkloadTrace has no layer {name!r}; use one of {known}")
+        raise TraceError(f"WorkloadTrace has no layer {show(name)}; use one of {known}")
+
+    @property
+    def _has_tensors(self) -> bool:
+        return self.files is not None and layer_file(0) in self.files
 
     def _stored(self, name: str) -> tuple[Layer, dict[str, Array]]:
         index = self._index(name)
@@ -291,6 +357,93 @@ class WorkloadTrace:
                 f"{found}; capture the trace again"
             )
         return layer, tensors
+
+
+def _path(path: object) -> Path:
+    if isinstance(path, str | os.PathLike):
+        return Path(path)
+    raise TraceError(
+        f"WorkloadTrace must be saved in a directory, got {show(path)}; give its path as a text"
+    )
+
+
+def _layers(layers: object) -> tuple[Layer, ...]:
+    """Layers with names of their own."""
+    listed = tuple(layers) if isinstance(layers, tuple | list) else None
+    if listed is None or not all(isinstance(layer, Layer) for layer in listed):
+        raise TraceError(
+            f"WorkloadTrace.layers must be a tuple of Layer, got {show(layers)}; capture a model, "
+            "or use WorkloadTrace.from_gemms"
+        )
+    if not listed:
+        raise TraceError(
+            "WorkloadTrace.layers must hold a layer, got none; use a model with a convolution, "
+            "a linear layer or a matrix product"
+        )
+    counts = Counter(layer.name for layer in listed)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise TraceError(
+            f"WorkloadTrace.layers must have different names, got {', '.join(twice)} several "
+            "times; number further calls as in conv1#2"
+        )
+    return listed
+
+
+def _check_files(listed: Mapping[str, Any], layers: int) -> None:
+    """A trace has a file for every layer, or shapes alone."""
+    found, of_layers = listed.keys() - {INPUTS}, {layer_file(index) for index in range(layers)}
+    if found and found != of_layers:
+        raise TraceError(
+            f"files must list the trace's own files, one of each of the {layers} layers or none, "
+            f"got {', '.join(sorted(found ^ of_layers))} too many or missing"
+        )
+
+
+def _edge(edge: object) -> tuple[str, str]:
+    if isinstance(edge, list) and len(edge) == 2 and all(isinstance(name, str) for name in edge):
+        return edge[0], edge[1]
+    raise TraceError(f"edges must describe a trace by pairs of layer names, got {show(edge)}")
+
+
+def _inputs(tensors: Mapping[str, Array]) -> tuple[Array, ...] | None:
+    """`inputs.0`, `inputs.1`, ... of the file that also holds outputs and labels."""
+    names = tensors.keys() - {"outputs", "labels"}
+    expected = [f"inputs.{i}" for i in range(len(names))]
+    if names != set(expected):
+        raise TraceError(
+            f"{INPUTS} must hold inputs.0, inputs.1, ..., outputs and labels, got "
+            f"{', '.join(sorted(names))}"
+        )
+    return tuple(tensors[name] for name in expected) or None
+
+
+def _named_gemms(gemms: Any) -> list[tuple[str, Gemm]]:
+    """Pairs of a name and a product; what is wrong with a name is told by `Layer`."""
+    try:
+        pairs: list[Any] = list(gemms)
+    except Exception:  # what a user's own class raises is no sequence of pairs either
+        pairs = [gemms]
+    for pair in pairs:
+        named = isinstance(pair, tuple | list) and len(pair) == 2
+        if not named or not isinstance(pair[1], Gemm):
+            raise TraceError(
+                f"WorkloadTrace.from_gemms must get pairs of a name and a Gemm, got {show(pair)}; "
+                "give [('fc', Gemm(m=1, n=10, k=64))]"
+            )
+    return pairs
+
+
+def not_counted_line(provenance: Mapping[str, Any]) -> str:
+    """Operations of the model that may hide products which a trace lacks; empty if none does."""
+    left_out = provenance.get("not_counted")
+    if not isinstance(left_out, Mapping) or not left_out:
+        return ""
+    told = [
+        f"{plain(str(name), 100)} ({'1 call' if calls == 1 else f'{calls} calls'})"
+        for name, calls in left_out.items()
+    ]
+    return f"Not counted: {', '.join(told)}."
 
 
 def _number(key: str) -> int:

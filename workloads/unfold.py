@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from workloads.errors import TraceError
+from workloads.errors import TraceError, show
 from workloads.gemm import Convolution, Layer
 
 ORDERS = ("channels_first", "channels_last")
@@ -147,5 +147,5 @@ def k_major(rows: Array) -> Array:
 
 
 def _check_order(order: str) -> None:
-    if order not in ORDERS:
-        raise TraceError(f"order must be one of {', '.join(ORDERS)}, got {order!r}; use one")
+    if not isinstance(order, str) or order not in ORDERS:
+        raise TraceError(f"order must be one of {', '.join(ORDERS)}, got {show(order)}; use one")

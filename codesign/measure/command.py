@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,13 +16,15 @@ from accelerators import ConfigError
 from accelerators.baselines import read_baselines, write_baselines
 from codesign.measure.board import Board, BoardWatch
 from codesign.measure.meter import read_meter
-from codesign.measure.pack import pack
+from codesign.measure.pack import check_pack, pack
 from codesign.measure.reused import KERNELS, THRESHOLDS, Reuse, default_kernel
 from codesign.measure.rows import baseline_rows, with_power
 from codesign.measure.timing import LayerTimes, Measurement, Timing, measure
-from workloads.models.errors import ModelError
+from codesign.outputs import check_files
+from workloads.errors import InputError, plain
 from workloads.models.load import MODELS, load
 from workloads.models.weights import dtype_of, weights_source
+from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs
 
 _WRONG_INPUT, _INTERRUPTED = 2, 130
 _SIZE = 224
@@ -49,10 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", default="resnet18", metavar="NAME", help=f"{', '.join(MODELS)}, "
         "package.module:Class or file.py:Class (executed); by default resnet18")  # fmt: skip
-    add("--weights", type=Path, metavar="FILE", help="weights, .pth, .pt or .th (.safetensors with "
-        "that package); without them most models have random ones")  # fmt: skip
-    add("--inputs", type=Path, metavar="FILE.npy", help="real inputs, float32 as the model expects "
-        "them, (images, channels, height, width)")  # fmt: skip
+    add("--weights", type=Path, metavar="FILE", help="weights, .pth, .pt, .th, .bin, .ckpt "
+        "(.safetensors with that package); without them most models have random ones")  # fmt: skip
+    add("--inputs", type=Path, metavar="FILE.npy", help="real inputs, .npy, .npz or .safetensors, "
+        "float32 as the model expects them, (images, channels, height, width)")  # fmt: skip
     add("--size", type=int, metavar="PIXELS", help="side of random inputs, which hold nothing "
         f"alike; by default the model's own, or {_SIZE}")  # fmt: skip
     add("--batch", type=int, default=1, help="images of a run, by default 1")
@@ -87,25 +88,57 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
     try:
         if given.pack is not None:
+            check_pack(given.pack)
+            _refuse_idle(parser, given)
+            check_files(pack=given.pack)
+            given.pack.parent.mkdir(parents=True, exist_ok=True)
             pack(given.pack)
             _note(f"wrote {given.pack}; on the board: python3 {given.pack.name} --help")
         elif given.add_power:
+            if given.power_csv is not None:
+                _refuse_idle(parser, given)
             _add_power(given.power_csv, given.out)
         else:
+            _refuse_idle(parser, given)
             _measure(given)
     except KeyboardInterrupt:
         _note("Stopped.")
         return _INTERRUPTED
-    except (ConfigError, ModelError) as error:
+    except (ConfigError, InputError) as error:
         _note(f"Error: {error}")
         return _WRONG_INPUT
     except OSError as error:
-        _note(f"Error: {error.filename}: {error.strerror}" if error.filename else f"Error: {error}")
+        told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _note(f"Error: {plain(told)}")
         return _WRONG_INPUT
     return 0
+
+
+def _refuse_idle(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Refuse options that would have no effect beside another.
+
+    Raises:
+        ConfigError: with each of them.
+    """
+    reuse = {"hashes", "length", "layer", "thresholds", "kernel"}
+    changed = {name for name, value in vars(given).items() if value != parser.get_default(name)}
+    problems = []
+    for option, is_there, idle in (
+        ("--pack", given.pack is not None, changed - {"pack"}),
+        ("--add-power", given.add_power, changed - {"add_power", "power_csv", "out"}),
+        ("--no-reuse", not given.reuse, changed & reuse),
+    ):
+        if is_there and idle:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(idle))
+            problems.append(
+                f"{option} must stand without {names}, which would change nothing; leave out one"
+            )
+    if problems:
+        raise ConfigError(problems[0])
 
 
 def _note(text: str) -> None:
@@ -120,6 +153,7 @@ def _measure(given: argparse.Namespace) -> None:
         raise ConfigError(
             f"--out must be a file in a directory that exists, got {given.out}; name a .csv file"
         )
+    check_files(out=given.out, inputs=[given.inputs, given.weights, given.power_csv])
     model = load(given.model, given.weights, seed=given.seed)
     images, about = _images(given, model)
     images = images.to(dtype_of(model))
@@ -204,21 +238,18 @@ def _images(given: argparse.Namespace, model: nn.Module) -> tuple[torch.Tensor, 
         return drawn, "random inputs, in which nothing is alike"
     if given.size is not None:
         raise ConfigError("--size must stand without --inputs, which have their own; leave it out")
-    try:
-        values = np.load(given.inputs, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    if not given.inputs.is_file():
         raise ConfigError(
-            f"--inputs must be a .npy file of numbers, got {given.inputs} ({error}); write it by "
-            "numpy.save"
-        ) from error
-    found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "an archive"
-    wrong = not isinstance(values, np.ndarray) or values.dtype != np.float32 or values.ndim < 2
-    if wrong or len(values) < given.batch or not np.isfinite(values).all():
-        raise ConfigError(
-            f"--inputs must be {given.batch} or more images of finite float32 numbers, got {found} "
-            f"in {given.inputs}; save them normalised as the model expects them"
+            f"--inputs must be a .npy file of numbers, got {given.inputs}, which is no file; write "
+            "it by numpy.save"
         )
-    return torch.from_numpy(values[: given.batch].copy()), f"inputs {given.inputs.name}"
+    if given.inputs.suffix.lower() not in ARRAY_SUFFIXES:
+        raise ConfigError(
+            f"--inputs must be a {', '.join(ARRAY_SUFFIXES)} file, got {given.inputs}; write it by "
+            "numpy.save"
+        )
+    values = array_inputs(given.inputs, count=given.batch, name="--inputs").images
+    return values, f"inputs {given.inputs.name}"
 
 
 class _Progress:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from accelerators import ConfigError
+from workloads.reading import refuse_endless
 
 # Fewer samples inside a run say more about the meter's moment than about the run.
 _LEAST_SAMPLES = 2
@@ -85,6 +86,7 @@ def read_meter(path: str | Path) -> Meter:
     place = Path(path)
     times, watts = [], []
     try:
+        refuse_endless(place)
         with place.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             for name in ("time", "watts"):
@@ -103,7 +105,9 @@ def read_meter(path: str | Path) -> Meter:
                         f"{at} time must be later than the line before, got {cells['time']!r}; "
                         "sort the log by time"
                     )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(
             f"meter {place} must be a readable CSV file, got {error}; give its path"
         ) from error

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import zipapp
+import zipfile
 from pathlib import Path
 
 from accelerators import ConfigError
 from codesign.measure.rows import package_version
+from workloads.writing import replacing
 
+_FIRST_LINE = b"#!/usr/bin/env python3\n"
 _START = "import runpy\n\nrunpy.run_module('codesign.measure', run_name='__main__')\n"
 # Of codesign, only what needs PyTorch and numpy alone.
 _CARRIED = ("accelerators", "workloads", "codesign/measure")
+_SINGLE = ("codesign/__init__.py", "codesign/outputs.py")
 
 
-def pack(path: Path) -> None:
-    """Write a `.pyz` file that `python3 FILE.pyz` runs as `codesign measure`.
+def check_pack(path: Path) -> None:
+    """Refuse a name that Python would not run.
 
     Raises:
         ConfigError: a name that does not end in `.pyz`.
     """
     if path.suffix != ".pyz":
         raise ConfigError(f"--pack must name a .pyz file, got {str(path)!r}; try measure.pyz")
+
+
+def pack(path: Path) -> None:
+    """Write a `.pyz` file, whole or not at all, that `python3 FILE.pyz` runs as `codesign measure`.
+
+    Raises:
+        ConfigError: a name that does not end in `.pyz`.
+        OSError: with `path` as its filename.
+    """
+    check_pack(path)
     home = Path(__file__).parents[2]
-    with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory)
-        for place in _CARRIED:
-            unwanted = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(home / place, copy / place, ignore=unwanted)
-        shutil.copy(home / "codesign" / "__init__.py", copy / "codesign")
-        known = copy / "similarity_codesign.dist-info"
-        known.mkdir()
-        (known / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: similarity-codesign\nVersion: {package_version()}\n"
-        )
-        (copy / "__main__.py").write_text(_START)
-        zipapp.create_archive(copy, path, interpreter="/usr/bin/env python3", compressed=True)
+    found = [file for place in _CARRIED for file in sorted((home / place).rglob("*"))]
+    files = [file for file in found if file.is_file() and "__pycache__" not in file.parts]
+    with replacing(path) as new:
+        new.write_bytes(_FIRST_LINE)
+        with zipfile.ZipFile(new, "a", zipfile.ZIP_DEFLATED) as made:
+            for file in (*files, *(home / each for each in _SINGLE)):
+                made.write(file, file.relative_to(home).as_posix())
+            made.writestr(
+                "similarity_codesign.dist-info/METADATA",
+                f"Metadata-Version: 2.1\nName: similarity-codesign\nVersion: {package_version()}\n",
+            )
+            made.writestr("__main__.py", _START)
+        new.chmod(new.stat().st_mode | 0o111)

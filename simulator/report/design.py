@@ -14,6 +14,9 @@ from simulator.timing.layer import LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
 from workloads.gemm import Layer
 
+# Of the rows of a CSV file, which are totals.
+_PER_BATCH = {"cycles": "cycles_per_batch", "macs": "macs_per_batch"}
+
 Amount = TypeVar("Amount", int, float)
 
 
@@ -162,9 +165,11 @@ class DesignReport:
     def rows(self) -> list[dict]:
         """A flat row for each layer, as `write_csv` writes them.
 
-        `compute_cycles` are those of the array alone on the whole product, without tiles and
-        without reuse: what SCALE-Sim 3.0.0 calls compute cycles, one more than its "total cycles".
-        `busy_..._cycles` overlap; `blamed_..._cycles` add up to `cycles`.
+        `m`, `n`, `k` and `count` are the product's for the whole batch, and `compute_cycles` those
+        of the array alone on it, without tiles and without reuse: what SCALE-Sim 3.0.0 calls
+        compute cycles, one more than its "total cycles". What else is of the whole batch has
+        `per_batch` in its name. `busy_...` cycles overlap; `blamed_...` add up to
+        `cycles_per_batch`.
         """
         return [self._row(layer) for layer in self.layers]
 
@@ -177,10 +182,12 @@ class DesignReport:
         energy, busy = row.pop("energy_pj"), row.pop("busy_cycles")
         blamed, moved = row.pop("critical_cycles"), row.pop("dram_bytes")
         del row["actions"]
-        row |= {f"busy_{block}_cycles": busy[block] for block in BLOCKS}
-        row |= {f"blamed_{limit}_cycles": blamed.get(limit, 0) for limit in LIMITS}
-        row |= {f"dram_{kind}_bytes": count for kind, count in moved.items()}
-        return row | {"energy_pj": sum(energy.values())} | cost_sources(self.accelerator)
+        row = {_PER_BATCH.get(name, name): value for name, value in row.items()}
+        row |= {f"busy_{block}_cycles_per_batch": busy[block] for block in BLOCKS}
+        row |= {f"blamed_{limit}_cycles_per_batch": blamed.get(limit, 0) for limit in LIMITS}
+        row |= {f"dram_{kind}_bytes_per_batch": count for kind, count in moved.items()}
+        row["energy_uj_per_image"] = sum(energy.values()) * 1e-6 / self.images
+        return row | {"images_per_batch": self.images} | cost_sources(self.accelerator)
 
     def _layer_dict(self, report: LayerReport) -> dict:
         gemm = report.layer.gemm

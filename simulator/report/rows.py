@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simulator.report.files import write_atomically
+from workloads.writing import write_atomically
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -2,21 +2,54 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from simulator.error_bound import ErrorBound
+from simulator.intervals import Interval
 from simulator.report.design import DesignReport
-from simulator.report.files import write_atomically
+from simulator.report.differences import (
+    UNCLEAR,
+    change_text,
+    kept,
+    level_text,
+    loss_interval,
+    opening,
+    ratio_text,
+    unclear_text,
+)
 from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
+from simulator.report.weights import weights_clause
 from workloads.judged import judged_text
 from workloads.scores import score_name
+from workloads.trace import not_counted_line
+from workloads.writing import write_atomically
 
-FORMAT_VERSION = 1
-# Loss of accuracy, as a fraction of all images, beyond which a design is not said to pay.
-ACCURACY_DROP = 0.02
+FORMAT_VERSION = 2
+# What the design as given is called among `designs`, by what it does.
+DENSE, IDLE, REUSE = "dense", "reuse_units_idle", "reuse"
+UNITS = (
+    "names that end in _per_image are of one image, the mean of the batch; cycles, actions, bytes, "
+    "macs and picojoules are of the whole batch of `images`"
+)
+
+
+def given_design(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The design as given, of a report as `SimulationReport.to_dict` has it, or had it before."""
+    return report["designs"][report.get("design", REUSE)]
+
+
+def reuses(report: Mapping[str, Any]) -> bool:
+    """Whether anything is reused on the design as given; reports of before are asked for layers."""
+    return any(layer["remaining_ratio"] is not None for layer in given_design(report)["layers"])
+
+
+def equal_area_design(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The dense design of equal area likewise: without reuse units, the design itself."""
+    return report["designs"].get("dense_equal_area", given_design(report))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +71,7 @@ class SimulationReport:
             run, or they are not finite under reuse.
         output_error: the same over the mean square of the dense model's outputs; `None` likewise.
         unjudged: why agreement or accuracy is not known though the model was run, else empty.
+        intervals: 95 % confidence intervals by name, see `simulator.intervals`.
         error_bound: the error analysis, if it was asked for; see `simulator.error_bound`.
         pixels: pictures for the page, see `simulator.pixel_answers`; numbers have no part in them.
     """
@@ -51,18 +85,32 @@ class SimulationReport:
     dense_accuracy: float | None = None
     agreement: float | None = None
     output_mse: float | None = None
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
     output_error: float | None = None
     unjudged: str = ""
     error_bound: ErrorBound | None = None
     pixels: PixelAnswers | None = None
 
     @property
+    def design(self) -> str:
+        """What the design as given is called: `dense` without reuse units, else `reuse`.
+
+        `reuse_units_idle` is a design with reuse units on which nothing is reused.
+        """
+        if not self.reuse.accelerator.has_reuse:
+            return DENSE
+        reuses = any(layer.remaining_ratio is not None for layer in self.reuse.layers)
+        return REUSE if reuses else IDLE
+
+    @property
     def designs(self) -> dict[str, DesignReport]:
-        """The three designs by name."""
+        """The designs by name, that as given last; without reuse units it is the only one."""
+        if self.design == DENSE:
+            return {DENSE: self.reuse}
         return {
-            "dense": self.dense,
+            DENSE: self.dense,
             "dense_equal_area": self.dense_equal_area,
-            "reuse": self.reuse,
+            self.design: self.reuse,
         }
 
     @property
@@ -86,32 +134,67 @@ class SimulationReport:
         return self.reuse.total_energy_pj / self.dense_equal_area.total_energy_pj
 
     @property
-    def verdict(self) -> str:
-        """One sentence: does reuse pay here, and what bounds it."""
-        if not self.reuse.accelerator.has_reuse:
-            return (
-                f"{self.reuse.accelerator.name} runs dense: "
-                f"{self.reuse.latency_ms_per_image:.3g} ms and "
-                f"{self.reuse.energy_uj_per_image:.3g} uJ per image; bound by "
-                f"{self.reuse.bound_by.replace('_', '-')}."
-            )
-        faster, less = self.speedup_equal_area > 1, self.energy_ratio_equal_area < 1
-        pays = {
-            (True, True): "Reuse pays",
-            (True, False): "Reuse pays in time but not in energy",
-            (False, True): "Reuse pays in energy but not in time",
-            (False, False): "Reuse does not pay",
-        }[faster, less]
-        lost, quality = self._lost
-        # 1 - 0.98 is a little more than 0.02 in binary; fractions of images are coarser.
-        if lost is not None and lost > ACCURACY_DROP + 1e-9:
-            pays = "Reuse costs too much accuracy"
-        return (
-            f"{pays} here: {self.speedup_equal_area:.2f}x the speed and "
-            f"{self.energy_ratio_equal_area:.2f}x the energy of a dense design of equal area "
-            f"({self.speedup_equal_array:.2f}x and {self.energy_ratio_equal_array:.2f}x of one "
-            f"with the same array){quality}; bound by {self.reuse.bound_by.replace('_', '-')}."
+    def ratios(self) -> dict[str, float]:
+        """The four by name; without reuse units all are 1, the design against itself."""
+        names = (
+            "speedup_equal_array",
+            "speedup_equal_area",
+            "energy_ratio_equal_array",
+            "energy_ratio_equal_area",
         )
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: does reuse pay here, and what bounds it; see `report.differences`."""
+        bound = f"bound by {self.reuse.bound_by.replace('_', '-')}."
+        weights = weights_clause(self.workload.get("weights"))
+        if self.design == DENSE:
+            return (
+                f"{self.reuse.accelerator.name} runs dense{weights}: "
+                f"{self.reuse.latency_ms_per_image:.3g} ms and "
+                f"{self.reuse.energy_uj_per_image:.3g} uJ per image{self._score}; {bound}"
+                f"{self._not_counted}"
+            )
+        compared = (
+            f"{ratio_text(self.speedup_equal_area)}x the speed and "
+            f"{ratio_text(self.energy_ratio_equal_area)}x the energy of a dense design of equal "
+            f"area ({ratio_text(self.speedup_equal_array)}x and "
+            f"{ratio_text(self.energy_ratio_equal_array)}x of one with the same array)"
+        )
+        if self.design == IDLE:
+            return (
+                f"Nothing is reused here{weights}: {self.reuse.accelerator.name} runs dense, its "
+                f"reuse units idle, at {compared}{self._score}; {bound}{self._not_counted}"
+            )
+        lost, quality = self._lost
+        state = kept(lost, self._loss_interval)
+        pays = opening(self.speedup_equal_area, self.energy_ratio_equal_area, lost, state)
+        if state == UNCLEAR:
+            quality += f"; {unclear_text(self.reuse.images)}"
+        return f"{pays} here{weights}: {compared}{quality}; {bound}{self._not_counted}"
+
+    @property
+    def _score(self) -> str:
+        """The score of a run without reuse in words; empty where it is not known."""
+        if self.accuracy is None:
+            return ""
+        score = score_name(self.workload.get("score", "accuracy"))
+        told = level_text(self.intervals.get("accuracy"))
+        return f", {score} {100 * self.accuracy:.1f} %{told}"
+
+    @property
+    def _loss_interval(self) -> Interval | None:
+        """Lowest and highest loss of accuracy, `None` where that is not known."""
+        labelled = self.accuracy is not None and self.dense_accuracy is not None
+        quality = self.workload.get("score", "accuracy") if labelled else "agreement"
+        return loss_interval(quality, self.intervals)
+
+    @property
+    def _not_counted(self) -> str:
+        """What the workload lacks, as a sentence more."""
+        line = not_counted_line(self.workload)
+        return f" {line}" if line else ""
 
     @property
     def _lost(self) -> tuple[float | None, str]:
@@ -120,12 +203,11 @@ class SimulationReport:
         if self.accuracy is not None and self.dense_accuracy is not None:
             change = self.accuracy - self.dense_accuracy
             score = score_name(self.workload.get("score", "accuracy"))
-            return (
-                -change,
-                f", {score} {100 * self.accuracy:.1f} % ({100 * change:+.1f} points){judged}",
-            )
+            told = change_text(change, self.intervals.get("change"))
+            return -change, f", {score} {100 * self.accuracy:.1f} % ({told}){judged}"
         if self.agreement is not None:
-            agree = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's"
+            told = level_text(self.intervals.get("agreement"))
+            agree = f", {100 * self.agreement:.1f} % of outputs agree with the dense model's{told}"
             why = self.unjudged and f" ({self.unjudged})"
             return 1 - self.agreement, agree + judged + why
         if self.output_mse is None and not self.unjudged:
@@ -147,14 +229,14 @@ class SimulationReport:
         return {
             "format_version": FORMAT_VERSION,
             "verdict": self.verdict,
-            "speedup_equal_array": self.speedup_equal_array,
-            "speedup_equal_area": self.speedup_equal_area,
-            "energy_ratio_equal_array": self.energy_ratio_equal_array,
-            "energy_ratio_equal_area": self.energy_ratio_equal_area,
+            "design": self.design,
+            "units": UNITS,
+            **self.ratios,
             "accuracy": self.accuracy,
             "dense_accuracy": self.dense_accuracy,
             "agreement": self.agreement,
             "output_mse": self.output_mse,
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
             "output_error": self.output_error,
             "judged": self.judged,
             "unjudged": self.unjudged,

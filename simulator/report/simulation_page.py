@@ -9,13 +9,23 @@ from jinja2 import DictLoader
 
 from accelerators import Accelerator
 from simulator.costs import dram_with_energy, table_with_source
+from simulator.report.differences import (
+    RESOLUTION_TEXT,
+    against_one,
+    level_note,
+    ratio_text,
+    tone,
+)
 from simulator.report.error_section import ERROR_COLUMNS, error_rows, error_text
 from simulator.report.figures import LIMIT_NAMES
 from simulator.report.page import card, column, named, number, percent, render
 from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.sections import BOUND_MEANS, design_sections
+from simulator.report.simulation import DENSE, IDLE, REUSE, equal_area_design, given_design
+from simulator.report.weights import headline_name, weights_line
 from workloads.judged import JUDGED, judged_text
 from workloads.scores import score_meaning, score_name
+from workloads.trace import not_counted_line
 
 _TEMPLATE = """{% extends "page.html" %}
 {% import "macros.html" as parts %}
@@ -23,6 +33,7 @@ _TEMPLATE = """{% extends "page.html" %}
 {% if back %}<p><a href="{{ back }}">Back to the search</a></p>{% endif %}
 {{ parts.verdict(verdict, bound) }}
 {{ parts.cards(cards) }}
+{% if ratios_text %}<p class="note">{{ ratios_text }}</p>{% endif %}
 {% if pixels %}
 <h2>What the network sees</h2>
 {{ pixels }}
@@ -52,8 +63,20 @@ _TEMPLATE = """{% extends "page.html" %}
 DESIGN_LABELS = {
     "dense": "dense, same array",
     "dense_equal_area": "dense, equal area",
-    "reuse": "with reuse",
+    REUSE: "with reuse",
+    IDLE: "with reuse units, idle",
 }
+UNITS_TEXT = (
+    "Time, energy and traffic are per image, the mean of the batch, unless a unit says whole batch."
+)
+# What the words of a comparison mean, once a page.
+RATIOS_TEXT = (
+    "The dense design of equal area has no reuse units and spends their silicon on a larger array "
+    "and larger buffers: the fastest such design found. That of the same array leaves the reuse "
+    "units out and is smaller. Speed is the dense design's time over this one's, energy this one's "
+    f"over the dense design's, DRAM included. {RESOLUTION_TEXT}. Points are percentage points of "
+    f"accuracy. {UNITS_TEXT}"
+)
 
 
 def simulation_html(
@@ -75,18 +98,19 @@ def simulation_html(
         back: address of a page that this one is a part of.
         plotly_file: as in `render`.
     """
-    designs = labelled(report["designs"])
-    reuse = report["designs"]["reuse"]
+    designs = labelled(report)
+    reuse = given_design(report)
     accelerator = Accelerator.from_dict(reuse["accelerator"])
     columns, rows = layer_table(report)
     context = {
         "kind": kind,
         "back": back,
-        "title": f"{model_name(report['workload'])} on {accelerator.name}",
+        "title": f"{headline_name(report['workload'])} on {accelerator.name}",
         "subtitle": workload_line(report["workload"], reuse["images"]),
         "verdict": report["verdict"],
         "bound": BOUND_MEANS[reuse["bound_by"]],
         "cards": key_numbers(report),
+        "ratios_text": RATIOS_TEXT if accelerator.has_reuse else UNITS_TEXT,
         "pixels": pixels and pixel_answers_html(pixels, pixels_text(report)),
         "sections": design_sections(designs),
         "layers_text": LAYERS_TEXT if accelerator.has_reuse else DENSE_LAYERS_TEXT,
@@ -113,31 +137,30 @@ def error_context(bound: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def labelled(designs: Mapping[str, Any]) -> dict[str, Any]:
-    """The designs by their label; without reuse units the three are one."""
-    if designs["reuse"]["accelerator"]["front_end"] is None:
-        return {"dense": designs["reuse"]}
-    return {label: designs[name] for name, label in DESIGN_LABELS.items()}
-
-
-def model_name(workload: Mapping[str, Any]) -> str:
-    """The model's class without its module."""
-    return str(workload.get("model", "workload")).rpartition(".")[2]
+def labelled(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The designs by their label; without reuse units there is one."""
+    given = given_design(report)
+    if given["accelerator"]["front_end"] is None:
+        return {DENSE: given}
+    designs = report["designs"]
+    return {label: designs[name] for name, label in DESIGN_LABELS.items() if name in designs}
 
 
 def workload_line(workload: Mapping[str, Any], images: int) -> str:
-    """What was run, in a line; random weights, and which output is judged, are always told."""
-    source, weights = workload.get("source"), str(workload.get("weights"))
+    """What was run, in a line: weights that are or may be random, and which output is judged."""
+    source, weights = workload.get("source"), weights_line(workload)
     batch = "One image" if images == 1 else f"A batch of {images} images"
-    drawn = f", {weights}" if weights.startswith("random") else ""
+    drawn = f", {weights}" if weights else ""
+    left_out = not_counted_line(workload).removesuffix(".")
+    more = f"; {left_out[0].lower()}{left_out[1:]}" if left_out else ""
     judged = judged_text(workload)
     told = judged and f"; judged: {judged}"
-    return f"{batch}{f' from {source}' if source else ''}{drawn}{told}"
+    return f"{batch}{f' from {source}' if source else ''}{drawn}{told}{more}"
 
 
 def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """The cards below the verdict: each number with its unit and what it is compared with."""
-    reuse, equal = report["designs"]["reuse"], report["designs"]["dense_equal_area"]
+    reuse, equal = given_design(report), equal_area_design(report)
     if reuse["accelerator"]["front_end"] is None:
         return [
             card("Time", number(reuse["latency_ms_per_image"]), "ms per image", "dense, no reuse"),
@@ -145,7 +168,6 @@ def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
             card("Area", number(reuse["area_mm2"]), "mm²", "without DRAM"),
             card("Utilization", percent(reuse["utilization"]), "%", "of the array's peak"),
         ]
-    speedup, energy = report["speedup_equal_area"], report["energy_ratio_equal_area"]
     units = sum(
         reuse["area_by_part_mm2"][part]
         for part in ("front_end", "cache", "centroid_buffer", "reconstructor")
@@ -153,24 +175,8 @@ def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
     left = sum(layer["macs"] for layer in reuse["layers"])
     dense = sum(layer["macs"] for layer in report["designs"]["dense"]["layers"])
     return [
-        card(
-            "Speed against dense",
-            f"{speedup:.2f}×",
-            "",
-            "dense design of equal area = 1; "
-            f"{report['speedup_equal_array']:.2f}× against the same array without reuse. "
-            "Above 1 is faster",
-            tone(speedup > 1),
-        ),
-        card(
-            "Energy against dense",
-            f"{energy:.2f}×",
-            "",
-            "dense design of equal area = 1; "
-            f"{report['energy_ratio_equal_array']:.2f}× of the same array without reuse. "
-            "Below 1 is less",
-            tone(energy < 1),
-        ),
+        speed_card("Speed against dense", report),
+        energy_card("Energy against dense", report),
         quality_card(report),
         *per_image_cards(reuse, equal),
         card(
@@ -188,7 +194,34 @@ def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def per_image_cards(reuse: dict, equal: dict) -> list[dict]:
+def speed_card(name: str, report: Mapping[str, Any]) -> dict[str, str]:
+    """Speed against both dense designs."""
+    speedup = report["speedup_equal_area"]
+    return card(
+        name,
+        f"{ratio_text(speedup)}×",
+        "",
+        f"dense design of equal area = 1; {ratio_text(report['speedup_equal_array'])}× against the "
+        "same array without reuse. Above 1 is faster",
+        tone(against_one(speedup)),
+    )
+
+
+def energy_card(name: str, report: Mapping[str, Any]) -> dict[str, str]:
+    """Energy against both dense designs."""
+    energy = report["energy_ratio_equal_area"]
+    return card(
+        name,
+        f"{ratio_text(energy)}×",
+        "",
+        "dense design of equal area = 1; "
+        f"{ratio_text(report['energy_ratio_equal_array'])}× of the same array without reuse. "
+        "Below 1 is less",
+        tone(-against_one(energy)),
+    )
+
+
+def per_image_cards(reuse: Mapping[str, Any], equal: Mapping[str, Any]) -> list[dict[str, str]]:
     """Time and energy of an image, the dense design of equal area beside them."""
     return [
         card(
@@ -212,20 +245,26 @@ def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
     unjudged = report.get("unjudged", "")
     if report["accuracy"] is not None and report["dense_accuracy"] is not None:
         name = (report.get("workload") or {}).get("score", "accuracy")
+        told = [score_meaning(name), f"the dense model: {percent(report['dense_accuracy'])} %"]
         return card(
             score_name(name)[0].upper() + score_name(name)[1:],
             percent(report["accuracy"]),
             "%",
-            f"{score_meaning(name)}; the dense model: {percent(report['dense_accuracy'])} %"
-            f"{judged}",
+            "; ".join([*told, *interval_texts(report, "accuracy")]) + judged,
         )
     if report["agreement"] is not None:
         return card(
             "Agreement",
             percent(report["agreement"]),
             "%",
-            "of answers, one an image, a pixel or a position, are the dense model's"
-            f"{judged}; {unjudged or 'there are no labels'}",
+            "; ".join(
+                [
+                    "of answers, one an image, a pixel or a position, are the dense model's"
+                    f"{judged}",
+                    unjudged or "there are no labels",
+                    *interval_texts(report, "agreement"),
+                ]
+            ),
         )
     if report.get("output_error") is not None:
         return card(
@@ -235,7 +274,7 @@ def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
             f"squared error over the squared dense outputs{judged}; accuracy is unknown: "
             f"{unjudged}",
         )
-    errors = [layer["relative_mse"] for layer in report["designs"]["reuse"]["layers"]]
+    errors = [layer["relative_mse"] for layer in given_design(report)["layers"]]
     worst = max((error for error in errors if error is not None), default=0.0)
     return card(
         "Largest layer error",
@@ -246,19 +285,20 @@ def quality_card(report: Mapping[str, Any]) -> dict[str, str]:
     )
 
 
+def interval_texts(report: Mapping[str, Any], name: str) -> list[str]:
+    """The interval of a quality, if the report has it."""
+    found = (report.get("intervals") or {}).get(name)
+    return [level_note(found, given_design(report)["images"])] if found else []
+
+
 def pixels_text(report: Mapping[str, Any]) -> str:
     """Speed, energy and quality of the pictures, in a sentence."""
     quality = quality_card(report)
     return (
-        f"With reuse: {report['speedup_equal_area']:.2f}× the speed and "
-        f"{report['energy_ratio_equal_area']:.2f}× the energy of a dense design of equal area; "
-        f"{quality['name'].lower()} over all frames {quality['value']} %."
+        f"With reuse: {ratio_text(report['speedup_equal_area'])}× the speed and "
+        f"{ratio_text(report['energy_ratio_equal_area'])}× the energy of a dense design of equal "
+        f"area; {quality['name'].lower()} over all frames {quality['value']} %."
     )
-
-
-def tone(good: bool) -> str:
-    """The style of a number that is better or worse than its baseline."""
-    return "good" if good else "bad"
 
 
 _LAYER_TEXT = (
@@ -300,7 +340,7 @@ LAYER_COLUMNS = [
 
 def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each layer."""
-    reuse, equal = report["designs"]["reuse"], report["designs"]["dense_equal_area"]
+    reuse, equal = given_design(report), equal_area_design(report)
     rows = []
     for layer, dense in zip(reuse["layers"], equal["layers"], strict=True):
         rows.append(
@@ -310,7 +350,7 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "error": None if layer["relative_mse"] is None else 100 * layer["relative_mse"],
                 "dense": round(dense["cycles"] / equal["images"]),
                 "reuse": round(layer["cycles"] / reuse["images"]),
-                "speedup": f"{dense['cycles'] / layer['cycles']:.2f}",
+                "speedup": ratio_text(dense["cycles"] / layer["cycles"]),
                 "energy": sum(layer["energy_pj"].values()) * 1e-6 / reuse["images"],
             }
         )
@@ -319,33 +359,34 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 DENSE_LAYERS_TEXT = (
     f"{_LAYER_TEXT}Compute cycles are those of the array alone on the whole product, as SCALE-Sim "
-    "counts them; the time includes tiles, transfers and waiting."
+    "counts them, over the images; the time includes tiles, transfers and waiting."
 )
 DENSE_LAYER_COLUMNS = [
     _LAYER_COLUMN,
     _SHAPE_COLUMN,
-    column("compute", "Compute cycles", "whole batch"),
-    column("cycles", "Time", "cycles, whole batch"),
+    column("compute", "Compute cycles", "per image"),
+    column("cycles", "Time", "cycles per image"),
     _UTILIZATION_COLUMN,
     _BOUND_COLUMN,
-    column("traffic", "DRAM traffic", "KiB, whole batch"),
-    column("energy", "Energy", "µJ, whole batch"),
+    column("traffic", "DRAM traffic", "KiB per image"),
+    column("energy", "Energy", "µJ per image"),
 ]
 
 
 def layer_table(report: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Columns and rows of the table of layers: under reuse beside dense, or dense alone."""
-    design = report["designs"]["reuse"]
+    design = given_design(report)
     if design["accelerator"]["front_end"] is not None:
         return LAYER_COLUMNS, layer_rows(report)
+    images = design["images"]
     return DENSE_LAYER_COLUMNS, [
         {
             **_layer_cells(layer),
-            "compute": layer["compute_cycles"],
-            "cycles": layer["cycles"],
+            "compute": round(layer["compute_cycles"] / images),
+            "cycles": round(layer["cycles"] / images),
             "utilization": percent(layer["utilization"]),
-            "traffic": sum(layer["dram_bytes"].values()) / 1024,
-            "energy": sum(layer["energy_pj"].values()) * 1e-6,
+            "traffic": sum(layer["dram_bytes"].values()) / 1024 / images,
+            "energy": sum(layer["energy_pj"].values()) * 1e-6 / images,
         }
         for layer in design["layers"]
     ]
@@ -387,8 +428,11 @@ _FACT_NAMES = {
     "seed": "seed of the capture",
     "precision": "computed in",
     "created": "captured at",
-    "macs": "multiply-accumulates of the batch",
+    "macs": "multiply-accumulates of the whole batch",
 }
+
+
+_TOLD_APART = ("versions", "zero_weights", "not_counted", "taken_apart", JUDGED, "call")
 
 
 def facts(
@@ -396,11 +440,14 @@ def facts(
 ) -> dict[str, Any]:
     """Where the numbers come from: workload, clock, cost table and what else is given."""
     versions, zeros = workload.get("versions"), workload.get("zero_weights")
-    told = {
+    told: dict[str, Any] = {
         _FACT_NAMES.get(key, key.replace("_", " ")): value
         for key, value in workload.items()
-        if key not in ("versions", "zero_weights", JUDGED, "call") and value not in (None, "")
+        if key not in _TOLD_APART and value not in (None, "")
     } | ({"captured with": named(versions)} if versions else {})
+    for key, name in (("not_counted", "not counted"), ("taken_apart", "taken apart")):
+        if isinstance(calls := workload.get(key), Mapping) and calls:
+            told[name] = f"{named(calls)} calls"
     if judged := judged_text(workload, every=True):
         told["judged"] = judged
     if zeros:

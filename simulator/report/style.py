@@ -46,6 +46,7 @@ a { color: var(--accent); }
   background: var(--panel); border: 1px solid var(--line);
   border-radius: 8px; padding: 14px 16px;
 }
+.cards + .note { margin-top: 14px; }
 .card .name { font-size: 13.5px; color: var(--soft); margin: 0; }
 .card .value {
   font-size: 27px; font-weight: 650; line-height: 1.25;

@@ -11,8 +11,8 @@ from accelerators import ConfigError
 from accelerators.rules import choose, quoted, show
 from simulator.costs import cost_sources
 from simulator.report.design import DesignReport, LayerReport
-from simulator.report.files import write_atomically
 from simulator.timing.event import DMA, TimelineSlice, timeline
+from workloads.writing import write_atomically
 
 # Tracks from top to bottom, by what the engine calls them; the first has a slice for each layer.
 LAYERS = "layers"
@@ -94,6 +94,7 @@ def _trace(report: DesignReport, layers: Sequence[str] | None, max_tiles: int) -
             "design": report.accelerator.name,
             **cost_sources(report.accelerator),
             "cycles": begin,
+            "cycles_of": f"the whole batch, {report.images} images",
             "truncated": shortened,
             "note": (
                 f"only the first {max_tiles} tiles of some layers are drawn, see truncated"

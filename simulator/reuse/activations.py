@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from workloads.gemm import Layer
 from workloads.unfold import rows_of
 
@@ -66,14 +67,18 @@ def check_finite(layer: Layer, values: np.ndarray) -> None:
 def check_state(
     layer: Layer, state: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """A calibration must hold arrays of these shapes; it may hold more.
+    """A calibration must hold finite arrays of these shapes; it may hold more.
 
     Raises:
         ConfigError: naming the layer.
     """
-    found = {name: np.shape(state[name]) for name in wanted if name in state}
+    held = {name: state[name] for name in wanted if name in state}
+    floats = all(isinstance(each, np.ndarray) and each.dtype.kind == "f" for each in held.values())
+    found = {name: array.shape for name, array in held.items()} if floats else held
     if found != wanted:
         raise ConfigError(
-            f"calibration of layer {layer.name!r} must hold arrays {dict(wanted)} for its policy, "
-            f"got {found}; calibrate with the same policy"
+            f"calibration of layer {layer.name!r} must hold arrays {dict(wanted)} of floats for "
+            f"its policy, got {show(found)}; calibrate with the same policy"
         )
+    for array in held.values():
+        check_finite(layer, array)

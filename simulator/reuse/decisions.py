@@ -5,7 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
-from accelerators import ConfigError
+from accelerators import PROJECTIONS, ConfigError
+from accelerators.rules import integer, quoted, show
 from simulator.reuse.kernels import gather_add
 from simulator.reuse.lanes import aligned_empty
 from simulator.reuse.stream import ClusterCache
@@ -15,6 +16,8 @@ from workloads.gemm import Gemm
 # holds; of all of them, a bound on memory.
 _GROUP_RESULT_BYTES = 4 * 2**20
 _RESULT_BYTES = 64 * 2**20
+# One signed word.
+_SIGNATURE_BITS = 62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,41 @@ class ReuseDecisions:
                 "decide with LshReuse"
             )
         return self.hashes
+
+    def check_signatures(self) -> None:
+        """What the hardware would be priced by must be what was decided.
+
+        Raises:
+            ConfigError: signatures are claimed, but do not fit into H bits or do not tell clusters
+                of a sub-matrix and group apart.
+        """
+        if self.hashes is None:
+            return
+        where = f"decisions of layer {self.layer!r}"
+        broken = integer(1, _SIGNATURE_BITS)["rule"](self.hashes, f"{where} hashes")
+        if self.projection not in PROJECTIONS:
+            broken.append(
+                f"{where} projection must be {quoted(PROJECTIONS)}, got {show(self.projection)}; "
+                "name what the front-end multiplies by"
+            )
+        if not broken and int(self.signatures.max(initial=0)) >> self.hashes:
+            broken.append(
+                f"{where} must have signatures of hashes={self.hashes} bits, got "
+                f"{int(self.signatures.max())}; claim as many in front_end() as are computed"
+            )
+        # In a stream's finite cache a cluster that was evicted comes again under its signature.
+        if not broken and self.cache is None:
+            places = np.repeat(np.arange(self.clusters.size), self.clusters.ravel())
+            order = np.lexsort((self.signatures, places))
+            same = np.diff(self.signatures[order]) == 0
+            if np.any(same & (np.diff(places[order]) == 0)):
+                broken.append(
+                    f"{where} must have a signature for each cluster, as hashing units with "
+                    f"hashes={self.hashes} tell clusters apart by it, got one for several; claim "
+                    "hashes=None in front_end() where clusters are not those of equal signatures"
+                )
+        if broken:
+            raise ConfigError(broken)
 
     @cached_property
     def fresh(self) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.policy import ReusePolicy
 from workloads.gemm import Layer
@@ -60,9 +61,9 @@ class DecisionCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        if not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0:
+        if type(max_bytes) is not int or max_bytes < 0:
             raise ConfigError(
-                f"DecisionCache.max_bytes must be an integer of at least 0, got {max_bytes!r}; "
+                f"DecisionCache.max_bytes must be an integer of at least 0, got {show(max_bytes)}; "
                 "try 2**29"
             )
         self.max_bytes = max_bytes

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
-from accelerators.rules import Relation, flag, integer, one_of, real
+from accelerators.rules import Relation, flag, integer, one_of, real, show
 from simulator.reuse.activations import Activations, check_finite, check_rows, check_state
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.feature_maps import (
@@ -26,7 +26,13 @@ from simulator.reuse.grouping import Clusters, group_equal, joined, represent, s
 from simulator.reuse.kernels import Families, cluster_rows
 from simulator.reuse.learning import CalibrationRows, principal, quantised, task_learned
 from simulator.reuse.policy import LayerState, PolicyAnswer, ReadWeights
-from simulator.reuse.stream import ClusterCache, LayerMemory, empty_memory, serve_batch
+from simulator.reuse.stream import (
+    ClusterCache,
+    LayerMemory,
+    check_memory,
+    empty_memory,
+    serve_batch,
+)
 from simulator.reuse.sub_vectors import SCOPES, Clusterer, SubVectorPolicy
 from workloads.gemm import Layer
 
@@ -88,7 +94,7 @@ def _cache_rule(value: object, path: str) -> list[str]:
     if value is None or isinstance(value, ClusterCache):
         return []
     return [
-        f"{path} must be None or a ClusterCache, got {value!r:.60}; "
+        f"{path} must be None or a ClusterCache, got {show(value)}; "
         "try ClusterCache(entries=1024, ways=4)"
     ]
 
@@ -247,14 +253,9 @@ class LshReuse(SubVectorPolicy):
         count, k, length = layer.gemm.count, layer.gemm.k, self.length_in(layer)
         if memory is None:
             memory = empty_memory(count, k, length)
-        known, shape = memory["shape"].tolist(), [count, k, length]
-        if known != shape:
-            raise ConfigError(
-                f"memory of layer {layer.name!r} must be of (count, k, L) = {tuple(shape)}, got "
-                f"{tuple(known)}; start without memory"
-            )
         order = self.column_order(layer)
         cache = self.cache or ClusterCache()
+        check_memory(layer.name, memory, cache, (count, k, length), self.hashes)
         served = serve_batch(
             rows,
             np.arange(k) if order is None else order,
@@ -319,10 +320,16 @@ class LshReuse(SubVectorPolicy):
                 )
             )
         decisions = self._decisions(layer, made)
+        self.check_claims(decisions)
         return PolicyAnswer(
             decisions=decisions if centroids else decisions.without_centroids(),
             result=None if weights is None else stacked(results),
         )
+
+    def check_claims(self, decisions: ReuseDecisions) -> None:
+        """Of another's subclass, which may claim what it does not do; it takes time."""
+        if type(self) is not LshReuse:
+            super().check_claims(decisions)
 
     def families(self, layer: Layer, index: int) -> Families:
         """Where the sub-vectors of one of a convolution's GEMMs lie in its feature map."""

@@ -6,7 +6,6 @@ description with a format version, the policy and a checksum. No pickle is writt
 
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,11 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from simulator.reuse.policy import LayerState
 from simulator.reuse.stream import LayerMemory
+from workloads.errors import plain, told
+from workloads.writing import replacing
 
 FORMAT = "similarity-codesign stream memory"
 FORMAT_VERSION = 2
@@ -39,6 +41,22 @@ class StreamMemory:
     states: Mapping[str, LayerState]
     tables: Mapping[str, LayerMemory]
 
+    def __post_init__(self) -> None:
+        broken = []
+        if not isinstance(self.policy, dict):
+            broken.append(f"policy must be a dict, got {show(self.policy)}")
+        for name in ("states", "tables"):
+            layers = getattr(self, name)
+            if not isinstance(layers, Mapping) or not all(
+                isinstance(layer, str) and isinstance(arrays, Mapping) and _are_arrays(arrays)
+                for layer, arrays in layers.items()
+            ):
+                broken.append(f"{name} must hold named arrays for each layer, got {show(layers)}")
+        if broken:
+            raise ConfigError(
+                [f"StreamMemory.{rule}; use the memory of a ReuseRun" for rule in broken]
+            )
+
     def check_policy(self, described: dict) -> None:
         """Raise a `ConfigError` for any policy but the one that made the memory."""
         made, asked = _plain(self.policy), _plain(described)
@@ -49,14 +67,30 @@ class StreamMemory:
                 for name in differing
             )
             raise ConfigError(
-                f"memory must come from the same policy, got one with {listed}; go on with the "
-                "policy that made it, or start without memory"
+                f"memory must come from the same policy, got one with {plain(listed, 1000)}; go on "
+                "with the policy that made it, or start without memory"
             )
 
 
 def _plain(description: dict) -> dict:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(description))
+    """As JSON gives it back.
+
+    Raises:
+        ConfigError: it holds what JSON can't.
+    """
+    try:
+        return json.loads(json.dumps(description))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"memory must come from a policy of plain values, got {show(description)} "
+            f"({told(error)}); use the memory of a ReuseRun"
+        ) from error
+
+
+def _are_arrays(arrays: Mapping) -> bool:
+    return all(isinstance(name, str) for name in arrays) and all(
+        isinstance(array, np.ndarray) for array in arrays.values()
+    )
 
 
 def save_memory(memory: StreamMemory, path: str | Path) -> None:
@@ -69,10 +103,10 @@ def save_memory(memory: StreamMemory, path: str | Path) -> None:
     Raises:
         ConfigError: there is no memory, or no folder for it.
     """
-    path = Path(path)
+    path = _path(path)
     if not isinstance(memory, StreamMemory):
         raise ConfigError(
-            f"memory must be a StreamMemory, got {memory!r:.60}; a ReuseRun has one where its "
+            f"memory must be a StreamMemory, got {show(memory)}; a ReuseRun has one where its "
             "policy has scope='stream'"
         )
     if not path.parent.is_dir():
@@ -91,14 +125,9 @@ def save_memory(memory: StreamMemory, path: str | Path) -> None:
         "crc32": _checksum(tensors),
     }
     metadata = {"description": json.dumps(header, allow_nan=False)}
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        safetensors.numpy.save_file(tensors, name, metadata)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with replacing(path) as new:
+        # Not save_file, which puts a file of its own into the place of what it is given.
+        new.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
 def load_memory(path: str | Path) -> StreamMemory:
@@ -107,48 +136,64 @@ def load_memory(path: str | Path) -> StreamMemory:
     Raises:
         ConfigError: the file is missing, damaged, or not a memory of this format.
     """
-    path = Path(path)
+    path = _path(path)
     try:
+        if not path.is_file():  # a pipe or a device may never end
+            raise OSError("no file")
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("description", "null")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = json.loads(text)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path} must be a file that save_memory wrote, got {error}; start without memory"
+            f"{path} must be a file that save_memory wrote, got {told(error)}; start without memory"
         ) from error
     given = header.get("format") if isinstance(header, dict) else None
     if given != FORMAT:
-        raise ConfigError(f"{path} must be a {FORMAT}, got {given!r}; give a saved memory")
-    if header.get("format_version") != FORMAT_VERSION:
+        raise ConfigError(f"{path} must be a {FORMAT}, got {show(given, str)}; give a saved memory")
+    version = header.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
         raise ConfigError(
-            f"{path} must have format_version {FORMAT_VERSION}, got "
-            f"{header.get('format_version')!r}; "
+            f"{path} must have format_version {FORMAT_VERSION}, got {show(version, int)}; "
             "read it with the release that wrote it, or start without memory"
         )
     if _checksum(tensors) != header.get("crc32"):
         raise ConfigError(
-            f"{path} must have the CRC-32 {header.get('crc32')}, got {_checksum(tensors)}; it "
-            "is corrupted: restore it, or start without memory"
+            f"{path} must have the CRC-32 {show(header.get('crc32'), int)}, got "
+            f"{_checksum(tensors)}; it is corrupted: restore it, or start without memory"
         )
-    return StreamMemory(
-        policy=header["policy"],
-        states=_of_layers("states", header["states"], tensors),
-        tables=_of_layers("tables", header["tables"], tensors),
-    )
-
-
-def _of_layers(
-    kind: str, layers: list[str], tensors: dict[str, np.ndarray]
-) -> dict[str, dict[str, np.ndarray]]:
-    """Layer -> name -> array."""
-    found: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in layers}
+    listed = {kind: header.get(kind) for kind in ("states", "tables")}
+    if not isinstance(header.get("policy"), dict) or not all(map(_are_names, listed.values())):
+        raise ConfigError(
+            f"{path} must tell its policy and the layers of its states and tables, got "
+            f"{show(header)}; start without memory"
+        )
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {
+        kind: {layer: {} for layer in layers} for kind, layers in listed.items()
+    }
     for key, array in tensors.items():
-        group, index, name = key.split(".", 2)
-        if group == kind:
-            array.flags.writeable = False
-            found[layers[int(index)]][name] = array
-    return found
+        kind, index, name = (*key.split(".", 2), "", "")[:3]
+        if kind not in listed or not index.isdecimal() or int(index) >= len(listed[kind]):
+            raise ConfigError(
+                f"{path} must hold arrays of its layers, got one called {show(key, str)}; start "
+                "without memory"
+            )
+        array.flags.writeable = False
+        found[kind][listed[kind][int(index)]][name] = array
+    return StreamMemory(policy=header["policy"], **found)
+
+
+def _path(path: object) -> Path:
+    if isinstance(path, str | os.PathLike):
+        return Path(path)
+    raise ConfigError(f"memory must be kept in a file, got {show(path)}; give its path as a text")
+
+
+def _are_names(layers: object) -> bool:
+    """Whether these are different names of layers."""
+    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
+        return False
+    return len(set(layers)) == len(layers)
 
 
 def _checksum(tensors: dict[str, np.ndarray]) -> int:

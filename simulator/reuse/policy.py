@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from simulator.reuse.activations import Activations
 from simulator.reuse.decisions import ReuseDecisions
 from simulator.reuse.stream import LayerMemory
@@ -122,6 +123,7 @@ class ReusePolicy(ABC):
         made, kept = self.decide_next(layer, given.rows, state, memory)
         if made is None:
             return PolicyAnswer(decisions=None, memory=kept)
+        self.check_claims(made)
         if layer.quantisation is not None and made.norms is not None:
             raise ConfigError(
                 f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
@@ -134,6 +136,14 @@ class ReusePolicy(ABC):
             result = whole.product(weights)
         decisions = made if centroids else made.without_centroids()
         return PolicyAnswer(decisions=decisions, memory=kept, result=result)
+
+    def check_claims(self, decisions: ReuseDecisions) -> None:
+        """Check that decisions have the signatures by which their hardware is priced.
+
+        Raises:
+            ConfigError: see `ReuseDecisions.check_signatures`.
+        """
+        decisions.check_signatures()
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Raise one `ConfigError` that names every layer the policy does not fit."""
@@ -159,6 +169,11 @@ class NoReuse(ReusePolicy):
         return {"policy": "none"}
 
 
+def _matches(name: str, pattern: str) -> bool:
+    """A layer's own name is always a pattern of it, also with brackets in it."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
 @dataclass(frozen=True)
 class PerLayer(ReusePolicy):
     """Chooses a policy for each layer by name.
@@ -177,11 +192,13 @@ class PerLayer(ReusePolicy):
         if patterns is None or not all(isinstance(pattern, str) for pattern in patterns):
             raise ConfigError(
                 "PerLayer.policies must be a mapping of layer patterns to policies, got "
-                f"{self.policies!r:.60}; try {{'conv*': LshReuse(hashes=10, length=10)}}"
+                f"{show(self.policies)}; try {{'conv*': LshReuse(hashes=10, length=10)}}"
             )
-        given = {f"policies[{pattern!r}]": each for pattern, each in dict(self.policies).items()}
+        given = {
+            f"policies[{show(pattern, str)}]": each for pattern, each in dict(self.policies).items()
+        }
         broken = [
-            f"PerLayer.{name} must be a policy, got {value!r:.60}; "
+            f"PerLayer.{name} must be a policy, got {show(value)}; "
             "try LshReuse(hashes=10, length=10) or NoReuse()"
             for name, value in (given | {"default": self.default}).items()
             if not isinstance(value, ReusePolicy)
@@ -191,19 +208,28 @@ class PerLayer(ReusePolicy):
 
     def policy_of(self, name: str) -> ReusePolicy:
         """The policy of the layer called `name`."""
-        for pattern, policy in self.policies.items():
-            if fnmatchcase(name, pattern):
-                return policy
-        return self.default
+        pattern = self._pattern_of(name)
+        return self.default if pattern is None else self.policies[pattern]
+
+    def _pattern_of(self, name: str) -> str | None:
+        """The first pattern that matches."""
+        return next((each for each in self.policies if _matches(name, each)), None)
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
-        """Every pattern must match a layer, and every policy fit the layers it decides."""
+        """Every pattern must decide a layer, and every policy fit the layers it decides."""
         names = [layer.name for layer in layers]
         broken = [
-            f"PerLayer.policies pattern {pattern!r} must match a layer; layers are "
+            f"PerLayer.policies pattern {show(pattern, str)} must match a layer; layers are "
             + ", ".join(names)
             for pattern in self.policies
-            if not any(fnmatchcase(name, pattern) for name in names)
+            if not any(_matches(name, pattern) for name in names)
+        ]
+        deciding = {self._pattern_of(name) for name in names}
+        broken += [
+            f"PerLayer.policies pattern {show(pattern, str)} must decide a layer, but patterns "
+            "before it match all of its own; put it before them, or leave it out"
+            for pattern in self.policies
+            if pattern not in deciding and any(_matches(name, pattern) for name in names)
         ]
         distinct = {id(policy): policy for policy in (*self.policies.values(), self.default)}
         for policy in distinct.values():

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from accelerators import REPLACEMENTS, CentroidCache, ConfigError
+from accelerators.rules import show
 from simulator.reuse.kernels import hash_rows, lane_thresholds, lane_weights
 from simulator.reuse.lanes import padded
 
@@ -42,6 +43,10 @@ POLYNOMIALS = (
     0x8003, 0x1100B, 0x20009, 0x40081, 0x80027, 0x100009, 0x200005, 0x400003, 0x800021, 0x1000087,
 )  # fmt: skip
 _POLYNOMIALS = np.array(POLYNOMIALS, np.uint64)
+# Arrays of a memory with a value for each cluster, and those that only a finite table has.
+_OF_ENTRIES = ("signatures", "uses", "made", "representatives", "places", "stamps")
+_OF_FINITE = ("places", "stamps")
+_MOST_ENTRIES = 2**40
 # More uses than any cluster has.
 _FOREVER = 2**62
 
@@ -78,7 +83,7 @@ class ClusterCache:
         """Check every rule."""
         broken = [
             f"ClusterCache.{name} must be {'None or ' * optional}an integer from {least} to "
-            f"{most}, got {value!r}"
+            f"{most}, got {show(value)}; use a whole number in that range"
             for name, value, optional, least, most in (
                 ("entries", self.entries, True, 1, 2**24),
                 ("ways", self.ways, True, 1, 2**24),
@@ -87,9 +92,12 @@ class ClusterCache:
             )
             if not (optional and value is None) and not _is_whole(value, least, most)
         ]
-        if self.replacement not in REPLACEMENTS:
+        if type(self.replacement) is not str or self.replacement not in REPLACEMENTS:
             choices = ", ".join(map(repr, REPLACEMENTS[:-1])) + f" or {REPLACEMENTS[-1]!r}"
-            broken.append(f"ClusterCache.replacement must be {choices}, got {self.replacement!r}")
+            broken.append(
+                f"ClusterCache.replacement must be {choices}, got {show(self.replacement)}; "
+                f"use {REPLACEMENTS[0]!r}"
+            )
         if not broken and self.ways is not None:
             if self.entries is None:
                 broken.append(
@@ -121,7 +129,7 @@ class ClusterCache:
 
 
 def _is_whole(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    return type(value) is int and least <= value <= most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +170,65 @@ def empty_memory(count: int, k: int, length: int) -> LayerMemory:
         "clocks": np.zeros(tables, np.int64),
         "random": np.ones(tables, np.uint64),
     }
+
+
+def check_memory(
+    layer: str, memory: LayerMemory, cache: ClusterCache, shape: tuple[int, int, int], hashes: int
+) -> None:
+    """A memory must be one that a batch of this layer left; a file may hold anything.
+
+    Args:
+        layer: its name, for messages.
+        memory: what the tables keep.
+        cache: the kind of table.
+        shape: count, k and L of the layer.
+        hashes: H, bits of a signature.
+
+    Raises:
+        ConfigError: naming the layer.
+    """
+    known = memory.get("shape")
+    if known is None or known.dtype != np.int64 or known.tolist() != list(shape):
+        raise ConfigError(
+            f"memory of layer {layer!r} must be of (count, k, L) = {shape}, got "
+            f"{show(None if known is None else tuple(known.ravel().tolist()), tuple)}; start "
+            "without memory"
+        )
+    empty = empty_memory(*shape)
+    kept = memory.get("kept", np.empty(0))
+    counted = kept.shape == empty["kept"].shape and kept.dtype == np.int64 and (kept >= 0).all()
+    entries = int(kept.sum()) if counted and kept.max(initial=0) <= _MOST_ENTRIES else -1
+    broken = [name for name in empty if name not in memory] or ["kept"] * (entries < 0)
+    for name in () if broken else empty:
+        held, wanted = memory[name], empty[name]
+        size = wanted.shape
+        if name in _OF_ENTRIES and (cache.entries is not None or name not in _OF_FINITE):
+            size = (entries, *wanted.shape[1:])
+        fits = held.shape == size and held.dtype == wanted.dtype
+        if not fits or (held.dtype == np.int64 and not (held >= 0).all()):
+            broken.append(name)
+    if not broken:
+        broken += _broken_values(memory, cache, hashes)
+    if broken:
+        raise ConfigError(
+            f"memory of layer {layer!r} must be what an earlier batch left, got others in "
+            f"{', '.join(broken)}; start without memory"
+        )
+
+
+def _broken_values(memory: LayerMemory, cache: ClusterCache, hashes: int) -> list[str]:
+    """Arrays of the right kind whose values no batch leaves."""
+    owners = np.repeat(np.arange(memory["kept"].size), memory["kept"].ravel())
+    places, entries = memory["places"], cache.entries or 0
+    falling = (np.diff(places) <= 0) & (np.diff(owners[: places.size]) == 0)
+    checks = {
+        "kept": not entries or memory["kept"].max(initial=0) <= entries,
+        "signatures": not (memory["signatures"] >> np.uint64(hashes)).any(),
+        "made": (memory["made"] < memory["batches"][0]).all(),
+        "representatives": np.isfinite(memory["representatives"]).all(),
+        "places": (places < entries).all() and not falling.any(),
+    }
+    return [name for name, holds in checks.items() if not holds]
 
 
 def serve_batch(

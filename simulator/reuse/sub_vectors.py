@@ -76,7 +76,10 @@ class SubVectorPolicy(ReusePolicy):
 
     @abstractmethod
     def front_end(self) -> dict[str, object]:
-        """What decisions say of the hardware: `hashes`, `projection` and `unbuilt`."""
+        """What decisions say of the hardware: `hashes`, `projection` and `unbuilt`.
+
+        `decide` refuses `hashes` that the signatures of the clusters do not have.
+        """
 
     def length_in(self, layer: Layer) -> int:
         """L in a layer: its row length where the policy takes whole rows.

@@ -131,3 +131,25 @@ def test_a_filter_that_does_not_stay_is_read_for_every_fold():
     layer = read_topology(DATA / "alexnet.csv").layer("Conv3")
     accelerator = read_scale_sim_config(DESIGNS["32x32", "os"])
     assert dense_timing(layer, accelerator).dram_bytes["weights"] == 4 * 2304 * 384 == 3_538_944
+
+
+@pytest.mark.parametrize(
+    ("topology", "cycles"),
+    [
+        ("L,M,N,K,\nproj,64,32,16,\nout,64,16,32,\n", [688, 688]),
+        (
+            "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, "
+            "Num Filter, Strides,\n"
+            "conv,10,10,3,3,4,8,1,\nconv,8,8,3,3,8,8,1,\nconv,6,6,1,1,8,16,1,\n",
+            [430, 522, 116],
+        ),
+    ],
+)
+def test_headers_that_it_skips_and_names_that_it_does_not_read(tmp_path, topology, cycles):
+    # Its total cycles + 1 on an 8 x 8 array where weights stay.
+    array = replace(read_scale_sim_config(DESIGNS["32x32", "ws"]).array, rows=8, columns=8)
+    path = tmp_path / "topology.csv"
+    path.write_text(topology)
+    products = [layer.gemm for layer in read_topology(path).layers]
+    found = [gemm_cycles(array, gemm.m, gemm.n, gemm.k) for gemm in products]
+    assert [occupancy + latency for occupancy, latency in found] == cycles

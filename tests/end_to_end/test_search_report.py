@@ -62,7 +62,7 @@ def links(text):
 
 
 def with_trials(result, trials):
-    return dataclasses.replace(result, trials=tuple(trials))
+    return dataclasses.replace(result, trials=tuple(trials), asked=len(trials))
 
 
 def without_values(trial, state):

@@ -228,7 +228,7 @@ def test_wrong_arguments_are_all_named():
 def test_the_verdict_does_not_praise_what_costs_accuracy(model, trace):
     design = preset("reuse_16x16")
     report = simulate(trace, design, PerLayer({"conv": LshReuse(hashes=1, length=75)}), model=model)
-    lossy = replace(report, accuracy=0.5, dense_accuracy=0.9)
+    lossy = replace(report, accuracy=0.5, dense_accuracy=0.9, intervals={})
     assert lossy.verdict.startswith("Reuse costs too much accuracy here")
     assert "accuracy 50.0 % (-40.0 points)" in lossy.verdict
     unknown = replace(report, accuracy=None, agreement=None, output_mse=None)

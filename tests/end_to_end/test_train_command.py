@@ -25,9 +25,15 @@ class Tiny(nn.Sequential):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A network's file and a drive of six frames: road below, sky above."""
+    """A network's file and a drive of six frames."""
     path = tmp_path_factory.mktemp("camvid")
     (path / "tiny.py").write_text(NETWORK)
+    write_drive(path)
+    return path
+
+
+def write_drive(path):
+    """Six frames in CamVid's layout: road below, sky above."""
     rng = np.random.default_rng(0)
     for folder in ("images", "labels"):
         (path / folder).mkdir()
@@ -38,7 +44,6 @@ def place(tmp_path_factory):
         labels[:6] = 0
         Image.fromarray(pixels).save(path / "images" / f"a_{number:03}.png")
         Image.fromarray(labels).save(path / "labels" / f"a_{number:03}.png")
-    return path
 
 
 def train(place, out, *more: str, code: int = 0):
@@ -135,7 +140,7 @@ def test_interrupted_training_tells_how_to_go_on(place, tmp_path, monkeypatch):
     assert "the last whole epoch is kept. Go on with: codesign" in told
     before = 0
     _, told = train(place, tmp_path / "first", code=130)
-    assert "Stopped before the first epoch was whole: nothing is kept" in told
+    assert "Stopped; nothing is kept yet." in told
     assert "--resume" not in told
 
 

@@ -1,6 +1,7 @@
 """SCALE-Sim configurations become designs; messages of broken ones word for word."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,7 @@ def test_ports_of_the_largest_array(path):
         (
             "FilterSramSzkB:  48\n",
             "",
-            f"x.cfg {SECTION} FilterSramSzkB must be given, got nothing; add FilterSramSzkB: ...",
+            f"x.cfg {SECTION} FilterSramSzkB must be given, got nothing; add FilterSramSzkB: 512",
         ),
         (
             "ArrayHeight:    32",
@@ -181,7 +182,7 @@ def test_ports_of_the_largest_array(path):
         (
             "Bandwidth : 10\n",
             "",
-            f"x.cfg {SECTION} Bandwidth must be given, got nothing; add Bandwidth: ...",
+            f"x.cfg {SECTION} Bandwidth must be given, got nothing; add Bandwidth: 10",
         ),
         (
             "USER",
@@ -203,14 +204,14 @@ def test_ports_of_the_largest_array(path):
         (
             "[general]\nrun_name = tiny\n",
             "",
-            "x.cfg must have a section [general], got none; add it",
+            "x.cfg must have a section [general], got none; add [general] (run_name: my_design)",
         ),
         (
             "OfmapSramSzkB:   16",
             "ArrayHeight : 16",
-            "x.cfg must be [section] lines and key: value lines, each key once, got: "
-            "While reading from 'the file' [line 9]: option 'arrayheight' in section "
-            "'architecture_presets' already exists; mend that line",
+            "x.cfg must be [section] lines and key: value lines, each section once and "
+            "each key once in it, got: While reading from 'the file' [line 9]: option "
+            "'arrayheight' in section 'architecture_presets' already exists; mend that line",
         ),
         (
             "ArrayWidth:     24\nIfmapSramSzkB:   64\nFilterSramSzkB:  48\nOfmapSramSzkB:   16\n",
@@ -226,6 +227,58 @@ def test_message_word_for_word(path, old, new, message):
     with pytest.raises(ConfigError) as caught:
         read(path)
     assert str(caught.value) == message
+
+
+def follow(text: str, violation: str) -> str:
+    """A file after somebody did what a message says, word for word."""
+    rule, fix = violation.rsplit("; ", 1)
+    if found := re.fullmatch(r"add (\[\w+\]) \((.*)\)", fix):
+        keys = found[2].replace("CALC or USER", "CALC").replace(", ", "\n")
+        return f"{text}\n{found[1]}\n{keys}\n"
+    section = re.search(r"\[(\w+)\]", rule)[1]
+    if found := re.fullmatch(r"rename \[(.+)\]", fix):
+        return text.replace(f"[{found[1]}]", f"[{section}]")
+    key = re.search(r"\] (\w+) must", rule)[1]
+    if found := re.fullmatch(r"rename '(.+)'", fix):
+        return re.sub(rf"(?im)^{re.escape(found[1])}\b", key, text)
+    line = found[1] if (found := re.fullmatch(r"add (.*)", fix)) else ""
+    if not line:
+        assert fix.startswith("move it there from [")
+        line = re.search(rf"(?m)^{key}.*$", text)[0]
+        text = text.replace(f"{line}\n", "")
+    return text.replace(f"[{section}]\n", f"[{section}]\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        GOOD[: GOOD.index("[run_presets]")],
+        GOOD.replace("[run_presets]", "[Run Presets]"),
+        GOOD.replace("[general]", "[General]").replace("[run_presets]", "[run]"),
+        GOOD.replace("[architecture_presets]", "[arch_presets]"),
+        GOOD.replace("[architecture_presets]", "[network_presets]"),
+        GOOD.replace("SramSzkB", "SramSz"),
+        GOOD.replace("FilterSramSzkB:  48\nOfmapSramSzkB:   16", "SramSzkB: 48"),
+        GOOD.replace("Bandwidth : 10\n", "InterfaceBandwidth: USER\n").replace(
+            "\nInterfaceBandwidth: USER\nUse", "\nUse"
+        ),
+        GOOD.replace("Dataflow : os\n", "").replace("run_name", "Dataflow : os\nrun_name"),
+        GOOD.replace("ArrayHeight", "Array_Height").replace("ArrayWidth", "Arraywidht"),
+    ],
+)
+def test_following_the_advice_repairs_a_file(path, text):
+    """What is missing is never taken from a section or a key that is read for itself."""
+    assert text != GOOD
+    for _ in range(12):
+        path.write_text(text)
+        try:
+            read(path)
+        except ConfigError as error:
+            text = follow(text, error.violations[0])
+        else:
+            return
+    raise AssertionError(text)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +353,7 @@ def test_files_that_cannot_be_read(path, tmp_path):
     with pytest.raises(ConfigError, match=r"must be a file of at most 1048576 bytes, got more"):
         read(path)
     path.write_text("")
-    with pytest.raises(ConfigError, match=r"must have a section \[general\], got none; add it"):
+    with pytest.raises(ConfigError, match=r"must have a section \[general\], got none; add \[gen"):
         read(path)
     path.write_text("ArrayHeight: 3")
     with pytest.raises(ConfigError, match="File contains no section headers"):

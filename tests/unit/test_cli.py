@@ -261,9 +261,9 @@ def test_simulate_reads_scale_sim_files(tmp_path, dataflow):
         # SCALE-Sim prints one cycle less for every layer.
         assert int(row["compute_cycles"]) == int(expected["scalesim_total_cycles"]) + 1
         blamed = [int(value) for name, value in row.items() if name.startswith("blamed_")]
-        assert sum(blamed) == int(row["cycles"])
+        assert sum(blamed) == int(row["cycles_per_batch"])
         assert len(blamed) == 9
-        assert int(row["dram_inputs_bytes"]) > 0
+        assert int(row["dram_inputs_bytes_per_batch"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -553,7 +553,28 @@ def test_stopped_search_names_the_way_on_and_exits_with_130(small_cli, tmp_path)
     small_cli.setattr(codesign, "search", stopped)
     small_cli.setattr(sys, "argv", ["codesign", "search", "--out", "my study"])
     _, told = run("search", "--out", tmp_path, code=130)
-    assert "codesign search --out 'my study' --resume" in told
+    assert told == "Stopped; nothing is kept yet.\n"  # there is nothing to go on with
+    (tmp_path / "study.journal").write_text("begun")
+    small_cli.setattr("codesign.store.check_resume", lambda *_, **__: None)
+    _, told = run("search", "--out", tmp_path, code=130)
+    assert "trials are kept. Go on with: codesign search --out 'my study' --resume" in told
+
+
+def test_a_search_whose_ray_died_names_the_way_on_and_exits_with_4(small_cli, tmp_path):
+    import codesign
+    from codesign.runner import RayDiedError
+
+    def died(*_, **__):
+        (tmp_path / "study.journal").write_text("begun")
+        raise RayDiedError("Ray has died", "its raylet is gone")
+
+    small_cli.setattr(codesign, "search", died)
+    small_cli.setattr(sys, "argv", ["codesign", "search", "--out", "my study"])
+    _, told = run("search", "--out", tmp_path, code=4)
+    assert told == (
+        "Ray has died; finished trials are kept. Go on with: "
+        "codesign search --out 'my study' --resume\n"
+    )
 
 
 def test_search_on_a_full_disk_names_the_file_and_the_way_on(small_cli, tmp_path):
@@ -706,7 +727,8 @@ def test_stopped_demo_says_where_its_trials_are_and_exits_with_130(tmp_path, mon
     printed, _ = run("report", study, "--out", tmp_path / "report.html")
     assert "for ResNet-18 scene parsing on 8 frames of bikes" in printed
     monkeypatch.setattr(demo, "search", lambda *_, **__: interrupted_at_once())
-    assert run("demo", "--out", tmp_path, code=130)[1] == "Stopped.\n"  # nothing to see yet
+    told = run("demo", "--out", tmp_path, code=130)[1]
+    assert told == "Stopped; nothing is kept yet.\n"
 
 
 def interrupted_at_once():

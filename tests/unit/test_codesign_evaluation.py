@@ -222,7 +222,8 @@ def optimist(monkeypatch):
         if not job["front"]:
             return judged(self, job)
         early = self.first(job["parameters"])
-        return replace(early, values=early.values | {"accuracy": 2.0})
+        too_much = {"accuracy": 1.0}
+        return replace(early, values=early.values | too_much, summary=early.summary | too_much)
 
     monkeypatch.setattr(StagedEvaluator, "__call__", judge)
 

@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 
@@ -193,3 +194,37 @@ def test_conditions_tell_when_a_parameter_has_an_effect(space):
             designs.add(str(accelerator.to_dict()) + str(policy.describe()))
         assert len(designs) == 1
         assert space.settled(start | {name: parameter.choices[0]})[name] == parameter.choices[0]
+
+
+def test_a_parameter_that_no_design_has_is_refused(space):
+    more = Parameter(name="array.frobnication", choices=(1, 2))
+    start = {"paper": space.start["paper"] | {more.name: 1}}
+    with pytest.raises(ConfigError) as caught:
+        replace(space, parameters=(*space.parameters, more), start=start)
+    (told,) = caught.value.violations
+    assert "must be what a design is built of, got 'array.frobnication'" in told
+    assert "did you mean 'array.fold_timing'?" in told or "choose of array.rows" in told
+    near = replace(more, name="front_end.lane")
+    with pytest.raises(ConfigError, match=r"'front_end\.lane'; did you mean 'front_end\.lanes'\?"):
+        replace(space, parameters=(*space.parameters, near))
+
+
+def test_a_space_has_every_parameter_once_with_a_start(space):
+    first, *others = space.parameters
+    with pytest.raises(ConfigError, match=f"must hold {first.name!r}, got none"):
+        replace(space, parameters=tuple(others))
+    with pytest.raises(ConfigError, match=f"must name a parameter once, got {first.name!r} again"):
+        replace(space, parameters=(first, first, *others))
+    broken = {"paper": dict(list(space.start["paper"].items())[1:])}
+    with pytest.raises(ConfigError, match=r"start\['paper'\] must have a value for each parameter"):
+        replace(space, start=broken)
+
+
+def test_a_start_outside_the_choices_is_told(space):
+    with pytest.warns(UserWarning, match=r"not among the choices: array\.rows 16 -> 32$"):
+        moved = space.narrowed({"array.rows": (32, 64)})
+    assert moved.start == {"start": space.start["paper"] | {"array.rows": 32}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same = space.narrowed({"array.rows": (16, 64)})
+    assert same.start == space.start

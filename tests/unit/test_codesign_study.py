@@ -1,6 +1,5 @@
-import resource
 import traceback
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +12,10 @@ from codesign.designs import captured_model
 from codesign.evaluate import Evaluator
 from codesign.report import StudyReport
 from simulator import decide, simulate
-from simulator.report.files import write_atomically
+from tests.full_disk import contents, largest_file
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 from workloads.models import ModelError
+from workloads.writing import write_atomically
 
 
 @pytest.fixture(scope="module")
@@ -350,17 +350,6 @@ def test_a_users_model_of_several_outputs_in_16_bits(users_file):
             load_workload(**settings, **wrong)
 
 
-@contextmanager
-def largest_file(size):
-    """No file may grow beyond `size` bytes, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_names_the_study_and_keeps_what_is_finished(whole, tmp_path):
     path = tmp_path / "study.journal"
     with ExitStack() as stack, pytest.raises(OSError, match="File too large") as caught:
@@ -373,10 +362,6 @@ def test_a_full_disk_names_the_study_and_keeps_what_is_finished(whole, tmp_path)
     assert caught.value.filename == str(path)
     assert len(load_study(path).of_state("complete")) == 6
     assert table(small_search(tmp_path, resume=True)) == table(whole)
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_reports_that_cannot_be_written_leave_the_old_ones(whole, tmp_path):
@@ -398,6 +383,22 @@ def test_reports_that_cannot_be_written_leave_the_old_ones(whole, tmp_path):
             assert contents(tmp_path) == before
         for path, write in files.items():
             write(path)
+
+
+def test_a_report_is_written_with_its_designs_or_not_at_all(whole, tmp_path):
+    """The pages of designs fit, the report's own does not: it holds a picture more."""
+    report, page = StudyReport(result=whole), tmp_path / "report.html"
+    report.write_html(page)
+    before = contents(tmp_path)
+    largest = max(len(content) for path, content in before.items() if path != page)
+    assert len(before) > 2 and largest < len(before[page])
+    for folder in (tmp_path, tmp_path / "new"):
+        folder.mkdir(exist_ok=True)
+        with largest_file(largest + 1), pytest.raises(OSError, match="File too large") as caught:
+            report.write_html(folder / page.name)
+        assert caught.value.filename == str(folder / page.name)
+        assert contents(tmp_path) == before
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_report_goes_through_links_and_into_pipes(tmp_path):

@@ -20,6 +20,7 @@ from codesign import Comparison, cli, compare
 from codesign.comparison_page import bars_figure, points_figure
 from codesign.comparison_rows import ComparedRow, plain_name
 from simulator import LshReuse, NoReuse, PerLayer, decide, predict, simulate
+from simulator.processor_error import prediction_errors
 from tests.small_search import small_workload
 from workloads import Gemm, WorkloadTrace, capture, models
 from workloads.scale_sim import read_topology
@@ -104,7 +105,7 @@ def test_ratios_and_products_by_hand():
     assert found.latency_ratio(unknown) == 5
     assert found.energy_ratio(unknown) is None and found.energy_delay_ratio(unknown) is None
     assert [row["marked"] for row in found.table] == [False, False, True]
-    assert found.table[2]["energy_delay_ratio"] == 1
+    assert found.table[2]["energy_delay_ratio"] == "1.00"
     # the faster measured row stands for the board
     assert found.boards == {"Desk": unknown}
     assert found.verdict == "chip, dense, is 5.00 times as fast as a Desk (measured)."
@@ -115,9 +116,41 @@ def test_verdict_tells_what_is_worse():
         device="chip", latency_ms=400.0, energy_mj=2000.0, latency_origin="simulated"
     )
     assert comparison(compared_row(), chip).verdict == (
-        "chip, dense, is 4.00 times slower than a Desk (measured) and takes 4.00 times more "
+        "chip, dense, takes 4.00 times as long as a Desk (measured) and takes 4.00 times the "
         "energy, chip and DRAM against the whole board (measured)."
     )
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "energy_mj", "told"),
+    [
+        (99.0, 505.0, "is as fast as a Desk (measured) and takes the same energy"),
+        (50.0, 20.0, "is 2.00 times as fast as a Desk (measured) and takes 1/25 of the energy"),
+    ],
+)
+def test_verdict_knows_when_a_difference_is_one(latency_ms, energy_mj, told):
+    chip = compared_row(
+        device="chip", latency_ms=latency_ms, energy_mj=energy_mj, latency_origin="simulated"
+    )
+    assert comparison(compared_row(), chip).verdict.startswith(f"chip, dense, {told}, chip and")
+
+
+def test_predictions_have_their_error_and_no_more_digits_than_that():
+    error = prediction_errors()["Pi 4B", "floating point"]  # 8 % in the median, 34 % for most
+    board = compared_row(latency_ms=137.3, latency_origin="predicted", error=error)
+    assert board.text(board.latency_ms) == "about 140"
+    assert board.value(board.latency_ms) == 140.0
+    measured_board = compared_row(latency_ms=137.3)
+    assert measured_board.text(137.3) == "137" and measured_board.value(137.3) == 137.3
+    # 1.25 times: a third of predictions of others was off by more
+    near = compared_row(device="chip", latency_ms=110.0, latency_origin="simulated")
+    far = compared_row(device="chip", latency_ms=50.0, latency_origin="simulated")
+    off = "a Desk (predicted, off by 8 % in the median)"
+    assert f"is as fast as {off}" in comparison(board, near).verdict
+    assert f"is about 2.7 times as fast as {off}" in comparison(board, far).verdict
+    unknown = replace(board, error=None)
+    assert unknown.text(137.3) == "about 140"
+    assert "(predicted, error not known)" in comparison(unknown, far).verdict
 
 
 def test_accelerator_rows_are_the_simulation_per_image(workload):
@@ -319,8 +352,12 @@ def test_command_prints_and_writes(workload, file, tmp_path):
     assert [row["latency_origin"] for row in rows] == ["measured"] + 2 * ["predicted"] + (
         3 * ["simulated"]
     )
-    assert float(rows[0]["energy_delay_mj_ms"]) == 5000
-    assert float(rows[0]["latency_ratio"]) == 50 / float(rows[-1]["latency_ms"])
+    assert float(rows[0]["energy_delay_mj_ms_per_image"]) == 5000
+    assert float(rows[0]["latency_ratio"]) == 50 / float(rows[-1]["latency_ms_per_image"])
+    dense, reuse = rows[1:3]
+    assert float(dense["prediction_error_median"]) == pytest.approx(0.077, abs=1e-3)
+    assert reuse["prediction_error_median"] == "" and "not known" in reuse["note"]
+    assert len(dense["latency_ms_per_image"].replace(".", "").strip("0")) <= 2
     text = page.read_text()
     assert "&lt;b&gt;mine" in text and "<b>mine" not in text
     assert "Desk (measured)" in text

@@ -5,11 +5,13 @@ from math import prod
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from accelerators import ConfigError, processor_preset, processor_presets
 from simulator import (
+    LshReuse,
     NoReuse,
     ReuseCounts,
     decide,
@@ -17,7 +19,15 @@ from simulator import (
     predict_layer,
     processor_constants,
 )
-from simulator.processor_fit import fit, held_out, measured, network_work, predictions
+from simulator.processor_error import PredictionError, prediction_errors
+from simulator.processor_fit import (
+    fit,
+    held_out,
+    known_errors,
+    measured,
+    network_work,
+    predictions,
+)
 from simulator.processor_work import (
     DEPTHWISE,
     GEMM,
@@ -28,7 +38,7 @@ from simulator.processor_work import (
     reuse_work,
 )
 from tests.builders import cifarnet_conv2, even_decisions, matrix_layer
-from workloads import Convolution, Gemm, Layer, WorkloadTrace
+from workloads import Convolution, Gemm, Layer, WorkloadTrace, capture
 
 PI4 = processor_preset("Pi 4B")
 
@@ -199,6 +209,10 @@ def decide_nothing(trace):
     [
         ({"threads": 5}, "from 1 to 4"),
         ({"threads": 0}, "from 1 to 4"),
+        (
+            {"precision": "fp16"},
+            "must be 'fp32' or 'int8' on 'Pi 4B', which does not compute in fp16, got 'fp16'; use",
+        ),
         ({"precision": "fp64"}, "precision must be one of 'fp32', 'fp16', 'int8'"),
     ],
 )
@@ -206,6 +220,12 @@ def test_predict_refuses(arguments, message):
     trace = WorkloadTrace.from_gemms([("fc", Gemm(m=4, n=4, k=4))])
     with pytest.raises(ConfigError, match=message):
         predict(trace, PI4, **arguments)
+
+
+def test_fp16_where_it_is_computed():
+    trace = WorkloadTrace.from_gemms([("fc", Gemm(m=4, n=4, k=4))])
+    assert predict(trace, processor_preset("Pi 5"), precision="fp16").precision == "fp16"
+    assert predict(trace, processor_preset("Pi 5")).precision == "fp16"
 
 
 def test_processors_are_checked_and_found_by_name():
@@ -268,3 +288,62 @@ def test_the_kept_constants_are_what_the_fit_finds():
     assert [each.predicted_ms for each in kept] == pytest.approx(
         [each.predicted_ms for each in fitted], rel=0.02
     )
+
+
+def test_the_kept_errors_are_those_on_held_out_networks():
+    kept = prediction_errors()
+    for found in known_errors():
+        row = kept[found.board, found.of]
+        assert row.rows == found.rows
+        for name in ("lowest", "median", "p90", "highest"):
+            assert getattr(row, name) == pytest.approx(getattr(found, name), rel=1e-3)
+    assert len(kept) == len(known_errors()) == 9  # two of each of four boards, and transformers
+
+
+def error_of(median, **changes):
+    values = {"board": "Pi 4B", "of": "floating point", "rows": 9, "lowest": 0.0, "p90": 0.9,
+              "highest": 1.0}  # fmt: skip
+    return PredictionError(median=median, **(values | changes))
+
+
+@pytest.mark.parametrize(
+    ("median", "digits"), [(0.6, 1), (0.5, 1), (0.49, 2), (0.077, 2), (0.05, 2), (0.049, 3)]
+)
+def test_digits_follow_from_the_error(median, digits):
+    # d digits round by up to 0.5 * 10^(1 - d)
+    assert error_of(median).digits == digits
+
+
+def test_a_prediction_tells_its_error_and_when_nobody_knows_it():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3)
+    )
+    trace = capture(network, torch.randn(1, 3, 32, 32))
+    found = predict(trace, PI4)
+    assert found.error == prediction_errors()["Pi 4B", "floating point"]
+    assert found.verdict.endswith(
+        "off by 8 % in the median and 34 % in the 90th percentile on networks that the model was "
+        "not fitted on."
+    )
+    assert f"about {found.latency_ms:.2g} ms" in found.verdict
+    assert predict(trace, PI4, precision="int8").error.of == "int8"
+    # at another clock, of shapes alone, or with reuse in software, nothing was measured
+    faster = predict(trace, replace(PI4, clock_hz=2e9))
+    assert faster.error is None and "error" not in faster.verdict.split("about")[0]
+    assert "not known (the constants were fitted on a Pi 4B as it is sold)" in faster.verdict
+    named = replace(PI4, name="mine", load_power_w=9.0)
+    assert predict(trace, named).error == found.error
+    run = decide(trace, LshReuse(hashes=4, length=9))
+    assert "no reuse in software was measured on a Pi" in predict(trace, PI4, run).verdict
+    shapes = WorkloadTrace.from_gemms([("fc", Gemm(m=64, n=32, k=48))])
+    assert "shapes alone" in predict(shapes, PI4).verdict
+
+
+def test_transformers_are_predicted_with_their_own_error():
+    torch.manual_seed(0)
+    tokens = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 16))
+    found = predict(capture(tokens, torch.randn(2, 50, 16)), PI4)
+    assert found.error == prediction_errors()["all", "transformers"]
+    assert "off by 40 to 72 % on the transformers" in found.verdict
+    assert found.error.digits == 1

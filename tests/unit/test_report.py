@@ -11,9 +11,10 @@ from accelerators import cost_table, preset
 from codesign import load_study
 from codesign.plots import hypervolume_figure, pareto_figure
 from codesign.report import StudyReport, designs_compared
-from codesign.tables import PARAMETER_NAMES, design_python
+from codesign.tables import PARAMETER_NAMES, design_python, study_cards
 from codesign.verdict import best_trial, verdict
 from simulator import BLOCKS, LIMITS, simulate
+from simulator.report.differences import against_one, tone
 from simulator.report.figures import (
     LIMIT_COLOURS,
     LIMIT_NAMES,
@@ -30,7 +31,7 @@ from simulator.report.figures import (
 from simulator.report.page import column, number, percent, render, shown
 from simulator.report.sections import BOUND_MEANS
 from simulator.report.simulation_page import simulation_html
-from tests.small_search import small_search
+from tests.small_search import small_search, small_workload
 from workloads import Gemm, WorkloadTrace
 
 
@@ -246,6 +247,51 @@ def test_report_of_a_stored_study_is_the_same(tmp_path):
     assert pages[0] == pages[1]
 
 
+def test_report_of_a_search_that_runs_or_was_stopped_says_so(tmp_path):
+    seen = []
+
+    def look(trial, done, trials):
+        if done == 5:
+            live = StudyReport(result=load_study(tmp_path))
+            seen.append((live.verdict, live.to_dict()["progress"], live.write(tmp_path / "a.html")))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small_search(tmp_path, on_progress=look)
+    ((told, progress, paths),) = seen
+    assert told.startswith("So far, after 5 of 14 trials, while the search is running: Reuse ")
+    assert progress == {"state": "running", "trials_asked_for": 14, "trials_told": 5}
+    assert "5 of 14 trials so far, the search is running;" in paths[0].read_text()
+    stopped = load_study(tmp_path)
+    assert stopped.progress == "stopped"
+    told, _ = verdict(stopped)
+    assert told.startswith("After 5 of 14 trials, where the search was stopped: Reuse ")
+    done = small_search(tmp_path, resume=True, trials=6)
+    assert done.asked == 6 and done.progress == load_study(tmp_path).progress == "finished"
+    assert verdict(done)[0].startswith("Reuse ")
+
+
+def test_a_study_of_before_is_finished_where_nothing_waits(result):
+    old = dataclasses.replace(result, asked=None)
+    assert old.progress == "finished"
+    start, *rest = result.trials
+    waiting = dataclasses.replace(start, state="running", values=None, summary={})
+    assert dataclasses.replace(old, trials=(*rest, waiting)).progress == "stopped"
+    elsewhere = dataclasses.replace(old, trials=(*rest, waiting), in_use=None)
+    assert elsewhere.progress == "unfinished"
+
+
+def test_a_search_whose_best_design_is_dense_does_not_call_it_reuse(result):
+    start = result.start
+    dense = simulate(small_workload().trace, preset("dense_16x16")).to_dict()
+    values = start.values | {"speedup": 1.0}
+    only = dataclasses.replace(start, summary=dense, values=values)
+    found = dataclasses.replace(result, trials=(only,), asked=1)
+    told, _ = verdict(found)
+    assert told.startswith(f"Reuse does not pay for {result.name}: the best design found reuses ")
+    assert list(designs_compared(found, only)) == ["best found"]
+
+
 @pytest.mark.parametrize(
     ("speedup", "energy", "accuracy", "opening"),
     [
@@ -254,6 +300,8 @@ def test_report_of_a_stored_study_is_the_same(tmp_path):
         (0.5, 0.5, 1.0, "Reuse pays in energy, but not in time, for"),
         (0.5, 1.5, 1.0, "Reuse does not pay for"),
         (1.5, 0.5, 0.1, "Reuse costs too much accuracy for"),
+        (1.5, 0.999, 1.0, "Reuse pays in time and breaks even in energy for"),
+        (1.001, 0.999, 1.0, "Reuse breaks even for"),
     ],
 )
 def test_verdict_follows_from_the_best_trial(result, speedup, energy, accuracy, opening):
@@ -261,12 +309,15 @@ def test_verdict_follows_from_the_best_trial(result, speedup, energy, accuracy, 
     summary = trial.summary | {
         "speedup_equal_area": speedup,
         "energy_ratio_equal_area": energy,
+        "intervals": {},
     }
     values = trial.values | {"speedup": speedup, "accuracy": accuracy}
     only = dataclasses.replace(trial, summary=summary, values=values)
-    first, _ = verdict(dataclasses.replace(result, trials=(only,)))
+    first, _ = verdict(dataclasses.replace(result, trials=(only,), asked=None))
     assert first.startswith(opening)
     assert f"{speedup:.2f}" in first
+    tones = [card["tone"] for card in study_cards(result, only)[:2]]
+    assert tones == [tone(against_one(speedup)), tone(-against_one(energy))]
 
 
 def test_every_parameter_of_the_space_has_words(result):

@@ -109,41 +109,45 @@ NUMBER = "must be a whole number from 1 to 2147483647"
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ("a,9,9,3,3,2,x,1,", f"column 'Num Filter' {NUMBER}, got 'x'; write the size in digits"),
-        ("a,9,9,3,3,2,,1,", f"column 'Num Filter' {NUMBER}, got ''; write the size in digits"),
-        ("a,0,9,3,3,2,5,1,", f"column 'IFMAP Height' {NUMBER}, got '0'; write the size in digits"),
-        ("a,9,9,3,3,-2,5,1,", f"column 'Channels' {NUMBER}, got '-2'; write the size in digits"),
-        ("a,9,9,3,3,2.5,5,1,", f"column 'Channels' {NUMBER}, got '2.5'; write the size in digits"),
-        ("a,9,9,3,3,2,5,0,", f"column 'Strides' {NUMBER}, got '0'; write the size in digits"),
+        ("a,9,9,3,3,2,x,1,", f"column 7 'Num Filter' {NUMBER}, got 'x'; write the size in digits"),
+        ("a,9,9,3,3,2,,1,", f"column 7 'Num Filter' {NUMBER}, got ''; write the size in digits"),
+        (
+            "a,0,9,3,3,2,5,1,",
+            f"column 2 'IFMAP Height' {NUMBER}, got '0'; write the size in digits",
+        ),
+        ("a,9,9,3,3,-2,5,1,", f"column 6 'Channels' {NUMBER}, got '-2'; write the size in digits"),
+        (
+            "a,9,9,3,3,2.5,5,1,",
+            f"column 6 'Channels' {NUMBER}, got '2.5'; write the size in digits",
+        ),
+        ("a,9,9,3,3,2,5,0,", f"column 8 'Strides' {NUMBER}, got '0'; write the size in digits"),
         (
             "a,9,9,3,3,2,5," + "9" * 5000 + ",",
-            f"column 'Strides' {NUMBER}, got '{'9' * 56}...; write the size in digits",
+            f"column 8 'Strides' {NUMBER}, got '{'9' * 39} ... {'9' * 15}; "
+            "write the size in digits",
         ),
         (
             "a,9,9,3,10,2,5,1,",
-            "column 'Filter Width' must be at most IFMAP Width = 9, got 10; "
+            "column 5 'Filter Width' must be at most IFMAP Width = 9, got 10; "
             "use 9 or less, or give the padded input",
         ),
         (
             ",9,9,3,3,2,5,1,",
-            "column 'Layer name' must be 1 to 200 printable characters, got ''; "
-            "give the layer a name",
+            "column 1 'Layer name' must be 1 to 200 printable characters, got ''; "
+            "give the layer a name of that length",
         ),
         (
             "a,9,9,3,3,2,5,",
-            "must have the 8 columns Layer name, IFMAP Height, IFMAP Width, Filter Height, "
-            "Filter Width, Channels, Num Filter, Strides, got 7; give one value for each, and a "
-            "comma at the end",
+            "must have the 8 columns of line 1, got 7: 'a,9,9,3,3,2,5,'; give one value for each",
         ),
         (
             "a,9,9,3,3,2,5,1,2,",
-            "must have the 8 columns Layer name, IFMAP Height, IFMAP Width, Filter Height, "
-            "Filter Width, Channels, Num Filter, Strides, got 9; give one value for each, and a "
-            "comma at the end",
+            "column 9 (without a header) must be empty, got '2', which SCALE-Sim does not read; "
+            "leave it out, or give it by the sizes (padding as a larger input)",
         ),
         (
             "a,9,9,3,3,2,5,1,2:4,",
-            "column 'Sparsity' must be '1:1', got '2:4', which is not supported; use '1:1'",
+            "column 9 'Sparsity' must be '1:1', got '2:4', which is not supported; use '1:1'",
         ),
         (
             "a,2000000000,2000000000,1,1,1,1,2000000000,",
@@ -157,28 +161,138 @@ def test_message_word_for_word(path, row, expected):
     assert found == f"x.csv line 5 {expected}"
 
 
-def test_names_given_twice(path):
-    assert message(path, CONV + "FC, 1, 1, 1, 1, 5, 10, 1,\n") == (
-        "x.csv line 4 column 'Layer name' must name a layer once, got 'FC' again after line 3; "
-        "rename it"
+def test_names_that_repeat_are_numbered_as_in_a_capture(path):
+    rows = ["FC", "FC", "other", "FC#3", "FC"]
+    path.write_text(
+        HEADER + "".join(f"\n{name},1,1,1,1,{k},2,1," for k, name in enumerate(rows, 5))
     )
+    trace = read_topology(path)
+    assert [(layer.name, layer.gemm.k) for layer in trace.layers] == [
+        ("FC", 5),
+        ("FC#2", 6),
+        ("other", 7),
+        ("FC#3", 8),
+        ("FC#4", 9),  # FC#3 is the name of another layer
+    ]
+    assert len(trace.graph.edges) == 4
 
 
-def test_products_have_four_columns(path):
+def test_depthwise_is_told_by_the_name_that_was_given(path):
+    path.write_text(f"{HEADER}\nDP,8,8,3,3,16,1,1,\nDP,8,8,3,3,16,1,1,\n")
+    assert [layer.gemm.count for layer in read_topology(path).layers] == [16, 16]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "L,M,N,K,",
+        "Name,M,N,K",
+        "Op, m, n, k,",
+        "Gemm,M,N,K,",
+        ",M,N,K,",
+        "Layer Name, M (rows), N [columns], K, Sparsity,",
+        "Layer,M,N,K,,,Eh,note",
+        '"Layer","M","N","K",',
+        "Layer\tM\tN\tK",
+        "Layer;M;N;K;",
+    ],
+)
+def test_headers_of_products_that_scale_sim_ignores(path, header):
+    rows = PRODUCTS.split("\n", 1)[1]
+    separator = next((each for each in "\t;" if each in header), ",")
+    path.write_text(f"{header}\n{rows.replace(',', separator)}")
+    assert [(layer.name, layer.gemm) for layer in read_topology(path).layers] == [
+        ("qkv", Gemm(m=128, n=1536, k=512)),
+        ("up", Gemm(m=128, n=768, k=512)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CONV.replace("IFMAP Height", "IFMAP Width"),  # so in files that come with SCALE-Sim
+        CONV.replace("Strides,", "Strides, Batch Size,").replace(",4 ,", ",4, 1,"),
+        CONV.replace("Strides,", "Strides,,,Eh,Ew,e2").replace("\nFC", "\n,,,,,,,,,,,,\nFC"),
+        CONV.replace(",4 ,", ",4 ,,,,,"),
+        CONV.replace(",4 ,", ",4 , the stem"),
+        CONV.replace("\nFC", "\n# the classifier\nFC"),
+        CONV.replace("Strides", "Stride height, Stride width"),
+        CONV.replace("Strides", "Stride height"),
+        CONV.replace("Strides", "Stride height, Stride width").replace(",4 ,", ",4 ,4 ,"),
+        # as SCALE-Sim's own writer gives a dense layer
+        CONV.replace("Strides", "Stride height,Stride width").replace(",4 ,", ",4 ,4 ,1,1,"),
+        CONV.replace("Conv1 ", '"Conv1"'),
+        CONV.replace(",", "\t"),
+        "Op,H,W,R,S,C,K,Stride\n" + CONV.split("\n", 1)[1],
+    ],
+)
+def test_headers_and_rows_of_convolutions_that_change_nothing(path, text):
+    test_other_spellings_of_a_topology(path, text)
+
+
+def test_two_strides(path):
+    path.write_text(HEADER.replace("Strides", "Stride H, Stride W") + "\na,9,7,3,1,2,5,3,2,\n")
+    # ceil((9 - 3 + 3) / 3) = 3, ceil((7 - 1 + 2) / 2) = 4
+    assert read_topology(path).layers[0].gemm == Gemm(m=12, n=5, k=6)
+
+
+def test_rows_of_products(path):
     assert message(path, PRODUCTS + "down, 1, 2,\n") == (
-        "x.csv line 4 must have the 4 columns Layer, M, N, K, got 3; give one value for each, and "
-        "a comma at the end"
+        "x.csv line 4 must have the 4 columns of line 1, got 3: 'down, 1, 2,'; "
+        "give one value for each"
     )
     assert message(path, PRODUCTS + "down, 1, 2, 0,\n") == (
-        f"x.csv line 4 column 'K' {NUMBER}, got '0'; write the size in digits"
+        f"x.csv line 4 column 4 'K' {NUMBER}, got '0'; write the size in digits"
+    )
+    assert message(path, PRODUCTS + "#down, 1, 2, 3,\n") == (
+        "x.csv line 4 must be a layer or a comment, got '#down, 1, 2, 3,', which SCALE-Sim takes "
+        "for a layer; leave out the line, or the '#'"
+    )
+    assert message(path, PRODUCTS + "AlphaGoZero,\n") == (
+        "x.csv line 4 must have the 4 columns of line 1, got 1: 'AlphaGoZero,'; "
+        "give one value for each, or leave the line out if it is a title"
+    )
+    assert message(path, "Layer,M,N,K,Batch,\na,1,2,3,8,") == (
+        "x.csv line 2 column 5 'Batch' must be 1, got '8', as SCALE-Sim counts one image; use 1 "
+        "(products may hold a batch in M)"
     )
 
 
-@pytest.mark.parametrize("first", ["", "Conv1, 9, 9, 3, 3, 2, 5, 1,", "Layer, K, N, M,", "\0"])
-def test_the_header_decides(path, first):
+@pytest.mark.parametrize(
+    ("first", "problem"),
+    [
+        ("", "got an empty line; write that header into line 1, which SCALE-Sim skips"),
+        (
+            "Conv1, 9, 9, 3,",
+            "got the sizes of a layer, 'Conv1, 9, 9, 3'; put a header above them, as SCALE-Sim "
+            "skips line 1",
+        ),
+        ("Layer M N K", "got one column, 'Layer M N K'; put commas between the columns"),
+        ("\0", "got one column, '\\x00'; put commas between the columns"),
+        (
+            "M, N, K,",
+            "got 'M' in column 1, where the layers' names stand; put a column with a name for each "
+            "layer before the others",
+        ),
+        (
+            "Layer, M, K, N,",
+            "got 'K' in column 3, where 'N' is wanted; call column 3 'N' if it holds that, or move "
+            "the columns into that order, in every row",
+        ),
+        (
+            HEADER.replace("Filter Width", "Dilation"),
+            "got 'Dilation' in column 5, where 'Filter Width' is wanted; call column 5 "
+            "'Filter Width' if it holds that, or move the columns into that order, in every row",
+        ),
+        (
+            "Layer, M, N,",
+            "got no column 4, 'K', after 'N'; add the columns that are missing, to every row",
+        ),
+    ],
+)
+def test_the_header_decides(path, first, problem):
     assert message(path, f"{first}\na, 1, 1, 1,\n") == (
-        f"x.csv line 1 must be the header {HEADER[:-1]!r} or 'Layer, M, N, K', "
-        f"got {first!r}; give the columns in that order"
+        f"x.csv line 1 must be the header {HEADER[:-1]!r} or 'Layer, M, N, K', {problem}"
     )
 
 
@@ -189,9 +303,12 @@ def test_a_header_alone(path):
 
 
 def test_many_violations_are_cut(path):
-    found = message(path, CONV + "a,\n" * 50).split("\n")
-    assert len(found) == 21
-    assert found[-1] == "x.csv breaks 30 more rules; mend these first"
+    whole = message(path, CONV + "a,\n" * 50)
+    found = whole.split("\n")
+    assert found[-1] == f"x.csv breaks {50 - (len(found) - 1)} more rules; mend these first"
+    assert all(line.startswith("x.csv line ") and line.endswith("title") for line in found[:-1])
+    assert 5 < len(found) <= 21
+    assert len(whole) <= 2000
 
 
 def test_files_that_cannot_be_read(path, tmp_path):

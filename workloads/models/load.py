@@ -35,6 +35,7 @@ from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
 from workloads.models.twinlitenet import TwinLiteNet
 from workloads.models.vgg import VGG19
 from workloads.models.weights import load_weights, note_weights, weights_source
+from workloads.modules import switch_mode
 
 
 def _of_transformers(
@@ -101,12 +102,12 @@ def load(
     Args:
         name: a key of `MODELS`, 'package.module:Class' or 'path/to/file.py:Class', where Class
             may be any callable that returns a module.
-        weights: a file that `load_weights` reads: `.safetensors`, or PyTorch's `.pth`, `.pt` or
-            `.th`, with torchvision's or timm's names (see each model). None keeps what the
-            constructor sets: ImageNet weights for 'efficientnet_lite0', CamVid weights for
-            'resnet18_camvid' and 'resnet18_camvid_reuse', random ones for the other names, which
-            `weights_source` then tells. Weights of a quantised model come with its grids: the model
-            is then as `workloads.quantise` makes it.
+        weights: a file that `load_weights` reads: `.safetensors`, or PyTorch's `.pth`, `.pt`,
+            `.th`, `.bin` or `.ckpt`, with torchvision's or timm's names (see each model), alone or
+            in a checkpoint. None keeps what the constructor sets: ImageNet weights for
+            'efficientnet_lite0', CamVid weights for 'resnet18_camvid' and 'resnet18_camvid_reuse',
+            random ones for the other names, which `weights_source` then tells. Weights of a
+            quantised model come with its grids: the model is then as `workloads.quantise` makes it.
         seed: of PyTorch's generators while the model is built, so that weights the constructor
             draws are the same each time; the generators are left as they were.
         **arguments: passed to the constructor.
@@ -126,7 +127,8 @@ def load(
     elif weights_source(model) is None:
         drawn = "random weights" if name in MODELS else f"as {name} sets them"
         note_weights(model, f"{drawn}, seed {seed}")
-    return model.eval()
+    switch_mode(model, training=False)
+    return model
 
 
 def _with_weights(model: nn.Module, weights: str | Path) -> nn.Module:

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-import importlib.util
-import os
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from workloads.errors import plain, show, told
 from workloads.models.errors import ModelError
+from workloads.models.naming import (
+    COUNTER,
+    WHOLE_FILE,
+    WRAPPERS,
+    Match,
+    Named,
+    is_average,
+    matches,
+)
+from workloads.models.weights_file import (
+    LISTED,
+    Entry,
+    checked_suffix,
+    damaged_safetensors,
+    read_entries,
+    weights_path,
+)
+from workloads.writing import replacing
 
-LISTED = 5  # how many differences a message names
-PICKLED = (".pth", ".pt", ".th")
-# Under which name training scripts keep the parameters among other things.
-_NESTED = ("state_dict", "model")
-# Counts the batches of a training; older checkpoints lack it, and inference does not read it.
-_COUNTER = ".num_batches_tracked"
+__all__ = [
+    "Named",
+    "load_weights",
+    "note_weights",
+    "read_metadata",
+    "read_tensors",
+    "save_tensors",
+    "save_weights",
+    "weights_source",
+]
+
+_LONGEST_NAME = 100  # of a tensor, in a message
 _SOURCE = "weights_source"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """A tensor of a weights file.
-
-    Attributes:
-        name: in the model.
-        given: in the file.
-        tensor: the values.
-    """
-
-    name: str
-    given: str
-    tensor: torch.Tensor
 
 
 def note_weights(model: nn.Module, source: str) -> None:
@@ -81,111 +89,238 @@ def save_tensors(
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write tensors by their names, as `save_weights` does."""
-    path = _checked_suffix(path, (".safetensors",))
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    path = checked_suffix(path, (".safetensors",))
+    from safetensors.torch import save
 
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".part", dir=path.parent
-        )
-        os.close(handle)
-        save_file(plain, temporary, metadata=dict(metadata or {}))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"weights can't be written to {path} ({error})") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with replacing(path) as new:
+            # Not save_file, which puts a file of its own into the place of what it is given.
+            new.write_bytes(save(plain, metadata=dict(metadata or {})))
+    except OSError as error:
+        raise ModelError(f"weights can't be written to {path} ({error.strerror})") from error
     return path
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a file into a model; names and shapes must match exactly.
 
-    A `.safetensors` file, or a `.pth`, `.pt` or `.th` file of PyTorch, of which tensors alone are
-    read. There the parameters may lie under 'state_dict' or 'model', and their names may begin with
-    the 'module.' of data-parallel training. Names are the model's own; a model that takes other
-    layouts says so (`ViTB16`, `ViTS16`, `SwinT`). Subnormal numbers become 0.
+    A `.safetensors` file, or a `.pth`, `.pt`, `.th`, `.bin`, `.ckpt` or `.pth.tar` file of PyTorch,
+    of which tensors and plain values alone are read and no code is run.
+
+    The tensors may be the whole file or one of its entries, such as 'state_dict', 'model' or
+    'model_state_dict'. Of several entries that fit, the one that is not called an average ('ema',
+    'swa') is taken; more than one such is an error. Names are the model's own, or those with a
+    wrapper of PyTorch ('_orig_mod.', 'module.') anywhere, or all after or without one prefix, as
+    Lightning's 'model.'; a model that takes other layouts says so (`ViTB16`, `ViTS16`, `SwinT`).
+    What was taken is in `weights_source`.
+
+    Tensors must be dense and of the kind that the model has, floating-point ones of any width,
+    which are rounded to the model's; whole numbers (counters, indices) must keep their values.
+    Parameters must be finite; buffers may hold infinities, as masks do. Subnormal numbers become 0.
 
     Raises:
         ModelError: for a missing, damaged or foreign file, or one for another model; then the
             model is unchanged.
     """
-    tensors = read_tensors(path)
-    path = Path(path).expanduser()
-    named = [Named(name=name, given=name, tensor=value) for name, value in tensors.items()]
-    if hasattr(model, "named_as_here"):
-        named = list(model.named_as_here(tensors))  # type: ignore[operator]
-    expected = model.state_dict()
-    given = {each.name: each for each in named}
-    differences = _differences(expected, given)
-    if differences:
-        listed = "; ".join(differences[:LISTED])
-        more = f"; and {len(differences) - LISTED} more" if len(differences) > LISTED else ""
+    path = weights_path(path)
+    expected = _tensors_of(model)
+    match = _chosen(path, model, expected)
+    values = _values(path, model, expected, match)
+    own = model.state_dict()
+    kept = {name: value for name, value in own.items() if name not in expected}
+    counters = {name: value for name, value in expected.items() if name.endswith(COUNTER)}
+    try:
+        model.load_state_dict({**kept, **counters, **values})
+    except Exception as error:  # a module may load its own tensors in its own way
         raise ModelError(
-            f"weights {path} must fit {type(model).__name__}, but: {listed}{more}; "
-            f"use weights of a {type(model).__name__} built with the same arguments"
-        )
-    counters = {name: value for name, value in expected.items() if name.endswith(_COUNTER)}
-    model.load_state_dict(
-        counters | {name: _without_subnormals(each.tensor) for name, each in given.items()}
-    )
+            f"weights {path} can't be loaded into {type(model).__name__} ({told(error)}); check "
+            "how its modules load their state"
+        ) from error
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    note_weights(model, f"{path.name}, SHA-256 {digest[:12]}")
+    note_weights(model, f"{path.name}, SHA-256 {digest[:12]}{_taken(match, expected)}")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Return the text kept in the header of a `.safetensors` file; ModelError if unreadable."""
-    path = _existing(path, (".safetensors",))
-    from safetensors import SafetensorError, safe_open
+    path = weights_path(path, (".safetensors",))
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt") as opened:
             return dict(opened.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+    except Exception as error:  # its library raises its own, OSError and more
+        raise damaged_safetensors(path, error) from error
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a weights file by their names; ModelError if unreadable."""
-    path = _existing(path, (".safetensors", *PICKLED))
-    if path.suffix not in PICKLED:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    """The tensors of a weights file by their names in it; ModelError if unreadable.
 
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise _damaged(path, error) from error
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what is no pickle of tensors may raise anything
+    Of several entries that hold tensors, that with the most.
+    """
+    entries = read_entries(weights_path(path))
+    return dict(max(entries, key=lambda entry: len(entry.tensors)).tensors)
+
+
+def _tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A model's tensors by name; other state that its modules keep is not among them."""
+    found = {
+        name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)
+    }
+    for name, value in found.items():
+        is_lazy = nn.parameter.is_lazy(value)
+        if is_lazy or value.is_meta:
+            why = "lazy, without a shape yet" if is_lazy else "on the device meta"
+            raise ModelError(
+                f"{type(model).__name__} must have tensors to load weights into, but {name} is "
+                f"{why}; build the model on the CPU, and run a lazy one once"
+            )
+    return found
+
+
+def _chosen(path: Path, model: nn.Module, expected: Mapping[str, torch.Tensor]) -> Match:
+    """The one way in which the file's names are the model's."""
+    entries = read_entries(path)
+    found = matches(model, expected, entries)
+    if len(found) > 1:
+        found = [match for match in found if not _shapes(expected, match)] or found
+    main = [match for match in found if not is_average(match.place)]
+    if len(found) > 1 and len(main) != 1:
+        places = "; ".join(match.place for match in found[:LISTED])
         raise ModelError(
-            f"weights {path} are not readable as PyTorch's tensors "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no more'}); "
-            "save them again as torch.save(model.state_dict(), ...) or as .safetensors"
-        ) from error
-    for key in _NESTED:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(
-        isinstance(x, torch.Tensor) for x in found.values()
-    ):
-        raise ModelError(
-            f"weights {path} must hold tensors by name, alone or under "
-            f"{' or '.join(map(repr, _NESTED))}, got {_shape_of(found)}; "
-            "save them again as torch.save(model.state_dict(), ...)"
+            f"weights {path} must fit {type(model).__name__} in one way, but {len(found)} sets of "
+            f"tensors do: {places}; save the one you mean alone"
         )
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    match = main[0] if main else found[0]
+    if not match.fits or _shapes(expected, match):
+        raise _misfit(path, model, _shapes(expected, match), match, entries)
+    left = [each.place for each in found if each is not match]
+    return replace(match, left=tuple(left))
+
+
+def _misfit(
+    path: Path, model: nn.Module, shapes: list[str], match: Match, entries: Sequence[Entry]
+) -> ModelError:
+    """The error that shows how the closest tensors of the file differ from the model's."""
+    others = match.entry.others
+    differences = [
+        *shapes,
+        *(
+            f"{name} is of type {others[name]}, not a tensor"
+            if name in others
+            else f"{name} is missing"
+            for name in match.missing
+        ),
+        *(f"{plain(name, _LONGEST_NAME)} is not in the model" for name in match.unknown),
+    ]
+    listed = "; ".join(differences[:LISTED])
+    more = f"; and {len(differences) - LISTED} more" if len(differences) > LISTED else ""
+    pair = ""
+    if match.missing and match.unknown:
+        wanted = match.missing[0]
+        near = difflib.get_close_matches(wanted, match.unknown[:200], n=1, cutoff=0)
+        pair = f"; where the model has {wanted!r} the file has {show(near[0])}"
+    tried = ""
+    if not match.fits:
+        keys = [show(entry.key) for entry in entries if entry.key]
+        of = f" in {match.place}" if match.place != WHOLE_FILE else ""
+        among = f" (tensors are in {', '.join(keys[:LISTED])})" if len(keys) > 1 else ""
+        wrappers = " and ".join(f"{each!r}" for each in WRAPPERS[:2])
+        tried = (
+            f" (tried{of}{among}: the names as they are, without {wrappers}, and without or after "
+            "one prefix)"
+        )
+    name = type(model).__name__
+    return ModelError(
+        f"weights {path} must fit {name}, but: {listed}{more}{pair}{tried}; use weights of a "
+        f"{name} built with the same arguments"
+    )
+
+
+def _values(
+    path: Path, model: nn.Module, expected: Mapping[str, torch.Tensor], match: Match
+) -> dict[str, torch.Tensor]:
+    """The tensors as numbers of the model's kinds, by its names."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    problems, values = list(match.odd), {}
+    for name, each in match.named.items():
+        try:
+            values[name] = _converted(each.tensor, expected[name], finite=name in parameters)
+        except _Unfit as problem:
+            problems.append(f"{plain(each.given, _LONGEST_NAME)} {problem}")
+    if problems:
+        listed = "; ".join(problems[:LISTED])
+        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        raise ModelError(
+            f"weights {path} must hold dense tensors of the model's kinds of numbers by text "
+            f"names, but: {listed}{more}; save them again as torch.save(model.state_dict(), ...) "
+            "of a model that works"
+        )
+    return values
+
+
+class _Unfit(Exception):
+    """What is wrong with a tensor, in words that follow its name."""
+
+
+def _converted(tensor: torch.Tensor, own: torch.Tensor, *, finite: bool) -> torch.Tensor:
+    """A dense tensor in the type of the model's.
+
+    Args:
+        tensor: of the file.
+        own: of the model, of the same shape.
+        finite: whether infinities are refused too, not NaN alone.
+    """
+    if own.dtype != tensor.dtype and (
+        own.is_floating_point() != tensor.is_floating_point() or own.is_complex()
+        if own.is_floating_point() or own.is_complex()
+        else tensor.is_complex()
+    ):
+        raise _Unfit(f"is {_type(tensor)}, the model's {_type(own)}")
+    try:
+        value = tensor.detach().to(own.dtype)
+        kept = own.is_floating_point() or own.is_complex() or bool((value == tensor).all())
+        numbers = value if value.is_complex() else value.double()
+        is_nan, is_finite = bool(numbers.isnan().any()), bool(numbers.isfinite().all())
+        was_finite = is_finite or bool(tensor.double().isfinite().all())
+    except Exception as error:  # types of few bits lack most operations
+        raise _Unfit(f"is {_type(tensor)}, which can't be read as {_type(own)}") from error
+    if not kept:
+        raise _Unfit(f"is {_type(tensor)} of values that the model's {_type(own)} can't hold")
+    if is_nan:
+        raise _Unfit("holds NaN")
+    if was_finite and not is_finite:
+        raise _Unfit(f"is {_type(tensor)} of values beyond the model's {_type(own)}")
+    if finite and not is_finite:
+        raise _Unfit("holds infinite values")
+    return _without_subnormals(value)
+
+
+def _type(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _taken(match: Match, expected: Mapping[str, torch.Tensor]) -> str:
+    """What was chosen of a file and changed of its numbers, in words; mostly nothing."""
+    rounded = sorted(
+        {
+            _type(each.tensor)
+            for name, each in match.named.items()
+            if expected[name].is_floating_point()
+            and torch.finfo(each.tensor.dtype).bits > torch.finfo(expected[name].dtype).bits
+        }
+    )
+    parts = (
+        match.place if match.place != WHOLE_FILE else "",
+        f"rounded from {' and '.join(rounded)}" if rounded else "",
+        f"without the averages in {' and '.join(match.left)}" if match.left else "",
+    )
+    return "".join(f", {part}" for part in parts if part)
 
 
 def _without_subnormals(tensor: torch.Tensor) -> torch.Tensor:
@@ -198,53 +333,12 @@ def _without_subnormals(tensor: torch.Tensor) -> torch.Tensor:
     return torch.where(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0, tensor)
 
 
-def _shape_of(found: object) -> str:
-    """What was read instead of tensors, in words."""
-    if not isinstance(found, Mapping):
-        return type(found).__name__
-    others = [str(key) for key, value in found.items() if not isinstance(value, torch.Tensor)]
-    return f"other things named {', '.join(others[:LISTED])}"
-
-
-def _checked_suffix(path: str | Path, suffixes: tuple[str, ...]) -> Path:
-    path = Path(path).expanduser()
-    if path.suffix not in suffixes:
-        raise ModelError(
-            f"weights must be a {' or '.join(suffixes)} file, got {str(path)!r}; convert them with "
-            "safetensors.torch.save_file(model.state_dict(), ...)"
-        )
-    if path.suffix == ".safetensors" and importlib.util.find_spec("safetensors") is None:
-        raise ModelError(
-            f"weights {path} need the package safetensors, which is not installed; run: pip "
-            "install safetensors, or save them as torch.save(model.state_dict(), 'weights.pth')"
-        )
-    return path
-
-
-def _existing(path: str | Path, suffixes: tuple[str, ...]) -> Path:
-    path = _checked_suffix(path, suffixes)
-    if not path.is_file():
-        raise ModelError(f"weights must be an existing file, got {str(path)!r}")
-    return path
-
-
-def _damaged(path: Path, error: Exception) -> ModelError:
-    return ModelError(f"weights {path} are not readable as safetensors ({error}); save them again")
-
-
-def _differences(expected: Mapping[str, torch.Tensor], given: Mapping[str, Named]) -> list[str]:
-    missing = [
-        f"{name} is missing"
-        for name in expected
-        if name not in given and not name.endswith(_COUNTER)
-    ]
-    unknown = [
-        f"{each.given} is not in the model" for each in given.values() if each.name not in expected
-    ]
-    shapes = [
-        f"{name}{'' if each.given == name else f' (of {each.given})'} has shape "
-        f"{tuple(each.tensor.shape)}, the model {tuple(expected[name].shape)}"
-        for name, each in given.items()
-        if name in expected and each.tensor.shape != expected[name].shape
-    ]
-    return [*shapes, *missing, *unknown]
+def _shapes(expected: Mapping[str, torch.Tensor], match: Match) -> list[str]:
+    """What differs in shape, in words."""
+    found = []
+    for name, each in match.named.items():
+        if name in expected and each.tensor.shape != expected[name].shape:
+            of = "" if each.given == name else f" (of {plain(each.given, _LONGEST_NAME)})"
+            given, own = tuple(each.tensor.shape), tuple(expected[name].shape)
+            found.append(f"{name}{of} has shape {given}, the model {own}")
+    return found

@@ -13,11 +13,9 @@ from torch.nn.functional import adaptive_max_pool2d, interpolate
 from workloads.scores import IGNORED
 from workloads.streams.clips import ClipSet
 from workloads.streams.image_set import Normalise, StreamError
+from workloads.streams.picture_files import picture
 
 Size = tuple[int, int]
-
-# Modes of images that stand for others: a palette's colours, and white as 255 instead of True.
-_READ_AS = {"P": "RGB", "RGBA": "RGB", "1": "L"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,16 +103,13 @@ def read_frames(
     pixels, labels = [], []
     full: Size | None = None
     for frame in frames:
-        picture = _array(frame.image)
-        if picture.ndim != 3 or picture.shape[2] != 3:
-            raise StreamError(f"{frame.image} must be an RGB image, got shape {picture.shape}")
-        full = full or (picture.shape[0], picture.shape[1])
-        if picture.shape[:2] != full:
-            raise StreamError(
-                f"{frame.image} must have the size of the frames before, {_written(full)}, got "
-                f"{_written(picture.shape)}; frames of a data set must not differ in size"
-            )
-        whole = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        array = _sized(
+            frame.image, full, "the frames before", "; frames of a data set must not differ in size"
+        )
+        if array.ndim != 3 or array.shape[2] != 3:
+            raise StreamError(f"{frame.image} must be an RGB image, got shape {array.shape}")
+        full = full or (array.shape[0], array.shape[1])
+        whole = torch.from_numpy(array).permute(2, 0, 1)[None]
         pixels.append(shrunk_pixels(whole, size or full))
         label = torch.from_numpy(_labels(frame, labelling, full))[None]
         labels.append(labelling.shrink(label, size or full))
@@ -146,12 +141,7 @@ def _labels(frame: Frame, labelling: Labelling, full: Size) -> np.ndarray:
             f"{frame.label} must hold the labels of {frame.image.name}, but is missing; add it, or "
             "take the image away"
         )
-    array = _array(frame.label)
-    if array.shape[:2] != full:
-        raise StreamError(
-            f"{frame.label} must have the size of its image, {_written(full)}, got "
-            f"{_written(array.shape)}"
-        )
+    array = _sized(frame.label, full, "its image")
     try:
         labels = labelling.decode(array)
     except StreamError as error:
@@ -165,15 +155,16 @@ def _labels(frame: Frame, labelling: Labelling, full: Size) -> np.ndarray:
     return labels
 
 
-def _array(path: Path) -> np.ndarray:
-    from PIL import Image  # about 0.1 s to import
+def _sized(path: Path, size: Size | None, of: str, why: str = "") -> np.ndarray:
+    """An image file's array, of the height and width `size` where there is one."""
 
-    try:
-        with Image.open(path) as image:
-            mode = _READ_AS.get(image.mode)
-            return np.array(image if mode is None else image.convert(mode))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise StreamError(f"{path} must be a readable image ({error}); copy it again") from error
+    def check_size(height: int, width: int) -> None:
+        if size is not None and (height, width) != size:
+            raise StreamError(
+                f"{path} must have the size of {of}, {size[0]}x{size[1]}, got {height}x{width}{why}"
+            )
+
+    return picture(path, str(path), check_size=check_size)
 
 
 def shrunk_pixels(pixels: torch.Tensor, size: Size) -> torch.Tensor:
@@ -198,7 +189,3 @@ def thick_labels(labels: torch.Tensor, size: Size) -> torch.Tensor:
     ordered = torch.where(labels == IGNORED, 0, labels.int() + 1)  # so that lane wins, then other
     largest = adaptive_max_pool2d(ordered[:, None].float(), size)[:, 0].int()
     return torch.where(largest == 0, IGNORED, largest - 1).to(torch.uint8)
-
-
-def _written(shape: Sequence[int]) -> str:
-    return f"{shape[0]}x{shape[1]}"

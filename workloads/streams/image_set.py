@@ -16,6 +16,10 @@ class StreamError(InputError):
     """An input stream that can't be read or asked for; says what was given and the fix."""
 
 
+class TooFewError(StreamError):
+    """Fewer images or frames than were asked for."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSet:
     """Images ready for a model, in the order they arrive.

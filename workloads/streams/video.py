@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workloads.streams.image_set import ImageSet, Normalise, StreamError, normalisation
+from workloads.errors import show, told
+from workloads.reading import regular_file
+from workloads.streams.image_set import ImageSet, Normalise, StreamError, TooFewError, normalisation
+from workloads.streams.picture_files import MOST_PIXELS
 
 SAMPLE_VIDEOS = {
     "bikes": "bikes.mp4",  # 250 frames, 640x272: street scenes, with cuts
@@ -59,34 +62,44 @@ def video_frames(
         StreamError: for a missing file, one that holds no video, no or too few frames, or damage.
     """
     to_input = normalisation(normalise)
-    _check_request(size=size, count=count, every=every, start=start)
+    check_request("video_frames", size=size, count=count, every=every, start=start)
     path = _video_path(source)
     chosen: list[torch.Tensor] = []
     seen = 0
     for index, frame in enumerate(_decoded_frames(path)):
         seen = index + 1
         if index >= start and (index - start) % every == 0:
-            chosen.append(_resized(frame, size, crop))
+            chosen.append(resized(frame, size, crop))
+            if chosen[-1].shape != chosen[0].shape:
+                raise StreamError(
+                    f"{path} must have frames of one size, got {tuple(chosen[-1].shape[1:])} after "
+                    f"{tuple(chosen[0].shape[1:])}; give a size"
+                )
             if len(chosen) == count:
                 break
     if len(chosen) < count:
-        raise StreamError(_too_few_frames(path, seen, count=count, every=every, start=start))
+        raise TooFewError(_too_few_frames(path, seen, count=count, every=every, start=start))
     return ImageSet(
         images=to_input(torch.stack(chosen)).contiguous(),
         source=f"{path.name} (frames from {start}, every {every})",
     )
 
 
-def _check_request(*, size: tuple[int, int] | None, count: int, every: int, start: int) -> None:
+def check_request(
+    what: str, *, size: tuple[int, int] | None, count: int, every: int, start: int
+) -> None:
+    """Raise a StreamError unless a size and frames or pictures can be taken as asked."""
     violations = [
-        f"video_frames {name} must be an integer >= {least}, got {value!r}"
+        f"{what} {name} must be an integer >= {least}, got {show(value)}"
         for name, value, least in (("count", count, 1), ("every", every, 1), ("start", start, 0))
         if isinstance(value, bool) or not isinstance(value, int) or value < least
     ]
     if size is not None and not (
-        len(size) == 2 and all(isinstance(side, int) and 1 <= side <= 8192 for side in size)
+        isinstance(size, tuple | list)
+        and len(size) == 2
+        and all(type(side) is int and 1 <= side <= 8192 for side in size)
     ):
-        violations.append(f"video_frames size must be (height, width) in 1..8192, got {size!r}")
+        violations.append(f"{what} size must be (height, width) in 1..8192, got {show(size)}")
     if violations:
         raise StreamError("\n".join(violations))
 
@@ -94,13 +107,9 @@ def _check_request(*, size: tuple[int, int] | None, count: int, every: int, star
 def _video_path(source: str | Path) -> Path:
     if isinstance(source, str) and source in SAMPLE_VIDEOS:
         return _sample_video(source)
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise StreamError(
-            f"video source must be an existing file or one of {', '.join(SAMPLE_VIDEOS)}, "
-            f"got {str(source)!r}"
-        )
-    return path
+    return regular_file(
+        source, "video source", StreamError, also=f" or one of {', '.join(SAMPLE_VIDEOS)}"
+    )
 
 
 def _sample_video(name: str) -> Path:
@@ -132,16 +141,29 @@ def _decoded_frames(path: Path) -> Iterator[np.ndarray]:
         with av.open(f"file:{path}", options=options) as container:
             if not container.streams.video:
                 raise StreamError(f"{path} must hold a video stream, found none; use a video file")
+            header = container.streams.video[0]
+            _check_pixels(path, header.width, header.height)
             for frame in container.decode(video=0):
+                _check_pixels(path, frame.width, frame.height)
                 yield frame.to_ndarray(format="rgb24")
-    except (av.error.FFmpegError, OSError) as error:
+    except StreamError:
+        raise
+    except Exception as error:  # FFmpeg's own, OSError, and more of damaged headers
         raise StreamError(
-            f"{path} must be a readable video, but decoding failed ({error}); "
-            "use an intact file in a format FFmpeg knows, such as .mp4"
+            f"{path} must be a readable video, but decoding failed ({told(error)}); "
+            "use an intact file in a format FFmpeg knows, such as .mp4; tensors are read as .npy"
         ) from error
 
 
-def _resized(frame: np.ndarray, size: tuple[int, int] | None, crop: bool) -> torch.Tensor:
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise StreamError(
+            f"{path} must have frames of at most {MOST_PIXELS} pixels, got {width}x{height}; make "
+            "them smaller"
+        )
+
+
+def resized(frame: np.ndarray, size: tuple[int, int] | None, crop: bool) -> torch.Tensor:
     """Turn an `(h, w, 3)` uint8 frame into `(3, *size)` float32 pixels 0..255."""
     pixels = torch.from_numpy(frame).permute(2, 0, 1).float()
     if size is None or tuple(pixels.shape[1:]) == tuple(size):

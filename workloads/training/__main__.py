@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,12 @@ def main(
     try:
         if out.suffix != ".safetensors":
             raise ModelError(f"--out must end with .safetensors, got {str(out)!r}")
+        there = next(each for each in out.absolute().parents if each.exists())
+        if out.is_dir() or not (there.is_dir() and os.access(there, os.W_OK)):  # before the work
+            raise ModelError(
+                f"--out must be a file in a folder that can be written, got {out}; give another "
+                "path"
+            )
         train, test = _datasets(dataset, archive, test_archive, limit)
         chosen = augment or ("shift_flip" if dataset == "cifar10" else "shift")
         model = seeded_cifarnet(seed, num_classes=len(train.classes))

@@ -136,14 +136,14 @@ def training_metadata(dataset: str, result: TrainingResult, **more: str) -> dict
 
 def _read_cached(path: Path, test: ImageSet) -> tuple[CifarNet, float] | None:
     """Return the cached network if it still scores what it did, else None with a warning."""
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         model = CifarNet()
         load_weights(model, path)
         saved_accuracy = float(read_metadata(path)["accuracy"])
         accuracy = accuracy_of(model, test)
-    except (ModelError, KeyError, ValueError) as error:
+    except (ModelError, KeyError, ValueError, OSError) as error:
         warnings.warn(f"cached network is trained again: {error}", stacklevel=3)
         return None
     if not abs(accuracy - saved_accuracy) <= ACCURACY_TOLERANCE:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from workloads.errors import InputError
+from workloads.errors import InputError, show
 from workloads.models.weights import dtype_of, note_weights
 from workloads.streams import ImageSet
 from workloads.training.augment import AUGMENTATIONS, augmented
@@ -267,6 +267,8 @@ def _check(
         raise TrainingError("\n".join(violations))
 
 
-def unknown_choice(field: str, given: str, known: tuple[str, ...]) -> list[str]:
+def unknown_choice(field: str, given: object, known: tuple[str, ...]) -> list[str]:
     """What to say of a value that is none of those known."""
-    return [] if given in known else [f"{field} must be one of {', '.join(known)}, got {given!r}"]
+    if isinstance(given, str) and given in known:
+        return []
+    return [f"{field} must be one of {', '.join(known)}, got {show(given)}"]

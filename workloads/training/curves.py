@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from workloads.training.classifier import TrainingError
 from workloads.training.plan import SimilarityEpoch
+from workloads.writing import write_atomically
 
 # Panels of the picture, top to bottom, and the columns that each may show.
 _LOSSES = ("loss", "task", "intra", "inter", "cluster_average")
@@ -41,11 +43,12 @@ def write_curves_csv(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
     Raises:
         TrainingError: the file can't be written.
     """
-    rows = curve_rows(epochs)
-    with _told(path), path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, _columns(rows), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    rows, text = curve_rows(epochs), io.StringIO(newline="")
+    writer = csv.DictWriter(text, _columns(rows), restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    with _told(path):
+        write_atomically(path, text.getvalue())
 
 
 def write_curves_html(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
@@ -84,7 +87,7 @@ def write_curves_html(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
         legend2={"y": 0.45, "yanchor": "top"},
     )
     with _told(path):
-        figure.write_html(path, include_plotlyjs=True)
+        write_atomically(path, figure.to_html(include_plotlyjs=True))
 
 
 @contextmanager
@@ -94,5 +97,5 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"curves can't be written to {path} ({error.strerror}); make room, then resume"
+            f"curves can't be written to {path} ({error.strerror}); mend that, then resume"
         ) from error

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from workloads.errors import show
 from workloads.training.classifier import TrainingError, unknown_choice
 from workloads.training.similarity_terms import DIRECTIONS
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "int8")
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         """Raise one `TrainingError` that lists every setting out of range."""
         broken = [
-            f"TrainingPlan.{name} must be an integer from {low} to {high}, got {value!r}"
+            f"TrainingPlan.{name} must be an integer from {low} to {high}, got {show(value)}"
             for name, low, high in (
                 ("epochs", 1, 10**6),
                 ("batch", 1, 10**6),
@@ -72,17 +74,19 @@ class TrainingPlan:
             if type(value := getattr(self, name)) is not int or not low <= value <= high
         ]
         broken += [
-            f"TrainingPlan.{each.name} must be a finite number >= 0, got {value!r}"
+            f"TrainingPlan.{each.name} must be a finite number >= 0, got {show(value)}"
             for each in fields(self)
             if each.type == "float" and not _is_magnitude(value := getattr(self, each.name))
         ]
         broken += [
             f"TrainingPlan.{name} must be above 0, got 0"
             for name in ("learning_rate", "temperature")
-            if getattr(self, name) == 0
+            if _is_magnitude(value := getattr(self, name)) and value == 0
         ]
         if _is_magnitude(self.momentum) and self.momentum >= 1:
             broken.append(f"TrainingPlan.momentum must be below 1, got {self.momentum!r}; try 0.9")
+        if type(self.flips) is not bool:
+            broken.append(f"TrainingPlan.flips must be True or False, got {show(self.flips)}")
         broken += unknown_choice("TrainingPlan.optimizer", self.optimizer, OPTIMIZERS)
         broken += unknown_choice("TrainingPlan.schedule", self.schedule, SCHEDULES)
         broken += unknown_choice("TrainingPlan.direction", self.direction, DIRECTIONS)
@@ -102,7 +106,7 @@ class TrainingPlan:
 
 
 def _is_magnitude(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0  # type: ignore
+    return type(value) in (int, float) and 0 <= value <= _LARGEST  # type: ignore[operator]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,10 +10,13 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, max_pool2d
 
+from workloads.errors import show
 from workloads.scores import IGNORED, accuracy, class_iou, confusion, mean_iou
 from workloads.streams.clips import Clips
 from workloads.streams.lanes import LANE_CLASSES
 from workloads.training.classifier import TrainingError
+
+_MOST_TOLERANCE = 4096  # pixels, more than a frame has in either direction
 
 
 class Score(Protocol):
@@ -52,6 +56,11 @@ class SceneParsing:
     class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        listed = isinstance(self.classes, tuple | list)
+        if not listed or not all(isinstance(name, str) for name in self.classes):
+            raise TrainingError(
+                f"SceneParsing.classes must be a tuple of names, got {show(self.classes)}"
+            )
         _check_weights("SceneParsing.class_weights", self.class_weights, len(self.classes))
 
     @property
@@ -93,8 +102,11 @@ class LaneDetection:
 
     def __post_init__(self) -> None:
         _check_weights("LaneDetection.class_weights", self.class_weights, self.outputs)
-        if self.tolerance < 0:
-            raise TrainingError(f"LaneDetection.tolerance must be >= 0, got {self.tolerance}")
+        if type(self.tolerance) is not int or not 0 <= self.tolerance <= _MOST_TOLERANCE:
+            raise TrainingError(
+                f"LaneDetection.tolerance must be an integer from 0 to {_MOST_TOLERANCE}, got "
+                f"{show(self.tolerance)}"
+            )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -273,5 +285,10 @@ def _check_outputs(outputs: torch.Tensor, labels: torch.Tensor, classes: int) ->
 
 
 def _check_weights(name: str, weights: tuple[float, ...] | None, count: int) -> None:
-    if weights is not None and (len(weights) != count or min(weights) <= 0):
-        raise TrainingError(f"{name} must be {count} numbers above 0, got {weights}")
+    if weights is None:
+        return
+    listed = isinstance(weights, tuple | list) and len(weights) == count
+    if not listed or not all(
+        isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights
+    ):
+        raise TrainingError(f"{name} must be {count} numbers above 0, got {show(weights)}")
