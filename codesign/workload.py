@@ -191,7 +191,7 @@ def load_workload(
         with _running(model, inputs, chosen), _answering(model, inputs, chosen, usual=usual):
             return capture(
                 network,
-                chosen.images.to(dtype_of(network)),
+                _as_floats(chosen.images, dtype_of(network)),
                 labels=chosen.labels,
                 score=judged_by or stream.score,
                 output=output,
@@ -236,6 +236,11 @@ def _answering(
         if usual:
             _check_answers(model, inputs, chosen.labels, error.outputs)
         raise
+
+
+def _as_floats(images: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """Images in the model's own type; token ids stay whole numbers."""
+    return images.to(kind) if images.is_floating_point() else images
 
 
 def _check_answers(

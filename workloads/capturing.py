@@ -30,7 +30,7 @@ from workloads.judged import (
 )
 from workloads.models.weights import weights_source
 from workloads.random_numbers import seeded
-from workloads.real_values import check_inputs
+from workloads.real_values import check_inputs, check_real
 from workloads.scores import SCORES, NamedScore, ScoreFunction, is_counted
 from workloads.scratch import Scratch
 from workloads.trace import WorkloadTrace, not_counted_line
@@ -119,6 +119,7 @@ def capture(
         check_destination(path, overwrite=overwrite)
     args, kwargs = arguments_from(inputs)
     check_inputs(tensors_in([args, kwargs]), "capture.inputs")
+    check_real(tensors_in([args, kwargs]), "capture.inputs")
     scratch = Scratch.temporary() if path is None else scratch_beside(path)
     try:
         directory = scratch.path / "trace"
@@ -193,6 +194,7 @@ class _Keeper:
 
     def __call__(self, call: GemmCall) -> None:
         name = call.layer.name
+        check_real([call.input, call.weight], f"layer {name!r}")
         stored_input, stored_weight = to_numpy(call.input), to_numpy(call.weight)
         _check_finite(name, "input", stored_input)
         _check_finite(name, "weight", stored_weight)
