@@ -282,7 +282,7 @@ def search_command(
         if len(result.trials) < plan.trials:
             note(
                 f"Stopped after {len(result.trials)} of {plan.trials} trials, as they all failed "
-                f"alike. Mend the cause, go on with: {resume_command()}"
+                f"alike. Mend the cause; go on with: {resume_command()}"
             )
         if result.unanswered is not None:
             raise typer.Exit(NOTHING_FOUND)

@@ -155,7 +155,9 @@ class RayRunner:
                 ) from error
             except Exception as error:  # Ray raises whatever it meets, and errors of no class
                 ray.shutdown()
-                raise RayDiedError(f"Ray cannot be started ({told(error)})") from error
+                places = "; it writes to the folders HOME and RAY_TMPDIR (/tmp)"
+                fix = places if isinstance(error, OSError) else ""
+                raise RayDiedError(f"Ray cannot be started ({told(error)}){fix}") from error
         self._vital = _vital_processes() if self._started and address is None else []
         self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_evaluate)
         with self._alive():
@@ -265,6 +267,7 @@ def _check_reachable(address: str) -> None:
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")  # of IPv6
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as error:

@@ -13,7 +13,6 @@ import hashlib
 import sqlite3
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from accelerators import ConfigError
 from codesign.journal import CheckedJournal
+from codesign.same_search import check_same_search
 from codesign.stored import SPECIFICATION, study_problems
 from codesign.trials import OBJECTIVES
 from workloads.errors import told
@@ -39,19 +39,6 @@ PLAN_NAME = "study.toml"
 STUDY_NAME = "codesign"
 # Of the specification and of what is stored of each trial.
 FORMAT_VERSION = 2
-# What must be the same for a study to go on with the same numbers, and how to call it.
-FIXED = {
-    "seed": "seed",
-    "batch": "batch",
-    "space": "design space",
-    "objectives": "objectives",
-    "optimiser": "optimiser",
-    "constraints": "constraints",
-    "quality": "kind of accuracy",
-    "digest": "workload (its weights and inputs)",
-    "first_images": "number of images that every trial is judged on first",
-    "calibrate_under_reuse": "choice of calibrating under reuse",
-}
 # For which a study may be locked by somebody who only looks whether it is.
 _LOOK_SECONDS = 0.2
 # What Optuna keeps a study in; another database with tables is not ours to write to.
@@ -65,8 +52,6 @@ _FOUND_THERE = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
     RuntimeError, SQLAlchemyError, sqlite3.Error, OptunaError,
 )  # fmt: skip
-# Packages of which another version may give other numbers.
-NUMBERS_OF = ("torch", "numpy", "scipy", "numba", "optuna")
 DIRECTIONS = [
     StudyDirection.MAXIMIZE if objective.maximise else StudyDirection.MINIMIZE
     for objective in OBJECTIVES
@@ -203,8 +188,7 @@ def open_study(
             if is_begun:
                 _check(place, study)
                 stored = study.user_attrs[SPECIFICATION]
-                _compare(place, stored, specification)
-                _warn_of_versions(place, stored, specification)
+                check_same_search(_shown(place), stored, specification)
             if journal is not None:
                 journal.mend()
             if not is_begun:
@@ -414,36 +398,3 @@ def _check_format(place: Place, stored: Mapping[str, Any]) -> None:
             f"{_shown(place)}: the format_version must be {FORMAT_VERSION}, got {found!r}; use the "
             "version of this program that wrote it, or search again"
         )
-
-
-def _warn_of_versions(place: Place, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Going on with other packages is allowed."""
-    before, now = stored.get("versions", {}), given["versions"]
-    changed = [
-        f"{package} {before.get(package, 'unknown')} (now {now[package]})"
-        for package in NUMBERS_OF
-        if before.get(package) != now[package]
-    ]
-    if changed:
-        warnings.warn(
-            f"{_shown(place)} was begun with {', '.join(changed)}: its new trials may have other "
-            "numbers than if it had gone on with those",
-            stacklevel=5,
-        )
-
-
-def _compare(place: Place, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """A study goes on only as what it began as."""
-    problems = []
-    for key, name in FIXED.items():
-        if stored.get(key) != given[key]:
-            shown = (
-                f"{stored.get(key)!r}, got {given[key]!r}"
-                if key in ("seed", "batch", "optimiser", "constraints")
-                else ("what it was when the study began, got another")
-            )
-            problems.append(
-                f"{_shown(place)}: the {name} must be {shown}; give the same, or another path"
-            )
-    if problems:
-        raise ConfigError(problems)

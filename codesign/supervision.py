@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from codesign import stopping
 
-RAY_DIED = 4
+WRONG_INPUT, RAY_DIED = 2, 4
 # For a command that was asked to stop, Ray's own end included.
 GRACE_S = 60
 _SHOWN_LINES, _SHOWN_CHARACTERS = 20, 2000
@@ -37,8 +37,14 @@ class _Line:
 def supervise() -> None:
     """Go on in a child, in a session of its own; this process ends with the child's exit code."""
     listen, tell = os.pipe()
-    aside = tempfile.TemporaryFile()  # noqa: SIM115  for as long as the process
+    try:
+        aside = tempfile.TemporaryFile()  # noqa: SIM115  for as long as the process
+    except OSError as error:
+        _say(f"Error: {error.strerror}; set TMPDIR to a folder that can be written to.", None)
+        sys.exit(WRONG_INPUT)
     parent = os.getpid()
+    # Whoever ignores it, as some schedulers do, is not told how a child ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
     child = os.fork()
     if child:
@@ -49,7 +55,9 @@ def supervise() -> None:
     _end_with(parent)
     _Line.tell, _Line.aside = tell, aside
     # Python's own words go where they went; what is written to 2 beside them can be led aside.
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    sys.stderr = os.fdopen(
+        os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
+    )
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the parent ignores it
     stopping.install()
     signal.pthread_sigmask(signal.SIG_SETMASK, usual)
@@ -105,7 +113,10 @@ def _attend(child: int, listen: int, aside: Any, usual: Any) -> NoReturn:
     def pause(_number: int, _frame: Any) -> None:
         with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGSTOP)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # As if it were not taken: a group that no shell looks after is not stopped for good.
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, pause)
         with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGCONT)
 

@@ -26,7 +26,7 @@ from simulator.report.page import NOTHING, shown
 from workloads.errors import NotCountedWarning, plain
 from workloads.scratch import clear_temporary
 
-WRONG_INPUT, UNEXPECTED = 2, 1
+UNEXPECTED = 1
 # All went well, but no design that was tried is an answer.
 NOTHING_FOUND = 3
 # Width of a table where the output is no terminal.
@@ -164,6 +164,8 @@ def resumable(kept: str, is_kept: Callable[[], bool]) -> Iterator[None]:
     try:
         yield
     except RayDiedError as error:
+        if stopping.is_stopping():  # some schedulers stop Ray's processes too
+            _leave(_with("Stopped", kept, is_kept), stopping.exit_code())
         _leave(_with(error.what, kept, is_kept), supervision.RAY_DIED)
     except (KeyboardInterrupt, Exception) as error:
         if _is_stop(error):
@@ -192,10 +194,11 @@ def guarded(command: Callable[Given, None]) -> Callable[Given, None]:
             if isinstance(error, BrokenPipeError):  # the reader has seen enough
                 raise
             if isinstance(error, (OSError, *_input_errors())):
-                _leave(f"Error: {_told(error)}", WRONG_INPUT)
+                _leave(f"Error: {_told(error)}", supervision.WRONG_INPUT)
             if _is_exit(error):
                 raise
-            note(traceback.format_exc().rstrip())
+            # What a user's code raised may hold anything.
+            note("\n".join(map(plain, traceback.format_exc().splitlines())))
             note("This is a bug in codesign, not in what you gave it.")
             supervision.farewell(UNEXPECTED)
             raise typer.Exit(UNEXPECTED) from error

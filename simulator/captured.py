@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accelerators import ConfigError
+from workloads.errors import InputError, TraceError, told
 from workloads.gemm import Gemm, Layer
 from workloads.judged import Judged, check_outputs_finite
 from workloads.trace import WorkloadTrace
@@ -35,7 +36,7 @@ def check_model(trace: WorkloadTrace, model: "torch.nn.Module") -> None:
 
     Raises:
         ConfigError: it answers otherwise, or otherwise each time, or runs other layers.
-        TraceError: the trace's outputs are not finite.
+        TraceError: the trace's outputs are not finite, or the model fails now.
     """
     from workloads.unchanged import is_remembered, remember
 
@@ -46,11 +47,19 @@ def check_model(trace: WorkloadTrace, model: "torch.nn.Module") -> None:
     if is_remembered(trace, model):
         return
     dense = _Dense(trace, model)
-    before = dense.state()
-    if not dense.answers_first_image():
-        dense.check_all()
-    if dense.state() != before:  # of a model that was just made, the second answer tells
-        dense.check_all()
+    try:
+        before = dense.state()
+        if not dense.answers_first_image():
+            dense.check_all()
+        if dense.state() != before:  # of a model that was just made, the second answer tells
+            dense.check_all()
+    except (ConfigError, InputError, OSError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise TraceError(
+            "model must answer the inputs that it was captured with once more, got "
+            f"{told(error)}; check its code"
+        ) from error
     remember(trace, model, verified=True, repeats=not dense.draws)
 
 

@@ -6,13 +6,16 @@ import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Of the name of what is written beside: with more, a name as long as can be would be too long.
 _SHOWN_NAME = 40
+# What a killed process left is that of nobody after so long without a change.
+_ABANDONED_S = 60.0
 
 
 @contextmanager
@@ -21,7 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     A link is followed, and the mode of a file that was there is kept. What is no regular file, such
     as `/dev/stdout`, is given itself. If anything is raised, `path` stays as it was and nothing is
-    left beside it.
+    left beside it; what a killed process left there of a file of that name is removed.
 
     Args:
         path: of the file; its folder must exist.
@@ -37,6 +40,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             return
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        _clear_abandoned(target)
         try:
             yield new
             with new.open("rb") as file:
@@ -89,6 +93,31 @@ def naming(path: str | Path, own: Path) -> Iterator[None]:
         if number is None or not (name is None or own in (Path(name), *Path(name).parents)):
             raise
         raise OSError(number, _reason(number, temporary=Path(path) == own), str(path)) from error
+
+
+def _clear_abandoned(target: Path) -> None:
+    """Remove what processes that are gone had begun to write in place of a file."""
+    begun = re.compile(rf"\.{re.escape(target.name[:_SHOWN_NAME])}\.(\d{{1,9}})\.new")
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            found = begun.fullmatch(entry.name)
+            if found is None or not entry.is_file(follow_symlinks=False):
+                continue
+            with suppress(OSError):  # another process was faster
+                is_old = time.time() - entry.stat().st_mtime > _ABANDONED_S
+                if is_old and _is_gone(int(found[1])):
+                    os.unlink(entry.path)
+
+
+def _is_gone(process: int) -> bool:
+    """Whether no process of this machine has that number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is another user's
+        return False
+    return False
 
 
 def _error_number(error: Exception) -> int | None:

@@ -18,7 +18,7 @@ from accelerators import ConfigError
 from codesign import load_study, search
 from codesign.evaluate import Evaluation
 from codesign.runner import RETRIES, RayRunner
-from codesign.store import FIXED
+from codesign.same_search import FIXED
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 from workloads import models
 

@@ -7,8 +7,10 @@ import pytest
 
 from accelerators import ConfigError
 from codesign import Constraints, load_study
+from codesign.same_search import FIXED, NUMBERS_OF, check_same_search
 from codesign.store import study_place
 from tests.small_search import small_search, table
+from workloads.judged import Judged
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,35 @@ def test_another_workload_or_space_is_refused(short, monkeypatch):
     monkeypatch.setattr(tests.small_search, "KEPT", ("array.columns",))
     with pytest.raises(ConfigError, match="the design space must be what it was"):
         small_search(path, resume=True)
+
+
+def test_another_score_or_judged_output_is_refused():
+    def of(quality="score", **workload):
+        fixed = dict.fromkeys(FIXED) | {"quality": quality, "versions": dict.fromkeys(NUMBERS_OF)}
+        return fixed | {"workload": workload}
+
+    def judged(output, names=("logits", "boxes"), dimension=None):
+        said = Judged(output=output, names=names, classes_dimension=dimension)
+        return json.loads(json.dumps(said.provenance))
+
+    same = [
+        (of(score="a.py:f"), of(score="a.py:f")),
+        (of("accuracy", score="f1"), of("accuracy", score="f1")),
+        (of(**judged("logits")), of(**judged("logits"))),
+        (of(), of(**judged("logits"))),  # before there was a choice, the first was judged
+    ]
+    for stored, given in same:
+        check_same_search("out", stored, given)
+    other = [
+        (of(score="a.py:f"), of(score="a.py:g"), "the score must be 'a.py:f', got 'a.py:g'"),
+        (of(**judged("logits")), of(**judged("boxes")), "judged output must be 'logits'"),
+        (of(), of(**judged("boxes")), "judged output must be 'logits', got 'boxes'"),
+        (of(), of(**judged("", ("",), -1)), "dimension of its classes must be None, got -1"),
+        (of(**judged("", ("",), -1)), of(), "dimension of its classes must be -1, got None"),
+    ]
+    for stored, given, message in other:
+        with pytest.raises(ConfigError, match=message):
+            check_same_search("out", stored, given)
 
 
 def without_checksums(path):

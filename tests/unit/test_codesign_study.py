@@ -14,7 +14,7 @@ from codesign.report import StudyReport
 from simulator import decide, simulate
 from tests.full_disk import contents, largest_file
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
-from workloads import Gemm, WorkloadTrace
+from workloads import Gemm, TraceError, WorkloadTrace
 from workloads.models import ModelError
 from workloads.writing import write_atomically
 
@@ -317,8 +317,16 @@ def test_a_users_model_that_cannot_run_says_what_pytorch_said(users_file):
     with pytest.raises(ModelError, match=r"Narrow' must run .*RuntimeError: .* 3 channels, but"):
         load_workload(model=f"{users_file}:Narrow", inputs="digits", images=3)
     trace = load_workload(model=f"{users_file}:Net", inputs="digits", images=3).trace
-    with pytest.raises(ConfigError, match="Narrow' can't run on the trace's inputs"):
+    with pytest.raises(ConfigError, match=r"Narrow' is not: model must answer .* once more"):
         captured_model(f"{users_file}:Narrow", None, trace)
+
+
+def test_a_model_that_fails_after_it_was_captured_says_what_pytorch_said():
+    workload = small_workload()
+    space = small_space(workload)
+    workload.model.answers.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(TraceError, match=r"once more, got ZeroDivisionError: .*; check its code"):
+        Evaluator.of(workload, space)
 
 
 def test_a_users_model_of_several_outputs_in_16_bits(users_file):

@@ -196,6 +196,34 @@ def test_the_supervisor_says_what_ended_the_command(end, code, message):
     assert ("words" in errors) == (code > 128)
 
 
+@pytest.mark.parametrize(
+    ("before", "code", "message"),
+    [
+        ("signal.signal(signal.SIGCHLD, signal.SIG_IGN)", 3, ""),
+        (
+            "import tempfile; tempfile.tempdir = '/no/such/folder'",
+            2,
+            "Error: No such file or directory; set TMPDIR to a folder that can be written to.\n",
+        ),
+    ],
+)
+def test_a_supervised_command_in_surroundings_that_are_odd(before, code, message):
+    process = start(SUPERVISED.replace("supervision.sup", f"{before}; supervision.sup") + "exit(3)")
+    assert told(process, code) == message
+
+
+def test_ray_that_is_stopped_with_the_command_has_not_died():
+    process = start(
+        SUPERVISED + COMMAND + "from codesign.runner import RayDiedError\n"
+        "with stopping.running(), resumable('trials are kept.', lambda: True):\n"
+        "    try: wait()\n"
+        "    except KeyboardInterrupt: raise RayDiedError('Ray has died')\n"
+    )
+    ready(process)
+    process.terminate()
+    assert "Stopped; trials are kept.\n" in told(process, 143)
+
+
 def test_a_supervised_command_ends_as_it_would_alone():
     process = start(SUPERVISED + "print('result'); print('note', file=sys.stderr); sys.exit(2)")
     printed, errors = process.communicate(timeout=60)

@@ -3,6 +3,9 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
+import time
 import zipfile
 
 import numpy as np
@@ -161,3 +164,25 @@ def test_layers_of_a_trace_that_is_not_captured(tmp_path):
     with largest_file(10), pytest.raises(OSError, match="File too large") as caught:
         trace.save(tmp_path / "t")
     assert caught.value.filename == str(tmp_path / "t") and list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_at_the_next_write(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    names = {
+        f".page.html.{gone.pid}.new": 61,  # goes
+        f".page.html.{os.getppid()}.new": 61,  # its process lives
+        f".other.html.{gone.pid}.new": 61,
+        f".page.html.x.{gone.pid}.new": 61,
+        f"page.html.{gone.pid}.new": 61,
+    }
+    for name, age_s in names.items():
+        (tmp_path / name).write_text("half")
+        then = time.time() - age_s
+        os.utime(tmp_path / name, (then, then))
+    write_atomically(tmp_path / "page.html", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {*list(names)[1:], "page.html"}
+    young = tmp_path / f".page.html.{gone.pid}.new"
+    young.write_text("half")
+    write_atomically(tmp_path / "page.html", "whole")
+    assert young.exists()
