@@ -184,10 +184,11 @@ def load_workload(
             network = quantise(network, stream.calibration.images)
 
     def captured(chosen: ImageSet | Arrays) -> WorkloadTrace:
+        images = chosen.images  # token ids stay whole numbers
         with _running(model, inputs, chosen):
             return capture(
                 network,
-                chosen.images.to(dtype_of(network)),
+                images.to(dtype_of(network)) if images.is_floating_point() else images,
                 labels=chosen.labels,
                 score=judged_by or stream.score,
                 output=output,
