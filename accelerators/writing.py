@@ -10,7 +10,8 @@ from pathlib import Path
 def write_whole(path: str | Path, text: str) -> None:
     """Write a file beside the one that is there, and put it into its place.
 
-    A link is followed, and the mode of a file that was there is kept; what is no regular file, such as `/dev/stdout`, is written to directly.
+    A link is followed, and the mode of a file that was there is kept; what is no regular file, such
+    as `/dev/stdout`, is written to directly.
 
     Args:
         path: of the file; its folder must exist.
