@@ -184,10 +184,13 @@ def load_workload(
             network = quantise(network, stream.calibration.images)
 
     def captured(chosen: ImageSet | Arrays) -> WorkloadTrace:
+        given = chosen.images
+        if given.is_floating_point():  # token ids stay whole
+            given = given.to(dtype_of(network))
         with _running(model, inputs, chosen):
             return capture(
                 network,
-                chosen.images.to(dtype_of(network)),
+                given,
                 labels=chosen.labels,
                 score=judged_by or stream.score,
                 output=output,
