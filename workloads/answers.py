@@ -46,9 +46,13 @@ def find_output(
         name = _path_of(output, names)
         every = outputs | dict(_walk(result, ""))
         if name not in every:
+            known = ", ".join(map(repr, names))
+            several = bool(names) and names != ("",)
             raise TraceError(
-                f"output must be one of {', '.join(map(repr, names)) or 'the outputs'}, got "
-                f"{show(output)}; name one of them"
+                f"output must be one of {known}, got {show(output)}; name one of them"
+                if several
+                else f"output must be left out where the model returns "
+                f"{'one tensor' if names else 'no tensor'} alone, got {show(output)}"
             )
         return Judged(output=name, names=names, chosen=True), every[name]
     if not names:

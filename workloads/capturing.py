@@ -18,7 +18,7 @@ from torch import Tensor
 from workloads.answers import find_output
 from workloads.call_structure import call_provenance
 from workloads.calls import Array, GemmCall, array_of, to_numpy
-from workloads.errors import NotCountedWarning, TraceError, show
+from workloads.errors import NotCountedWarning, TraceError, show, told
 from workloads.files import TraceFiles, TraceWriter, check_destination, publish, scratch_beside
 from workloads.flow import tensors_in
 from workloads.hook import arguments_from, run_hooked
@@ -79,8 +79,8 @@ def capture(
             removed with the last reference to the trace.
         overwrite: replace a trace at `path`.
         labels: `(images,)` expected classes, or one for each answer, such as `(images, height,
-            width)` of pixels or `(images, positions)`, with `workloads.scores.IGNORED` where there
-            is none; kept with the trace.
+            width)` of pixels or `(images, positions)`, with `workloads.scores.IGNORED` or -100
+            where there is none; kept with the trace.
         score: how answers are judged by the labels: a key of `workloads.scores.SCORES`, or a
             function of the judged output and the labels (without labels, of what the dense model
             gave) to a number of 0 to 1. A saved trace keeps its name alone; see
@@ -264,7 +264,13 @@ def _check_seed(seed: Any) -> None:
 def _labels(labels: Any) -> Array | None:
     if labels is None:
         return None
-    array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    try:
+        array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    except (TypeError, ValueError) as error:  # lists of several lengths, bfloat16
+        raise TraceError(
+            f"capture.labels must be an array of numbers, got {show(labels)}: {told(error)}; fill "
+            "shorter rows with -100, which does not count"
+        ) from error
     if array.dtype.kind not in "biuf":
         raise TraceError(
             f"capture.labels must be numbers, got {array.dtype} of shape {array.shape}; give the "

@@ -143,6 +143,11 @@ def run_hooked(
         counts: refuse inputs that disagree on the number of images.
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
+    if isinstance(model, torch.export.ExportedProgram):
+        raise TraceError(
+            "model must be a module or a function of tensors, got an ExportedProgram; give what "
+            "its module() returns"
+        )
     args, kwargs = arguments_from(inputs)
     check_inputs(tensors_in([args, kwargs]), "run_with.inputs")
     count = ImageCount(args, kwargs, images, certain=counts)

@@ -16,6 +16,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 IGNORED = 255
 """The label of a pixel that no loss and no score counts: void, or not labelled."""
 
+LOSS_IGNORED = -100
+"""The same as PyTorch's losses have it, for the padding of sequences; never a class."""
+
 SCORES = {
     "accuracy": "fraction of images labelled right",
     "miou": "mean intersection over union",
@@ -92,15 +95,16 @@ def own_score(name: str, function: ScoreFunction, outputs: Array, labels: Array)
 
 
 def is_counted(labels: Integers, classes: int = 0) -> npt.NDArray[np.bool_]:
-    """Which labels count: all but those that are `IGNORED`, where there are several an image.
+    """Which labels count: all but `IGNORED` and `LOSS_IGNORED`, where there are several an image.
 
     Args:
         labels: of any shape.
         classes: how many the model knows, 0 if nobody knows; among more than 255, `IGNORED` is one.
     """
-    if labels.ndim > 1 and classes <= IGNORED:
-        return np.asarray(labels != IGNORED)
-    return np.ones(labels.shape, dtype=bool)
+    if labels.ndim < 2:
+        return np.ones(labels.shape, dtype=bool)
+    counted = np.asarray(labels != LOSS_IGNORED)
+    return counted if classes > IGNORED else counted & (labels != IGNORED)
 
 
 def score(name: str, answers: Integers, labels: Integers, classes: int = 0) -> float:
@@ -109,7 +113,7 @@ def score(name: str, answers: Integers, labels: Integers, classes: int = 0) -> f
     Args:
         name: which.
         answers: `(images,)` classes, or several an image, as `(images, height, width)` of pixels.
-        labels: the same shape; of several an image those that are `IGNORED` do not count.
+        labels: the same shape; those that `is_counted` leaves out do not count.
         classes: how many the model knows, 0 if nobody knows.
 
     Returns:
@@ -150,13 +154,12 @@ def confusion(answers: Integers, labels: Integers, classes: int = 0) -> npt.NDAr
 
     Args:
         answers: classes, of any shape.
-        labels: the same shape; `IGNORED` does not count if there is one for each pixel.
+        labels: the same shape; those that `is_counted` leaves out do not count.
         classes: least number of rows and columns, for adding counts of several batches.
     """
     labels, answers = labels.astype(np.int64), answers.astype(np.int64)
-    if labels.ndim > 1:  # one label an image may well be class 255
-        counted = labels != IGNORED
-        labels, answers = labels[counted], answers[counted]
+    counted = is_counted(labels)
+    labels, answers = labels[counted], answers[counted]
     classes = max(classes, int(labels.max(initial=0)) + 1, int(answers.max(initial=0)) + 1)
     pairs = np.bincount((labels * classes + answers).ravel(), minlength=classes**2)
     return pairs.reshape(classes, classes)

@@ -13,7 +13,7 @@ from simulator.painting import Grid, grid_of, paint_clusters
 from simulator.report.page import percent
 from simulator.report.pictures import frame_picture, image_inputs, png_address
 from workloads.judged import classes_in
-from workloads.scores import IGNORED
+from workloads.scores import IGNORED, LOSS_IGNORED
 from workloads.trace import WorkloadTrace
 
 FRAMES = 3
@@ -72,6 +72,8 @@ def pixel_answers(
     classes = classes_in(trace.provenance, outputs)
     chosen = np.unique(np.linspace(0, trace.images - 1, frames).astype(int))
     labels, layer = trace.labels, _most_positions(trace, run)
+    if labels is not None:
+        labels = np.where(labels == LOSS_IGNORED, IGNORED, labels)
     return PixelAnswers(
         frames=np.stack([frame_picture(trace, int(image)) for image in chosen]),
         dense=classes.answers(outputs[chosen]),

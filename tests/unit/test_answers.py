@@ -14,6 +14,7 @@ from accelerators import ConfigError, preset
 from simulator import LshReuse, NoReuse, decide, simulate
 from workloads import ImageSet, TraceError, WorkloadTrace, capture, train_classifier
 from workloads.replaying import replay
+from workloads.scores import score
 from workloads.training import TrainingError
 
 
@@ -89,6 +90,28 @@ def test_labels_choose_the_output_that_they_fit():
         capture(model, INPUTS, labels=torch.arange(20) % 4)
     with pytest.raises(TraceError, match="output must be one of '0', '1', got 'logits'"):
         capture(model, INPUTS, output="logits")
+
+
+def test_labels_of_padding_do_not_count():
+    model, inputs = Then(width=300), randn(4, 5, 8)
+    words = Then(width=300)(inputs).argmax(dim=-1)
+    words[:, 3:] = -100
+    run = decide(capture(model, inputs, classes_dimension=-1, labels=words), NoReuse(), model=model)
+    assert run.dense_accuracy == run.accuracy == 1
+    pixels = np.array([[[0, 1, -100], [255, 1, 1]]])
+    answers = np.array([[[0, 0, 1], [1, 1, 1]]])
+    assert score("accuracy", answers, pixels, 2) == 3 / 4
+    assert score("miou", answers, pixels, 2) == (1 / 2 + 2 / 3) / 2
+
+
+def test_rows_of_labels_of_several_lengths_are_refused():
+    with pytest.raises(TraceError, match="labels must be an array of numbers"):
+        capture(Then(), randn(2, 8), labels=[[1, 2], [3]])
+
+
+def test_the_only_output_needs_no_name():
+    with pytest.raises(TraceError, match="must be left out where the model returns one tensor"):
+        capture(Then(), INPUTS, output=5)
 
 
 def test_a_function_scores_the_output(tmp_path):

@@ -357,3 +357,20 @@ def test_video_that_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(StreamError, match="a device or a pipe"):
         video_frames(tmp_path / "pipe.mp4", count=1)
+
+
+def test_token_ids_reach_the_model_whole(tmp_path):
+    np.save(tmp_path / "words.npy", np.arange(12).reshape(3, 4))
+    (tmp_path / "words.py").write_text(
+        "from torch import nn\n"
+        "def Net():\n"
+        "    return nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(32, 5)).bfloat16()\n"
+    )
+    workload = load_workload(
+        model=f"{tmp_path}/words.py:Net",
+        inputs=f"{tmp_path}/words.npy",
+        images=3,
+        calibration_images=0,
+    )
+    (given,) = workload.trace.inputs
+    assert given.dtype == np.int64 and given.tolist() == np.arange(12).reshape(3, 4).tolist()

@@ -91,7 +91,8 @@ def test_terms_are_never_negative_and_zero_for_a_still_picture(seed, size, tempe
     assert moving.inter.item() >= -1e-6
     assert moving.intra.item() >= -1e-6
     still, _ = terms_of(network, torch.randn(1, size).repeat(4, 1), temperature=temperature)
-    assert still.inter.item() == 0
+    # Equal rows of one product may differ in the last bit: a kernel sums the last rows otherwise.
+    assert still.inter.item() == pytest.approx(0, abs=1e-6)
     assert still.intra.item() == pytest.approx(0, abs=1e-6)
 
 

@@ -65,7 +65,7 @@ def test_all_violations_are_told_together_with_their_place(tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("model = ", "must be TOML, got Invalid value"),
+        ("model = ", "must be TOML, got TOMLDecodeError: Invalid value"),
         ("", "format_version must be 1, got None; begin the file with format_version = 1"),
         ("format_version = 2", "format_version must be 1, got 2"),
         ("format_version = 1\nworkload = 3", r"workload must be a table, got 3; write \[workload"),

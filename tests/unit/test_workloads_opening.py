@@ -395,6 +395,12 @@ def test_refusals_come_through_code_that_catches():
         run_with(model, X, lambda call: None)
 
 
+def test_an_exported_program_is_no_module():
+    program = torch.export.export(nn.Sequential(linear()).eval(), (X,))
+    with pytest.raises(TraceError, match=r"got an ExportedProgram; give what its module\(\)"):
+        capture(program, X)
+
+
 @pytest.mark.parametrize("error", [KeyError("mine"), KeyboardInterrupt()])
 @pytest.mark.parametrize("form", ["plain", "script", "exported", "catching"])
 def test_what_on_gemm_raises_comes_out(form, error):
