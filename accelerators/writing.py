@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
 def write_whole(path: str | Path, text: str) -> None:
     """Write a file beside the one that is there, and put it into its place.
 
-    A link is followed; what is no regular file, such as `/dev/stdout`, is written to directly.
+    A link is followed, and the mode of a file that was there is kept; what is no regular file, such
+    as `/dev/stdout`, is written to directly.
 
     Args:
         path: of the file; its folder must exist.
@@ -21,11 +23,14 @@ def write_whole(path: str | Path, text: str) -> None:
     target, data = Path(os.path.realpath(path)), text.encode()
     new = target.with_name(f".{target.name[:40]}.{os.getpid()}.new")
     try:
-        if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
-            target.write_bytes(data)
+        # Not of the target: where `/dev/stdout` is a pipe, its link leads to no path.
+        if os.path.exists(path) and not (target.is_file() and os.access(target, os.W_OK)):
+            Path(path).write_bytes(data)
             return
         try:
             new.write_bytes(data)
+            if target.exists():
+                shutil.copymode(target, new)
             os.replace(new, target)
         finally:
             new.unlink(missing_ok=True)

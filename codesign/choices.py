@@ -9,7 +9,7 @@ from accelerators import ConfigError
 from accelerators.rules import show
 from codesign.trials import StudyResult, Trial, energy_delay_ratio, knee_of
 from simulator.report.differences import ACCURACY_DROP
-from simulator.report.simulation import equal_area_design, given_design
+from simulator.report.lookup import equal_area_design, given_design
 
 # What a constraint may bound -> its name, its unit, and whether it is bounded from below.
 QUANTITIES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerators import ConfigError
 from accelerators.rules import show
-from simulator.report.simulation import given_design
+from simulator.report.lookup import given_design
 
 _LARGEST = 1e100
 

@@ -30,6 +30,7 @@ from simulator import (
     simulate,
 )
 from simulator.captured import check_model
+from simulator.quality import labels_fit
 from workloads.files import TraceFiles
 from workloads.judged import classes_in
 from workloads.scores import OWN_SCORE, SCORES, own_score, score
@@ -179,10 +180,11 @@ def _quality_kind(workload: Workload) -> str:
     classes = classes_in(trace.provenance, trace.outputs)
     if classes.reason is not None:
         return "output_fidelity"
-    if trace.labels is not None and trace.score in SCORES:
+    answers, labels = classes.answers(trace.outputs), trace.labels
+    if labels is not None and trace.score in SCORES and labels_fit(labels, answers):
         return trace.score
     several = {0: "agreement", 1: "agreement", 3: "pixel_agreement"}
-    return several.get(classes.answers(trace.outputs).ndim, "position_agreement")
+    return several.get(answers.ndim, "position_agreement")
 
 
 def _accuracy(quality: str, run: ReuseRun) -> float:

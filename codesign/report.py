@@ -37,11 +37,11 @@ from codesign.trials import FINISHED, QUALITIES, UNFINISHED, StudyResult, Trial,
 from codesign.verdict import QUALITY_NAMES, best_trial, verdict
 from simulator.costs import cost_sources, costs_line
 from simulator.report.differences import counted
+from simulator.report.lookup import equal_area_design, given_design, reuses
 from simulator.report.page import figure_html, named, render
 from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.rows import write_rows
 from simulator.report.sections import design_sections
-from simulator.report.simulation import equal_area_design, given_design, reuses
 from simulator.report.simulation_page import (
     DESIGN_COLUMNS,
     RATIOS_TEXT,

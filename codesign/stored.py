@@ -19,7 +19,7 @@ from codesign.constraints import CONSTRAINT_NAMES, Constraints, constraint_probl
 from codesign.optimisers import OPTIMISERS
 from codesign.space import DesignSpace
 from codesign.trials import OBJECTIVES, QUALITIES
-from simulator.report.simulation import given_design
+from simulator.report.lookup import given_design
 from simulator.report.stored import is_number, summary_problems
 from workloads.errors import told
 

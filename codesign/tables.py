@@ -13,8 +13,8 @@ from codesign.verdict import QUALITY_NAMES
 from simulator import NoReuse, PerLayer, ReusePolicy
 from simulator.report.differences import AGREEMENTS, ratio_text
 from simulator.report.figures import LIMIT_NAMES
+from simulator.report.lookup import equal_area_design, given_design
 from simulator.report.page import card, column, number, percent
-from simulator.report.simulation import equal_area_design, given_design
 from simulator.report.simulation_page import (
     LAYER_COLUMNS,
     LAYERS_TEXT,

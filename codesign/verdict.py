@@ -27,8 +27,8 @@ from simulator.report.differences import (
     ratio_text,
     unclear_text,
 )
+from simulator.report.lookup import given_design, reuses
 from simulator.report.sections import BOUND_MEANS
-from simulator.report.simulation import given_design, reuses
 from workloads.judged import judged_text
 from workloads.scores import OWN_SCORE, SCORE_NAMES, SCORES
 from workloads.trace import not_counted_line

@@ -26,6 +26,7 @@ from workloads import (
     trained_cifarnet,
     video_frames,
 )
+from workloads.capturing import LabelsError
 from workloads.errors import show
 from workloads.integer_grid import is_quantised
 from workloads.judged import NO_CLASSES
@@ -41,6 +42,7 @@ from workloads.streams.video import SAMPLE_VIDEOS
 from workloads.trace import WorkloadTrace
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from workloads.streams import Arrays, ImageSet
@@ -183,11 +185,13 @@ def load_workload(
         with _running(model, inputs, stream.calibration):
             network = quantise(network, stream.calibration.images)
 
+    usual = score is None and dimension is None
+
     def captured(chosen: ImageSet | Arrays) -> WorkloadTrace:
-        with _running(model, inputs, chosen):
+        with _running(model, inputs, chosen), _answering(model, inputs, chosen, usual=usual):
             return capture(
                 network,
-                chosen.images.to(dtype_of(network)),
+                _as_floats(chosen.images, dtype_of(network)),
                 labels=chosen.labels,
                 score=judged_by or stream.score,
                 output=output,
@@ -197,8 +201,8 @@ def load_workload(
             )
 
     judged = captured(stream.judged)
-    if score is None and dimension is None:
-        _check_answers(model, inputs, judged)
+    if usual and judged.outputs is not None:
+        _check_answers(model, inputs, judged.labels, judged.outputs.shape)
     return Workload(
         trace=judged,
         model=network,
@@ -221,15 +225,34 @@ def _dimension(given: str | int | None, problems: list[str]) -> str | int | None
     return given
 
 
-def _check_answers(model: str, inputs: str, trace: WorkloadTrace) -> None:
+@contextmanager
+def _answering(
+    model: str, inputs: str, chosen: ImageSet | Arrays, *, usual: bool
+) -> Iterator[None]:
+    """Labels that don't fit the answers are told with the inputs that they come with."""
+    try:
+        yield
+    except LabelsError as error:
+        if usual:
+            _check_answers(model, inputs, chosen.labels, error.outputs)
+        raise
+
+
+def _as_floats(images: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """Images in the model's own type; token ids stay whole numbers."""
+    return images.to(kind) if images.is_floating_point() else images
+
+
+def _check_answers(
+    model: str, inputs: str, labels: np.ndarray | torch.Tensor | None, outputs: tuple[int, ...]
+) -> None:
     """Labels of pixels want an answer for each pixel."""
-    labels, outputs = trace.labels, trace.outputs
-    if labels is None or labels.ndim == 1 or outputs is None:
+    if labels is None or labels.ndim == 1:
         return
-    if outputs.ndim != 4 or outputs[:, 0].shape != labels.shape:
+    if len(outputs) != 4 or (outputs[0], *outputs[2:]) != tuple(labels.shape):
         raise ConfigError(
             f"model {model!r} must answer {inputs!r} with logits of shape (images, classes, "
-            f"{labels.shape[1]}, {labels.shape[2]}), got {outputs.shape}; use one that gives every "
+            f"{labels.shape[1]}, {labels.shape[2]}), got {outputs}; use one that gives every "
             "pixel a class, such as 'resnet18_scenes'"
         )
 
@@ -240,7 +263,7 @@ def _running(model: str, inputs: str, chosen: ImageSet | Arrays) -> Iterator[Non
     try:
         with single_thread():
             yield
-    except (models.ModelError, TraceError, OSError):
+    except (models.ModelError, TraceError, ConfigError, OSError):
         raise
     except Exception as error:  # the user's code may raise anything
         raise models.ModelError(

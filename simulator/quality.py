@@ -70,12 +70,20 @@ def _compared(
     }
     known_classes = classes.count(known)
     judging = labels if trace.score in SCORES else None
+    if judging is not None and not labels_fit(judging, dense):
+        own["unjudged"] = f"labels are one an image, answers of shape {dense.shape}"
+        judging = None
     if judging is not None:
         quality["accuracy"] = finite(score(trace.score, answers, judging, known_classes))
         quality["dense_accuracy"] = finite(score(trace.score, dense, judging, known_classes))
     if answers.shape[:1] == (trace.images,):  # of one answer for all, images can't be counted
         quality["intervals"] = intervals(trace.score, answers, dense, judging, known_classes)
     return quality | own
+
+
+def labels_fit(labels: np.ndarray, answers: np.ndarray) -> bool:
+    """Whether labels are of the answers: not one an image where an image has several answers."""
+    return labels.ndim > 1 or labels.shape == answers.shape
 
 
 def _mean_square(left: np.ndarray, right: np.ndarray) -> float | None:

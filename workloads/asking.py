@@ -21,7 +21,6 @@ from workloads.operations import (
     read_distance,
     read_product,
 )
-from workloads.real_values import check_real
 
 OnGemm = Callable[[GemmCall], Tensor | None]
 
@@ -281,7 +280,6 @@ class Asking:
         self.seen += 1
         if any(t.layout != torch.strided or t.is_complex() for t in tensors):
             self.refuse(func, "use dense, real tensors")
-        check_real(tensors, self.place)
         origins = [self._flow.origin(t) for t in tensors]
         if all(origin.resident for origin in origins):
             return False

@@ -30,12 +30,24 @@ from workloads.judged import (
 )
 from workloads.models.weights import weights_source
 from workloads.random_numbers import seeded
-from workloads.real_values import check_inputs
+from workloads.real_values import check_inputs, check_real
 from workloads.scores import SCORES, NamedScore, ScoreFunction, is_counted
 from workloads.scratch import Scratch
 from workloads.trace import WorkloadTrace, not_counted_line
 from workloads.unchanged import remember
 from workloads.writing import naming
+
+
+class LabelsError(TraceError):
+    """Labels of another shape than the answers.
+
+    Attributes:
+        outputs: shape of the judged output.
+    """
+
+    def __init__(self, outputs: tuple[int, ...], message: str) -> None:
+        super().__init__(message)
+        self.outputs = outputs
 
 
 def capture(
@@ -107,6 +119,7 @@ def capture(
         check_destination(path, overwrite=overwrite)
     args, kwargs = arguments_from(inputs)
     check_inputs(tensors_in([args, kwargs]), "capture.inputs")
+    check_real(tensors_in([args, kwargs]), "capture.inputs")
     scratch = Scratch.temporary() if path is None else scratch_beside(path)
     try:
         directory = scratch.path / "trace"
@@ -181,6 +194,7 @@ class _Keeper:
 
     def __call__(self, call: GemmCall) -> None:
         name = call.layer.name
+        check_real([call.input, call.weight], f"layer {name!r}")
         stored_input, stored_weight = to_numpy(call.input), to_numpy(call.weight)
         _check_finite(name, "input", stored_input)
         _check_finite(name, "weight", stored_weight)
@@ -287,11 +301,14 @@ def _check_labels(
             )
         return
     answers, count = classes.answers(outputs), classes.count(outputs)
+    if labels.shape == (images,) != answers.shape:
+        return  # of the images, as data sets have them; the report says that they judge no answer
     if labels.shape != answers.shape:
-        raise TraceError(
+        raise LabelsError(
+            outputs.shape,
             f"capture.labels must be {images} numbers, one per image, or one for each answer, of "
             f"shape {answers.shape}, got shape {labels.shape}; give labels of the size that the "
-            "model answers in, or classes_dimension='none' to judge without them"
+            "model answers in, or classes_dimension='none' to judge without them",
         )
     counted = labels[is_counted(labels, count)]
     if not counted.size:

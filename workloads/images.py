@@ -194,7 +194,8 @@ class ImageCount:
         if self._given:
             raise TraceError(
                 f"images must be the number of images in inputs of shape {_shape(self._main)}, got "
-                f"{self.images}, but {saw}; give that number, or leave images out"
+                f"{self.images}, but {saw}; give that number, leave images out, or capture the "
+                "trace again"
             )
         raise TraceError(
             f"inputs of shape {_shape(self._main)} must hold images along the first dimension, got "

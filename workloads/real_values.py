@@ -43,14 +43,15 @@ def check_no_fake_mode() -> None:
 
 
 def check_inputs(tensors: Iterable[Tensor], place: str) -> None:
-    """Refuse inputs that are no plain arrays: a trace could not keep them.
+    """Refuse inputs that are no plain arrays; on the meta device a model can run, for its shapes.
 
     Raises:
         TraceError: names what was found.
     """
     check_no_fake_mode()
     for tensor in tensors:
-        check_real([tensor], place)
+        if not tensor.is_meta:
+            check_real([tensor], place)
         kind = _unlike_an_array(tensor)
         if kind is not None:
             raise TraceError(

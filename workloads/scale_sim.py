@@ -19,13 +19,13 @@ from workloads.trace import WorkloadTrace
 
 # The columns by position, as SCALE-Sim reads them, each with what writers call it beside that.
 _CONVOLUTIONS = {
-    "IFMAP Height": "ifmaph inputheight inputh height h ih",
-    "IFMAP Width": "ifmapw inputwidth inputw width w iw",
-    "Filter Height": "filterh kernelheight kernelh fh kh r",
-    "Filter Width": "filterw kernelwidth kernelw fw kw s",
-    "Channels": "numchannel inputchannel inchannel c",
-    "Num Filter": "filter numberoffilter outputchannel outchannel k",
-    "Strides": "strideheight strideh sh",
+    "IFMAP Height": "ifmaph inputheight inputh inheight inh height h ih",
+    "IFMAP Width": "ifmapw inputwidth inputw inwidth inw width w iw",
+    "Filter Height": "filterh filtheight filth fheight kernelheight kernelh kheight fh kh r",
+    "Filter Width": "filterw filtwidth filtw fwidth kernelwidth kernelw kwidth fw kw s",
+    "Channels": "numchannel numch inputchannel inchannel inch ch ic c",
+    "Num Filter": "filter numberoffilter numfilt outputchannel outchannel outch oc k m",
+    "Strides": "strideheight strideh sh s",
 }
 _TWO_STRIDES = {
     **{column: names for column, names in _CONVOLUTIONS.items() if column != "Strides"},

@@ -32,11 +32,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: it can't be written; with `path` as its filename.
     """
-    target = Path(os.path.realpath(path))
+    given, target = Path(path), Path(os.path.realpath(path))
     new = target.with_name(f".{target.name[:_SHOWN_NAME]}.{os.getpid()}.new")
     with naming(path, new):
-        if target.exists() and not target.is_file():
-            yield target
+        # Not of the target: where `/dev/stdout` is a pipe, its link leads to no path.
+        if given.exists() and not given.is_file():
+            yield given
             return
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

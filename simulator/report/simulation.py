@@ -20,6 +20,7 @@ from simulator.report.differences import (
     ratio_text,
     unclear_text,
 )
+from simulator.report.lookup import DENSE, IDLE, REUSE
 from simulator.report.pixel_answers import PixelAnswers
 from simulator.report.rows import write_rows
 from simulator.report.weights import weights_clause
@@ -29,27 +30,10 @@ from workloads.trace import not_counted_line
 from workloads.writing import write_atomically
 
 FORMAT_VERSION = 2
-# What the design as given is called among `designs`, by what it does.
-DENSE, IDLE, REUSE = "dense", "reuse_units_idle", "reuse"
 UNITS = (
     "names that end in _per_image are of one image, the mean of the batch; cycles, actions, bytes, "
     "macs and picojoules are of the whole batch of `images`"
 )
-
-
-def given_design(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The design as given, of a report as `SimulationReport.to_dict` has it, or had it before."""
-    return report["designs"][report.get("design", REUSE)]
-
-
-def reuses(report: Mapping[str, Any]) -> bool:
-    """Whether anything is reused on the design as given; reports of before are asked for layers."""
-    return any(layer["remaining_ratio"] is not None for layer in given_design(report)["layers"])
-
-
-def equal_area_design(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The dense design of equal area likewise: without reuse units, the design itself."""
-    return report["designs"].get("dense_equal_area", given_design(report))
 
 
 @dataclass(frozen=True, kw_only=True)

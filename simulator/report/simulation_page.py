@@ -18,10 +18,10 @@ from simulator.report.differences import (
 )
 from simulator.report.error_section import ERROR_COLUMNS, error_rows, error_text
 from simulator.report.figures import LIMIT_NAMES
+from simulator.report.lookup import DENSE, IDLE, REUSE, equal_area_design, given_design
 from simulator.report.page import card, column, named, number, percent, render
 from simulator.report.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.report.sections import BOUND_MEANS, design_sections
-from simulator.report.simulation import DENSE, IDLE, REUSE, equal_area_design, given_design
 from simulator.report.weights import headline_name, weights_line
 from workloads.judged import JUDGED, judged_text
 from workloads.scores import score_meaning, score_name

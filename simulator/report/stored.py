@@ -8,14 +8,8 @@ from typing import Any
 
 from accelerators import PARTS, Accelerator, ConfigError
 from accelerators.rules import show
-from simulator.report.simulation import (
-    DENSE,
-    FORMAT_VERSION,
-    IDLE,
-    REUSE,
-    equal_area_design,
-    given_design,
-)
+from simulator.report.lookup import DENSE, IDLE, REUSE, equal_area_design, given_design
+from simulator.report.simulation import FORMAT_VERSION
 from simulator.timing.schedule import BLOCKS, LIMITS
 
 # Of the design as given -> the designs that a report of it has; see `SimulationReport.designs`.

@@ -142,6 +142,10 @@ def test_classes_lie_where_the_user_says():
     dense = trace.outputs.argmax(axis=-1)
     assert run.agreement == (run.answers == dense).mean()
     assert run.dense_accuracy == (dense == 255).mean()
+    images = capture(model, inputs, classes_dimension=-1, labels=[0, 1, 2, 3])
+    run = decide(images, REUSE, model=model)
+    assert run.accuracy is None and "labels are one an image" in run.unjudged
+    assert run.agreement is not None
     none = decide(capture(model, inputs, classes_dimension="none"), REUSE, model=model)
     assert none.agreement is None and none.output_error > 0
     with pytest.raises(TraceError, match="classes_dimension must be a dimension"):

@@ -14,7 +14,7 @@ from codesign.report import StudyReport
 from simulator import decide, simulate
 from tests.full_disk import contents, largest_file
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
-from workloads import TraceError
+from workloads import Gemm, TraceError, WorkloadTrace
 from workloads.models import ModelError
 from workloads.writing import write_atomically
 
@@ -234,7 +234,10 @@ def test_evaluator_travels_without_its_files(with_model):
 
 def test_space_of_another_network_is_refused(tmp_path):
     workload = small_workload()
-    space = replace(small_space(workload), layers=("first", "third"))
+    other = WorkloadTrace.from_gemms(
+        [("first", Gemm(m=64, n=8, k=27)), ("third", Gemm(m=64, n=8, k=27))]
+    )
+    space = DesignSpace.for_workload(other, preset("reuse_16x16"))
     with pytest.raises(ConfigError, match="layers of the workload, got third"):
         search(workload, space, storage=tmp_path)
 

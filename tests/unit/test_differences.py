@@ -22,7 +22,7 @@ from simulator.report.differences import (
     significant,
     tone,
 )
-from simulator.report.simulation import given_design
+from simulator.report.lookup import given_design
 from simulator.report.simulation_page import key_numbers, simulation_html
 from simulator.report.weights import headline_name, weights_line
 from tests.small_search import SmallNetwork, small_workload

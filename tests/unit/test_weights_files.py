@@ -111,8 +111,16 @@ class TestNames:
 
     def test_names_outside_the_prefix_are_not_dropped(self, state, tmp_path):
         content = prefixed("model.", state) | {"criterion.weight": torch.ones(2)}
-        with pytest.raises(ModelError, match=r"criterion\.weight is not in the model"):
+        with pytest.raises(ModelError, match=r"criterion\.weight is not in the model") as caught:
             loaded(content, tmp_path / "w.pth")
+        assert "save the tensors after 'model.' alone, without the others" in str(caught.value)
+
+    def test_names_and_arrays_are_told_in_one_line(self, state, tmp_path):
+        with pytest.raises(ModelError, match=r"fc\\nloaded is not in the model"):
+            loaded({**state, "fc\nloaded": torch.ones(1)}, tmp_path / "w.pth")
+        arrays = {name: value.numpy() for name, value in state.items()}
+        with pytest.raises(ModelError, match=r"conv\.weight \(numpy\.ndarray\)"):
+            loaded(arrays, tmp_path / "w.pth")
 
     def test_another_layout_behind_a_prefix(self, state, tmp_path):
         """A model that knows other layouts than its own is asked about names without prefixes."""

@@ -459,9 +459,19 @@ def test_tensors_without_values_are_refused(made, which):
     model, x = made()
     model = linear(4) if which == "inputs" else model
     x = torch.randn(2, 8) if which == "model" else x
-    for run in (lambda: capture(model, x), lambda: run_with(model, x, lambda call: None)):
+    runs = [lambda: capture(model, x)]
+    if made is _fake or which == "model":
+        runs.append(lambda: run_with(model, x, lambda call: None))
+    for run in runs:
         with pytest.raises(TraceError, match=r"real values, got .*(meta|fake).*the CPU"):
             run()
+
+
+def test_shapes_alone_are_counted_on_the_meta_device():
+    model, x = _on_meta()
+    layers = []
+    run_with(model, x, lambda call: layers.append(call.layer.gemm))
+    assert [(gemm.m, gemm.k, gemm.n) for gemm in layers] == [(2, 8, 4)]
 
 
 def test_no_model_runs_under_a_fake_mode():

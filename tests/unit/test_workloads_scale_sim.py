@@ -224,6 +224,9 @@ def test_headers_of_products_that_scale_sim_ignores(path, header):
         CONV.replace("Conv1 ", '"Conv1"'),
         CONV.replace(",", "\t"),
         "Op,H,W,R,S,C,K,Stride\n" + CONV.split("\n", 1)[1],
+        "Op,in_h,in_w,k_h,k_w,in_ch,out_ch,stride\n" + CONV.split("\n", 1)[1],
+        "Op,IH,IW,KH,KW,IC,OC,S\n" + CONV.split("\n", 1)[1],
+        "Op,ifmap h,ifmap w,filt h,filt w,num ch,num filt,s\n" + CONV.split("\n", 1)[1],
     ],
 )
 def test_headers_and_rows_of_convolutions_that_change_nothing(path, text):

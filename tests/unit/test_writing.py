@@ -123,6 +123,26 @@ def test_what_is_no_file_is_written_to_directly():
     assert stat.S_ISCHR(os.stat("/dev/full").st_mode) and stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
+def test_a_pipe_is_written_to_directly():
+    """A pipe as standard output, where /dev/stdout is a link to no path."""
+    reader, writer = os.pipe()
+    try:
+        write_atomically(f"/dev/fd/{writer}", "first")
+        assert os.read(reader, 100) == b"first"
+        write_baselines(f"/dev/fd/{writer}", baselines()[:1])
+        assert os.read(reader, 100).startswith(b"device,")
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_the_mode_of_baselines_is_kept(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.touch(0o600)
+    write_baselines(path, baselines()[:1])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_errors_of_other_files_keep_their_name(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "page") as new:
         new.write_text("half")

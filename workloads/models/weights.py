@@ -216,7 +216,7 @@ def _misfit(
             else f"{name} is missing"
             for name in match.missing
         ),
-        *(f"{plain(name, _LONGEST_NAME)} is not in the model" for name in match.unknown),
+        *(f"{_called(name)} is not in the model" for name in match.unknown),
     ]
     listed = "; ".join(differences[:LISTED])
     more = f"; and {len(differences) - LISTED} more" if len(differences) > LISTED else ""
@@ -236,10 +236,10 @@ def _misfit(
             "one prefix)"
         )
     name = type(model).__name__
-    return ModelError(
-        f"weights {path} must fit {name}, but: {listed}{more}{pair}{tried}; use weights of a "
-        f"{name} built with the same arguments"
-    )
+    fix = f"use weights of a {name} built with the same arguments"
+    if match.prefix and not (shapes or match.missing) and match.unknown == match.outside:
+        fix = f"save the tensors after {show(match.prefix)} alone, without the others, or {fix}"
+    return ModelError(f"weights {path} must fit {name}, but: {listed}{more}{pair}{tried}; {fix}")
 
 
 def _values(
@@ -252,7 +252,7 @@ def _values(
         try:
             values[name] = _converted(each.tensor, expected[name], finite=name in parameters)
         except _Unfit as problem:
-            problems.append(f"{plain(each.given, _LONGEST_NAME)} {problem}")
+            problems.append(f"{_called(each.given)} {problem}")
     if problems:
         listed = "; ".join(problems[:LISTED])
         more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
@@ -301,6 +301,11 @@ def _converted(tensor: torch.Tensor, own: torch.Tensor, *, finite: bool) -> torc
     return _without_subnormals(value)
 
 
+def _called(name: str) -> str:
+    """A tensor's name in a file, in one line."""
+    return plain(name, _LONGEST_NAME).replace("\n", "\\n")
+
+
 def _type(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
@@ -338,7 +343,7 @@ def _shapes(expected: Mapping[str, torch.Tensor], match: Match) -> list[str]:
     found = []
     for name, each in match.named.items():
         if name in expected and each.tensor.shape != expected[name].shape:
-            of = "" if each.given == name else f" (of {plain(each.given, _LONGEST_NAME)})"
+            of = "" if each.given == name else f" (of {_called(each.given)})"
             given, own = tuple(each.tensor.shape), tuple(expected[name].shape)
             found.append(f"{name}{of} has shape {given}, the model {own}")
     return found

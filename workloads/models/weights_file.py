@@ -209,7 +209,7 @@ def _entries(found: Mapping[Any, Any], key: tuple[str, ...], seen: set[int]) -> 
         yield Entry(
             key=".".join(key),
             tensors={name: x for name, x in tensors.items() if isinstance(name, str)},
-            others={name: type(x).__name__ for name, x in others.items() if isinstance(name, str)},
+            others={name: _kind(x) for name, x in others.items() if isinstance(name, str)},
             unnamed=unnamed,
         )
     if len(key) < _DEEPEST_ENTRY:
@@ -220,6 +220,11 @@ def _entries(found: Mapping[Any, Any], key: tuple[str, ...], seen: set[int]) -> 
 
 def _is_tensor(value: object) -> bool:
     return isinstance(value, torch.Tensor)
+
+
+def _kind(value: object) -> str:
+    """The type of a value beside tensors, as who wrote it calls it."""
+    return "numpy.ndarray" if isinstance(value, PlainArray) else type(value).__name__
 
 
 def _in_words(found: object) -> str:
@@ -234,7 +239,7 @@ def _in_words(found: object) -> str:
         names = ", ".join(show(name) for name, _ in zip(found, range(LISTED), strict=False))
         return f"tensors named {names}, which are no texts"
     names = ", ".join(
-        f"{show(name).strip(chr(39))} ({type(value).__name__})"
+        f"{show(name).strip(chr(39))} ({_kind(value)})"
         for name, value in list(found.items())[:LISTED]
     )
     return f"other things named {names}"

@@ -13,7 +13,7 @@ import torch
 from workloads.errors import show, told
 from workloads.reading import regular_file
 from workloads.scores import IGNORED
-from workloads.streams.image_set import StreamError, TooFewError
+from workloads.streams.image_set import StreamError, TooFewError, taken_from
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")
 _MAGIC = b"\x93NUMPY"
@@ -74,16 +74,17 @@ def array_inputs(
     about = f"{images.dtype} {images.shape} in {path}"
     is_tokens = images.dtype.kind in "iu" and images.ndim == 2
     if images.ndim < 2 or 0 in images.shape or not (_is_float32(images) or is_tokens):
+        fix = "convert them by .astype('float32')" if images.dtype.kind == "f" else "save them"
         raise StreamError(
-            f"{name} must be {count} or more images of finite float32 numbers, got {about}; save "
-            "them as (images, channels, height, width), normalised as the model expects them, or "
+            f"{name} must be {show(count)} or more images of finite float32 numbers, got {about}; "
+            f"{fix} as (images, channels, height, width), normalised as the model expects them, or "
             "token ids as whole numbers (texts, length)"
         )
     last = start + (count - 1) * every
     if last >= len(images):
         raise TooFewError(
-            f"{name} must be {count} or more images of finite float32 numbers, got {about}, "
-            f"of which one of every {every} is taken after the first {start}; take fewer"
+            f"{name} must be {show(count)} or more images of finite float32 numbers, got {about}"
+            f"{taken_from(start, every)}; take fewer"
         )
     taken = slice(start, last + 1, every)
     dtype = np.int64 if is_tokens else np.float32
@@ -120,8 +121,8 @@ def _labels(
     known = chosen[chosen != IGNORED] if of_pixels else chosen
     if known.size and not 0 <= int(known.min()) <= int(known.max()) < 2**31:
         raise StreamError(
-            f"{name}: {LABELS!r} of {path} must be classes from 0 on, got {int(known.min())} to "
-            f"{int(known.max())}; number the classes as the model does"
+            f"{name}: {LABELS!r} of {path} must be classes from 0 to 2147483647, got "
+            f"{int(known.min())} to {int(known.max())}; number the classes as the model does"
         )
     return torch.from_numpy(np.array(chosen, np.int64))
 

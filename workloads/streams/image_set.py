@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from workloads.errors import InputError
+from workloads.errors import InputError, show
 from workloads.scores import IGNORED
 
 
@@ -18,6 +18,13 @@ class StreamError(InputError):
 
 class TooFewError(StreamError):
     """Fewer images or frames than were asked for."""
+
+
+def taken_from(start: int, every: int) -> str:
+    """Which of the inputs are taken, in words after their number; empty if all are."""
+    if start == 0 and every == 1:
+        return ""
+    return f", of which one of every {show(every)} is taken after the first {show(start)}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,8 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workloads.errors import plain
-from workloads.streams.image_set import ImageSet, Normalise, StreamError, TooFewError, normalisation
+from workloads.errors import plain, show
+from workloads.streams.image_set import (
+    ImageSet,
+    Normalise,
+    StreamError,
+    TooFewError,
+    normalisation,
+    taken_from,
+)
 from workloads.streams.picture_files import PICTURE_SUFFIXES, picture
 from workloads.streams.video import check_request, resized
 
@@ -52,8 +59,8 @@ def pictures(
     last = start + (count - 1) * every
     if last >= len(files):
         raise TooFewError(
-            f"{path} holds {len(files)} pictures: too few for {count} after the first {start}, one "
-            f"of every {every}; take fewer, or add pictures"
+            f"{path} holds {len(files)} pictures: too few for {show(count)}"
+            f"{taken_from(start, every)}; take fewer, or add pictures"
         )
     decoded: list[torch.Tensor] = []
     for file in files[start : last + 1 : every]:
@@ -88,8 +95,9 @@ def _files(path: Path) -> list[Path]:
     if not found:
         inside = ", ".join(plain(name, 40) for name in sorted(names)[:5]) or "nothing"
         raise StreamError(
-            f"{path} must hold pictures ({', '.join(PICTURE_SUFFIXES)}), got {inside}; pictures in "
-            "folders of classes are read as cifar10:FOLDER, CamVid's as camvid:FOLDER"
+            f"{path} must hold pictures ({', '.join(PICTURE_SUFFIXES)}), got {inside}; pictures of "
+            "CIFAR-10 in folders of its classes are read as cifar10:FOLDER, CamVid's as "
+            "camvid:FOLDER; of other folders give one"
         )
     return [path / name for name in sorted(found, key=_in_order)]
 
