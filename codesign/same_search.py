@@ -45,7 +45,7 @@ def check_same_search(place: str, stored: Mapping[str, Any], given: Mapping[str,
         if stored.get(key) != given[key]:
             shown = (
                 f"{stored.get(key)!r}, got {given[key]!r}"
-                if key in ("seed", "batch", "optimiser", "constraints")
+                if key in ("seed", "batch", "optimiser", "constraints", "quality")
                 else ("what it was when the study began, got another")
             )
             problems.append(f"the {name} must be {shown}")

@@ -48,6 +48,9 @@ def study_problems(attributes: Mapping[str, Any], trials: list[FrozenTrial]) -> 
     if problems:
         return problems
     assert isinstance(specification, Mapping), "it was checked"
+    numbers = [frozen.number for frozen in trials]
+    if numbers != list(range(len(trials))):  # of a database, of which rows were lost
+        return [f"trials must be numbered from 0 on without a gap, got {show(numbers)}"]
     reader = _Reader(specification)
     for number, frozen in enumerate(trials):
         problems += [f"trial {number}: {problem}" for problem in reader.problems(frozen, trials)]

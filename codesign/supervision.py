@@ -132,13 +132,16 @@ def _attend(child: int, listen: int, aside: Any, usual: Any) -> NoReturn:
     for each in stopping.SIGNALS:  # all that is left is quick
         signal.signal(each, signal.SIG_IGN)
     told: dict[str, Any] = {}
+    kept = None  # still, where Ray's end comes while the command says so itself
     with os.fdopen(listen, "rb") as lines:
         os.set_blocking(listen, False)
         for line in (lines.read() or b"").splitlines():
             told |= json.loads(line)
+            kept = told.get("kept") or kept
     code = told.get("code")
     if code is None:
-        code, words = _outcome(os.waitstatus_to_exitcode(status), asked, told.get("kept"))
+        ended = os.waitstatus_to_exitcode(status)
+        code, words = _outcome(ended, asked, kept if asked else told.get("kept"))
         _say(words, aside if code > 128 and not asked else None)
     elif asked and code == 128 + signal.SIGINT:
         code = 128 + asked[0]

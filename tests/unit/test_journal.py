@@ -263,7 +263,15 @@ def change_value(file):
     opened.close()
 
 
-@pytest.mark.parametrize("damage", [drop_table, other_tables, overwrite, change_value])
+def lose_a_trial(file):
+    with sqlite3.connect(file) as opened:
+        opened.execute("DELETE FROM trials WHERE number = 0")
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    "damage", [drop_table, other_tables, overwrite, change_value, lose_a_trial]
+)
 def test_a_damaged_or_foreign_database_is_not_written_to(database, tmp_path, damage):
     file = tmp_path / "study.db"
     shutil.copy(database, file)

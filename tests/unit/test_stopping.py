@@ -175,6 +175,17 @@ def test_a_supervised_command_that_is_deaf_is_killed_in_time():
     assert told(process, 143) == "Stopped; trials are kept.\n"
 
 
+def test_what_is_kept_is_told_where_ray_ends_the_command_as_it_stops():
+    process = start(
+        SUPERVISED + "try:\n"
+        "    with stopping.running(), supervision.on_ray('trials are kept.'): wait()\n"
+        "except KeyboardInterrupt: os._exit(1)"
+    )
+    ready(process)
+    process.terminate()
+    assert told(process, 143) == "Stopped; trials are kept.\n"
+
+
 @pytest.mark.parametrize(
     ("end", "code", "message"),
     [
