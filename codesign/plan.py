@@ -287,15 +287,14 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
         if value is None and key in _OPTIONAL:
             continue
         if key in _LEAST:
-            if type(value) is not int or not _LEAST[key] <= value < 2**63:
+            most = LARGEST_SEED if key == "seed" else 2**63 - 1
+            is_whole = type(value) is int
+            if not is_whole or not _LEAST[key] <= value <= most:
+                beyond = is_whole and value > most
+                bound = f"at most {most}" if beyond else f"at least {_LEAST[key]}"
                 problems.append(
-                    f"{place[key]} must be an integer of at least {_LEAST[key]}, got "
-                    f"{show(value)}; leave it out for {_default(key)}"
-                )
-            elif key == "seed" and value > LARGEST_SEED:
-                problems.append(
-                    f"{place[key]} must be an integer of at most {LARGEST_SEED}, got "
-                    f"{show(value)}; leave it out for {_default(key)}"
+                    f"{place[key]} must be an integer of {bound}, got {show(value)}; leave it out "
+                    f"for {_default(key)}"
                 )
         elif key == "calibrate_under_reuse":
             if not isinstance(value, bool):

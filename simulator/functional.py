@@ -5,7 +5,6 @@ are made on its integers (less the zero point), and its centroids are integers a
 8-bit array are: the accuracy is that of the hardware.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -261,9 +260,15 @@ class _Run:
     def recorded(self, trace: WorkloadTrace) -> dict[str, Any]:
         """Decide on recorded activations; nothing is known of the quality."""
 
-        def error_of(layer: Layer, result: np.ndarray) -> float | None:
+        def error_of(layer: Layer, result: np.ndarray) -> float:
             dense = np.matmul(trace.rows(layer.name), trace.weights(layer.name))
-            return _relative_mse(result, dense, np.zeros_like(dense))
+            error = _relative_mse(result, dense, np.zeros_like(dense))
+            if error is None:
+                raise ConfigError(
+                    f"layer {layer.name!r} must have a finite product in float32, got NaN or "
+                    "infinity; check the model's weights and inputs"
+                )
+            return error
 
         for layer in trace.layers:
             given, weights = partial(trace.given, layer.name), partial(trace.weights, layer.name)
@@ -342,11 +347,6 @@ class _Run:
         if result is not None:
             result = given.rescaled(result)
         error = None if result is None or not self._layer_errors else error_of(result)
-        if error is not None and not math.isfinite(error):
-            raise ConfigError(
-                f"layer {layer.name!r} must have a finite product in float32, got NaN or infinity; "
-                "check the model's weights and inputs"
-            )
         return LayerAnswer(
             decisions=made.without_centroids(),
             result=result,
