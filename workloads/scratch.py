@@ -70,9 +70,10 @@ def clear_temporary() -> None:
 
 def restore(target: Path) -> None:
     """Put back the trace that a killed process had moved away to put another in its place."""
-    if not target.exists():
-        target = Path(os.path.realpath(target))  # a trace is published where a link leads
-        clear_abandoned(target.parent, _prefix(target))
+    with suppress(OSError):  # such as a name that no file can have; who opens it says so
+        if not target.exists():
+            target = Path(os.path.realpath(target))  # a trace is published where a link leads
+            clear_abandoned(target.parent, _prefix(target))
 
 
 def clear_abandoned(parent: Path, prefix: str) -> None:

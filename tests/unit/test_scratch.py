@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from workloads import WorkloadTrace, capture, scratch
+from workloads import TraceError, WorkloadTrace, capture, scratch
 from workloads.scratch import MARK, Scratch
 
 ROOT = Path(__file__).parents[2]
@@ -108,3 +108,9 @@ def test_a_trace_that_was_being_replaced_is_not_lost(tmp_path, moves):
     assert found.provenance["source"] == ("other" if moves == 2 else "trace")
     found.save(path, overwrite=True)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["other", "trace"]
+
+
+def test_a_name_that_no_file_can_have_is_left_to_who_opens_it(tmp_path):
+    scratch.restore(tmp_path / ("x" * 300))
+    with pytest.raises(TraceError, match="must exist and be readable"):
+        WorkloadTrace.load(tmp_path / ("x" * 300))
