@@ -70,7 +70,7 @@ def clear_temporary() -> None:
 
 def restore(target: Path) -> None:
     """Put back the trace that a killed process had moved away to put another in its place."""
-    with suppress(OSError):  # such as a name that no file can have; who opens it says so
+    with suppress(OSError, ValueError):  # a name that no file can have: who opens it says so
         if not target.exists():
             target = Path(os.path.realpath(target))  # a trace is published where a link leads
             clear_abandoned(target.parent, _prefix(target))
