@@ -294,7 +294,7 @@ def _specification(
         "digest": evaluator.digest,
         # Nothing if not, as in studies of before there was a choice.
         "calibrate_under_reuse": workload.calibrate_under_reuse or None,
-        "workload": {"images": trace.images, "macs": trace.macs, **trace.provenance},
+        "workload": {**trace.provenance, "images": trace.images, "macs": trace.macs},
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in VERSIONS_OF},
     }

@@ -156,7 +156,8 @@ def _measure(given: argparse.Namespace) -> None:
     check_files(out=given.out, inputs=[given.inputs, given.weights, given.power_csv])
     model = load(given.model, given.weights, seed=given.seed)
     images, about = _images(given, model)
-    images = images.to(dtype_of(model))
+    if images.is_floating_point():  # token ids stay whole
+        images = images.to(dtype_of(model))
     board = Board.here()
     with _Progress() as progress:
         measurement = measure(
