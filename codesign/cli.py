@@ -68,7 +68,7 @@ app = typer.Typer(
     help="Is similarity reuse worth building for a model, its inputs and a silicon budget?",
     epilog="Start with: codesign demo\n\n"
     "Exit status: 0 done; 1 a bug; 2 wrong input; 3 nothing found, as every design tried failed or "
-    "is beyond a limit; 129, 130 and 143 stopped by a hang-up, Ctrl-C or SIGTERM.",
+    "is beyond a limit; 4 Ray has died; 129, 130 and 143 stopped by a hang-up, Ctrl-C or SIGTERM.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
