@@ -35,12 +35,12 @@ from codesign.options import (
     MaxLatency,
     MaxPower,
     Model,
-    OnceCommand,
     Output,
     Precision,
     RayAddress,
     Score,
     Seed,
+    TellingCommand,
     Weights,
     is_given,
 )
@@ -400,4 +400,4 @@ def _tell_costs() -> None:
 
 
 for _each in app.registered_commands:
-    _each.cls = OnceCommand
+    _each.cls = TellingCommand

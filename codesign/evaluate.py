@@ -35,6 +35,7 @@ from workloads.files import TraceFiles
 from workloads.judged import classes_in
 from workloads.scores import OWN_SCORE, SCORES, own_score, score
 from workloads.trace import WorkloadTrace
+from workloads.unchanged import remember
 
 if TYPE_CHECKING:
     import torch
@@ -98,17 +99,19 @@ class Evaluator:
                 "make the space with DesignSpace.for_workload(workload.trace, base)"
             )
         learned_later = workload.calibrate_under_reuse
+        kept = replace(trace, files=None if model is not None else InMemory(trace.files))
         states = {} if learned_later else hashing_states(workload, space.layers)
         with single_thread():
             if model is not None:
                 check_model(trace, model)  # else every trial finds that it is not the captured one
+                remember(kept, model, verified=True)
             dense = simulate(trace, space.base, NoReuse()).dense_equal_area
         quality = _quality_kind(workload)
         digest = workload_digest(workload, states)
         outputs = b"" if trace.outputs is None else np.ascontiguousarray(trace.outputs).tobytes()
         return cls(
             space=space,
-            trace=replace(trace, files=None if model is not None else InMemory(trace.files)),
+            trace=kept,
             model=model,
             calibration=(
                 replace(workload.calibration or trace, files=None) if learned_later else states

@@ -145,16 +145,18 @@ _DESIGN_HELP = "A preset, or file.py:NAME or package.module:NAME (executed)."
 Design = Annotated[str, typer.Option(help=_DESIGN_HELP)]
 
 
-class OnceCommand(TyperCommand):
-    """A command that refuses an option given twice, of which only the last would count."""
+class TellingCommand(TyperCommand):
+    """A command that tells of an option given twice, of which the last counts, as elsewhere."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line."""
+        from codesign.terminal import note
+
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         twice = {each for each in order if order.count(each) > 1 and not each.multiple}
         for option in sorted(twice, key=lambda each: each.opts[0]):
             if option.param_type_name == "option":
-                ctx.fail(f"Option '{option.opts[0]}' must be given once; leave out the others.")
+                note(f"{option.opts[0]} is given several times; the last counts.")
         return super().parse_args(ctx, args)
 
 

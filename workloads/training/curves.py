@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +98,9 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = os.strerror(error.errno) if error.errno else error.strerror
         raise TrainingError(
-            f"curves can't be written to {path} ({error.strerror}); mend that, then resume"
+            f"curves can't be written to {path} ({why}); {'make room' if full else 'mend that'}, "
+            "then resume"
         ) from error
