@@ -17,37 +17,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codesign.comparison import Comparison, compare
-    from codesign.constraints import Constraints
-    from codesign.nested import NestedResult, load_nested, nested_search
-    from codesign.optimisers import OPTIMISERS
-    from codesign.parameters import Parameter
-    from codesign.plan import StudyPlan
-    from codesign.space import DesignSpace
-    from codesign.study import load_study, search
-    from codesign.trials import OBJECTIVES, QUALITIES, Objective, StudyResult, Trial
-    from codesign.workload import Workload, load_workload
+    from codesign.boards.comparison import Comparison, compare
+    from codesign.evaluation.workload import Workload, load_workload
+    from codesign.optimisers.registry import OPTIMISERS
+    from codesign.space.constraints import Constraints
+    from codesign.space.design_space import DesignSpace
+    from codesign.space.parameters import Parameter
+    from codesign.study.nested import NestedResult, load_nested, nested_search
+    from codesign.study.plan import StudyPlan
+    from codesign.study.search import load_study, search
+    from codesign.study.trials import OBJECTIVES, QUALITIES, Objective, StudyResult, Trial
 
 _ROOMS = {
-    "OBJECTIVES": "codesign.trials",
-    "OPTIMISERS": "codesign.optimisers",
-    "QUALITIES": "codesign.trials",
-    "Comparison": "codesign.comparison",
-    "Constraints": "codesign.constraints",
-    "DesignSpace": "codesign.space",
-    "NestedResult": "codesign.nested",
-    "Objective": "codesign.trials",
-    "Parameter": "codesign.parameters",
-    "StudyPlan": "codesign.plan",
-    "StudyResult": "codesign.trials",
-    "Trial": "codesign.trials",
-    "Workload": "codesign.workload",
-    "compare": "codesign.comparison",
-    "load_nested": "codesign.nested",
-    "load_study": "codesign.study",
-    "load_workload": "codesign.workload",
-    "nested_search": "codesign.nested",
-    "search": "codesign.study",
+    "OBJECTIVES": "codesign.study.trials",
+    "OPTIMISERS": "codesign.optimisers.registry",
+    "QUALITIES": "codesign.study.trials",
+    "Comparison": "codesign.boards.comparison",
+    "Constraints": "codesign.space.constraints",
+    "DesignSpace": "codesign.space.design_space",
+    "NestedResult": "codesign.study.nested",
+    "Objective": "codesign.study.trials",
+    "Parameter": "codesign.space.parameters",
+    "StudyPlan": "codesign.study.plan",
+    "StudyResult": "codesign.study.trials",
+    "Trial": "codesign.study.trials",
+    "Workload": "codesign.evaluation.workload",
+    "compare": "codesign.boards.comparison",
+    "load_nested": "codesign.study.nested",
+    "load_study": "codesign.study.search",
+    "load_workload": "codesign.evaluation.workload",
+    "nested_search": "codesign.study.nested",
+    "search": "codesign.study.search",
 }
 
 __all__ = [

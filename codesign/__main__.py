@@ -6,7 +6,7 @@
 import os
 import sys
 
-from codesign import stopping
+from codesign.cli import stopping
 
 # They run on Ray.
 _SUPERVISED = ("demo", "nested", "search")
@@ -17,18 +17,18 @@ def main() -> None:
     _open_streams()
     if sys.argv[1:2] == ["measure"]:
         stopping.install()
-        from codesign.measure.command import main as measure
+        from codesign.boards.measure.command import main as measure
 
         with stopping.running():
             code = measure(sys.argv[2:])
         sys.exit(stopping.exit_code() if stopping.is_stopping() else code)
     if sys.argv[1:2] and sys.argv[1] in _SUPERVISED:
-        from codesign.supervision import supervise
+        from codesign.cli.supervision import supervise
 
         supervise()
     else:
         stopping.install()
-    from codesign.cli import app
+    from codesign.cli.app import app
 
     app()
 

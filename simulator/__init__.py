@@ -7,12 +7,15 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
-from simulator.calibration import calibrate
-from simulator.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
-from simulator.forward import ReusedForward
-from simulator.functional import ReuseRun, decide, decide_stream
-from simulator.painting import paint_clusters, remaining_work
-from simulator.processor import (
+from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
+from simulator.analysis.painting import paint_clusters, remaining_work
+from simulator.analysis.similarity import (
+    LayerSimilarity,
+    input_similarity,
+    layer_similarity,
+    similarity_by_distance,
+)
+from simulator.boards.processor import (
     PROCESSOR_LIMITS,
     PROCESSOR_PRECISIONS,
     ProcessorConstants,
@@ -22,27 +25,24 @@ from simulator.processor import (
     predict_layer,
     processor_constants,
 )
-from simulator.processor_work import ReuseCounts
-from simulator.report.design import DesignReport, LayerReport
-from simulator.report.pixel_answers import PixelAnswers, pixel_answers
-from simulator.report.simulation import SimulationReport
-from simulator.reuse.decisions import ReuseDecisions
-from simulator.reuse.hyper_cube import HyperCubeReuse
-from simulator.reuse.kept import DecisionCache
-from simulator.reuse.kmeans import KMeansReuse
-from simulator.reuse.lsh import LshReuse
-from simulator.reuse.memory import StreamMemory, load_memory, save_memory
-from simulator.reuse.perforation import PerforationReuse
-from simulator.reuse.policy import NoReuse, PerLayer, ReusePolicy
-from simulator.reuse.stream import ClusterCache
-from simulator.reuse.sub_vectors import SubVectorPolicy
-from simulator.similarity import (
-    LayerSimilarity,
-    input_similarity,
-    layer_similarity,
-    similarity_by_distance,
-)
+from simulator.boards.work import ReuseCounts
+from simulator.decisions.sharing import ReuseDecisions
+from simulator.kernels.tables import ClusterCache
+from simulator.pages.pixel_answers import PixelAnswers, pixel_answers
+from simulator.policies.hyper_cube import HyperCubeReuse
+from simulator.policies.k_means import KMeansReuse
+from simulator.policies.lsh import LshReuse
+from simulator.policies.perforation import PerforationReuse
+from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.policies.sub_vectors import SubVectorPolicy
+from simulator.results.design import DesignReport, LayerReport
+from simulator.running.calibration import calibrate
+from simulator.running.decide import ReuseRun, decide, decide_stream
+from simulator.running.forward import ReusedForward
+from simulator.running.remembered import DecisionCache
+from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
 from simulator.simulate import simulate
+from simulator.simulation_report import SimulationReport
 from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
 

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from accelerators import Accelerator, ConfigError
 from accelerators.rules import show
-from simulator.baseline import equal_area_dense, same_array_dense, time_dense
-from simulator.functional import ReuseRun, decide
-from simulator.report.design import DesignReport
-from simulator.report.simulation import SimulationReport
-from simulator.reuse.policy import LayerState, NoReuse, ReusePolicy
+from simulator.policies.policy import LayerState, NoReuse, ReusePolicy
+from simulator.results.design import DesignReport
+from simulator.running.decide import ReuseRun, decide
+from simulator.simulation_report import SimulationReport
 from simulator.timing.dense import dense_timing
-from simulator.timing.engine import engine_named
-from simulator.timing.reuse import reuse_timing
-from workloads.trace import WorkloadTrace
+from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
+from simulator.timing.engines.engine import engine_named
+from simulator.timing.pipeline import reuse_timing
+from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:
     import torch

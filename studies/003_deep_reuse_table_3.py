@@ -59,7 +59,7 @@ from paper_tables import (
 from accelerators import Accelerator, preset
 from codesign import Workload, load_workload
 from simulator import LshReuse, PerLayer, calibrate, simulate
-from simulator.reuse.software import ReusedConvolution
+from simulator.boards.software import ReusedConvolution
 
 # MACs of the linear layers of TF-slim's networks, for one image.
 LINEAR_MACS = {

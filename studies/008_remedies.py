@@ -39,7 +39,7 @@ from rich.table import Table
 from codesign import Workload, load_workload
 from simulator import LshReuse, NoReuse, PerLayer, decide
 from workloads import Layer, WorkloadTrace, capture
-from workloads.replaying import recorded_inputs
+from workloads.capturing.replaying import recorded_inputs
 from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"

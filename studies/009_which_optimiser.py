@@ -56,7 +56,7 @@ from codesign import (
     load_workload,
     search,
 )
-from codesign.front import hypervolumes, non_dominated
+from codesign.evaluation.front import hypervolumes, non_dominated
 from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out"

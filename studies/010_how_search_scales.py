@@ -43,12 +43,12 @@ from torch import nn
 
 from accelerators import preset
 from codesign import OBJECTIVES, Constraints, DesignSpace, Workload, load_workload, search
-from codesign.evaluate import Evaluation, Evaluator
-from codesign.optimisers import Problem, ask
-from codesign.quiet import quiet_optuna
-from codesign.records import Records, measured
-from codesign.runner import RayRunner
-from codesign.store import SPECIFICATION, open_study, read_study, study_place
+from codesign.evaluation.evaluator import Evaluation, Evaluator
+from codesign.optimisers.quiet import quiet_optuna
+from codesign.optimisers.registry import Problem, ask
+from codesign.study.records import Records, measured
+from codesign.study.runner import RayRunner
+from codesign.study.store import SPECIFICATION, open_study, read_study, study_place
 from workloads import capture, models
 from workloads.writing import write_atomically
 

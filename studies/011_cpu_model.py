@@ -44,7 +44,7 @@ from rich.console import Console
 from rich.table import Table
 
 from accelerators import Processor, baselines, processor_preset, processor_presets
-from simulator.processor_fit import (
+from simulator.boards.fit import (
     FRAMEWORK,
     Measurement,
     cross_validated,

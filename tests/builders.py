@@ -12,7 +12,7 @@ from accelerators import (
     SystolicArray,
 )
 from simulator import ReuseDecisions
-from workloads.gemm import Convolution, Gemm, Layer
+from workloads.traces.layer import Convolution, Gemm, Layer
 
 ROOMY = 2**30
 WIDE = SramBuffer(capacity_bytes=ROOMY, width_bits=4096, ports=64)

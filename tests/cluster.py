@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import codesign.runner
+import codesign.study.runner
 from codesign import Constraints
-from codesign.evaluate import Evaluator
-from codesign.runner import RayRunner
+from codesign.evaluation.evaluator import Evaluator
+from codesign.study.runner import RayRunner
 from tests.small_search import small_search
 
 ROOT = Path(__file__).parents[1]
@@ -195,7 +195,7 @@ def main() -> None:
         def __init__(self, evaluator, *rest) -> None:
             super().__init__(WatchedEvaluator(evaluator, log), *rest)
 
-    codesign.runner.RayRunner = WatchedRunner
+    codesign.study.runner.RayRunner = WatchedRunner
     small_search(
         storage,
         trials=TRIALS,

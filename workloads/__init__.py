@@ -10,36 +10,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workloads.errors import TraceError
-from workloads.gemm import Convolution, Gemm, Layer, Quantisation
+from workloads.traces.layer import Convolution, Gemm, Layer, Quantisation
 
 if TYPE_CHECKING:
-    from workloads.capturing import capture
-    from workloads.hook import GemmCall, run_with
+    from workloads.capturing.capture import capture
+    from workloads.capturing.hook import GemmCall, run_with
+    from workloads.capturing.replaying import replay
+    from workloads.compressing.pruning import prune
+    from workloads.compressing.quantising import load_quantised, quantise, quantise_as
     from workloads.models import CifarNet
-    from workloads.pruning import prune
-    from workloads.quantising import load_quantised, quantise, quantise_as
-    from workloads.replaying import replay
-    from workloads.scale_sim import read_topology
     from workloads.streams import ImageSet, cifar10, digits, video_frames
-    from workloads.trace import WorkloadTrace
+    from workloads.traces.scale_sim import read_topology
+    from workloads.traces.trace import WorkloadTrace
     from workloads.training import quantisation_aware, train_classifier, trained_cifarnet
 
 _PLACES = {
     "CifarNet": "workloads.models",
-    "GemmCall": "workloads.hook",
+    "GemmCall": "workloads.capturing.hook",
     "ImageSet": "workloads.streams",
-    "WorkloadTrace": "workloads.trace",
-    "capture": "workloads.capturing",
+    "WorkloadTrace": "workloads.traces.trace",
+    "capture": "workloads.capturing.capture",
     "cifar10": "workloads.streams",
     "digits": "workloads.streams",
-    "load_quantised": "workloads.quantising",
-    "prune": "workloads.pruning",
+    "load_quantised": "workloads.compressing.quantising",
+    "prune": "workloads.compressing.pruning",
     "quantisation_aware": "workloads.training",
-    "quantise": "workloads.quantising",
-    "quantise_as": "workloads.quantising",
-    "read_topology": "workloads.scale_sim",
-    "replay": "workloads.replaying",
-    "run_with": "workloads.hook",
+    "quantise": "workloads.compressing.quantising",
+    "quantise_as": "workloads.compressing.quantising",
+    "read_topology": "workloads.traces.scale_sim",
+    "replay": "workloads.capturing.replaying",
+    "run_with": "workloads.capturing.hook",
     "train_classifier": "workloads.training",
     "trained_cifarnet": "workloads.training",
     "video_frames": "workloads.streams",

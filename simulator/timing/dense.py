@@ -7,7 +7,7 @@ import numpy as np
 
 from accelerators import Accelerator, ConfigError
 from simulator.timing.array import ceil_div, gemm_cycles
-from simulator.timing.engine import COMPILED, Engine
+from simulator.timing.engines.engine import COMPILED, Engine
 from simulator.timing.layer import (
     AS_FAST,
     ActionCounts,
@@ -22,9 +22,9 @@ from simulator.timing.layer import (
     register_bytes,
     transfer_cycles,
 )
-from simulator.timing.plan import cut
 from simulator.timing.schedule import Makespan, Schedule, slowest
-from workloads.gemm import Gemm, Layer
+from simulator.timing.traffic import cut
+from workloads.traces.layer import Gemm, Layer
 
 # Tilings that the closed form ranks best and that are then scheduled in full.
 _TILINGS_SCHEDULED = 4

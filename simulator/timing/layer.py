@@ -8,7 +8,7 @@ import numpy as np
 from accelerators import Accelerator, ConfigError, SramBuffer
 from simulator.timing.array import ceil_div
 from simulator.timing.schedule import LIMITS, Schedule
-from workloads.gemm import Gemm
+from workloads.traces.layer import Gemm
 
 # Of two ways no more than this apart in cycles, the one with the fewer DRAM bytes is taken.
 AS_FAST = 1.01

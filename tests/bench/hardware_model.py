@@ -32,7 +32,7 @@ print(simulate(WorkloadTrace.from_gemms(gemms), preset("reuse_32x32")).dense.cyc
 
 def _network_seconds() -> float:
     from accelerators import preset
-    from simulator.baseline import time_dense
+    from simulator.timing.dense_baseline import time_dense
     from workloads import read_topology
 
     layers, design = read_topology(TOPOLOGY).layers, preset("dense_32x32")
@@ -79,7 +79,7 @@ def reused_layers():
 def reuse_seconds() -> float:
     """Timing of ResNet-18's layers under recorded decisions."""
     from accelerators import preset
-    from simulator.timing.reuse import reuse_timing
+    from simulator.timing.pipeline import reuse_timing
 
     design = preset("reuse_32x32")
 
@@ -104,8 +104,8 @@ def design_points_per_second() -> float:
 
 def engines_ratio() -> float:
     """Time of the event engine over the compiled one, same schedule: conv2 of 100 images."""
-    from simulator.timing import compiled, event
-    from simulator.timing.reuse import reuse_timing
+    from simulator.timing.engines import compiled, event
+    from simulator.timing.pipeline import reuse_timing
     from tests.builders import cifarnet_conv2, even_decisions, roomy_design
 
     layer = cifarnet_conv2(images=100)
@@ -123,8 +123,8 @@ def _engine_seconds() -> list[dict[str, tuple[float, float]]]:
     """Of each of ResNet-18's reuse layers, by engine: processor seconds of `reuse_timing`, and of
     those, in the engine itself, replaying the cache and running the schedules of all plans."""
     from accelerators import preset
-    from simulator.timing.engine import COMPILED, EVENT, Engine
-    from simulator.timing.reuse import reuse_timing
+    from simulator.timing.engines.engine import COMPILED, EVENT, Engine
+    from simulator.timing.pipeline import reuse_timing
 
     design = preset("reuse_32x32")
 
@@ -157,8 +157,9 @@ def layers_ratio() -> float:
 
     What is shared bounds it. Of the compiled engine's 29 ms on these 20 layers, a profile gives 3
     to the cache, 1.5 to the schedules' recurrence and the rest to describing tiles: 75 plans, two
-    to five a layer, at 0.3 ms each in NumPy calls on small arrays (`simulator.timing.plan.traffic`
-    and `simulator.timing.reuse._Scheduled`). The event engine takes 10 ms to 1 s a layer.
+    to five a layer, at 0.3 ms each in NumPy calls on small arrays
+    (`simulator.timing.traffic.traffic` and `simulator.timing.pipeline._Scheduled`). The event
+    engine takes 10 ms to 1 s a layer.
     """
     return statistics.median(
         times["event"][0] / times["compiled"][0] for times in _engine_seconds()

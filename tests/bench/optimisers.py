@@ -29,7 +29,7 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from codesign.optimisers import OPTIMISERS, Problem, ask
+from codesign.optimisers.registry import OPTIMISERS, Problem, ask
 from tests.bench.target import Target
 
 REFERENCE = Path(__file__).parent / "data" / "search_reference.csv"

@@ -89,8 +89,8 @@ def measure_layers(
     import torch
 
     from simulator import LshReuse
-    from simulator.reuse.software import ReusedConvolution
-    from workloads.unfold import rows_of
+    from simulator.boards.software import ReusedConvolution
+    from workloads.traces.unfold import rows_of
 
     torch.set_num_threads(threads)
     inputs = _cifarnet_inputs(weights, images) if network == "cifarnet" else _random_inputs(network)
@@ -131,7 +131,7 @@ def _rested(function) -> float:
 
 def _layer(name, given, kernel, stride, padding):
     """The convolution as a layer, named as in the table."""
-    from workloads.gemm import Convolution, Gemm, Layer
+    from workloads.traces.layer import Convolution, Gemm, Layer
 
     geometry = Convolution(
         kernel=tuple(kernel.shape[2:]),
@@ -214,7 +214,7 @@ import time, torch
 torch.set_num_threads(1)
 from simulator import LshReuse
 from tests.bench.software import _layer, _random_inputs, table
-from workloads.unfold import rows_of
+from workloads.traces.unfold import rows_of
 rows = [row for row in table() if row["network"] == "vgg19"]
 taken, warm = 0.0, False
 for row, (given, *shape) in zip(rows, _random_inputs("vgg19")):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from accelerators import ConfigError, area_by_part, preset
-from simulator.baseline import _estimate, _with_rates, equal_area_dense, time_dense
+from simulator.timing.dense_baseline import _estimate, _with_rates, equal_area_dense, time_dense
 from tests.builders import cifarnet_conv2, matrix_layer
 
 LAYERS = (cifarnet_conv2(images=100), matrix_layer("fc", m=100, n=384, k=4096, row_images=100))

@@ -11,8 +11,8 @@ import pytest
 
 from accelerators import area_by_part, preset
 from simulator import LshReuse
-from simulator.timing.cache import replay
-from simulator.timing.reuse import reuse_timing
+from simulator.timing.engines.compiled_cache import replay
+from simulator.timing.pipeline import reuse_timing
 from tests.builders import even_decisions, matrix_layer, roomy_design
 from workloads import CifarNet, capture, digits
 

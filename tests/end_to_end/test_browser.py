@@ -10,15 +10,15 @@ from PIL import Image
 
 from accelerators import preset
 from codesign import nested_search
-from codesign.nested_page import write_nested_html
-from codesign.pictures import trial_pixels
-from codesign.report import StudyReport
-from codesign.similarity_page import Measured, write_similarity_html
-from codesign.sweep import read_settings, sweep
-from codesign.sweep_page import write_sweep_html
-from codesign.verdict import best_trial
+from codesign.report.nested_page import write_nested_html
+from codesign.report.pictures import trial_pixels
+from codesign.report.similarity_page import Measured, write_similarity_html
+from codesign.report.study_report import StudyReport
+from codesign.report.sweep_page import write_sweep_html
+from codesign.report.verdict import best_trial
+from codesign.study.sweep import read_settings, sweep
 from simulator import LshReuse, decide
-from simulator.report.simulation_page import simulation_html
+from simulator.pages.simulation_page import simulation_html
 from tests.small_search import SmallSegmenter, small_search, small_workload
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-import codesign.evaluate
+import codesign.evaluation.evaluator
 from accelerators import ConfigError, preset
-from codesign import cli, compare, search
-from codesign.evaluate import Evaluator
-from codesign.pictures import trial_pixels
+from codesign import compare, search
+from codesign.cli import app as cli
+from codesign.evaluation.evaluator import Evaluator
+from codesign.report.pictures import trial_pixels
 from simulator import (
     DecisionCache,
     LshReuse,
@@ -27,7 +28,7 @@ from simulator import (
 )
 from tests.small_search import SmallSegmenter, small_search, small_space, small_workload
 from workloads import TraceError, capture, quantise
-from workloads.replaying import recorded_inputs
+from workloads.capturing.replaying import recorded_inputs
 
 BOTH = PerLayer({name: LshReuse(hashes=3, length=9) for name in ("first", "second")})
 
@@ -168,7 +169,7 @@ def test_cached_runs_are_those_without_a_cache(workload, decided):
 def test_a_search_learns_for_each_policy_and_not_again_for_other_hardware(
     workload, decided, monkeypatch
 ):
-    monkeypatch.setattr(codesign.evaluate, "_DECISIONS", DecisionCache(2**26))
+    monkeypatch.setattr(codesign.evaluation.evaluator, "_DECISIONS", DecisionCache(2**26))
     workload = replace(workload, calibrate_under_reuse=True)
     evaluator = Evaluator.of(workload, small_space(workload))
     start = evaluator.space.start["start"]

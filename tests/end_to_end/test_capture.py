@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from workloads import CifarNet, TraceError, WorkloadTrace, capture, run_with
-from workloads.replaying import replay
+from workloads.capturing.replaying import replay
 
 
 def randn(*shape: int) -> torch.Tensor:

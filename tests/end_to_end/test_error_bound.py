@@ -11,8 +11,8 @@ from torch import nn
 
 from accelerators import ConfigError
 from simulator import LshReuse, NoReuse, PerLayer, decide
-from simulator.error_bound import ErrorAnalysis, error_bound
-from simulator.reuse.error import centroid_error
+from simulator.analysis.error_bound import ErrorAnalysis, error_bound
+from simulator.decisions.error import centroid_error
 from tests.builders import matrix_layer
 from workloads import capture, digits, trained_cifarnet
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from accelerators import preset
 from codesign import DesignSpace, load_nested, load_workload, nested_search, search
-from codesign.cli import app
+from codesign.cli.app import app
 from tests.small_search import small_workload, table
 from tests.unit.test_nested import table as nested_table
 

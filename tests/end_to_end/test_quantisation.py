@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from accelerators import ConfigError, preset
 from codesign import load_workload
-from codesign.cli import app
+from codesign.cli.app import app
 from simulator import LshReuse, PerLayer, decide, simulate
 from workloads import (
     capture,

@@ -16,9 +16,9 @@ from optuna.storages.journal._storage import JournalOperation
 
 from accelerators import ConfigError
 from codesign import load_study, search
-from codesign.evaluate import Evaluation
-from codesign.runner import RETRIES, RayRunner
-from codesign.same_search import FIXED
+from codesign.evaluation.evaluator import Evaluation
+from codesign.study.runner import RETRIES, RayRunner
+from codesign.study.same_search import FIXED
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 from workloads import models
 

@@ -10,11 +10,11 @@ import pytest
 
 from accelerators import ConfigError
 from codesign import load_study
-from codesign.choices import SENSES, Constraint, choices, measured, usual_constraints
-from codesign.importance import LEAST_TRIALS, parameter_importance
-from codesign.report import StudyReport
-from codesign.tables import front_columns
-from codesign.trials import knee_of
+from codesign.report.choices import SENSES, Constraint, choices, measured, usual_constraints
+from codesign.report.importance import LEAST_TRIALS, parameter_importance
+from codesign.report.study_report import StudyReport
+from codesign.report.tables import front_columns
+from codesign.study.trials import knee_of
 from tests.small_search import TRIALS, small_search
 
 SECTIONS = (

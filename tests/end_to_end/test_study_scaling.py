@@ -27,9 +27,9 @@ def test_the_model_is_bound_by_the_evaluations_or_by_the_driver(study):
 def test_store_time_is_that_of_trials_which_are_really_stored(study, tmp_path, monkeypatch):
     import optuna
 
-    from codesign.evaluate import Evaluator
-    from codesign.records import Records
-    from codesign.store import SPECIFICATION, read_study, study_place
+    from codesign.evaluation.evaluator import Evaluator
+    from codesign.study.records import Records
+    from codesign.study.store import SPECIFICATION, read_study, study_place
     from tests.small_search import small_space, small_workload
 
     small_search(tmp_path, trials=3)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from codesign import cli
+from codesign.cli import app as cli
 from workloads import WorkloadTrace
 from workloads.models import load, load_weights, read_metadata, save_weights
 from workloads.training import similarity

@@ -20,10 +20,11 @@ from accelerators import (
 )
 from accelerators.parts import DATAFLOWS, FOLD_TIMINGS, PROJECTIONS, REPLACEMENTS
 from simulator import LIMITS, ClusterCache, LshReuse, ReuseDecisions, simulate
-from simulator.timing import cache, compiled, event, event_cache
 from simulator.timing.dense import dense_timing
-from simulator.timing.engine import COMPILED, EVENT
-from simulator.timing.reuse import reuse_timing
+from simulator.timing.engines import compiled, event, event_cache
+from simulator.timing.engines import compiled_cache as cache
+from simulator.timing.engines.engine import COMPILED, EVENT
+from simulator.timing.pipeline import reuse_timing
 from simulator.timing.schedule import Schedule
 from tests.builders import cifarnet_conv2, matrix_layer, roomy_design
 from workloads import capture

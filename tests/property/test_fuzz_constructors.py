@@ -26,8 +26,8 @@ from accelerators import (
     processor_preset,
 )
 from codesign import Constraints, DesignSpace, Parameter, StudyPlan
-from codesign.choices import Constraint
-from codesign.terminal import table
+from codesign.cli.terminal import table
+from codesign.report.choices import Constraint
 from simulator import (
     ClusterCache,
     HyperCubeReuse,
@@ -46,7 +46,7 @@ from tests.builders import matrix_layer
 from tests.fuzzing import NASTY_VALUES, nested
 from workloads import Convolution, Gemm, Layer, TraceError, WorkloadTrace
 from workloads.errors import LONGEST_MESSAGE, InputError, plain
-from workloads.gemm import Quantisation
+from workloads.traces.layer import Quantisation
 from workloads.training.plan import TrainingPlan
 from workloads.training.tasks import LaneDetection, SceneParsing
 

@@ -9,11 +9,11 @@ import tomli_w
 
 from accelerators import ConfigError
 from codesign import load_study
-from codesign.nested import load_nested, nested_search
-from codesign.plan import StudyPlan
-from codesign.quiet import quiet_optuna
-from codesign.report import StudyReport
-from codesign.store import open_study
+from codesign.optimisers.quiet import quiet_optuna
+from codesign.report.study_report import StudyReport
+from codesign.study.nested import load_nested, nested_search
+from codesign.study.plan import StudyPlan
+from codesign.study.store import open_study
 from tests.fuzzing import mutate_bytes, mutate_json
 from tests.small_search import small_search, small_workload
 

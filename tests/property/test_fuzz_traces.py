@@ -22,8 +22,8 @@ from simulator import LshReuse, StreamMemory, decide, load_memory, save_memory, 
 from tests.fuzzing import mutate_bytes, mutate_json
 from workloads import Convolution, Gemm, Layer, TraceError, WorkloadTrace
 from workloads.errors import LONGEST_MESSAGE, plain
-from workloads.files import TraceWriter
-from workloads.gemm import Quantisation
+from workloads.traces.files import TraceWriter
+from workloads.traces.layer import Quantisation
 
 DESIGN = preset("reuse_16x16")
 POLICY = LshReuse(hashes=4, length=3)

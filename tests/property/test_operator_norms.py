@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from simulator.operator_norms import (
+from simulator.analysis.operator_norms import (
     LIPSCHITZ,
     adaptive_average_norm,
     average_norm,

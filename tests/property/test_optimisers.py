@@ -10,8 +10,8 @@ from optuna.trial import TrialState, create_trial
 
 from accelerators import ConfigError
 from codesign import OPTIMISERS, Constraints, load_study
-from codesign.optimisers import Problem, ask
-from codesign.study import search
+from codesign.optimisers.registry import Problem, ask
+from codesign.study.search import search
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 
 AREA_MM2 = 2.3  # some designs of the small space are larger, the first one is not

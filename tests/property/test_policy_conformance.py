@@ -21,9 +21,9 @@ from simulator import (
     PerLayer,
     SubVectorPolicy,
 )
-from simulator.timing.reuse import reuse_timing
+from simulator.timing.pipeline import reuse_timing
 from tests.builders import matrix_layer
-from workloads.gemm import Convolution, Gemm, Layer
+from workloads.traces.layer import Convolution, Gemm, Layer
 
 # Name -> a policy, coarse enough to form clusters on a few rows.
 POLICIES = {
@@ -79,8 +79,8 @@ hastily = settings(
 @pytest.fixture(autouse=True)
 def few_steps_of_learning(monkeypatch):
     """Learning is the same with fewer steps, and these properties ask no quality of it."""
-    monkeypatch.setattr("simulator.reuse.learning._STEPS", 5)
-    monkeypatch.setattr("simulator.reuse.learning._ROTATION_STEPS", 5)
+    monkeypatch.setattr("simulator.policies.hyperplanes._STEPS", 5)
+    monkeypatch.setattr("simulator.policies.hyperplanes._ROTATION_STEPS", 5)
 
 
 def conv_layer(images=2, channels=4, size=(4, 5), n=3, groups=1, name="conv") -> Layer:
@@ -348,7 +348,7 @@ def test_learning_lessens_the_error():
     weights[:, 4:] = 0
     errors = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("simulator.reuse.learning._STEPS", 100)
+        patch.setattr("simulator.policies.hyperplanes._STEPS", 100)
         for learning in ("none", "task"):
             policy = LshReuse(hashes=4, length=8, learning=learning, projection="int8")
             state = policy.calibrate(layer, rows, lambda: weights)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from accelerators import Accelerator, ConfigError, area_by_part, read_scale_sim_config
-from codesign import cli
+from codesign.cli import app as cli
 from workloads import TraceError, WorkloadTrace, read_topology
 
 DATA = Path(__file__).parents[1] / "crosscheck" / "data" / "scale_sim"

@@ -17,13 +17,13 @@ from accelerators import (
 )
 from accelerators.parts import DATAFLOWS
 from simulator import LshReuse, NoReuse, simulate
-from simulator.baseline import BUFFERS, equal_area_dense, time_dense
-from simulator.costs import LEAKAGE, energy_by_part
-from simulator.timing import compiled
+from simulator.results.costs import LEAKAGE, energy_by_part
 from simulator.timing.dense import _Operands, _Scheduled, _tilings, dense_timing
+from simulator.timing.dense_baseline import BUFFERS, equal_area_dense, time_dense
+from simulator.timing.engines import compiled
 from simulator.timing.layer import WORTH_WAITING
-from simulator.timing.plan import cut
-from simulator.timing.reuse import reuse_timing
+from simulator.timing.pipeline import reuse_timing
+from simulator.timing.traffic import cut
 from tests.builders import matrix_layer, roomy_design
 from workloads import Gemm, WorkloadTrace
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloads import Convolution, TraceError
-from workloads.unfold import ORDERS, k_major, unfold
+from workloads.traces.unfold import ORDERS, k_major, unfold
 
 
 @st.composite

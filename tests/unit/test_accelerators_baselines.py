@@ -13,7 +13,7 @@ from accelerators import (
     read_baselines,
     write_baselines,
 )
-from codesign import cli
+from codesign.cli import app as cli
 
 HEADER = "device,framework,precision,model,latency_ms,statistic,source"
 ROW = "Desk,PyTorch 2.6,fp32,resnet18,12.5,median,me: stop watch"

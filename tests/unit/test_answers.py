@@ -13,8 +13,8 @@ from torch.nn.functional import dropout
 from accelerators import ConfigError, preset
 from simulator import LshReuse, NoReuse, decide, simulate
 from workloads import ImageSet, TraceError, WorkloadTrace, capture, train_classifier
-from workloads.replaying import replay
-from workloads.scores import score
+from workloads.capturing.replaying import replay
+from workloads.traces.scores import score
 from workloads.training import TrainingError
 
 

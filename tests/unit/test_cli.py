@@ -14,9 +14,11 @@ import torch
 from typer.testing import CliRunner
 
 from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, dram_kinds, preset
-from codesign import cli, demo, load_study, nested_search, terminal
-from codesign.designs import find_accelerator, policy_from_options
+from codesign import load_study, nested_search
+from codesign.cli import app as cli
+from codesign.cli import demo, terminal
 from codesign.outputs import check_directory, check_files
+from codesign.space.lookup import find_accelerator, policy_from_options
 from simulator import LshReuse, NoReuse
 from tests.small_search import (
     SmallNetwork,
@@ -349,13 +351,15 @@ def test_missing_trace_and_study_exit_with_2(tmp_path):
 
 
 def test_capture_refuses_to_overwrite_before_the_model_runs(trace, monkeypatch):
-    monkeypatch.setattr("codesign.workload.load_workload", None)  # calling it would raise
+    monkeypatch.setattr(
+        "codesign.evaluation.workload.load_workload", None
+    )  # calling it would raise
     _, told = run("capture", "--out", trace, code=2)
     assert str(trace) in told
 
 
 def test_capture_keeps_what_it_ran(tmp_path, monkeypatch):
-    monkeypatch.setattr("codesign.workload.load_workload", lambda **_: small_workload())
+    monkeypatch.setattr("codesign.evaluation.workload.load_workload", lambda **_: small_workload())
     printed, _ = run("capture", "--out", tmp_path / "trace")
     assert "3 layers" in printed
     assert len(WorkloadTrace.load(tmp_path / "trace")) == 3
@@ -377,7 +381,9 @@ def small_cli(monkeypatch):
 
     def inline(workload, space, **settings):
         settings.pop("ray_address", None)
-        return codesign.study.search(workload, small_space(workload), executor="inline", **settings)
+        return codesign.study.search.search(
+            workload, small_space(workload), executor="inline", **settings
+        )
 
     monkeypatch.setattr(codesign, "load_workload", lambda **_: small_workload())
     monkeypatch.setattr(codesign, "search", inline)
@@ -443,7 +449,7 @@ def test_search_on_fronts_and_few_images_first_runs_again_from_its_file(
     def inline(workload, space, **settings):
         searched.append(space)
         settings.pop("ray_address", None)
-        return codesign.study.search(workload, space, executor="inline", **settings)
+        return codesign.study.search.search(workload, space, executor="inline", **settings)
 
     small_cli.setattr(codesign, "search", inline)
     options = ["--fronts", fronts, "--first-images", 2, "--trials", 3]
@@ -477,7 +483,9 @@ def test_fronts_of_something_else_are_refused(small_cli, fronts, tmp_path):
 
 
 def test_nested_refuses_what_is_there_before_the_model_runs(fronts, monkeypatch):
-    monkeypatch.setattr("codesign.workload.load_workload", None)  # calling it would raise
+    monkeypatch.setattr(
+        "codesign.evaluation.workload.load_workload", None
+    )  # calling it would raise
     _, told = run("nested", "--out", fronts, code=2)
     assert "must not exist, got a study; go on with it by --resume" in told
 
@@ -555,14 +563,14 @@ def test_stopped_search_names_the_way_on_and_exits_with_130(small_cli, tmp_path)
     _, told = run("search", "--out", tmp_path, code=130)
     assert told == "Stopped; nothing is kept yet.\n"  # there is nothing to go on with
     (tmp_path / "study.journal").write_text("begun")
-    small_cli.setattr("codesign.store.check_resume", lambda *_, **__: None)
+    small_cli.setattr("codesign.study.store.check_resume", lambda *_, **__: None)
     _, told = run("search", "--out", tmp_path, code=130)
     assert "trials are kept. Go on with: codesign search --out 'my study' --resume" in told
 
 
 def test_a_search_whose_ray_died_names_the_way_on_and_exits_with_4(small_cli, tmp_path):
     import codesign
-    from codesign.runner import RayDiedError
+    from codesign.study.runner import RayDiedError
 
     def died(*_, **__):
         (tmp_path / "study.journal").write_text("begun")

@@ -10,8 +10,7 @@ from torch import nn
 
 from accelerators import ConfigError, preset
 from codesign import DesignSpace, load_workload
-from codesign.evaluate import Evaluator
-from workloads.scores import score
+from codesign.evaluation.evaluator import Evaluator
 from workloads.streams import (
     APOLLOSCAPE_CLASSES,
     CAMVID_CLASSES,
@@ -26,6 +25,7 @@ from workloads.streams import (
     video_clips,
 )
 from workloads.streams.drives import nearest_labels, thick_labels
+from workloads.traces.scores import score
 from workloads.training import TrainingError
 from workloads.training.teacher import lane_labels_by
 

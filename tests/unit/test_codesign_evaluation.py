@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import codesign.evaluate
-import codesign.fidelity
+import codesign.evaluation.evaluator
+import codesign.study.staged
 from accelerators import ConfigError
 from codesign import Constraints, load_study, search
-from codesign.evaluate import Evaluator
-from codesign.fidelity import StagedEvaluator, may_join, upper_accuracy
+from codesign.evaluation.evaluator import Evaluator
+from codesign.study.staged import StagedEvaluator, may_join, upper_accuracy
 from simulator import DecisionCache, LshReuse, NoReuse, PerLayer, calibrate, decide
 from tests.small_search import IMAGES, small_search, small_space, small_workload, table
 
@@ -119,7 +119,7 @@ def test_a_cache_asks_for_a_workload_and_no_stream(workload):
 
 
 def test_other_hardware_decides_nothing_again(workload, decided, monkeypatch):
-    monkeypatch.setattr(codesign.evaluate, "_DECISIONS", DecisionCache(BYTES))
+    monkeypatch.setattr(codesign.evaluation.evaluator, "_DECISIONS", DecisionCache(BYTES))
     evaluator = Evaluator.of(workload, small_space(workload))
     start = evaluator.space.start["start"]
     settings = [
@@ -129,7 +129,7 @@ def test_other_hardware_decides_nothing_again(workload, decided, monkeypatch):
     assert decided == ["first", "second"]
     assert len({outcome.values["speedup"] for outcome in cached}) > 1
     for setting, outcome in zip(settings, cached, strict=True):
-        monkeypatch.setattr(codesign.evaluate, "_DECISIONS", DecisionCache(0))
+        monkeypatch.setattr(codesign.evaluation.evaluator, "_DECISIONS", DecisionCache(0))
         alone = evaluator(setting)
         assert (alone.values, alone.summary) == (outcome.values, outcome.summary)
     # Another kind of hyperplane, which the front-end sets, is another decision.
@@ -194,7 +194,9 @@ def images_of(result):
 
 
 def test_a_search_on_first_images_confirms_its_front(tmp_path, monkeypatch):
-    monkeypatch.setattr(codesign.fidelity, "CONFIDENCE_QUANTILE", 0.1)  # three images tell little
+    monkeypatch.setattr(
+        codesign.study.staged, "CONFIDENCE_QUANTILE", 0.1
+    )  # three images tell little
     asked = {"first_images": 3, "optimiser": "random"}  # which also asks for what is clearly beaten
     result = small_search(tmp_path / "once", **asked)
     assert set(images_of(result)) == {3, IMAGES}

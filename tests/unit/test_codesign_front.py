@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from codesign.front import hypervolumes, knee, non_dominated
+from codesign.evaluation.front import hypervolumes, knee, non_dominated
 
 UP_DOWN = [True, False]
 

@@ -8,8 +8,8 @@ from accelerators import Accelerator, ConfigError, preset
 from codesign import DesignSpace, Parameter
 from simulator import LshReuse, PerLayer
 from tests.builders import cifarnet_conv2, matrix_layer
-from workloads.gemm import Convolution, Gemm, Layer
-from workloads.trace import WorkloadTrace, _graph
+from workloads.traces.layer import Convolution, Gemm, Layer
+from workloads.traces.trace import WorkloadTrace, _graph
 
 
 def trace_of(*layers):

@@ -7,10 +7,10 @@ import pytest
 
 from accelerators import ConfigError
 from codesign import Constraints, load_study
-from codesign.same_search import FIXED, NUMBERS_OF, check_same_search
-from codesign.store import study_place
+from codesign.study.same_search import FIXED, NUMBERS_OF, check_same_search
+from codesign.study.store import study_place
 from tests.small_search import small_search, table
-from workloads.judged import Judged
+from workloads.traces.judged import Judged
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import codesign.evaluate
+import codesign.evaluation.evaluator
 from accelerators import ConfigError, preset
 from codesign import Constraints, DesignSpace, load_study, load_workload, search
-from codesign.designs import captured_model
-from codesign.evaluate import Evaluator
-from codesign.report import StudyReport
+from codesign.evaluation.evaluator import Evaluator
+from codesign.report.study_report import StudyReport
+from codesign.space.lookup import captured_model
 from simulator import decide, simulate
 from tests.full_disk import contents, largest_file
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
@@ -148,7 +148,7 @@ def test_infeasible_and_failed_trials_say_why(tmp_path, monkeypatch):
             raise RuntimeError("no nines")
         return decide(trace, policy, **settings)
 
-    monkeypatch.setattr(codesign.evaluate, "decide", sometimes)
+    monkeypatch.setattr(codesign.evaluation.evaluator, "decide", sometimes)
     result = search(workload, space, trials=14, storage=tmp_path, executor="inline")
     assert {trial.state for trial in result.trials} == {"complete", "infeasible", "failed"}
     for trial in result.trials:
@@ -191,7 +191,7 @@ def test_constraints_are_what_they_say(whole):
 def test_values_that_are_not_finite_fail(monkeypatch):
     workload = small_workload()
     evaluator = Evaluator.of(workload, small_space(workload))
-    monkeypatch.setattr(codesign.evaluate, "_accuracy", lambda *_: float("nan"))
+    monkeypatch.setattr(codesign.evaluation.evaluator, "_accuracy", lambda *_: float("nan"))
     outcome = evaluator(evaluator.space.start["start"])
     assert outcome.state == "failed" and "objectives must be finite" in outcome.reason
 

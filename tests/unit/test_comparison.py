@@ -16,14 +16,15 @@ from accelerators import (
     processor_presets,
     write_baselines,
 )
-from codesign import Comparison, cli, compare
-from codesign.comparison_page import bars_figure, points_figure
-from codesign.comparison_rows import ComparedRow, plain_name
+from codesign import Comparison, compare
+from codesign.boards.rows import ComparedRow, plain_name
+from codesign.cli import app as cli
+from codesign.report.comparison_page import bars_figure, points_figure
 from simulator import LshReuse, NoReuse, PerLayer, decide, predict, simulate
-from simulator.processor_error import prediction_errors
+from simulator.boards.error import prediction_errors
 from tests.small_search import small_workload
 from workloads import Gemm, WorkloadTrace, capture, models
-from workloads.scale_sim import read_topology
+from workloads.traces.scale_sim import read_topology
 
 DESK = {
     "device": "Desk",

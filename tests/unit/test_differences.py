@@ -7,7 +7,8 @@ import torch
 
 from accelerators import preset
 from simulator import LshReuse, NoReuse, PerLayer, simulate
-from simulator.report.differences import (
+from simulator.pages.simulation_page import key_numbers, simulation_html
+from simulator.results.differences import (
     KEPT,
     LOST,
     UNCLEAR,
@@ -22,9 +23,8 @@ from simulator.report.differences import (
     significant,
     tone,
 )
-from simulator.report.lookup import given_design
-from simulator.report.simulation_page import key_numbers, simulation_html
-from simulator.report.weights import headline_name, weights_line
+from simulator.results.lookup import given_design
+from simulator.results.weights import headline_name, weights_line
 from tests.small_search import SmallNetwork, small_workload
 from workloads import capture
 

@@ -10,11 +10,11 @@ from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
-from codesign.gaussian_process import GaussianProcess
-from codesign.improvement import ExpectedImprovement, ObjectiveModel
-from codesign.improvement_sampler import Cube
-from codesign.optimisers import Problem, ask
-from codesign.parameters import Condition
+from codesign.optimisers.gaussian_process import GaussianProcess
+from codesign.optimisers.improvement import ExpectedImprovement, ObjectiveModel
+from codesign.optimisers.improvement_sampler import Cube
+from codesign.optimisers.registry import Problem, ask
+from codesign.space.parameters import Condition
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.random((25, 3))

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from codesign.cli import app
-from codesign.workload import load_workload
+from codesign.cli.app import app
+from codesign.evaluation.workload import load_workload
 from workloads import TraceError
 from workloads.models import ModelError
 from workloads.streams import StreamError, array_inputs, camvid, cifar10, pictures, video_frames
-from workloads.trace import WorkloadTrace
+from workloads.traces.trace import WorkloadTrace
 
 SMALL = """\
 from torch import nn

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from simulator.intervals import intervals, paired_change, wilson
+from simulator.results.intervals import intervals, paired_change, wilson
 
 
 def test_wilson_as_published():

@@ -11,7 +11,7 @@ import pytest
 
 from accelerators import ConfigError
 from codesign import Constraints, load_study
-from codesign.nested import load_nested, nested_search
+from codesign.study.nested import load_nested, nested_search
 from tests.small_search import small_search, small_workload, table
 
 TRIALS = 6

@@ -16,7 +16,7 @@ from torch import nn
 
 from accelerators import ConfigError
 from accelerators.baselines import read_baselines
-from codesign.measure import (
+from codesign.boards.measure import (
     Board,
     BoardWatch,
     Meter,
@@ -27,10 +27,10 @@ from codesign.measure import (
     read_meter,
     with_power,
 )
-from codesign.measure.board import parsed_flags, throttling
-from codesign.measure.command import main
-from codesign.measure.meter import utc
-from codesign.measure.reused import TorchKernel, _patches
+from codesign.boards.measure.board import parsed_flags, throttling
+from codesign.boards.measure.command import main
+from codesign.boards.measure.meter import utc
+from codesign.boards.measure.reused import TorchKernel, _patches
 from simulator import LshReuse
 from workloads import capture
 
@@ -359,7 +359,7 @@ class TestMeasure:
         assert all("forward" not in vars(module) for module in model.modules())
 
     def test_reused_network_is_its_reused_layers_in_turn(self, tiny):
-        from codesign.measure.timing import _calls, _reused
+        from codesign.boards.measure.timing import _calls, _reused
         from workloads.models import load
 
         model, images = load(tiny), smooth(1, 3, 12, 12)

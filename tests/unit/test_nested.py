@@ -10,9 +10,9 @@ import pytest
 
 from accelerators import ConfigError, preset
 from codesign import DesignSpace, load_nested, load_study, nested_search, search
-from codesign.evaluate import Evaluator
-from codesign.nested import LayerEvaluator, LayerFront, LayerTrial, _chebyshev
-from codesign.nested_page import front_rows, verdict, write_nested_html
+from codesign.evaluation.evaluator import Evaluator
+from codesign.report.nested_page import front_rows, verdict, write_nested_html
+from codesign.study.nested import LayerEvaluator, LayerFront, LayerTrial, _chebyshev
 from simulator import LshReuse, PerLayer, decide
 from tests.small_search import small_search, small_workload
 
@@ -214,7 +214,7 @@ def test_fronts_of_other_layers_are_refused(workload):
 
 
 def test_a_joint_search_takes_positions(space, workload, tmp_path):
-    from codesign.report import StudyReport
+    from codesign.report.study_report import StudyReport
 
     result = search(workload, space, trials=5, storage=tmp_path, executor="inline")
     assert load_study(tmp_path) == result

@@ -7,11 +7,11 @@ import typer
 from typer.testing import CliRunner
 
 from accelerators import ConfigError
-from codesign import cli
-from codesign.constraints import Constraints
+from codesign.cli import app as cli
 from codesign.outputs import check_directory, check_files
-from codesign.plan import StudyPlan
-from codesign.sweep import read_settings
+from codesign.space.constraints import Constraints
+from codesign.study.plan import StudyPlan
+from codesign.study.sweep import read_settings
 from simulator import LshReuse, NoReuse, PerLayer
 from tests.small_search import small_workload
 
@@ -107,7 +107,9 @@ def test_what_no_layer_or_search_has_is_told_before_the_work(trace, tmp_path, mo
     told = run("similarity", trace, "--sub-vector", 999, "--out", tmp_path / "x.html")
     assert "sub_vector must be one that a layer has, got 999" in told
     assert not (tmp_path / "x.html").exists()
-    monkeypatch.setattr("codesign.workload.load_workload", None)  # calling it would raise
+    monkeypatch.setattr(
+        "codesign.evaluation.workload.load_workload", None
+    )  # calling it would raise
     first = ("--images", 20, "--first-images", 20)
     assert "--first-images must be fewer than the 20" in run("search", "--out", tmp_path, *first)
     for option in ("projection", "acquisition"):

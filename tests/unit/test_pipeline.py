@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simulator import LIMITS
-from simulator.timing.engine import COMPILED, EVENT
+from simulator.timing.engines.engine import COMPILED, EVENT
 from simulator.timing.schedule import Makespan, Schedule
 
 STAGES = ("hashing", "array", "reconstruction")

@@ -12,13 +12,13 @@ from PIL import Image
 
 from accelerators import preset
 from codesign import Workload
-from codesign.pictures import trial_pixels
-from codesign.report import StudyReport
+from codesign.report.pictures import trial_pixels
+from codesign.report.study_report import StudyReport
 from simulator import LshReuse, NoReuse, decide, pixel_answers, simulate
-from simulator.report.pixel_answers import pixel_answers_html
+from simulator.pages.pixel_answers import pixel_answers_html
 from tests.small_search import IMAGES, SmallSegmenter, small_search, small_workload
 from workloads import capture
-from workloads.scores import IGNORED
+from workloads.traces.scores import IGNORED
 
 REUSE = LshReuse(hashes=3, length=9)
 

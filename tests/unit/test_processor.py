@@ -19,8 +19,8 @@ from simulator import (
     predict_layer,
     processor_constants,
 )
-from simulator.processor_error import PredictionError, prediction_errors
-from simulator.processor_fit import (
+from simulator.boards.error import PredictionError, prediction_errors
+from simulator.boards.fit import (
     fit,
     held_out,
     known_errors,
@@ -28,7 +28,7 @@ from simulator.processor_fit import (
     network_work,
     predictions,
 )
-from simulator.processor_work import (
+from simulator.boards.work import (
     DEPTHWISE,
     GEMM,
     IM2COL,

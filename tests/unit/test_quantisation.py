@@ -25,7 +25,7 @@ from workloads import (
     quantise,
     quantise_as,
 )
-from workloads.integer_grid import InputGrid
+from workloads.capturing.integer_grid import InputGrid
 
 
 def randn(*shape: int) -> torch.Tensor:

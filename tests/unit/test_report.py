@@ -9,13 +9,12 @@ import pytest
 
 from accelerators import cost_table, preset
 from codesign import load_study
-from codesign.plots import hypervolume_figure, pareto_figure
-from codesign.report import StudyReport, designs_compared
-from codesign.tables import PARAMETER_NAMES, design_python, study_cards
-from codesign.verdict import best_trial, verdict
+from codesign.report.plots import hypervolume_figure, pareto_figure
+from codesign.report.study_report import StudyReport, designs_compared
+from codesign.report.tables import PARAMETER_NAMES, design_python, study_cards
+from codesign.report.verdict import best_trial, verdict
 from simulator import BLOCKS, LIMITS, simulate
-from simulator.report.differences import against_one, tone
-from simulator.report.figures import (
+from simulator.pages.figures import (
     LIMIT_COLOURS,
     LIMIT_NAMES,
     PART_COLOURS,
@@ -28,9 +27,10 @@ from simulator.report.figures import (
     time_by_limit,
     traffic_by_kind,
 )
-from simulator.report.page import column, number, percent, render, shown
-from simulator.report.sections import BOUND_MEANS
-from simulator.report.simulation_page import simulation_html
+from simulator.pages.page import column, number, percent, render, shown
+from simulator.pages.sections import BOUND_MEANS
+from simulator.pages.simulation_page import simulation_html
+from simulator.results.differences import against_one, tone
 from tests.small_search import small_search, small_workload
 from workloads import Gemm, WorkloadTrace
 

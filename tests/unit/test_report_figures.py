@@ -6,11 +6,11 @@ import pytest
 
 from accelerators import ConfigError, preset
 from simulator import LIMITS
-from simulator.report.design import DesignReport
-from simulator.report.roofline import roofline
-from simulator.report.timeline import STALL_COLOURS, TRACK_NAMES, write_timeline
+from simulator.pages.roofline import roofline
+from simulator.pages.timeline import STALL_COLOURS, TRACK_NAMES, write_timeline
+from simulator.results.design import DesignReport
 from simulator.timing.dense import dense_timing
-from simulator.timing.reuse import reuse_timing
+from simulator.timing.pipeline import reuse_timing
 from tests.builders import even_decisions, matrix_layer
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from accelerators import ConfigError
 from simulator import KMeansReuse, LshReuse, SubVectorPolicy, decide
-from simulator.reuse.grouping import group_equal
+from simulator.kernels.grouping import group_equal
 from tests.builders import matrix_layer
 from tests.small_search import small_workload
 

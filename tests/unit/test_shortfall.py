@@ -4,11 +4,11 @@ import pytest
 
 from accelerators import ConfigError, area_by_part, preset
 from codesign import Constraints, DesignSpace, load_study
-from codesign.evaluate import Evaluator
-from codesign.nested import LayerFront, LayerTrial, NestedResult
-from codesign.nested_page import verdict as nested_verdict
-from codesign.shortfall import are_alike, failures, least_area_mm2
-from codesign.verdict import verdict
+from codesign.evaluation.evaluator import Evaluator
+from codesign.report.nested_page import verdict as nested_verdict
+from codesign.report.verdict import verdict
+from codesign.study.nested import LayerFront, LayerTrial, NestedResult
+from codesign.study.shortfall import are_alike, failures, least_area_mm2
 from tests.small_search import small_search, small_space, small_workload
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from accelerators import ConfigError
-from codesign import cli
-from codesign.similarity_page import (
+from codesign.cli import app as cli
+from codesign.report.similarity_page import (
     Measured,
     inputs_text,
     layers_text,
@@ -31,8 +31,8 @@ from simulator import (
     remaining_work,
     similarity_by_distance,
 )
-from simulator.painting import ALONE, Grid, grid_of
-from simulator.report.pictures import frame_picture
+from simulator.analysis.painting import ALONE, Grid, grid_of
+from simulator.pages.pictures import frame_picture
 from tests.small_search import small_workload
 from workloads import Gemm, TraceError, WorkloadTrace, capture
 

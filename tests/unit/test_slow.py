@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from codesign import runner, slow
-from codesign.evaluate import Evaluation
-from codesign.slow import SlowNotes
+from codesign.evaluation.evaluator import Evaluation
+from codesign.study import runner, slow
+from codesign.study.slow import SlowNotes
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import torch
 
 from accelerators import ConfigError
 from simulator import LshReuse
-from simulator.reuse.activations import Activations
-from simulator.reuse.software import STEPS, ReusedConvolution
+from simulator.boards.software import STEPS, ReusedConvolution
+from simulator.policies.activations import Activations
 from tests.builders import matrix_layer
-from workloads.gemm import Convolution, Gemm, Layer
-from workloads.unfold import rows_of, weights_of
+from workloads.traces.layer import Convolution, Gemm, Layer
+from workloads.traces.unfold import rows_of, weights_of
 
 
 def convolution_layer(shape, out, kernel, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1),

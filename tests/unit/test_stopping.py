@@ -13,19 +13,20 @@ ROOT = Path(__file__).parents[2]
 ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 INSTALLED = """
 import gc, os, signal, sys, time
-from codesign import stopping
+from codesign.cli import stopping
 stopping.install()
 def wait():
     print("ready", flush=True)
     time.sleep(60)
 """
 COMMAND = """
-from codesign.terminal import guarded, note, resumable
+from codesign.cli.terminal import guarded, note, resumable
 import typer
 """
 SUPERVISED = """
 import os, signal, subprocess, sys, time
-from codesign import stopping, supervision
+from codesign.cli import stopping
+from codesign.cli import supervision
 supervision.supervise()
 def wait(*also):
     print("ready", os.getpid(), *also, file=sys.__stdout__, flush=True)
@@ -225,7 +226,7 @@ def test_a_supervised_command_in_surroundings_that_are_odd(before, code, message
 
 def test_ray_that_is_stopped_with_the_command_has_not_died():
     process = start(
-        SUPERVISED + COMMAND + "from codesign.runner import RayDiedError\n"
+        SUPERVISED + COMMAND + "from codesign.study.runner import RayDiedError\n"
         "with stopping.running(), resumable('trials are kept.', lambda: True):\n"
         "    try: wait()\n"
         "    except KeyboardInterrupt: raise RayDiedError('Ray has died')\n"

@@ -26,11 +26,11 @@ from simulator import (
     save_memory,
     simulate,
 )
-from simulator.report.roofline import roofline
-from simulator.reuse.stream import POLYNOMIALS, set_index
-from simulator.timing.plan import plans, traffic
-from simulator.timing.reuse import reuse_timing
-from simulator.timing.stream import with_tables
+from simulator.kernels.tables import POLYNOMIALS, set_index
+from simulator.pages.roofline import roofline
+from simulator.timing.pipeline import reuse_timing
+from simulator.timing.tables import with_tables
+from simulator.timing.traffic import plans, traffic
 from tests.builders import buffer, even_decisions, matrix_layer, roomy_design
 from workloads import Gemm, WorkloadTrace, capture
 

@@ -6,7 +6,7 @@ import pytest
 import codesign
 from accelerators import ConfigError
 from codesign import Constraints, DesignSpace, StudyPlan, load_study
-from codesign.report import StudyReport
+from codesign.report.study_report import StudyReport
 from tests.small_search import small_workload, table
 
 PLAN = StudyPlan(

@@ -5,11 +5,12 @@ import csv
 import pytest
 from typer.testing import CliRunner
 
-import codesign.sweep
+import codesign.study.sweep
 from accelerators import ConfigError, preset
-from codesign import cli, terminal
-from codesign.sweep import read_settings, sweep
-from codesign.sweep_page import sweep_figure, write_sweep_html
+from codesign.cli import app as cli
+from codesign.cli import terminal
+from codesign.report.sweep_page import sweep_figure, write_sweep_html
+from codesign.study.sweep import read_settings, sweep
 from simulator import LshReuse, NoReuse, simulate
 from tests.small_search import small_workload
 from tests.unit.test_cli import SCALE_SIM
@@ -51,9 +52,9 @@ def test_reuse_is_decided_once(trace, monkeypatch):
 
     def counted(*arguments, **options):
         made.append(arguments)
-        return codesign.sweep.simulate.__globals__["decide"](*arguments, **options)
+        return codesign.study.sweep.simulate.__globals__["decide"](*arguments, **options)
 
-    monkeypatch.setattr(codesign.sweep, "decide", counted)
+    monkeypatch.setattr(codesign.study.sweep, "decide", counted)
     base, told = preset("reuse_16x16"), []
     sweep(
         trace, base, POLICY, read_settings(["cache.ways=1,2,4"], base),

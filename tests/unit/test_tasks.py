@@ -9,8 +9,8 @@ import torch
 from accelerators import preset
 from simulator import NoReuse, decide, simulate
 from workloads import TraceError, capture
-from workloads.scores import confusion, f1, mean_iou, score
 from workloads.streams import Clip
+from workloads.traces.scores import confusion, f1, mean_iou, score
 from workloads.training import TrainingError
 from workloads.training.tasks import LaneDetection, SceneParsing, balanced_weights
 

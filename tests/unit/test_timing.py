@@ -13,12 +13,12 @@ from accelerators import (
     SramBuffer,
     SystolicArray,
 )
-from simulator.baseline import equal_area_dense
 from simulator.timing.array import gemm_cycles
-from simulator.timing.cache import replay as cache_replay
 from simulator.timing.dense import dense_timing
-from simulator.timing.event_cache import replay as event_replay
-from simulator.timing.reuse import reuse_timing
+from simulator.timing.dense_baseline import equal_area_dense
+from simulator.timing.engines.compiled_cache import replay as cache_replay
+from simulator.timing.engines.event_cache import replay as event_replay
+from simulator.timing.pipeline import reuse_timing
 from tests.builders import WIDE, buffer, cifarnet_conv2, even_decisions, matrix_layer, roomy_design
 
 

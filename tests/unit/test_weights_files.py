@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from workloads.compressing.quantising import INPUT_GRID, load_quantised, quantise
 from workloads.models import ModelError, load_weights, save_weights, weights_source
 from workloads.models.weights import Named
-from workloads.quantising import INPUT_GRID, load_quantised, quantise
 
 
 class Net(nn.Module):

@@ -21,10 +21,10 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from accelerators import ConfigError, preset
 from simulator import NoReuse, decide, simulate
-from simulator.captured import run_model
+from simulator.running.captured import run_model
 from workloads import TraceError, capture, run_with
+from workloads.capturing.hook import run_hooked
 from workloads.errors import NotCountedWarning
-from workloads.hook import run_hooked
 from workloads.models import load
 
 X = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))

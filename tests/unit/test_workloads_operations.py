@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from workloads.handling import could_multiply, handling_of
-from workloads.operation_table import (
+from workloads.capturing.handling import could_multiply, handling_of
+from workloads.capturing.operation_table import (
     ATTENTION,
     COMPOSITE,
     CONVOLUTION,
@@ -46,7 +46,7 @@ def test_no_operation_of_aten_that_could_multiply_is_unknown():
         for func in overloads_of("aten")
         if handling_of(func).way == NOT_COUNTED and handling_of(func).base not in named
     }
-    assert not unknown, "classify these in workloads/operation_table.py"
+    assert not unknown, "classify these in workloads/capturing/operation_table.py"
 
 
 def test_the_audit_finds_an_operation_that_is_not_in_the_table():
@@ -111,5 +111,5 @@ def test_no_name_stands_on_both_sides():
 
 
 def test_the_document_is_current():
-    """`python -m workloads.operation_table > docs/operations.md` writes it."""
+    """`python -m workloads.capturing.operation_table > docs/operations.md` writes it."""
     assert DOCUMENT.read_text() == markdown()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from workloads import Convolution, Gemm, Layer, TraceError, WorkloadTrace
-from workloads.files import TraceFiles, TraceWriter
+from workloads.traces.files import TraceFiles, TraceWriter
 
 CONV = Layer(
     name="conv",

@@ -14,9 +14,9 @@ import torch
 
 from accelerators import read_baselines, write_baselines
 from accelerators.baselines import baselines
-from codesign.measure.pack import pack
+from codesign.boards.measure.pack import pack
 from simulator import LshReuse
-from simulator.reuse.memory import StreamMemory, save_memory
+from simulator.running.stream_memory import StreamMemory, save_memory
 from tests.builders import matrix_layer
 from tests.full_disk import contents, largest_file
 from tests.small_search import small_workload

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from workloads.capturing.modules import switch_mode
 from workloads.models.alexnet import AlexNet
 from workloads.models.cifarnet import CifarNet
 from workloads.models.efficientnet_lite import efficientnet_lite0
@@ -35,7 +36,6 @@ from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
 from workloads.models.twinlitenet import TwinLiteNet
 from workloads.models.vgg import VGG19
 from workloads.models.weights import load_weights, note_weights, weights_source
-from workloads.modules import switch_mode
 
 
 def _of_transformers(
@@ -133,7 +133,10 @@ def load(
 
 def _with_weights(model: nn.Module, weights: str | Path) -> nn.Module:
     """The model with weights in floating point, or a copy with those on grids."""
-    from workloads.quantising import holds_grids, load_quantised  # which itself builds on this room
+    from workloads.compressing.quantising import (  # which itself builds on this room
+        holds_grids,
+        load_quantised,
+    )
 
     if holds_grids(weights):
         return load_quantised(model, weights)

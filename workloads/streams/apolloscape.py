@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from workloads.scores import IGNORED
 from workloads.streams.clips import ClipSet
 from workloads.streams.drives import (
     Frame,
@@ -18,6 +17,7 @@ from workloads.streams.drives import (
 )
 from workloads.streams.image_set import Normalise, StreamError
 from workloads.streams.lanes import LANE_CLASSES
+from workloads.traces.scores import IGNORED
 
 _SCENE_IDS = {
     "sky": 17,

@@ -12,8 +12,8 @@ import torch
 
 from workloads.errors import show, told
 from workloads.reading import regular_file
-from workloads.scores import IGNORED
 from workloads.streams.image_set import StreamError, TooFewError, taken_from
+from workloads.traces.scores import IGNORED
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")
 _MAGIC = b"\x93NUMPY"
@@ -28,8 +28,8 @@ class Arrays:
 
     Attributes:
         images: `(n, ...)` float32 tensor, finite, or `(n, length)` int64 of token ids, n >= 1.
-        labels: `(n,)` int64, or `(n, h, w)`, one for each pixel, `workloads.scores.IGNORED` where
-            there is none; None without labels.
+        labels: `(n,)` int64, or `(n, h, w)`, one for each pixel, `workloads.traces.scores.IGNORED`
+            where there is none; None without labels.
         source: where they came from, in words fit for a provenance record.
     """
 

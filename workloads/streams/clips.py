@@ -8,8 +8,8 @@ from typing import Protocol
 
 import torch
 
-from workloads.scores import IGNORED
 from workloads.streams.image_set import ImageSet, Normalise, StreamError, normalisation
+from workloads.traces.scores import IGNORED
 
 __all__ = ["IGNORED", "Clip", "ClipSet", "Clips"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_max_pool2d, interpolate
 
-from workloads.scores import IGNORED
 from workloads.streams.clips import ClipSet
 from workloads.streams.image_set import Normalise, StreamError
 from workloads.streams.picture_files import picture
+from workloads.traces.scores import IGNORED
 
 Size = tuple[int, int]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from workloads.errors import InputError, show
-from workloads.scores import IGNORED
+from workloads.traces.scores import IGNORED
 
 
 class StreamError(InputError):
@@ -34,7 +34,7 @@ class ImageSet:
     Attributes:
         images: `(n, 3, h, w)` float32 tensor, normalised, RGB, n >= 1, finite.
         labels: `(n,)` int64 tensor of indices into `classes`, or `(n, h, w)`, one for each pixel,
-            `workloads.scores.IGNORED` where there is none; None without labels.
+            `workloads.traces.scores.IGNORED` where there is none; None without labels.
         classes: class names in label order; empty when there are no labels.
         source: where the images came from, in words fit for a provenance record.
 

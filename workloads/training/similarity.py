@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from workloads.integer_grid import is_quantised, weighted_layers
+from workloads.capturing.integer_grid import is_quantised, weighted_layers
 from workloads.models.weights import dtype_of, note_weights, save_weights
-from workloads.scores import IGNORED
 from workloads.streams.clips import Clip, Clips
+from workloads.traces.scores import IGNORED
 from workloads.training.checkpoints import Checkpoint
 from workloads.training.classifier import (
     TrainingError,

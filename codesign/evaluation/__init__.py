@@ -1,0 +1,1 @@
+"""Evaluates one design on a workload."""

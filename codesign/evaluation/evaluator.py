@@ -1,0 +1,276 @@
+"""Evaluates one setting: the decisions on the workload, replayed on the design."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from accelerators import ConfigError
+from codesign.evaluation.threads import single_thread
+from codesign.evaluation.workload import Workload
+from codesign.space.design_space import DesignSpace
+from simulator import (
+    DecisionCache,
+    LshReuse,
+    NoReuse,
+    PerLayer,
+    ReuseRun,
+    SimulationReport,
+    calibrate,
+    decide,
+    simulate,
+)
+from simulator.running.captured import check_model
+from simulator.running.quality import labels_fit
+from workloads.capturing.unchanged import remember
+from workloads.traces.files import TraceFiles
+from workloads.traces.judged import classes_in
+from workloads.traces.scores import OWN_SCORE, SCORES, own_score, score
+from workloads.traces.trace import WorkloadTrace
+
+if TYPE_CHECKING:
+    import torch
+
+# What a process keeps of decisions, which other hardware does not change. On 100 images CifarNet's
+# two convolutions are up to 55 MB a setting.
+KEPT_BYTES = 512 * 2**20
+_DECISIONS = DecisionCache(KEPT_BYTES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What became of one setting; the attributes are those of `Trial`."""
+
+    state: str
+    values: dict[str, float] | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    seconds: float = 0.0
+    images: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluator:
+    """Everything an evaluation needs, in memory, so that it can be sent to any machine.
+
+    Attributes:
+        space: builds the design and the policy.
+        trace: the workload, without layer tensors where the model makes them anew.
+        model: runs under the decisions; `None` decides on recorded activations.
+        calibration: layer name -> what hashing learned of the activations, made once; or the inputs
+            from which it learns under the reuse of each setting.
+        quality: what the objective `accuracy` is, a key of `codesign.study.trials.QUALITIES`.
+        baseline: objective -> value of the dense design with the base design's area.
+        digest: of the weights and inputs, to tell workloads apart.
+        identity: of these and the dense outputs, under which a process keeps decisions.
+    """
+
+    space: DesignSpace
+    trace: WorkloadTrace
+    model: torch.nn.Module | None
+    calibration: WorkloadTrace | Mapping[str, Any]
+    quality: str
+    baseline: dict[str, float]
+    digest: str
+    identity: str
+
+    @classmethod
+    def of(cls, workload: Workload, space: DesignSpace) -> Evaluator:
+        """Prepare a workload: calibrate, price the baseline, take what the files hold to memory.
+
+        Raises:
+            ConfigError, TraceError: the workload lacks what the space searches, or its model does
+                not answer as it did.
+        """
+        trace, model = workload.trace, workload.model
+        missing = [name for name in space.layers if name not in {x.name for x in trace.layers}]
+        if missing:
+            raise ConfigError(
+                f"DesignSpace.layers must be layers of the workload, got {', '.join(missing)}; "
+                "make the space with DesignSpace.for_workload(workload.trace, base)"
+            )
+        learned_later = workload.calibrate_under_reuse
+        kept = replace(trace, files=None if model is not None else InMemory(trace.files))
+        states = {} if learned_later else hashing_states(workload, space.layers)
+        with single_thread():
+            if model is not None:
+                check_model(trace, model)  # else every trial finds that it is not the captured one
+                remember(kept, model, verified=True)
+            dense = simulate(trace, space.base, NoReuse()).dense_equal_area
+        quality = _quality_kind(workload)
+        digest = workload_digest(workload, states)
+        outputs = b"" if trace.outputs is None else np.ascontiguousarray(trace.outputs).tobytes()
+        return cls(
+            space=space,
+            trace=kept,
+            model=model,
+            calibration=(
+                replace(workload.calibration or trace, files=None) if learned_later else states
+            ),
+            quality=quality,
+            baseline={
+                "speedup": 1.0,
+                "energy_uj_per_image": dense.energy_uj_per_image,
+                "accuracy": _dense_score(trace) if quality in (*SCORES, OWN_SCORE) else 1.0,
+            },
+            digest=digest,
+            identity=f"{digest} {hashlib.sha256(outputs).hexdigest()}",
+        )
+
+    def __call__(self, parameters: Mapping[str, Any]) -> Evaluation:
+        """Evaluate one setting; an error becomes a state with its reason, never a number."""
+        start = time.perf_counter()
+        try:
+            with single_thread():
+                values, summary = self._measure(parameters)
+            outcome = Evaluation(state="complete", values=values, summary=summary)
+        except ConfigError as error:
+            outcome = Evaluation(state="infeasible", reason=str(error))
+        except Exception:
+            outcome = Evaluation(state="failed", reason=traceback.format_exc())
+        seconds = time.perf_counter() - start
+        return replace(outcome, seconds=seconds, images=self.trace.images)
+
+    def _measure(self, parameters: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+        accelerator, policy = self.space.build(parameters)
+        run = decide(
+            self.trace,
+            policy,
+            model=self.model,
+            calibration=self.calibration,
+            calibrate_under_reuse=isinstance(self.calibration, WorkloadTrace),
+            cache=_DECISIONS,
+            workload=self.identity,
+        )
+        report = simulate(self.trace, accelerator, run)
+        values = {
+            "speedup": report.speedup_equal_area,
+            "energy_uj_per_image": report.reuse.energy_uj_per_image,
+            "accuracy": _accuracy(self.quality, run),
+        }
+        unknown = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if unknown:
+            raise ValueError(f"objectives must be finite, got {unknown}")
+        return values, summary_of(report)
+
+
+def summary_of(report: SimulationReport) -> dict[str, Any]:
+    """The report as plain values, without action counts and provenance (stored once a study)."""
+    summary = report.to_dict()
+    del summary["workload"]
+    for design in summary["designs"].values():
+        for layer in design["layers"]:
+            del layer["actions"]
+    return summary
+
+
+def _quality_kind(workload: Workload) -> str:
+    """What the objective `accuracy` is, a key of `codesign.study.trials.QUALITIES`."""
+    trace = workload.trace
+    if workload.model is None or trace.outputs is None:
+        return "fidelity"
+    if trace.score_function is not None:
+        return OWN_SCORE
+    classes = classes_in(trace.provenance, trace.outputs)
+    if classes.reason is not None:
+        return "output_fidelity"
+    answers, labels = classes.answers(trace.outputs), trace.labels
+    if labels is not None and trace.score in SCORES and labels_fit(labels, answers):
+        return trace.score
+    several = {0: "agreement", 1: "agreement", 3: "pixel_agreement"}
+    return several.get(answers.ndim, "position_agreement")
+
+
+def _accuracy(quality: str, run: ReuseRun) -> float:
+    """The objective `accuracy` of a run."""
+    if quality == "fidelity":
+        errors = run.relative_mse.values()
+        return 1.0 - sum(errors) / len(errors) if errors else 1.0
+    if quality == "output_fidelity":
+        found = None if run.output_error is None else max(0.0, 1.0 - run.output_error)
+    else:
+        found = run.accuracy if quality in (*SCORES, OWN_SCORE) else run.agreement
+    if found is None:
+        raise ValueError(f"the {quality} of the outputs must be known, got none: {run.unjudged}")
+    return found
+
+
+def _dense_score(trace: WorkloadTrace) -> float:
+    """The dense model's score."""
+    outputs, labels = trace.outputs, trace.labels
+    assert outputs is not None
+    if trace.score_function is not None:
+        expected = outputs if labels is None else labels
+        return own_score(trace.score, trace.score_function, outputs, expected)
+    assert labels is not None
+    classes = classes_in(trace.provenance, outputs)
+    return score(trace.score, classes.answers(outputs), labels, classes.count(outputs))
+
+
+def hashing_states(workload: Workload, layers: Iterable[str]) -> Mapping[str, Any]:
+    """Layer -> what hashing learns of its activations, for any hashes and length."""
+    learner = PerLayer({name: LshReuse(hashes=1, length=1) for name in layers})
+    with single_thread():
+        return calibrate(workload.calibration or workload.trace, learner)
+
+
+def workload_digest(workload: Workload, states: Mapping[str, Any]) -> str:
+    """SHA-256 of the weights and inputs, or of the recorded tensors where there is no model."""
+    digest = hashlib.sha256()
+    trace, model = workload.trace, workload.model
+    digest.update(json.dumps([layer.to_dict() for layer in trace.layers]).encode())
+    if model is None:
+        files = trace.files.description["files"] if trace.files is not None else {}
+        digest.update(json.dumps(files, sort_keys=True).encode())
+        arrays = [state[key] for _, state in sorted(states.items()) for key in sorted(state)]
+    else:
+        learned_from = workload.calibration or trace
+        arrays = [*(trace.inputs or ()), *(learned_from.inputs or ())]
+        arrays += [] if trace.labels is None else [trace.labels]
+        arrays += _weights_of(model)
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _weights_of(model: torch.nn.Module) -> list[np.ndarray]:
+    """Every tensor of a model's state; other state, which some modules keep, as its text."""
+    from workloads.capturing.calls import array_of
+
+    state = model.state_dict().values()
+    return [array_of(x) if hasattr(x, "detach") else np.array(repr(x)) for x in state]
+
+
+class InMemory(TraceFiles):
+    """A trace's tensors without its files, to be read on another machine.
+
+    Args:
+        files: what to read.
+    """
+
+    def __init__(self, files: TraceFiles | None) -> None:
+        self.directory = Path("trace") if files is None else files.directory
+        self.description = {} if files is None else files.description
+        self._tensors = (
+            {} if files is None else {name: files.read(name) for name in files.description["files"]}
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def read(self, name: str, *, keep: bool = False) -> dict[str, np.ndarray]:
+        """Tensors of one file, read-only."""
+        return self._tensors[name]

@@ -1,0 +1,178 @@
+"""Which design to take: the best under each constraint, in each sense of best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accelerators import ConfigError
+from accelerators.rules import show
+from codesign.study.trials import StudyResult, Trial, energy_delay_ratio, knee_of
+from simulator.results.differences import ACCURACY_DROP
+from simulator.results.lookup import equal_area_design, given_design
+
+# What a constraint may bound -> its name, its unit, and whether it is bounded from below.
+QUANTITIES = {
+    "accuracy": ("accuracy", "of 1", True),
+    "area_mm2": ("area", "mm²", False),
+    "power_mw": ("power", "mW", False),
+    "latency_ms_per_image": ("time per image", "ms", False),
+}
+
+
+_LARGEST_BOUND = 1e100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """A bound on one number of a design.
+
+    Attributes:
+        quantity: a key of `QUANTITIES`.
+        bound: `accuracy` must be at least this, everything else at most.
+        reason: where the bound comes from, in a few words.
+    """
+
+    quantity: str
+    bound: float
+    reason: str = "as asked for"
+
+    def __post_init__(self) -> None:
+        broken = []
+        if not isinstance(self.quantity, str) or self.quantity not in QUANTITIES:
+            broken.append(
+                f"quantity must be one of {', '.join(QUANTITIES)}, got {show(self.quantity)}"
+            )
+        is_number = isinstance(self.bound, int | float) and not isinstance(self.bound, bool)
+        if not is_number or not abs(self.bound) <= _LARGEST_BOUND:
+            broken.append(f"bound must be a finite number, got {show(self.bound)}")
+        if not isinstance(self.reason, str):
+            broken.append(f"reason must be a text, got {show(self.reason)}")
+        if broken:
+            raise ConfigError([f"Constraint.{rule}" for rule in broken])
+
+    def met_by(self, trial: Trial) -> bool:
+        """Whether a complete trial keeps within the bound."""
+        value = measured(trial, self.quantity)
+        return value >= self.bound if QUANTITIES[self.quantity][2] else value <= self.bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The best designs under some constraints; each is `None` where no trial meets them.
+
+    Attributes:
+        constraints: all of which hold; none is no constraint.
+        trials: complete trials that meet them, in the order of asking.
+        fastest: with the largest speedup.
+        least_energy: with the least energy per image.
+        most_accurate: with the largest accuracy.
+        least_energy_delay: with the least energy-delay product against dense of equal area.
+        knee: where the front of these trials bends most, see `codesign.evaluation.front.knee`.
+    """
+
+    constraints: tuple[Constraint, ...]
+    trials: tuple[Trial, ...]
+    fastest: Trial | None
+    least_energy: Trial | None
+    most_accurate: Trial | None
+    least_energy_delay: Trial | None
+    knee: Trial | None
+
+
+# The attributes of `Choice` that name a trial.
+SENSES = ("fastest", "least_energy", "most_accurate", "least_energy_delay", "knee")
+
+
+def measured(trial: Trial, quantity: str) -> float:
+    """A number of a complete trial; power is the mean over an image, with DRAM."""
+    assert trial.values is not None, "only complete trials are measured"
+    design = given_design(trial.summary)
+    match quantity:
+        case "accuracy":
+            return trial.values["accuracy"]
+        case "power_mw":  # microjoules over milliseconds
+            return design["energy_uj_per_image"] / design["latency_ms_per_image"]
+        case "area_mm2" | "latency_ms_per_image":
+            return design[quantity]
+    raise ValueError(f"unknown quantity {quantity!r}")
+
+
+def usual_constraints(result: StudyResult) -> tuple[Constraint, ...]:
+    """What the search was told to keep; else the accuracy of dense, and what the search began with.
+
+    Where its specification states no constraint on a quantity: the silicon of the first trial, and
+    the power and time of dense on that much silicon, if the first trial is complete.
+    """
+    accuracy = result.baseline["accuracy"]
+    constraints = [
+        Constraint(
+            quantity="accuracy",
+            bound=accuracy - ACCURACY_DROP,
+            reason=f"{100 * ACCURACY_DROP:g} points below the dense model",
+        )
+    ]
+    if result.start.values is not None:
+        summary = result.start.summary
+        dense = equal_area_design(summary)
+        its = "of dense with the area of the start"
+        constraints += [
+            Constraint(
+                quantity="area_mm2",
+                bound=given_design(summary)["area_mm2"],
+                reason="of the design that the search starts from",
+            ),
+            Constraint(
+                quantity="power_mw",
+                bound=dense["energy_uj_per_image"] / dense["latency_ms_per_image"],
+                reason=its,
+            ),
+            Constraint(
+                quantity="latency_ms_per_image", bound=dense["latency_ms_per_image"], reason=its
+            ),
+        ]
+    by_quantity = {constraint.quantity: constraint for constraint in constraints}
+    for name, limit in result.specification.get("constraints", {}).items():
+        is_loss = name == "accuracy_loss"
+        stated = Constraint(
+            quantity="accuracy" if is_loss else name,
+            bound=accuracy - limit if is_loss else limit,
+            reason="stated with the search",
+        )
+        by_quantity[stated.quantity] = stated
+    return tuple(by_quantity.values())
+
+
+def choices(result: StudyResult, constraints: Sequence[Constraint]) -> tuple[Choice, ...]:
+    """The best without a constraint, under each one, and under all of them where there are more."""
+    sets: list[tuple[Constraint, ...]] = [(), *((constraint,) for constraint in constraints)]
+    if len(constraints) > 1:
+        sets.append(tuple(constraints))
+    return tuple(_choice(result, each) for each in sets)
+
+
+def _choice(result: StudyResult, constraints: tuple[Constraint, ...]) -> Choice:
+    """Among all complete trials: off the front may be the only ones that keep to a bound."""
+    met = tuple(
+        trial
+        for trial in result.of_state("complete")
+        if all(constraint.met_by(trial) for constraint in constraints)
+    )
+
+    def best(objective: str, sign: float) -> Trial | None:
+        # Of equals, the one with the least energy-delay product.
+        return min(
+            met,
+            key=lambda trial: (sign * (trial.values or {})[objective], energy_delay_ratio(trial)),
+            default=None,
+        )
+
+    return Choice(
+        constraints=constraints,
+        trials=met,
+        fastest=best("speedup", -1),
+        least_energy=best("energy_uj_per_image", 1),
+        most_accurate=best("accuracy", -1),
+        least_energy_delay=min(met, key=energy_delay_ratio, default=None),
+        knee=knee_of(met),
+    )

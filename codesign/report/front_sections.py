@@ -1,0 +1,187 @@
+"""What a search's report says of its front: its shape, the designs to take, what matters."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from codesign.report.choices import QUANTITIES, SENSES, Choice, Constraint, measured
+from codesign.report.front_plots import (
+    PARALLEL_PARAMETERS,
+    importance_figure,
+    parallel_figure,
+    projections_figure,
+    ranked_parameters,
+    space_figure,
+)
+from codesign.report.importance import LEAST_TRIALS
+from codesign.report.verdict import QUALITY_NAMES
+from codesign.study.trials import StudyResult, Trial, energy_delay_ratio
+from simulator.pages.page import NOTHING, column, figure_html, number, percent
+from simulator.results.differences import ratio_text
+
+Pages = Mapping[int, str]
+Shares = Mapping[str, Mapping[str, float] | None]
+
+_OBJECTIVE_WORDS = {"speedup": "speed", "energy_uj_per_image": "energy", "accuracy": "accuracy"}
+
+
+def trial_link(trial: Trial | None, pages: Pages, text: str | None = None) -> Any:
+    """A trial's number, or a text, that opens its page where it has one."""
+    if trial is None:
+        return None
+    shown = text or str(trial.number)
+    if trial.number not in pages:
+        return shown
+    return Markup('<a href="{}">{}</a>').format(pages[trial.number], shown)
+
+
+def hypervolume_caption(result: StudyResult) -> str:
+    """What the curves measure, with their reference points."""
+    paying = result.paying_point
+    return (
+        "The volume that the front covers after each trial, in units of the dense baseline: "
+        "speed × accuracy × energy saved. On the left its reference point is "
+        f"{_point(result, result.reference_point)}: a worse design is of no interest. On the right "
+        f"it is {_point(result, paying)}, the dense baseline with what accuracy a design may lose: "
+        "a design that does not beat all three adds nothing there. A curve grows with every trial "
+        "that improves the front; once it stays flat, more trials find little. "
+        f"After {len(result.trials)} trials: {number(result.hypervolume[-1])} and "
+        f"{number(result.paying_hypervolume[-1])}."
+    )
+
+
+def _point(result: StudyResult, point: Mapping[str, float]) -> str:
+    ratio = point["energy_uj_per_image"] / result.baseline["energy_uj_per_image"]
+    return (
+        f"speed {point['speedup']:g}, energy {ratio:g}× the dense baseline's "
+        f"({number(point['energy_uj_per_image'])} µJ per image), "
+        f"{QUALITY_NAMES[result.quality].split(' (')[0]} {percent(point['accuracy'])} %"
+    )
+
+
+def shape_figures(result: StudyResult, quality: str, pages: Pages, shares: Shares) -> list[Markup]:
+    """The front's other projections, the front in space, and parallel coordinates."""
+    figures = [
+        figure_html(projections_figure(result, quality, pages), "projections", _PROJECTIONS),
+        figure_html(space_figure(result, quality, pages), "space", _SPACE),
+    ]
+    names = ranked_parameters(shares) or _varied(result)
+    if len(result.of_state("complete")) > 1 and names:
+        figure = parallel_figure(result, quality, names[:PARALLEL_PARAMETERS])
+        figures.append(figure_html(figure, "parallel", _PARALLEL))
+    return figures
+
+
+_PROJECTIONS = (
+    "The same trials seen from the other two sides. The dotted line joins the trials that no other "
+    "beats in the two objectives of its panel alone; a trial on the front away from it is there "
+    "for the third. Up is more accurate; on the left, right is faster; on the right, left is less "
+    "energy."
+)
+_SPACE = (
+    "All three objectives at once; drag to turn, scroll to zoom. Coloured points are on the front."
+)
+_PARALLEL = (
+    "Every complete trial as a line, those on the front coloured. The parameters shown are those "
+    "that vary and matter most, the most important first. Drag along an axis to keep only the "
+    "trials that pass there, drag an axis by its name to move it."
+)
+
+
+def _varied(result: StudyResult) -> list[str]:
+    complete = result.of_state("complete")
+    names = (parameter.name for parameter in result.space.parameters)
+    return [name for name in names if len({t.parameters[name] for t in complete}) > 1]
+
+
+def importance_section(result: StudyResult, shares: Shares, quality: str) -> dict[str, Any]:
+    """Which parameters matter for which objective, and where that can't be said."""
+    unknown = [_OBJECTIVE_WORDS[name] for name, share in shares.items() if share is None]
+    complete = len(result.of_state("complete"))
+    text = (
+        "How much of an objective's variance over the trials each parameter explains on its own, "
+        f"by fANOVA on the {complete} complete trials. It tells where to look, not what causes "
+        "what: of few trials the shares are rough, and the search tries good regions more often "
+        "than others."
+    )
+    if len(unknown) == len(shares):
+        why = (
+            f"{complete} complete trials are too few, it takes {LEAST_TRIALS}"
+            if complete < LEAST_TRIALS
+            else "nothing varies"
+        )
+        return {"text": f"Not known: {why}.", "figure": None}
+    if unknown:
+        text += f" Undefined for {' and '.join(unknown)}, the same in every trial."
+    figure = importance_figure(result, shares, quality)
+    return {"text": text, "figure": figure_html(figure, "importance", _IMPORTANCE)}
+
+
+_IMPORTANCE = (
+    "Main effects only, of a random forest fitted to the trials (Hutter, Hoos and Leyton-Brown, "
+    "ICML 2014, as in Optuna); the shares of an objective add up to 100 %."
+)
+
+
+def choices_section(chosen: Sequence[Choice], pages: Pages) -> dict[str, Any]:
+    """The best designs under each constraint, each a link to its page."""
+    return {
+        "columns": [
+            column("constraint", "Constraint", text=True),
+            column("met", "Trials", "that meet it"),
+            column("fastest", "Fastest", "× dense, equal area"),
+            column("least_energy", "Least energy", "µJ per image"),
+            column("most_accurate", "Most accurate", "%"),
+            column("least_energy_delay", "Least energy-delay", "of dense, equal area"),
+            column("knee", "Knee", "speed, energy, accuracy"),
+        ],
+        "rows": [
+            {
+                "constraint": _constraint_text(choice),
+                "met": len(choice.trials),
+                **{sense: _pick(choice, sense, pages) for sense in SENSES},
+            }
+            for choice in chosen
+        ],
+    }
+
+
+def _constraint_text(choice: Choice) -> str:
+    if not choice.constraints:
+        return "none"
+    if len(choice.constraints) > 1:
+        return "all of these"
+    return constraint_words(choice.constraints[0])
+
+
+def constraint_words(constraint: Constraint) -> str:
+    """A constraint in a line."""
+    name, unit, at_least = QUANTITIES[constraint.quantity]
+    if constraint.quantity == "accuracy":
+        bound = f"{percent(constraint.bound)} %"
+    else:
+        bound = f"{number(constraint.bound)} {unit}"
+    return f"{name} {'≥' if at_least else '≤'} {bound}, {constraint.reason}"
+
+
+def _pick(choice: Choice, sense: str, pages: Pages) -> Any:
+    """A trial's number, which is a link, and what it was picked for."""
+    trial: Trial | None = getattr(choice, sense)
+    if trial is None or trial.values is None:
+        return NOTHING
+    speed = f"{ratio_text(trial.values['speedup'])}×"
+    energy = number(trial.values["energy_uj_per_image"])
+    accuracy = percent(measured(trial, "accuracy"))
+    said = {
+        "fastest": speed,
+        "least_energy": energy,
+        "most_accurate": accuracy,
+        "least_energy_delay": f"{ratio_text(energy_delay_ratio(trial))}×",
+        "knee": f"{speed}, {energy} µJ, {accuracy} %",
+    }[sense]
+    return Markup("{} <small>trial {}</small>").format(said, trial_link(trial, pages))

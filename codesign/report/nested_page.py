@@ -1,0 +1,163 @@
+"""The page and the tables of a nested search: what each layer's front holds."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import PackageLoader
+
+from codesign.study.nested import LayerFront, LayerTrial, NestedResult
+from simulator.pages.figures import LINE_COLOURS, finished
+from simulator.pages.page import column, figure_html, named, render, versions
+from workloads.writing import write_atomically
+
+_HEIGHT = 340
+_COLUMNS = {
+    "position": ("Position", "on the front"),
+    "hashes": ("Hashes H", ""),
+    "length": ("Length L", ""),
+    "thresholds": ("Thresholds", ""),
+    "order": ("Order", ""),
+    "relative_mse": ("Error", "% of the dense result's square"),
+    "compression": ("Compression", "×, |X| / |X_c|"),
+}
+_TEXT = ("thresholds", "order")
+_ACQUISITIONS = {
+    "logehvi": "expected hypervolume improvement (Optuna's GPSampler, logarithm)",
+    "ei": "expected improvement of a weighted Chebyshev function, weights drawn anew (ParEGO)",
+}
+_CAPTION = (
+    "Every point is a setting of this layer on its recorded activations. Right and down is better; "
+    "the line joins those that no other beats. Compression is the layer's sub-vectors over those "
+    "that are still multiplied, |X| / |X_c|: 1 is dense. Error is the mean squared error of the "
+    "layer's result over the mean square of the dense one."
+)
+
+
+def front_columns(front: LayerFront) -> list[dict[str, Any]]:
+    """Columns of a layer's table; what it has no choice of is left out."""
+    chosen = {name for trial in front.front for name in trial.settings}
+    return [
+        column(key, *words, text=key in _TEXT)
+        for key, words in _COLUMNS.items()
+        if key in chosen or key in ("position", "relative_mse", "compression")
+    ]
+
+
+def front_rows(front: LayerFront) -> list[dict[str, Any]]:
+    """A row for each setting on the front, the most exact first."""
+    return [
+        {
+            "position": position,
+            **trial.settings,
+            "relative_mse": f"{_error_percent(trial):.3g}",
+            "compression": f"{trial.compression:.1f}",
+        }
+        for position, trial in enumerate(front.front, start=1)
+    ]
+
+
+def layer_figure(front: LayerFront) -> go.Figure:
+    """Error over compression of every trial of a layer, both logarithmic."""
+    figure = go.Figure()
+    beaten = [t for t in front.trials if t.reason is None and t not in front.front]
+    for name, trials, mode, colour in (
+        ("beaten by another", beaten, "markers", "#9aa0a6"),
+        ("front", front.front, "lines+markers", LINE_COLOURS[1]),
+    ):
+        figure.add_scatter(
+            x=[trial.compression for trial in trials],
+            y=[_error_percent(trial) for trial in trials],
+            mode=mode,
+            name=name,
+            marker={"size": 8, "color": colour},
+            line={"color": colour, "width": 2},
+            customdata=[_hover(trial) for trial in trials],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    figure.update_xaxes(title_text="compression, ×", type="log", tickformat=",.3~r", dtick="D2")
+    figure.update_yaxes(
+        title={"text": "squared error, % of dense", "standoff": 12},
+        type="log",
+        tickformat=",.3~r",
+        dtick="D2",
+    )
+    return finished(figure, _HEIGHT, 40)
+
+
+def write_nested_html(result: NestedResult, path: str | Path, command: str | None = None) -> Path:
+    """Write the page; `command` is named as what made it."""
+    specification = result.specification
+    told: dict[str, Any] = {"command": command} if command else {}
+    told |= {
+        "workload": specification["name"],
+        "hyperplanes": specification["projection"],
+        "acquisition": _ACQUISITIONS[specification["acquisition"]],
+        "seed": specification["seed"],
+        "made with": named(versions("numpy", "optuna")),
+    }
+    layers = [
+        {
+            "name": each.layer,
+            "figure": figure_html(layer_figure(each), f"layer-{number}", _CAPTION),
+            "columns": front_columns(each),
+            "rows": front_rows(each),
+            "failed": sum(trial.reason is not None for trial in each.trials),
+        }
+        for number, each in enumerate(result.layers)
+    ]
+    context = {
+        "kind": "Nested search: each layer on its own",
+        "title": specification["name"],
+        "subtitle": f"{len(layers)} layers, {sum(len(x.trials) for x in result.layers)} settings",
+        "verdict": verdict(result),
+        "layers": layers,
+        "facts": told,
+    }
+    return write_atomically(
+        path, render("nested.html", PackageLoader("codesign", "templates"), context)
+    )
+
+
+def verdict(result: NestedResult, error: float = 0.1) -> str:
+    """How far each layer compresses at an error that is bearable.
+
+    Args:
+        result: the search.
+        error: relative squared error that counts as bearable.
+    """
+    told = []
+    for each in result.layers:
+        if not each.front:
+            continue
+        bearable = [t for t in each.front if t.objectives[0] <= math.log10(error)]
+        best = f"{bearable[-1].compression:.1f}×" if bearable else "not at all"
+        told.append(f"{each.layer} {best}")
+    layers = ", ".join(told)
+    found = f"With a squared error of at most {100 * error:g} %, layers compress: {layers}."
+    missing = f"No answer yet for {result.unanswered}." if result.unanswered else ""
+    return f"{found if told else ''} {missing}".strip()
+
+
+def _error_percent(trial: LayerTrial) -> float:
+    assert trial.relative_mse is not None, "only settings that did not fail are shown"
+    return 100 * trial.relative_mse
+
+
+def _hover(trial: LayerTrial) -> str:
+    return "<br>".join(
+        [
+            f"error {_error_percent(trial):.3g} %, compression {trial.compression:.1f}×",
+            _settings(trial.settings),
+        ]
+    )
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -1,0 +1,259 @@
+"""Plots of a search: the front, and how much of it was found when."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from types import MappingProxyType
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from codesign.study.trials import StudyResult, Trial, knee_of
+from simulator.pages.figures import INK, finished
+from simulator.results.differences import ratio_text
+
+ACCENT = "#d1495b"
+_AXIS_HEIGHT = 520
+_HYPERVOLUME_HEIGHT = 300
+
+
+def pareto_figure(
+    result: StudyResult,
+    best: Trial | None,
+    quality: str,
+    pages: Mapping[int, str] = MappingProxyType({}),
+) -> go.Figure:
+    """Energy over speed of every complete trial, coloured by accuracy; the front stands out.
+
+    Args:
+        result: the search.
+        best: the trial to point at, if any.
+        quality: what the colour means, a word with its unit.
+        pages: number of a trial -> address of its page, which a click on its point opens.
+    """
+    figure = go.Figure()
+    _add_trials(figure, result, quality, pages)
+    if result.start.values is not None:
+        _add_mark(figure, result.start, "star-diamond-open", start_name(result), "top center")
+    if best is not None:
+        _add_mark(figure, best, "circle-open", "best found", "bottom center")
+    knee = knee_of(result.front)
+    if knee is not None and knee is not best:
+        _add_mark(figure, knee, "square-open", "knee", "middle right")
+    _add_baseline(figure, result.baseline)
+    figure.update_layout(
+        template="none",
+        height=_AXIS_HEIGHT,
+        margin={"l": 10, "r": 10, "t": 60, "b": 50},
+        coloraxis={
+            "colorscale": "Viridis",
+            "colorbar": {"title": {"text": quality, "side": "right"}, "thickness": 14},
+        },
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1,
+            "xref": "container",
+            "yref": "container",
+            "yanchor": "top",
+        },
+    )
+    figure.update_xaxes(
+        title={"text": "speed, × a dense design of equal area", "font": {"size": 13}},
+        rangemode="tozero",
+        automargin=True,
+    )
+    figure.update_yaxes(
+        title={"text": "energy, µJ per image", "font": {"size": 13}},
+        automargin=True,
+        **energy_axis(result),
+    )
+    return figure
+
+
+def trial_groups(result: StudyResult) -> dict[str, list[Trial]]:
+    """Complete trials by what a legend calls them, those on the front last."""
+    complete = result.of_state("complete")
+    front = {trial.number for trial in result.front}
+    return {
+        "beaten by another trial": [t for t in complete if t.number not in front],
+        "on the Pareto front": [t for t in complete if t.number in front],
+    }
+
+
+def page_links(trials: Sequence[Trial], pages: Mapping[int, str]) -> dict[str, Any]:
+    """What makes each point of a plot open its trial's page."""
+    return {"pages": [pages.get(trial.number) for trial in trials]}
+
+
+def _add_trials(
+    figure: go.Figure, result: StudyResult, quality: str, pages: Mapping[int, str]
+) -> None:
+    """A point for each complete trial, those on the front above the others."""
+    looks = ((8, 0.6, 0.5), (14, 1.0, 1.8))
+    for (name, trials), look in zip(trial_groups(result).items(), looks, strict=True):
+        size, opacity, edge = look
+        figure.add_scatter(
+            **_positions(trials),
+            mode="markers",
+            name=name,
+            opacity=opacity,
+            marker={
+                "size": size,
+                "color": [100 * objective_value(trial, "accuracy") for trial in trials],
+                "coloraxis": "coloraxis",
+                "line": {"color": INK, "width": edge},
+            },
+            meta=page_links(trials, pages),
+            customdata=[trial_text(result, trial, quality) for trial in trials],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+
+
+def _add_baseline(figure: go.Figure, baseline: Mapping[str, float]) -> None:
+    """The dense design of equal area, with a line across and one up through it."""
+    figure.add_scatter(
+        x=[baseline["speedup"]],
+        y=[baseline["energy_uj_per_image"]],
+        mode="markers+text",
+        name="dense, equal area of the start",
+        text=["dense  "],
+        textposition="bottom left",
+        marker={"symbol": "x", "size": 12, "color": INK},
+        hovertemplate=(
+            "dense design with the area of the design that the search starts from<br>"
+            "%{x:.2f}× speed, %{y:,.3~g} µJ per image<extra></extra>"
+        ),
+    )
+    dotted = {"color": INK, "width": 1, "dash": "dot"}
+    figure.add_vline(x=1, line=dotted)
+    figure.add_hline(y=baseline["energy_uj_per_image"], line=dotted)
+
+
+def energy_axis(result: StudyResult) -> dict[str, Any]:
+    """Linear from zero; logarithmic, with round numbers, where energies span a wide range."""
+    energies = [
+        objective_value(trial, "energy_uj_per_image") for trial in result.of_state("complete")
+    ]
+    energies.append(result.baseline["energy_uj_per_image"])
+    least, most = min(energies), max(energies)
+    if most <= 8 * least:
+        return {"type": "linear", "rangemode": "tozero"}
+    return {"type": "log", "tickvals": _round_numbers(least, most), "tickformat": ",~r"}
+
+
+def hypervolume_figure(result: StudyResult) -> go.Figure:
+    """How much the front covers after each trial, from each reference point."""
+    curves = {
+        "all that is of interest": result.hypervolume,
+        "better than the dense baseline": result.paying_hypervolume,
+    }
+    figure = make_subplots(rows=1, cols=2, subplot_titles=list(curves), horizontal_spacing=0.09)
+    for place, curve in enumerate(curves.values(), start=1):
+        figure.add_scatter(
+            x=[trial.number + 1 for trial in result.trials],
+            y=list(curve),
+            mode="lines+markers",
+            line={"shape": "hv", "color": "#4178be", "width": 2},
+            marker={"size": 5},
+            hovertemplate="after %{x} trials: %{y:.4~g}<extra></extra>",
+            showlegend=False,
+            row=1,
+            col=place,
+        )
+        if not any(curve):  # an axis around nothing would reach below it
+            figure.update_yaxes(range=[0, 1], row=1, col=place)
+    figure.update_xaxes(title_text="trials")
+    figure.update_yaxes(title_text="hypervolume", rangemode="tozero")
+    return finished(figure, _HYPERVOLUME_HEIGHT, 40)
+
+
+def start_name(result: StudyResult) -> str:
+    """What the first trial is called."""
+    return "paper's setting" if result.start.origin == "paper" else "usual setting"
+
+
+def layer_settings(result: StudyResult, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Layer -> `H/L`, hashes and length of its sub-vectors, or `dense`."""
+    chosen = result.space.reuse_of(parameters)
+    return {
+        layer: f"{chosen[layer]['hashes']}/{chosen[layer]['length']}"
+        if layer in chosen
+        else "dense"
+        for layer in result.space.layers
+    }
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten around a range of positive numbers."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+
+
+def objective_value(trial: Trial, name: str) -> float:
+    """A complete trial's value of an objective."""
+    assert trial.values is not None, "only complete trials are plotted"
+    return trial.values[name]
+
+
+def _positions(trials: Sequence[Trial]) -> dict[str, list[float]]:
+    return {
+        "x": [objective_value(trial, "speedup") for trial in trials],
+        "y": [objective_value(trial, "energy_uj_per_image") for trial in trials],
+    }
+
+
+def _add_mark(figure: go.Figure, trial: Trial, symbol: str, name: str, place: str) -> None:
+    """A labelled ring around a trial."""
+    figure.add_scatter(
+        **_positions([trial]),
+        mode="markers+text",
+        name=name,
+        text=[f"  {name}  "],
+        textposition=place,
+        textfont={"size": 14},
+        marker={"symbol": symbol, "size": 22, "color": ACCENT, "line": {"width": 2.5}},
+        hoverinfo="skip",
+    )
+
+
+def trial_text(result: StudyResult, trial: Trial, quality: str) -> str:
+    """What a trial is, in a few lines."""
+    parameters = trial.parameters
+    layers = set(result.space.layers)
+    reuse = ", ".join(
+        f"{layer} {setting}" for layer, setting in layer_settings(result, parameters).items()
+    )
+    hardware = [
+        f"{name} {value}"
+        for name, value in parameters.items()
+        if name.rpartition(".")[0] not in layers
+    ]
+    lines = [
+        f"trial {trial.number}",
+        f"{ratio_text(objective_value(trial, 'speedup'))}× speed, "
+        f"{objective_value(trial, 'energy_uj_per_image'):,.1f} µJ per image, "
+        f"{100 * objective_value(trial, 'accuracy'):.1f} {quality}",
+        f"hashes/length: {reuse}",
+        *(", ".join(hardware[index : index + 3]) for index in range(0, len(hardware), 3)),
+    ]
+    return "<br>".join(escape(line) for line in lines)
+
+
+__all__ = [
+    "ACCENT",
+    "energy_axis",
+    "hypervolume_figure",
+    "layer_settings",
+    "objective_value",
+    "page_links",
+    "pareto_figure",
+    "start_name",
+    "trial_groups",
+    "trial_text",
+]

@@ -1,0 +1,234 @@
+"""Tables and key numbers of a search's report."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerators import Accelerator
+from codesign.report.plots import layer_settings, start_name
+from codesign.report.verdict import QUALITY_NAMES
+from codesign.study.trials import StudyResult, Trial
+from simulator import NoReuse, PerLayer, ReusePolicy
+from simulator.pages.figures import LIMIT_NAMES
+from simulator.pages.page import card, column, number, percent
+from simulator.pages.simulation_page import (
+    LAYER_COLUMNS,
+    LAYERS_TEXT,
+    energy_card,
+    interval_texts,
+    layer_rows,
+    per_image_cards,
+    speed_card,
+)
+from simulator.results.differences import AGREEMENTS, ratio_text
+from simulator.results.lookup import equal_area_design, given_design
+from workloads.traces.scores import SCORES
+
+# Parameter -> what it is in words, and its unit.
+PARAMETER_NAMES = {
+    "array.rows": ("array rows", "multiply-accumulate units"),
+    "array.columns": ("array columns", "multiply-accumulate units"),
+    "array.fold_timing": ("consecutive folds", "sequential or overlapped"),
+    "activation_buffer.kib": ("activation buffer", "KiB"),
+    "weight_buffer.kib": ("weight buffer", "KiB"),
+    "output_buffer.kib": ("output buffer", "KiB"),
+    "centroid_buffer.kib": ("centroid buffer", "KiB"),
+    "cache.entries": ("centroid cache size", "clusters"),
+    "cache.ways": ("centroid cache associativity", "ways"),
+    "cache.banks": ("centroid cache banks", "accesses per cycle"),
+    "cache.clear_entries_per_cycle": ("centroid cache clearing", "entries per cycle"),
+    "front_end.lanes": ("hash lanes", "sub-vectors per cycle"),
+    "front_end.projection": ("hash projections", "sign: adders, int8: multipliers"),
+    "reconstructor.sums_per_cycle": ("reconstructor rate", "partial sums per cycle"),
+}
+# The same of a layer's own parameters.
+LAYER_PARAMETER_NAMES = {
+    "reuse": ("reuse", "no: the layer runs dense"),
+    "hashes": ("hashes H", "bits of a signature"),
+    "length": ("sub-vector length L", "elements"),
+    "position": ("position on its front", "0: dense, then from exact to compressed"),
+}
+
+
+def parameter_name(result: StudyResult, name: str) -> tuple[str, str]:
+    """A parameter in words and its unit; its own name where there are no words."""
+    layer, _, of_layer = name.rpartition(".")
+    if layer in result.space.layers and of_layer in LAYER_PARAMETER_NAMES:
+        words, unit = LAYER_PARAMETER_NAMES[of_layer]
+        return f"{layer}: {words}", unit
+    return PARAMETER_NAMES.get(name, (name, ""))
+
+
+def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
+    """Key numbers of the best design found."""
+    summary, values = best.summary, best.values
+    assert values is not None, "the best trial is complete"
+    reuse, equal = given_design(summary), equal_area_design(summary)
+    known = {**dict.fromkeys(SCORES, "accuracy"), **dict.fromkeys(AGREEMENTS, "agreement")}
+    name = known.get(result.quality, "")
+    return [
+        speed_card("Best found: speed", summary),
+        energy_card("Best found: energy", summary),
+        card(
+            f"Best found: {QUALITY_NAMES[result.quality].split(' (')[0]}",
+            percent(values["accuracy"]),
+            "%",
+            "; ".join(
+                [
+                    f"the dense model: {percent(result.baseline['accuracy'])} %",
+                    *interval_texts(summary, name),
+                ]
+            ),
+        ),
+        *per_image_cards(reuse, equal),
+        card(
+            "Area",
+            number(reuse["area_mm2"]),
+            "mm²",
+            f"the design the search started from: {number(_start_area(result))} mm²"
+            if result.start.summary
+            else "without DRAM",
+        ),
+        card(
+            "Trials",
+            str(len(result.of_state("complete"))),
+            f"of {result.asked or len(result.trials)} complete",
+            f"{len(result.front)} of them on the Pareto front",
+        ),
+    ]
+
+
+def _start_area(result: StudyResult) -> float:
+    return given_design(result.start.summary)["area_mm2"]
+
+
+def best_section(result: StudyResult, best: Trial) -> dict[str, Any]:
+    """The best design: its parameters beside the first trial's, its layers, its source text."""
+    accelerator, policy = result.design_of(best)
+    is_start = best.number == result.start.number
+    rows = []
+    for parameter in result.space.parameters:
+        name = parameter.name
+        words, unit = parameter_name(result, name)
+        start, found = result.start.parameters[name], best.parameters[name]
+        rows.append(
+            {
+                "name": words,
+                "unit": unit,
+                "start": _applies(result, result.start, name, start),
+                "best": _applies(result, best, name, found),
+                "changed": ("best",) if start != found else (),
+            }
+        )
+    columns = [
+        column("name", "Parameter", text=True),
+        column("unit", "Unit", text=True),
+        column("start", start_name(result).capitalize()),
+        column("best", "Best found"),
+    ]
+    chosen = (
+        f"Trial {best.number}: of the trials on the front that keep the accuracy, the one with the "
+        "least energy-delay product against the dense design of equal area."
+    )
+    text = f"{chosen} It is the trial that the search started from." if is_start else chosen
+    return {
+        "text": f"{text} Values that differ from the {start_name(result)} are coloured.",
+        "columns": columns,
+        "rows": rows,
+        "layers_text": LAYERS_TEXT,
+        "layer_columns": LAYER_COLUMNS,
+        "layer_rows": layer_rows(best.summary),
+        "python": design_python(accelerator, policy),
+    }
+
+
+def _applies(result: StudyResult, trial: Trial, name: str, value: Any) -> Any:
+    """The value, or a dash for a parameter of a layer that runs dense."""
+    layer, _, of_layer = name.rpartition(".")
+    if layer in result.space.layers and of_layer not in ("reuse", "position"):
+        return value if layer in result.space.reuse_of(trial.parameters) else None
+    return value
+
+
+def design_python(accelerator: Accelerator, policy: ReusePolicy) -> str:
+    """Source text that builds the design and the policy."""
+    return f"{accelerator.to_python()}\n{policy_python(policy)}"
+
+
+def policy_python(policy: ReusePolicy) -> str:
+    """Source text that builds an equal policy and calls it `policy`."""
+    if isinstance(policy, NoReuse):
+        return "from simulator import NoReuse\n\npolicy = NoReuse()\n"
+    if isinstance(policy, PerLayer):
+        used = {type(each).__name__ for each in policy.policies.values()} | {"PerLayer"}
+        lines = "".join(f"    {name!r}: {each!r},\n" for name, each in policy.policies.items())
+        return (
+            f"from simulator import {', '.join(sorted(used))}\n\npolicy = PerLayer({{\n{lines}}})\n"
+        )
+    kind = type(policy).__name__
+    return f"from simulator import {kind}\n\npolicy = {policy!r}\n"
+
+
+def front_columns(result: StudyResult) -> list[dict[str, Any]]:
+    """Columns of the front's table."""
+    quality = QUALITY_NAMES[result.quality].split(" (")[0]
+    return [
+        column("trial", "Trial"),
+        column("speedup", "Speed", "× dense, equal area"),
+        column("energy", "Energy", "µJ per image"),
+        column("ratio", "Energy", "× dense, equal area"),
+        column("accuracy", quality[0].upper() + quality[1:], "%"),
+        column("area", "Area", "mm²"),
+        column("array", "Array", "rows × columns"),
+        column("bound", "Bound by", text=True),
+        *(column(f"layer {name}", name, "hashes/length") for name in result.space.layers),
+    ]
+
+
+def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
+    """A row for each trial on the front, fastest first."""
+    rows = []
+    for trial in result.front:
+        values, reuse = trial.values or {}, given_design(trial.summary)
+        array = reuse["accelerator"]["array"]
+        settings = layer_settings(result, trial.parameters)
+        rows.append(
+            {
+                "trial": trial.number,
+                "speedup": ratio_text(values["speedup"]),
+                "energy": values["energy_uj_per_image"],
+                "ratio": ratio_text(trial.summary["energy_ratio_equal_area"]),
+                "accuracy": percent(values["accuracy"]),
+                "area": reuse["area_mm2"],
+                "array": f"{array['rows']} × {array['columns']}",
+                "bound": LIMIT_NAMES[reuse["bound_by"]],
+                **{f"layer {name}": setting for name, setting in settings.items()},
+                "marked": best is not None and trial.number == best.number,
+                "order": -values["speedup"],
+            }
+        )
+    return sorted(rows, key=lambda row: row["order"])
+
+
+def space_columns() -> list[dict[str, Any]]:
+    """Columns of the table of the design space."""
+    return [
+        column("name", "Parameter", text=True),
+        column("unit", "Unit", text=True),
+        column("choices", "Choices", text=True),
+    ]
+
+
+def space_rows(result: StudyResult) -> list[dict[str, Any]]:
+    """A row for each parameter that was searched."""
+    rows = []
+    for parameter in result.space.parameters:
+        words, unit = parameter_name(result, parameter.name)
+        choices = ", ".join(
+            {True: "yes", False: "no"}[choice] if isinstance(choice, bool) else str(choice)
+            for choice in parameter.choices
+        )
+        rows.append({"name": words, "unit": unit, "choices": choices})
+    return rows

@@ -1,0 +1,1 @@
+"""What may be chosen: parameters, constraints, named things."""

@@ -1,0 +1,256 @@
+"""What a search chooses from: the parameters of hardware and of a layer's reuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+from accelerators import FOLD_TIMINGS, PROJECTIONS, Accelerator, ConfigError
+from workloads.errors import show
+from workloads.traces.layer import Layer, is_name
+from workloads.traces.trace import WorkloadTrace
+
+KIB = 1024
+BUFFERS = ("activation_buffer", "weight_buffer", "output_buffer", "centroid_buffer")
+
+HASHES = tuple(range(4, 21))
+SHORTEST, LONGEST = 4, 64
+COMMON_LENGTHS = (5, 8, 10, 16, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One thing the search chooses.
+
+    Attributes:
+        name: where it goes, such as `array.rows` or `conv2.hashes`.
+        choices: its values; from small to large where `ordered`.
+        ordered: whether neighbours in `choices` are alike. The optimiser sees their positions.
+    """
+
+    name: str
+    choices: tuple[Any, ...]
+    ordered: bool = True
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not is_name(self.name):
+            problems.append(
+                f"Parameter.name must be a text of printable characters, got {show(self.name)}; "
+                "use one such as 'array.rows'"
+            )
+        if type(self.ordered) is not bool:
+            problems.append(
+                f"Parameter.ordered must be True or False, got {show(self.ordered)}; use one"
+            )
+        if not isinstance(self.choices, tuple | list) or not self.choices:
+            problems.append(
+                f"Parameter.choices must be a tuple of values, got {show(self.choices)}; "
+                "give them as in (8, 16, 32)"
+            )
+        elif not all(_is_plain(choice) for choice in self.choices):
+            problems.append(
+                "Parameter.choices must be texts, numbers, True, False or None, got "
+                f"{show(self.choices)}; leave out the others"
+            )
+        elif len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
+            problems.append(
+                f"Parameter.choices must be different, got {show(self.choices)}; name each once"
+            )
+        elif self.ordered is True and not _is_ascending(self.choices):
+            problems.append(
+                "Parameter.choices must be numbers from small to large where ordered, got "
+                f"{show(self.choices)}; sort them, or use ordered=False"
+            )
+        if problems:
+            raise ConfigError(problems)
+        object.__setattr__(self, "choices", tuple(self.choices))
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """What Optuna samples: a position in `choices`, or a choice."""
+        if self.ordered:
+            return IntDistribution(0, len(self.choices) - 1)
+        return CategoricalDistribution(self.choices)
+
+    def encode(self, value: Any) -> Any:
+        """The value as Optuna stores it.
+
+        Raises:
+            ConfigError: the value is not one of the choices.
+        """
+        if not _is_plain(value) or value not in self.choices:
+            raise ConfigError(
+                f"parameter {self.name!r} must be one of {show(self.choices)}, got {show(value)}; "
+                "use one of these"
+            )
+        return self.choices.index(value) if self.ordered else value
+
+    def decode(self, stored: Any) -> Any:
+        """The value of what Optuna stores."""
+        return self.choices[stored] if self.ordered else stored
+
+    def nearest(self, value: Any) -> Any:
+        """The choice closest to a value: itself, the next number, or the first choice."""
+        if value in self.choices:
+            return value
+        if not self.ordered:
+            return self.choices[0]
+        return min(self.choices, key=lambda choice: abs(choice - value))
+
+    def beside(self, value: Any, near: bool, rng: np.random.Generator) -> Any:
+        """Another choice: one of the two next to the value where `near` and ordered, or any."""
+        position = self.choices.index(value)
+        others = [other for other in range(len(self.choices)) if other != position]
+        if near and self.ordered:
+            others = [other for other in others if abs(other - position) == 1]
+        return self.choices[others[rng.integers(len(others))]]
+
+    def problems(self, values: Any, *, known: bool = False) -> list[str]:
+        """Rules that other choices for this parameter break.
+
+        Args:
+            values: the other choices.
+            known: whether there are no values but the parameter's own choices.
+        """
+        path = f"space.parameters.{self.name!r}"
+        if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+            return [
+                f"{path} must be a list of its choices, got {show(values)}; write it in brackets"
+            ]
+        if known or not self.ordered:
+            # By kind too: False is not the position 0.
+            own = [(type(choice), choice) for choice in self.choices]
+            given = [(type(value), value) for value in values]
+            if any(value not in own or given.count(value) > 1 for value in given):
+                return [
+                    f"{path} must be some of {list(self.choices)}, each once, got {list(values)}; "
+                    "leave out the others"
+                ]
+            if self.ordered and list(values) != sorted(values):
+                return [f"{path} must be from small to large, got {list(values)}; sort them"]
+            return []
+        whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values)
+        if not whole or list(values) != sorted(set(values)):
+            return [
+                f"{path} must be integers of at least 1 from small to large, got {list(values)}; "
+                "sort them"
+            ]
+        return []
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a journal and a report can hold a value: one text or number, or nothing."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if type(value) is int:
+        return abs(value) < 2**63
+    return value is None or isinstance(value, str | bool | np.integer | np.bool_)
+
+
+def _is_ascending(values: Sequence[Any]) -> bool:
+    numbers = not any(value is None or isinstance(value, str | bool) for value in values)
+    return numbers and all(low < high for low, high in pairwise(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """When a parameter has an effect.
+
+    Attributes:
+        on: another parameter, a category.
+        value: what that must be, as Optuna stores it.
+        otherwise: what the parameter is set to where it is not, as Optuna stores it.
+    """
+
+    on: str
+    value: Any
+    otherwise: Any
+
+
+def reusable_layers(trace: WorkloadTrace, top: int) -> list[Layer]:
+    """The layers with the most multiplications among those with rows to share, in call order."""
+    able = [layer for layer in trace.layers if layer.gemm.m > layer.row_images]
+    if not able:
+        raise ConfigError(
+            "workload must have a layer with several rows per image, such as a convolution, to "
+            f"reuse results; got {', '.join(layer.name for layer in trace.layers)}"
+        )
+    largest = sorted(able, key=lambda layer: -layer.gemm.macs)[:top]
+    return [layer for layer in able if layer in largest]
+
+
+def layer_parameters(layer: Layer, *, may_run_dense: bool) -> list[Parameter]:
+    """Whether a layer reuses, with how many hashes and how long sub-vectors.
+
+    Lengths are the divisors of k and a few common ones, from 4 to 64.
+    """
+    k = layer.gemm.k
+    longest = min(k, LONGEST)
+    divisors = {length for length in range(SHORTEST, longest + 1) if k % length == 0}
+    lengths = sorted(divisors | {length for length in COMMON_LENGTHS if length <= longest}) or [k]
+    return [
+        Parameter(
+            name=f"{layer.name}.reuse",
+            choices=(False, True) if may_run_dense else (True,),
+            ordered=False,
+        ),
+        Parameter(name=f"{layer.name}.hashes", choices=HASHES),
+        Parameter(name=f"{layer.name}.length", choices=tuple(lengths)),
+    ]
+
+
+def _powers(low: int, high: int) -> tuple[int, ...]:
+    """Powers of two from `low` to `high`."""
+    return tuple(1 << bit for bit in range(low.bit_length() - 1, high.bit_length()))
+
+
+def hardware_parameters(base: Accelerator) -> list[Parameter]:
+    """Hardware choices, the base design's own among them."""
+    choices: dict[str, tuple[int, ...]] = {
+        "array.rows": (8, 16, 32),
+        "array.columns": (8, 16, 32, 64),
+        **{f"{name}.kib": _powers(16, 512) for name in BUFFERS},
+        "cache.entries": _powers(256, 8192),
+        "cache.ways": _powers(1, 16),
+        "cache.banks": _powers(1, 8),
+        "cache.clear_entries_per_cycle": (1, 16, 256),
+        "front_end.lanes": _powers(1, 8),
+        # Of all ports together; 128 sums of 32 bits are as wide as a buffer can be.
+        "reconstructor.sums_per_cycle": (16, 32, 64, 128),
+    }
+    own = hardware_values(base)
+    parameters = [
+        Parameter(name=name, choices=tuple(sorted({*values, own[name]})))
+        for name, values in choices.items()
+    ]
+    for name, kinds in (
+        ("array.fold_timing", FOLD_TIMINGS),
+        ("front_end.projection", PROJECTIONS),
+    ):
+        parameters.append(Parameter(name=name, choices=kinds, ordered=False))
+    return parameters
+
+
+def hardware_values(base: Accelerator) -> dict[str, Any]:
+    """The values of the base design; buffers rounded up to whole KiB."""
+    assert base.front_end and base.cache and base.reconstructor  # checked by for_workload
+    return {
+        "array.rows": base.array.rows,
+        "array.columns": base.array.columns,
+        "array.fold_timing": base.array.fold_timing,
+        **{f"{name}.kib": -(-getattr(base, name).capacity_bytes // KIB) for name in BUFFERS},
+        "cache.entries": base.cache.entries,
+        "cache.ways": base.cache.ways,
+        "cache.banks": base.cache.banks,
+        "cache.clear_entries_per_cycle": base.cache.clear_entries_per_cycle,
+        "front_end.lanes": base.front_end.lanes,
+        "front_end.projection": base.front_end.projection,
+        "reconstructor.sums_per_cycle": base.reconstructor.ports * base.reconstructor.width,
+    }

@@ -1,0 +1,1 @@
+"""A search and its records, from the first ask to the front."""

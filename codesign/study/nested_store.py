@@ -1,0 +1,189 @@
+"""The file of a nested search: an Optuna journal with a study for each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from accelerators import PROJECTIONS, ConfigError
+from accelerators.rules import show
+from codesign.space.parameters import Parameter
+from codesign.study.store import check_regular, damaged, locked, open_storage, readable, storing
+from codesign.study.stored import SPECIFICATION, parameter_is_whole, params_problems
+from simulator.stored_report import is_number
+
+FORMAT_VERSION = 1
+ACQUISITIONS = ("logehvi", "ei")
+# Error is made small, compression large.
+DIRECTIONS = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
+# What is chosen of a layer's reuse; the first two of every layer.
+_SETTINGS = ("hashes", "length", "thresholds", "order")
+
+
+@contextmanager
+def open_layers(
+    path: Path, specifications: Mapping[str, Mapping[str, Any]], *, resume: bool
+) -> Iterator[dict[str, optuna.Study]]:
+    """Open the study of each layer to write to it; only one process can at a time.
+
+    Args:
+        path: the journal.
+        specifications: layer -> what is searched; stored in a new file, compared with an old one.
+        resume: whether the file must exist, or must not.
+
+    Raises:
+        ConfigError: it exists or not against `resume`, is in use, damaged, or of another search.
+        OSError: the disk refuses it, with `path` as its filename.
+    """
+    with locked(path, resume=resume):
+        with storing(path):
+            storage, journal = open_storage(path, only=None)
+            there = [study.study_name for study in storage.get_all_studies()]
+            # A search that was cut off at once has stored only the first of the layers.
+            if there != list(specifications)[: len(there)]:
+                raise ConfigError(
+                    f"{path}: the layers must be {', '.join(there)}, got "
+                    f"{', '.join(specifications)}; give the same, or another path"
+                )
+            for name in there:
+                study = optuna.load_study(study_name=name, storage=storage)
+                if study.user_attrs or study.trials:
+                    _check(path, study)
+                    _compare(path, study, specifications[name])
+            if journal is not None:
+                journal.mend()
+            studies = {}
+            for name, given in specifications.items():
+                if name in there:
+                    study = optuna.load_study(study_name=name, storage=storage)
+                else:
+                    study = optuna.create_study(
+                        study_name=name, storage=storage, directions=DIRECTIONS
+                    )
+                if SPECIFICATION not in study.user_attrs:
+                    study.set_user_attr(SPECIFICATION, dict(given))
+                studies[name] = study
+        yield studies
+
+
+def read_layers(path: Path) -> dict[str, optuna.Study]:
+    """Layer -> its study, also while a search is running.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    check_regular(path)
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} must be a nested search, got no such file; run `codesign nested` "
+            "(nested_search) first"
+        )
+    storage, _ = open_storage(path, only=None)
+    with readable(path):
+        studies = {
+            study.study_name: optuna.load_study(study_name=study.study_name, storage=storage)
+            for study in storage.get_all_studies()
+        }
+    found = {name: study for name, study in studies.items() if study.user_attrs or study.trials}
+    first = next(iter(found.values())).user_attrs.get(SPECIFICATION) if found else None
+    if not isinstance(first, Mapping) or "parameters" not in first:
+        raise ConfigError(f"{path} must be a nested search, got another study; see load_study")
+    for study in found.values():
+        _check(path, study)
+    return found
+
+
+def _check(path: Path, study: optuna.Study) -> None:
+    """All that is stored of a layer must be what this program writes.
+
+    Raises:
+        ConfigError: something is not.
+    """
+    with readable(path):
+        attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
+        directions = tuple(study.directions)
+    specification = attributes.get(SPECIFICATION)
+    problems = _specification_problems(specification)
+    if directions != DIRECTIONS or {*attributes} != {SPECIFICATION}:
+        problems.append("it must be of a nested search, got another study")
+    if isinstance(specification, Mapping) and not problems:
+        parameters = [stored_parameter(each) for each in specification["parameters"]]
+        problems += [
+            f"setting {frozen.number}: {problem}"
+            for frozen in trials
+            for problem in _trial_problems(frozen, parameters)
+        ]
+    if problems:
+        raise damaged(path, [f"layer {study.study_name!r}: {problem}" for problem in problems])
+
+
+def stored_parameter(description: Mapping[str, Any]) -> Parameter:
+    """A parameter as a specification has it."""
+    return Parameter(
+        name=description["name"],
+        choices=tuple(description["choices"]),
+        ordered=description["ordered"],
+    )
+
+
+def _specification_problems(given: Any) -> list[str]:
+    """Rules that the specification of a layer breaks."""
+    if not isinstance(given, Mapping):
+        return [f"specification must be a table, got {show(given)}"]
+    parameters = given.get("parameters")
+    names: list[str] = []
+    if isinstance(parameters, list) and all(map(parameter_is_whole, parameters)):
+        names = [each["name"] for each in parameters]
+    seed, images = given.get("seed"), given.get("images")
+    rules = {
+        "format_version": given.get("format_version") == FORMAT_VERSION,
+        "name": type(given.get("name")) is str,
+        "seed": type(seed) is int and seed >= 0,
+        "projection": type(given.get("projection")) is str and given["projection"] in PROJECTIONS,
+        "acquisition": type(given.get("acquisition")) is str
+        and given["acquisition"] in ACQUISITIONS,
+        "digest": type(given.get("digest")) is str,
+        "images": type(images) is int and images >= 1,
+        "parameters": {*_SETTINGS[:2]} <= {*names} <= {*_SETTINGS} and len({*names}) == len(names),
+    }
+    return [
+        f"specification.{name} must be as this program writes it, got {show(given.get(name))}"
+        for name, holds in rules.items()
+        if not holds
+    ]
+
+
+def _trial_problems(frozen: FrozenTrial, parameters: Sequence[Parameter]) -> list[str]:
+    """What is wrong with a setting of a layer."""
+    problems = list(params_problems(frozen, parameters))
+    attributes = frozen.user_attrs
+    if {*attributes} != {"reason", "seconds"}:
+        return [*problems, f"reason and seconds must be told, got {show(sorted(attributes))}"]
+    if not is_number(attributes["seconds"], 0):
+        problems.append(f"seconds must be at least 0, got {show(attributes['seconds'])}")
+    is_complete = frozen.state == TrialState.COMPLETE
+    if is_complete:
+        values, reason = frozen.values, attributes["reason"]
+        whole = type(values) is list and len(values) == 2 and is_number(values[0], 0)
+        if not whole or not is_number(values[1], 1) or reason is not None:
+            problems.append(f"error must be at least 0 and compression 1, got {show(values)}")
+    elif frozen.state != TrialState.FAIL or type(attributes["reason"]) is not str:
+        problems.append("it must be complete, or have failed for a reason")
+    return problems
+
+
+def _compare(path: Path, study: optuna.Study, given: Mapping[str, Any]) -> None:
+    """A search goes on only as what it began as."""
+    stored = study.user_attrs[SPECIFICATION]
+    changed = [key for key in given if stored.get(key) != given[key]]
+    if changed:
+        raise ConfigError(
+            f"{path}: {', '.join(changed)} must be what the search of layer "
+            f"{study.study_name!r} began with, got another; give the same, or another path"
+        )

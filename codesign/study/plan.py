@@ -1,0 +1,353 @@
+"""A study as an object and as a TOML file: all that is needed to run it, and to run it again."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerators import ConfigError, presets
+from accelerators.rules import nearest
+from codesign.evaluation.workload import PRECISIONS, Workload
+from codesign.optimisers.registry import optimiser_problems
+from codesign.space.checks import LARGEST_SEED
+from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
+from codesign.space.lookup import find_accelerator
+from codesign.study.store import check_regular, plan_text
+from codesign.study.trials import OBJECTIVES
+from workloads.errors import show, told
+from workloads.writing import write_atomically
+
+if TYPE_CHECKING:
+    from codesign.space.design_space import DesignSpace
+    from codesign.study.trials import StudyResult
+
+FORMAT_VERSION = 1
+_OBJECTIVE_NAMES = tuple(objective.name for objective in OBJECTIVES)
+# Section of the file -> fields in it; constraints have their own section.
+_SECTIONS = {
+    "workload": (
+        "model",
+        "inputs",
+        "images",
+        "weights",
+        "calibration_images",
+        "calibrate_under_reuse",
+        "precision",
+        "output",
+        "classes_dimension",
+        "score",
+    ),
+    "space": ("accelerator", "layers", "fronts", "parameters"),
+    "search": ("objectives", "optimiser", "trials", "workers", "batch", "seed", "first_images"),
+}
+# Fields that may be left open.
+_OPTIONAL = ("weights", "fronts", "first_images", "output", "classes_dimension", "score")
+_LEAST = {
+    "images": 1,
+    "calibration_images": 0,
+    "layers": 1,
+    "trials": 1,
+    "workers": 1,
+    "batch": 1,
+    "seed": 0,
+    "first_images": 1,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """What is searched, on what, and how.
+
+    Attributes:
+        model: as in `load_workload`, as are the next six; paths are relative to where it is run.
+        inputs: what the model sees.
+        images: how many to judge on.
+        weights: path of a file, or `None`.
+        calibration_images: how many more to calibrate on.
+        calibrate_under_reuse: whether hashing learns under the reuse of each setting.
+        precision: "float32" or "int8".
+        output: which of several outputs is judged, as in `load_workload`, as are the next two.
+        classes_dimension: where its classes lie, as text.
+        score: how it is judged.
+        accelerator: the base design: a preset, "file.py:NAME" or "package.module:NAME" (executed).
+        layers: how many layers' reuse is searched.
+        fronts: a nested search of this workload, see `load_nested`: positions on its fronts are
+            searched in place of `layers`; `None` searches hashes and lengths.
+        parameters: parameter -> its choices, in place of the space's own; see
+            `DesignSpace.narrowed`.
+        objectives: names of all objectives; there is no choice yet.
+        optimiser: a key of `codesign.optimisers.registry.OPTIMISERS`.
+        trials: the budget, in all.
+        workers: evaluations at a time; does not change the numbers.
+        batch: trials asked for together.
+        seed: of the search, and of the workload as in `load_workload`.
+        first_images: how many to judge a trial on first, see `search`; `None` judges on all.
+        constraints: limits that designs must keep.
+    """
+
+    model: str = "cifarnet"
+    inputs: str = "digits"
+    images: int = 100
+    weights: str | None = None
+    calibration_images: int = 50
+    calibrate_under_reuse: bool = False
+    precision: str = "float32"
+    output: str | None = None
+    classes_dimension: str | None = None
+    score: str | None = None
+    accelerator: str = "reuse_16x16"
+    layers: int = 4
+    fronts: str | None = None
+    parameters: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    objectives: tuple[str, ...] = _OBJECTIVE_NAMES
+    optimiser: str = "gp"
+    trials: int = 40
+    workers: int = 2
+    batch: int = 4
+    seed: int = 0
+    first_images: int | None = None
+    constraints: Constraints = field(default_factory=Constraints)
+
+    def __post_init__(self) -> None:
+        given = {key: value for key, value in vars(self).items() if key != "constraints"}
+        problems = _problems(given)
+        if not isinstance(self.constraints, Constraints):
+            problems.append(
+                f"constraints must be Constraints, got {show(self.constraints)}; use "
+                "Constraints(area_mm2=2.0)"
+            )
+        if problems:
+            raise ConfigError(problems)
+
+    @classmethod
+    def load(cls, path: str | Path) -> StudyPlan:
+        """Read a study file.
+
+        Raises:
+            ConfigError: it is no TOML, or breaks rules: all of them, each named with its place.
+            OSError: it cannot be read.
+        """
+        path = Path(path)
+        check_regular(path)
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError) as error:  # numbers of too many digits, deep nesting
+            raise ConfigError(f"{path} must be TOML, got {told(error)}; mend that place") from error
+        return cls.from_dict(content, place=f"{path}: ")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], *, place: str = "") -> StudyPlan:
+        """The plan that `to_dict` describes, or a file.
+
+        Args:
+            content: section -> key -> value.
+            place: begins each message.
+
+        Raises:
+            ConfigError: it breaks rules.
+        """
+        if not isinstance(content, Mapping):
+            raise ConfigError(
+                f"{place}a study must be a mapping of its sections, got {show(content)}; use the "
+                "result of to_dict()"
+            )
+        version = content.get("format_version")
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise ConfigError(
+                f"{place}format_version must be {FORMAT_VERSION}, got {show(version)}; begin the "
+                f"file with format_version = {FORMAT_VERSION}, or use the version of this program "
+                "that wrote it"
+            )
+        known = {**_SECTIONS, "constraints": CONSTRAINT_NAMES}
+        problems = _unknown(content, ("format_version", *known), "")
+        given: dict[str, Any] = {}
+        sections = {name: content.get(name, {}) for name in known}
+        for name, section in sections.items():
+            if not isinstance(section, Mapping):
+                problems.append(f"{name} must be a table, got {show(section)}; write [{name}]")
+                sections[name] = {}
+                continue
+            problems += _unknown(section, known[name], f"{name}.")
+            if name != "constraints":
+                given |= {key: section[key] for key in known[name] if key in section}
+        limits = {k: v for k, v in sections["constraints"].items() if k in CONSTRAINT_NAMES}
+        problems += _problems(given) + constraint_problems(limits, "constraints")
+        if problems:
+            raise ConfigError([f"{place}{problem}" for problem in problems])
+        for key in ("parameters", "objectives"):
+            if key in given:
+                given[key] = _tuples(given[key])
+        return cls(**given, constraints=Constraints(**limits))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Section -> key -> value, as in the file; what is `None` is left out."""
+        everything = asdict(self)
+        content: dict[str, Any] = {"format_version": FORMAT_VERSION}
+        for section, keys in _SECTIONS.items():
+            content[section] = {
+                key: _lists(everything[key]) for key in keys if everything[key] is not None
+            }
+        return content | {"constraints": self.constraints.to_dict()}
+
+    def to_toml(self) -> str:
+        """The text of the study file."""
+        return plan_text(self.to_dict())
+
+    def write(self, path: str | Path) -> Path:
+        """Write the study file."""
+        return write_atomically(path, self.to_toml())
+
+    def load_workload(self) -> Workload:
+        """Build the model, read its inputs and capture both; see `load_workload`."""
+        from codesign import load_workload
+
+        return load_workload(
+            model=self.model,
+            inputs=self.inputs,
+            images=self.images,
+            weights=self.weights,
+            calibration_images=self.calibration_images,
+            calibrate_under_reuse=self.calibrate_under_reuse,
+            precision=self.precision,
+            seed=self.seed,
+            output=self.output,
+            classes_dimension=self.classes_dimension,
+            score=self.score,
+        )
+
+    def space_for(self, workload: Workload) -> DesignSpace:
+        """The design space on a workload.
+
+        Raises:
+            ConfigError: see `DesignSpace.for_workload` and `DesignSpace.narrowed`; or `fronts` are
+                not of this workload.
+        """
+        from codesign import DesignSpace
+        from codesign.study.nested import fronts_of
+
+        base = find_accelerator(self.accelerator)
+        if self.fronts is None:
+            space = DesignSpace.for_workload(workload.trace, base, top=self.layers)
+        else:
+            space = DesignSpace.from_fronts(workload.trace, base, fronts_of(self.fronts, workload))
+        return space.narrowed(self.parameters)
+
+    def search(self, workload: Workload, *, storage: str | Path, **settings: Any) -> StudyResult:
+        """Search on a workload that was loaded, and keep the plan with the study.
+
+        Args:
+            workload: as `load_workload` gives it.
+            storage: see `search`; a directory also gets the plan as `study.toml`.
+            settings: further ones of `search`: `resume`, `ray_address`, `executor`, `on_progress`.
+        """
+        from codesign import search
+
+        return search(
+            workload,
+            self.space_for(workload),
+            trials=self.trials,
+            workers=self.workers,
+            batch=self.batch,
+            seed=self.seed,
+            first_images=self.first_images,
+            optimiser=self.optimiser,
+            constraints=self.constraints,
+            storage=storage,
+            plan=self.to_dict(),
+            **settings,
+        )
+
+    def run(self, *, storage: str | Path, **settings: Any) -> StudyResult:
+        """Load the workload and search; see `search`."""
+        return self.search(self.load_workload(), storage=storage, **settings)
+
+
+def _unknown(content: Mapping[str, Any], known: tuple[str, ...], prefix: str) -> list[str]:
+    """Keys that mean nothing, with what may have been meant."""
+    problems = []
+    for key in content:
+        if key not in known:
+            close = nearest(key, known)
+            fix = f"did you mean {prefix}{close}?" if close else "leave it out"
+            problems.append(
+                f"{prefix}{show(key).strip(chr(39))} must be one of {', '.join(known)}, got "
+                f"{show(key)}; {fix}"
+            )
+    return problems
+
+
+def _problems(given: Mapping[str, Any]) -> list[str]:
+    """Rules that the fields given break, each named by its place in the file."""
+    place = {key: f"{section}.{key}" for section, keys in _SECTIONS.items() for key in keys}
+    problems = []
+    for key, value in given.items():
+        if value is None and key in _OPTIONAL:
+            continue
+        if key in _LEAST:
+            most = LARGEST_SEED if key == "seed" else 2**63 - 1
+            is_whole = type(value) is int
+            if not is_whole or not _LEAST[key] <= value <= most:
+                beyond = is_whole and value > most
+                bound = f"at most {most}" if beyond else f"at least {_LEAST[key]}"
+                problems.append(
+                    f"{place[key]} must be an integer of {bound}, got {show(value)}; leave it out "
+                    f"for {_default(key)}"
+                )
+        elif key == "calibrate_under_reuse":
+            if not isinstance(value, bool):
+                problems.append(
+                    f"{place[key]} must be true or false, got {show(value)}; leave it out"
+                )
+        elif key == "precision":
+            if not isinstance(value, str) or value not in PRECISIONS:
+                problems.append(
+                    f"{place[key]} must be one of {', '.join(PRECISIONS)}, got {show(value)}; "
+                    "leave it out for float32"
+                )
+        elif key == "optimiser":
+            problems += [text.replace("search optimiser", place[key]) for text in _optimiser(value)]
+        elif key == "objectives":
+            texts = isinstance(value, list | tuple) and all(isinstance(x, str) for x in value)
+            if not texts or sorted(value) != sorted(_OBJECTIVE_NAMES):
+                problems.append(
+                    f"{place[key]} must be {', '.join(_OBJECTIVE_NAMES)}, got {show(value)}; leave "
+                    "it out, and state what need not be best as a constraint"
+                )
+        elif key == "parameters":
+            if not isinstance(value, Mapping):
+                problems.append(
+                    f"{place[key]} must be a table of choices, got {show(value)}; write "
+                    "[space.parameters]"
+                )
+        elif not isinstance(value, str):
+            problems.append(f"{place[key]} must be text, got {show(value)}; write it in quotes")
+        elif key == "accelerator" and ":" not in value and value not in presets():
+            problems.append(
+                f"{place[key]} must be a preset, file.py:NAME or package.module:NAME, got "
+                f"{show(value)}; the presets are {', '.join(presets())}"
+            )
+    return problems
+
+
+def _optimiser(value: Any) -> list[str]:
+    return optimiser_problems(value if isinstance(value, str) else show(value))
+
+
+def _default(key: str) -> Any:
+    return next(each.default for each in fields(StudyPlan) if each.name == key)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, so that a plan cannot be changed."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(each) for key, each in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _lists(each) for key, each in value.items()}
+    return list(value) if isinstance(value, tuple) else value

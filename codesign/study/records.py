@@ -1,0 +1,160 @@
+"""What a study keeps of each trial: told as it finishes, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from codesign.evaluation.evaluator import Evaluation
+from codesign.space.constraints import Constraints
+from codesign.space.design_space import DesignSpace
+from codesign.study.store import Place, storing
+from codesign.study.stored import ASKED, CONFIRMED, EXCESS, SPECIFICATION
+from codesign.study.trials import OBJECTIVES, StudyResult, Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Writes what became of the trials of an open study.
+
+    Attributes:
+        study: where they are kept.
+        place: what errors of the disk name.
+        space: what the trials choose from.
+        limits: that designs must keep.
+        baseline: objective -> value of the dense baseline.
+    """
+
+    study: optuna.Study
+    place: Place
+    space: DesignSpace
+    limits: Constraints
+    baseline: Mapping[str, float]
+
+    def ask_for(self, trials: int) -> None:
+        """Store how many trials there are to be in all, for who looks on."""
+        if self.study.user_attrs.get(ASKED) != trials:
+            with storing(self.place):
+                self.study.set_user_attr(ASKED, trials)
+
+    def tell(self, number: int, outcome: Evaluation, repeat_of: int | None) -> None:
+        """Store an outcome: what was measured, then the values, which make it finished.
+
+        A trial beyond a limit keeps its values in the store, as the optimiser learns from them.
+        """
+        kept, excess = self._limited(outcome)
+        record = {key: value for key, value in asdict(kept).items() if key != "values"}
+        record["repeat_of"] = repeat_of
+        # Optuna offers attributes only while it asks; its storage takes them at any time.
+        trial_id = self.frozen()[number]._trial_id
+        storage = self.study._storage
+        with storing(self.place):
+            for name, over in excess.items():
+                storage.set_trial_system_attr(trial_id, f"{EXCESS}{name}", over)
+            storage.set_trial_user_attr(trial_id, "evaluation", record)
+            if outcome.values is None:
+                self.study.tell(number, state=TrialState.FAIL)
+            else:
+                self.study.tell(number, [outcome.values[each.name] for each in OBJECTIVES])
+
+    def confirm(self, number: int, outcome: Evaluation) -> None:
+        """Store what a trial is on all images, beside what was told before."""
+        confirmed, excess = self._limited(outcome)
+        record = asdict(confirmed) | {"excess": excess}
+        with storing(self.place):
+            self.study.set_user_attr(f"{CONFIRMED}{number}", record)
+
+    def frozen(self) -> list[FrozenTrial]:
+        """All trials as Optuna keeps them."""
+        return self.study.get_trials(deepcopy=False)
+
+    def trials(self) -> list[Trial]:
+        """All trials as they were told."""
+        return [read_trial(frozen, self.space) for frozen in self.frozen()]
+
+    def confirmed(self) -> list[Trial]:
+        """The same; those judged on all images at the end have what was found then."""
+        return _confirmed(self.study, self.space)
+
+    def _limited(self, outcome: Evaluation) -> tuple[Evaluation, dict[str, float]]:
+        """The outcome, infeasible without values where beyond a limit, and its excess over each."""
+        if outcome.values is None:
+            return outcome, {}
+        excess = self.limits.excess(outcome.values, outcome.summary, self.baseline)
+        reason = self.limits.reason(excess)
+        if reason is not None:
+            outcome = replace(outcome, state="infeasible", values=None, reason=reason)
+        return outcome, excess
+
+
+def measured(frozen: FrozenTrial) -> Evaluation:
+    """What the evaluation of a finished trial had found, before constraints were looked at."""
+    record = frozen.user_attrs["evaluation"]
+    if frozen.state != TrialState.COMPLETE:
+        return Evaluation(state=record["state"], reason=record["reason"], images=record["images"])
+    return Evaluation(
+        state="complete",
+        values=_values(frozen),
+        summary=record["summary"],
+        images=record["images"],
+    )
+
+
+def is_failed(frozen: FrozenTrial) -> bool:
+    """Whether a finished trial's evaluation crashed."""
+    return frozen.user_attrs["evaluation"]["state"] == "failed"
+
+
+def read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
+    """A trial as it was told."""
+    record = frozen.user_attrs.get("evaluation", {}) if frozen.state.is_finished() else {}
+    return Trial(
+        number=frozen.number,
+        state=record.get("state", "failed") if frozen.state.is_finished() else "running",
+        origin=frozen.user_attrs["origin"],
+        parameters=space.decode(frozen.params),
+        values=_values(frozen) if record.get("state") == "complete" else None,
+        summary=record.get("summary", {}),
+        reason=record.get("reason"),
+        repeat_of=record.get("repeat_of"),
+        seconds=record.get("seconds", 0.0),
+        images=record.get("images"),
+        excess={
+            key.removeprefix(EXCESS): over
+            for key, over in frozen.system_attrs.items()
+            if key.startswith(EXCESS) and frozen.state.is_finished()
+        },
+    )
+
+
+def read_result(study: optuna.Study, *, in_use: bool | None = False) -> StudyResult:
+    """All of a study, finished or not; `in_use` is `StudyResult`'s."""
+    specification = study.user_attrs[SPECIFICATION]
+    space = DesignSpace.from_dict(specification["space"])
+    return StudyResult(
+        name=specification["name"],
+        seed=specification["seed"],
+        trials=tuple(_confirmed(study, space)),
+        specification=specification,
+        # Studies of before have it in their plan, if they were begun with one.
+        asked=study.user_attrs.get(ASKED) or (specification.get("plan") or {}).get("trials"),
+        in_use=in_use,
+    )
+
+
+def _confirmed(study: optuna.Study, space: DesignSpace) -> list[Trial]:
+    trials = [read_trial(frozen, space) for frozen in study.get_trials(deepcopy=False)]
+    for key, record in study.user_attrs.items():
+        if key.startswith(CONFIRMED):
+            number = int(key.removeprefix(CONFIRMED))
+            seconds = trials[number].seconds + record["seconds"]
+            trials[number] = replace(trials[number], **(record | {"seconds": seconds}))
+    return trials
+
+
+def _values(frozen: FrozenTrial) -> dict[str, float]:
+    """Objective -> value of a trial that has them."""
+    return dict(zip((o.name for o in OBJECTIVES), frozen.values, strict=True))

@@ -1,0 +1,393 @@
+"""Whether what a study file says of its trials can be: checked when it is opened, all of it.
+
+A message says the trial and what is wrong. Whatever the file holds, nothing here raises but for
+errors of this program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import tomli_w
+from optuna.trial import FrozenTrial, TrialState
+
+from accelerators import ConfigError
+from accelerators.rules import show
+from codesign.optimisers.registry import OPTIMISERS
+from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
+from codesign.space.design_space import DesignSpace
+from codesign.study.trials import OBJECTIVES, QUALITIES
+from simulator.results.lookup import given_design
+from simulator.stored_report import is_number, summary_problems
+from workloads.errors import told
+
+SPECIFICATION = "specification"
+# An attribute of a study: a trial's number follows; the value is its evaluation on all images.
+CONFIRMED = "confirmed "
+# Another: how many trials there are to be in all.
+ASKED = "asked"
+# An attribute of a trial: a stated limit follows; the value is by how much it is exceeded.
+EXCESS = "constraints:"
+# Settings that no start has a name for.
+_ORIGINS = ("sampler", "neighbour")
+# Of an evaluation, as `Evaluation` has them; a trial's also has `repeat_of`.
+_EVALUATION = ("state", "summary", "reason", "seconds", "images")
+
+
+def study_problems(attributes: Mapping[str, Any], trials: list[FrozenTrial]) -> list[str]:
+    """What is wrong with a study that was read: its specification, or each of its trials.
+
+    Args:
+        attributes: of the study.
+        trials: of the study, by number.
+    """
+    specification = attributes.get(SPECIFICATION)
+    problems = specification_problems(specification)
+    if problems:
+        return problems
+    assert isinstance(specification, Mapping), "it was checked"
+    numbers = [frozen.number for frozen in trials]
+    if numbers != list(range(len(trials))):  # of a database, of which rows were lost
+        return [f"trials must be numbered from 0 on without a gap, got {show(numbers)}"]
+    reader = _Reader(specification)
+    for number, frozen in enumerate(trials):
+        problems += [f"trial {number}: {problem}" for problem in reader.problems(frozen, trials)]
+    for key, record in attributes.items():
+        if key.startswith(CONFIRMED):
+            problems += [f"{key}: {each}" for each in reader.confirmed(key, record, trials)]
+        elif key == ASKED:
+            if not _is_count(record, 1):
+                problems.append(f"{ASKED} must be a whole number of at least 1, got {show(record)}")
+        elif key != SPECIFICATION:
+            problems.append(f"the study must have no attribute {show(key)}")
+    return problems
+
+
+def read_space(description: Any) -> DesignSpace:
+    """The space that `DesignSpace.to_dict` described.
+
+    Raises:
+        ConfigError: it describes none.
+    """
+    problems = _space_problems(description)
+    if problems:
+        raise ConfigError(problems)
+    return DesignSpace.from_dict(description)
+
+
+def specification_problems(given: Any) -> list[str]:
+    """Rules that a specification of the present format breaks."""
+    if not isinstance(given, Mapping):
+        return [f"specification must be a table, got {show(given)}"]
+    problems = []
+
+    def must(name: str, words: str, holds: bool) -> None:
+        if not holds:
+            found = show(given[name]) if name in given else "nothing"
+            problems.append(f"specification.{name} must be {words}, got {found}")
+
+    get = given.get
+    must("name", "text", type(get("name")) is str)
+    seed = get("seed")
+    must("seed", "a whole number of at least 0", type(seed) is int and seed >= 0)
+    must("batch", "a whole number of at least 1", _is_count(get("batch"), 1))
+    must("digest", "text", type(get("digest")) is str)
+    objectives = [asdict(objective) for objective in OBJECTIVES]
+    must("objectives", "those of this program", get("objectives") == objectives)
+    must("quality", f"one of {', '.join(QUALITIES)}", _among(get("quality"), QUALITIES))
+    must("optimiser", f"one of {', '.join(OPTIMISERS)}", _among(get("optimiser"), OPTIMISERS))
+    first = get("first_images")
+    must("first_images", "nothing or at least 1", first is None or _is_count(first, 1))
+    learns = get("calibrate_under_reuse")
+    must("calibrate_under_reuse", "true or nothing", learns in (None, True, False))
+    must("plan", "a table or nothing", get("plan") is None or _is_plan(get("plan")))
+    versions = get("versions")
+    is_texts = isinstance(versions, Mapping) and all(type(v) is str for v in versions.values())
+    must("versions", "a table of texts", is_texts)
+    workload = get("workload")
+    is_workload = isinstance(workload, Mapping) and all(
+        _is_count(workload.get(name), 1) for name in ("images", "macs")
+    )
+    must("workload", "a table with images and macs, at least 1 each", is_workload)
+    baseline, quality = get("baseline"), get("quality")
+    is_baseline = isinstance(baseline, Mapping) and _are_values(
+        [baseline.get(objective.name) for objective in OBJECTIVES], quality
+    )
+    must("baseline", "a value of each objective", is_baseline)
+    limits = get("constraints")
+    if isinstance(limits, Mapping) and {*limits} <= {*CONSTRAINT_NAMES}:
+        known = all(is_number(limit) for limit in limits.values())
+        problems += (
+            constraint_problems(limits, "specification.constraints")
+            if known
+            else ["specification.constraints must be numbers"]
+        )
+    else:
+        must("constraints", f"a table of {', '.join(CONSTRAINT_NAMES)}", False)
+    try:
+        read_space(get("space"))
+    except ConfigError as error:
+        problems += [f"specification.space: {each}" for each in error.violations]
+    return problems
+
+
+def _space_problems(given: Any) -> list[str]:
+    """Whether `DesignSpace.from_dict` can read a description, and its parts fit together."""
+    if not isinstance(given, Mapping):
+        return [f"it must be a table, got {show(given)}"]
+    parameters, layers, start = given.get("parameters"), given.get("layers"), given.get("start")
+    fronts = given.get("fronts", {})
+    problems = []
+    if (
+        type(parameters) is not list
+        or not parameters
+        or not all(map(parameter_is_whole, parameters))
+    ):
+        problems.append(
+            f"parameters must each have name, choices and order, got {show(parameters)}"
+        )
+    if not isinstance(given.get("base"), Mapping):
+        problems.append(f"base must be a table, got {show(given.get('base'))}")
+    if type(layers) is not list or any(type(layer) is not str for layer in layers):
+        problems.append(f"layers must be a list of names, got {show(layers)}")
+    if not isinstance(start, Mapping) or not start:
+        problems.append(f"start must be a table of settings, got {show(start)}")
+    if not isinstance(fronts, Mapping) or not all(
+        type(each) is list and each and all(isinstance(setting, Mapping) for setting in each)
+        for each in fronts.values()
+    ):
+        problems.append(f"fronts must be a table of lists of settings, got {show(fronts)}")
+    return problems or _unfit(given)
+
+
+def _unfit(given: Mapping[str, Any]) -> list[str]:
+    """Parts of a described space that do not fit together."""
+    choices = {parameter["name"]: parameter["choices"] for parameter in given["parameters"]}
+    problems = [
+        f"start.{show(origin)} must give every parameter one of its choices"
+        for origin, values in given["start"].items()
+        if not isinstance(values, Mapping)
+        or not {*choices} <= {*values}
+        or any(not _is_choice(values[name], choices[name]) for name in choices)
+    ]
+    if len(choices) < len(given["parameters"]):
+        problems.append("parameters must have names of their own")
+    if problems:
+        return problems
+    try:
+        space = DesignSpace.from_dict(given)
+        for values in space.start.values():
+            _needed_parameters(space, values)
+    except ConfigError as error:
+        return list(error.violations)
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        return [f"it must be one that designs can be made of, got none ({told(error)})"]
+    return []
+
+
+def _needed_parameters(space: DesignSpace, values: Mapping[str, Any]) -> None:
+    """The start shows whether a space has the parameters that a design needs: else, a KeyError."""
+    try:
+        space.build(values)
+    except ConfigError:
+        return  # a setting that no design can have makes infeasible trials, and is allowed
+
+
+def parameter_is_whole(given: Any) -> bool:
+    """Whether a stored parameter has what `Parameter` needs."""
+    if not isinstance(given, Mapping) or type(given.get("name")) is not str:
+        return False
+    choices = given.get("choices")
+    if type(choices) is not list or not choices or type(given.get("ordered")) is not bool:
+        return False
+    return all(each is None or type(each) in (str, bool) or is_number(each) for each in choices)
+
+
+class _Reader:
+    """Checks the trials of a study whose specification is sound."""
+
+    def __init__(self, specification: Mapping[str, Any]) -> None:
+        self.space = read_space(specification["space"])
+        self.quality: str = specification["quality"]
+        self.baseline: Mapping[str, float] = specification["baseline"]
+        self.limits = Constraints(**specification["constraints"])
+        first, images = specification.get("first_images"), specification["workload"]["images"]
+        self.images = {images, *(() if first is None else (first,))}
+
+    def problems(self, frozen: FrozenTrial, trials: list[FrozenTrial]) -> list[str]:
+        """What is wrong with a trial."""
+        problems = [*params_problems(frozen, self.space.parameters)]
+        origin = frozen.user_attrs.get("origin")
+        origins = (*_ORIGINS, *self.space.start)
+        if not _among(origin, origins):
+            problems.append(f"origin must be one of {', '.join(origins)}, got {show(origin)}")
+        if frozen.state == TrialState.RUNNING:
+            return problems  # what was measured is told before it is finished, and told again
+        if frozen.state not in (TrialState.COMPLETE, TrialState.FAIL):
+            return [*problems, f"it must be running or finished, got {frozen.state.name.lower()}"]
+        record = frozen.user_attrs.get("evaluation")
+        if not isinstance(record, Mapping) or "repeat_of" not in record:
+            return [*problems, f"evaluation must be a table, got {show(record)}"]
+        values = frozen.values if frozen.state == TrialState.COMPLETE else None
+        has_limits = {name.removeprefix(EXCESS) for name in _excess(frozen)}
+        problems += self._evaluation(record, values, is_limited=bool(has_limits))
+        if problems or values is None:
+            return [*problems, *_repeat_problems(frozen, record["repeat_of"], trials)]
+        stated = {*self.limits.to_dict()}
+        if has_limits != stated:
+            return [f"{EXCESS}... must be of the stated limits, got {show(sorted(has_limits))}"]
+        named = dict(zip((o.name for o in OBJECTIVES), values, strict=True))
+        excess = self.limits.excess(named, record["summary"], self.baseline)
+        for name, over in excess.items():
+            found = frozen.system_attrs[f"{EXCESS}{name}"]
+            if not is_number(found) or abs(found - over) > 1e-6 * (1 + abs(over)):
+                problems.append(f"{EXCESS}{name} must be {over:g}, got {show(found)}")
+        wanted = "infeasible" if any(over > 0 for over in excess.values()) else "complete"
+        if not problems and record["state"] != wanted:
+            problems.append(f"state must be {wanted!r}, got {show(record['state'])}")
+        return [*problems, *_repeat_problems(frozen, record["repeat_of"], trials)]
+
+    def confirmed(self, key: str, record: Any, trials: list[FrozenTrial]) -> list[str]:
+        """What is wrong with what a trial was found to be on all images."""
+        digits = key.removeprefix(CONFIRMED)
+        known = digits.isascii() and digits.isdigit() and len(digits) < 10
+        number = int(digits) if known else len(trials)
+        if number >= len(trials) or trials[number].state != TrialState.COMPLETE:
+            return [f"it must be of a complete one of {len(trials)} trials"]
+        if not isinstance(record, Mapping) or "values" not in record:
+            return [f"it must be a table with values, got {show(record)}"]
+        if odd := {*record} - {*_EVALUATION, "values", "excess"}:
+            return [f"it must be an evaluation, got {show(sorted(map(str, odd)))}"]
+        excess, values = record.get("excess", {}), record["values"]
+        if (
+            not isinstance(excess, Mapping)
+            or not {*excess} <= {*self.limits.to_dict()}
+            or not all(map(is_number, excess.values()))
+        ):
+            return [f"excess must be numbers for the stated limits, got {show(excess)}"]
+        if isinstance(values, Mapping):
+            values = [values.get(objective.name) for objective in OBJECTIVES]
+        return self._evaluation(record, values, is_limited=record.get("state") == "infeasible")
+
+    def _evaluation(self, record: Mapping[str, Any], values: Any, *, is_limited: bool) -> list[str]:
+        """What is wrong with an evaluation.
+
+        Args:
+            record: as it is stored.
+            values: of the objectives, if it has them.
+            is_limited: whether it may be infeasible although it has been measured.
+        """
+        missing = [name for name in _EVALUATION if name not in record]
+        if missing:
+            return [f"evaluation must have {', '.join(missing)}, got none"]
+        state, summary, reason = record["state"], record["summary"], record["reason"]
+        states = ("infeasible", "failed") if values is None else ("complete", "infeasible")
+        problems = []
+        if not _among(state, states):
+            problems.append(f"state must be one of {', '.join(states)}, got {show(state)}")
+        if (reason is not None) if state == "complete" else (type(reason) is not str or not reason):
+            problems.append(f"reason must be {'nothing' if reason else 'told'}, got {show(reason)}")
+        if not is_number(record["seconds"], 0):
+            problems.append(f"seconds must be at least 0, got {show(record['seconds'])}")
+        images = record["images"]
+        if images is not None and (type(images) is not int or images not in self.images):
+            known = " or ".join(map(str, sorted(self.images)))
+            problems.append(f"images must be {known}, got {show(images)}")
+        measured = values is not None or (is_limited and bool(summary))
+        if not measured:
+            return [*problems, *([] if summary == {} else ["summary must be empty without values"])]
+        if values is not None and not _are_values(values, self.quality):
+            problems.append(
+                "values must be a speedup above 0, an energy above 0 and an accuracy of at most 1, "
+                f"got {show(values)}"
+            )
+        problems += [f"summary.{problem}" for problem in summary_problems(summary)]
+        if problems or values is None:
+            return problems
+        return [
+            f"{name} must be that of the summary, {same:g}, got {value:g}"
+            for name, value, same in self._said_twice(values, summary)
+            if abs(value - same) > 1e-9 * abs(same)
+        ]
+
+    def _said_twice(
+        self, values: list[float], summary: Mapping[str, Any]
+    ) -> Iterator[tuple[str, float, float]]:
+        """Objective, its value, and the same as its simulation says it, where it does."""
+        speedup, energy, accuracy = values
+        yield "speedup", speedup, summary["speedup_equal_area"]
+        yield "energy_uj_per_image", energy, given_design(summary)["energy_uj_per_image"]
+        if self.quality != "fidelity":
+            key = "agreement" if self.quality.endswith("agreement") else "accuracy"
+            if summary[key] is not None:
+                yield "accuracy", accuracy, summary[key]
+
+
+def params_problems(frozen: FrozenTrial, parameters: Any) -> Iterator[str]:
+    """What is wrong with the parameters of a trial."""
+    known = {parameter.name: parameter for parameter in parameters}
+    if {*frozen.params} != {*known}:
+        odd = sorted({*frozen.params} ^ {*known})
+        yield f"parameters must be those of the space, got others: {show(odd)}"
+        return
+    for name, parameter in known.items():
+        stored, is_own = frozen.params[name], frozen.distributions[name] == parameter.distribution
+        if parameter.ordered:
+            is_own &= type(stored) is int and 0 <= stored < len(parameter.choices)
+        else:
+            is_own &= _is_choice(stored, list(parameter.choices))
+        if not is_own:
+            yield f"{name} must be one of its choices, got {show(stored)}"
+
+
+def _repeat_problems(frozen: FrozenTrial, repeat_of: Any, trials: list[FrozenTrial]) -> list[str]:
+    """A repeat has what an earlier trial has."""
+    if repeat_of is None:
+        return []
+    if not _is_count(repeat_of, 0) or repeat_of >= frozen.number:
+        return [f"repeat_of must be an earlier trial, got {show(repeat_of)}"]
+    if frozen.values != trials[repeat_of].values:
+        return [f"values must be those of trial {repeat_of}, which it repeats"]
+    return []
+
+
+def _excess(frozen: FrozenTrial) -> dict[str, Any]:
+    return {key: value for key, value in frozen.system_attrs.items() if key.startswith(EXCESS)}
+
+
+def _are_values(values: Any, quality: Any) -> bool:
+    """Whether they are a value of each objective that can be."""
+    if type(values) is not list or len(values) != len(OBJECTIVES):
+        return False
+    speedup, energy, accuracy = values
+    least = -float("inf") if quality == "fidelity" else 0
+    return (
+        is_number(speedup, 0)
+        and speedup > 0
+        and is_number(energy, 0)
+        and energy > 0
+        and is_number(accuracy, least, 1)
+    )
+
+
+def _is_plan(plan: Any) -> bool:
+    """Whether it can be written as a study file."""
+    try:
+        return isinstance(plan, Mapping) and bool(tomli_w.dumps(plan))
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _among(value: Any, known: Any) -> bool:
+    return type(value) is str and value in known
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value < 2**63
+
+
+def _is_choice(value: Any, choices: list[Any]) -> bool:
+    """By kind too: `True` is not the number 1."""
+    return any(type(value) is type(each) and value == each for each in choices)

@@ -1,0 +1,360 @@
+"""Sweeps fields of an accelerator over one workload, with the same reuse decisions everywhere."""
+
+# ruff: noqa: RUF001  readers see the multiplication sign
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from accelerators import Accelerator, ConfigError
+from accelerators.rules import nearest
+from simulator import ReusePolicy, SimulationReport, decide, simulate
+from simulator.pages.figures import LIMIT_NAMES
+from simulator.pages.page import column, percent, shown
+from simulator.results.costs import cost_sources, costs_line
+from simulator.results.differences import (
+    RESOLUTION_PERCENT,
+    against_one,
+    counted,
+    ratio_text,
+)
+from simulator.results.rows import write_rows
+from workloads.errors import show
+from workloads.traces.trace import WorkloadTrace, not_counted_line
+
+_MOST_POINTS = 10_000
+_EXAMPLE = "write for example --set array.rows=8,16,32"
+_PRICING = ("technology", "dram.kind")
+# Ending of a field's name -> units that a value may have -> how many of the field's own.
+_UNITS = {
+    "_bytes": {"B": 1, "KiB": 2**10, "MiB": 2**20, "kB": 10**3, "MB": 10**6},
+    "_hz": {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9},
+}
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A field to vary.
+
+    Attributes:
+        path: of the field within the accelerator, with dots.
+        values: of the field's type, at least one.
+    """
+
+    path: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One combination of values.
+
+    Attributes:
+        values: path -> value.
+        numbers: what came out, one number or name each; empty where the combination is invalid.
+        reason: why it is invalid; `None` where it is not.
+    """
+
+    values: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+    reason: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The values in a line."""
+        return ", ".join(f"{path}={value}" for path, value in self.values.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """All combinations on one workload.
+
+    Attributes:
+        base: the design whose fields are varied.
+        workload: provenance of the trace.
+        images: in the batch.
+        policy: what decided, as plain values.
+        settings: the fields and their values.
+        points: every combination, the last setting changing fastest.
+    """
+
+    base: Accelerator
+    workload: Mapping[str, Any]
+    images: int
+    policy: Mapping[str, Any]
+    settings: tuple[Setting, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def simulated(self) -> list[Point]:
+        """The valid combinations."""
+        return [point for point in self.points if point.reason is None]
+
+    @property
+    def skipped(self) -> list[Point]:
+        """The invalid combinations."""
+        return [point for point in self.points if point.reason is not None]
+
+    @property
+    def verdict(self) -> str:
+        """The fastest and the most frugal combination."""
+        text = (
+            f"Fewest cycles at {self._least('cycles_per_image')}, least energy at "
+            f"{self._least('energy_uj_per_image')}."
+        )
+        if self.base.has_reuse:
+            best = max(self.simulated, key=lambda point: point.numbers["speedup_equal_area"])
+            speedup = best.numbers["speedup_equal_area"]
+            is_as_fast = against_one(speedup) == 0
+            text = (
+                "Against a dense design of equal area, reuse is at best "
+                f"{'as fast' if is_as_fast else f'{ratio_text(speedup)}× as fast'}, "
+                f"at {best.name}. {text}"
+            )
+        return f"{text} {not_counted_line(self.workload)}".rstrip()
+
+    def _least(self, number: str) -> str:
+        """The combination with the least of a number, and how many are not told apart from it."""
+        best = min(self.simulated, key=lambda point: point.numbers[number])
+        alike = sum(
+            against_one(point.numbers[number] / best.numbers[number]) == 0
+            for point in self.simulated
+        )
+        if alike == 1:
+            return best.name
+        return f"{best.name} ({counted(alike - 1, 'other')} within {RESOLUTION_PERCENT} % of it)"
+
+    @property
+    def priced(self) -> list[Accelerator]:
+        """The base design, as each of the valid combinations prices it."""
+        ways: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for point in self.simulated:
+            values = {path: point.values[path] for path in _PRICING if path in point.values}
+            ways.setdefault(tuple(values.values()), values)
+        return [_design(self.base, values) for values in ways.values()]
+
+    @property
+    def costs(self) -> str:
+        """What prices the designs, in a line."""
+        return costs_line(*self.priced)
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        """Columns of the table of combinations."""
+        speedup = [column("speedup", "Speed", "× dense, equal area")] if self.base.has_reuse else []
+        return [
+            *(column(setting.path, setting.path) for setting in self.settings),
+            *speedup,
+            column("cycles", "Time", "cycles per image"),
+            column("latency_ms_per_image", "Time", "ms per image"),
+            column("energy_uj_per_image", "Energy", "µJ per image"),
+            column("area_mm2", "Area", "mm²"),
+            column("used", "Utilization", "% of the array's peak"),
+            column("bound", "Bound by", text=True),
+        ]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row of the table for each valid combination."""
+        return [
+            {
+                **{path: shown(value) for path, value in point.values.items()},
+                **point.numbers,
+                "cycles": round(point.numbers["cycles_per_image"]),
+                "speedup": ratio_text(point.numbers.get("speedup_equal_area", 1.0)),
+                "used": percent(point.numbers["utilization"]),
+                "bound": LIMIT_NAMES[point.numbers["bound_by"]],
+            }
+            for point in self.simulated
+        ]
+
+    def write_csv(self, path: str | Path) -> Path:
+        """Write a row for each combination; invalid ones have a reason and no numbers."""
+        empty = dict.fromkeys(self.simulated[0].numbers)
+        return write_rows(
+            path,
+            [
+                {**point.values, **empty, **point.numbers, "reason": point.reason}
+                for point in self.points
+            ],
+        )
+
+
+def sweep(
+    trace: WorkloadTrace,
+    base: Accelerator,
+    policy: ReusePolicy,
+    settings: Sequence[Setting],
+    *,
+    calibration: WorkloadTrace | None = None,
+    engine: str = "compiled",
+    on_point: Callable[[int, int], None] | None = None,
+) -> Sweep:
+    """Simulate every combination of values; reuse is decided once and replayed on each design.
+
+    Args:
+        trace: the captured workload.
+        base: the design; fields that are not varied stay.
+        policy: the reuse.
+        settings: the fields and their values.
+        calibration: see `simulator.decide`.
+        engine: see `simulator.simulate`.
+        on_point: told after each combination how many are done, of how many.
+
+    Raises:
+        ConfigError: no combination is valid, or there are more than 10,000.
+    """
+    total = math.prod(len(setting.values) for setting in settings)
+    if total > _MOST_POINTS:
+        raise ConfigError(
+            f"sweep must have at most {_MOST_POINTS} combinations, got {total}; give fewer values"
+        )
+    run = decide(trace, policy, calibration=calibration)
+    points = []
+    grid = itertools.product(*(setting.values for setting in settings))
+    for done, values in enumerate(grid, start=1):
+        point = dict(zip((setting.path for setting in settings), values, strict=True))
+        try:
+            report = simulate(trace, _design(base, point), run, engine=engine)
+            points.append(Point(values=point, numbers=_numbers(report)))
+        except ConfigError as error:
+            points.append(Point(values=point, numbers={}, reason=str(error)))
+        if on_point is not None:
+            on_point(done, total)
+    found = Sweep(
+        base=base,
+        workload=dict(trace.provenance),
+        images=trace.images,
+        policy=run.policy,
+        settings=tuple(settings),
+        points=tuple(points),
+    )
+    if not found.simulated:
+        raise ConfigError(
+            f"sweep must have a valid combination, got none of {total}; "
+            f"the first, {points[0].name}: {points[0].reason}"
+        )
+    return found
+
+
+def _design(base: Accelerator, values: Mapping[str, Any]) -> Accelerator:
+    """The base with other values."""
+    description = base.to_dict()
+    for path, value in values.items():
+        *parts, name = path.split(".")
+        owner = description
+        for part in parts:
+            owner = owner[part]
+        owner[name] = value
+    return Accelerator.from_dict(description)
+
+
+def _numbers(report: SimulationReport) -> dict[str, Any]:
+    design = report.reuse
+    return {
+        "cycles_per_image": design.cycles / design.images,
+        "latency_ms_per_image": design.latency_ms_per_image,
+        "energy_uj_per_image": design.energy_uj_per_image,
+        "area_mm2": design.area_mm2,
+        "utilization": design.utilization,
+        "bound_by": design.bound_by,
+        "dram_bytes_per_image": sum(design.dram_bytes.values()) / design.images,
+        **(report.ratios if design.accelerator.has_reuse else {}),
+        **cost_sources(design.accelerator),
+    }
+
+
+def read_settings(texts: Sequence[str], base: Accelerator) -> tuple[Setting, ...]:
+    """The fields and values of `PATH=VALUE,VALUE,...` each.
+
+    Args:
+        texts: as given to `--set`, at least one.
+        base: the design that has the fields.
+
+    Raises:
+        ConfigError: a text is malformed, names no field of `base`, or has a value of another type.
+    """
+    if not texts:
+        raise ConfigError(f"--set must name a field to vary, got none; {_EXAMPLE}")
+    types = _field_types(base)
+    settings: list[Setting] = []
+    for text in texts:
+        path, separator, values = text.partition("=")
+        if not separator or not path or not all(part.strip() for part in values.split(",")):
+            raise ConfigError(f"--set must be FIELD=VALUE,VALUE,..., got {text!r}; {_EXAMPLE}")
+        if path not in types:
+            raise ConfigError(_unknown(path, list(types), base))
+        if path == "name":
+            raise ConfigError(
+                "--set must name a field that changes a design, got 'name', which does not; "
+                f"{_EXAMPLE}"
+            )
+        if any(path == setting.path for setting in settings):
+            raise ConfigError(f"--set must name a field once, got {path!r} again; join its values")
+        found = tuple(_value(path, part.strip(), types[path]) for part in values.split(","))
+        if len(set(found)) < len(found):
+            raise ConfigError(
+                f"--set {path} must have each value once, got {values!r}; leave out the repeated"
+            )
+        settings.append(Setting(path=path, values=found))
+    return tuple(settings)
+
+
+def _unknown(path: str, known: list[str], base: Accelerator) -> str:
+    """What to say of a field that the design does not have."""
+    part = path.partition(".")[0]
+    if getattr(base, part, 0) is None:
+        return (
+            f"--set must name a field of {base.name!r}, got {path!r}, but it has no {part}; use a "
+            "design with reuse units"
+        )
+    near = nearest(path, known)
+    own = [name for name in known if name.startswith(f"{part}.")]
+    fix = (
+        f"use {near!r}"
+        if near and not (own and path == part)
+        else f"the fields are {', '.join(own or known)}"
+    )
+    return f"--set must name a field of an accelerator, got {path!r}; {fix}"
+
+
+def _field_types(instance: Any, before: str = "") -> dict[str, type]:
+    """Path -> type of every number, name and switch of a design and of the parts it has."""
+    hints = typing.get_type_hints(type(instance))
+    found: dict[str, type] = {}
+    for entry in dataclasses.fields(instance):
+        value, path = getattr(instance, entry.name), f"{before}{entry.name}"
+        if dataclasses.is_dataclass(value):
+            found |= _field_types(value, f"{path}.")
+        elif value is not None:
+            found[path] = hints[entry.name]
+    return found
+
+
+def _value(path: str, text: str, kind: type) -> Any:
+    """A value of the field's type; whether the field may have it, the design says."""
+    if kind is bool and text.lower() in _TRUTHS:
+        return _TRUTHS[text.lower()]
+    units = next((of for ending, of in _UNITS.items() if path.endswith(ending)), {})
+    if kind is not bool:
+        found = re.fullmatch(r"([0-9.]{1,30}) ?([A-Za-z]+)", text)
+        try:
+            if found and found[2] in units:
+                scaled = Decimal(found[1]) * units[found[2]]
+                return kind(f"{scaled.normalize():f}")
+            return kind(text)
+        except (ValueError, ArithmeticError):
+            pass
+    wanted = {int: "whole numbers", float: "numbers", bool: "true or false"}[kind]
+    fix = f"write {wanted}" + (f", in {' or '.join(units)}" if units else "")
+    raise ConfigError(f"--set {path} must be given {wanted}, got {show(text)}; {fix}")

@@ -1,0 +1,1 @@
+"""What similarity there is in the data, and what reuse can do to the answer at most."""

@@ -1,0 +1,1 @@
+"""Pages of a simulation, and its timeline."""

@@ -1,0 +1,1 @@
+"""Policies, a technique a file: they decide, and compute nothing."""

@@ -1,0 +1,572 @@
+"""Deep reuse by locality-sensitive hashing: random, learned and Euclidean."""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import ClassVar
+
+import numpy as np
+
+from accelerators import PROJECTIONS, ConfigError
+from accelerators.rules import Relation, flag, integer, one_of, real, show
+from simulator.decisions.sharing import ReuseDecisions
+from simulator.kernels.feature_maps import (
+    FeatureMap,
+    families_of,
+    is_laid_out,
+    lane_columns,
+    lay_out,
+    new_output,
+    reused,
+)
+from simulator.kernels.grouping import Clusters, group_equal, joined, represent, stacked
+from simulator.kernels.hashing import Families, cluster_rows
+from simulator.kernels.tables import (
+    ClusterCache,
+    LayerMemory,
+    check_memory,
+    empty_memory,
+    serve_batch,
+)
+from simulator.policies.activations import Activations, check_finite, check_rows, check_state
+from simulator.policies.hyperplanes import CalibrationRows, principal, quantised, task_learned
+from simulator.policies.policy import LayerState, PolicyAnswer, ReadWeights
+from simulator.policies.sub_vectors import SCOPES, Clusterer, SubVectorPolicy
+from workloads.traces.layer import Layer
+
+MAX_HASHES = 62
+THRESHOLDS = ("zero", "mean", "spread")
+METRICS = ("angular", "euclidean")
+LEARNINGS = ("none", "pca", "itq", "task")
+# Calibration rows that are kept to know how widely projections vary.
+_SAMPLE_ROWS = 128
+# Multiples of it, modulo 1, fill the interval evenly however many there are.
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+# Odd 64-bit constants of splitmix64 (Steele et al., OOPSLA 2014), which spread every bit.
+_SPREAD = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
+
+
+def _projection_can_be_learned(policy: "LshReuse") -> list[str]:
+    """Learned hyperplanes are rounded to 8 bits; only gradients can learn signs."""
+    allowed = {"none": PROJECTIONS, "task": ("int8", "sign")}.get(policy.learning, ("int8",))
+    if policy.projection in allowed:
+        return []
+    wanted = " or ".join(map(repr, allowed))
+    return [
+        f"projection must be {wanted} with learning={policy.learning!r}, got "
+        f"{policy.projection!r}; use {allowed[0]!r}, or learning='none'"
+    ]
+
+
+def _metric_can_be_learned(policy: "LshReuse") -> list[str]:
+    """The gradient is that of signs, not of buckets."""
+    if policy.learning != "task" or policy.metric == "angular":
+        return []
+    return [
+        f"metric must be 'angular' with learning='task', got {policy.metric!r}; "
+        "use 'angular', or learning='pca'"
+    ]
+
+
+def _cache_keeps_a_stream(policy: "LshReuse") -> list[str]:
+    """Only a stream has clusters to keep."""
+    if policy.cache is None or policy.scope == "stream":
+        return []
+    return [
+        f"cache must be None with scope={policy.scope!r}, got {policy.cache}; use scope='stream'"
+    ]
+
+
+def _stream_keeps_plain_means(policy: "LshReuse") -> list[str]:
+    """A stream's table holds signatures and the means themselves."""
+    if policy.scope != "stream" or (policy.metric == "angular" and not policy.normalised):
+        return []
+    return [
+        "scope must be 'image' or 'batch' with metric='euclidean' or normalised=True, got "
+        "'stream'; use 'batch'"
+    ]
+
+
+def _cache_rule(value: object, path: str) -> list[str]:
+    """A table, or `None`."""
+    if value is None or isinstance(value, ClusterCache):
+        return []
+    return [
+        f"{path} must be None or a ClusterCache, got {show(value)}; "
+        "try ClusterCache(entries=1024, ways=4)"
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LshReuse(SubVectorPolicy):
+    """Sub-vectors with equal signatures, under H hyperplanes, share a result.
+
+    Deep Reuse, section III-B: signature bit h of a sub-vector x is 1 where v_h . x exceeds a
+    threshold (equation 1); equal signatures form a cluster. One set of hyperplanes serves all
+    sub-matrices of a layer.
+
+    Attributes:
+        hashes: H, 1 to 62.
+        scope: also `stream`: looks the rows of a batch up among the clusters of the batches before
+            (cluster reuse, Algorithm 1), see `decide_next`.
+        thresholds: what a projection v . x must exceed for a bit of 1; all cost the hardware the
+            same comparison. `zero` is the paper's form, for which activations that are
+            all positive look alike. `mean` is v . mean, with the mean of each column over the
+            calibration activations: x - mean is hashed. `spread` moves these by up to `spread`
+            standard deviations of v . x, differently for each hyperplane, so that the length of
+            x - mean counts as well as its direction.
+        spread: standard deviations up to which thresholds are `spread`.
+        projection: `sign` hyperplanes of +-1 (adders in hardware), `sparse` ones that leave two
+            thirds of the elements out (Achlioptas, J. Comput. Syst. Sci. 66(4), 2003), or `int8`
+            Gaussian ones, rounded to 8 bits (multipliers). Only 2^(L-1) `sign` hyperplanes cut
+            differently, so with a short L some of the H repeat each other.
+        metric: `angular`, or `euclidean`: floor((v . x + b) / w) instead of a sign, b uniform in
+            [0, w), the p-stable LSH of Datar et al. (SoCG 2004), where `int8` projections are its
+            Gaussian ones. Buckets are told apart by a 64-bit hash of all H of them. No accelerator
+            described here builds it.
+        bucket_width: w of the Euclidean metric, as a multiple of the standard deviation of v . x
+            over the calibration sub-vectors, each less its sub-matrix's mean.
+        learning: where hyperplanes come from. `none`: drawn at random. `pca`: the principal
+            directions of the calibration sub-vectors (about the origin if thresholds are `zero`,
+            else about their mean), and for H > L random rotations of them. `itq`: principal
+            directions, rotated by iterative quantisation; for H > L several rotations of all L.
+            `task`: learned by gradient to make the layer's output err least (as TREC, ASPLOS 2022,
+            but layer by layer), from random ones. Learned ones are rounded to 8 bits and need
+            `projection="int8"`; `task` also learns `sign` ones.
+        normalised: divide every sub-vector by its norm before the mean is taken, and multiply its
+            results by that norm. A cluster then shares a direction, and each member keeps its
+            length. No accelerator described here multiplies what it gathers.
+        seed: of the hyperplanes; a layer's own are drawn from it and the layer's name.
+        cache: the table that keeps a stream's clusters; `None`, in scope `stream`, is the paper's,
+            which forgets nothing.
+    """
+
+    kind: ClassVar[str] = "lsh"
+
+    scope: str = field(default="image", metadata=one_of(lambda: (*SCOPES, "stream")))
+    hashes: int = field(metadata=integer(1, MAX_HASHES))
+    thresholds: str = field(default="spread", metadata=one_of(lambda: THRESHOLDS))
+    spread: float = field(default=1.0, metadata=real(0, 10))
+    projection: str = field(default="sign", metadata=one_of(lambda: PROJECTIONS))
+    metric: str = field(default="angular", metadata=one_of(lambda: METRICS))
+    bucket_width: float = field(default=1.0, metadata=real(1e-3, 1e3))
+    learning: str = field(default="none", metadata=one_of(lambda: LEARNINGS))
+    normalised: bool = field(default=False, metadata=flag())
+    seed: int = field(default=0, metadata=integer(0, 2**63 - 1))
+    cache: ClusterCache | None = field(default=None, metadata={"rule": _cache_rule})
+
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation(("projection", "learning"), _projection_can_be_learned),
+        Relation(("metric", "learning"), _metric_can_be_learned),
+        Relation(("scope", "cache"), _cache_keeps_a_stream),
+        Relation(("scope", "metric", "normalised"), _stream_keeps_plain_means),
+    )
+
+    def projections(self, layer_name: str, length: int | None = None) -> np.ndarray:
+        """`(H, L)` float32 random hyperplanes of a layer; a larger H keeps the first ones.
+
+        Args:
+            layer_name: the layer.
+            length: L, where the policy takes whole rows.
+        """
+        columns = length or self.length
+        assert columns is not None, "whole rows have the layer's length"
+        normal = self._rng(layer_name).standard_normal((self.hashes, columns), dtype=np.float32)
+        if self.projection == "sign":
+            return np.where(normal < 0, np.float32(-1), np.float32(1))
+        if self.projection == "sparse":
+            # Each third of the normal distribution lies beyond 0.9674 standard deviations, both
+            # tails together.
+            return np.sign(normal) * (np.abs(normal) > np.float32(0.967422))
+        # Four standard deviations fill the 8 bits; the sign of a dot product ignores the scale.
+        return np.clip(np.rint(normal * np.float32(127 / 4)), -127, 127)
+
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """No row may be shorter than L, and kept results need weights that stay."""
+        broken: list[str] = []
+        changing = [layer.name for layer in layers if not layer.weights_are_parameters]
+        if self.scope == "stream" and changing:
+            broken.append(
+                "LshReuse.scope must be 'image' or 'batch' where a layer's right-hand matrix is an "
+                f"activation, got 'stream' for {', '.join(changing)}; give these layers a policy "
+                "of their own or NoReuse()"
+            )
+        try:
+            super().check_layers(layers)
+        except ConfigError as error:
+            broken += error.violations
+        if broken:
+            raise ConfigError(broken)
+
+    def needs_calibration(self, layer: Layer) -> bool:
+        """Random hyperplanes with thresholds of zero do not."""
+        return self.thresholds != "zero" or self.metric == "euclidean" or self.learning != "none"
+
+    def calibrate(
+        self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
+    ) -> LayerState:
+        """What hashing needs: `mean` `(count, k)`, and as the parameters ask for it more.
+
+        `sample` `(count, 128, k)` are rows that tell how widely projections vary, `projections`
+        `(H, L)` learned hyperplanes, `deviation` `(H,)` that of each v . x for the Euclidean
+        metric. Without learning and that metric the same state serves any H and L.
+        """
+        check_rows(layer, rows)
+        mean = rows.mean(axis=1)
+        check_finite(layer, mean)
+        state = {"mean": mean}
+        if self.thresholds == "spread":
+            kept = np.linspace(0, rows.shape[1] - 1, _SAMPLE_ROWS).astype(np.int64)
+            state["sample"] = rows[:, kept]
+        if self.learning != "none":
+            shift = np.zeros_like(mean) if self.thresholds == "zero" else mean
+            state["projections"] = self._learned(layer, rows, shift, weights)
+        if self.metric == "euclidean":
+            moment = self._calibration(layer, rows, mean).second_moment()
+            planes = self._hyperplanes(layer, state)
+            state["deviation"] = np.sqrt(np.einsum("hi,ij,hj->h", planes, moment, planes)).astype(
+                np.float32
+            )
+        return state
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+        """Cluster the sub-vectors of one layer; `None` where each group has a single row."""
+        if self.scope == "stream":
+            return self.decide_next(layer, rows, state, None)[0]
+        return super().decide(layer, rows, state)
+
+    def decide_next(
+        self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+        """In scope `stream`, look a batch's sub-vectors up among the clusters kept in `memory`.
+
+        A cluster of an earlier batch keeps the representative, hence the result, that it had; a new
+        one gets the mean, or the first, of its rows in this batch. Also a single row is looked up.
+        """
+        if self.scope != "stream":
+            return self.decide(layer, rows, state), None
+        check_rows(layer, rows)
+        for each in rows:
+            check_finite(layer, each)
+        count, k, length = layer.gemm.count, layer.gemm.k, self.length_in(layer)
+        if memory is None:
+            memory = empty_memory(count, k, length)
+        order = self.column_order(layer)
+        cache = self.cache or ClusterCache()
+        check_memory(layer.name, memory, cache, (count, k, length), self.hashes)
+        served = serve_batch(
+            rows,
+            np.arange(k) if order is None else order,
+            cache,
+            *self.hashing(layer, state),
+            memory,
+            first_only=self.representative == "first",
+        )
+        decisions = ReuseDecisions(
+            layer=layer.name,
+            gemm=layer.gemm,
+            sub_vector_length=length,
+            groups=1,
+            ids=served.ids,
+            clusters=served.clusters,
+            signatures=served.signatures,
+            centroids=served.representatives,
+            ages=served.ages,
+            cache=cache,
+            representative=self.representative,
+            column_order=order,
+            **self.front_end(),  # type: ignore[arg-type]
+        )
+        return decisions, served.memory
+
+    def answer(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        weights: np.ndarray | None,
+        *,
+        centroids: bool,
+    ) -> PolicyAnswer:
+        """Signatures and means are taken of a feature map as it lies."""
+        direct = (
+            is_laid_out(layer)
+            and self.scope != "stream"
+            and self.metric == "angular"
+            and self.representative == "centroid"
+            and not self.normalised
+        )
+        if not direct:
+            return super().answer(layer, given, state, memory, weights, centroids=centroids)
+        self.length_in(layer)
+        gemm = layer.gemm
+        if gemm.m == self.groups_in(layer):
+            return PolicyAnswer(decisions=None)
+        projections, thresholds = self.hashing(layer, state)
+        laid = lay_out(layer, given.stored)
+        made, results = [], []
+        for index, limits in enumerate(thresholds):
+            columns = None
+            if weights is not None:
+                columns = lane_columns(weights[index], self.column_order(layer))
+            output = new_output(layer, columns)
+            results.append(output[:, : gemm.n])
+            made.append(
+                self._by_place(
+                    layer, laid, index, (projections, limits), columns, output, centroids=centroids
+                )
+            )
+        decisions = self._decisions(layer, made)
+        self.check_claims(decisions)
+        return PolicyAnswer(
+            decisions=decisions if centroids else decisions.without_centroids(),
+            result=None if weights is None else stacked(results),
+        )
+
+    def check_claims(self, decisions: ReuseDecisions) -> None:
+        """Of another's subclass, which may claim what it does not do; it takes time."""
+        if type(self) is not LshReuse:
+            super().check_claims(decisions)
+
+    def families(self, layer: Layer, index: int) -> Families:
+        """Where the sub-vectors of one of a convolution's GEMMs lie in its feature map."""
+        return families_of(layer, self.length_in(layer), self.order == "channels_last", index)
+
+    def hashing(self, layer: Layer, state: LayerState) -> tuple[np.ndarray, np.ndarray]:
+        """A layer's `(H, L)` float32 hyperplanes and `(count, s, H)` float32 thresholds.
+
+        Args:
+            layer: the layer.
+            state: what `calibrate` returned for it.
+
+        Raises:
+            ConfigError: the state is another policy's.
+        """
+        self._check_state(layer, state)
+        projections = self._hyperplanes(layer, state)
+        return projections, self._thresholds(layer, state, projections)
+
+    def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
+        """By signatures or by buckets."""
+        cluster = (
+            self._by_signature(layer, groups, state)
+            if self.metric == "angular"
+            else self._by_bucket(layer, groups, state)
+        )
+        if not self.normalised:
+            return cluster
+        length = self.length_in(layer)
+
+        def normalise(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
+            check_finite(layer, columns)
+            made = cluster(index, columns, order)
+            unit, norms = _unit_sub_vectors(columns[order], length)
+            means = represent(unit, length, made.ids, made.clusters, self.representative)
+            return replace(made, representatives=means, norms=norms)
+
+        return normalise
+
+    def front_end(self) -> dict[str, object]:
+        """Hashing units, where signatures are single bits and results are gathered as they are."""
+        unbuilt = None
+        if self.metric == "euclidean":
+            unbuilt = "buckets of Euclidean LSH instead of bits"
+        elif self.normalised:
+            unbuilt = "a multiplier for every gathered sum, by the norm of its sub-vector"
+        built = self.metric == "angular"
+        return {
+            "hashes": self.hashes if built else None,
+            "projection": self.projection if built else None,
+            "unbuilt": unbuilt,
+        }
+
+    def _rng(self, layer_name: str) -> np.random.Generator:
+        """Random numbers of a layer."""
+        return np.random.default_rng([self.seed, zlib.crc32(layer_name.encode())])
+
+    def _calibration(self, layer: Layer, rows: np.ndarray, shift: np.ndarray) -> CalibrationRows:
+        """Calibration activations as sub-vectors."""
+        return CalibrationRows(
+            rows=rows,
+            order=self.column_order(layer),
+            length=self.length_in(layer),
+            shift=shift,
+            # As many rows a group as the layer has; calibration may hold other images.
+            groups=max(1, rows.shape[1] * layer.row_images // layer.gemm.m)
+            if self.scope == "image"
+            else 1,
+        )
+
+    def _learned(
+        self, layer: Layer, rows: np.ndarray, shift: np.ndarray, weights: ReadWeights | None
+    ) -> np.ndarray:
+        """`(H, L)` float32 learned hyperplanes, whole numbers."""
+        calibration = self._calibration(layer, rows, shift)
+        rng = self._rng(layer.name)
+        if self.learning == "pca":
+            planes = principal(calibration, self.hashes, rng)
+        elif self.learning == "itq":
+            planes = quantised(calibration, self.hashes, rng)
+        else:
+            if weights is None:
+                raise ConfigError(
+                    f"weights of layer {layer.name!r} must be given to learn LshReuse.learning="
+                    "'task', got none; pass them to calibrate()"
+                )
+            # Gaussian ones, whose signs are those of the +-1 ones.
+            gaussian = replace(self, projection="int8")
+            start = gaussian.projections(layer.name, calibration.length)
+            planes = task_learned(calibration, start, weights, rng, signs=self.projection == "sign")
+        if self.projection == "sign":
+            return np.where(planes < 0, np.float32(-1), np.float32(1))
+        largest = np.abs(planes).max(axis=1, keepdims=True)
+        return np.rint(planes * (127 / np.where(largest > 0, largest, 1))).astype(np.float32)
+
+    def _check_state(self, layer: Layer, state: LayerState) -> None:
+        """What `calibrate` made must be of these parameters."""
+        wanted: dict[str, tuple[int, ...]] = {}
+        if self.thresholds != "zero":
+            wanted["mean"] = (layer.gemm.count, layer.gemm.k)
+        if self.thresholds == "spread":
+            wanted["sample"] = (layer.gemm.count, _SAMPLE_ROWS, layer.gemm.k)
+        if self.learning != "none":
+            wanted["projections"] = (self.hashes, self.length_in(layer))
+        if self.metric == "euclidean":
+            wanted["deviation"] = (self.hashes,)
+        check_state(layer, state, wanted)
+
+    def _hyperplanes(self, layer: Layer, state: LayerState) -> np.ndarray:
+        """`(H, L)` float32, learned or drawn."""
+        if self.learning != "none":
+            return np.asarray(state["projections"], np.float32)
+        return self.projections(layer.name, self.length_in(layer))
+
+    def _thresholds(self, layer: Layer, state: LayerState, projections: np.ndarray) -> np.ndarray:
+        """`(count, s, H)` float32, what a projection must exceed for a bit of 1."""
+        gemm, length, sub_matrices = layer.gemm, self.length_in(layer), self.sub_matrices_in(layer)
+        shape = (gemm.count, sub_matrices, self.hashes)
+        if self.thresholds == "zero":
+            return np.zeros(shape, np.float32)
+        order = self.column_order(layer)
+
+        def projected(values: np.ndarray) -> np.ndarray:
+            """`(..., k)` in the layer's order as `(..., s, H)`."""
+            padded = np.zeros((*values.shape[:-1], sub_matrices * length), np.float32)
+            padded[..., : gemm.k] = values if order is None else values[..., order]
+            return padded.reshape(*values.shape[:-1], sub_matrices, length) @ projections.T
+
+        mean = np.asarray(state["mean"])
+        thresholds = projected(mean)
+        if self.thresholds == "spread":
+            distances = projected(np.asarray(state["sample"]) - mean[:, None])
+            # Squares of large activations need the wider exponent.
+            deviation = np.sqrt(np.square(distances, dtype=np.float64).mean(axis=1))
+            places = 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
+            thresholds += (deviation * self.spread * places).astype(np.float32)
+        return thresholds
+
+    def _by_signature(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
+        """Equal signatures (Deep Reuse, equation 1)."""
+        length, sub_matrices = self.length_in(layer), self.sub_matrices_in(layer)
+        projections, thresholds = self.hashing(layer, state)
+
+        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
+            ids = np.empty((sub_matrices, layer.gemm.m), np.int32)
+            clusters = np.empty((sub_matrices, groups), np.int32)
+            signatures, representatives = cluster_rows(
+                columns, order, length, groups, projections, thresholds[index], ids, clusters
+            )
+            if self.representative == "first":
+                check_finite(layer, representatives)  # while each row counts in a mean
+                representatives = represent(
+                    columns[order], length, ids, clusters, self.representative
+                )
+            return Clusters(
+                ids=ids, clusters=clusters, signatures=signatures, representatives=representatives
+            )
+
+        return cluster
+
+    def _by_place(
+        self,
+        layer: Layer,
+        laid: FeatureMap,
+        index: int,
+        hashing: tuple[np.ndarray, np.ndarray],
+        columns: np.ndarray | None,
+        output: np.ndarray,
+        *,
+        centroids: bool,
+    ) -> Clusters:
+        """Equal signatures again, of sub-vectors in a feature map; their results on the way.
+
+        The representatives are empty if `centroids` are not wanted.
+        """
+        gemm, groups, length = layer.gemm, self.groups_in(layer), self.length_in(layer)
+        sub_matrices = self.sub_matrices_in(layer)
+        ids = np.empty((sub_matrices, gemm.m), np.int32)
+        clusters = np.empty((sub_matrices, groups), np.int32)
+        most = groups * min(gemm.m // groups, 2**self.hashes)
+        names = np.empty((sub_matrices, most), np.uint64)
+        means: list[list[np.ndarray]] = [[] for _ in range(sub_matrices)]
+        families = self.families(layer, index)
+        for some in reused(
+            layer, laid, families, groups, hashing, columns=columns, output=output, ids=ids,
+            names=names, keeps=centroids,
+        ):  # fmt: skip
+            clusters[some.numbers] = some.clusters
+            if centroids:
+                for number, mean in some.representatives(length):
+                    means[number].append(mean)
+        totals = clusters.sum(axis=1, dtype=np.int64)
+        return Clusters(
+            ids=ids,
+            clusters=clusters,
+            signatures=joined([own[:n] for own, n in zip(names, totals, strict=True)]),
+            representatives=joined([np.empty((0, length), np.float32), *chain(*means)]),
+        )
+
+    def _by_bucket(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
+        """Equal buckets of every projection (Datar et al., SoCG 2004, section 3)."""
+        self._check_state(layer, state)
+        projections = self._hyperplanes(layer, state)
+        length = self.length_in(layer)
+        widths = np.asarray(state["deviation"], np.float64) * self.bucket_width
+        widths = np.where(widths > 0, widths, 1.0)[:, None]  # a constant has a bucket of its own
+        shifts = widths * self._rng(layer.name).random((self.hashes, 1))
+        sub_matrices = self.sub_matrices_in(layer)
+
+        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
+            check_finite(layer, columns)
+            columns = columns[order]
+            keys = np.zeros((sub_matrices, columns.shape[1]), np.uint64)
+            for j in range(sub_matrices):
+                part = columns[j * length : (j + 1) * length]
+                projected = projections[:, : len(part)] @ part
+                buckets = np.floor((projected + shifts) / widths).astype(np.int64)
+                for bucket in buckets.view(np.uint64):
+                    keys[j] = _mixed(keys[j], bucket)
+            return group_equal(keys, columns, length, groups, self.representative)
+
+        return cluster
+
+
+def _mixed(keys: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Keys of longer and longer tuples: one 64-bit hash of all numbers so far."""
+    mixed = (keys ^ numbers) * _SPREAD[0]
+    return (mixed ^ (mixed >> np.uint64(29))) * _SPREAD[1]
+
+
+def _unit_sub_vectors(columns: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """`(k, m)` sub-vectors of norm 1 (or 0), and their `(s, m)` norms."""
+    sub_matrices = math.ceil(len(columns) / length)
+    unit = columns.copy()
+    norms = np.empty((sub_matrices, columns.shape[1]), np.float32)
+    for j in range(sub_matrices):
+        part = unit[j * length : (j + 1) * length]
+        norms[j] = np.sqrt(np.square(part, dtype=np.float64).sum(axis=0))
+        part /= np.where(norms[j] > 0, norms[j], np.float32(1))
+    return unit, norms

@@ -1,0 +1,121 @@
+"""Perforated convolutions: a fixed mask of output positions, whatever the input."""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from accelerators import ConfigError
+from accelerators.rules import integer, one_of, real, violations
+from simulator.decisions.sharing import ReuseDecisions
+from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.policy import LayerState, ReusePolicy
+from workloads.traces.layer import Layer
+
+MASKS = ("grid", "uniform")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerforationReuse(ReusePolicy):
+    """A convolution computes some output positions; the others take the nearest one's result.
+
+    Figurnov et al. (NIPS 2016), section 3: one mask for all images and channels, and each skipped
+    position takes the value of the nearest computed one (Euclidean distance, ties to the earlier).
+    A cluster is a computed position and those that take from it; its representative is the whole
+    row of the computed one. What Deep Reuse compares with in table IV; no accelerator described
+    here builds it. Convolutions only.
+
+    Attributes:
+        computed: fraction of positions that are computed, above 0 to 1; 1 minus the paper's
+            perforation rate.
+        mask: `grid`, the product of a choice of rows and one of columns, each ceil(a (i + u)) with
+            a = size / number and u drawn from [0, 1) (Graham, "Fractional max-pooling", 2014), or
+            `uniform`, drawn at random without replacement.
+        seed: of the mask; a layer's own is drawn from it and the layer's name.
+
+    Raises:
+        ConfigError: at construction, with every violated rule; at `decide`, where a layer is no
+            convolution or activations are not finite, naming the layer.
+    """
+
+    computed: float = field(metadata=real(1e-6, 1.0))
+    mask: str = field(default="grid", metadata=one_of(lambda: MASKS))
+    seed: int = field(default=0, metadata=integer(0, 2**63 - 1))
+
+    def __post_init__(self) -> None:
+        """Check every rule."""
+        broken = violations(self, "PerforationReuse")
+        if broken:
+            raise ConfigError(broken)
+
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """Only a convolution has positions."""
+        others = [layer.name for layer in layers if layer.kind != "conv"]
+        if others:
+            raise ConfigError(
+                f"PerforationReuse.mask must be laid over convolutions, got {', '.join(others)}; "
+                "give these layers a policy of their own or NoReuse()"
+            )
+
+    def computed_positions(self, layer: Layer) -> np.ndarray:
+        """Output positions that are computed, as a bool array of the output's spatial shape."""
+        rng = np.random.default_rng([self.seed, zlib.crc32(layer.name.encode())])
+        size = layer.output_shape[2:]
+        found = np.zeros(size, bool)
+        if self.mask == "uniform":
+            number = max(1, round(self.computed * found.size))
+            found.flat[rng.choice(found.size, number, replace=False)] = True
+            return found
+        # The same share of each dimension, so that all of them together are `computed`.
+        share = self.computed ** (1 / len(size))
+        chosen = []
+        for length in size:
+            number = max(1, round(share * length))
+            steps = np.arange(number) + rng.random()
+            chosen.append(np.minimum(np.ceil(length / number * steps), length).astype(int) - 1)
+        found[np.ix_(*(np.maximum(each, 0) for each in chosen))] = True
+        return found
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+        """The same clusters for every image; `None` where an image has a single position."""
+        self.check_layers([layer])
+        check_rows(layer, rows)
+        check_finite(layer, rows)
+        gemm, positions = layer.gemm, math.prod(layer.output_shape[2:])
+        images = gemm.m // positions
+        if positions == 1:
+            return None
+        nearest = _nearest(self.computed_positions(layer))
+        # Clusters are numbered in the order in which a row of theirs comes first.
+        kept, first, inverse = np.unique(nearest, return_index=True, return_inverse=True)
+        seen = np.argsort(first)
+        number = np.argsort(seen)
+        chosen = np.arange(images)[:, None] * positions + kept[seen]
+        return ReuseDecisions(
+            layer=layer.name,
+            gemm=gemm,
+            sub_vector_length=gemm.k,
+            hashes=None,
+            projection=None,
+            groups=images,
+            ids=np.tile(number[inverse].astype(np.int32), (gemm.count, 1, images)),
+            clusters=np.full((gemm.count, 1, images), len(kept), np.int32),
+            signatures=np.tile(kept[seen].astype(np.uint64), gemm.count * images),
+            centroids=rows[:, chosen.ravel()].reshape(-1, gemm.k).astype(np.float32),
+            representative="chosen",
+            unbuilt="a mask of positions to compute",
+        )
+
+    def describe(self) -> dict:
+        """The policy as plain values."""
+        return {"policy": "perforation", **asdict(self)}
+
+
+def _nearest(computed: np.ndarray) -> np.ndarray:
+    """`(positions,)` the computed position, flat, nearest to each; itself where computed."""
+    from scipy.ndimage import distance_transform_edt
+
+    places = distance_transform_edt(~computed, return_distances=False, return_indices=True)
+    return np.ravel_multi_index(tuple(places), computed.shape).ravel()

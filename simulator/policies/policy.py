@@ -1,0 +1,287 @@
+"""The interface of every reuse policy, and the two that decide nothing themselves."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from accelerators import ConfigError
+from accelerators.rules import show
+from simulator.decisions.sharing import ReuseDecisions
+from simulator.kernels.tables import LayerMemory
+from simulator.policies.activations import Activations
+from workloads.traces.layer import Layer
+
+# What a policy learned of one layer before it decides, such as a mean; read, never changed.
+LayerState = Mapping[str, np.ndarray]
+# Reads a layer's `(count, k, n)` float32 weights; most policies never ask.
+ReadWeights = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyAnswer:
+    """What a policy makes of one layer's activations.
+
+    Attributes:
+        decisions: `None` where the layer runs dense.
+        memory: what is kept for a stream's next batch; `None` for nothing.
+        result: `(count, m, n)` float32, the product under the decisions, if it was wanted.
+    """
+
+    decisions: ReuseDecisions | None
+    memory: LayerMemory | None = None
+    result: np.ndarray | None = None
+
+
+class ReusePolicy(ABC):
+    """Decides which rows of a layer's activations share a result."""
+
+    def applies_to(self, layer: Layer) -> bool:
+        """Whether the layer's activations are looked at; where not, it runs dense."""
+        return True
+
+    def policy_of(self, name: str) -> "ReusePolicy":
+        """The policy that decides the layer called `name`."""
+        return self
+
+    def needs_calibration(self, layer: Layer) -> bool:
+        """Whether `decide` needs a state that `calibrate` made for this layer."""
+        return False
+
+    def calibrate(
+        self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
+    ) -> LayerState:
+        """Learn what `decide` needs from calibration activations.
+
+        Args:
+            layer: the layer.
+            rows: `(count, m, k)` float32 activations seen before deployment; of a quantised layer,
+                its integers less the zero point.
+            weights: reads the layer's weights, for a policy that learns what they make of rows.
+        """
+        return {}
+
+    @abstractmethod
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+        """Decide for one layer.
+
+        Args:
+            layer: the layer.
+            rows: `(count, m, k)` float32, best with the rows of one column contiguous; of a
+                quantised layer, its integers less the zero point.
+            state: what `calibrate` returned for this layer.
+
+        Returns:
+            The decisions, or `None` where the layer runs dense.
+        """
+
+    def decide_next(
+        self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+        """Decide for one layer of a stream's next batch.
+
+        Args:
+            layer: the layer.
+            rows: as for `decide`.
+            state: as for `decide`, the same for all batches of a stream.
+            memory: what this returned for the batch before, `None` for the first; not changed.
+
+        Returns:
+            The decisions, and what is kept for the batch after; `None` for a policy that keeps
+            nothing, as most do.
+        """
+        return self.decide(layer, rows, state), None
+
+    def answer(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        weights: np.ndarray | None,
+        *,
+        centroids: bool,
+    ) -> PolicyAnswer:
+        """Decide as `decide_next` does, and compute what the layer's product becomes.
+
+        A policy may spare itself the unfolding. A quantised layer's centroids are rounded before
+        they are multiplied, as an integer array gets them.
+
+        Args:
+            layer: the layer.
+            given: its activations.
+            state: as for `decide`.
+            memory: as for `decide_next`.
+            weights: `(count, k, n)` float32; `None` where no result is wanted.
+            centroids: whether the decisions shall hold their (unrounded) centroids.
+
+        Raises:
+            ConfigError: as `decide`; a quantised layer's sub-vectors are normalised.
+        """
+        made, kept = self.decide_next(layer, given.rows, state, memory)
+        if made is None:
+            return PolicyAnswer(decisions=None, memory=kept)
+        self.check_claims(made)
+        if layer.quantisation is not None and made.norms is not None:
+            raise ConfigError(
+                f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
+                "normalised=True: rounded directions mean nothing; use normalised=False, or a "
+                "model that is not quantised"
+            )
+        result = None
+        if weights is not None:
+            whole = made if layer.quantisation is None else made.with_whole_centroids()
+            result = whole.product(weights)
+        decisions = made if centroids else made.without_centroids()
+        return PolicyAnswer(decisions=decisions, memory=kept, result=result)
+
+    def check_claims(self, decisions: ReuseDecisions) -> None:
+        """Check that decisions have the signatures by which their hardware is priced.
+
+        Raises:
+            ConfigError: see `ReuseDecisions.check_signatures`.
+        """
+        decisions.check_signatures()
+
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """Raise one `ConfigError` that names every layer the policy does not fit."""
+
+    @abstractmethod
+    def describe(self) -> dict:
+        """The policy as plain values for a report."""
+
+
+@dataclass(frozen=True)
+class NoReuse(ReusePolicy):
+    """Every layer runs dense."""
+
+    def applies_to(self, layer: Layer) -> bool:
+        """To none."""
+        return False
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> None:
+        """No decisions: the layer runs dense."""
+
+    def describe(self) -> dict:
+        """The policy as plain values."""
+        return {"policy": "none"}
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """A layer's own name is always a pattern of it, also with brackets in it."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+@dataclass(frozen=True)
+class PerLayer(ReusePolicy):
+    """Chooses a policy for each layer by name.
+
+    Attributes:
+        policies: shell-style pattern of layer names -> policy; the first that matches decides.
+        default: policy of the layers that no pattern matches.
+    """
+
+    policies: Mapping[str, ReusePolicy]
+    default: ReusePolicy = field(default_factory=NoReuse)
+
+    def __post_init__(self) -> None:
+        """Check that every policy is one."""
+        patterns = self.policies if isinstance(self.policies, Mapping) else None
+        if patterns is None or not all(isinstance(pattern, str) for pattern in patterns):
+            raise ConfigError(
+                "PerLayer.policies must be a mapping of layer patterns to policies, got "
+                f"{show(self.policies)}; try {{'conv*': LshReuse(hashes=10, length=10)}}"
+            )
+        given = {
+            f"policies[{show(pattern, str)}]": each for pattern, each in dict(self.policies).items()
+        }
+        broken = [
+            f"PerLayer.{name} must be a policy, got {show(value)}; "
+            "try LshReuse(hashes=10, length=10) or NoReuse()"
+            for name, value in (given | {"default": self.default}).items()
+            if not isinstance(value, ReusePolicy)
+        ]
+        if broken:
+            raise ConfigError(broken)
+
+    def policy_of(self, name: str) -> ReusePolicy:
+        """The policy of the layer called `name`."""
+        pattern = self._pattern_of(name)
+        return self.default if pattern is None else self.policies[pattern]
+
+    def _pattern_of(self, name: str) -> str | None:
+        """The first pattern that matches."""
+        return next((each for each in self.policies if _matches(name, each)), None)
+
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """Every pattern must decide a layer, and every policy fit the layers it decides."""
+        names = [layer.name for layer in layers]
+        broken = [
+            f"PerLayer.policies pattern {show(pattern, str)} must match a layer; layers are "
+            + ", ".join(names)
+            for pattern in self.policies
+            if not any(_matches(name, pattern) for name in names)
+        ]
+        deciding = {self._pattern_of(name) for name in names}
+        broken += [
+            f"PerLayer.policies pattern {show(pattern, str)} must decide a layer, but patterns "
+            "before it match all of its own; put it before them, or leave it out"
+            for pattern in self.policies
+            if pattern not in deciding and any(_matches(name, pattern) for name in names)
+        ]
+        distinct = {id(policy): policy for policy in (*self.policies.values(), self.default)}
+        for policy in distinct.values():
+            try:
+                policy.check_layers([x for x in layers if self.policy_of(x.name) is policy])
+            except ConfigError as error:
+                broken += error.violations
+        if broken:
+            raise ConfigError(broken)
+
+    def applies_to(self, layer: Layer) -> bool:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).applies_to(layer)
+
+    def needs_calibration(self, layer: Layer) -> bool:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).needs_calibration(layer)
+
+    def calibrate(
+        self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
+    ) -> LayerState:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).calibrate(layer, rows, weights)
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).decide(layer, rows, state)
+
+    def decide_next(
+        self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
+
+    def answer(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        weights: np.ndarray | None,
+        *,
+        centroids: bool,
+    ) -> PolicyAnswer:
+        """As the layer's own policy."""
+        policy = self.policy_of(layer.name)
+        return policy.answer(layer, given, state, memory, weights, centroids=centroids)
+
+    def describe(self) -> dict:
+        """The policies as plain values."""
+        return {
+            "policy": "per_layer",
+            "layers": {pattern: policy.describe() for pattern, policy in self.policies.items()},
+            "default": self.default.describe(),
+        }

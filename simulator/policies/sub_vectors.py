@@ -1,0 +1,169 @@
+"""What every policy that clusters the sub-vectors of a layer's rows has in common."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from accelerators import ConfigError
+from accelerators.rules import integer, one_of, violations
+from simulator.decisions.sharing import ReuseDecisions
+from simulator.kernels.grouping import Clusters, joined, stacked
+from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.policy import LayerState, ReusePolicy
+from workloads.traces.layer import Layer
+from workloads.traces.unfold import ORDERS
+
+SCOPES = ("image", "batch")
+REPRESENTATIVES = ("centroid", "first")
+
+# From a GEMM's index, its `(k, m)` columns in the layer's own order, and the column at each place
+# of the rows that are cut, to its clusters.
+Clusterer = Callable[[int, np.ndarray, np.ndarray], Clusters]
+
+
+def _length_rule(value: object, path: str) -> list[str]:
+    """A sub-vector's length, or `None` for a whole row."""
+    return [] if value is None else integer(1, 2**20)["rule"](value, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubVectorPolicy(ReusePolicy):
+    """Cuts the rows of a layer into sub-vectors and clusters those of each sub-matrix.
+
+    Deep Reuse, section III-B: the `(m, k)` activations are cut into sub-matrices of L columns;
+    each is clustered on its own, and a cluster's members share one product with the weights.
+
+    Attributes:
+        length: L, at least 1, or `None` for whole rows. A layer whose rows are shorter than L is
+            refused.
+        scope: `image` clusters the rows of each image apart, `batch` all rows of a batch together.
+        order: order of a convolution's row before it is cut: `channels_first` is (c, kh, kw) as
+            PyTorch unfolds, `channels_last` is (kh, kw, c). Other layers have one order only.
+        representative: of a cluster: `centroid`, the mean of its members, or `first`, the first
+            one in the stream.
+
+    Raises:
+        ConfigError: at construction, with every violated rule; at `decide`, where L is longer than
+            a row or activations are not finite, naming the layer.
+    """
+
+    kind: ClassVar[str]
+
+    length: int | None = field(metadata={"rule": _length_rule})
+    scope: str = field(default="image", metadata=one_of(lambda: SCOPES))
+    order: str = field(default="channels_first", metadata=one_of(lambda: ORDERS))
+    representative: str = field(default="centroid", metadata=one_of(lambda: REPRESENTATIVES))
+
+    def __post_init__(self) -> None:
+        """Check every rule."""
+        broken = violations(self, type(self).__name__)
+        if broken:
+            raise ConfigError(broken)
+
+    @abstractmethod
+    def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
+        """Prepare to cluster the layer's GEMMs.
+
+        Args:
+            layer: the layer.
+            groups: runs of rows that are clustered apart.
+            state: what `calibrate` returned for this layer.
+        """
+
+    @abstractmethod
+    def front_end(self) -> dict[str, object]:
+        """What decisions say of the hardware: `hashes`, `projection` and `unbuilt`.
+
+        `decide` refuses `hashes` that the signatures of the clusters do not have.
+        """
+
+    def length_in(self, layer: Layer) -> int:
+        """L in a layer: its row length where the policy takes whole rows.
+
+        Raises:
+            ConfigError: L is longer than a row.
+        """
+        k = layer.gemm.k
+        if self.length is None:
+            return k
+        if self.length > k:
+            raise ConfigError(
+                f"{type(self).__name__}.length must not exceed the row length k={k} of layer "
+                f"{layer.name!r}, got {self.length}; use {k} or less"
+            )
+        return self.length
+
+    def sub_matrices_in(self, layer: Layer) -> int:
+        """Sub-matrices of each of a layer's GEMMs."""
+        return math.ceil(layer.gemm.k / self.length_in(layer))
+
+    def groups_in(self, layer: Layer) -> int:
+        """Runs of a layer's rows that are clustered apart."""
+        return layer.row_images if self.scope == "image" else 1
+
+    def column_order(self, layer: Layer) -> np.ndarray | None:
+        """`(k,)` int64, the layer's column at each place of a row that is cut; `None` as it is."""
+        if self.order == "channels_first" or layer.kind != "conv" or layer.convolution is None:
+            return None
+        taps = math.prod(layer.convolution.kernel)
+        if taps in (1, layer.gemm.k):  # a single tap or channel has one order
+            return None
+        return np.arange(layer.gemm.k).reshape(-1, taps).T.ravel()
+
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """No row may be shorter than L."""
+        if self.length is None:
+            return
+        short = [layer for layer in layers if layer.gemm.k < self.length]
+        if short:
+            found = ", ".join(f"k={layer.gemm.k} of layer {layer.name!r}" for layer in short)
+            raise ConfigError(
+                f"{type(self).__name__}.length={self.length} must not exceed the row length k of a "
+                f"layer, got {found}; use {min(layer.gemm.k for layer in short)} or less, or give "
+                "these layers a policy of their own or NoReuse(): "
+                + ", ".join(layer.name for layer in short)
+            )
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+        """Cluster the sub-vectors of one layer; `None` where each group has a single row."""
+        check_rows(layer, rows)
+        self.length_in(layer)
+        groups = self.groups_in(layer)
+        if layer.gemm.m == groups:
+            return None
+        order = self.column_order(layer)
+        places = np.arange(layer.gemm.k) if order is None else order
+        cluster = self.clusterer(layer, groups, state)
+        made = [
+            cluster(index, np.ascontiguousarray(rows[index].T, dtype=np.float32), places)
+            for index in range(layer.gemm.count)
+        ]
+        return self._decisions(layer, made)
+
+    def _decisions(self, layer: Layer, made: Sequence[Clusters]) -> ReuseDecisions:
+        """From the clusters of each of a layer's GEMMs."""
+        norms = [each.norms for each in made if each.norms is not None]
+        representatives = joined([each.representatives for each in made])
+        check_finite(layer, representatives)
+        return ReuseDecisions(
+            layer=layer.name,
+            gemm=layer.gemm,
+            sub_vector_length=self.length_in(layer),
+            groups=self.groups_in(layer),
+            ids=stacked([each.ids for each in made]),
+            clusters=stacked([each.clusters for each in made]),
+            signatures=joined([each.signatures for each in made]),
+            centroids=representatives,
+            representative=self.representative,
+            column_order=self.column_order(layer),
+            norms=stacked(norms) if norms else None,
+            **self.front_end(),  # type: ignore[arg-type]
+        )
+
+    def describe(self) -> dict:
+        """The policy as plain values."""
+        return {"policy": self.kind, **asdict(self)}

@@ -1,1 +1,0 @@
-"""What a simulation answers: numbers, tables, pages."""

@@ -1,0 +1,1 @@
+"""Numbers of a simulation, without HTML."""

@@ -1,1 +1,0 @@
-"""Reuse policies and their decisions."""

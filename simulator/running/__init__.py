@@ -1,0 +1,1 @@
+"""The functional path: what a model computes under a policy's decisions."""

@@ -1,0 +1,121 @@
+"""A network's forward pass under reuse, as similarity-aware training runs it."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from accelerators import ConfigError
+from simulator.policies.activations import Activations
+from simulator.policies.policy import LayerState, ReusePolicy
+from workloads.traces.layer import Layer
+
+if TYPE_CHECKING:
+    import torch
+
+    from workloads.capturing.hook import GemmCall
+
+
+class ReusedForward:
+    """Runs a network with reused products; the backward pass is the dense one (straight-through).
+
+    For `workloads.training.similarity_aware_training(reuse=...)`, and wherever else a network is
+    called: `ReusedForward(policy)(model, frames)`. What the policy learns beforehand (LSH: the
+    mean, learned hyperplanes), it learns of each layer when it first runs, from the rows it then
+    gets, which earlier layers' reuse has changed already. A policy that keeps clusters over a
+    stream doesn't fit: weights change between steps, and with them every kept result.
+
+    While a network learns on 8-bit grids, whose ranges move, decisions are made on floating-point
+    rows that lie on these grids; in a network that is quantised they are made on its integers.
+
+    Args:
+        policy: decides on every layer.
+    """
+
+    def __init__(self, policy: ReusePolicy) -> None:
+        self._policy = policy
+        self._states: dict[str, LayerState] = {}
+        self._checked: dict[str, Layer] = {}
+        self._kept = self._total = 0
+
+    def __call__(self, model: "torch.nn.Module", frames: "torch.Tensor") -> "torch.Tensor":
+        """The outputs of the model, in the mode (training or evaluation) it is in.
+
+        Args:
+            model: any module that `workloads.run_with` runs.
+            frames: the images of one batch along the first dimension.
+
+        Raises:
+            ConfigError: the policy doesn't fit a layer, or keeps clusters over a stream.
+            TraceError: as `workloads.run_with`.
+        """
+        from workloads.capturing.hook import run_with  # the only part that needs PyTorch
+
+        known = bool(self._checked)
+        outputs = run_with(model, frames, self.answer, training=model.training)
+        if not known:
+            self._policy.check_layers(list(self._checked.values()))  # now patterns can be judged
+        return outputs
+
+    @property
+    def states(self) -> dict[str, LayerState]:
+        """What the policy has learned of each layer so far, for `decide(calibration=...)`."""
+        return dict(self._states)
+
+    def recalibrate(self) -> None:
+        """Learn anew from the next batch, and count anew."""
+        self._states.clear()
+        self._kept = self._total = 0
+
+    def removed_fraction(self) -> float | None:
+        """1 - |X_c| / |X| over the elements of all reused rows since `recalibrate`; None of none.
+
+        Treasure's compression ratio: X are the layers' inputs as rows, X_c their new centroids.
+        """
+        return 1 - self._kept / self._total if self._total else None
+
+    def describe(self) -> dict[str, Any]:
+        """The policy as plain values."""
+        return self._policy.describe()
+
+    def answer(self, call: "GemmCall") -> "torch.Tensor | None":
+        """A layer's result under reuse, `None` where it runs dense: what `run_with` asks for.
+
+        Args:
+            call: the layer's product as the model asks for it, with its activations and weights.
+
+        Raises:
+            ConfigError: as a call of the whole model.
+        """
+        layer, policy = call.layer, self._policy
+        if layer.name not in self._checked:
+            policy.policy_of(layer.name).check_layers([layer])
+            self._checked[layer.name] = layer
+        if not policy.applies_to(layer):
+            return None
+        given = Activations(layer, call.given())
+        if policy.needs_calibration(layer) and layer.name not in self._states:
+            self._states[layer.name] = _beside(policy.calibrate, layer, given.rows, call.weights)
+        state = self._states.get(layer.name, {})
+        answer = policy.answer(layer, given, state, None, call.weights(), centroids=False)
+        if answer.memory is not None:
+            raise ConfigError(
+                f"policy of layer {layer.name!r} must keep nothing over a stream, got "
+                f"{policy.describe()}; use scope='image' or 'batch'"
+            )
+        made, result = answer.decisions, answer.result
+        if made is None or result is None:
+            return None
+        gemm = layer.gemm
+        self._kept += made.macs // gemm.n
+        self._total += gemm.count * gemm.m * gemm.k
+        return call.from_result(given.rescaled(result))
+
+
+def _beside(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a thread of its own.
+
+    Hyperplanes are learned by gradient, and gradients don't exist below autograd, where the hook
+    runs; PyTorch keeps such states by thread.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(function, *arguments).result()

@@ -1,0 +1,63 @@
+"""The two engines that find a layer's cycles."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from accelerators import CentroidCache, ConfigError
+from accelerators.rules import choose, quoted, show
+from simulator.decisions.sharing import ReuseDecisions
+from simulator.timing.engines import compiled, event, event_cache
+from simulator.timing.engines import compiled_cache as cache
+from simulator.timing.engines.compiled_cache import CacheReplay
+from simulator.timing.schedule import Makespan, Schedule
+
+
+class Replay(Protocol):
+    """Sends a layer's signatures through a cache; see `compiled_cache.replay`."""
+
+    def __call__(
+        self,
+        decisions: ReuseDecisions,
+        cache: CentroidCache,
+        *,
+        vectors_per_group: np.ndarray,
+        cycles_per_group: np.ndarray,
+    ) -> CacheReplay:
+        """What the cache did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Finds out when everything happens; both engines find the same.
+
+    Attributes:
+        name: of the engine.
+        run: cycles of a schedule.
+        replay: cycles of a cache.
+    """
+
+    name: str
+    run: Callable[[Schedule], Makespan] = field(repr=False)
+    replay: Replay = field(repr=False)
+
+
+COMPILED = Engine(name="compiled", run=compiled.run, replay=cache.replay)
+EVENT = Engine(name="event", run=event.run, replay=event_cache.replay)
+ENGINES = {engine.name: engine for engine in (COMPILED, EVENT)}
+
+
+def engine_named(name: str) -> Engine:
+    """The engine of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not isinstance(name, str) or name not in ENGINES:
+        names = tuple(ENGINES)
+        raise ConfigError(
+            f"simulate.engine must be {quoted(names)}, got {show(name, str)}; {choose(name, names)}"
+        )
+    return ENGINES[name]

@@ -1,0 +1,1 @@
+"""Sees every product that a model computes, and gives it other results."""

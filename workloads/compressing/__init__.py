@@ -1,0 +1,1 @@
+"""Quantised and pruned models."""

@@ -1,0 +1,60 @@
+"""Magnitude pruning of a model's weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.utils.prune import L1Unstructured
+
+from workloads.capturing.integer_grid import copied
+from workloads.errors import TraceError
+
+
+def prune(model: nn.Module, fraction: float | Mapping[str, float]) -> nn.Module:
+    """Set the smallest weights of each convolution and linear layer to 0, for good.
+
+    The first step of Deep Compression (Han, Mao and Dally, ICLR 2016), whose AlexNet Deep Reuse
+    runs in its Table V; `quantise` is the second, and `quantisation_aware` learns with the zeros
+    kept. Biases stay.
+
+    The arrays that are modelled are dense: a zero is stored, moved and multiplied as any other
+    weight. Pruning changes accuracy, and what reuse does to it, but no cycles and no energy.
+
+    Args:
+        model: left as it was.
+        fraction: of each layer's weights to set to 0, 0 <= fraction < 1; or one per shell-style
+            pattern of layer paths, of which the first that matches counts; the layers that none
+            matches keep their weights.
+
+    Returns:
+        A pruned copy.
+
+    Raises:
+        TraceError: if the model has no such layer, a fraction is out of range, or a pattern matches
+            no layer.
+    """
+    network, layers = copied(model)
+    fractions = fraction if isinstance(fraction, Mapping) else {"*": fraction}
+    broken = [
+        f"prune.fraction must be a number with 0 <= fraction < 1, got {value!r} for {pattern!r}; "
+        "use 0.5 for half of the weights"
+        for pattern, value in fractions.items()
+        if isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (math.isfinite(value) and 0 <= value < 1)
+    ]
+    broken += [
+        f"prune.fraction pattern {pattern!r} must match a layer; layers are {', '.join(layers)}"
+        for pattern in fractions
+        if not any(fnmatchcase(path, pattern) for path in layers)
+    ]
+    if broken:
+        raise TraceError("\n".join(broken))
+    for path, layer in layers.items():
+        matching = (value for pattern, value in fractions.items() if fnmatchcase(path, pattern))
+        smallest = L1Unstructured(amount=float(next(matching, 0.0)))
+        layer.weight = nn.Parameter(smallest.prune(layer.weight.detach()))
+    return network

@@ -1,0 +1,1 @@
+"""Captured workloads: layers, tensors, files."""
