@@ -26,7 +26,9 @@ from simulator.boards.processor import (
     processor_constants,
 )
 from simulator.boards.work import ReuseCounts
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
+from simulator.decisions.evidence import Evidence, Signatures, Static
+from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.kernels.tables import ClusterCache
 from simulator.pages.pixel_answers import PixelAnswers, pixel_answers
 from simulator.policies.hyper_cube import HyperCubeReuse
@@ -54,11 +56,15 @@ __all__ = [
     "ActionCounts",
     "ClusterCache",
     "DecisionCache",
+    "Decisions",
     "DesignReport",
     "ErrorAnalysis",
     "ErrorBound",
+    "Evidence",
+    "FilledRows",
     "HyperCubeReuse",
     "KMeansReuse",
+    "KeptRows",
     "LayerBound",
     "LayerReport",
     "LayerSimilarity",
@@ -72,11 +78,13 @@ __all__ = [
     "ProcessorLayer",
     "ProcessorReport",
     "ReuseCounts",
-    "ReuseDecisions",
     "ReusePolicy",
     "ReuseRun",
     "ReusedForward",
+    "SharedRows",
+    "Signatures",
     "SimulationReport",
+    "Static",
     "StreamMemory",
     "SubVectorPolicy",
     "calibrate",

@@ -49,8 +49,8 @@ TABLES = {
     "256 x 4": ClusterCache(entries=256, ways=4),
 }
 RATES: dict[str, Callable] = {
-    "R of rows": lambda made: made.reuse_rate,
-    "R of clusters": lambda made: made.cluster_reuse_rate,
+    "R of rows": lambda made: made.shared.reuse_rate,
+    "R of clusters": lambda made: made.shared.cluster_reuse_rate,
 }
 PAPER = 0.98  # "around 0.98 after processing 20 batches", section V-A
 BATCH_SCOPE = "batch scope"

@@ -110,14 +110,14 @@ class Served:
     def of(cls, run: ReuseRun) -> "Served":
         """Add the layers up."""
         made = [each for each in run.decisions.values() if each is not None]
-        counts = np.zeros(max(each.age_counts.size for each in made), np.int64)
+        counts = np.zeros(max(each.shared.age_counts.size for each in made), np.int64)
         for each in made:
-            counts[: each.age_counts.size] += each.age_counts
+            counts[: each.shared.age_counts.size] += each.shared.age_counts
         total, old = int(counts.sum()), int(counts[1:].sum())
         assert run.agreement is not None
         return cls(
             reuse_rate=old / total,
-            remaining_ratio=sum(each.total_clusters for each in made) / total,
+            remaining_ratio=sum(each.shared.total_clusters for each in made) / total,
             mean_age=float(counts @ np.arange(counts.size)) / old if old else 0.0,
             oldest=counts.size - 1,
             agreement=run.agreement,

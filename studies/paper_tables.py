@@ -135,7 +135,7 @@ def run_savings(
             continue
         remaining = remaining_operations(
             hashes=policy.hashes,
-            length=made.sub_vector_length,
+            length=made.shared.sub_vector_length,
             outputs=layer.gemm.n,
             r_c=made.remaining_ratio,
         )

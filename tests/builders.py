@@ -11,7 +11,7 @@ from accelerators import (
     SramBuffer,
     SystolicArray,
 )
-from simulator import ReuseDecisions
+from simulator import Decisions, SharedRows, Signatures
 from workloads.traces.layer import Convolution, Gemm, Layer
 
 ROOMY = 2**30
@@ -54,18 +54,20 @@ def even_decisions(layer: Layer, *, length: int, clusters: int, groups: int = 1,
     rows = gemm.m // groups
     stream = np.tile(np.arange(rows) % clusters, groups).astype(np.int32)
     segments = gemm.count * sub_matrices * groups
-    return ReuseDecisions(
-        layer=layer.name,
+    shared = SharedRows(
         gemm=gemm,
         sub_vector_length=length,
-        hashes=hashes,
-        projection="sign",
         groups=groups,
         ids=np.broadcast_to(stream, (gemm.count, sub_matrices, gemm.m)),
         clusters=np.full((gemm.count, sub_matrices, groups), clusters, np.int32),
-        signatures=np.tile(np.arange(clusters, dtype=np.uint64), segments),
         centroids=None,
     )
+    signatures = Signatures(
+        hashes=hashes,
+        projection="sign",
+        values=np.tile(np.arange(clusters, dtype=np.uint64), segments),
+    )
+    return Decisions(layer=layer.name, gemm=gemm, rows=shared, evidence=signatures)
 
 
 def buffer(capacity_bytes: int) -> SramBuffer:

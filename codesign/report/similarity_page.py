@@ -218,7 +218,7 @@ def _pictures(
         if isinstance(grid, str) or (made is None and layer.name in run.decisions):
             left_out[layer.name] = grid if isinstance(grid, str) else "runs dense"
             continue
-        parts = 0 if made is None else layer.gemm.count * made.ids.shape[1]
+        parts = 0 if made is None else layer.gemm.count * made.shared.ids.shape[1]
         if sub_vector is not None and made is not None and sub_vector >= parts:
             left_out[layer.name] = f"{parts} sub-vectors, no number {sub_vector}"
             continue

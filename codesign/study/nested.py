@@ -354,7 +354,7 @@ class LayerEvaluator:
             trial = LayerTrial(
                 settings=settings,
                 relative_mse=error,
-                compression=decisions.sub_vectors / decisions.total_clusters,
+                compression=decisions.shared.sub_vectors / decisions.shared.total_clusters,
             )
             if error is None or not math.isfinite(error):
                 reason = f"ValueError: the layer's error must be finite, got {error}"

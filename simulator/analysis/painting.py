@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accelerators import ConfigError
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 from simulator.running.decide import ReuseRun
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
@@ -145,9 +145,7 @@ class _Clusters:
     new: np.ndarray
 
 
-def _decided(
-    trace: WorkloadTrace, run: ReuseRun, name: str, image: int
-) -> tuple[ReuseDecisions, Grid]:
+def _decided(trace: WorkloadTrace, run: ReuseRun, name: str, image: int) -> tuple[Decisions, Grid]:
     """The decisions on a layer and where its rows lie, after every check."""
     layer = trace.layer(name)
     made = run.decisions.get(name)
@@ -180,17 +178,18 @@ def _decided(
     return made, grid
 
 
-def _clusters_of(made: ReuseDecisions, grid: Grid, image: int) -> Iterator[_Clusters]:
+def _clusters_of(made: Decisions, grid: Grid, image: int) -> Iterator[_Clusters]:
     """Every sub-vector of the image's positions, GEMM after GEMM."""
     first = image * grid.rows_per_image
-    per_group = made.gemm.m // made.groups
+    shared = made.shared
+    per_group = made.gemm.m // shared.groups
     group = first // per_group
     in_group = slice(group * per_group, (group + 1) * per_group)
-    ends = np.cumsum(made.clusters.ravel()).reshape(made.clusters.shape)
-    for gemm, part in np.ndindex(made.ids.shape[:2]):
-        ids = made.ids[gemm, part]
-        count, end = int(made.clusters[gemm, part, group]), int(ends[gemm, part, group])
-        fresh = np.ones(count, bool) if made.fresh is None else made.fresh[end - count : end]
+    ends = np.cumsum(shared.clusters.ravel()).reshape(shared.clusters.shape)
+    for gemm, part in np.ndindex(shared.ids.shape[:2]):
+        ids = shared.ids[gemm, part]
+        count, end = int(shared.clusters[gemm, part, group]), int(ends[gemm, part, group])
+        fresh = np.ones(count, bool) if shared.fresh is None else shared.fresh[end - count : end]
         yield _Clusters(
             ids=ids[first + grid.skipped : first + grid.rows_per_image],
             sizes=np.bincount(ids[in_group], minlength=count),

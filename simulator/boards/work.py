@@ -8,7 +8,8 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
+from simulator.decisions.evidence import Signatures
 from workloads.traces.layer import Layer
 
 KERNELS = ("gemm", "winograd", "im2col", "depthwise")
@@ -144,18 +145,18 @@ class ReuseCounts:
     clusters: float
 
     @classmethod
-    def of(cls, layer: Layer, decisions: ReuseDecisions) -> ReuseCounts:
+    def of(cls, layer: Layer, decisions: Decisions) -> ReuseCounts:
         """The mean over the images of a layer that were decided on together."""
-        gemm, images = decisions.gemm, layer.images
+        gemm, images, evidence = decisions.gemm, layer.images, decisions.evidence
         shared = _rows_are_shared(layer)
         return cls(
             m=gemm.m / images if shared else gemm.m,
             n=gemm.n,
             k=gemm.k,
             products=gemm.count if shared else gemm.count / images,
-            length=min(decisions.sub_vector_length, gemm.k),
-            hashes=decisions.hashes or 0,
-            clusters=decisions.total_clusters / images,
+            length=min(decisions.shared.sub_vector_length, gemm.k),
+            hashes=evidence.hashes if isinstance(evidence, Signatures) else 0,
+            clusters=decisions.shared.total_clusters / images,
         )
 
     @property

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
@@ -36,7 +36,7 @@ def squared_distances(columns, length, ids, firsts, representatives):
     return total
 
 
-def centroid_error(decisions: ReuseDecisions, rows: np.ndarray) -> float:
+def centroid_error(decisions: Decisions, rows: np.ndarray) -> float:
     """Err_c of a layer (Deep Reuse, section IV): sum of ||x - representative of x||^2.
 
     Taken directly, not as sum x^2 - sum |c| ||c||^2: that cancels where clusters are tight, and
@@ -52,17 +52,17 @@ def centroid_error(decisions: ReuseDecisions, rows: np.ndarray) -> float:
     Raises:
         ValueError: the centroids were dropped.
     """
-    if decisions.centroids is None:
+    if decisions.shared.centroids is None:
         raise ValueError(f"decisions of layer {decisions.layer!r} hold no centroids any more")
-    ends = np.cumsum(decisions.clusters.ravel(), dtype=np.int64)
-    firsts = (ends - decisions.clusters.ravel()).reshape(decisions.clusters.shape)
+    ends = np.cumsum(decisions.shared.clusters.ravel(), dtype=np.int64)
+    firsts = (ends - decisions.shared.clusters.ravel()).reshape(decisions.shared.clusters.shape)
     return sum(
         squared_distances(
             np.ascontiguousarray(rows[i].T, dtype=np.float32),
-            decisions.sub_vector_length,
-            decisions.ids[i],
+            decisions.shared.sub_vector_length,
+            decisions.shared.ids[i],
             firsts[i],
-            decisions.centroids,
+            decisions.shared.centroids,
         )
         for i in range(decisions.gemm.count)
     )

@@ -8,7 +8,7 @@ from numba import njit
 
 @dataclass(frozen=True, kw_only=True)
 class Clusters:
-    """The clusters of one GEMM; arrays are those of `ReuseDecisions` without their first axis.
+    """The clusters of one GEMM; arrays are those of `SharedRows` without their first axis.
 
     Attributes:
         ids: `(s, m)` int32, numbered from 0 in each (sub-matrix, group) in stream order.
@@ -16,7 +16,7 @@ class Clusters:
         signatures: `(total clusters,)` uint64, in the order (sub-matrix, group, id).
         representatives: `(total clusters, L)` float32 in that order, zero beyond a short
             sub-vector.
-        norms: `(s, m)` float32 by which each sub-vector's share of the result is multiplied, or
+        scales: `(s, m)` float32 by which each sub-vector's share of the result is multiplied, or
             `None` for 1.
     """
 
@@ -24,7 +24,7 @@ class Clusters:
     clusters: np.ndarray
     signatures: np.ndarray
     representatives: np.ndarray
-    norms: np.ndarray | None = None
+    scales: np.ndarray | None = None
 
 
 def joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -3,7 +3,7 @@
 Rows come in one of two forms, and share everything after hashing. `cluster_rows` reads unfolded
 activations column by column, `(k, m)` with the rows of one column contiguous; `cluster_maps` reads
 them where they lie in a feature map. Functions here take and return plain arrays; their
-meaning is given in `decisions.ReuseDecisions`.
+meaning is given in `decisions.Decisions`.
 """
 
 import time

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators.rules import Relation, integer, one_of
+from simulator.decisions.evidence import Bins, Evidence
 from simulator.kernels.grouping import Clusters, group_equal
 from simulator.policies.activations import check_finite, check_rows, check_state
 from simulator.policies.policy import LayerState, ReadWeights
@@ -98,9 +99,9 @@ class HyperCubeReuse(SubVectorPolicy):
 
         return cluster
 
-    def front_end(self) -> dict[str, object]:
-        """None does it."""
-        return {"hashes": None, "projection": None, "unbuilt": "bins between a minimum and maximum"}
+    def evidence(self, signatures: np.ndarray) -> Evidence:
+        """Bins between a minimum and a maximum."""
+        return Bins()
 
     def _bins(self, values: np.ndarray, groups: int) -> np.ndarray:
         """`(D, m)` uint64 bins of `(D, m)` values."""

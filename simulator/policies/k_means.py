@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators.rules import integer, one_of, real
+from simulator.decisions.evidence import Distances, Evidence
 from simulator.kernels.grouping import Clusters, group_equal
 from simulator.policies.activations import check_finite
 from simulator.policies.lsh import METRICS
@@ -71,9 +72,9 @@ class KMeansReuse(SubVectorPolicy):
 
         return cluster
 
-    def front_end(self) -> dict[str, object]:
-        """None does it."""
-        return {"hashes": None, "projection": None, "unbuilt": "a search for the nearest mean"}
+    def evidence(self, signatures: np.ndarray) -> Evidence:
+        """A search for the nearest mean."""
+        return Distances()
 
     def _nearest(self, points: np.ndarray, wanted: int) -> np.ndarray:
         """`(rows,)` number of the mean that each row is nearest to."""

@@ -11,7 +11,9 @@ import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
 from accelerators.rules import Relation, flag, integer, one_of, real, show
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
+from simulator.decisions.evidence import Buckets, Evidence, Signatures
+from simulator.decisions.rows import SharedRows
 from simulator.kernels.feature_maps import (
     FeatureMap,
     families_of,
@@ -231,7 +233,7 @@ class LshReuse(SubVectorPolicy):
             )
         return state
 
-    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """Cluster the sub-vectors of one layer; `None` where each group has a single row."""
         if self.scope == "stream":
             return self.decide_next(layer, rows, state, None)[0]
@@ -239,7 +241,7 @@ class LshReuse(SubVectorPolicy):
 
     def decide_next(
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
-    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+    ) -> tuple[Decisions | None, LayerMemory | None]:
         """In scope `stream`, look a batch's sub-vectors up among the clusters kept in `memory`.
 
         A cluster of an earlier batch keeps the representative, hence the result, that it had; a new
@@ -254,7 +256,8 @@ class LshReuse(SubVectorPolicy):
         if memory is None:
             memory = empty_memory(count, k, length)
         order = self.column_order(layer)
-        cache = self.cache or ClusterCache()
+        cache = self._cache
+        assert cache is not None
         check_memory(layer.name, memory, cache, (count, k, length), self.hashes)
         served = serve_batch(
             rows,
@@ -264,33 +267,34 @@ class LshReuse(SubVectorPolicy):
             memory,
             first_only=self.representative == "first",
         )
-        decisions = ReuseDecisions(
-            layer=layer.name,
+        shared = SharedRows(
             gemm=layer.gemm,
             sub_vector_length=length,
             groups=1,
             ids=served.ids,
             clusters=served.clusters,
-            signatures=served.signatures,
             centroids=served.representatives,
             ages=served.ages,
-            cache=cache,
             representative=self.representative,
             column_order=order,
-            **self.front_end(),  # type: ignore[arg-type]
+        )
+        decisions = Decisions(
+            layer=layer.name,
+            gemm=layer.gemm,
+            rows=shared,
+            evidence=self.evidence(served.signatures),
         )
         return decisions, served.memory
 
-    def answer(
+    def fused_answer(
         self,
         layer: Layer,
         given: Activations,
         state: LayerState,
-        memory: LayerMemory | None,
         weights: np.ndarray | None,
         *,
         centroids: bool,
-    ) -> PolicyAnswer:
+    ) -> PolicyAnswer | None:
         """Signatures and means are taken of a feature map as it lies."""
         direct = (
             is_laid_out(layer)
@@ -300,7 +304,7 @@ class LshReuse(SubVectorPolicy):
             and not self.normalised
         )
         if not direct:
-            return super().answer(layer, given, state, memory, weights, centroids=centroids)
+            return None
         self.length_in(layer)
         gemm = layer.gemm
         if gemm.m == self.groups_in(layer):
@@ -322,11 +326,11 @@ class LshReuse(SubVectorPolicy):
         decisions = self._decisions(layer, made)
         self.check_claims(decisions)
         return PolicyAnswer(
-            decisions=decisions if centroids else decisions.without_centroids(),
+            decisions=decisions,
             result=None if weights is None else stacked(results),
         )
 
-    def check_claims(self, decisions: ReuseDecisions) -> None:
+    def check_claims(self, decisions: Decisions) -> None:
         """Of another's subclass, which may claim what it does not do; it takes time."""
         if type(self) is not LshReuse:
             super().check_claims(decisions)
@@ -365,23 +369,22 @@ class LshReuse(SubVectorPolicy):
             made = cluster(index, columns, order)
             unit, norms = _unit_sub_vectors(columns[order], length)
             means = represent(unit, length, made.ids, made.clusters, self.representative)
-            return replace(made, representatives=means, norms=norms)
+            return replace(made, representatives=means, scales=norms)
 
         return normalise
 
-    def front_end(self) -> dict[str, object]:
-        """Hashing units, where signatures are single bits and results are gathered as they are."""
-        unbuilt = None
+    def evidence(self, signatures: np.ndarray) -> Evidence:
+        """Signatures, or the buckets of the Euclidean metric."""
         if self.metric == "euclidean":
-            unbuilt = "buckets of Euclidean LSH instead of bits"
-        elif self.normalised:
-            unbuilt = "a multiplier for every gathered sum, by the norm of its sub-vector"
-        built = self.metric == "angular"
-        return {
-            "hashes": self.hashes if built else None,
-            "projection": self.projection if built else None,
-            "unbuilt": unbuilt,
-        }
+            return Buckets()
+        return Signatures(
+            hashes=self.hashes, projection=self.projection, values=signatures, cache=self._cache
+        )
+
+    @property
+    def _cache(self) -> ClusterCache | None:
+        """The table of a stream."""
+        return (self.cache or ClusterCache()) if self.scope == "stream" else None
 
     def _rng(self, layer_name: str) -> np.random.Generator:
         """Random numbers of a layer."""

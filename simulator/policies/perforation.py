@@ -9,7 +9,8 @@ import numpy as np
 
 from accelerators import ConfigError
 from accelerators.rules import integer, one_of, real, violations
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
+from simulator.decisions.rows import FilledRows
 from simulator.policies.activations import check_finite, check_rows
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
@@ -23,9 +24,7 @@ class PerforationReuse(ReusePolicy):
 
     Figurnov et al. (NIPS 2016), section 3: one mask for all images and channels, and each skipped
     position takes the value of the nearest computed one (Euclidean distance, ties to the earlier).
-    A cluster is a computed position and those that take from it; its representative is the whole
-    row of the computed one. What Deep Reuse compares with in table IV; no accelerator described
-    here builds it. Convolutions only.
+    What Deep Reuse compares with in table IV. Convolutions only.
 
     Attributes:
         computed: fraction of positions that are computed, above 0 to 1; 1 minus the paper's
@@ -78,8 +77,8 @@ class PerforationReuse(ReusePolicy):
         found[np.ix_(*(np.maximum(each, 0) for each in chosen))] = True
         return found
 
-    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
-        """The same clusters for every image; `None` where an image has a single position."""
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
+        """The same positions for every image; `None` where an image has a single position."""
         self.check_layers([layer])
         check_rows(layer, rows)
         check_finite(layer, rows)
@@ -87,25 +86,18 @@ class PerforationReuse(ReusePolicy):
         images = gemm.m // positions
         if positions == 1:
             return None
-        nearest = _nearest(self.computed_positions(layer))
-        # Clusters are numbered in the order in which a row of theirs comes first.
-        kept, first, inverse = np.unique(nearest, return_index=True, return_inverse=True)
-        seen = np.argsort(first)
-        number = np.argsort(seen)
-        chosen = np.arange(images)[:, None] * positions + kept[seen]
-        return ReuseDecisions(
+        computed = self.computed_positions(layer)
+        nearest = _nearest(computed)
+        kept, taps = np.unique(nearest, return_inverse=True)
+        return Decisions(
             layer=layer.name,
             gemm=gemm,
-            sub_vector_length=gemm.k,
-            hashes=None,
-            projection=None,
-            groups=images,
-            ids=np.tile(number[inverse].astype(np.int32), (gemm.count, 1, images)),
-            clusters=np.full((gemm.count, 1, images), len(kept), np.int32),
-            signatures=np.tile(kept[seen].astype(np.uint64), gemm.count * images),
-            centroids=rows[:, chosen.ravel()].reshape(-1, gemm.k).astype(np.float32),
-            representative="chosen",
-            unbuilt="a mask of positions to compute",
+            rows=FilledRows(
+                gemm=gemm,
+                images=images,
+                computed=kept,
+                taps=taps.astype(np.int32).reshape(-1, 1),
+            ),
         )
 
     def describe(self) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from accelerators.rules import show
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 from simulator.kernels.tables import LayerMemory
 from simulator.policies.activations import Activations
 from workloads.traces.layer import Layer
@@ -30,7 +30,7 @@ class PolicyAnswer:
         result: `(count, m, n)` float32, the product under the decisions, if it was wanted.
     """
 
-    decisions: ReuseDecisions | None
+    decisions: Decisions | None
     memory: LayerMemory | None = None
     result: np.ndarray | None = None
 
@@ -64,7 +64,7 @@ class ReusePolicy(ABC):
         return {}
 
     @abstractmethod
-    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """Decide for one layer.
 
         Args:
@@ -79,7 +79,7 @@ class ReusePolicy(ABC):
 
     def decide_next(
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
-    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+    ) -> tuple[Decisions | None, LayerMemory | None]:
         """Decide for one layer of a stream's next batch.
 
         Args:
@@ -94,56 +94,25 @@ class ReusePolicy(ABC):
         """
         return self.decide(layer, rows, state), None
 
-    def answer(
+    def fused_answer(
         self,
         layer: Layer,
         given: Activations,
         state: LayerState,
-        memory: LayerMemory | None,
         weights: np.ndarray | None,
         *,
         centroids: bool,
-    ) -> PolicyAnswer:
-        """Decide as `decide_next` does, and compute what the layer's product becomes.
+    ) -> PolicyAnswer | None:
+        """Decide and compute at once, where a compiled loop does both; `None` where none does."""
+        return None
 
-        A policy may spare itself the unfolding. A quantised layer's centroids are rounded before
-        they are multiplied, as an integer array gets them.
-
-        Args:
-            layer: the layer.
-            given: its activations.
-            state: as for `decide`.
-            memory: as for `decide_next`.
-            weights: `(count, k, n)` float32; `None` where no result is wanted.
-            centroids: whether the decisions shall hold their (unrounded) centroids.
+    def check_claims(self, decisions: Decisions) -> None:
+        """Check that decisions have the evidence by which their hardware is priced.
 
         Raises:
-            ConfigError: as `decide`; a quantised layer's sub-vectors are normalised.
+            ConfigError: see `Decisions.check_claims`.
         """
-        made, kept = self.decide_next(layer, given.rows, state, memory)
-        if made is None:
-            return PolicyAnswer(decisions=None, memory=kept)
-        self.check_claims(made)
-        if layer.quantisation is not None and made.norms is not None:
-            raise ConfigError(
-                f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
-                "normalised=True: rounded directions mean nothing; use normalised=False, or a "
-                "model that is not quantised"
-            )
-        result = None
-        if weights is not None:
-            whole = made if layer.quantisation is None else made.with_whole_centroids()
-            result = whole.product(weights)
-        decisions = made if centroids else made.without_centroids()
-        return PolicyAnswer(decisions=decisions, memory=kept, result=result)
-
-    def check_claims(self, decisions: ReuseDecisions) -> None:
-        """Check that decisions have the signatures by which their hardware is priced.
-
-        Raises:
-            ConfigError: see `ReuseDecisions.check_signatures`.
-        """
-        decisions.check_signatures()
+        decisions.check_claims()
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Raise one `ConfigError` that names every layer the policy does not fit."""
@@ -254,29 +223,32 @@ class PerLayer(ReusePolicy):
         """As the layer's own policy."""
         return self.policy_of(layer.name).calibrate(layer, rows, weights)
 
-    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide(layer, rows, state)
 
     def decide_next(
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
-    ) -> tuple[ReuseDecisions | None, LayerMemory | None]:
+    ) -> tuple[Decisions | None, LayerMemory | None]:
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
 
-    def answer(
+    def fused_answer(
         self,
         layer: Layer,
         given: Activations,
         state: LayerState,
-        memory: LayerMemory | None,
         weights: np.ndarray | None,
         *,
         centroids: bool,
-    ) -> PolicyAnswer:
+    ) -> PolicyAnswer | None:
         """As the layer's own policy."""
-        policy = self.policy_of(layer.name)
-        return policy.answer(layer, given, state, memory, weights, centroids=centroids)
+        own = self.policy_of(layer.name)
+        return own.fused_answer(layer, given, state, weights, centroids=centroids)
+
+    def check_claims(self, decisions: Decisions) -> None:
+        """As the layer's own policy."""
+        self.policy_of(decisions.layer).check_claims(decisions)
 
     def describe(self) -> dict:
         """The policies as plain values."""

@@ -10,7 +10,9 @@ import numpy as np
 
 from accelerators import ConfigError
 from accelerators.rules import integer, one_of, violations
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
+from simulator.decisions.evidence import Evidence
+from simulator.decisions.rows import SharedRows
 from simulator.kernels.grouping import Clusters, joined, stacked
 from simulator.policies.activations import check_finite, check_rows
 from simulator.policies.policy import LayerState, ReusePolicy
@@ -75,10 +77,13 @@ class SubVectorPolicy(ReusePolicy):
         """
 
     @abstractmethod
-    def front_end(self) -> dict[str, object]:
-        """What decisions say of the hardware: `hashes`, `projection` and `unbuilt`.
+    def evidence(self, signatures: np.ndarray) -> Evidence:
+        """What was looked at to find the clusters.
 
-        `decide` refuses `hashes` that the signatures of the clusters do not have.
+        Args:
+            signatures: `(total clusters,)` uint64, those of the clusters that `clusterer` made.
+                `Signatures` claims that hashing units tell clusters apart by them, which is
+                checked.
         """
 
     def length_in(self, layer: Layer) -> int:
@@ -128,7 +133,7 @@ class SubVectorPolicy(ReusePolicy):
                 + ", ".join(layer.name for layer in short)
             )
 
-    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> ReuseDecisions | None:
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """Cluster the sub-vectors of one layer; `None` where each group has a single row."""
         check_rows(layer, rows)
         self.length_in(layer)
@@ -144,24 +149,28 @@ class SubVectorPolicy(ReusePolicy):
         ]
         return self._decisions(layer, made)
 
-    def _decisions(self, layer: Layer, made: Sequence[Clusters]) -> ReuseDecisions:
+    def _decisions(self, layer: Layer, made: Sequence[Clusters]) -> Decisions:
         """From the clusters of each of a layer's GEMMs."""
-        norms = [each.norms for each in made if each.norms is not None]
+        scales = [each.scales for each in made if each.scales is not None]
         representatives = joined([each.representatives for each in made])
         check_finite(layer, representatives)
-        return ReuseDecisions(
-            layer=layer.name,
+        shared = SharedRows(
             gemm=layer.gemm,
             sub_vector_length=self.length_in(layer),
             groups=self.groups_in(layer),
             ids=stacked([each.ids for each in made]),
             clusters=stacked([each.clusters for each in made]),
-            signatures=joined([each.signatures for each in made]),
             centroids=representatives,
             representative=self.representative,
             column_order=self.column_order(layer),
-            norms=stacked(norms) if norms else None,
-            **self.front_end(),  # type: ignore[arg-type]
+            scaled=bool(scales),
+            scales=stacked(scales) if scales else None,
+        )
+        return Decisions(
+            layer=layer.name,
+            gemm=layer.gemm,
+            rows=shared,
+            evidence=self.evidence(joined([each.signatures for each in made])),
         )
 
     def describe(self) -> dict:

@@ -14,13 +14,15 @@ import numpy as np
 
 from accelerators import ConfigError
 from accelerators.rules import show
+from simulator.decisions.box import Decisions
 from simulator.decisions.error import centroid_error
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.rows import SharedRows
 from simulator.kernels.hashing import squared_sums
 from simulator.kernels.tables import LayerMemory
 from simulator.policies.activations import Activations
 from simulator.policies.policy import LayerState, ReusePolicy
 from simulator.results.intervals import Interval
+from simulator.running import executor
 from simulator.running.calibration import calibrate, check_learns_under_reuse, states_of
 from simulator.running.captured import check_model, run_model
 from simulator.running.quality import finite, quality_of
@@ -73,7 +75,7 @@ class ReuseRun:
 
     policy: dict
     images: int
-    decisions: dict[str, ReuseDecisions | None]
+    decisions: dict[str, Decisions | None]
     relative_mse: dict[str, float]
     centroid_error: dict[str, float] = field(default_factory=dict)
     calibrated_on: str | None = None
@@ -327,7 +329,8 @@ class _Run:
         memory = self._memory
         given = Activations(layer, read_input())
         known = None if memory is None else memory.tables.get(layer.name)
-        answer = self._policy.answer(
+        answer = executor.answer(
+            self._policy,
             layer,
             given,
             self.states.get(layer.name, {}),
@@ -349,10 +352,10 @@ class _Run:
             result = given.rescaled(result)
         error = None if result is None or not self._layer_errors else error_of(result)
         return LayerAnswer(
-            decisions=made.without_centroids(),
+            decisions=made.without_operands(),
             result=result,
             relative_mse=error,
-            centroid_error=centroid_error(made, given.rows) if self._layer_errors else None,
+            centroid_error=_centroid_error(made, given.rows) if self._layer_errors else None,
         )
 
     def finish(self, trace: WorkloadTrace, quality: dict[str, Any]) -> ReuseRun:
@@ -374,6 +377,12 @@ class _Run:
 
 
 _DENSE = LayerAnswer(decisions=None)
+
+
+def _centroid_error(decisions: Decisions, rows: np.ndarray) -> float | None:
+    """Err_c of shared rows; `None` of others, which nothing stands for."""
+    shared = isinstance(decisions.rows, SharedRows)
+    return centroid_error(decisions, rows) if shared else None
 
 
 def _known(values: dict[str, float | None]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from accelerators import ConfigError
 from simulator.policies.activations import Activations
 from simulator.policies.policy import LayerState, ReusePolicy
+from simulator.running import executor
 from workloads.traces.layer import Layer
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class ReusedForward:
         if policy.needs_calibration(layer) and layer.name not in self._states:
             self._states[layer.name] = _beside(policy.calibrate, layer, given.rows, call.weights)
         state = self._states.get(layer.name, {})
-        answer = policy.answer(layer, given, state, None, call.weights(), centroids=False)
+        answer = executor.answer(policy, layer, given, state, None, call.weights(), centroids=False)
         if answer.memory is not None:
             raise ConfigError(
                 f"policy of layer {layer.name!r} must keep nothing over a stream, got "

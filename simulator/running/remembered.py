@@ -4,14 +4,14 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from accelerators import ConfigError
 from accelerators.rules import show
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 from simulator.policies.policy import ReusePolicy
 from workloads.traces.layer import Layer
 
@@ -31,7 +31,7 @@ class LayerAnswer:
         centroid_error: likewise.
     """
 
-    decisions: ReuseDecisions | None
+    decisions: Decisions | None
     result: np.ndarray | None = None
     relative_mse: float | None = None
     centroid_error: float | None = None
@@ -39,10 +39,16 @@ class LayerAnswer:
     @property
     def held_bytes(self) -> int:
         """Bytes of all arrays."""
-        held = [self.result]
-        if self.decisions is not None:
-            held += [getattr(self.decisions, each.name) for each in fields(self.decisions)]
-        return sum(array.nbytes for array in held if isinstance(array, np.ndarray))
+        return _held_bytes(self.result) + _held_bytes(self.decisions)
+
+
+def _held_bytes(value: object) -> int:
+    """Bytes of all arrays of a dataclass and of the dataclasses inside it."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if not is_dataclass(value):
+        return 0
+    return sum(_held_bytes(getattr(value, each.name)) for each in fields(value))
 
 
 class DecisionCache:

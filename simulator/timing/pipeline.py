@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from accelerators import Accelerator, ConfigError
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 from simulator.timing.array import ceil_div, gemm_cycles
 from simulator.timing.engines.compiled_cache import CacheReplay
 from simulator.timing.engines.engine import COMPILED, Engine
@@ -39,7 +39,7 @@ STAGES = ("hashing", "array", "reconstruction")
 
 def reuse_timing(
     layer: Layer,
-    decisions: ReuseDecisions,
+    decisions: Decisions,
     accelerator: Accelerator,
     engine: Engine = COMPILED,
 ) -> LayerTiming:
@@ -61,7 +61,7 @@ def reuse_timing(
     tile loads the channels it touches. All weights are loaded once where they fit the weight
     buffer, else once per group.
 
-    In a stream (`decisions.cache`), only new clusters are accumulated and multiplied; a tile loads
+    In a stream (`Signatures.cache`), only new clusters are accumulated and multiplied; a tile loads
     its table instead of clearing one, and the old results that its rows use: see
     `simulator.timing.tables`.
 
@@ -72,7 +72,7 @@ def reuse_timing(
         ConfigError: the accelerator has no reuse units, or not the ones the decisions need.
     """
     _check(decisions, accelerator)
-    check_tiles(layer.gemm, decisions.clusters.size)
+    check_tiles(layer.gemm, decisions.shared.clusters.size)
     vectors, interval = _front_end_rate(decisions, accelerator)
     replayed = replay_cache(
         engine,
@@ -90,15 +90,31 @@ def reuse_timing(
     return best.timing(makespan)
 
 
-def _check(decisions: ReuseDecisions, accelerator: Accelerator) -> None:
-    """The accelerator must be able to do what was decided."""
-    if decisions.unbuilt is not None:
+def check_units(decisions: Decisions, accelerator: Accelerator) -> None:
+    """A design must have every unit that the decisions ask for.
+
+    Raises:
+        ConfigError: naming the units that it lacks, and those that no accelerator has.
+    """
+    missing = [name for name in decisions.units if getattr(accelerator, name, None) is None]
+    unknown = [name for name in missing if not hasattr(accelerator, name)]
+    what = f"decisions of layer {decisions.layer!r}, which look at {decisions.evidence.words}"
+    if unknown:
         raise ConfigError(
-            f"simulate.policy must be one that accelerators have units for, got decisions of layer "
-            f"{decisions.layer!r} that need {decisions.unbuilt}; only decide() can apply them, "
-            "simulate with an angular LshReuse that is not normalised"
+            f"simulate.policy must be one that accelerators have units for, got {what}: none here "
+            f"has a {', '.join(unknown)}; only decide() can apply them; use another policy"
         )
-    built, wanted = accelerator.reuse_units.front_end.projection, decisions.projection
+    if missing:
+        raise ConfigError(
+            f"Accelerator {accelerator.name!r} must have {', '.join(missing)} to run {what}, got "
+            "none; add what is missing, or use another policy"
+        )
+
+
+def _check(decisions: Decisions, accelerator: Accelerator) -> None:
+    """The accelerator must be able to do what was decided."""
+    check_units(decisions, accelerator)
+    built, wanted = accelerator.reuse_units.front_end.projection, decisions.signatures.projection
     # Wired-up coefficients do one kind only; an int8 multiplier does them all.
     if built not in ("int8", wanted):
         raise ConfigError(
@@ -109,16 +125,16 @@ def _check(decisions: ReuseDecisions, accelerator: Accelerator) -> None:
     check_feeds(accelerator)
 
 
-def _front_end_rate(decisions: ReuseDecisions, accelerator: Accelerator):
+def _front_end_rate(decisions: Decisions, accelerator: Accelerator):
     """Sub-vectors hashed at once, and cycles that takes, `(s,)` int64 each.
 
     A lane takes one sub-vector a cycle, or as many short ones as it has elements for if it packs;
     longer sub-vectors or signatures than it is built for take several passes.
     """
     unit = accelerator.reuse_units.front_end
-    packed = np.maximum(1, unit.max_length // decisions.widths) if unit.packing else 1
-    passes = ceil_div(decisions.signature_bits, unit.max_hashes) * ceil_div(
-        decisions.widths, unit.max_length
+    packed = np.maximum(1, unit.max_length // decisions.shared.widths) if unit.packing else 1
+    passes = ceil_div(decisions.signatures.hashes, unit.max_hashes) * ceil_div(
+        decisions.shared.widths, unit.max_length
     )
     return np.broadcast_to(unit.lanes * packed, passes.shape).astype(np.int64), passes
 
@@ -133,14 +149,14 @@ class _Scheduled:
     def __init__(
         self,
         layer: Layer,
-        decisions: ReuseDecisions,
+        decisions: Decisions,
         replayed: CacheReplay,
         accelerator: Accelerator,
         plan: Plan,
     ) -> None:
         self.decisions, self.replayed, self.plan = decisions, replayed, plan
         self.accelerator, self.units = accelerator, accelerator.reuse_units
-        self.clusters = by_tile(decisions.new_clusters).astype(np.int64)
+        self.clusters = by_tile(decisions.shared.new_clusters).astype(np.int64)
         self.traffic = with_tables(
             traffic(layer, decisions, accelerator, plan), decisions, accelerator, plan
         )
@@ -188,7 +204,10 @@ class _Scheduled:
         self.busy["cache"] = together - by_tile(self.replayed.waiting_cycles) * self.hashing
         buffer = self.accelerator.activation_buffer
         self.vector_reads = self.hashing * access_bytes(
-            rows * decisions.widths, decisions.widths, self.accelerator.operand_bits, buffer
+            rows * decisions.shared.widths,
+            decisions.shared.widths,
+            self.accelerator.operand_bits,
+            buffer,
         )
         reading = port_cycles(self.vector_reads, buffer)
         # Both work at once, so together they may take longer than either alone; the busier one
@@ -207,7 +226,7 @@ class _Scheduled:
     def _multiply(self):
         """Multiply a tile's centroids, if there are any, by their rows of the weights."""
         decisions, accelerator = self.decisions, self.accelerator
-        widths = decisions.widths
+        widths = decisions.shared.widths
         columns = self.plan.multiplied_columns[:, None] * (self.clusters > 0)
         cycles, latency = gemm_cycles(accelerator.array, self.clusters, columns, widths)
         cycles = cycles * (columns > 0)  # a pass that only gathers streams nothing
@@ -289,19 +308,22 @@ class _Scheduled:
         columns = self.plan.multiplied_columns[:, None] * (self.clusters > 0)
         operand = accelerator.operand_bits
         times = int(self.plan.hashing.sum())  # every such pass hashes, accumulates, divides anew
-        sparsity = 3 if decisions.projection == "sparse" else 1  # one element in three is added
-        averaged = decisions.representative == "centroid"
+        sparsity = (
+            3 if decisions.signatures.projection == "sparse" else 1
+        )  # one element in three is added
+        averaged = decisions.shared.representative == "centroid"
         elements = gemm.count * gemm.m * gemm.k
-        sub_vectors, clusters = decisions.sub_vectors, decisions.total_clusters
-        added = by_tile(decisions.new_cluster_rows)
+        bits = decisions.signatures.hashes
+        sub_vectors, clusters = decisions.shared.sub_vectors, decisions.shared.total_clusters
+        added = by_tile(decisions.shared.new_cluster_rows)
         # A first row is written once and read once; a mean is updated by every row.
         # A row of the cache is as long as a lane; a longer sub-vector has several.
-        rows = ceil_div(decisions.widths, unit.max_length)
+        rows = ceil_div(decisions.shared.widths, unit.max_length)
         touched = int(((added if averaged else self.clusters) * rows).sum())
-        tags = ceil_div(decisions.signature_bits, unit.max_hashes)
-        centroid_elements = int((self.clusters * decisions.widths).sum())
+        tags = ceil_div(decisions.signatures.hashes, unit.max_hashes)
+        centroid_elements = int((self.clusters * decisions.shared.widths).sum())
         gathered = sub_vectors * gemm.n
-        buffer, length = self.units.centroid_buffer, decisions.sub_vector_length
+        buffer, length = self.units.centroid_buffer, decisions.shared.sub_vector_length
         centroid_writes = times * clusters * access_bytes(length, length, operand, buffer)
         refills = times * int(self.replayed.refills.sum())
         evictions = times * int(self.replayed.evictions.sum())
@@ -314,8 +336,11 @@ class _Scheduled:
         sums_in, sums_out = int(moved.sums_in.sum()), int(moved.sums_out.sum())
         return ActionCounts(
             {
-                ("front_end", "project"): times * elements * decisions.signature_bits // sparsity,
-                ("front_end", "compare"): times * sub_vectors * decisions.signature_bits,
+                ("front_end", "project"): times
+                * elements
+                * decisions.signatures.hashes
+                // sparsity,
+                ("front_end", "compare"): times * sub_vectors * bits,
                 # A set's tags are moved in or out as a look-up reads them.
                 ("cache", "lookup"): times
                 * tags
@@ -325,18 +350,18 @@ class _Scheduled:
                 ("cache", "write_row"): times * touched + refills,
                 ("cache", "accumulate"): averaged
                 * times
-                * (int((added * decisions.widths).sum()) - centroid_elements),
+                * (int((added * decisions.shared.widths).sum()) - centroid_elements),
                 ("cache", "divide"): averaged * times * centroid_elements,
                 ("cache", "clear_entry"): times
-                * decisions.clusters.size
+                * decisions.shared.clusters.size
                 * self.units.cache.entries
-                * (decisions.cache is None),
+                * (decisions.signatures.cache is None),
                 ("array", "mac"): decisions.macs,
                 ("array", "register_byte"): register_bytes(
                     accelerator,
                     self.clusters * (columns > 0),
                     columns,
-                    decisions.widths,
+                    decisions.shared.widths,
                 ),
                 ("activation_buffer", "write_byte"): inputs,
                 ("activation_buffer", "read_byte"): self._sum(self.vector_reads),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from accelerators import Accelerator, CentroidCache, ConfigError
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 from simulator.timing.array import ceil_div
 from simulator.timing.engines.compiled_cache import CacheReplay
 from simulator.timing.engines.engine import Engine
@@ -13,13 +13,13 @@ from simulator.timing.layer import byte_count
 from simulator.timing.traffic import Plan, Traffic, by_tile, id_bits, rows_per_group
 
 
-def check_cache(decisions: ReuseDecisions, accelerator: Accelerator) -> None:
+def check_cache(decisions: Decisions, accelerator: Accelerator) -> None:
     """A stream's decisions must be those that the design's cache makes.
 
     Raises:
         ConfigError: they come from another table, or from one that can't be built.
     """
-    decided, built = decisions.cache, accelerator.reuse_units.cache
+    decided, built = decisions.signatures.cache, accelerator.reuse_units.cache
     if decided is None:
         return
     fix = "decide with LshReuse(scope='stream', cache=ClusterCache.of(design.cache))"
@@ -38,7 +38,7 @@ def check_cache(decisions: ReuseDecisions, accelerator: Accelerator) -> None:
 
 
 def replay_cache(
-    engine: Engine, decisions: ReuseDecisions, cache: CentroidCache, **rates: np.ndarray
+    engine: Engine, decisions: Decisions, cache: CentroidCache, **rates: np.ndarray
 ) -> CacheReplay:
     """Send a tile's signatures through the cache, see `compiled_cache.replay`.
 
@@ -47,46 +47,46 @@ def replay_cache(
     So banks and updates take time, refills do not exist. Also an access to an old cluster, which
     adds nothing, is charged the update.
     """
-    if decisions.cache is None:
+    if decisions.signatures.cache is None:
         return engine.replay(decisions, cache, **rates)
     replayed = engine.replay(decisions, replace(cache, miss_cycles=0), **rates)
     nothing = np.zeros_like(replayed.refills)
     return replace(replayed, refills=nothing, evictions=nothing)
 
 
-def entering_cycles(decisions: ReuseDecisions, cache: CentroidCache) -> int:
+def entering_cycles(decisions: Decisions, cache: CentroidCache) -> int:
     """Cycles until the cache is ready for a tile.
 
     Its valid bits are cleared; or, in a stream, its tags change places with the last tile's, one
     set a bank and cycle: the ways of a set are one word of the tags' memory.
     """
-    if decisions.cache is None:
+    if decisions.signatures.cache is None:
         return ceil_div(cache.entries, cache.clear_entries_per_cycle)
     return ceil_div(cache.entries // cache.ways, cache.banks)
 
 
-def table_bytes(decisions: ReuseDecisions, cache: CentroidCache) -> int:
+def table_bytes(decisions: Decisions, cache: CentroidCache) -> int:
     """Bytes of a tile's table: for each entry its tag, a valid bit, its age and its uses.
 
     The results lie in the DRAM at their entry's number, so no address is kept.
     """
-    table = decisions.cache
+    table = decisions.signatures.cache
     assert table is not None
-    tag = max(0, decisions.signature_bits - (cache.entries // cache.ways).bit_length() + 1)
+    tag = max(0, decisions.signatures.hashes - (cache.entries // cache.ways).bit_length() + 1)
     age = 0 if cache.replacement == "random" else (cache.ways - 1).bit_length()
     uses = 0 if table.refresh_after is None else table.refresh_after.bit_length()
     return byte_count(cache.entries, tag + 1 + age + uses)
 
 
-def swapped_sets(decisions: ReuseDecisions, cache: CentroidCache) -> int:
+def swapped_sets(decisions: Decisions, cache: CentroidCache) -> int:
     """Sets whose tags are written and read for all tables once; 0 without a stream."""
-    if decisions.cache is None:
+    if decisions.signatures.cache is None:
         return 0
-    return 2 * decisions.clusters.size * (cache.entries // cache.ways)
+    return 2 * decisions.shared.clusters.size * (cache.entries // cache.ways)
 
 
 def with_tables(
-    moved: Traffic, decisions: ReuseDecisions, accelerator: Accelerator, plan: Plan
+    moved: Traffic, decisions: Decisions, accelerator: Accelerator, plan: Plan
 ) -> Traffic:
     """What a stream's tiles move: their tables, the old results that are used, and the new ones.
 
@@ -96,9 +96,12 @@ def with_tables(
 
     Not modelled: that old results and weights are asked for only when a tile is hashed.
     """
-    if decisions.cache is None:
+    if decisions.signatures.cache is None:
         return moved
-    used, new = by_tile(decisions.clusters).astype(np.int64), by_tile(decisions.new_clusters)
+    used, new = (
+        by_tile(decisions.shared.clusters).astype(np.int64),
+        by_tile(decisions.shared.new_clusters),
+    )
     columns, bits = plan.multiplied_columns[:, None], accelerator.accumulator_bits
     old_results = byte_count((used - new) * columns, bits)
     new_results = byte_count(new * columns, bits)

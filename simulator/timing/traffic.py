@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accelerators import Accelerator
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 from simulator.timing.array import ceil_div
 from simulator.timing.layer import MOST_TILES, byte_count
 from workloads.traces.layer import Layer
@@ -35,7 +35,7 @@ class Plan:
         return (self.multiplied_columns > 0).astype(np.int64)
 
 
-def plans(decisions: ReuseDecisions, accelerator: Accelerator) -> list[Plan]:
+def plans(decisions: Decisions, accelerator: Accelerator) -> list[Plan]:
     """Plans worth trying.
 
     By columns: all of n at once; and once, twice, four times ... the array's columns, as long as
@@ -64,7 +64,7 @@ def plans(decisions: ReuseDecisions, accelerator: Accelerator) -> list[Plan]:
                 gathered_columns=np.concatenate([nothing, np.full_like(gathered, n)]),
             )
         )
-    passes = MOST_TILES // decisions.clusters.size
+    passes = MOST_TILES // decisions.shared.clusters.size
     return found[:1] + [plan for plan in found[1:] if len(plan.gathered_rows) <= passes]
 
 
@@ -127,19 +127,19 @@ class Traffic:
         return int(self.loads.sum() + self.stores.sum())
 
 
-def traffic(
-    layer: Layer, decisions: ReuseDecisions, accelerator: Accelerator, plan: Plan
-) -> Traffic:
+def traffic(layer: Layer, decisions: Decisions, accelerator: Accelerator, plan: Plan) -> Traffic:
     """DRAM bytes of every tile of a plan."""
-    gemm, widths = decisions.gemm, decisions.widths
+    gemm, widths = decisions.gemm, decisions.shared.widths
     operand, accumulator = accelerator.operand_bits, accelerator.accumulator_bits
-    clusters = by_tile(decisions.clusters).astype(np.int64)
+    clusters = by_tile(decisions.shared.clusters).astype(np.int64)
     shape = (*clusters.shape[:2], len(plan.multiplied_columns), clusters.shape[3])
     columns = plan.multiplied_columns[:, None]
     hashing = plan.hashing[:, None]
     nothing = np.zeros(shape, np.int64)
 
-    group_bytes = byte_count(layer.input_elements // (gemm.count * decisions.groups), operand)
+    group_bytes = byte_count(
+        layer.input_elements // (gemm.count * decisions.shared.groups), operand
+    )
     fits = group_bytes <= accelerator.activation_buffer.capacity_bytes // 2
     read = widths if fits else _channels_touched(layer, decisions)
     # Each tile's share of the group's input, by what it reads; rounded so that they add up.
@@ -165,7 +165,7 @@ def traffic(
     results = byte_count(clusters * columns, accumulator)
     if not plan.results_first:
         ids = byte_count(rows_per_group(decisions), id_bits(decisions))
-        centroids = byte_count(by_tile(decisions.new_clusters) * widths, operand)
+        centroids = byte_count(by_tile(decisions.shared.new_clusters) * widths, operand)
         held = centroids + results + ids
         results_out = results_in = nothing + np.maximum(0, held - half)
     else:
@@ -182,7 +182,7 @@ def traffic(
 
 
 def _kept_results(
-    decisions: ReuseDecisions, plan: Plan, results: np.ndarray, half: int, nothing: np.ndarray
+    decisions: Decisions, plan: Plan, results: np.ndarray, half: int, nothing: np.ndarray
 ):
     """Bytes out and in of all results and ids of a group, if they do not fit half the buffer."""
     bits = id_bits(decisions)
@@ -201,24 +201,26 @@ def by_tile(values: np.ndarray) -> np.ndarray:
     return values.transpose(0, 2, 1)[:, :, None, :]
 
 
-def rows_per_group(decisions: ReuseDecisions) -> int:
+def rows_per_group(decisions: Decisions) -> int:
     """Rows that are clustered together."""
-    return decisions.gemm.m // decisions.groups
+    return decisions.gemm.m // decisions.shared.groups
 
 
-def id_bits(decisions: ReuseDecisions) -> int:
+def id_bits(decisions: Decisions) -> int:
     """Bits of a cluster's number: a group of r rows has at most r clusters."""
     largest = rows_per_group(decisions)
-    if decisions.cache is None:  # a stream's table may make two clusters of one signature
-        largest = min(largest, 2**decisions.signature_bits)
+    if (
+        decisions.signatures.cache is None
+    ):  # a stream's table may make two clusters of one signature
+        largest = min(largest, 2**decisions.signatures.hashes)
     return max(1, (largest - 1).bit_length())
 
 
-def _channels_touched(layer: Layer, decisions: ReuseDecisions) -> np.ndarray:
+def _channels_touched(layer: Layer, decisions: Decisions) -> np.ndarray:
     """`(s,)` int64, elements of `k` in the input channels that each sub-matrix reads from."""
-    convolution = layer.convolution
+    shared, convolution = decisions.shared, layer.convolution
     taps = int(np.prod(convolution.kernel)) if layer.kind == "conv" and convolution else 1
-    if decisions.column_order is not None:  # the channels of one tap lie next to each other
-        return np.minimum(decisions.widths, decisions.gemm.k // taps) * taps
-    starts = np.arange(len(decisions.widths), dtype=np.int64) * decisions.sub_vector_length
-    return (ceil_div(starts + decisions.widths, taps) - starts // taps) * taps
+    if shared.column_order is not None:  # the channels of one tap lie next to each other
+        return np.minimum(shared.widths, decisions.gemm.k // taps) * taps
+    starts = np.arange(len(shared.widths), dtype=np.int64) * shared.sub_vector_length
+    return (ceil_div(starts + shared.widths, taps) - starts // taps) * taps

@@ -160,7 +160,7 @@ def test_cached_runs_are_those_without_a_cache(workload, decided):
             assert (run.output_mse, run.relative_mse) == (alone.output_mse, alone.relative_mse)
             for name, made in alone.decisions.items():
                 if made is not None:
-                    np.testing.assert_array_equal(run.decisions[name].ids, made.ids)
+                    np.testing.assert_array_equal(run.decisions[name].rows.ids, made.rows.ids)
             decided.clear()
             decide(workload.trace, setting, cache=cache, workload="a", **given)
             assert not decided  # nor learned again

@@ -57,17 +57,17 @@ def test_centroid_error_is_the_distance_of_every_sub_vector(rows, k, length, has
     if made is None:  # one row an image
         return
     expected, first = 0.0, 0
-    for j, width in enumerate(made.widths):
+    for j, width in enumerate(made.rows.widths):
         part = x[0, :, j * policy.length :][:, :width].reshape(images, rows, width)
-        ids = made.ids[0, j].reshape(images, rows)
+        ids = made.rows.ids[0, j].reshape(images, rows)
         for image in range(images):
-            for cluster in range(made.clusters[0, j, image]):
+            for cluster in range(made.rows.clusters[0, j, image]):
                 members = part[image, ids[image] == cluster].astype(float)
-                expected += ((members - made.centroids[first, :width]) ** 2).sum()
+                expected += ((members - made.rows.centroids[first, :width]) ** 2).sum()
                 first += 1
     assert centroid_error(made, x) == pytest.approx(expected, rel=1e-9, abs=1e-12)
     with pytest.raises(ValueError, match="hold no centroids"):
-        centroid_error(made.without_centroids(), x)
+        centroid_error(made.without_operands(), x)
 
 
 def test_a_linear_layer_can_reach_the_bound():
@@ -80,7 +80,7 @@ def test_a_linear_layer_can_reach_the_bound():
     images = far_side + torch.linspace(-1, 1, 7)[:, None] * top
     trace = capture(model, images)
     run = decide(trace, policy, model=model)
-    assert run.decisions["linear"].total_clusters == 1
+    assert run.decisions["linear"].rows.total_clusters == 1
     bound = error_bound(model, trace, run)
     # sum of a^2 over 7 steps of 1/3 from -1 to 1 is 2 (1 + 4/9 + 1/9) = 28/9.
     assert run.centroid_error == pytest.approx({"linear": 28 / 9}, rel=1e-4)

@@ -135,7 +135,7 @@ def test_clusterings_count_what_a_decision_counts(table_2, tables, workload):
         for row in rows
         if (row["layer"], row["scope"], row["hashing"]) == ("conv2", "batch", "centred")
     )
-    r_c = run.decisions["conv2"].clusters.sum() / run.decisions["conv2"].ids.size
+    r_c = run.decisions["conv2"].rows.clusters.sum() / run.decisions["conv2"].rows.ids.size
     assert row["r_c"] == f"{r_c:.4f}"
     assert row["savings"] == f"{1 / (10 / 64 + r_c + 0.1):.2f}"
     # Lengths kept: the same clusters, and a smaller error.

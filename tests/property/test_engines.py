@@ -19,7 +19,7 @@ from accelerators import (
     preset,
 )
 from accelerators.parts import DATAFLOWS, FOLD_TIMINGS, PROJECTIONS, REPLACEMENTS
-from simulator import LIMITS, ClusterCache, LshReuse, ReuseDecisions, simulate
+from simulator import LIMITS, ClusterCache, Decisions, LshReuse, SharedRows, Signatures, simulate
 from simulator.timing.dense import dense_timing
 from simulator.timing.engines import compiled, event, event_cache
 from simulator.timing.engines import compiled_cache as cache
@@ -150,17 +150,20 @@ def any_decisions(layer, length, hashes, groups, kinds, seed, projection="sign")
         while len(found) < len(first):
             found.add(int(rng.integers(0, max(2**hashes, 4 * len(first)))))
         signatures += rng.permutation(sorted(found)).tolist()
-    return ReuseDecisions(
+    return Decisions(
         layer=layer.name,
         gemm=gemm,
-        sub_vector_length=length,
-        hashes=hashes,
-        projection=projection,
-        groups=groups,
-        ids=ids.reshape(gemm.count, sub_matrices, gemm.m),
-        clusters=clusters,
-        signatures=np.array(signatures, np.uint64),
-        centroids=None,
+        rows=SharedRows(
+            gemm=gemm,
+            sub_vector_length=length,
+            groups=groups,
+            ids=ids.reshape(gemm.count, sub_matrices, gemm.m),
+            clusters=clusters,
+            centroids=None,
+        ),
+        evidence=Signatures(
+            hashes=hashes, projection=projection, values=np.array(signatures, np.uint64)
+        ),
     )
 
 
@@ -171,7 +174,7 @@ def same_makespan(schedule):
 
 
 def same_replay(decisions, part, vectors, interval):
-    sub_matrices = decisions.ids.shape[1]
+    sub_matrices = decisions.rows.ids.shape[1]
     rates = {
         "vectors_per_group": np.resize(np.array(vectors, np.int64), sub_matrices),
         "cycles_per_group": np.resize(np.array(interval, np.int64), sub_matrices),
@@ -220,8 +223,12 @@ def test_engines_agree_on_any_layer(pair, design):
 @settings(relaxed, max_examples=150)
 def test_engines_agree_on_any_stream(pair, design, seed, share):
     layer, decisions = pair
-    old = np.random.default_rng(seed).random(decisions.signatures.size) >= share
-    stream = replace(decisions, ages=old.astype(np.int64), cache=ClusterCache.of(design.cache))
+    old = np.random.default_rng(seed).random(decisions.evidence.values.size) >= share
+    stream = replace(
+        decisions,
+        rows=replace(decisions.rows, ages=old.astype(np.int64)),
+        evidence=replace(decisions.evidence, cache=ClusterCache.of(design.cache)),
+    )
     same_layers(layer, stream, design)
     timing = reuse_timing(layer, stream, design)
     assert timing.macs == stream.macs

@@ -5,6 +5,7 @@ import pytest
 
 from accelerators import PROJECTIONS, ConfigError
 from simulator import LshReuse, NoReuse, PerLayer, decide
+from simulator.running.product import product
 from tests.builders import matrix_layer
 from workloads import Gemm, WorkloadTrace
 
@@ -50,18 +51,18 @@ def test_clusters_are_those_of_the_paper(scope, projection, hashes, length):
     )
     decisions = policy.decide(layer, rows[None], {"mean": mean[None]})
     ids, represented = reference_clusters(rows.astype(np.float64), policy, layer, mean)
-    np.testing.assert_array_equal(decisions.ids[0], ids)
+    np.testing.assert_array_equal(decisions.rows.ids[0], ids)
     weights = rng.standard_normal((20, 5)).astype(np.float32)
     # Float32 sums of 20 products of order one: 1e-5 is a hundred roundings.
     np.testing.assert_allclose(
-        decisions.product(weights[None])[0], represented @ weights, atol=1e-5
+        product(decisions, rows, weights[None])[0], represented @ weights, atol=1e-5
     )
     groups = 3 if scope == "image" else 1
     expected = [
         [row.reshape(groups, -1)[group].max() + 1 for group in range(groups)] for row in ids
     ]
-    np.testing.assert_array_equal(decisions.clusters[0], expected)
-    assert decisions.total_clusters == np.sum(expected) == len(decisions.signatures)
+    np.testing.assert_array_equal(decisions.rows.clusters[0], expected)
+    assert decisions.rows.total_clusters == np.sum(expected) == len(decisions.evidence.values)
     assert decisions.remaining_ratio == np.sum(expected) / (96 * -(-20 // length))
 
 
@@ -70,7 +71,7 @@ def test_plain_form_hashes_around_the_origin():
     rows = np.array([[[1.0, 2.0], [2.0, 4.0], [-1.0, -2.0], [3.0, 6.0]]], np.float32)
     plain = LshReuse(hashes=16, length=2, thresholds="zero").decide(layer, rows, {})
     # Positive multiples of one vector share every sign (equation 1 ignores magnitude).
-    assert plain.ids.tolist() == [[[0, 0, 1, 0]]]
+    assert plain.rows.ids.tolist() == [[[0, 0, 1, 0]]]
     assert not LshReuse(hashes=4, length=2, thresholds="zero").needs_calibration(layer)
 
 
@@ -82,9 +83,9 @@ def test_equal_rows_share_and_cost_nothing_in_accuracy():
     weights = rng.standard_normal((1, 12, 7)).astype(np.float32)
     policy = LshReuse(hashes=40, length=6)
     decisions = policy.decide(layer, rows, policy.calibrate(layer, rows))
-    assert decisions.clusters.max() <= 5
+    assert decisions.rows.clusters.max() <= 5
     # Means of up to 50 equal float32 rows, and sums of 12 products.
-    np.testing.assert_allclose(decisions.product(weights), rows @ weights, atol=1e-5)
+    np.testing.assert_allclose(product(decisions, rows, weights), rows @ weights, atol=1e-5)
 
 
 def test_more_hashes_never_merge_clusters():
@@ -92,7 +93,7 @@ def test_more_hashes_never_merge_clusters():
     rows = np.random.default_rng(1).standard_normal((1, 200, 8)).astype(np.float32)
     state = LshReuse(hashes=1, length=1).calibrate(layer, rows)  # serves any H and L
     totals = [
-        LshReuse(hashes=hashes, length=8).decide(layer, rows, state).total_clusters
+        LshReuse(hashes=hashes, length=8).decide(layer, rows, state).rows.total_clusters
         for hashes in (1, 2, 4, 8, 16, 32)
     ]
     assert totals == sorted(totals)
@@ -103,7 +104,7 @@ def test_one_row_a_group_runs_dense():
     rows = np.ones((1, 8, 4), np.float32)
     assert LshReuse(hashes=4, length=2, thresholds="zero").decide(layer, rows, {}) is None
     batch = LshReuse(hashes=4, length=2, thresholds="zero", scope="batch").decide(layer, rows, {})
-    assert batch.total_clusters == 2
+    assert batch.rows.total_clusters == 2
 
 
 def test_every_broken_rule_is_named():
@@ -125,7 +126,9 @@ def test_spread_thresholds_tell_lengths_apart():
     rows = np.linspace(-3, 5, 200, dtype=np.float32)[None, :, None]
     calibration = np.array([[[0.0], [2.0]]], np.float32)  # mean 1, standard deviation 1
     at_mean = LshReuse(hashes=15, length=1, thresholds="mean")
-    assert at_mean.decide(layer, rows, at_mean.calibrate(layer, calibration)).total_clusters == 2
+    assert (
+        at_mean.decide(layer, rows, at_mean.calibrate(layer, calibration)).rows.total_clusters == 2
+    )
     policy = LshReuse(hashes=15, length=1, spread=2.0)
     decisions = policy.decide(layer, rows, policy.calibrate(layer, calibration))
     # 15 places in a sequence of the golden ratio, from -2 to 2 deviations about v times the mean.
@@ -133,7 +136,9 @@ def test_spread_thresholds_tell_lengths_apart():
     cuts = np.sort(1 + 2 * places * policy.projections("fc")[:, 0])
     assert cuts[0] > -1 and cuts[-1] < 3
     expected = np.searchsorted(cuts, rows[0, :, 0])
-    np.testing.assert_array_equal(np.unique(expected, return_inverse=True)[1], decisions.ids[0, 0])
+    np.testing.assert_array_equal(
+        np.unique(expected, return_inverse=True)[1], decisions.rows.ids[0, 0]
+    )
 
 
 def test_length_beyond_a_row_names_layer_and_parameter():

@@ -32,6 +32,7 @@ from codesign.boards.measure.command import main
 from codesign.boards.measure.meter import utc
 from codesign.boards.measure.reused import TorchKernel, _patches
 from simulator import LshReuse
+from simulator.running.product import product
 from workloads import capture
 
 ROOT = Path(__file__).parents[2]
@@ -325,8 +326,9 @@ def decided(model, images, hashes, length):
     trace = capture(model, images)
     layer = trace.layers[0]
     policy = LshReuse(hashes=hashes, length=length, thresholds="zero", order="channels_last")
-    decisions = policy.decide(layer, trace.rows(layer.name), {})
-    return layer, decisions, decisions.product(trace.weights(layer.name))[0]
+    rows = trace.rows(layer.name)
+    decisions = policy.decide(layer, rows, {})
+    return layer, decisions, product(decisions, rows, trace.weights(layer.name))[0]
 
 
 class TestMeasure:

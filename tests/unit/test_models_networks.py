@@ -571,7 +571,7 @@ class TestAttentionLayers:
             for part in (*(f"attention.{x}_proj" for x in "qkv"), "attention.scores", "mlp.fc1")
         }
         scores = run.decisions["vit.layers.1.attention.scores"]
-        assert scores.ids.shape == (2 * 6, 4, 17)  # each head of each image is clustered alone
+        assert scores.rows.ids.shape == (2 * 6, 4, 17)  # each head of each image is clustered alone
 
     def test_swin_shifts_every_second_window(self):
         model = build("swin_t", depths=(2, 2, 2, 2), num_classes=10)

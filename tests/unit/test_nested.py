@@ -55,7 +55,7 @@ def test_numbers_are_those_of_the_simulator(whole, workload):
             run = decide(workload.trace, policy, calibration=workload.calibration)
             assert trial.relative_mse == run.relative_mse[each.layer]
             decisions = run.decisions[each.layer]
-            assert trial.compression == decisions.sub_vectors / decisions.total_clusters
+            assert trial.compression == decisions.rows.sub_vectors / decisions.rows.total_clusters
 
 
 def trial(error, compression, **settings):

@@ -14,6 +14,7 @@ from torch.nn.utils import prune as torch_prune
 
 from accelerators import ConfigError
 from simulator import LshReuse, PerLayer, calibrate, decide
+from simulator.running.product import product
 from tests.builders import matrix_layer
 from workloads import (
     Layer,
@@ -281,13 +282,13 @@ def test_integers_and_values_decide_alike(exponent, zero_point, projection, thre
     mean = (rng.integers(0, 256, 11) - zero_point + 0.5).astype(np.float32)[None]
     on_values = policy.decide(layer, values, {"mean": mean * np.float32(grid.scale)})
     on_steps = policy.decide(layer, grid.steps(values), {"mean": mean})
-    np.testing.assert_array_equal(on_values.ids, on_steps.ids)
-    np.testing.assert_array_equal(on_values.signatures, on_steps.signatures)
+    np.testing.assert_array_equal(on_values.rows.ids, on_steps.rows.ids)
+    np.testing.assert_array_equal(on_values.evidence.values, on_steps.evidence.values)
     padded = np.zeros((3, 4))
     padded.reshape(-1)[:11] = mean[0] if thresholds == "mean" else 0.0
     thresholds = padded @ policy.projections("fc").T.astype(np.float64)
     expected = raw_decisions(q, policy, "fc", thresholds, zero_point)
-    np.testing.assert_array_equal(on_steps.ids[0], expected)
+    np.testing.assert_array_equal(on_steps.rows.ids[0], expected)
 
 
 def test_reuse_multiplies_whole_centroids(quantised, trace):
@@ -301,14 +302,14 @@ def test_reuse_multiplies_whole_centroids(quantised, trace):
     for index in range(steps.shape[0]):
         for j, first in enumerate(range(0, steps.shape[2], 9)):
             columns = slice(first, first + 9)
-            for cluster in np.unique(made.ids[index, j]):
-                rows = made.ids[index, j] == cluster
+            for cluster in np.unique(made.rows.ids[index, j]):
+                rows = made.rows.ids[index, j] == cluster
                 mean = steps[index, rows, columns].mean(axis=0)
                 represented[index, rows, columns] = np.rint(mean)
     expected = represented @ weights
-    rounded = made.with_whole_centroids()
-    assert (rounded.centroids == np.rint(made.centroids)).all()
-    np.testing.assert_allclose(rounded.product(weights), expected, rtol=1e-5, atol=1e-4)
+    rounded = replace(made, rows=made.rows.with_whole_centroids())
+    assert (rounded.rows.centroids == np.rint(made.rows.centroids)).all()
+    np.testing.assert_allclose(product(rounded, steps, weights), expected, rtol=1e-5, atol=1e-4)
     run = decide(trace, PerLayer({"grouped": policy}), model=quantised)
     dense = steps @ weights
     relative = np.square(expected - dense).mean() / np.square(dense).mean()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from accelerators import ConfigError
-from simulator import KMeansReuse, LshReuse, SubVectorPolicy, decide
+from simulator import KMeansReuse, LshReuse, Signatures, Static, SubVectorPolicy, decide
 from simulator.kernels.grouping import group_equal
 from tests.builders import matrix_layer
 from tests.small_search import small_workload
@@ -34,15 +34,17 @@ class Rounded(SubVectorPolicy):
 
         return cluster
 
-    def front_end(self):
-        return {"hashes": self.hashes, "projection": self.projection, "unbuilt": None}
+    def evidence(self, signatures):
+        if self.hashes is None:
+            return Static()
+        return Signatures(hashes=self.hashes, projection=self.projection, values=signatures)
 
 
 class Cheaper(LshReuse):
     """Claims a smaller front-end than it needs."""
 
-    def front_end(self):
-        return super().front_end() | {"hashes": 2}
+    def evidence(self, signatures):
+        return replace(super().evidence(signatures), hashes=2)
 
 
 def decisions(policy):
@@ -82,4 +84,4 @@ def test_claims_that_the_decisions_do_not_bear_out(policy, message):
 def test_policies_that_no_hardware_builds_claim_nothing():
     layer = matrix_layer("fc", 8, 4, 4)
     rows = np.arange(32, dtype=np.float32).reshape(1, 8, 4)
-    KMeansReuse(clusters=2, length=4).decide(layer, rows, {}).check_signatures()
+    KMeansReuse(clusters=2, length=4).decide(layer, rows, {}).check_claims()

@@ -18,11 +18,12 @@ from codesign.report.similarity_page import (
     write_similarity_html,
 )
 from simulator import (
+    Decisions,
     LshReuse,
     NoReuse,
     PerLayer,
-    ReuseDecisions,
     ReuseRun,
+    SharedRows,
     decide,
     decide_stream,
     input_similarity,
@@ -59,18 +60,15 @@ def grouped(trace: WorkloadTrace, length: int, groups: int) -> ReuseRun:
         cut = rows[gemm, chosen, part * length : (part + 1) * length]
         found, numbers = np.unique(cut, axis=0, return_inverse=True)
         ids[gemm, part, chosen], clusters[place] = numbers.ravel(), len(found)
-    made = ReuseDecisions(
-        layer=layer.name,
+    shared = SharedRows(
         gemm=layer.gemm,
         sub_vector_length=length,
-        hashes=None,
-        projection=None,
         groups=groups,
         ids=ids,
         clusters=clusters,
-        signatures=np.zeros(clusters.sum(), np.uint64),
         centroids=None,
     )
+    made = Decisions(layer=layer.name, gemm=layer.gemm, rows=shared)
     return ReuseRun(policy={}, images=trace.images, decisions={layer.name: made}, relative_mse={})
 
 

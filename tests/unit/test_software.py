@@ -10,6 +10,8 @@ from accelerators import ConfigError
 from simulator import LshReuse
 from simulator.boards.software import STEPS, ReusedConvolution
 from simulator.policies.activations import Activations
+from simulator.running import executor
+from simulator.running.product import product
 from tests.builders import matrix_layer
 from workloads.traces.layer import Convolution, Gemm, Layer
 from workloads.traces.unfold import rows_of, weights_of
@@ -81,7 +83,7 @@ def test_result_is_that_of_the_decisions(case, order, scope, thresholds, threads
     ours = ReusedConvolution(layer, weights, policy, state).run(images, threads=threads)
     assert ours.remaining_ratio == decisions.remaining_ratio < 1
     assert set(ours.seconds) == set(STEPS)
-    expected = decisions.product(weights_of(layer, weights))
+    expected = product(decisions, rows, weights_of(layer, weights))
     expected = expected.transpose(0, 2, 1).reshape(out, shape[0], *layer.output_shape[2:])
     # k products, and means of at most m sub-vectors, each added in two orders: a rounding each,
     # of sums that stay below the sum of magnitudes.
@@ -105,21 +107,24 @@ def test_feature_maps_are_decided_as_their_rows_are(case, hashes, order, scope, 
     rows = rows_of(layer, images)
     state = policy.calibrate(layer, rows)
     expected = policy.decide(layer, rows, state)
-    answer = policy.answer(
-        layer, Activations(layer, images), state, None, weights, centroids=centroids
+    answer = executor.answer(
+        policy, layer, Activations(layer, images), state, None, weights, centroids=centroids
     )
-    for name in ("ids", "clusters", "signatures"):
-        np.testing.assert_array_equal(getattr(answer.decisions, name), getattr(expected, name))
+    for name in ("ids", "clusters"):
+        np.testing.assert_array_equal(
+            getattr(answer.decisions.rows, name), getattr(expected.rows, name)
+        )
+    np.testing.assert_array_equal(answer.decisions.evidence.values, expected.evidence.values)
     magnitude = np.abs(rows).max()
     eps = layer.gemm.m * np.finfo(np.float32).eps
     if centroids:  # the same sums in another order
         np.testing.assert_allclose(
-            answer.decisions.centroids, expected.centroids, rtol=0, atol=eps * magnitude
+            answer.decisions.rows.centroids, expected.rows.centroids, rtol=0, atol=eps * magnitude
         )
     bound = (layer.gemm.k * np.finfo(np.float32).eps + eps) * magnitude
     np.testing.assert_allclose(
         answer.result,
-        expected.product(weights),
+        product(expected, rows, weights),
         rtol=0,
         atol=bound * np.abs(weights).sum(axis=1).max(),
     )

@@ -28,6 +28,7 @@ from simulator import (
 )
 from simulator.kernels.tables import POLYNOMIALS, set_index
 from simulator.pages.roofline import roofline
+from simulator.running.product import product
 from simulator.timing.pipeline import reuse_timing
 from simulator.timing.tables import with_tables
 from simulator.timing.traffic import plans, traffic
@@ -156,10 +157,10 @@ def test_every_batch_is_served_as_algorithm_1_says(cache, seed, sizes, kinds, co
         for i, j in np.ndindex(count, 3):
             part = rows[i][:, 4 * j : 4 * j + 4]
             met, numbers, new = tables[i][j].serve(signatures_of(policy, layer, rows[i])[j], part)
-            assert decisions.ids[i, j].tolist() == numbers
-            assert decisions.clusters[i, j, 0] == len(met)
-            assert decisions.new_clusters[i, j, 0] == sum(new)
-            assert decisions.new_cluster_rows[i, j, 0] == sum(new[each] for each in numbers)
+            assert decisions.rows.ids[i, j].tolist() == numbers
+            assert decisions.rows.clusters[i, j, 0] == len(met)
+            assert decisions.rows.new_clusters[i, j, 0] == sum(new)
+            assert decisions.rows.new_cluster_rows[i, j, 0] == sum(new[each] for each in numbers)
             age = [tables[i][j].batch - 1 - entry.batch for entry in met]
             assert [each == 0 for each in age] == new
             ages += age
@@ -169,16 +170,16 @@ def test_every_batch_is_served_as_algorithm_1_says(cache, seed, sizes, kinds, co
             held = [entry for entries in tables[i][j].sets.values() for entry in entries]
             kept += sorted((entry.signature, entry.uses) for entry in held)
             assert memory["kept"][i, j] == len(held)
-        assert decisions.ages.tolist() == ages
-        assert decisions.age_counts.tolist() == np.bincount(taken).tolist()
-        fresh = decisions.fresh.tolist()
-        assert decisions.signatures.tolist() == signatures
+        assert decisions.rows.ages.tolist() == ages
+        assert decisions.rows.age_counts.tolist() == np.bincount(taken).tolist()
+        fresh = decisions.rows.fresh.tolist()
+        assert decisions.evidence.values.tolist() == signatures
         # A float32 sum of eighths is exact; the reciprocal of the size is rounded.
-        np.testing.assert_allclose(decisions.centroids, means, rtol=1e-6)
-        assert decisions.total_clusters == sum(fresh)
-        assert decisions.cluster_reuse_rate == pytest.approx(1 - np.mean(fresh))
+        np.testing.assert_allclose(decisions.rows.centroids, means, rtol=1e-6)
+        assert decisions.rows.total_clusters == sum(fresh)
+        assert decisions.rows.cluster_reuse_rate == pytest.approx(1 - np.mean(fresh))
         widths = np.tile([4, 4, 2], count)
-        assert decisions.macs == 2 * int((decisions.new_clusters.ravel() * widths).sum())
+        assert decisions.macs == 2 * int((decisions.rows.new_clusters.ravel() * widths).sum())
         ends = np.cumsum(memory["kept"].ravel())
         stored = list(zip(memory["signatures"].tolist(), memory["uses"].tolist(), strict=True))
         starts = np.concatenate([[0], ends[:-1]])
@@ -245,15 +246,17 @@ def test_sets_spread_the_signatures_of_images():
     )
     # The first sub-matrix: far fewer signatures than entries. Their low 8 bits alone, a short
     # sub-vector's sides of 8 of the 15 hyperplanes, crowd them into few sets.
-    streams = [made.signatures[made.ids[0, 0]].tolist() for made in endless]
+    streams = [made.evidence.values[made.rows.ids[0, 0]].tolist() for made in endless]
     assert len(set().union(*streams)) < 512 / 4
     tables = [ReferenceTable(cache, each) for each in (int.__mod__, placed)]
     nothing = np.zeros((len(streams[0]), 1))
     for made, stream in zip(finite, streams, strict=True):
         low, spread = (reused(*table.serve(stream, nothing)[1:]) for table in tables)
-        assert spread == pytest.approx(reused(made.ids[0, 0], made.fresh[: made.clusters[0, 0, 0]]))
+        assert spread == pytest.approx(
+            reused(made.rows.ids[0, 0], made.rows.fresh[: made.rows.clusters[0, 0, 0]])
+        )
     assert low < 0.8 and spread > 0.99
-    assert finite[-1].reuse_rate > endless[-1].reuse_rate - 0.001
+    assert finite[-1].rows.reuse_rate > endless[-1].rows.reuse_rate - 0.001
 
 
 def reused(ids, fresh):
@@ -275,8 +278,9 @@ def same(found, expected, but=()):
     """Two lists of decisions agree in every array."""
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
-        for name in {"ids", "clusters", "signatures", "centroids", "ages"} - set(but):
-            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
+        for name in {"ids", "clusters", "centroids", "ages"} - set(but):
+            np.testing.assert_array_equal(getattr(a.rows, name), getattr(b.rows, name), name)
+        np.testing.assert_array_equal(a.evidence.values, b.evidence.values)
 
 
 @pytest.mark.parametrize("replacement", REPLACEMENTS)
@@ -296,19 +300,21 @@ def test_the_first_batch_is_clustered_as_a_batch_alone():
     first = PLAIN.decide(layer, rows, {})
     same([first], [alone], but=["ages", "centroids"])
     # Sums of at most 700 float32 values below 5, in another order.
-    np.testing.assert_allclose(first.centroids, alone.centroids, rtol=0, atol=700 * 5 * 6e-8)
+    np.testing.assert_allclose(
+        first.rows.centroids, alone.rows.centroids, rtol=0, atol=700 * 5 * 6e-8
+    )
     assert PLAIN.decide(layer, rows, {}).macs == alone.macs
-    assert alone.reuse_rate == 0
-    np.testing.assert_array_equal(alone.new_clusters, alone.clusters)
+    assert alone.rows.reuse_rate == 0
+    np.testing.assert_array_equal(alone.rows.new_clusters, alone.rows.clusters)
 
 
 def test_a_frame_that_does_not_change_costs_no_multiplication():
     rows = np.random.default_rng(2).standard_normal((1, 60, 10)).astype(np.float32)
     weights = np.random.default_rng(3).standard_normal((1, 10, 3)).astype(np.float32)
     (first, second), _ = served(PLAIN, [rows, rows])
-    assert first.reuse_rate == 0 and second.reuse_rate == 1
-    assert second.macs == second.total_clusters == second.remaining_ratio == 0
-    np.testing.assert_array_equal(second.product(weights), first.product(weights))
+    assert first.rows.reuse_rate == 0 and second.rows.reuse_rate == 1
+    assert second.macs == second.rows.total_clusters == second.remaining_ratio == 0
+    np.testing.assert_array_equal(product(second, rows, weights), product(first, rows, weights))
 
 
 def test_old_clusters_keep_their_representative():
@@ -316,8 +322,8 @@ def test_old_clusters_keep_their_representative():
     layer = matrix_layer("fc", 2, 1, 4)
     frames = [np.full((1, 2, 4), value, np.float32) for value in (1.0, 5.0)]
     (first, second), memory = served(PLAIN, frames, layer=layer)
-    assert second.product(np.ones((1, 4, 1), np.float32)).tolist() == [[[4.0], [4.0]]]
-    assert memory["representatives"].tolist() == first.centroids.tolist() == [[1.0] * 4]
+    assert product(second, frames[1], np.ones((1, 4, 1), np.float32)).tolist() == [[[4.0], [4.0]]]
+    assert memory["representatives"].tolist() == first.rows.centroids.tolist() == [[1.0] * 4]
 
 
 def test_a_stale_cluster_is_computed_anew():
@@ -325,15 +331,15 @@ def test_a_stale_cluster_is_computed_anew():
     policy = replace(PLAIN, cache=ClusterCache(refresh_after=4))
     # Of 10 equal rows, 4 + 4 + 2 share; then 2 more take the last result, and 4 + 4 new ones.
     (first, second), memory = served(policy, [rows, 3 * rows])
-    assert first.ids[0, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
-    assert second.ids[0, 0].tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
-    assert second.fresh.tolist() == [False, True, True]
-    assert second.centroids[:, 0].tolist() == [1, 3, 3]
-    assert second.reuse_rate == pytest.approx(0.2)
+    assert first.rows.ids[0, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+    assert second.rows.ids[0, 0].tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert second.rows.fresh.tolist() == [False, True, True]
+    assert second.rows.centroids[:, 0].tolist() == [1, 3, 3]
+    assert second.rows.reuse_rate == pytest.approx(0.2)
     assert memory["uses"].tolist() == [4]
     # 8 rows take results of their own batch, or of the batch before.
-    assert first.age_counts.tolist() == [10]
-    assert second.age_counts.tolist() == [8, 2]
+    assert first.rows.age_counts.tolist() == [10]
+    assert second.rows.age_counts.tolist() == [8, 2]
     assert memory["made"].tolist() == [1]
 
 
@@ -346,14 +352,14 @@ def test_warm_up_batches_only_fill_the_table():
         for rows in batches[:2]
     ]
     same(warmed[:2], alone, but=["ages"])
-    assert [each.reuse_rate for each in warmed] == [0, 0, 1]
+    assert [each.rows.reuse_rate for each in warmed] == [0, 0, 1]
 
 
 def test_a_single_row_finds_the_frame_before():
     layer = matrix_layer("head", 1, 3, 10)
     rows = np.ones((1, 1, 10), np.float32)
     (_, second), _ = served(PLAIN, [rows, rows], layer=layer)
-    assert second.reuse_rate == 1
+    assert second.rows.reuse_rate == 1
 
 
 @given(cluster_caches(), st.integers(0, 2**32 - 1))
@@ -423,9 +429,9 @@ def test_the_reuse_rate_rises_over_a_stream(digits_stream):
     model, traces = digits_stream
     runs = list(decide_stream(iter(traces), ON_CONVOLUTIONS, model=model))
     for layer in ("0", "2"):
-        rates = [run.decisions[layer].reuse_rate for run in runs]
+        rates = [run.decisions[layer].rows.reuse_rate for run in runs]
         assert rates[0] == 0 and rates[-1] > 0.9
-        assert runs[-1].decisions[layer].cluster_reuse_rate > 0.9
+        assert runs[-1].decisions[layer].rows.cluster_reuse_rate > 0.9
         macs = [run.decisions[layer].macs for run in runs]
         assert macs[-1] < macs[0] / 5
         # The signatures of a table without end only grow in number.
@@ -457,7 +463,7 @@ def test_the_designs_own_cache_decides_and_is_timed(digits_stream):
         {"[02]": LshReuse(hashes=8, length=9, scope="stream", cache=ClusterCache.of(design.cache))}
     )
     first, second = decide_stream([traces[0]] * 2, policy, model=model)
-    assert [first.decisions[name].reuse_rate for name in "02"] == [0, 0]
+    assert [first.decisions[name].rows.reuse_rate for name in "02"] == [0, 0]
     assert second.decisions["0"].macs == 0
     reports = [simulate(traces[0], design, run) for run in (first, second)]
     assert reports[1].reuse.cycles < reports[0].reuse.cycles
@@ -489,7 +495,11 @@ def stream_decisions(layer, design, new):
     """20 clusters in each of 16 sub-matrices of length 10; `new[j]` of them are new."""
     fresh = np.concatenate([np.arange(20) < count for count in new])
     made = even_decisions(layer, length=10, clusters=20)
-    return replace(made, ages=(~fresh).astype(np.int64), cache=ClusterCache.of(design.cache))
+    return replace(
+        made,
+        rows=replace(made.rows, ages=(~fresh).astype(np.int64)),
+        evidence=replace(made.evidence, cache=ClusterCache.of(design.cache)),
+    )
 
 
 def test_a_tile_pays_for_its_table_and_its_new_clusters():
@@ -497,7 +507,7 @@ def test_a_tile_pays_for_its_table_and_its_new_clusters():
     decisions = stream_decisions(layer, design, new=[5] * 15 + [0])
     timing = reuse_timing(layer, decisions, design)
     # Rows are met in turn: 13 rows of clusters 0 to 15, 12 of 16 to 19; 5 x 13 of 256 are new.
-    assert decisions.reuse_rate == 1 - 15 * 5 * 13 / (16 * 256)
+    assert decisions.rows.reuse_rate == 1 - 15 * 5 * 13 / (16 * 256)
     assert timing.macs == 15 * 5 * 10 * 64
     # Four folds of n; a fold takes 2 x 16 + 16 + 5 - 2 = 51 cycles; none for the last tile.
     assert timing.busy_cycles["array"] == 15 * 4 * 51
@@ -512,7 +522,8 @@ def test_a_tile_pays_for_its_table_and_its_new_clusters():
     assert actions["cache", "write_row"] == 15 * 5 * 13
     assert actions["cache", "accumulate"] == 15 * 5 * (13 - 1) * 10
     assert actions["cache", "clear_entry"] == 0
-    uses = replace(decisions, cache=replace(decisions.cache, refresh_after=1000))
+    table = replace(decisions.evidence.cache, refresh_after=1000)
+    uses = replace(decisions, evidence=replace(decisions.evidence, cache=table))
     counted = reuse_timing(layer, uses, design).dram_bytes["spilled_results"]
     assert counted - timing.dram_bytes["spilled_results"] == 16 * 2 * 1024 * 10 // 8
 

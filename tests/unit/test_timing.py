@@ -24,7 +24,7 @@ from tests.builders import WIDE, buffer, cifarnet_conv2, even_decisions, matrix_
 
 def replay(decisions, cache, vectors=1, cycles=1, by=cache_replay):
     """An engine's replay of a front-end that makes `vectors` signatures every `cycles`."""
-    sub_matrices = decisions.ids.shape[1]
+    sub_matrices = decisions.rows.ids.shape[1]
     return by(
         decisions,
         cache,
@@ -84,7 +84,7 @@ def test_banks_and_updates_hold_signatures_up():
 def test_replacement_policies_differ_as_they_should():
     layer = matrix_layer("fc", m=6, n=4, k=2)
     decisions = even_decisions(layer, length=2, clusters=3)
-    object.__setattr__(decisions, "ids", np.array([[[0, 1, 0, 2, 0, 1]]], np.int32))
+    object.__setattr__(decisions.rows, "ids", np.array([[[0, 1, 0, 2, 0, 1]]], np.int32))
     cache = CentroidCache(entries=2, ways=2)
 
     def refills(replacement):
@@ -300,7 +300,7 @@ def test_small_cache_refills_and_costs_time_not_clusters():
 def test_one_way_sets_conflict_by_the_remainder_of_the_signature(signatures, sets, conflict):
     layer = matrix_layer("fc", m=8, n=4, k=2)
     decisions = even_decisions(layer, length=2, clusters=2)
-    object.__setattr__(decisions, "signatures", np.array(signatures, np.uint64))
+    object.__setattr__(decisions.evidence, "values", np.array(signatures, np.uint64))
     # In one set of one way two clusters in turn throw each other out: 8 - 2 refills.
     for each in (cache_replay, event_replay):
         found = replay(decisions, CentroidCache(entries=sets, ways=1), by=each)
@@ -314,7 +314,7 @@ def test_a_bank_is_that_of_the_set():
     # Two at a time, modulo x^2 + x + 1. x^3 + x^2 leaves 1 + x + 1 = x: sets 1 and 2, banks 1 and
     # 0, four groups of a cycle. x^2 leaves x + 1: sets 1 and 3 are both in bank 1, two cycles each.
     for signatures, cycles in (((0b0001, 0b1100), 4), ((0b0001, 0b0100), 8)):
-        object.__setattr__(decisions, "signatures", np.array(signatures, np.uint64))
+        object.__setattr__(decisions.evidence, "values", np.array(signatures, np.uint64))
         for each in (cache_replay, event_replay):
             assert replay(decisions, cache, 2, by=each).cycles.sum() == cycles
 
@@ -392,9 +392,11 @@ def test_registers_by_hand():
 def test_reuse_needs_its_units():
     layer = matrix_layer("fc", m=8, n=4, k=4)
     decisions = even_decisions(layer, length=2, clusters=2)
-    with pytest.raises(ConfigError, match="must have reuse units"):
+    with pytest.raises(
+        ConfigError, match="must have front_end, cache, centroid_buffer, reconstructor to"
+    ):
         reuse_timing(layer, decisions, roomy_design().without_reuse())
-    object.__setattr__(decisions, "projection", "int8")
+    object.__setattr__(decisions.evidence, "projection", "int8")
     with pytest.raises(ConfigError, match=r"front_end\.projection must be 'int8'"):
         reuse_timing(layer, decisions, roomy_design())
 
@@ -433,7 +435,7 @@ def test_equal_area_passes_over_designs_that_need_too_many_tiles():
 def test_first_rows_are_kept_without_adding_or_dividing():
     layer = matrix_layer("fc", m=40, n=8, k=10)
     means = even_decisions(layer, length=5, clusters=4)
-    firsts = replace(means, representative="first")
+    firsts = replace(means, rows=replace(means.rows, representative="first"))
     averaged, kept = (reuse_timing(layer, each, roomy_design()) for each in (means, firsts))
     # 40 rows of 10 elements, of which 2 x 4 clusters keep 5: the others are added.
     assert averaged.actions["cache", "accumulate"] == 400 - 40
@@ -449,7 +451,8 @@ def test_first_rows_are_kept_without_adding_or_dividing():
 def test_columns_in_another_order_touch_other_channels():
     layer = cifarnet_conv2(images=1)
     decisions = even_decisions(layer, length=10, clusters=4)
-    last = replace(decisions, column_order=np.arange(1600).reshape(64, 25).T.ravel())
+    order = np.arange(1600).reshape(64, 25).T.ravel()
+    last = replace(decisions, rows=replace(decisions.rows, column_order=order))
     # 16 KiB of activations do not fit half a buffer of 16 KiB: every tile loads the channels it
     # touches. In order (c, kh, kw) ten columns lie in one channel of 25 taps, or in two: 4 of 5
     # sub-matrices end within the channel they begin in. In order (kh, kw, c) each has ten.

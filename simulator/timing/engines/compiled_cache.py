@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from accelerators import REPLACEMENTS, CentroidCache
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 from simulator.kernels.tables import random_way, set_index
 
 # Later than any cycle.
@@ -36,7 +36,7 @@ class CacheReplay:
 
 
 def replay(
-    decisions: ReuseDecisions,
+    decisions: Decisions,
     cache: CentroidCache,
     *,
     vectors_per_group: np.ndarray,
@@ -64,18 +64,18 @@ def replay(
         cycles_per_group: `(s,)` int64, how often.
     """
     sets = cache.entries // cache.ways
-    count, sub_matrices, _ = decisions.ids.shape
-    clusters = decisions.clusters.reshape(-1)
+    count, sub_matrices, _ = decisions.shared.ids.shape
+    clusters = decisions.shared.clusters.reshape(-1)
     starts = np.zeros(clusters.size + 1, np.int64)
     np.cumsum(clusters, out=starts[1:])
     found = np.zeros((4, clusters.size), np.int64)
     _replay(
-        decisions.ids.reshape(count * sub_matrices, -1), starts, decisions.signatures,
-        decisions.groups, vectors_per_group, cycles_per_group, sets, cache.ways, cache.banks,
+        decisions.shared.ids.reshape(count * sub_matrices, -1), starts, decisions.signatures.values,
+        decisions.shared.groups, vectors_per_group, cycles_per_group, sets, cache.ways, cache.banks,
         cache.update_cycles, cache.pipelined, REPLACEMENTS.index(cache.replacement),
         cache.miss_cycles, found,
     )  # fmt: skip
-    cycles, waiting, refills, evictions = found.reshape(4, *decisions.clusters.shape)
+    cycles, waiting, refills, evictions = found.reshape(4, *decisions.shared.clusters.shape)
     return CacheReplay(cycles=cycles, waiting_cycles=waiting, refills=refills, evictions=evictions)
 
 

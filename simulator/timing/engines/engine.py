@@ -8,7 +8,7 @@ import numpy as np
 
 from accelerators import CentroidCache, ConfigError
 from accelerators.rules import choose, quoted, show
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 from simulator.timing.engines import compiled, event, event_cache
 from simulator.timing.engines import compiled_cache as cache
 from simulator.timing.engines.compiled_cache import CacheReplay
@@ -20,7 +20,7 @@ class Replay(Protocol):
 
     def __call__(
         self,
-        decisions: ReuseDecisions,
+        decisions: Decisions,
         cache: CentroidCache,
         *,
         vectors_per_group: np.ndarray,

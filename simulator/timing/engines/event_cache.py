@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from accelerators import CentroidCache
-from simulator.decisions.sharing import ReuseDecisions
+from simulator.decisions.box import Decisions
 from simulator.kernels.tables import LCG_INCREMENT, LCG_MULTIPLIER, POLYNOMIALS
 from simulator.timing.engines.compiled_cache import CacheReplay
 
@@ -124,21 +124,21 @@ def _replay_tile(
 
 
 def replay(
-    decisions: ReuseDecisions,
+    decisions: Decisions,
     cache: CentroidCache,
     *,
     vectors_per_group: np.ndarray,
     cycles_per_group: np.ndarray,
 ) -> CacheReplay:
     """Send every signature through the cache; see `compiled_cache.replay`."""
-    count, sub_matrices, rows = decisions.ids.shape
-    rows //= decisions.groups
-    found = np.zeros((4, count, sub_matrices, decisions.groups), np.int64)
+    count, sub_matrices, rows = decisions.shared.ids.shape
+    rows //= decisions.shared.groups
+    found = np.zeros((4, count, sub_matrices, decisions.shared.groups), np.int64)
     first = 0
-    for i, j, group in np.ndindex(count, sub_matrices, decisions.groups):
-        last = first + int(decisions.clusters[i, j, group])
-        table = _Table(cache, decisions.signatures[first:last].tolist())
-        stream = decisions.ids[i, j, group * rows : (group + 1) * rows].tolist()
+    for i, j, group in np.ndindex(count, sub_matrices, decisions.shared.groups):
+        last = first + int(decisions.shared.clusters[i, j, group])
+        table = _Table(cache, decisions.signatures.values[first:last].tolist())
+        stream = decisions.shared.ids[i, j, group * rows : (group + 1) * rows].tolist()
         vectors, interval = int(vectors_per_group[j]), int(cycles_per_group[j])
         times = _replay_tile(stream, table, vectors, interval)
         found[:, i, j, group] = *times, table.refills, table.evictions

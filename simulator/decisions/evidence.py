@@ -1,0 +1,119 @@
+"""What had to be looked at to make a decision: it names the units that pay for looking."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from accelerators import PROJECTIONS, ConfigError
+from accelerators.rules import integer, quoted, show
+from simulator.kernels.tables import ClusterCache
+
+# One signed word.
+SIGNATURE_BITS = 62
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was looked at; a kind of it is a subclass.
+
+    Attributes:
+        units: fields of an `Accelerator` that do the looking. A design without one of them can't
+            run what was decided; neither can any design, where no accelerator has such a field.
+        words: what it is, for messages and pages.
+    """
+
+    units: ClassVar[tuple[str, ...]]
+    words: ClassVar[str]
+
+    def without_arrays(self) -> "Evidence":
+        """The evidence as it can be shown: itself, unless it holds much."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Static(Evidence):
+    """Nothing was looked at: what is decided holds for every input."""
+
+    units: ClassVar[tuple[str, ...]] = ()
+    words: ClassVar[str] = "nothing that depends on the input"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signatures(Evidence):
+    """Hashes of sub-vectors: equal ones form a cluster, which is found in a table.
+
+    Attributes:
+        hashes: H, bits of a signature.
+        projection: what the front-end multiplies by, one of `PROJECTIONS`.
+        values: `(total clusters,)` uint64, in the order (GEMM, sub-matrix, group, id).
+        cache: the table that a stream's clusters are kept in; `None` without a stream.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("front_end", "cache")
+    words: ClassVar[str] = "signatures of sub-vectors"
+
+    hashes: int
+    projection: str
+    values: np.ndarray = field(repr=False)
+    cache: ClusterCache | None = None
+
+    def check(self, where: str, clusters: np.ndarray) -> None:
+        """What the hardware would be priced by must be what was decided.
+
+        Args:
+            where: names the decisions in messages.
+            clusters: `(count, s, groups)` int, number of clusters of each.
+
+        Raises:
+            ConfigError: signatures are claimed, but do not fit into H bits or do not tell clusters
+                of a sub-matrix and group apart.
+        """
+        broken = integer(1, SIGNATURE_BITS)["rule"](self.hashes, f"{where} hashes")
+        if self.projection not in PROJECTIONS:
+            broken.append(
+                f"{where} projection must be {quoted(PROJECTIONS)}, got {show(self.projection)}; "
+                "name what the front-end multiplies by"
+            )
+        if not broken and int(self.values.max(initial=0)) >> self.hashes:
+            broken.append(
+                f"{where} must have signatures of hashes={self.hashes} bits, got "
+                f"{int(self.values.max())}; claim as many in evidence() as are computed"
+            )
+        # In a stream's finite cache a cluster that was evicted comes again under its signature.
+        if not broken and self.cache is None:
+            places = np.repeat(np.arange(clusters.size), clusters.ravel())
+            order = np.lexsort((self.values, places))
+            same = np.diff(self.values[order]) == 0
+            if np.any(same & (np.diff(places[order]) == 0)):
+                broken.append(
+                    f"{where} must have a signature for each cluster, as hashing units with "
+                    f"hashes={self.hashes} tell clusters apart by it, got one for several; give "
+                    "other evidence where clusters are not those of equal signatures"
+                )
+        if broken:
+            raise ConfigError(broken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buckets(Evidence):
+    """Numbers of buckets along projections, as Euclidean LSH makes them, in place of bits."""
+
+    units: ClassVar[tuple[str, ...]] = ("bucket_front_end",)
+    words: ClassVar[str] = "buckets of Euclidean LSH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bins(Evidence):
+    """The bin of every element of a sub-vector."""
+
+    units: ClassVar[tuple[str, ...]] = ("bin_front_end",)
+    words: ClassVar[str] = "bins of all elements"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances(Evidence):
+    """Distances of every sub-vector to many centres, as k-means finds the nearest one."""
+
+    units: ClassVar[tuple[str, ...]] = ("distance_unit",)
+    words: ClassVar[str] = "distances to all centres"

@@ -1,0 +1,240 @@
+"""What becomes of a product's rows: shared among like ones, skipped and filled in, or kept."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from workloads.traces.layer import Gemm
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedRows:
+    """Rows, or segments of them, that take the result of one representative.
+
+    The `(m, k)` activations of each of the layer's `count` GEMMs are cut into `s = ceil(k / L)`
+    sub-matrices; the rows of each sub-matrix are clustered within each of `groups` consecutive,
+    equal runs of rows (one per image, or one for the whole batch). In a stream, clusters of earlier
+    batches keep their results (`ages`).
+
+    Attributes:
+        gemm: shape of the layer's products.
+        sub_vector_length: L; the last sub-vector is shorter where L does not divide k.
+        groups: runs of rows that are clustered apart.
+        ids: `(count, s, m)` int32, cluster of each sub-vector, numbered from 0 in each (sub-matrix,
+            group) in the order in which the clusters appear in the stream.
+        clusters: `(count, s, groups)` int32, number of clusters |C|.
+        centroids: `(total clusters, L)` float32 in the order (GEMM, sub-matrix, group, id), zero
+            beyond a short sub-vector; `None` once the results were computed.
+        ages: `(total clusters,)` int64 in the same order, batches of the stream since the result
+            was computed, 0 for those that are computed now. `None`: all are.
+        representative: what a centroid is: `centroid`, the mean of its cluster, or `first`, the
+            first member in the stream.
+        column_order: `(k,)` int64, the column of the layer's rows at each place of the rows that
+            were cut into sub-vectors; `None` where they were cut as they are.
+        scaled: whether each sub-vector's share of the result is multiplied by a number of its own.
+        scales: `(count, s, m)` float32, these numbers; `None` where there are none, or once the
+            results were computed.
+    """
+
+    gemm: Gemm
+    sub_vector_length: int
+    groups: int
+    ids: np.ndarray
+    clusters: np.ndarray
+    centroids: np.ndarray | None
+    ages: np.ndarray | None = None
+    representative: str = "centroid"
+    column_order: np.ndarray | None = None
+    scaled: bool = False
+    scales: np.ndarray | None = None
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Fields of an `Accelerator` that sharing takes, whatever the evidence."""
+        scaler = ("scaler",) if self.scaled else ()
+        return ("centroid_buffer", "reconstructor", *scaler)
+
+    @property
+    def sub_vectors(self) -> int:
+        """Sub-vectors hashed, looked up and gathered: count x m x s."""
+        return self.ids.size
+
+    @cached_property
+    def fresh(self) -> np.ndarray | None:
+        """`(total clusters,)` bool, clusters whose results are computed now; `None`: all are."""
+        return None if self.ages is None else self.ages == 0
+
+    @cached_property
+    def age_counts(self) -> np.ndarray:
+        """`(oldest + 1,)` int64, sub-vectors by the age of the result they take, in batches."""
+        if self.ages is None:
+            return np.array([self.sub_vectors], np.int64)
+        return np.bincount(self.ages, weights=self.members).astype(np.int64)
+
+    @cached_property
+    def members(self) -> np.ndarray:
+        """`(total clusters,)` int64, sub-vectors in each, in the order of `signatures`."""
+        ids = self.ids.reshape(*self.clusters.shape, -1)
+        sizes = [
+            np.bincount(ids[place], minlength=int(self.clusters[place]))
+            for place in np.ndindex(self.clusters.shape)
+        ]
+        return np.concatenate(sizes)
+
+    @cached_property
+    def new_clusters(self) -> np.ndarray:
+        """`(count, s, groups)`, of the clusters those whose results are computed now."""
+        if self.fresh is None:
+            return self.clusters
+        return self._summed(self.fresh)
+
+    @cached_property
+    def new_cluster_rows(self) -> np.ndarray:
+        """`(count, s, groups)` int64, sub-vectors that fall into these clusters."""
+        if self.fresh is None:
+            return np.full(self.clusters.shape, self.gemm.m // self.groups, np.int64)
+        return self._summed(self.members * self.fresh)
+
+    def _summed(self, of_clusters: np.ndarray) -> np.ndarray:
+        """`(count, s, groups)` int64, over the clusters of each."""
+        firsts = np.cumsum(self.clusters.ravel()) - self.clusters.ravel()
+        return np.add.reduceat(of_clusters, firsts, dtype=np.int64).reshape(self.clusters.shape)
+
+    @cached_property
+    def total_clusters(self) -> int:
+        """Centroid sub-vectors that are multiplied by weights."""
+        return int(self.new_clusters.sum(dtype=np.int64))
+
+    @property
+    def reuse_rate(self) -> float:
+        """R, fraction of sub-vectors that fall into clusters of earlier batches.
+
+        The words of Deep Reuse on its Fig. 5. The R of its complexity, (1 - R) |C| K M, is
+        `cluster_reuse_rate`; large clusters are old ones, so that is less.
+        """
+        return 1 - int(self.new_cluster_rows.sum()) / self.sub_vectors
+
+    @property
+    def cluster_reuse_rate(self) -> float:
+        """R of the complexity (Deep Reuse, III-B2): fraction of the clusters used that are old."""
+        return 1 - self.total_clusters / int(self.clusters.sum(dtype=np.int64))
+
+    @property
+    def remaining_ratio(self) -> float:
+        """r_c = |C| / N averaged over sub-matrices (Deep Reuse, III-B3); 1 means no reuse.
+
+        Only new clusters count: 0 where every result was computed in an earlier batch.
+        """
+        return self.total_clusters / self.sub_vectors
+
+    @cached_property
+    def widths(self) -> np.ndarray:
+        """`(s,)` int64, columns of each sub-matrix: L, the last one maybe fewer."""
+        starts = np.arange(self.ids.shape[1], dtype=np.int64) * self.sub_vector_length
+        return np.minimum(self.sub_vector_length, self.gemm.k - starts)
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiplications left to the array: sum of |C_j| x L_j x n over new clusters."""
+        per_sub_matrix = self.new_clusters.sum(axis=(0, 2), dtype=np.int64)
+        return int((per_sub_matrix * self.widths).sum()) * self.gemm.n
+
+    def with_whole_centroids(self) -> "SharedRows":
+        """The same with centroids rounded to integers, as an integer array gets them."""
+        assert self.centroids is not None
+        return replace(self, centroids=np.rint(self.centroids))
+
+    def without_operands(self) -> "SharedRows":
+        """The same as timing and cost need it."""
+        return replace(self, centroids=None, scales=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledRows:
+    """Rows of which some positions are computed; the others are filled in from their results.
+
+    Every image has the same positions, `m / images` of them.
+
+    Attributes:
+        gemm: shape of the layer's products.
+        images: in the layer's rows.
+        computed: `(c,)` int64, positions that are computed, ascending.
+        taps: `(positions, q)` int32, places in `computed` that a position's result comes from;
+            itself alone where it is computed.
+        weights: `(positions, q)` float32 that these results are multiplied by before they are added
+            up; `None` where q is 1 and the result is taken as it is.
+    """
+
+    gemm: Gemm
+    images: int
+    computed: np.ndarray
+    taps: np.ndarray
+    weights: np.ndarray | None = None
+
+    units: ClassVar[tuple[str, ...]] = ("address_list", "reconstructor")
+
+    @property
+    def positions(self) -> int:
+        """Positions of an image."""
+        return self.gemm.m // self.images
+
+    @property
+    def computed_rows(self) -> int:
+        """Rows of one GEMM that are computed."""
+        return self.images * len(self.computed)
+
+    @property
+    def remaining_ratio(self) -> float:
+        """Fraction of the rows that are computed."""
+        return len(self.computed) / self.positions
+
+    @property
+    def macs(self) -> int:
+        """Multiplications left to the array."""
+        return self.gemm.count * self.computed_rows * self.gemm.k * self.gemm.n
+
+    def without_operands(self) -> "FilledRows":
+        """Itself: all of it is needed by timing and cost."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptRows:
+    """Rows of which some keep the result that their position had in the batch before.
+
+    Attributes:
+        gemm: shape of the layer's products.
+        kept: `(count, m)` bool, rows that are kept; the others are computed.
+        results: `(count, m, n)` float32, the layer's results of the batch before; `None` where
+            nothing is kept, or once the results were computed.
+    """
+
+    gemm: Gemm
+    kept: np.ndarray = field(repr=False)
+    results: np.ndarray | None = field(default=None, repr=False)
+
+    units: ClassVar[tuple[str, ...]] = ("address_list",)
+
+    @cached_property
+    def computed_rows(self) -> int:
+        """Rows of all GEMMs together that are computed."""
+        return int(self.kept.size - np.count_nonzero(self.kept))
+
+    @property
+    def remaining_ratio(self) -> float:
+        """Fraction of the rows that are computed."""
+        return self.computed_rows / self.kept.size
+
+    @property
+    def macs(self) -> int:
+        """Multiplications left to the array."""
+        return self.computed_rows * self.gemm.k * self.gemm.n
+
+    def without_operands(self) -> "KeptRows":
+        """The same as timing and cost need it."""
+        return replace(self, results=None)
+
+
+RowDecisions = SharedRows | FilledRows | KeptRows

@@ -1,0 +1,127 @@
+"""What is left of a product, computed, and handed to all that take it."""
+
+import numpy as np
+
+from accelerators import ConfigError
+from simulator.decisions.box import Decisions
+from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
+from simulator.kernels.hashing import gather_add
+from simulator.kernels.lanes import aligned_empty
+
+# Centroid results held while an output is rebuilt: of one group, about what a second-level cache
+# holds; of all of them, a bound on memory.
+_GROUP_RESULT_BYTES = 4 * 2**20
+_RESULT_BYTES = 64 * 2**20
+
+
+def product(decisions: Decisions, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A layer's result under decisions.
+
+    Args:
+        decisions: with their operands.
+        rows: `(count, m, k)` float32 activations.
+        weights: `(count, k, n)` float32.
+
+    Returns:
+        `(count, m, n)` float32.
+
+    Raises:
+        ConfigError: the decisions' operands were dropped.
+    """
+    match decisions.rows:
+        case SharedRows():
+            return _shared(decisions, decisions.rows, weights)
+        case FilledRows():
+            return _filled(decisions.rows, rows, weights)
+        case KeptRows():
+            return _kept(decisions.rows, rows, weights)
+        case None:
+            return np.matmul(rows, weights)
+    raise ValueError(f"unknown decisions on rows {decisions.rows!r}")
+
+
+def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np.ndarray:
+    """Multiply the centroids and hand their results to every row."""
+    gemm = shared.gemm
+    if shared.centroids is None:
+        raise ConfigError(
+            f"decisions of layer {decisions.layer!r} must hold their centroids to be multiplied, "
+            "got them without; decide again"
+        )
+    output = np.zeros((gemm.count, gemm.m, gemm.n), np.float32)
+    ends = np.cumsum(shared.clusters.sum(axis=2, dtype=np.int64)).reshape(shared.ids.shape[:2])
+    bounds = np.concatenate([[0], ends.ravel()])
+    sub_matrices = shared.ids.shape[1]
+    for i in range(gemm.count):
+        of_gemm = bounds[i * sub_matrices : (i + 1) * sub_matrices + 1]
+        matrix = weights[i] if shared.column_order is None else weights[i][shared.column_order]
+        _rebuild(shared, i, of_gemm, matrix, output[i])
+    return output
+
+
+def _rebuild(
+    shared: SharedRows, index: int, bounds: np.ndarray, weights: np.ndarray, output: np.ndarray
+) -> None:
+    """Fill the `(m, n)` output of one GEMM, as many sub-matrices at a time as the bound allows.
+
+    A sub-matrix's centroids are the rows `bounds[j]:bounds[j + 1]`, group after group.
+    """
+    clusters, ids, centroids = shared.clusters[index], shared.ids[index], shared.centroids
+    scales = None if shared.scales is None else shared.scales[index]
+    assert centroids is not None
+    firsts = bounds[:-1, None] + np.cumsum(clusters, axis=1) - clusters
+    length, n = shared.sub_vector_length, shared.gemm.n
+    rows_held = min(_RESULT_BYTES, _GROUP_RESULT_BYTES * shared.groups) // (4 * n)
+    j = 0
+    while j < len(ids):
+        end = max(j + 1, int(np.searchsorted(bounds, bounds[j] + rows_held, "right")) - 1)
+        results = aligned_empty((int(bounds[end] - bounds[j]), n))
+        for place in range(j, end):
+            np.matmul(
+                centroids[bounds[place] : bounds[place + 1], : shared.widths[place]],
+                weights[place * length : place * length + shared.widths[place]],
+                out=results[bounds[place] - bounds[j] : bounds[place + 1] - bounds[j]],
+            )
+        local = firsts[j:end] - bounds[j]
+        if scales is None:
+            gather_add(results, local, ids, np.arange(j, end), 0, output, 0)
+        else:
+            _gather_scaled(results, local, ids[j:end], scales[j:end], output)
+        j = end
+
+
+def _gather_scaled(results, offsets, ids, scales, output) -> None:
+    """As `gather_add`, each sub-vector's result times its own number."""
+    rows = ids.shape[1] // offsets.shape[1]
+    for of_groups, numbers, own in zip(offsets, ids, scales, strict=True):
+        output += own[:, None] * results[np.repeat(of_groups, rows) + numbers]
+
+
+def _filled(filled: FilledRows, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Multiply the computed positions and fill the others in from their results."""
+    gemm, images, positions = filled.gemm, filled.images, filled.positions
+    chosen = (np.arange(images)[:, None] * positions + filled.computed).ravel()
+    found = np.matmul(rows[:, chosen], weights).reshape(gemm.count, images, -1, gemm.n)
+    if filled.weights is None:
+        output = found[:, :, filled.taps[:, 0]]
+    else:
+        output = np.zeros((gemm.count, images, positions, gemm.n), np.float32)
+        for tap, weight in zip(filled.taps.T, filled.weights.T, strict=True):
+            output += weight[:, None] * found[:, :, tap]
+    return output.reshape(gemm.count, gemm.m, gemm.n)
+
+
+def _kept(kept: KeptRows, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Multiply the rows that are not kept."""
+    gemm = kept.gemm
+    output = np.empty((gemm.count, gemm.m, gemm.n), np.float32)
+    for index, of_gemm in enumerate(kept.kept):
+        if of_gemm.any():
+            if kept.results is None:
+                raise ConfigError(
+                    "decisions that keep rows must hold the results of the batch before, got none; "
+                    "decide again"
+                )
+            output[index, of_gemm] = kept.results[index, of_gemm]
+        output[index, ~of_gemm] = np.matmul(rows[index, ~of_gemm], weights[index])
+    return output
