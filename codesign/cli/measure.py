@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="codesign measure",
         description="Time a network and its layers on this device, dense and with deep reuse in "
-        "software, and write a baseline file. Needs PyTorch and numpy, and for reuse that is "
-        "compiled numba.",
+        "software, and write a baseline file. Needs PyTorch and numpy, and numba for compiled "
+        "reuse.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -58,10 +58,10 @@ class PlainConvolution:
         output = torch.zeros(rows.shape[0], self._weights.shape[1])
         for first, ids, sizes in self.clusters(rows):
             part = slice(first, first + self._length)
-            sums = torch.zeros(len(sizes), rows[:, part].shape[1])
-            sums.index_add_(0, torch.from_numpy(ids), torch.from_numpy(rows[:, part]))
-            means = sums / torch.from_numpy(sizes)[:, None]
-            output += (means @ self._weights[part])[ids]
+            members, given = torch.from_numpy(ids), torch.from_numpy(rows[:, part])
+            sums = torch.zeros(len(sizes), given.shape[1]).index_add_(0, members, given)
+            results = (sums / torch.from_numpy(sizes)[:, None]) @ self._weights[part]
+            output += results.index_select(0, members)
             found += len(sizes)
         count, made, height, width = self._layer.output_shape
         shaped = output.reshape(count, height, width, made).permute(0, 3, 1, 2)
