@@ -17,7 +17,7 @@ def main() -> None:
     _open_streams()
     if sys.argv[1:2] == ["measure"]:
         stopping.install()
-        from codesign.boards.measure.command import main as measure
+        from codesign.cli.measure import main as measure
 
         with stopping.running():
             code = measure(sys.argv[2:])

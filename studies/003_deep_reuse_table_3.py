@@ -59,7 +59,7 @@ from paper_tables import (
 from accelerators import Accelerator, preset
 from codesign import Workload, load_workload
 from simulator import LshReuse, PerLayer, calibrate, simulate
-from simulator.boards.software import ReusedConvolution
+from simulator.boards.software import Run, reused_convolution
 
 # MACs of the linear layers of TF-slim's networks, for one image.
 LINEAR_MACS = {
@@ -143,7 +143,7 @@ def software_speedup(workload: Workload, policies: Mapping[str, LshReuse]) -> fl
     assert trace.inputs is not None
     states = calibrate(workload.calibration or trace, PerLayer(policies))
     reused = {
-        name: ReusedConvolution(
+        name: reused_convolution(
             trace.layer(name),
             model.get_submodule(name).weight.detach().numpy(),
             policy,
@@ -165,13 +165,13 @@ def software_speedup(workload: Workload, policies: Mapping[str, LshReuse]) -> fl
 
 
 def _run_reused(
-    model: torch.nn.Module, reused: Mapping[str, ReusedConvolution], images: torch.Tensor
+    model: torch.nn.Module, reused: Mapping[str, Run], images: torch.Tensor
 ) -> torch.Tensor:
     """The model's answers with some convolutions run by ours."""
 
     def replaced(name: str) -> Callable[..., torch.Tensor]:
         def convolve(module, given):
-            made = torch.from_numpy(reused[name].run(given.numpy()).output)
+            made = torch.from_numpy(reused[name](given.numpy()).output)
             return made if module.bias is None else made + module.bias[:, None, None]
 
         return convolve

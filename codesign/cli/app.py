@@ -44,6 +44,7 @@ from codesign.cli.options import (
     Weights,
     is_given,
 )
+from codesign.cli.outputs import check_directory, check_files
 from codesign.cli.similarity import EPILOG as SIMILARITY_EPILOG
 from codesign.cli.similarity import similarity_command
 from codesign.cli.simulate import simulate_command, sweep_command
@@ -61,7 +62,6 @@ from codesign.cli.terminal import (
 )
 from codesign.cli.train import EPILOG as TRAIN_EPILOG
 from codesign.cli.train import train_command
-from codesign.outputs import check_directory, check_files
 
 app = typer.Typer(
     name="codesign",
@@ -328,11 +328,11 @@ def _tell(report, page: Path) -> None:
 @app.command(
     "measure",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    add_help_option=False,  # `codesign.boards.measure.command` has the options, and their help
+    add_help_option=False,  # `codesign.cli.measure` has the options, and their help
 )
 def measure_command(context: typer.Context) -> None:
     """Time a network and its layers on this device, such as a Raspberry Pi."""
-    from codesign.boards.measure.command import main as measure
+    from codesign.cli.measure import main as measure
 
     raise typer.Exit(measure(context.args))
 

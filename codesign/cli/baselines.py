@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from accelerators import Baseline, ConfigError, baselines, write_baselines
+from codesign.cli.outputs import check_files
 from codesign.cli.terminal import guarded, note, say, table
-from codesign.outputs import check_files
 from simulator.pages.page import NOTHING, column
 
 EPILOG = (

@@ -16,9 +16,9 @@ from codesign.cli.options import (
     Weights,
     with_replay_options,
 )
+from codesign.cli.outputs import check_files
 from codesign.cli.simulate import check_learns, check_weights, tell_random, write_files
 from codesign.cli.terminal import command_line, guarded, say, table, working
-from codesign.outputs import check_files
 
 EPILOG = (
     'Example: codesign compare trace --device "Pi 4B" --device "Pi 5" --hashes 10 --length 10 '

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codesign.cli.options import Images, Inputs, Model, Precision, RayAddress, Seed, Weights
+from codesign.cli.outputs import check_directory
 from codesign.cli.terminal import (
     NOTHING_FOUND,
     command_line,
@@ -20,7 +21,6 @@ from codesign.cli.terminal import (
     table,
     working,
 )
-from codesign.outputs import check_directory
 
 if TYPE_CHECKING:
     from codesign.study.nested import NestedResult

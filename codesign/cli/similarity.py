@@ -10,9 +10,9 @@ import typer
 
 from accelerators import ConfigError
 from codesign.cli.options import Images, Inputs, Precision, Seed, Weights, is_given
+from codesign.cli.outputs import check_files
 from codesign.cli.simulate import tell_random
 from codesign.cli.terminal import command_line, guarded, note, say, table, working
-from codesign.outputs import check_files
 from codesign.space.lookup import refuse_idle
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy, decide
 from workloads.traces.trace import WorkloadTrace

@@ -19,8 +19,8 @@ from codesign.cli.options import (
     Weights,
     with_replay_options,
 )
+from codesign.cli.outputs import check_files
 from codesign.cli.terminal import command_line, guarded, note, point_progress, say, table, working
-from codesign.outputs import check_files
 from codesign.space.lookup import refuse_idle
 from simulator.results.weights import AS_CLASS_SETS, untrained
 from workloads.traces.trace import WorkloadTrace

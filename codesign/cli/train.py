@@ -13,8 +13,8 @@ import typer
 
 from accelerators import ConfigError
 from codesign.cli.options import DEFAULT_DESIGN, Design, Model, Seed, Weights, is_given
+from codesign.cli.outputs import check_directory
 from codesign.cli.terminal import guarded, note, resumable, resume_command, say, working
-from codesign.outputs import check_directory
 from codesign.space.lookup import find_accelerator, policy_from_options, refuse_idle
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ several kernel rows meet are hashed once for all of them.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -49,99 +49,97 @@ class SoftwareRun:
     seconds: Mapping[str, float]
 
 
-class ReusedConvolution:
-    """One convolution under `LshReuse`, its weights laid out beforehand.
+Run = Callable[..., SoftwareRun]
+"""From `(images, channels, height, width)` float32 feature maps of the layer's shape, in any memory
+order, and `threads=`, 1 or more, which share the work and add up in another order. Feature maps of
+another shape, or that are not finite, are a `ConfigError`."""
 
-    Decisions are those that the policy makes.
+
+def reused_convolution(
+    layer: Layer, weights: np.ndarray, policy: LshReuse, state: LayerState
+) -> Run:
+    """Prepare a convolution whose product is reused as the policy decides.
 
     Args:
-        layer: a two-dimensional convolution; its batch is what `run` takes.
-        weights: `(out, in / groups, kh, kw)` as PyTorch keeps them.
+        layer: a two-dimensional convolution; its batch is what a run takes.
+        weights: `(out, in / groups, kh, kw)` as PyTorch keeps them; they are laid out again.
         policy: the policy; its scope is `image` or `batch`.
         state: what `policy.calibrate` returned for the layer.
 
     Raises:
         ConfigError: the layer is no two-dimensional convolution, or the policy does not fit it.
     """
-
-    def __init__(
-        self, layer: Layer, weights: np.ndarray, policy: LshReuse, state: LayerState
-    ) -> None:
-        if not is_laid_out(layer):
-            raise ConfigError(
-                f"ReusedConvolution.layer must be a two-dimensional convolution, got "
-                f"{layer.name!r} of kind {layer.kind!r}; use ReusePolicy.decide and its product"
-            )
-        _check_policy(policy)
-        policy.check_layers([layer])
-        self.layer, self.policy = layer, policy
-        self._length = policy.length_in(layer)
-        self._sub_matrices = policy.sub_matrices_in(layer)
-        self._projections, self._thresholds = policy.hashing(layer, state)
-        order = policy.column_order(layer)
-        self._weights = [lane_columns(each, order) for each in weights_of(layer, weights)]
-        self._groups = policy.groups_in(layer)
-
-    def run(self, images: np.ndarray, *, threads: int = 1) -> SoftwareRun:
-        """Convolve `(images, channels, height, width)` float32 feature maps of the layer's shape.
-
-        Args:
-            images: the feature maps, in any memory order.
-            threads: threads that share the work, at least 1. More add up in another order.
-
-        Raises:
-            ConfigError: the feature maps have another shape, or are not finite.
-        """
-        if tuple(images.shape) != self.layer.input_shape:
-            raise ConfigError(
-                f"ReusedConvolution.run images of layer {self.layer.name!r} must have shape "
-                f"{self.layer.input_shape}, got {tuple(images.shape)}; build it for this batch"
-            )
-        gemm = self.layer.gemm
-        outputs = []
-        seconds = dict.fromkeys(STEPS, 0.0)
-        clusters = 0
-        start = time.perf_counter()
-        laid = lay_out(self.layer, images)
-        seconds["pad"] = time.perf_counter() - start
-        with ThreadPoolExecutor(threads) as pool:
-            for index in range(gemm.count):
-                shares = list(shared_out(self.policy.families(self.layer, index), threads))
-                done = list(pool.map(partial(self._share, laid, index), shares))
-                total = done[0][0]
-                for other, _, _ in done[1:]:
-                    total += other
-                outputs.append(total[:, : gemm.n])
-                for _, found, times in done:
-                    clusters += found
-                    for step, taken in times.items():
-                        seconds[step] += taken
-        _, made, height, width = self.layer.output_shape
-        output = outputs[0] if gemm.count == 1 else np.concatenate(outputs, axis=1)
-        shaped = output.reshape(-1, height, width, made).transpose(0, 3, 1, 2)
-        sub_vectors = gemm.count * gemm.m * self._sub_matrices
-        return SoftwareRun(output=shaped, remaining_ratio=clusters / sub_vectors, seconds=seconds)
-
-    def _share(
-        self, laid: FeatureMap, index: int, families: Families
-    ) -> tuple[np.ndarray, int, dict[str, float]]:
-        """The `(m, n padded)` part of the output that some families add."""
-        seconds = np.zeros(3)
-        output = new_output(self.layer, self._weights[index])
-        found = sum(
-            int(some.clusters.sum(dtype=np.int64))
-            for some in reused(
-                self.layer,
-                laid,
-                families,
-                self._groups,
-                (self._projections, self._thresholds[index]),
-                columns=self._weights[index],
-                output=output,
-                seconds=seconds,
-            )
+    if not is_laid_out(layer):
+        raise ConfigError(
+            f"reused_convolution layer must be a two-dimensional convolution, got {layer.name!r} "
+            f"of kind {layer.kind!r}; use ReusePolicy.decide and its product"
         )
-        return output, found, dict(zip(STEPS[1:], seconds.tolist(), strict=True))
+    _check_policy(policy)
+    policy.check_layers([layer])
+    order = policy.column_order(layer)
+    columns = [lane_columns(each, order) for each in weights_of(layer, weights)]
+    return partial(_run, layer, policy, policy.hashing(layer, state), columns)
+
+
+def _run(
+    layer: Layer,
+    policy: LshReuse,
+    hashing: tuple[np.ndarray, np.ndarray],
+    columns: Sequence[np.ndarray],
+    images: np.ndarray,
+    *,
+    threads: int = 1,
+) -> SoftwareRun:
+    """One run, see `Run`."""
+    if tuple(images.shape) != layer.input_shape:
+        raise ConfigError(
+            f"reused_convolution images of layer {layer.name!r} must have shape "
+            f"{layer.input_shape}, got {tuple(images.shape)}; build it for this batch"
+        )
+    gemm, (projections, thresholds) = layer.gemm, hashing
+    outputs = []
+    seconds = dict.fromkeys(STEPS, 0.0)
+    clusters = 0
+    start = time.perf_counter()
+    laid = lay_out(layer, images)
+    seconds["pad"] = time.perf_counter() - start
+    with ThreadPoolExecutor(threads) as pool:
+        for index, limits in enumerate(thresholds):
+            share = partial(
+                _share, layer, policy.groups_in(layer), laid, (projections, limits), columns[index]
+            )
+            done = list(pool.map(share, shared_out(policy.families(layer, index), threads)))
+            total = done[0][0]
+            for other, _, _ in done[1:]:
+                total += other
+            outputs.append(total[:, : gemm.n])
+            for _, found, times in done:
+                clusters += found
+                for step, taken in times.items():
+                    seconds[step] += taken
+    _, made, height, width = layer.output_shape
+    output = outputs[0] if gemm.count == 1 else np.concatenate(outputs, axis=1)
+    shaped = output.reshape(-1, height, width, made).transpose(0, 3, 1, 2)
+    sub_vectors = gemm.count * gemm.m * policy.sub_matrices_in(layer)
+    return SoftwareRun(output=shaped, remaining_ratio=clusters / sub_vectors, seconds=seconds)
+
+
+def _share(
+    layer: Layer,
+    groups: int,
+    laid: FeatureMap,
+    hashing: tuple[np.ndarray, np.ndarray],
+    columns: np.ndarray,
+    families: Families,
+) -> tuple[np.ndarray, int, dict[str, float]]:
+    """The `(m, n padded)` part of the output that some families add, their clusters, and laps."""
+    seconds = np.zeros(3)
+    output = new_output(layer, columns)
+    made = reused(
+        layer, laid, families, groups, hashing, columns=columns, output=output, seconds=seconds
+    )
+    found = sum(int(some.clusters.sum(dtype=np.int64)) for some in made)
+    return output, found, dict(zip(STEPS[1:], seconds.tolist(), strict=True))
 
 
 def _check_policy(policy: LshReuse) -> None:
@@ -153,7 +151,7 @@ def _check_policy(policy: LshReuse) -> None:
         "normalised": (False,),
     }
     broken = [
-        f"ReusedConvolution.policy must have {name}={' or '.join(map(repr, allowed))}, got "
+        f"reused_convolution policy must have {name}={' or '.join(map(repr, allowed))}, got "
         f"{getattr(policy, name)!r}; use decide() for what this convolution cannot run"
         for name, allowed in wanted.items()
         if getattr(policy, name) not in allowed

@@ -89,7 +89,7 @@ def measure_layers(
     import torch
 
     from simulator import LshReuse
-    from simulator.boards.software import ReusedConvolution
+    from simulator.boards.software import reused_convolution
     from workloads.traces.unfold import rows_of
 
     torch.set_num_threads(threads)
@@ -106,14 +106,14 @@ def measure_layers(
         )
         arrays = given.numpy(), kernel.numpy()
         state = policy.calibrate(layer, rows_of(layer, arrays[0]))
-        reused = ReusedConvolution(layer, arrays[1], policy, state)
+        reused = reused_convolution(layer, arrays[1], policy, state)
 
         def dense(given=given, kernel=kernel, stride=stride, padding=padding):
             with torch.no_grad():
                 torch.nn.functional.conv2d(given, kernel, stride=stride, padding=padding)
 
         def run(reused=reused, images=arrays[0]):
-            return reused.run(images, threads=threads)
+            return reused(images, threads=threads)
 
         done = run()
         dense()

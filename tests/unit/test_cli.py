@@ -17,7 +17,7 @@ from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, dram_kinds, 
 from codesign import load_study, nested_search
 from codesign.cli import app as cli
 from codesign.cli import demo, terminal
-from codesign.outputs import check_directory, check_files
+from codesign.cli.outputs import check_directory, check_files
 from codesign.space.lookup import find_accelerator, policy_from_options
 from simulator import LshReuse, NoReuse
 from tests.small_search import (

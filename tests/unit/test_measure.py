@@ -1,9 +1,9 @@
 """What `codesign measure` times, reads from board and meter, and writes."""
 
 import math
-import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,12 +28,15 @@ from codesign.boards.measure import (
     with_power,
 )
 from codesign.boards.measure.board import parsed_flags, throttling
-from codesign.boards.measure.command import main
 from codesign.boards.measure.meter import utc
-from codesign.boards.measure.reused import TorchKernel, _patches
+from codesign.boards.measure.plain import PlainConvolution
+from codesign.boards.measure.reused import layer_of
+from codesign.boards.measure.start import unpacked
+from codesign.cli.measure import main
 from simulator import LshReuse
 from simulator.running.product import product
 from workloads import capture
+from workloads.traces.unfold import rows_of
 
 ROOT = Path(__file__).parents[2]
 MODEL = """
@@ -58,13 +61,13 @@ WITH_TORCH = (
     "numpy torch torchgen functorch typing_extensions sympy mpmath networkx jinja2 markupsafe "
     "filelock fsspec setuptools"
 )
-BLOCKER = f"""
+OURS = "accelerators workloads simulator codesign __main__"
+BLOCKER = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        known = top in sys.stdlib_module_names or top in {WITH_TORCH.split()!r}
-        if not known and top not in ("accelerators", "workloads", "codesign", "__main__"):
+        if top not in sys.stdlib_module_names and top not in {known}:
             raise ModuleNotFoundError(f"{{name}} is not on the board", name=name)
 sys.meta_path.insert(0, Blocker())
 """
@@ -226,10 +229,10 @@ CONVOLUTIONS = {
 class TestReused:
     @pytest.mark.parametrize("hashes", [3, 9, 30])  # a table of all signatures, and sorting
     @pytest.mark.parametrize("case", CONVOLUTIONS)
-    def test_torch_kernel_computes_what_the_policy_decides(self, case, hashes):
+    def test_plain_kernel_computes_what_the_policy_decides(self, case, hashes):
         module, shape, length = CONVOLUTIONS[case]
         images = smooth(*shape)
-        reuse = Reuse(hashes=hashes, length=length, thresholds="zero", kernel="torch")
+        reuse = Reuse(hashes=hashes, length=length, thresholds="zero", kernel="plain")
         ours = ReusedLayer("conv", module, images, reuse)
         model = nn.Sequential()
         model.add_module("conv", module)
@@ -242,29 +245,37 @@ class TestReused:
         expected = expected.reshape(shape[0], height, width, made).transpose(0, 3, 1, 2)
         np.testing.assert_allclose(output.numpy(), expected, rtol=0, atol=1e-5)
 
-    def test_thresholds_are_those_of_the_policy(self):
-        module, shape, length = CONVOLUTIONS["padded"]
-        images = smooth(*shape)
-        kernel = TorchKernel(
-            "conv", module.weight.detach(), _patches(module), images,
-            hashes=6, length=length, thresholds="spread",
+    @pytest.mark.parametrize("thresholds", ["zero", "spread"])
+    @pytest.mark.parametrize("case", CONVOLUTIONS)
+    def test_plain_kernel_decides_as_the_policy_to_the_last_bit(self, case, thresholds):
+        module, shape, length = CONVOLUTIONS[case]
+        images = smooth(*shape) * 0.1  # no float is a tenth: every sum is rounded
+        layer = layer_of("conv", module, images)
+        policy = LshReuse(hashes=6, length=length, thresholds=thresholds, order="channels_last")
+        rows = rows_of(layer, images.numpy())
+        state = policy.calibrate(layer, rows)
+        decisions = policy.decide(layer, rows, state)
+        plain = PlainConvolution(
+            layer, module.weight.detach().numpy(), images.numpy(),
+            hashes=6, length=length, thresholds=thresholds,
         )  # fmt: skip
-        model = nn.Sequential()
-        model.add_module("conv", module)
-        trace = capture(model, images)
-        layer = trace.layers[0]
-        policy = LshReuse(hashes=6, length=length, order="channels_last")
-        state = policy.calibrate(layer, trace.rows("conv"))
-        np.testing.assert_allclose(
-            kernel._thresholds.numpy(), policy.hashing(layer, state)[1][0], rtol=0, atol=1e-5
-        )
+        np.testing.assert_array_equal(plain._thresholds, policy.hashing(layer, state)[1][0])
+        ours = plain.clusters(rows_of(layer, images.numpy(), order="channels_last")[0])
+        rows_an_image = layer.gemm.m // layer.images
+        for place, (first, ids, sizes) in enumerate(ours):
+            assert first == place * length
+            theirs = decisions.ids[0, place].reshape(-1, rows_an_image)
+            theirs = theirs + np.arange(layer.images)[:, None] * rows_an_image
+            # Each of our clusters is one of theirs, and there are as many.
+            pairs = np.unique(np.stack([ids.ravel(), theirs.ravel()]), axis=1)
+            assert pairs.shape[1] == len(sizes) == decisions.clusters[0, place].sum()
 
     @pytest.mark.parametrize("thresholds", ["zero", "spread"])
     def test_kernels_agree(self, thresholds):
         module, shape, length = CONVOLUTIONS["padded"]
         images = smooth(*shape)
         outputs, ratios = [], []
-        for kernel in ("numba", "torch"):
+        for kernel in ("numba", "plain"):
             reuse = Reuse(hashes=7, length=length, thresholds=thresholds, kernel=kernel)
             layer = ReusedLayer("conv", module, images, reuse)
             outputs.append(layer(images).detach().numpy())
@@ -272,7 +283,7 @@ class TestReused:
         assert ratios[0] == ratios[1]
         np.testing.assert_allclose(outputs[0], outputs[1], rtol=0, atol=1e-5)
 
-    @pytest.mark.parametrize("kernel", ["numba", "torch"])
+    @pytest.mark.parametrize("kernel", ["numba", "plain"])
     def test_equal_tokens_cost_a_linear_module_no_accuracy(self, kernel):
         tokens = torch.randn(2, 3, 16, generator=torch.manual_seed(1)).repeat(1, 5, 1)
         module = nn.Linear(16, 6)
@@ -285,7 +296,7 @@ class TestReused:
 
     def test_a_setting_of_many_layers_fits_a_cell(self):
         few = {"conv1": (3, 4), "fc*": None}
-        reuse = Reuse(hashes=5, length=6, layers=few, thresholds="zero", kernel="torch")
+        reuse = Reuse(hashes=5, length=6, layers=few, thresholds="zero", kernel="plain")
         setting = "lsh hashes=5 length=6 thresholds=zero order=channels_last"
         assert reuse.text() == f"{setting}, conv1=3,4 fc*=dense"
         assert reuse.text("fc1") == reuse.text("other") == setting
@@ -302,7 +313,7 @@ class TestReused:
                 nn.Conv2d(4, 2, 1), nn.Conv2d(2, 8, 1), nn.Flatten(), nn.Linear(8 * 16, 3),
             ),
             smooth(1, 4, 6, 6), threads=1, repeats=1, warm_up=0,
-            reuse=Reuse(hashes=4, length=4, layers={"2": None}, kernel="torch"),
+            reuse=Reuse(hashes=4, length=4, layers={"2": None}, kernel="plain"),
         )  # fmt: skip
         assert [each.why_dense for each in result.layers] == [
             "grouped",
@@ -347,7 +358,7 @@ class TestMeasure:
             before = model(images)
         result = measure(
             model, images, threads=1, repeats=3, warm_up=1, watch=watch,
-            reuse=Reuse(hashes=8, length=8, layers={"shared*": (12, 16)}, kernel="torch"),
+            reuse=Reuse(hashes=8, length=8, layers={"shared*": (12, 16)}, kernel="plain"),
         )  # fmt: skip
         assert [each.name for each in result.layers] == ["conv", "shared", "shared#2", "head"]
         assert [each.reused is None for each in result.layers] == [False, False, False, True]
@@ -366,7 +377,7 @@ class TestMeasure:
 
         model, images = load(tiny), smooth(1, 3, 12, 12)
         with torch.inference_mode():
-            calls = _calls(model, images, Reuse(hashes=6, length=9, kernel="torch"))
+            calls = _calls(model, images, Reuse(hashes=6, length=9, kernel="plain"))
             conv, first, second, head = calls
             x = torch.relu(conv.reused(images))
             x = second.reused(torch.relu(first.reused(x)))
@@ -387,7 +398,7 @@ class TestCommand:
         log.write_text("time,watts\n100,5\n200,5\n")
         options = ("--model", tiny, "--inputs", tmp_path / "images.npy", "--batch", 2,
                    "--threads", 1, "--repeats", 5, "--warm-up", 1, "--hashes", 6,
-                   "--layer", "conv=5,9", "--kernel", "torch", "--device", "Pi 4B",
+                   "--layer", "conv=5,9", "--kernel", "plain", "--device", "Pi 4B",
                    "--out", out)  # fmt: skip
         shown = self.run(capsys, *options, "--power-csv", log, code=2)
         assert "must cover the window 20" in shown.err  # and what was measured is kept
@@ -401,7 +412,7 @@ class TestCommand:
         assert dense.power_w is None and dense.repeats == 5 and dense.statistic == "median"
         assert dense.source.startswith("codesign measure ") and dense.date in dense.source
         assert "inputs images.npy" in dense.note and dense.model == "tiny.py:Tiny"
-        assert reused.framework.endswith(", torch reuse kernel")
+        assert reused.framework.endswith(", plain reuse kernel, not compiled")
         assert reused.reuse.startswith("lsh hashes=6 length=8") and "conv=5,9" in reused.reuse
         assert rows[3].reuse.startswith("lsh hashes=5 length=9")
         assert "remaining ratio 0." in rows[3].note
@@ -473,27 +484,79 @@ def window(row):
     return tuple(datetime.fromisoformat(each).timestamp() for each in found)
 
 
-def on_the_board(code, *arguments, cwd):
-    """Run Python where only PyTorch, numpy and the standard library can be imported."""
-    variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def on_the_board(code, *arguments, cwd, more="", **variables):
+    """Run Python where PyTorch, numpy, what is named and the standard library can be imported."""
+    blocker = BLOCKER.format(known=f"{WITH_TORCH} {OURS} {more}".split())
     return subprocess.run(
-        [sys.executable, "-c", BLOCKER + code, *arguments],
+        [sys.executable, "-c", blocker + code, *arguments],
         cwd=cwd, capture_output=True, text=True, check=False, env=variables,
     )  # fmt: skip
 
 
-def test_packed_file_needs_pytorch_and_numpy_alone(tiny, tmp_path, capsys):
-    packed = tmp_path / "measure.pyz"
-    assert main(["--pack", str(packed)]) == 0
-    assert f"python3 {packed.name}" in capsys.readouterr().err
-    done = on_the_board(
-        f"import runpy; runpy.run_path({str(packed)!r}, run_name='__main__')",
-        "--model", tiny, "--repeats", "2", "--threads", "1", "--out", "my_pi.csv", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == "wrote my_pi.csv\n"  # no progress in a pipe
-    dense, reused, *_ = read_baselines(tmp_path / "my_pi.csv")
-    assert math.isfinite(dense.latency_ms) and "torch reuse kernel" in reused.framework
+class TestPacked:
+    """The packed file, really run, with no variable set but where it unpacks."""
+
+    @pytest.fixture(scope="class")
+    def packed(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("pack") / "measure.pyz"
+        assert main(["--pack", str(path)]) == 0
+        return path
+
+    def run(self, packed, tiny, cwd, *options, more="", cache):
+        done = on_the_board(
+            f"import runpy; runpy.run_path({str(packed)!r}, run_name='__main__')",
+            "--model", tiny, "--repeats", "2", "--threads", "1", "--out", "my_pi.csv", *options,
+            cwd=cwd, more=more, SIMILARITY_CODESIGN_CACHE=str(cache),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "wrote my_pi.csv\n"  # no progress in a pipe
+        dense, reused, *_ = read_baselines(cwd / "my_pi.csv")
+        assert math.isfinite(dense.latency_ms) and math.isfinite(reused.latency_ms)
+        return done, reused
+
+    def test_pytorch_and_numpy_alone_run_the_plain_kernel_and_say_so(self, packed, tiny, tmp_path):
+        cache = tmp_path / "new" / "cache"
+        done, reused = self.run(packed, tiny, tmp_path, cache=cache)
+        assert reused.framework.endswith(", plain reuse kernel, not compiled")
+        assert "plain fallback (numba is not on the board)" in done.stdout
+        assert "not those of a compiled implementation" in done.stdout
+        (folder,) = cache.iterdir()
+        assert folder.name.startswith("measure-")
+
+    def test_with_numba_the_compiled_kernels_run_and_stay_compiled(self, packed, tiny, tmp_path):
+        cache = tmp_path / "cache"
+        compiled = []
+        for _ in range(2):
+            done, reused = self.run(packed, tiny, tmp_path, more="numba llvmlite", cache=cache)
+            assert reused.framework.endswith(", numba reuse kernel")
+            assert "plain" not in done.stdout
+            compiled.append({path: path.stat().st_mtime_ns for path in cache.rglob("*.nbc")})
+        assert compiled[0] and compiled[0] == compiled[1]
+
+    def test_where_nothing_can_be_kept_it_runs_from_a_temporary_folder(
+        self, packed, tiny, tmp_path
+    ):
+        cache = tmp_path / "cache"
+        cache.write_text("a file")
+        _, reused = self.run(packed, tiny, tmp_path, "--no-layers", cache=cache)
+        assert reused.framework.endswith(", plain reuse kernel, not compiled")
+
+    def test_contents_decide_the_folder(self, packed, tmp_path, monkeypatch):
+        monkeypatch.setenv("SIMILARITY_CODESIGN_CACHE", str(tmp_path))
+        first = unpacked(packed)
+        assert unpacked(packed) == first and first.parent == tmp_path
+        other = tmp_path / "other.pyz"
+        with zipfile.ZipFile(other, "w") as made:
+            made.writestr("__main__.py", "")
+        assert unpacked(other) != first and (unpacked(other) / "__main__.py").is_file()
+        assert len(list(tmp_path.iterdir())) == 3  # nothing else is left
+
+
+def test_the_compiled_kernel_is_refused_where_it_cannot_run(monkeypatch):
+    monkeypatch.setattr("codesign.boards.measure.reused.why_plain", lambda: "no numba")
+    with pytest.raises(ConfigError, match=r"kernel must be 'plain' where .*: no numba; install"):
+        Reuse(hashes=4, length=4, kernel="numba")
+    assert Reuse(hashes=4, length=4).kernel == "plain"
 
 
 def test_command_line_measures_where_the_rest_cannot_be_imported():

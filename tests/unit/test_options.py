@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from accelerators import ConfigError
 from codesign.cli import app as cli
-from codesign.outputs import check_directory, check_files
+from codesign.cli.outputs import check_directory, check_files
 from codesign.space.constraints import Constraints
 from codesign.study.plan import StudyPlan
 from codesign.study.sweep import read_settings

@@ -8,7 +8,7 @@ import torch
 
 from accelerators import ConfigError
 from simulator import LshReuse
-from simulator.boards.software import STEPS, ReusedConvolution
+from simulator.boards.software import STEPS, reused_convolution
 from simulator.policies.activations import Activations
 from simulator.running import executor
 from simulator.running.product import product
@@ -80,7 +80,7 @@ def test_result_is_that_of_the_decisions(case, order, scope, thresholds, threads
     rows = rows_of(layer, images)
     state = policy.calibrate(layer, rows)
     decisions = policy.decide(layer, rows, state)
-    ours = ReusedConvolution(layer, weights, policy, state).run(images, threads=threads)
+    ours = reused_convolution(layer, weights, policy, state)(images, threads=threads)
     assert ours.remaining_ratio == decisions.remaining_ratio < 1
     assert set(ours.seconds) == set(STEPS)
     expected = product(decisions, rows, weights_of(layer, weights))
@@ -139,7 +139,7 @@ def test_clusters_of_equal_patches_cost_no_accuracy(hashes):
     policy = LshReuse(
         hashes=hashes, length=12, thresholds="zero", order="channels_last", projection="int8"
     )
-    run = ReusedConvolution(layer, weights, policy, {}).run(images)
+    run = reused_convolution(layer, weights, policy, {})(images)
     dense = torch.nn.functional.conv2d(torch.tensor(images), torch.tensor(weights), padding=1)
     # Nine places in the pattern, less or more at the border; sums of 36 products of order ten.
     assert run.remaining_ratio < 0.4
@@ -149,18 +149,18 @@ def test_clusters_of_equal_patches_cost_no_accuracy(hashes):
 def test_what_it_cannot_run_names_layer_and_fix():
     policy = LshReuse(hashes=4, length=4, thresholds="zero", order="channels_last")
     with pytest.raises(ConfigError, match="must be a two-dimensional convolution, got 'fc'"):
-        ReusedConvolution(matrix_layer("fc", m=8, n=1, k=4), np.ones((4, 1)), policy, {})
+        reused_convolution(matrix_layer("fc", m=8, n=1, k=4), np.ones((4, 1)), policy, {})
     layer = convolution_layer((1, 4, 6, 6), 8, (3, 3))
     weights = np.ones((8, 4, 3, 3), np.float32)
     with pytest.raises(ConfigError, match=r"length=40 must not exceed the row length"):
-        ReusedConvolution(layer, weights, replace(policy, length=40), {})
+        reused_convolution(layer, weights, replace(policy, length=40), {})
     for change in ({"normalised": True}, {"representative": "first"}, {"scope": "stream"}):
         with pytest.raises(ConfigError, match=f"policy must have {next(iter(change))}="):
-            ReusedConvolution(layer, weights, replace(policy, **change), {})
-    ours = ReusedConvolution(layer, weights, policy, {})
+            reused_convolution(layer, weights, replace(policy, **change), {})
+    ours = reused_convolution(layer, weights, policy, {})
     with pytest.raises(ConfigError, match=r"'conv' must have shape \(1, 4, 6, 6\), got \(2, 4"):
-        ours.run(np.ones((2, 4, 6, 6), np.float32))
+        ours(np.ones((2, 4, 6, 6), np.float32))
     images = np.ones((1, 4, 6, 6), np.float32)
     images[0, 2, 3, 3] = np.nan
     with pytest.raises(ConfigError, match="layer 'conv' must be finite"):
-        ours.run(images)
+        ours(images)

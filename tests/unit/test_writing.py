@@ -163,8 +163,8 @@ def test_baselines_and_packs_are_as_before(tmp_path):
     assert os.access(tmp_path / "m.pyz", os.X_OK)
     with zipfile.ZipFile(tmp_path / "m.pyz") as made:
         names = made.namelist()
-    assert {"__main__.py", "codesign/__init__.py", "codesign/outputs.py"} <= set(names)
-    assert not any("__pycache__" in name or "codesign/cli" in name for name in names)
+    assert {"__main__.py", "codesign/__init__.py", "codesign/cli/outputs.py"} <= set(names)
+    assert not any("__pycache__" in name or "codesign/cli/app" in name for name in names)
     assert len(names) == len(set(names))
 
 

@@ -1,6 +1,6 @@
 """Measures a network on the device that this runs on, such as a Raspberry Pi.
 
-Only PyTorch and numpy are needed there (numba is used where it is installed): nothing of this
+Only PyTorch and numpy are needed there; numba too for reuse that is compiled: nothing of this
 package imports `simulator`, or anything of `codesign` outside of it, when it is imported.
 
 from codesign.boards.measure import Reuse, baseline_rows, measure

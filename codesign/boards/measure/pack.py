@@ -6,14 +6,29 @@ import zipfile
 from pathlib import Path
 
 from accelerators import ConfigError
+from codesign.boards.measure import start
 from codesign.boards.measure.rows import package_version
 from workloads.writing import replacing
 
 _FIRST_LINE = b"#!/usr/bin/env python3\n"
-_START = "import runpy\n\nrunpy.run_module('codesign.boards.measure', run_name='__main__')\n"
-# Of codesign, only what needs PyTorch and numpy alone.
-_CARRIED = ("accelerators", "workloads", "codesign/boards/measure")
-_SINGLE = ("codesign/__init__.py", "codesign/boards/__init__.py", "codesign/outputs.py")
+# What needs PyTorch and numpy alone, and the compiled reuse, which needs numba.
+_CARRIED = (
+    "accelerators",
+    "workloads",
+    "simulator/decisions",
+    "simulator/kernels",
+    "simulator/policies",
+    "codesign/boards/measure",
+)
+_SINGLE = (
+    "simulator/boards/__init__.py",
+    "simulator/boards/software.py",
+    "codesign/__init__.py",
+    "codesign/boards/__init__.py",
+    "codesign/cli/__init__.py",
+    "codesign/cli/measure.py",
+    "codesign/cli/outputs.py",
+)
 
 
 def check_pack(path: Path) -> None:
@@ -42,9 +57,11 @@ def pack(path: Path) -> None:
         with zipfile.ZipFile(new, "a", zipfile.ZIP_DEFLATED) as made:
             for file in (*files, *(home / each for each in _SINGLE)):
                 made.write(file, file.relative_to(home).as_posix())
+            # Its own imports the timing and the pages too.
+            made.writestr("simulator/__init__.py", '"""What `codesign measure` needs of it."""\n')
             made.writestr(
                 "similarity_codesign.dist-info/METADATA",
                 f"Metadata-Version: 2.1\nName: similarity-codesign\nVersion: {package_version()}\n",
             )
-            made.writestr("__main__.py", _START)
+            made.write(start.__file__, "__main__.py")
         new.chmod(new.stat().st_mode | 0o111)

@@ -1,51 +1,51 @@
 """Deep reuse of a module's product, in software on this device.
 
-Where the simulator can be imported, its compiled kernels run (`simulator.boards.software`, numba);
-elsewhere the same decisions are made in PyTorch's operations. Both cluster as
+The simulator's policy decides and its compiled kernels run where numba is installed; elsewhere a
+plain fallback makes the same decisions. Both cluster as
 `LshReuse(hashes=H, length=L, thresholds=..., order="channels_last")` does.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from accelerators import ConfigError
+from codesign.boards.measure.plain import PlainConvolution
+from workloads.traces.layer import Convolution, Gemm, Layer
+from workloads.traces.unfold import rows_of
 
-KERNELS = ("numba", "torch")
+COMPILED, PLAIN = KERNELS = ("numba", "plain")
 THRESHOLDS = ("zero", "spread")
-# Bits of a signature that fit in a key beside its sub-matrix and image, and in a float64.
+# Bits of a signature that the plain fallback keys together with an image.
 _MOST_HASHES = 40
-# Of a whole number in a float32.
-_EXACT_BITS = 24
-# As LshReuse: rows that tell how widely projections vary, and evenly spread multiples.
-_SAMPLE_ROWS = 128
-_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 # Characters of a setting; a cell of a baseline file holds 500.
 _LONGEST = 300
-# A table of all signatures is faster than sorting until it is this many times the sub-vectors.
-_TABLE_SHARE = 4
 
-Kernel = Callable[[Tensor], tuple[Tensor, float]]
+Kernel = Callable[[np.ndarray], tuple[np.ndarray, float]]
 """`(images, channels, height, width)` to the product, channels last in memory, and r_c."""
 
 
-def default_kernel() -> str:
-    """Numba's, where it is installed with the rest of what the simulator needs."""
+@cache
+def why_plain() -> str:
+    """Why the compiled kernels cannot run here; empty if they can."""
     try:
-        importlib.import_module("simulator.boards.software")
-    except ImportError:
-        return "torch"
-    return "numba"
+        import simulator.boards.software  # noqa: F401
+    except (ImportError, OSError) as error:  # a library of LLVM's that is not there is the latter
+        return str(error)
+    return ""
+
+
+def default_kernel() -> str:
+    """The compiled one, where numba is installed with the rest of what the simulator needs."""
+    return PLAIN if why_plain() else COMPILED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,11 @@ class Reuse:
                     f"Reuse.{name} must be {' or '.join(map(repr, allowed))}, got "
                     f"{getattr(self, name)!r}; use one"
                 )
+        if self.kernel == COMPILED and why_plain():
+            broken.append(
+                f"Reuse.kernel must be {PLAIN!r} where the compiled kernels cannot run, got "
+                f"{COMPILED!r}: {why_plain()}; install numba, or use {PLAIN!r}"
+            )
         if broken:
             raise ConfigError(broken)
 
@@ -108,199 +113,47 @@ class Reuse:
         return f"lsh hashes={hashes} length={length} {shared}{own}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Patches:
-    """A product over `(images, channels, height, width)`: a convolution without groups.
-
-    Attributes:
-        kernel, stride, padding, dilation: of the two dimensions.
-    """
-
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the result."""
-        sizes = zip(
-            (height, width), self.kernel, self.stride, self.padding, self.dilation, strict=True
-        )
-        high, wide = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
-        return high, wide
-
-    def rows(self, images: Tensor) -> Tensor:
-        """`(images, positions, k)` with k in the order (kh, kw, channels)."""
-        high, wide = self.output_size(*images.shape[2:])
-        top, left = self.padding
-        grown = functional.pad(images, (left, left, top, top)) if top or left else images
-        laid = grown.permute(0, 2, 3, 1).contiguous()
-        count, _, _, channels = laid.shape
-        image, down, across, one = laid.stride()
-        shape = (count, high, wide, *self.kernel, channels)
-        steps = (
-            image,
-            down * self.stride[0],
-            across * self.stride[1],
-            down * self.dilation[0],
-            across * self.dilation[1],
-            one,
-        )
-        return laid.as_strided(shape, steps).reshape(count, high * wide, -1)
-
-
-class TorchKernel:
-    """A reused convolution in PyTorch's operations.
-
-    Args:
-        name: of the module; it seeds the hyperplanes, as in `LshReuse`.
-        weight: `(out, channels, kh, kw)`.
-        patches: its geometry.
-        images: `(images, channels, height, width)` that `spread` thresholds are taken from.
-        hashes: H.
-        length: L.
-        thresholds: one of `THRESHOLDS`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        weight: Tensor,
-        patches: Patches,
-        images: Tensor,
-        *,
-        hashes: int,
-        length: int,
-        thresholds: str,
-    ) -> None:
-        self._patches, self._hashes, self._length = patches, hashes, length
-        columns = weight.permute(2, 3, 1, 0).reshape(-1, len(weight))
-        self._sub_matrices = math.ceil(len(columns) / length)
-        self._short = self._sub_matrices * length - len(columns)
-        wide = functional.pad(columns, (0, 0, 0, self._short))
-        self._weights = wide.reshape(self._sub_matrices, length, -1).contiguous()
-        rng = np.random.default_rng([0, zlib.crc32(name.encode())])
-        normal = torch.from_numpy(rng.standard_normal((hashes, length), dtype=np.float32))
-        self._planes = torch.where(normal < 0, -1.0, 1.0).T.contiguous()
-        exact = torch.float32 if hashes <= _EXACT_BITS else torch.float64
-        self._powers = 2.0 ** torch.arange(hashes, dtype=exact)
-        self._thresholds = torch.zeros(self._sub_matrices, hashes)
-        if thresholds == "spread":
-            self._thresholds = self._spread(self._sub_vectors(images))
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, float]:
-        """The product, `(images, out, height, width)`, without bias, and r_c."""
-        sub_vectors = self._sub_vectors(images)
-        ids, sizes = self._cluster(sub_vectors)
-        clusters = int(sizes.sum())
-        # A bag holds what is added: the sub-vectors of a cluster, the results of a row.
-        members = torch.from_numpy(_sorting(ids.ravel().numpy(), clusters))
-        per_cluster = torch.bincount(ids.ravel(), minlength=clusters)
-        centroids = functional.embedding_bag(
-            members,
-            sub_vectors.reshape(-1, self._length),
-            per_cluster.cumsum(0) - per_cluster,
-            mode="mean",
-        )
-        results = torch.empty(clusters, self._weights.shape[2])
-        first = 0
-        for weights, size in zip(self._weights, sizes.tolist(), strict=True):
-            torch.mm(centroids[first : first + size], weights, out=results[first : first + size])
-            first += size
-        output = functional.embedding_bag(ids, results, mode="sum")
-        high, wide = self._patches.output_size(*images.shape[2:])
-        shaped = output.reshape(len(images), high, wide, -1).permute(0, 3, 1, 2)
-        return shaped, clusters / ids.numel()
-
-    def _sub_vectors(self, images: Tensor) -> Tensor:
-        """`(images, positions, s, L)`."""
-        rows = self._patches.rows(images)
-        if self._short:
-            rows = functional.pad(rows, (0, self._short))
-        return rows.reshape(*rows.shape[:2], self._sub_matrices, self._length)
-
-    def _cluster(self, sub_vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """`(rows, s)` ids, numbered through sub-matrix by sub-matrix, and the `(s,)` clusters."""
-        projected = sub_vectors @ self._planes
-        bits = torch.gt(projected, self._thresholds, out=projected)  # as 0. and 1.: half the copies
-        images = len(bits)
-        # Equal keys: equal signatures in the same image and sub-matrix.
-        blocks = torch.arange(self._sub_matrices) * images + torch.arange(images)[:, None]
-        keys = (bits.to(self._powers.dtype) @ self._powers).long() + (
-            blocks[:, None] << self._hashes
-        )
-        keys = keys.reshape(-1, self._sub_matrices)
-        table = images * self._sub_matrices << self._hashes
-        if table <= _TABLE_SHARE * keys.numel():
-            present = torch.bincount(keys.ravel(), minlength=table) > 0
-            ids = (present.cumsum(0) - 1)[keys]
-            return ids, present.reshape(self._sub_matrices, -1).sum(1)
-        known, ids = torch.unique(keys, return_inverse=True)
-        owners = torch.div(known >> self._hashes, images, rounding_mode="floor")
-        return ids, torch.bincount(owners, minlength=self._sub_matrices)
-
-    def _spread(self, sub_vectors: Tensor) -> Tensor:
-        """`(s, H)` thresholds about the mean, as `LshReuse` places them."""
-        rows = sub_vectors.flatten(0, 1)
-        mean = rows.mean(0)
-        kept = torch.from_numpy(np.linspace(0, len(rows) - 1, _SAMPLE_ROWS).astype(np.int64))
-        distances = (rows[kept] - mean) @ self._planes
-        deviation = distances.double().square().mean(0).sqrt()
-        places = 2 * ((torch.arange(self._hashes, dtype=torch.float64) + 0.5) * _GOLDEN_RATIO % 1)
-        return mean @ self._planes + (deviation * (places - 1)).float()
-
-
-def _sorting(ids: np.ndarray, clusters: int) -> np.ndarray:
-    """Indices that sort; of 16 bits numpy sorts by counting, many times faster."""
-    if clusters <= 1 << 16:
-        return np.argsort(ids.astype(np.uint16), kind="stable")
-    return np.argsort(ids)
-
-
-def numba_kernel(
-    name: str,
-    weight: Tensor,
-    patches: Patches,
-    images: Tensor,
+def compiled(
+    layer: Layer,
+    weights: np.ndarray,
+    images: np.ndarray,
     *,
     hashes: int,
     length: int,
     thresholds: str,
 ) -> Kernel:
-    """The same as `TorchKernel` by the simulator's compiled loops."""
-    from simulator import LshReuse
-    from simulator.boards.software import ReusedConvolution
-    from workloads.traces.layer import Convolution, Gemm, Layer
-    from workloads.traces.unfold import rows_of
+    """As `PlainConvolution`, by the simulator's policy and kernels."""
+    from simulator.boards.software import reused_convolution
+    from simulator.policies.lsh import LshReuse
 
-    count = len(images)
-    high, wide = patches.output_size(*images.shape[2:])
-    layer = Layer(
-        name=name,
-        kind="conv",
-        gemm=Gemm(m=count * high * wide, n=len(weight), k=weight[0].numel()),
-        images=count,
-        row_images=count,
-        convolution=Convolution(
-            kernel=patches.kernel,
-            stride=patches.stride,
-            padding=patches.padding,
-            dilation=patches.dilation,
-        ),
-        input_shape=tuple(images.shape),
-        output_shape=(count, len(weight), high, wide),
-        weights_are_parameters=True,
-    )
     policy = LshReuse(hashes=hashes, length=length, thresholds=thresholds, order="channels_last")
     needed = policy.needs_calibration(layer)
-    state = policy.calibrate(layer, rows_of(layer, images.numpy())) if needed else {}
-    convolution = ReusedConvolution(layer, weight.numpy(), policy, state)
+    state = policy.calibrate(layer, rows_of(layer, images)) if needed else {}
+    convolution = reused_convolution(layer, weights, policy, state)
 
-    def run(images: Tensor) -> tuple[Tensor, float]:
-        done = convolution.run(images.numpy(), threads=torch.get_num_threads())
-        return torch.from_numpy(done.output), done.remaining_ratio
+    def run(images: np.ndarray) -> tuple[np.ndarray, float]:
+        done = convolution(images, threads=torch.get_num_threads())
+        return done.output, done.remaining_ratio
 
     return run
+
+
+def layer_of(name: str, module: nn.Conv2d | nn.Linear, images: Tensor) -> Layer:
+    """A module as a layer of these `(images, channels, height, width)`."""
+    geometry = _geometry(module)
+    count, out = len(images), len(module.weight)
+    high, wide = geometry.output_size(tuple(images.shape[2:]))
+    return Layer(
+        name=name,
+        kind="conv",
+        gemm=Gemm(m=count * high * wide, n=out, k=module.weight[0].numel()),
+        images=count,
+        row_images=count,
+        convolution=geometry,
+        input_shape=tuple(images.shape),
+        output_shape=(count, out, high, wide),
+        weights_are_parameters=True,
+    )
 
 
 class ReusedLayer:
@@ -333,13 +186,12 @@ class ReusedLayer:
         weight = module.weight.detach()
         self._bias = None if module.bias is None else module.bias.detach()
         self._linear = isinstance(module, nn.Linear)
-        patches = _patches(module)
-        build = TorchKernel if reuse.kernel == "torch" else numba_kernel
+        given = self._as_images(images)
+        build = PlainConvolution if reuse.kernel == PLAIN else compiled
         self._kernel: Kernel = build(
-            name,
-            weight.reshape(*weight.shape, 1, 1) if self._linear else weight,
-            patches,
-            self._as_images(images),
+            layer_of(name, module, given),
+            (weight[:, :, None, None] if self._linear else weight).numpy(),
+            given.numpy(),
             hashes=pair[0],
             length=pair[1],
             thresholds=reuse.thresholds,
@@ -347,7 +199,8 @@ class ReusedLayer:
 
     def __call__(self, images: Tensor) -> Tensor:
         """The module's output, bias included."""
-        output, self.remaining_ratio = self._kernel(self._as_images(images))
+        product, self.remaining_ratio = self._kernel(self._as_images(images).numpy())
+        output = torch.from_numpy(product)
         if not self._linear:
             return output if self._bias is None else output + self._bias[:, None, None]
         output = output.permute(0, 2, 3, 1).reshape(*images.shape[:-1], -1)
@@ -360,19 +213,17 @@ class ReusedLayer:
         return images.reshape(len(images), -1, images.shape[-1]).transpose(1, 2)[:, :, None]
 
 
-def _patches(module: nn.Module) -> Patches:
-    if not isinstance(module, nn.Conv2d):
-        return Patches()
-    pairs = {
-        name: tuple(getattr(module, attribute))
-        for name, attribute in (
-            ("kernel", "kernel_size"),
-            ("stride", "stride"),
-            ("padding", "padding"),
-            ("dilation", "dilation"),
-        )
-    }
-    return Patches(**pairs)
+def _geometry(module: nn.Conv2d | nn.Linear) -> Convolution:
+    """A linear module's has one tap."""
+    if isinstance(module, nn.Linear):
+        return Convolution(kernel=(1, 1), stride=(1, 1), padding=(0, 0), dilation=(1, 1))
+    assert not isinstance(module.padding, str)  # `why_dense` tells of it
+    return Convolution(
+        kernel=module.kernel_size,
+        stride=module.stride,
+        padding=module.padding,
+        dilation=module.dilation,
+    )
 
 
 def why_dense(name: str, module: nn.Module, images: Tensor, reuse: Reuse) -> str:
@@ -384,8 +235,8 @@ def why_dense(name: str, module: nn.Module, images: Tensor, reuse: Reuse) -> str
     if form:
         return form
     assert isinstance(module, nn.Conv2d | nn.Linear)
-    linear = isinstance(module, nn.Linear)
-    sizes = images.shape[1:-1] if linear else _patches(module).output_size(*images.shape[2:])
+    linear, shape = isinstance(module, nn.Linear), tuple(images.shape)
+    sizes = shape[1:-1] if linear else _geometry(module).output_size(shape[2:])
     if math.prod(sizes) < 2:
         return "one row an image has nothing to share with"
     k = module.weight[0].numel()

@@ -13,9 +13,11 @@ import torch
 from accelerators import ConfigError
 from accelerators.baselines import Baseline
 from codesign.boards.measure.meter import Meter, utc
+from codesign.boards.measure.reused import COMPILED, PLAIN
 from codesign.boards.measure.timing import Measurement, Timing
 
 _LONGEST_NOTE = 500  # of a baseline file
+_KERNELS = {COMPILED: "numba reuse kernel", PLAIN: "plain reuse kernel, not compiled"}
 _WINDOW = re.compile(r"runs (\S+Z) to (\S+Z);")
 
 
@@ -50,7 +52,7 @@ def baseline_rows(
         low, median, high = (
             float(f"{number:.6g}") for number in sorted((timing.median_ms, *timing.quartiles_ms))
         )
-        kernel = f", {reuse.kernel} reuse kernel" if setting and reuse is not None else ""
+        kernel = f", {_KERNELS[reuse.kernel]}" if setting and reuse is not None else ""
         return Baseline(
             device=device,
             clock_mhz=measurement.clock_mhz,

@@ -1,4 +1,7 @@
-"""`codesign measure`: options, progress and the table at the end, with the standard library."""
+"""`codesign measure`: options, progress and the table at the end, with the standard library.
+
+It is packed for boards, where it runs as a module: nothing else of the command line is there.
+"""
 
 # ruff: noqa: RUF001  readers see the multiplication sign
 
@@ -17,10 +20,17 @@ from accelerators.baselines import read_baselines, write_baselines
 from codesign.boards.measure.board import Board, BoardWatch
 from codesign.boards.measure.meter import read_meter
 from codesign.boards.measure.pack import check_pack, pack
-from codesign.boards.measure.reused import KERNELS, THRESHOLDS, Reuse, default_kernel
+from codesign.boards.measure.reused import (
+    KERNELS,
+    PLAIN,
+    THRESHOLDS,
+    Reuse,
+    default_kernel,
+    why_plain,
+)
 from codesign.boards.measure.rows import baseline_rows, with_power
 from codesign.boards.measure.timing import LayerTimes, Measurement, Timing, measure
-from codesign.outputs import check_files
+from codesign.cli.outputs import check_files
 from workloads.errors import InputError, plain
 from workloads.models.load import MODELS, load
 from workloads.models.weights import dtype_of, weights_source
@@ -34,7 +44,7 @@ _EPILOG = """\
 Example: codesign measure --model resnet18 --weights resnet18.pth --inputs images.npy
            --device "Pi 4B" --out my_pi.csv
 Example: codesign measure --pack measure.pyz
-         then, on a board with Python, PyTorch and numpy:
+         then, on a board with Python, PyTorch and numpy, and numba for compiled reuse:
          python3 measure.pyz --model resnet18 --device "Pi 4B" --out my_pi.csv
 """
 
@@ -43,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="codesign measure",
         description="Time a network and its layers on this device, dense and with deep reuse in "
-        "software, and write a baseline file. Needs PyTorch and numpy alone.",
+        "software, and write a baseline file. Needs PyTorch and numpy, and numba for compiled "
+        "reuse.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         "layers of their own, by name or pattern; may be repeated")  # fmt: skip
     add("--thresholds", choices=THRESHOLDS, default="spread", help="of the hashes: zero (the "
         "paper's) or spread about the mean of the inputs (the default)")  # fmt: skip
-    add("--kernel", choices=KERNELS, help="of reuse; by default numba's where it is installed")
+    add("--kernel", choices=KERNELS, help="of reuse: numba (compiled, the default where it "
+        "is installed) or plain, whose times say nothing of compiled reuse")  # fmt: skip
     add("--power-csv", type=Path, metavar="METER.csv", help="a meter's log with the columns time "
         "(ISO 8601 with offset, or seconds since 1970) and watts, which covers the runs; for runs "
         "of before, see --add-power")  # fmt: skip
@@ -184,6 +196,12 @@ def _measure(given: argparse.Namespace) -> None:
     threads = f"{measurement.threads} thread{'s' if measurement.threads > 1 else ''}"
     print(f"\n{name}, {about}, {threads} on {board.name}")
     print(measurement.conditions)
+    if measurement.reused is not None and reuse is not None and reuse.kernel == PLAIN:
+        reason = f" ({why_plain()})" if why_plain() else ""
+        print(
+            f"Reuse ran by the plain fallback{reason}: its decisions are the same, its times are "
+            "not those of a compiled implementation."
+        )
     _note(f"wrote {given.out}")
     if given.power_csv is not None:
         _add_power(given.power_csv, given.out)
@@ -304,3 +322,7 @@ def _cells(timing: Timing | None) -> tuple[str, str]:
         return _NOTHING, _NOTHING
     low, high = timing.quartiles_ms
     return f"{timing.median_ms:.3g}", f"{low:.3g} to {high:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
