@@ -22,8 +22,8 @@ from simulator import (
     decide,
 )
 from workloads import TraceError, capture, load_quantised, quantise
-from workloads.capturing.integer_grid import quantisation_of
 from workloads.models import load_weights, read_metadata
+from workloads.models.integer_grid import quantisation_of
 from workloads.streams import StreamError
 from workloads.streams.clips import IGNORED, Clip
 from workloads.training import (

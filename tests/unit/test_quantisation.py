@@ -25,7 +25,7 @@ from workloads import (
     quantise,
     quantise_as,
 )
-from workloads.capturing.integer_grid import InputGrid
+from workloads.models.integer_grid import InputGrid
 
 
 def randn(*shape: int) -> torch.Tensor:

@@ -23,7 +23,7 @@ from workloads.capturing.calls import GemmCall
 from workloads.capturing.flow import Flow, tensors_in
 from workloads.capturing.handling import Handling, handling_of
 from workloads.capturing.images import ImageCount
-from workloads.capturing.modules import AttentionCalls, ModulePaths, no_fast_path, training_mode
+from workloads.capturing.modules import AttentionCalls, ModulePaths, no_fast_path
 from workloads.capturing.opening import (
     as_written,
     backend_keys,
@@ -49,6 +49,7 @@ from workloads.capturing.operation_table import (
 from workloads.capturing.operations import arguments_of
 from workloads.capturing.real_values import check_inputs, check_not_fake, check_real, without_values
 from workloads.errors import InputError, TraceError, plain, told
+from workloads.models.modes import training_mode
 
 __all__ = ["GemmCall", "OnGemm", "Run", "arguments_from", "run_hooked", "run_with"]
 

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.utils.prune import L1Unstructured
 
-from workloads.capturing.integer_grid import copied
 from workloads.errors import TraceError
+from workloads.models.integer_grid import copied
 
 
 def prune(model: nn.Module, fraction: float | Mapping[str, float]) -> nn.Module:

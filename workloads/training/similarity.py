@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from workloads.capturing.integer_grid import is_quantised, weighted_layers
+from workloads.models.integer_grid import is_quantised, weighted_layers
 from workloads.models.weights import dtype_of, note_weights, save_weights
 from workloads.streams.clips import Clip, Clips
 from workloads.traces.scores import IGNORED
