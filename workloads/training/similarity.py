@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from workloads.models.integer_grid import is_quantised, weighted_layers
 from workloads.models.weights import dtype_of, note_weights, save_weights
 from workloads.streams.clips import Clip, Clips
-from workloads.training.checkpoints import Checkpoint
+from workloads.training.checkpoints import Checkpoint, check_place
 from workloads.training.classifier import (
     TrainingError,
     check_precision,
@@ -122,7 +122,7 @@ def similarity_aware_training(
     """
     folder = None if out is None else Path(out)
     check_precision(model)
-    _check_folder(folder, resume)
+    check_place(None if folder is None else folder / CHECKPOINT, resume)
     check_clips("clips", clips)
     if validation is not None:
         check_clips("validation", validation)
@@ -435,21 +435,6 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     nested = (facts.get("plan", {}), facts.get("task", {}))
     rest = {name: value for name, value in facts.items() if name not in ("plan", "task")}
     return {**nested[0], **{f"task.{name}": value for name, value in nested[1].items()}, **rest}
-
-
-def _check_folder(folder: Path | None, resume: bool) -> None:
-    """A training goes on only if asked to, and only where there is one."""
-    if folder is None:
-        if resume:
-            raise TrainingError("resume must come with out, got none; name the training's folder")
-        return
-    exists = (folder / CHECKPOINT).is_file()
-    if resume and not exists:
-        raise TrainingError(f"{folder} has no checkpoint to go on from; start without resume")
-    if exists and not resume:
-        raise TrainingError(
-            f"{folder} has the checkpoint of a training; go on with resume, or name another folder"
-        )
 
 
 def _with_checkpoint(error: TrainingError, folder: Path | None) -> TrainingError:
