@@ -242,7 +242,7 @@ def _check_rows(layer: Layer, known: "Mapping[str, tuple[Gemm, Any]]") -> None:
 def run_model(
     trace: WorkloadTrace,
     model: "torch.nn.Module",
-    answer: "Callable[[GemmCall], torch.Tensor | None]",
+    result_of: "Callable[[GemmCall], torch.Tensor | None]",
     draws: "Draws | None" = None,
 ) -> np.ndarray | None:
     """Run the model on the trace's inputs with every product's result replaced.
@@ -250,7 +250,7 @@ def run_model(
     Args:
         trace: of the model.
         model: the captured model.
-        answer: gives a product's result, or `None` to compute it.
+        result_of: gives a product's result, or `None` to compute it.
         draws: told whether the model draws random numbers.
 
     Raises:
@@ -271,7 +271,7 @@ def run_model(
                 f"{layer.quantisation or 'floating point'}; pass the model that was captured"
             )
         asked.add(layer.name)
-        return answer(call)
+        return result_of(call)
 
     outputs = replay(trace, model, on_gemm, draws=draws)
     missing = [name for name in known if name not in asked]
