@@ -16,6 +16,7 @@ import difflib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,17 @@ def keep_fields(instance: Any, label: str, error: type[InputError]) -> None:
         label: how messages call it.
         error: what is raised, with a message for each broken rule.
     """
-    rules = {each.name: each.metadata for each in fields(instance) if "rule" in each.metadata}
-    given = {name: getattr(instance, name) for name in rules}
-    values, found = _checked(f"{label}.", given, rules)
+    rules = _rules_of(type(instance))
+    values, found = _checked(f"{label}.", vars(instance), rules)
     refuse(found, error)
     for name, value in values.items():
         object.__setattr__(instance, name, value)
+
+
+@cache
+def _rules_of(kind: type) -> dict[str, Mapping[str, Rule]]:
+    """The rules of a dataclass: thousands of products may be made of one."""
+    return {each.name: each.metadata for each in fields(kind) if "rule" in each.metadata}  # type: ignore[arg-type]
 
 
 def _checked(
