@@ -60,7 +60,7 @@ def keep_fields(instance: Any, label: str, error: type[InputError]) -> None:
         label: how messages call it.
         error: what is raised, with a message for each broken rule.
     """
-    rules = _rules_of(type(instance))
+    rules = _rules_of(type(instance))  # type: ignore[arg-type]
     values, found = _checked(f"{label}.", vars(instance), rules)
     refuse(found, error)
     for name, value in values.items():
@@ -70,7 +70,7 @@ def keep_fields(instance: Any, label: str, error: type[InputError]) -> None:
 @cache
 def _rules_of(kind: type) -> dict[str, Mapping[str, Rule]]:
     """The rules of a dataclass: thousands of products may be made of one."""
-    return {each.name: each.metadata for each in fields(kind) if "rule" in each.metadata}  # type: ignore[arg-type]
+    return {each.name: each.metadata for each in fields(kind) if "rule" in each.metadata}
 
 
 def _checked(
