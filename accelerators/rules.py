@@ -5,7 +5,8 @@ A field of a frozen dataclass carries its rule in its metadata::
     rows: int = field(metadata=integer(1, 4096))
 
 and :func:`violations` checks a whole tree of such dataclasses without raising, so that every broken
-rule can be reported together. A message says the path, the rule, what was given and the fix.
+rule can be reported together; :func:`problems` checks the arguments of a function. A message says
+the path, the rule, what was given and the fix.
 """
 
 from __future__ import annotations
@@ -95,6 +96,23 @@ def violations(instance: object, path: str) -> list[str]:
         if broken.isdisjoint(relation.needs):
             found.extend(f"{path}.{message}" for message in relation.check(instance))
     return found
+
+
+def problems(
+    path: str, given: Mapping[str, object], rules: Mapping[str, Mapping[str, FieldRule]]
+) -> list[str]:
+    """Every broken rule of a function's arguments, in the order of the rules.
+
+    Args:
+        path: begins each message, before the argument's name, for example ``"simulate."``.
+        given: name -> value.
+        rules: name -> rule, as a field has it.
+    """
+    return [
+        message
+        for name, checked in rules.items()
+        for message in checked["rule"](given[name], f"{path}{name}")
+    ]
 
 
 def show(value: object, expected: type | tuple[type, ...] = ()) -> str:
@@ -254,6 +272,15 @@ def text(longest: int, example: str) -> dict[str, FieldRule]:
         if type(value) is str and 1 <= len(value) <= longest:
             return []
         return [f"{path} {must}, got {show(value, str)}; use a name such as {example!r}"]
+
+    return {"rule": rule}
+
+
+def true_of(test: Callable[[Any], bool], must: str, fix: str) -> dict[str, FieldRule]:
+    """A value of which ``test`` is true; ``must`` says so in words, as in "be a policy"."""
+
+    def rule(value: object, path: str) -> list[str]:
+        return [] if test(value) else [f"{path} must {must}, got {show(value)}; {fix}"]
 
     return {"rule": rule}
 

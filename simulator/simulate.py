@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from accelerators import Accelerator, ConfigError
-from accelerators.rules import show
+from accelerators.rules import problems, true_of
 from simulator.policies.policy import LayerState, NoReuse, ReusePolicy
 from simulator.results.design import DesignReport
 from simulator.running.decide import ReuseRun, decide
@@ -52,7 +52,9 @@ def simulate(
     Not modelled: operations that are not matrix products (activation functions, pooling,
     normalisation); overlap of one layer with the next.
     """
-    _check_types(trace, accelerator, policy)
+    given = {"trace": trace, "accelerator": accelerator, "policy": policy}
+    if broken := problems("simulate.", given, _ARGUMENTS):
+        raise ConfigError(broken)
     timer = engine_named(engine)
     if isinstance(policy, ReuseRun):
         asked = model is not None or calibration is not None or calibrate_under_reuse
@@ -101,25 +103,23 @@ def _calibrated(run: ReuseRun) -> dict[str, str]:
     return {} if run.calibrated_on is None else {"reuse_calibrated_on": run.calibrated_on}
 
 
-def _check_types(trace: object, accelerator: object, policy: object) -> None:
-    """The first three arguments must be what they are called; all that are not are named."""
-    wanted = (
-        ("trace", trace, (WorkloadTrace,), "a WorkloadTrace; capture a model or load a trace"),
-        ("accelerator", accelerator, (Accelerator,), "an Accelerator; try preset('reuse_16x16')"),
-        (
-            "policy",
-            policy,
-            (ReusePolicy, ReuseRun, type(None)),
-            "a policy or a ReuseRun; try LshReuse(hashes=10, length=10)",
-        ),
-    )
-    broken = [
-        f"simulate.{name} must be {what}, got {show(value)}"
-        for name, value, types, what in wanted
-        if not isinstance(value, types)
-    ]
-    if broken:
-        raise ConfigError(broken)
+_ARGUMENTS = {
+    "trace": true_of(
+        lambda given: isinstance(given, WorkloadTrace),
+        "be a WorkloadTrace",
+        "capture a model or load a trace",
+    ),
+    "accelerator": true_of(
+        lambda given: isinstance(given, Accelerator),
+        "be an Accelerator",
+        "try preset('reuse_16x16')",
+    ),
+    "policy": true_of(
+        lambda given: isinstance(given, ReusePolicy | ReuseRun | None),
+        "be a policy or a ReuseRun",
+        "try LshReuse(hashes=10, length=10)",
+    ),
+}
 
 
 def _check_run(run: ReuseRun, trace: WorkloadTrace, *, asks_to_decide: bool) -> None:

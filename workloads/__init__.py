@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from workloads.capturing.hook import GemmCall, run_with
     from workloads.capturing.replaying import replay
     from workloads.compressing.pruning import prune
-    from workloads.compressing.quantising import load_quantised, quantise, quantise_as
+    from workloads.compressing.quantising import quantise, quantise_as
     from workloads.models import CifarNet
+    from workloads.models.quantised_weights import load_quantised
     from workloads.streams import ImageSet, cifar10, digits, video_frames
     from workloads.traces.scale_sim import read_topology
     from workloads.traces.trace import WorkloadTrace
@@ -32,7 +33,7 @@ _PLACES = {
     "capture": "workloads.capturing.capture",
     "cifar10": "workloads.streams",
     "digits": "workloads.streams",
-    "load_quantised": "workloads.compressing.quantising",
+    "load_quantised": "workloads.models.quantised_weights",
     "prune": "workloads.compressing.pruning",
     "quantisation_aware": "workloads.training",
     "quantise": "workloads.compressing.quantising",

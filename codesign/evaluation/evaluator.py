@@ -142,6 +142,7 @@ class Evaluator:
 
     def _measure(self, parameters: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
         accelerator, policy = self.space.build(parameters)
+        self._check_model()
         run = decide(
             self.trace,
             policy,
@@ -161,6 +162,12 @@ class Evaluator:
         if unknown:
             raise ValueError(f"objectives must be finite, got {unknown}")
         return values, summary_of(report)
+
+    def _check_model(self) -> None:
+        """Once a process: with every trial, Ray's workers get another copy of all this."""
+        for name, trace in (("judged", self.trace), ("calibration", self.calibration)):
+            if self.model is not None and isinstance(trace, WorkloadTrace):
+                check_model(trace, self.model, copy_of=f"{self.identity} {name}")
 
 
 def summary_of(report: SimulationReport) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from workloads import (
     video_frames,
 )
 from workloads.capturing.capture import LabelsError
-from workloads.capturing.integer_grid import is_quantised
 from workloads.errors import show
+from workloads.models.integer_grid import is_quantised
 from workloads.models.weights import dtype_of
 from workloads.reading import regular_file
 from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs

@@ -226,7 +226,7 @@ def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> tor
         ModelError, TraceError: it cannot be loaded or run.
     """
     from workloads import TraceError, models, quantise_as, trained_cifarnet
-    from workloads.capturing.integer_grid import is_quantised
+    from workloads.models.integer_grid import is_quantised
 
     seed = trace.provenance.get("seed")
     seed = seed if isinstance(seed, int) else 0

@@ -18,9 +18,9 @@ from simulator.analysis.operator_norms import (
     max_pool_norm,
     response_norm,
 )
-from workloads.capturing.modules import training_mode
 from workloads.capturing.replaying import recorded_inputs
 from workloads.models.cifarnet import LocalResponseNorm
+from workloads.models.modes import training_mode
 from workloads.traces.judged import Judged
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace

@@ -1,5 +1,6 @@
 """Running the model that a trace was captured of."""
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,13 +27,28 @@ _COARSE = ("bfloat16", "float16")
 _NEAR = 0.1
 
 
-def check_model(trace: WorkloadTrace, model: "torch.nn.Module") -> None:
+# The first of a process that answered as its trace holds, by the name of its copies.
+_answered: "dict[str, weakref.ref[torch.nn.Module]]" = {}
+
+
+def check_model(trace: WorkloadTrace, model: "torch.nn.Module", *, copy_of: str = "") -> None:
     """Without reuse the model must answer as it did when it was captured.
 
-    What differs would else be blamed on reuse. The model is run once more for it, on the first
-    image where that tells: once for each model that draws no random numbers, even if it was
-    captured in this process, because numbers that it draws from a generator of its own, or state
-    that it keeps, show nowhere else.
+    What differs would else be blamed on reuse. Nothing cheaper than a run can tell: numbers that a
+    model draws from a generator of its own, and state that it keeps, show nowhere else, even if it
+    was captured in this process. So it is run dense once, on the first image where that tells:
+
+    - once for each model that draws no random numbers, whatever traces are captured of it here
+      (a stream's, say), and once for each trace that was loaded or has a seed;
+    - not again while nothing in it changes (`workloads.capturing.unchanged`); a function, in which
+      nothing can be compared, is run each time;
+    - once a process for all copies of one model and trace, which a search sends with every trial.
+
+    Args:
+        trace: of the model.
+        model: the captured model.
+        copy_of: names the model and the trace where a process gets copies of them: once one has
+            answered so, the others are not run.
 
     Raises:
         ConfigError: it answers otherwise, or otherwise each time, or runs other layers.
@@ -45,6 +61,9 @@ def check_model(trace: WorkloadTrace, model: "torch.nn.Module") -> None:
         name = str(trace.provenance.get("model", "of the trace"))
         check_outputs_finite(name, judged, trace.outputs, trace.layers[-1].name)
     if is_remembered(trace, model):
+        return
+    if copy_of in _answered and _answered[copy_of]() is not model:
+        remember(trace, model, verified=True)
         return
     dense = _Dense(trace, model)
     try:
@@ -61,6 +80,8 @@ def check_model(trace: WorkloadTrace, model: "torch.nn.Module") -> None:
             f"{told(error)}; check its code"
         ) from error
     remember(trace, model, verified=True, repeats=not dense.draws)
+    if copy_of:
+        _answered[copy_of] = weakref.ref(model)
 
 
 class _Dense:
@@ -221,7 +242,7 @@ def _check_rows(layer: Layer, known: "Mapping[str, tuple[Gemm, Any]]") -> None:
 def run_model(
     trace: WorkloadTrace,
     model: "torch.nn.Module",
-    answer: "Callable[[GemmCall], torch.Tensor | None]",
+    result_of: "Callable[[GemmCall], torch.Tensor | None]",
     draws: "Draws | None" = None,
 ) -> np.ndarray | None:
     """Run the model on the trace's inputs with every product's result replaced.
@@ -229,7 +250,7 @@ def run_model(
     Args:
         trace: of the model.
         model: the captured model.
-        answer: gives a product's result, or `None` to compute it.
+        result_of: gives a product's result, or `None` to compute it.
         draws: told whether the model draws random numbers.
 
     Raises:
@@ -250,7 +271,7 @@ def run_model(
                 f"{layer.quantisation or 'floating point'}; pass the model that was captured"
             )
         asked.add(layer.name)
-        return answer(call)
+        return result_of(call)
 
     outputs = replay(trace, model, on_gemm, draws=draws)
     missing = [name for name in known if name not in asked]

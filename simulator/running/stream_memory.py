@@ -8,7 +8,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from accelerators import ConfigError
-from accelerators.rules import show
+from accelerators.rules import show, true_of, violations
 from simulator.kernels.tables import LayerMemory
 from simulator.policies.policy import LayerState
 from workloads.errors import plain, told
@@ -24,6 +24,22 @@ from workloads.writing import replacing
 
 FORMAT = "similarity-codesign stream memory"
 FORMAT_VERSION = 2
+_FIX = "use the memory of a ReuseRun"
+
+
+def _are_arrays(layers: object) -> bool:
+    """Whether this holds named arrays for each of several named layers."""
+    return isinstance(layers, Mapping) and all(
+        isinstance(layer, str)
+        and isinstance(arrays, Mapping)
+        and all(isinstance(name, str) for name in arrays)
+        and all(isinstance(array, np.ndarray) for array in arrays.values())
+        for layer, arrays in layers.items()
+    )
+
+
+_ARRAYS = true_of(_are_arrays, "hold named arrays for each layer", _FIX)
+_POLICY = true_of(lambda given: isinstance(given, dict), "be a dict", _FIX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +53,13 @@ class StreamMemory:
         tables: layer -> the clusters kept, see `simulator.kernels.tables.LayerMemory`.
     """
 
-    policy: dict
-    states: Mapping[str, LayerState]
-    tables: Mapping[str, LayerMemory]
+    policy: dict = field(metadata=_POLICY)
+    states: Mapping[str, LayerState] = field(metadata=_ARRAYS)
+    tables: Mapping[str, LayerMemory] = field(metadata=_ARRAYS)
 
     def __post_init__(self) -> None:
-        broken = []
-        if not isinstance(self.policy, dict):
-            broken.append(f"policy must be a dict, got {show(self.policy)}")
-        for name in ("states", "tables"):
-            layers = getattr(self, name)
-            if not isinstance(layers, Mapping) or not all(
-                isinstance(layer, str) and isinstance(arrays, Mapping) and _are_arrays(arrays)
-                for layer, arrays in layers.items()
-            ):
-                broken.append(f"{name} must hold named arrays for each layer, got {show(layers)}")
-        if broken:
-            raise ConfigError(
-                [f"StreamMemory.{rule}; use the memory of a ReuseRun" for rule in broken]
-            )
+        if broken := violations(self, "StreamMemory"):
+            raise ConfigError(broken)
 
     def check_policy(self, described: dict) -> None:
         """Raise a `ConfigError` for any policy but the one that made the memory."""
@@ -85,12 +89,6 @@ def _plain(description: dict) -> dict:
             f"memory must come from a policy of plain values, got {show(description)} "
             f"({told(error)}); use the memory of a ReuseRun"
         ) from error
-
-
-def _are_arrays(arrays: Mapping) -> bool:
-    return all(isinstance(name, str) for name in arrays) and all(
-        isinstance(array, np.ndarray) for array in arrays.values()
-    )
 
 
 def save_memory(memory: StreamMemory, path: str | Path) -> None:

@@ -117,9 +117,9 @@ def test_training_learns_through_the_rounding():
 
 def test_bad_arguments_are_those_of_training():
     train, test = digits("train").take(8), digits("test").take(8)
-    with pytest.raises(TrainingError, match="epochs must be an integer >= 1"):
+    with pytest.raises(TrainingError, match="epochs must be a whole number of at least 1"):
         quantisation_aware(small(), train, test, epochs=0)
-    with pytest.raises(TrainingError, match="batch_size must be an integer >= 1"):
+    with pytest.raises(TrainingError, match="batch_size must be a whole number of at least 1"):
         quantisation_aware(small(), train, test, epochs=1, batch_size=-1)
     with pytest.raises(TrainingError, match="must stay finite"):
         quantisation_aware(

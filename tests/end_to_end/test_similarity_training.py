@@ -22,8 +22,8 @@ from simulator import (
     decide,
 )
 from workloads import TraceError, capture, load_quantised, quantise
-from workloads.capturing.integer_grid import quantisation_of
 from workloads.models import load_weights, read_metadata
+from workloads.models.integer_grid import quantisation_of
 from workloads.streams import StreamError
 from workloads.streams.clips import IGNORED, Clip
 from workloads.training import (
@@ -403,13 +403,13 @@ class TestBadInput:
             )
         for part in (
             "epochs must be an integer from 1",
-            "learning_rate must be above 0",
-            "momentum must be below 1, got 1.0",
+            "learning_rate must be a finite number above 0",
+            "momentum must be a finite number >= 0 and below 1, got 1.0",
             "weight_decay must be a finite number >= 0, got nan",
             "batch must be an integer",
             "seed must be an integer",
             "intra_weight must be a finite number >= 0, got -1",
-            "temperature must be above 0",
+            "temperature must be a finite number above 0",
             "cluster_hashes must be an integer from 1 to 62",
             "optimizer must be one of sgd, adamw, got 'adam'",
             "schedule must be one of constant, cosine, got 'linear'",

@@ -1,9 +1,12 @@
+import pickle
 import traceback
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 import codesign.evaluation.evaluator
 from accelerators import ConfigError, preset
@@ -13,7 +16,15 @@ from codesign.report.study_report import StudyReport
 from codesign.space.lookup import captured_model
 from simulator import decide, simulate
 from tests.full_disk import contents, largest_file
-from tests.small_search import TRIALS, small_search, small_space, small_workload, table
+from tests.small_search import (
+    IMAGES,
+    TRIALS,
+    SmallNetwork,
+    small_search,
+    small_space,
+    small_workload,
+    table,
+)
 from workloads import Gemm, TraceError, WorkloadTrace
 from workloads.models import ModelError
 from workloads.writing import write_atomically
@@ -319,6 +330,33 @@ def test_a_users_model_that_cannot_run_says_what_pytorch_said(users_file):
     trace = load_workload(model=f"{users_file}:Net", inputs="digits", images=3).trace
     with pytest.raises(ConfigError, match=r"Narrow' is not: model must answer .* once more"):
         captured_model(f"{users_file}:Narrow", None, trace)
+
+
+class Counted(SmallNetwork):
+    """Tells how many images each run has, of all copies."""
+
+    images: ClassVar[list[int]] = []
+
+    def forward(self, images):
+        self.images.append(len(images))
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("under_reuse", [False, True])
+def test_copies_of_a_model_are_run_densely_once_a_process(under_reuse):
+    torch.manual_seed(3 + under_reuse)  # other weights, of which this process has no copy
+    workload = replace(small_workload(Counted().eval()), calibrate_under_reuse=under_reuse)
+    space = small_space(workload)
+    sent = pickle.dumps(Evaluator.of(workload, space))  # as Ray sends it with every trial
+    runs = []
+    for hashes in (4, 5, 6):
+        Counted.images.clear()
+        trial = without(space.start["start"], **{"first.reuse": True, "first.hashes": hashes})
+        assert pickle.loads(sent)(trial).state == "complete"
+        runs.append(Counted.images.copy())
+    learned = [IMAGES] * under_reuse
+    dense = [1] * (1 + under_reuse)  # the first image of what is judged, and of the calibration
+    assert runs == [[*dense, *learned, IMAGES], [*learned, IMAGES], [*learned, IMAGES]]
 
 
 def test_a_model_that_fails_after_it_was_captured_says_what_pytorch_said():

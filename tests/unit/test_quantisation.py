@@ -26,7 +26,7 @@ from workloads import (
     quantise,
     quantise_as,
 )
-from workloads.capturing.integer_grid import InputGrid
+from workloads.models.integer_grid import InputGrid
 
 
 def randn(*shape: int) -> torch.Tensor:
@@ -219,7 +219,7 @@ def test_another_models_trace_is_refused(trace):
     [
         ({"scale": 0.0}, "scale must be a finite number above 0"),
         ({"scale": float("nan")}, "scale must be"),
-        ({"zero_point": 256}, "zero_point must be a whole number from 0 to 255"),
+        ({"zero_point": 256}, "zero_point must be an integer from 0 to 255"),
         ({"zero_point": 1.5}, "zero_point must be"),
         ({"bits": 0}, "bits must be"),
     ],
@@ -368,13 +368,13 @@ class TestPrune:
 
     @pytest.mark.parametrize("fraction", [1.0, -0.1, float("nan"), True, "half", None])
     def test_fractions_out_of_range(self, model, fraction):
-        with pytest.raises(TraceError, match=r"0 <= fraction < 1, got"):
+        with pytest.raises(TraceError, match=r"finite number >= 0 and below 1, got"):
             prune(model, fraction)
 
     def test_every_broken_rule_is_named(self, model):
         with pytest.raises(TraceError) as caught:
             prune(model, {"same": 1.5, "conv*": 0.5})
-        assert "got 1.5 for 'same'" in str(caught.value)
+        assert "fraction of 'same' must be a finite number" in str(caught.value)
         assert "pattern 'conv*' must match a layer; layers are same, up" in str(caught.value)
         with pytest.raises(TraceError, match="must have a convolution or a linear layer"):
             prune(nn.ReLU(), 0.5)

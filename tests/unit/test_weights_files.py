@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from workloads.compressing.quantising import INPUT_GRID, load_quantised, quantise
+from workloads.compressing.quantising import quantise
 from workloads.models import ModelError, load_weights, save_weights, weights_source
+from workloads.models.integer_grid import INPUT_GRID
+from workloads.models.quantised_weights import load_quantised
 from workloads.models.weights import Named
 
 

@@ -122,7 +122,12 @@ def test_rows_of_a_sequence_belong_to_their_image():
         (nn.Linear(8, 4), randn(6, 8), 8, "got 8, which divides no"),
         (Detector(), PICTURES, None, r"got 2 by position.*list of pictures as \(\[...\],\)"),
         *(
-            (nn.Linear(8, 4), randn(6, 8), images, "images must be an integer of at least 1, got")
+            (
+                nn.Linear(8, 4),
+                randn(6, 8),
+                images,
+                "images must be a whole number of at least 1, got",
+            )
             for images in (0, -1, True, 2.0, "2")
         ),
     ],

@@ -280,3 +280,22 @@ def test_everything_exported_is_there():
         assert callable(value) and getattr(workloads, name) is value, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         workloads.nothing  # noqa: B018
+
+
+def test_a_trace_of_the_first_format_is_read_as_it_was_written(tmp_path):
+    """Commit 39818d7 captured this quantised network: see `data/SOURCES.md`."""
+    old = Path(__file__).parent / "data" / "trace_of_39818d7"
+    trace = WorkloadTrace.load(old)
+    assert [(layer.name, layer.kind) for layer in trace.layers] == [
+        ("conv", "conv"),
+        ("fc", "linear"),
+    ]
+    assert trace.labels.tolist() == [0, 2] and trace.outputs.shape == (2, 3)
+    for layer in trace.layers:
+        steps = layer.quantisation.steps(trace.rows(layer.name))
+        assert np.array_equal(steps * np.float32(layer.quantisation.scale), trace.rows(layer.name))
+    files = sorted(path.relative_to(old) for path in old.rglob("*.*"))
+    again = trace.save(tmp_path / "again")
+    assert [(again / file).read_bytes() for file in files] == [
+        (old / file).read_bytes() for file in files
+    ]

@@ -11,7 +11,6 @@ from torch import Tensor
 from workloads.capturing.calls import GemmCall, convolution_call, product_call
 from workloads.capturing.flow import tensors_in
 from workloads.capturing.images import ImageCount
-from workloads.capturing.integer_grid import quantisation_of
 from workloads.capturing.modules import ModulePaths
 from workloads.capturing.operations import (
     Product,
@@ -21,6 +20,7 @@ from workloads.capturing.operations import (
     read_product,
 )
 from workloads.errors import TraceError
+from workloads.models.integer_grid import quantisation_of
 
 OnGemm = Callable[[GemmCall], Tensor | None]
 

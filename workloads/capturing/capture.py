@@ -6,7 +6,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from workloads.capturing.real_values import check_inputs, check_real
 from workloads.capturing.unchanged import remember
 from workloads.errors import NotCountedWarning, TraceError, show, told
 from workloads.models.weights import weights_source
+from workloads.rules import problems, refuse, true_of
 from workloads.scratch import Scratch
 from workloads.traces.files import (
     TraceFiles,
@@ -104,89 +105,136 @@ def capture(
         progress: report each layer on standard error.
 
     Returns:
-        The trace, read from where it was written.
-
-    Operations that may hide products, such as kernels of somebody's own, are named in a
-    `NotCountedWarning`, in the provenance (`not_counted`, with their calls) and in every verdict.
+        The trace, read from where it was written. Operations that may hide products are named in
+        a `NotCountedWarning`, in its provenance (`not_counted`, with calls) and in every verdict.
 
     Raises:
         TraceError: if the batch is empty, the model has no product or one that is hidden, a layer's
             input or weight or the judged output isn't finite, labels don't fit the answers, or
             something else than a trace is at `path`.
     """
-    function = score if callable(score) else None
-    if function is None and score not in SCORES:
-        raise TraceError(
-            f"capture.score must be one of {', '.join(SCORES)}, or a function, got {show(score)}"
-        )
-    _check_seed(seed)
+    asked = _Asked(labels, score, output, classes_dimension, source, seed, images, progress)
+    path = None if path is None else Path(path)
     if path is not None:
-        path = Path(path)
         check_destination(path, overwrite=overwrite)
-    args, kwargs = arguments_from(inputs)
-    check_inputs(tensors_in([args, kwargs]), "capture.inputs")
-    check_real(tensors_in([args, kwargs]), "capture.inputs")
+    call = arguments_from(inputs)
+    check_inputs(tensors_in(call), "capture.inputs")
+    check_real(tensors_in(call), "capture.inputs")
     scratch = Scratch.temporary() if path is None else scratch_beside(path)
     try:
-        directory = scratch.path / "trace"
-        with naming(path or directory, directory):
-            directory.mkdir()
-        writer = TraceWriter(directory, shown=path)
-        keeper = _Keeper(writer, progress=progress)
-        given = _cloned(kwargs if kwargs else args)
-        with torch.no_grad(), seeded(seed):
-            run = run_hooked(model, given, keeper, images=images, counts=True)
-        if len(writer) == 0:
-            raise TraceError(
-                f"model {_name(model)} must compute a matrix product to be captured, got none; use "
-                "a model with a convolution, a linear layer or a matrix product. "
-                f"{not_counted_line({'not_counted': run.not_counted})}".rstrip()
-            )
-        expected = _labels(labels)
-        judged, answer = find_output(run.output, output, None if function else expected)
-        judged = replace(judged, classes_dimension=classes_dimension)
-        outputs = None if answer is None else _storable(answer)
-        if outputs is not None:
-            check_outputs_finite(_name(model), judged, outputs, keeper.last)
-            check_dimension(classes_dimension, outputs)
-        _check_labels(expected, run.images, judged, outputs, own_score=function is not None)
-        writer.add_inputs(
-            [_storable(tensor) for tensor in tensors_in([args, kwargs])], outputs, expected
-        )
-        provenance = _provenance(model, args, kwargs, source, seed) | judged.provenance
-        provenance["precision"] = " and ".join(sorted(keeper.precisions))
-        if function is not None:
-            provenance["score"] = (
-                function.name if isinstance(function, NamedScore) else _name(function)
-            )
-        elif expected is not None:
-            provenance["score"] = score
-        for key in ("not_counted", "taken_apart"):
-            if calls := getattr(run, key):
-                provenance[key] = dict(sorted(calls.items()))
-        if keeper.zeros:
-            provenance["zero_weights"] = keeper.zeros
-        writer.finish(run.edges, images=run.images, provenance=provenance)
-        if path is None:
-            trace = WorkloadTrace.from_files(TraceFiles(directory, owner=scratch))
-        else:
-            publish(directory, path)
-            scratch.remove()
-            trace = WorkloadTrace.load(path)
-        if function is not None:
-            trace = replace(trace, score_function=function)
-        remember(trace, model)
-        if run.not_counted:
-            warnings.warn(
-                f"{not_counted_line(provenance)} They run, and cycles, energy and reuse are of "
-                "the other products alone.",
-                NotCountedWarning,
-                stacklevel=2,
-            )
-        return trace
+        trace = _captured(model, *call, asked, scratch, path)
     except BaseException:
         scratch.remove()
         raise
+    remember(trace, model)
+    if told_of := not_counted_line(trace.provenance):
+        warnings.warn(
+            f"{told_of} They run, and cycles, energy and reuse are of the other products alone.",
+            NotCountedWarning,
+            stacklevel=2,
+        )
+    return trace
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `capture` is asked beside the model and its inputs; the attributes are its arguments."""
+
+    labels: Any
+    score: str | ScoreFunction
+    output: str | int | None
+    classes_dimension: int | str | None
+    source: str
+    seed: int | None
+    images: int | None
+    progress: bool
+
+    def __post_init__(self) -> None:
+        given = {"score": self.score, "seed": self.seed}
+        refuse(problems("capture.", given, _RULES), TraceError)
+
+    @property
+    def function(self) -> ScoreFunction | None:
+        """The score, if it is a function."""
+        return self.score if callable(self.score) else None
+
+    def judged(self, output: Any, expected: Array | None) -> tuple[Judged, Tensor | None]:
+        """Which output is judged, and the output."""
+        judged, answer = find_output(output, self.output, None if self.function else expected)
+        return replace(judged, classes_dimension=self.classes_dimension), answer
+
+    def score_name(self, expected: Array | None) -> dict[str, str]:
+        """How answers are judged, for the provenance; nothing where they are not."""
+        if isinstance(self.score, str):
+            return {} if expected is None else {"score": self.score}
+        if isinstance(self.score, NamedScore):
+            return {"score": self.score.name}
+        return {"score": _name(self.score)}
+
+
+_RULES = {
+    "score": true_of(
+        lambda score: callable(score) or (isinstance(score, str) and score in SCORES),
+        f"be one of {', '.join(SCORES)}, or a function",
+        "use one of these",
+    ),
+    "seed": true_of(
+        lambda seed: seed is None or (type(seed) is int and -(2**63) <= seed < 2**63),
+        "be an integer of 64 bits, or None",
+        "use 0",
+    ),
+}
+
+
+def _captured(
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    asked: _Asked,
+    scratch: Scratch,
+    path: Path | None,
+) -> WorkloadTrace:
+    """Run the model and write the trace into `scratch`, from where it moves to `path`, if any."""
+    directory = scratch.path / "trace"
+    with naming(path or directory, directory):
+        directory.mkdir()
+    writer = TraceWriter(directory, shown=path)
+    keeper = _Keeper(writer, progress=asked.progress)
+    given = _cloned(kwargs if kwargs else args)
+    with torch.no_grad(), seeded(asked.seed):
+        run = run_hooked(model, given, keeper, images=asked.images, counts=True)
+    if len(writer) == 0:
+        raise TraceError(
+            f"model {_name(model)} must compute a matrix product to be captured, got none; use "
+            "a model with a convolution, a linear layer or a matrix product. "
+            f"{not_counted_line({'not_counted': run.not_counted})}".rstrip()
+        )
+    expected = _labels(asked.labels)
+    judged, answer = asked.judged(run.output, expected)
+    outputs = None if answer is None else _storable(answer)
+    if outputs is not None:
+        check_outputs_finite(_name(model), judged, outputs, keeper.last)
+        check_dimension(asked.classes_dimension, outputs)
+    own_score = asked.function is not None
+    _check_labels(expected, run.images, judged, outputs, own_score=own_score)
+    stored = [_storable(tensor) for tensor in tensors_in([args, kwargs])]
+    writer.add_inputs(stored, outputs, expected)
+    provenance = _provenance(model, args, kwargs, asked.source, asked.seed) | judged.provenance
+    provenance["precision"] = " and ".join(sorted(keeper.precisions))
+    provenance |= asked.score_name(expected)
+    for key in ("not_counted", "taken_apart"):
+        if calls := getattr(run, key):
+            provenance[key] = dict(sorted(calls.items()))
+    if keeper.zeros:
+        provenance["zero_weights"] = keeper.zeros
+    writer.finish(run.edges, images=run.images, provenance=provenance)
+    if path is None:
+        trace = WorkloadTrace.from_files(TraceFiles(directory, owner=scratch))
+    else:
+        publish(directory, path)
+        scratch.remove()
+        trace = WorkloadTrace.load(path)
+    return replace(trace, score_function=asked.function) if own_score else trace
 
 
 class _Keeper:
@@ -257,14 +305,6 @@ def _storable(tensor: Tensor) -> Array:
     """A tensor in a type that files keep: of double complex numbers, single ones."""
     array = array_of(tensor)
     return array.astype(np.complex64) if array.dtype == np.complex128 else array
-
-
-def _check_seed(seed: Any) -> None:
-    whole = isinstance(seed, int) and not isinstance(seed, bool)
-    if seed is not None and not (whole and -(2**63) <= seed < 2**63):
-        raise TraceError(
-            f"capture.seed must be an integer of 64 bits, or None, got {show(seed)}; use 0"
-        )
 
 
 def _labels(labels: Any) -> Array | None:

@@ -20,7 +20,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils.rnn import PackedSequence
 
 from workloads.capturing.flow import Flow, tensors_in
-from workloads.errors import TraceError, show
+from workloads.errors import TraceError
+from workloads.rules import integer, problems, refuse
 
 _ADVICE = "pass images=N, the number of images in this batch"
 
@@ -291,12 +292,11 @@ def _telling(tensors: list[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     yield from tensors
 
 
+_IMAGES = integer(1, fix=f"{_ADVICE}, or leave it out")
+
+
 def _check_given(images: Any, found: _Found) -> None:
-    if isinstance(images, bool) or not isinstance(images, int) or images < 1:
-        raise TraceError(
-            f"images must be an integer of at least 1, got {show(images)}; {_ADVICE}, or leave it "
-            "out"
-        )
+    refuse(problems("", {"images": images}, {"images": _IMAGES}), TraceError)
     if images > 1 and all(size % images for size in found.sizes):
         raise TraceError(
             "images must be the number of images in inputs of shape "

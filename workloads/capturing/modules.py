@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -164,37 +164,6 @@ class AttentionCalls(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             self._paths.leave_attention()
-
-
-@contextmanager
-def training_mode(model: Any, training: bool) -> Iterator[None]:
-    """Training or evaluation mode; then every module's own again.
-
-    A module that has no modes to switch (frozen ones, exported programs) runs as it is.
-    """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    flags = [getattr(module, "training", None) for module in modules]
-    try:
-        if modules:
-            switch_mode(model, training)
-        yield
-    finally:
-        for module, flag in zip(modules, flags, strict=True):
-            if flag is not None and module.training != flag:
-                with suppress(AttributeError, RuntimeError):  # it can't have been set here either
-                    module.training = flag
-
-
-def switch_mode(module: nn.Module, training: bool) -> None:
-    """`Module.train`, around modules that refuse it by design."""
-    try:
-        module.train(training)
-    except (AttributeError, RuntimeError, TypeError, ValueError):
-        own = "train" in vars(module) or type(module).train is not nn.Module.train
-        if own or not hasattr(module, "training"):
-            return
-        for child in module.children():  # one of those refused
-            switch_mode(child, training)
 
 
 @contextmanager

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.utils.prune import L1Unstructured
 
-from workloads.capturing.integer_grid import copied
 from workloads.errors import TraceError
+from workloads.models.integer_grid import copied
+from workloads.rules import number, problems, refuse
+
+_FRACTION = number(below=1, fix="use 0.5 for half of the weights")
 
 
 def prune(model: nn.Module, fraction: float | Mapping[str, float]) -> nn.Module:
@@ -38,21 +40,14 @@ def prune(model: nn.Module, fraction: float | Mapping[str, float]) -> nn.Module:
     """
     network, layers = copied(model)
     fractions = fraction if isinstance(fraction, Mapping) else {"*": fraction}
-    broken = [
-        f"prune.fraction must be a number with 0 <= fraction < 1, got {value!r} for {pattern!r}; "
-        "use 0.5 for half of the weights"
-        for pattern, value in fractions.items()
-        if isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not (math.isfinite(value) and 0 <= value < 1)
-    ]
+    given = {f"fraction of {pattern!r}": value for pattern, value in fractions.items()}
+    broken = problems("prune.", given, dict.fromkeys(given, _FRACTION))
     broken += [
         f"prune.fraction pattern {pattern!r} must match a layer; layers are {', '.join(layers)}"
         for pattern in fractions
         if not any(fnmatchcase(path, pattern) for path in layers)
     ]
-    if broken:
-        raise TraceError("\n".join(broken))
+    refuse(broken, TraceError)
     for path, layer in layers.items():
         matching = (value for pattern, value in fractions.items() if fnmatchcase(path, pattern))
         smallest = L1Unstructured(amount=float(next(matching, 0.0)))

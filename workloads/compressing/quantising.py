@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,24 +12,18 @@ from torch.ao.quantization import HistogramObserver
 
 from workloads.capturing.flow import tensors_in
 from workloads.capturing.hook import arguments_from
-from workloads.capturing.integer_grid import (
+from workloads.errors import TraceError
+from workloads.models.integer_grid import (
     HIGH,
-    INPUT_GRID,
     LOW,
     InputGrid,
     WeightedLayer,
     copied,
     on_weight_grid,
     output_axis,
-    quantisation_of,
     read_through,
 )
-from workloads.capturing.modules import training_mode
-from workloads.errors import TraceError
-from workloads.models.errors import ModelError
-from workloads.models.naming import unwrapped
-from workloads.models.weights import load_weights
-from workloads.models.weights_file import read_entries, weights_path
+from workloads.models.modes import training_mode
 from workloads.traces.trace import WorkloadTrace
 
 
@@ -93,47 +86,6 @@ def quantise_as(model: nn.Module, trace: WorkloadTrace) -> nn.Module:
             f"{', '.join(absent)}; pass the model that was captured"
         )
     return _on_grids(network, layers, grids)
-
-
-def holds_grids(path: str | Path) -> bool:
-    """Whether a weights file is of a quantised model; ModelError if it is unreadable."""
-    entries = read_entries(weights_path(path))
-    return any(name.endswith(f"{INPUT_GRID}.scale") for each in entries for name in each.tensors)
-
-
-def load_quantised(model: nn.Module, path: str | Path) -> nn.Module:
-    """Load the weights and grids of a quantised model, as `save_weights` wrote them.
-
-    Args:
-        model: the same network in floating point, with any weights; left as it was.
-        path: the file.
-
-    Returns:
-        A quantised copy in evaluation mode.
-
-    Raises:
-        ModelError: as `workloads.models.load_weights`.
-        TraceError: if the file is of a model in floating point.
-    """
-    network, layers = copied(model)
-    entries = read_entries(weights_path(path))
-    given = {"." + short for each in entries for short in unwrapped(each.tensors).values()}
-    for name, layer in layers.items():
-        scale = f".{name}.{INPUT_GRID}.scale" if name else f".{INPUT_GRID}.scale"
-        if any(each.endswith(scale) for each in given):
-            read_through(layer, InputGrid(torch.ones(1), torch.zeros(1)))  # the file's is loaded
-    if not any(hasattr(layer, INPUT_GRID) for layer in layers.values()):
-        raise TraceError(
-            f"weights {path} must be of a quantised model, got no grid in them; load them with "
-            "load_weights"
-        )
-    load_weights(network, path)
-    for name, layer in layers.items():
-        try:
-            quantisation_of(layer)
-        except TraceError as error:
-            raise ModelError(f"weights {path}, the grid of {name}: {error}") from error
-    return network.eval()
 
 
 def _on_grids(

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from workloads.models.errors import ModelError
+from workloads.rules import integer, number, problems, refuse
 
 
 class LocalResponseNorm(nn.Module):
@@ -56,10 +57,9 @@ class CifarNet(nn.Module):
 
     def __init__(self, num_classes: int = 10, dropout: float = 0.5) -> None:
         super().__init__()
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-            raise ModelError(f"CifarNet num_classes must be at least 1, got {num_classes!r}")
-        if not 0 <= dropout < 1:
-            raise ModelError(f"CifarNet dropout must be in 0 <= dropout < 1, got {dropout!r}")
+        given = {"num_classes": num_classes, "dropout": dropout}
+        rules = {"num_classes": integer(1), "dropout": number(below=1, fix="use 0 for none")}
+        refuse(problems("CifarNet ", given, rules), ModelError)
         self.conv1 = nn.Conv2d(3, 64, kernel_size=5, padding=2)
         self.pool1 = nn.MaxPool2d(2, 2)
         self.norm1 = LocalResponseNorm()

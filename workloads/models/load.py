@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from workloads.capturing.modules import switch_mode
 from workloads.models.alexnet import AlexNet
 from workloads.models.cifarnet import CifarNet
 from workloads.models.efficientnet_lite import efficientnet_lite0
 from workloads.models.errors import ModelError
 from workloads.models.espnet import ESPNet
 from workloads.models.mobilenet import MobileNetV2
+from workloads.models.modes import switch_mode
 from workloads.models.psanet import PSANet50
+from workloads.models.quantised_weights import holds_grids, load_quantised
 from workloads.models.resnest import ResNeSt50
 from workloads.models.resnet import ResNet18, ResNet50
 from workloads.models.resnet_cifar import ResNet20, ResNet56
@@ -133,11 +134,6 @@ def load(
 
 def _with_weights(model: nn.Module, weights: str | Path) -> nn.Module:
     """The model with weights in floating point, or a copy with those on grids."""
-    from workloads.compressing.quantising import (  # which itself builds on this room
-        holds_grids,
-        load_quantised,
-    )
-
     if holds_grids(weights):
         return load_quantised(model, weights)
     load_weights(model, weights)

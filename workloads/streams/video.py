@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from workloads.errors import show, told
+from workloads.errors import told
 from workloads.reading import regular_file
+from workloads.rules import integer, problems, refuse, true_of
 from workloads.streams.image_set import ImageSet, Normalise, StreamError, TooFewError, normalisation
 from workloads.streams.picture_files import MOST_PIXELS
 
@@ -89,19 +91,24 @@ def check_request(
     what: str, *, size: tuple[int, int] | None, count: int, every: int, start: int
 ) -> None:
     """Raise a StreamError unless a size and frames or pictures can be taken as asked."""
-    violations = [
-        f"{what} {name} must be an integer >= {least}, got {show(value)}"
-        for name, value, least in (("count", count, 1), ("every", every, 1), ("start", start, 0))
-        if isinstance(value, bool) or not isinstance(value, int) or value < least
-    ]
-    if size is not None and not (
+    given = {"count": count, "every": every, "start": start, "size": size}
+    refuse(problems(f"{what} ", given, _REQUEST), StreamError)
+
+
+def _is_size(size: Any) -> bool:
+    return size is None or (
         isinstance(size, tuple | list)
         and len(size) == 2
         and all(type(side) is int and 1 <= side <= 8192 for side in size)
-    ):
-        violations.append(f"{what} size must be (height, width) in 1..8192, got {show(size)}")
-    if violations:
-        raise StreamError("\n".join(violations))
+    )
+
+
+_REQUEST = {
+    "count": integer(1),
+    "every": integer(1),
+    "start": integer(0),
+    "size": true_of(_is_size, "be (height, width) in 1..8192", "use None for the video's own"),
+}
 
 
 def _video_path(source: str | Path) -> Path:

@@ -28,8 +28,9 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from workloads.errors import TraceError, plain, show
+from workloads.rules import LARGEST_LAYER, whole
 from workloads.scratch import REPLACED, Scratch, restore
-from workloads.traces.layer import LARGEST_LAYER, Layer, whole
+from workloads.traces.layer import Layer
 from workloads.traces.provenance import provenance_problems
 from workloads.writing import naming
 
@@ -374,3 +375,32 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
+
+
+def check_listed(listed: Mapping[str, Any], layers: int) -> None:
+    """A trace has a file for every layer, or shapes alone."""
+    found, of_layers = listed.keys() - {INPUTS}, {layer_file(index) for index in range(layers)}
+    if found and found != of_layers:
+        raise TraceError(
+            f"files must list the trace's own files, one of each of the {layers} layers or none, "
+            f"got {', '.join(sorted(found ^ of_layers))} too many or missing"
+        )
+
+
+def edge_of(edge: object) -> tuple[str, str]:
+    """Two names of layers, as a description holds them."""
+    if isinstance(edge, list) and len(edge) == 2 and all(isinstance(name, str) for name in edge):
+        return edge[0], edge[1]
+    raise TraceError(f"edges must describe a trace by pairs of layer names, got {show(edge)}")
+
+
+def inputs_of(tensors: Mapping[str, Array]) -> tuple[Array, ...] | None:
+    """`inputs.0`, `inputs.1`, ... of the file that also holds outputs and labels."""
+    names = tensors.keys() - {"outputs", "labels"}
+    expected = [f"inputs.{i}" for i in range(len(names))]
+    if names != set(expected):
+        raise TraceError(
+            f"{INPUTS} must hold inputs.0, inputs.1, ..., outputs and labels, got "
+            f"{', '.join(sorted(names))}"
+        )
+    return tuple(tensors[name] for name in expected) or None

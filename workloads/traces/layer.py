@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
 
 from workloads.errors import TraceError, plain, show
+from workloads.rules import (
+    LARGEST_LAYER,
+    Rule,
+    flag,
+    instance_of,
+    integer,
+    keep_fields,
+    kept_by,
+    one_of,
+    refuse,
+    whole,
+)
 
-# Multiply-accumulates of a layer, and elements of a tensor: at 2 bytes each, and 1000 cycles a byte
-# of the slowest DRAM, cycles of a layer fit 64 bits.
-LARGEST_LAYER = 2**51
 LONGEST_NAME = 500
 # Steps along one dimension, such as a stride: offsets in memory fit 64 bits.
 _LARGEST_STEP = 2**24
@@ -30,27 +38,8 @@ KINDS = (
 )
 
 
-def whole(value: object, minimum: int, maximum: int = LARGEST_LAYER) -> int | None:
-    """`value` as an int in a range, both ends valid, or None where it is not one (as a bool)."""
-    if isinstance(value, bool):
-        return None
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except Exception:  # what a user's own class raises is no whole number either
-        return None
-    return number if minimum <= number <= maximum else None
-
-
-def _refuse(path: str, violations: list[str]) -> None:
-    if violations:
-        raise TraceError("\n".join(f"{path}.{violation}" for violation in violations))
-
-
-def must_be_whole(value: object, minimum: int, maximum: int = LARGEST_LAYER) -> str:
-    """What to say of a value that `whole` does not take: the rule it breaks, and the value."""
-    too_large = type(value) is int and value > maximum
-    end = f"at most {maximum}" if too_large else f"at least {minimum}"
-    return f"must be a whole number of {end}, got {show(value)}"
+def _refuse(label: str, found: list[str]) -> None:
+    refuse([f"{label}.{each}" for each in found], TraceError)
 
 
 def is_name(value: object) -> bool:
@@ -66,6 +55,37 @@ def _sizes(value: object, minimum: int, maximum: int) -> tuple[int, ...] | None:
     return None if None in numbers else tuple(numbers)  # type: ignore[arg-type]
 
 
+def _shape() -> dict[str, Rule]:
+    """Sizes of a tensor."""
+
+    def keep(value: object) -> tuple[int, ...] | None:
+        sizes = _sizes(value, 1, LARGEST_LAYER)
+        return sizes if sizes is not None and math.prod(sizes) <= LARGEST_LAYER else None
+
+    return kept_by(
+        keep,
+        f"hold sizes of at least 1 and {LARGEST_LAYER} elements at most",
+        "give a tensor's shape",
+    )
+
+
+def _steps(least: int, *, name: str) -> dict[str, Rule]:
+    """One whole number for each of one to three spatial dimensions."""
+
+    def keep(value: object) -> tuple[int, ...] | None:
+        sizes = _sizes(value, least, _LARGEST_STEP)
+        return sizes if sizes is not None and 1 <= len(sizes) <= 3 else None
+
+    return kept_by(
+        keep,
+        f"be one to three whole numbers of at least {least} and at most {_LARGEST_STEP}",
+        f"give one per spatial dimension, as in {name}=({least}, {least})",
+    )
+
+
+_SIZE = integer(1, fix="give the size of a non-empty matrix product")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gemm:
     """`count` independent products of an `(m, k)` by a `(k, n)` matrix.
@@ -79,29 +99,18 @@ class Gemm:
         count: independent products of this shape (groups of a convolution, batch x heads).
     """
 
-    m: int
-    n: int
-    k: int
-    count: int = 1
+    m: int = field(metadata=_SIZE)
+    n: int = field(metadata=_SIZE)
+    k: int = field(metadata=_SIZE)
+    count: int = field(default=1, metadata=_SIZE)
 
     def __post_init__(self) -> None:
-        violations = []
-        for field in fields(self):
-            given = getattr(self, field.name)
-            number = whole(given, 1)
-            if number is None:
-                violations.append(
-                    f"{field.name} {must_be_whole(given, 1)}; "
-                    "give the size of a non-empty matrix product"
-                )
-            else:
-                object.__setattr__(self, field.name, number)
-        if not violations and self.macs > LARGEST_LAYER:
-            violations.append(
-                f"macs (m x n x k x count) must be at most {LARGEST_LAYER}, got {show(self.macs)}; "
-                "split the product"
+        keep_fields(self, "Gemm", TraceError)
+        if self.macs > LARGEST_LAYER:
+            raise TraceError(
+                f"Gemm.macs (m x n x k x count) must be at most {LARGEST_LAYER}, got "
+                f"{show(self.macs)}; split the product"
             )
-        _refuse("Gemm", violations)
 
     @property
     def macs(self) -> int:
@@ -122,38 +131,20 @@ class Convolution:
         groups: channel groups that don't see each other, at least 1.
     """
 
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int = 1
+    kernel: tuple[int, ...] = field(metadata=_steps(1, name="kernel"))
+    stride: tuple[int, ...] = field(metadata=_steps(1, name="stride"))
+    padding: tuple[int, ...] = field(metadata=_steps(0, name="padding"))
+    dilation: tuple[int, ...] = field(metadata=_steps(1, name="dilation"))
+    groups: int = field(default=1, metadata=integer(1, fix="use 1 for none"))
 
     def __post_init__(self) -> None:
-        violations = []
-        for name, minimum in (("kernel", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
-            given = getattr(self, name)
-            numbers = _sizes(given, minimum, _LARGEST_STEP)
-            if numbers is None or not 1 <= len(numbers) <= 3:
-                violations.append(
-                    f"{name} must be one to three whole numbers of at least {minimum} and at most "
-                    f"{_LARGEST_STEP}, got {show(given)}; give one per spatial dimension, as in "
-                    f"{name}=({minimum}, {minimum})"
-                )
-            else:
-                object.__setattr__(self, name, numbers)
-        groups = whole(self.groups, 1)
-        if groups is None:
-            violations.append(f"groups {must_be_whole(self.groups, 1)}; use 1 for none")
-        else:
-            object.__setattr__(self, "groups", groups)
-        if not violations:
-            lengths = {name: len(getattr(self, name)) for name in ("stride", "padding", "dilation")}
-            if any(n != len(self.kernel) for n in lengths.values()):
-                violations.append(
-                    f"stride, padding and dilation must have as many dimensions as "
-                    f"kernel={self.kernel}, got {lengths}; give one number per spatial dimension"
-                )
-        _refuse("Convolution", violations)
+        keep_fields(self, "Convolution", TraceError)
+        lengths = {name: len(getattr(self, name)) for name in ("stride", "padding", "dilation")}
+        if any(n != len(self.kernel) for n in lengths.values()):
+            raise TraceError(
+                f"Convolution.stride, padding and dilation must have as many dimensions as "
+                f"kernel={self.kernel}, got {lengths}; give one number per spatial dimension"
+            )
 
     def output_size(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
         """Spatial output size of a (not transposed) convolution over `input_size`."""
@@ -174,6 +165,12 @@ class Convolution:
         )
 
 
+def _scale(value: object) -> float | None:
+    """A scale that is one in float32 too."""
+    fits = isinstance(value, float) and 0 < np.float32(value) < math.inf
+    return float(value) if fits else None  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quantisation:
     """What the integers q of a quantised tensor stand for: scale * (q - zero_point).
@@ -188,35 +185,23 @@ class Quantisation:
         bits: of an integer q, 0 <= q < 2**bits.
     """
 
-    scale: float
-    zero_point: int
-    bits: int = 8
+    scale: float = field(
+        metadata=kept_by(
+            _scale, "be a finite number above 0", "give the distance of two neighbouring values"
+        )
+    )
+    zero_point: int = field(
+        metadata=integer(0, 2**16 - 1, fix="give the integer that stands for 0")
+    )
+    bits: int = field(default=8, metadata=integer(1, 16, fix="use 8"))
 
     def __post_init__(self) -> None:
-        violations = []
-        if not isinstance(self.scale, float) or not 0 < np.float32(self.scale) < math.inf:
-            violations.append(
-                f"scale must be a finite number above 0, got {show(self.scale)}; give the distance "
-                "of two neighbouring values"
+        keep_fields(self, "Quantisation", TraceError)
+        if self.zero_point >= 2**self.bits:
+            raise TraceError(
+                f"Quantisation.zero_point must be an integer from 0 to {2**self.bits - 1}, got "
+                f"{self.zero_point}; give the integer that stands for 0"
             )
-        else:
-            object.__setattr__(self, "scale", float(self.scale))
-        bits = whole(self.bits, 1, 16)
-        if bits is None:
-            violations.append(
-                f"bits must be a whole number from 1 to 16, got {show(self.bits)}; use 8"
-            )
-        else:
-            object.__setattr__(self, "bits", bits)
-            zero_point = whole(self.zero_point, 0, 2**bits - 1)
-            if zero_point is None:
-                violations.append(
-                    f"zero_point must be a whole number from 0 to {2**bits - 1}, got "
-                    f"{show(self.zero_point)}; give the integer that stands for 0"
-                )
-            else:
-                object.__setattr__(self, "zero_point", zero_point)
-        _refuse("Quantisation", violations)
 
     def steps(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """`q - zero_point` of float32 values on the grid, as whole float32 numbers.
@@ -250,69 +235,31 @@ class Layer:
         quantisation: the integers that the rows stand for; `None` in floating point.
     """
 
-    name: str
-    kind: str
-    gemm: Gemm
-    images: int
-    row_images: int
-    convolution: Convolution | None = None
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    weights_are_parameters: bool
-    quantisation: Quantisation | None = None
+    name: str = field(
+        metadata=kept_by(
+            lambda value: str.__str__(value) if is_name(value) else None,
+            f"be a non-empty text of at most {LONGEST_NAME} printable characters",
+            "use the module's path",
+        )
+    )
+    kind: str = field(metadata=one_of(KINDS))
+    gemm: Gemm = field(metadata=instance_of(Gemm))
+    images: int = field(metadata=integer(1, fix="use 1 for a single input"))
+    row_images: int = field(metadata=integer(1, fix="use 1 for a single input"))
+    convolution: Convolution | None = field(
+        default=None, metadata=instance_of(Convolution, optional=True)
+    )
+    input_shape: tuple[int, ...] = field(metadata=_shape())
+    output_shape: tuple[int, ...] = field(metadata=_shape())
+    weights_are_parameters: bool = field(metadata=flag("use True for weights that stay"))
+    quantisation: Quantisation | None = field(
+        default=None, metadata=instance_of(Quantisation, optional=True)
+    )
 
     def __post_init__(self) -> None:
         label = f"Layer[{show(self.name)}]"
-        _refuse(label, self._field_violations())
-        # As Python's own types, of which JSON knows how to write them.
-        object.__setattr__(self, "name", str.__str__(self.name))
-        object.__setattr__(self, "weights_are_parameters", bool(self.weights_are_parameters))
-        for name in ("images", "row_images"):
-            object.__setattr__(self, name, whole(getattr(self, name), 1))
-        for name in ("input_shape", "output_shape"):
-            object.__setattr__(self, name, _sizes(getattr(self, name), 1, LARGEST_LAYER))
+        keep_fields(self, label, TraceError)
         _refuse(label, self._violations())
-
-    def _field_violations(self) -> list[str]:
-        """Rules that a field breaks on its own."""
-        found = []
-        if not is_name(self.name):
-            found.append(
-                f"name must be a non-empty text of at most {LONGEST_NAME} printable characters, "
-                f"got {show(self.name)}; use the module's path"
-            )
-        if not isinstance(self.kind, str) or self.kind not in KINDS:
-            found.append(f"kind must be one of {', '.join(KINDS)}, got {show(self.kind)}; use one")
-        for name in ("images", "row_images"):
-            given = getattr(self, name)
-            if whole(given, 1) is None:
-                found.append(f"{name} {must_be_whole(given, 1)}; use 1 for a single input")
-        for name in ("input_shape", "output_shape"):
-            shape = getattr(self, name)
-            sizes = _sizes(shape, 1, LARGEST_LAYER)
-            if sizes is None or math.prod(sizes) > LARGEST_LAYER:
-                found.append(
-                    f"{name} must hold sizes of at least 1 and {LARGEST_LAYER} elements at most, "
-                    f"got {show(shape)}; give a tensor's shape"
-                )
-        if not isinstance(self.weights_are_parameters, bool | np.bool_):
-            found.append(
-                "weights_are_parameters must be True or False, got "
-                f"{show(self.weights_are_parameters)}; use True for weights that stay"
-            )
-        for name, kind, optional in (
-            ("gemm", Gemm, False),
-            ("convolution", Convolution, True),
-            ("quantisation", Quantisation, True),
-        ):
-            given = getattr(self, name)
-            if not isinstance(given, kind) and not (optional and given is None):
-                known = ", ".join(f"{field.name}=..." for field in fields(kind))
-                found.append(
-                    f"{name} must be a {kind.__name__}{' or None' * optional}, got {show(given)}; "
-                    f"use {kind.__name__}({known})"
-                )
-        return found
 
     def _violations(self) -> list[str]:
         """Whether the fields agree with each other."""
@@ -427,7 +374,7 @@ class Layer:
             TraceError: if a field is missing, unknown, or breaks a rule, or if the shapes are not
                 those of the product.
         """
-        wanted = f"the fields {', '.join(field.name for field in fields(cls))}"
+        wanted = f"the fields {', '.join(each.name for each in fields(cls))}"
         if not isinstance(description, Mapping):
             raise TraceError(
                 f"Layer must have {wanted}, got {show(description)}; capture the trace again"

@@ -14,6 +14,7 @@ import networkx as nx
 import numpy as np
 
 from workloads.errors import TraceError, plain, show
+from workloads.rules import instance_of, integer, problems, refuse, true_of, whole
 from workloads.scratch import restore
 from workloads.traces.files import (
     DESCRIPTION,
@@ -22,15 +23,35 @@ from workloads.traces.files import (
     TraceFiles,
     TraceWriter,
     check_destination,
+    check_listed,
+    edge_of,
+    inputs_of,
     layer_file,
     publish,
     scratch_beside,
 )
-from workloads.traces.layer import Gemm, Layer, must_be_whole, whole
+from workloads.traces.layer import Gemm, Layer
 from workloads.traces.provenance import provenance_problems
 from workloads.traces.scores import SCORES, ScoreFunction
-from workloads.traces.unfold import rows_of, weights_of
+from workloads.traces.unfold import rows_of, stored_shapes, weights_of
 from workloads.writing import naming
+
+_ARRAY = instance_of(np.ndarray, optional=True, fix="convert it")
+_FIELDS = {
+    "graph": instance_of(nx.DiGraph, fix="make one with networkx"),
+    "images": integer(1, fix="give the number of inputs in the batch"),
+    "inputs": true_of(
+        lambda given: (
+            given is None
+            or (isinstance(given, tuple) and all(isinstance(each, np.ndarray) for each in given))
+        ),
+        "be of NumPy arrays",
+        "convert them",
+    ),
+    "outputs": _ARRAY,
+    "labels": _ARRAY,
+    "files": instance_of(TraceFiles, optional=True, fix="use WorkloadTrace.load"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -71,33 +92,13 @@ class WorkloadTrace:
         object.__setattr__(self, "layers", _layers(self.layers))
         if self.inputs is not None and isinstance(self.inputs, list):
             object.__setattr__(self, "inputs", tuple(self.inputs))
-        problems = self._field_problems() or (self._graph_problems() + self._batch_problems())
-        if problems:
-            raise TraceError("\n".join(f"WorkloadTrace.{problem}" for problem in problems))
+        found = self._field_problems() or (self._graph_problems() + self._batch_problems())
+        refuse([f"WorkloadTrace.{each}" for each in found], TraceError)
         object.__setattr__(self, "images", whole(self.images, 1))
 
     def _field_problems(self) -> list[str]:
         """Rules that a field breaks on its own."""
-        problems = provenance_problems(self.provenance)
-        if not isinstance(self.graph, nx.DiGraph):
-            problems.append(f"graph must be a networkx.DiGraph, got {show(self.graph)}; make one")
-        if whole(self.images, 1) is None:
-            problems.append(
-                f"images {must_be_whole(self.images, 1)}; give the number of inputs in the batch"
-            )
-        arrays = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
-        for name, given in (
-            *(("inputs", array) for array in arrays),
-            ("outputs", self.outputs),
-            ("labels", self.labels),
-        ):
-            if given is not None and not isinstance(given, np.ndarray):
-                problems.append(f"{name} must be of NumPy arrays, got {show(given)}; convert it")
-        if not isinstance(self.files, TraceFiles | None):
-            problems.append(
-                f"files must be TraceFiles or None, got {show(self.files)}; use WorkloadTrace.load"
-            )
-        return problems
+        return provenance_problems(self.provenance) + problems("", vars(self), _FIELDS)
 
     def _graph_problems(self) -> list[str]:
         """Whether the graph is of the layers."""
@@ -119,7 +120,7 @@ class WorkloadTrace:
     def _batch_problems(self) -> list[str]:
         """Whether everything is of the same batch."""
         images = whole(self.images, 1)
-        problems = [
+        found = [
             f"images={images} must be that of every layer, got {layer.images} in layer "
             f"{layer.name!r}; capture the model again"
             for layer in self.layers
@@ -128,17 +129,17 @@ class WorkloadTrace:
         labels = self.labels
         of_batch = labels is None or self.score not in SCORES or images in labels.shape
         if labels is not None and (labels.dtype.kind not in "biuf" or not of_batch):
-            problems.append(
+            found.append(
                 f"labels must be {images} numbers, one per image, or several for each, got shape "
                 f"{labels.shape} of {labels.dtype}; give the labels of this batch"
             )
         dtypes = self.provenance.get("input_dtypes")
         if dtypes and self.inputs is not None and len(dtypes) != len(self.inputs):
-            problems.append(
+            found.append(
                 f"provenance.input_dtypes must be of the {len(self.inputs)} inputs, got "
                 f"{show(dtypes)}; name the type of each"
             )
-        return problems
+        return found
 
     def __repr__(self) -> str:
         return (
@@ -280,19 +281,19 @@ class WorkloadTrace:
         path, description = files.directory / DESCRIPTION, files.description
         try:
             layers = tuple(Layer.from_dict(layer) for layer in description["layers"])
-            graph = _graph(layers, [_edge(edge) for edge in description["edges"]])
+            graph = _graph(layers, [edge_of(edge) for edge in description["edges"]])
             tensors = files.read(INPUTS) if INPUTS in files else {}
             trace = cls(
                 layers=layers,
                 graph=graph,
                 images=description["images"],
                 provenance=description["provenance"],
-                inputs=_inputs(tensors),
+                inputs=inputs_of(tensors),
                 outputs=tensors.get("outputs"),
                 labels=tensors.get("labels"),
                 files=files,
             )
-            _check_files(description["files"], len(layers))
+            check_listed(description["files"], len(layers))
             return trace
         except TraceError as error:
             if str(files.directory) in str(error):
@@ -349,7 +350,7 @@ class WorkloadTrace:
                 "capture the model, or use a policy that needs no data"
             )
         tensors = self.files.read(file, keep=True)
-        expected = _stored_shapes(layer)
+        expected = stored_shapes(layer)
         found = {key: tensor.shape for key, tensor in tensors.items()}
         if found != expected:
             raise TraceError(
@@ -390,34 +391,6 @@ def _layers(layers: object) -> tuple[Layer, ...]:
     return listed
 
 
-def _check_files(listed: Mapping[str, Any], layers: int) -> None:
-    """A trace has a file for every layer, or shapes alone."""
-    found, of_layers = listed.keys() - {INPUTS}, {layer_file(index) for index in range(layers)}
-    if found and found != of_layers:
-        raise TraceError(
-            f"files must list the trace's own files, one of each of the {layers} layers or none, "
-            f"got {', '.join(sorted(found ^ of_layers))} too many or missing"
-        )
-
-
-def _edge(edge: object) -> tuple[str, str]:
-    if isinstance(edge, list) and len(edge) == 2 and all(isinstance(name, str) for name in edge):
-        return edge[0], edge[1]
-    raise TraceError(f"edges must describe a trace by pairs of layer names, got {show(edge)}")
-
-
-def _inputs(tensors: Mapping[str, Array]) -> tuple[Array, ...] | None:
-    """`inputs.0`, `inputs.1`, ... of the file that also holds outputs and labels."""
-    names = tensors.keys() - {"outputs", "labels"}
-    expected = [f"inputs.{i}" for i in range(len(names))]
-    if names != set(expected):
-        raise TraceError(
-            f"{INPUTS} must hold inputs.0, inputs.1, ..., outputs and labels, got "
-            f"{', '.join(sorted(names))}"
-        )
-    return tuple(tensors[name] for name in expected) or None
-
-
 def _named_gemms(gemms: Any) -> list[tuple[str, Gemm]]:
     """Pairs of a name and a product; what is wrong with a name is told by `Layer`."""
     try:
@@ -446,27 +419,8 @@ def not_counted_line(provenance: Mapping[str, Any]) -> str:
     return f"Not counted: {', '.join(told)}."
 
 
-def _number(key: str) -> int:
-    number = key.rpartition(".")[2]
-    return int(number) if number.isdecimal() else -1
-
-
 def _graph(layers: Sequence[Layer], edges: Sequence[tuple[str, str]]) -> nx.DiGraph[str]:
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(layer.name for layer in layers)
     graph.add_edges_from(edges)
     return graph
-
-
-def _stored_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors that a layer's file holds."""
-    gemm = layer.gemm
-    if layer.convolution is None:
-        return {"input": (gemm.count, gemm.m, gemm.k), "weight": (gemm.count, gemm.k, gemm.n)}
-    groups, kernel = layer.convolution.groups, layer.convolution.kernel
-    given, made = layer.input_shape[1], layer.output_shape[1]
-    if layer.kind == "conv":
-        weight = (made, given // groups, *kernel)
-    else:
-        weight = (given, made // groups, *kernel)
-    return {"input": layer.input_shape, "weight": weight}

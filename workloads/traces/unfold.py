@@ -146,6 +146,20 @@ def k_major(rows: Array) -> Array:
     return columns.transpose(0, 2, 1)
 
 
+def stored_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that a layer's file holds."""
+    gemm = layer.gemm
+    if layer.convolution is None:
+        return {"input": (gemm.count, gemm.m, gemm.k), "weight": (gemm.count, gemm.k, gemm.n)}
+    groups, kernel = layer.convolution.groups, layer.convolution.kernel
+    given, made = layer.input_shape[1], layer.output_shape[1]
+    if layer.kind == "conv":
+        weight = (made, given // groups, *kernel)
+    else:
+        weight = (given, made // groups, *kernel)
+    return {"input": layer.input_shape, "weight": weight}
+
+
 def _check_order(order: str) -> None:
     if not isinstance(order, str) or order not in ORDERS:
         raise TraceError(f"order must be one of {', '.join(ORDERS)}, got {show(order)}; use one")

@@ -74,3 +74,18 @@ class Checkpoint:
             group, _, name = key.partition("/")
             tensors.setdefault(group, {})[name] = tensor
         return cls(tensors=tensors, facts=facts)
+
+
+def check_place(checkpoint: Path | None, resume: bool) -> None:
+    """A training goes on only if asked to, and only where there is one."""
+    if checkpoint is None:
+        if resume:
+            raise TrainingError("resume must come with out, got none; name the training's folder")
+        return
+    folder, exists = checkpoint.parent, checkpoint.is_file()
+    if resume and not exists:
+        raise TrainingError(f"{folder} has no checkpoint to go on from; start without resume")
+    if exists and not resume:
+        raise TrainingError(
+            f"{folder} has the checkpoint of a training; go on with resume, or name another folder"
+        )

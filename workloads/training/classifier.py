@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from workloads.errors import InputError, show
+from workloads.errors import InputError
 from workloads.models.weights import dtype_of, note_weights
+from workloads.rules import integer, number, one_of, problems, refuse
 from workloads.streams import ImageSet
 from workloads.training.augment import AUGMENTATIONS, augmented
 from workloads.training.progress import epoch_progress
@@ -213,6 +214,20 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
+def device_named(name: str) -> torch.device:
+    """Where to train; `auto` is a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise TrainingError(
+            f"device must be auto or one that PyTorch has here, got {name!r} "
+            f"({str(error).splitlines()[0]}); use auto or cpu"
+        ) from error
+
+
 def check_precision(model: nn.Module) -> None:
     """Steps of training are lost in weights of 16 bits, which round them away.
 
@@ -242,15 +257,15 @@ def _check(
     augment: str,
 ) -> None:
     """Raise a TrainingError listing every argument of `train_classifier` that is out of range."""
-    violations = [
-        f"{name} must be an integer >= 1, got {value!r}"
-        for name, value in (("epochs", epochs), ("batch_size", batch_size))
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1
-    ]
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        violations.append(f"learning_rate must be finite and > 0, got {learning_rate!r}")
-    if not (math.isfinite(weight_decay) and weight_decay >= 0):
-        violations.append(f"weight_decay must be finite and >= 0, got {weight_decay!r}")
+    given = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "optimizer": optimizer,
+        "augment": augment,
+    }
+    violations = problems("", given, _RULES)
     for role, images in (("train", train), ("test", test)):
         if images.labels is None:
             violations.append(f"{role} must have labels, and {images.source} has none")
@@ -261,14 +276,14 @@ def _check(
             f"train and test must have the same classes, got {list(train.classes)} "
             f"and {list(test.classes)}"
         )
-    violations += unknown_choice("optimizer", optimizer, OPTIMIZERS)
-    violations += unknown_choice("augment", augment, AUGMENTATIONS)
-    if violations:
-        raise TrainingError("\n".join(violations))
+    refuse(violations, TrainingError)
 
 
-def unknown_choice(field: str, given: object, known: tuple[str, ...]) -> list[str]:
-    """What to say of a value that is none of those known."""
-    if isinstance(given, str) and given in known:
-        return []
-    return [f"{field} must be one of {', '.join(known)}, got {show(given)}"]
+_RULES = {
+    "epochs": integer(1),
+    "batch_size": integer(1),
+    "learning_rate": number(above=0, fix="try 0.01"),
+    "weight_decay": number(fix="use 0 for none"),
+    "optimizer": one_of(OPTIMIZERS),
+    "augment": one_of(AUGMENTATIONS),
+}

@@ -18,7 +18,7 @@ from workloads.writing import write_atomically
 _LOSSES = ("loss", "task", "intra", "inter", "cluster_average")
 
 
-def curve_rows(epochs: Sequence[SimilarityEpoch]) -> list[dict[str, float | None]]:
+def curve_points(epochs: Sequence[SimilarityEpoch]) -> list[dict[str, float | None]]:
     """A row per epoch: its plain figures, then `train_...` and `validation_...` scores."""
     return [
         {
@@ -45,7 +45,7 @@ def write_curves_csv(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
     Raises:
         TrainingError: the file can't be written.
     """
-    rows, text = curve_rows(epochs), io.StringIO(newline="")
+    rows, text = curve_points(epochs), io.StringIO(newline="")
     writer = csv.DictWriter(text, _columns(rows), restval="")
     writer.writeheader()
     writer.writerows(rows)
@@ -62,7 +62,7 @@ def write_curves_html(epochs: Sequence[SimilarityEpoch], path: Path) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    rows = curve_rows(epochs)
+    rows = curve_points(epochs)
     scores = [name for name in _columns(rows) if name.startswith(("train_", "validation_"))]
     titles = ("Loss and its terms (not weighted)", "Scores and removed fraction")
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=titles)

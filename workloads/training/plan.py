@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from workloads.errors import show
-from workloads.training.classifier import TrainingError, unknown_choice
+import torch
+from torch import nn
+
+from workloads.rules import flag, integer, keep_fields, number, one_of
+from workloads.training.classifier import TrainingError
 from workloads.training.similarity_terms import DIRECTIONS
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "int8")
-_LARGEST = 1e100
+_WEIGHT = number(fix="use 0 to leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,55 +48,25 @@ class TrainingPlan:
             before SA-training is a plan of its own with all weights 0.
     """
 
-    epochs: int = 50
-    optimizer: str = "sgd"
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    batch: int = 8
-    flips: bool = False
-    seed: int = 0
-    intra_weight: float = 0.001
-    inter_weight: float = 0.001
-    temperature: float = 1.0
-    direction: str = "from_output"
-    cluster_average_weight: float = 0.0
-    cluster_hashes: int = 4
-    precision: str = "float32"
+    epochs: int = field(default=50, metadata=integer(1, 10**6))
+    optimizer: str = field(default="sgd", metadata=one_of(OPTIMIZERS))
+    learning_rate: float = field(default=0.01, metadata=number(above=0, fix="try 0.01"))
+    momentum: float = field(default=0.9, metadata=number(below=1, fix="try 0.9"))
+    weight_decay: float = field(default=0.0, metadata=_WEIGHT)
+    schedule: str = field(default="constant", metadata=one_of(SCHEDULES))
+    batch: int = field(default=8, metadata=integer(1, 10**6))
+    flips: bool = field(default=False, metadata=flag())
+    seed: int = field(default=0, metadata=integer(0, 2**31 - 1))
+    intra_weight: float = field(default=0.001, metadata=_WEIGHT)
+    inter_weight: float = field(default=0.001, metadata=_WEIGHT)
+    temperature: float = field(default=1.0, metadata=number(above=0, fix="try 1"))
+    direction: str = field(default="from_output", metadata=one_of(DIRECTIONS))
+    cluster_average_weight: float = field(default=0.0, metadata=_WEIGHT)
+    cluster_hashes: int = field(default=4, metadata=integer(1, 62))
+    precision: str = field(default="float32", metadata=one_of(PRECISIONS))
 
     def __post_init__(self) -> None:
-        """Raise one `TrainingError` that lists every setting out of range."""
-        broken = [
-            f"TrainingPlan.{name} must be an integer from {low} to {high}, got {show(value)}"
-            for name, low, high in (
-                ("epochs", 1, 10**6),
-                ("batch", 1, 10**6),
-                ("seed", 0, 2**31 - 1),
-                ("cluster_hashes", 1, 62),
-            )
-            if type(value := getattr(self, name)) is not int or not low <= value <= high
-        ]
-        broken += [
-            f"TrainingPlan.{each.name} must be a finite number >= 0, got {show(value)}"
-            for each in fields(self)
-            if each.type == "float" and not _is_magnitude(value := getattr(self, each.name))
-        ]
-        broken += [
-            f"TrainingPlan.{name} must be above 0, got 0"
-            for name in ("learning_rate", "temperature")
-            if _is_magnitude(value := getattr(self, name)) and value == 0
-        ]
-        if _is_magnitude(self.momentum) and self.momentum >= 1:
-            broken.append(f"TrainingPlan.momentum must be below 1, got {self.momentum!r}; try 0.9")
-        if type(self.flips) is not bool:
-            broken.append(f"TrainingPlan.flips must be True or False, got {show(self.flips)}")
-        broken += unknown_choice("TrainingPlan.optimizer", self.optimizer, OPTIMIZERS)
-        broken += unknown_choice("TrainingPlan.schedule", self.schedule, SCHEDULES)
-        broken += unknown_choice("TrainingPlan.direction", self.direction, DIRECTIONS)
-        broken += unknown_choice("TrainingPlan.precision", self.precision, PRECISIONS)
-        if broken:
-            raise TrainingError("\n".join(broken))
+        keep_fields(self, "TrainingPlan", TrainingError)
 
     def learning_rate_at(self, done: float) -> float:
         """Of the step that begins when the fraction `done` of all steps, 0 to 1, is done."""
@@ -102,11 +76,18 @@ class TrainingPlan:
             case "cosine":
                 return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
             case _:
-                raise TrainingError("\n".join(unknown_choice("schedule", self.schedule, SCHEDULES)))
+                raise TrainingError(f"no schedule {self.schedule!r} is known")
 
-
-def _is_magnitude(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value <= _LARGEST  # type: ignore[operator]
+    def optimizer_for(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """A new one that changes the parameters."""
+        rate, decay = self.learning_rate, self.weight_decay
+        match self.optimizer:
+            case "sgd":
+                return torch.optim.SGD(parameters, rate, momentum=self.momentum, weight_decay=decay)
+            case "adamw":
+                return torch.optim.AdamW(parameters, rate, weight_decay=decay)
+            case _:
+                raise TrainingError(f"no optimizer {self.optimizer!r} is known")
 
 
 @dataclass(frozen=True, kw_only=True)

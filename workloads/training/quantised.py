@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver
 from torch.nn.utils import parametrize
 
-from workloads.capturing.integer_grid import (
+from workloads.compressing.quantising import observe_inputs
+from workloads.models.integer_grid import (
     HIGH,
     INPUT_GRID,
     LOW,
@@ -21,7 +22,6 @@ from workloads.capturing.integer_grid import (
     output_axis,
     read_through,
 )
-from workloads.compressing.quantising import observe_inputs
 from workloads.streams import ImageSet
 from workloads.training.classifier import EpochReport, TrainingResult, train_classifier
 

@@ -8,31 +8,35 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
-from workloads.capturing.integer_grid import is_quantised, weighted_layers
+from workloads.models.integer_grid import is_quantised, weighted_layers
 from workloads.models.weights import dtype_of, note_weights, save_weights
 from workloads.streams.clips import Clip, Clips
-from workloads.traces.scores import IGNORED
-from workloads.training.checkpoints import Checkpoint
+from workloads.training.checkpoints import Checkpoint, check_place
 from workloads.training.classifier import (
     TrainingError,
     check_precision,
+    device_named,
     device_of,
     diverged,
-    unknown_choice,
+)
+from workloads.training.clip_batches import (
+    batches_of,
+    check_clips,
+    check_scored,
+    epoch_seed,
+    mirrored,
 )
 from workloads.training.curves import write_curves_csv, write_curves_html
-from workloads.training.plan import OPTIMIZERS, SimilarityEpoch, TrainingPlan
+from workloads.training.plan import SimilarityEpoch, TrainingPlan
 from workloads.training.progress import EpochProgress, epoch_progress
 from workloads.training.quantised import fix_grids, with_learned_grids
 from workloads.training.similarity_terms import LayerOutputs, SimilarityTerms, cluster_average_loss
@@ -118,12 +122,12 @@ def similarity_aware_training(
     """
     folder = None if out is None else Path(out)
     check_precision(model)
-    _check_folder(folder, resume)
-    _check_clips("clips", clips)
+    check_place(None if folder is None else folder / CHECKPOINT, resume)
+    check_clips("clips", clips)
     if validation is not None:
-        _check_clips("validation", validation)
-        _check_scored(validation, task)
-    training = _Training(model, clips, task, plan, reuse, _device(device))
+        check_clips("validation", validation)
+        check_scored(validation, task)
+    training = _Training(model, clips, task, plan, reuse, device_named(device))
     if resume:
         assert folder is not None
         training.restore(Checkpoint.load(folder / CHECKPOINT))
@@ -159,7 +163,7 @@ def score_of(
     model.eval()
     score = task.score()
     with torch.no_grad():
-        for frames, labels in _batches(clips, torch.arange(len(clips)), batch, device):
+        for frames, labels in batches_of(clips, torch.arange(len(clips)), batch, device):
             seen = frames.flatten(0, 1).to(dtype_of(model))
             score.add(model(seen) if reuse is None else reuse(model, seen), labels.flatten(0, 1))
     return score.values()
@@ -191,7 +195,7 @@ class _Training:
         if not trained:
             raise TrainingError("model must have a parameter that requires a gradient, got none")
         self._parameters = trained
-        self._optimizer = _optimizer(trained.values(), plan)
+        self._optimizer = plan.optimizer_for(trained.values())
         self._outputs = LayerOutputs(
             self._network,
             temperature=plan.temperature,
@@ -206,15 +210,15 @@ class _Training:
         started = time.perf_counter()
         plan, number = self._plan, len(self.reports) + 1
         steps = math.ceil(len(self._clips) / plan.batch)
-        torch.manual_seed(_epoch_seed(plan.seed, number))
+        torch.manual_seed(epoch_seed(plan.seed, number))
         self._network.train()
         if self._reuse is not None:
             self._reuse.recalibrate()
         score, sums = self._task.score(), dict[str, float]()
         order = torch.randperm(len(self._clips))
-        batches = _batches(self._clips, order, plan.batch, self._device, self._shape)
+        batches = batches_of(self._clips, order, plan.batch, self._device, self._shape)
         if plan.flips:
-            batches = (_mirrored(*each) for each in batches)
+            batches = (mirrored(*each) for each in batches)
         for step, (frames, labels) in enumerate(batches, start=1):
             done = (number - 1 + (step - 1) / steps) / plan.epochs
             self._optimizer.param_groups[0]["lr"] = rate = plan.learning_rate_at(done)
@@ -431,108 +435,6 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     nested = (facts.get("plan", {}), facts.get("task", {}))
     rest = {name: value for name, value in facts.items() if name not in ("plan", "task")}
     return {**nested[0], **{f"task.{name}": value for name, value in nested[1].items()}, **rest}
-
-
-def _optimizer(parameters: Iterable[nn.Parameter], plan: TrainingPlan) -> torch.optim.Optimizer:
-    rate, decay = plan.learning_rate, plan.weight_decay
-    match plan.optimizer:
-        case "sgd":
-            return torch.optim.SGD(parameters, rate, momentum=plan.momentum, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, rate, weight_decay=decay)
-        case _:
-            raise TrainingError("\n".join(unknown_choice("optimizer", plan.optimizer, OPTIMIZERS)))
-
-
-def _mirrored(frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Clips and their labels, about half of the clips seen in a mirror."""
-    chosen = torch.rand(len(frames)) < 0.5
-    frames, labels = frames.clone(), labels.clone()
-    frames[chosen], labels[chosen] = frames[chosen].flip(-1), labels[chosen].flip(-1)
-    return frames, labels
-
-
-def _batches(
-    clips: Clips,
-    order: Tensor,
-    batch: int,
-    device: torch.device,
-    shape: tuple[int, ...] | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Frames and labels of `batch` clips at a time; all of one shape, by default the first's."""
-    for indices in order.split(batch):
-        chosen: list[tuple[Tensor, Tensor]] = []
-        for index in indices.tolist():
-            clip = clips[index]
-            given = tuple(clip.frames.shape)
-            shape = shape or given
-            if given != shape:
-                raise TrainingError(
-                    f"clips must all have frames of one shape, got {given} in clip {index} after "
-                    f"{shape}; cut or resize them alike"
-                )
-            if clip.labels is None:
-                raise TrainingError(
-                    f"clip {index} must have labels, got none; leave unlabelled clips out"
-                )
-            chosen.append((clip.frames, clip.labels))
-        frames, labels = zip(*chosen, strict=True)
-        yield torch.stack(frames).to(device), torch.stack(labels).to(device)
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """A seed for an epoch; those of neighbouring seeds and epochs are unrelated."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        raise TrainingError(
-            f"device must be auto or one that PyTorch has here, got {name!r} "
-            f"({str(error).splitlines()[0]}); use auto or cpu"
-        ) from error
-
-
-def _check_clips(role: str, clips: Clips) -> None:
-    """What would be noticed only after an epoch."""
-    if len(clips) == 0:
-        raise TrainingError(f"{role} must hold at least one clip, got none; give longer drives")
-    if clips[0].labels is None:
-        raise TrainingError(f"{role} must have labels, got none in its first clip")
-
-
-def _check_scored(validation: Clips, task: Task) -> None:
-    """Score right answers: what labels can't be scored would cost the first epoch."""
-    score = task.score()
-    try:
-        for _, labels in _batches(
-            validation, torch.arange(len(validation)), 1, torch.device("cpu")
-        ):
-            classes = labels.where(labels != IGNORED, 0).clamp(0, task.outputs - 1).flatten(0, 1)
-            score.add(one_hot(classes, task.outputs).movedim(-1, 1), labels.flatten(0, 1))
-        score.values()
-    except TrainingError as error:
-        raise TrainingError(f"validation: {error}") from error
-
-
-def _check_folder(folder: Path | None, resume: bool) -> None:
-    """A training goes on only if asked to, and only where there is one."""
-    if folder is None:
-        if resume:
-            raise TrainingError("resume must come with out, got none; name the training's folder")
-        return
-    exists = (folder / CHECKPOINT).is_file()
-    if resume and not exists:
-        raise TrainingError(f"{folder} has no checkpoint to go on from; start without resume")
-    if exists and not resume:
-        raise TrainingError(
-            f"{folder} has the checkpoint of a training; go on with resume, or name another folder"
-        )
 
 
 def _with_checkpoint(error: TrainingError, folder: Path | None) -> TrainingError:

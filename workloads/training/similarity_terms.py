@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
-from workloads.capturing.integer_grid import WeightedLayer, output_axis, weighted_layers
+from workloads.models.integer_grid import WeightedLayer, output_axis, weighted_layers
 from workloads.training.classifier import TrainingError
 
 DIRECTIONS = ("from_output", "from_reference")
