@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.analysis.error_bound import ErrorBound
-from simulator.pages.pixel_answers import PixelAnswers
+from simulator.analysis.pixel_answers import PixelAnswers
 from simulator.results.design import DesignReport
 from simulator.results.differences import (
     UNCLEAR,

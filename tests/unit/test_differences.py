@@ -7,7 +7,8 @@ import torch
 
 from accelerators import preset
 from simulator import LshReuse, NoReuse, PerLayer, simulate
-from simulator.pages.simulation_page import key_numbers, simulation_html
+from simulator.pages.cards import key_numbers
+from simulator.pages.simulation_page import simulation_html
 from simulator.results.differences import (
     KEPT,
     LOST,
@@ -24,8 +25,8 @@ from simulator.results.differences import (
     tone,
 )
 from simulator.results.lookup import given_design, in_present_names
+from simulator.results.stored import summary_problems
 from simulator.results.weights import headline_name, weights_line
-from simulator.stored_report import summary_problems
 from tests.older_formats import report_of_format_2
 from tests.small_search import SmallNetwork, small_workload
 from workloads import capture
