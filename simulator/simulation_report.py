@@ -129,7 +129,7 @@ class SimulationReport:
 
     @property
     def verdict(self) -> str:
-        """One sentence: does reuse pay here, and what bounds it; see `report.differences`."""
+        """One sentence: does reuse pay here, and what bounds it; see `results.differences`."""
         bound = f"bound by {self.reuse.bound_by.replace('_', '-')}."
         weights = weights_clause(self.workload.get("weights"))
         if self.design == DENSE:
