@@ -9,6 +9,7 @@ print(report.verdict)
 
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
+from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
 from simulator.analysis.similarity import (
     LayerSimilarity,
     input_similarity,
@@ -30,7 +31,6 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Evidence, Signatures, Static
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.kernels.tables import ClusterCache
-from simulator.pages.pixel_answers import PixelAnswers, pixel_answers
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
 from simulator.policies.lsh import LshReuse

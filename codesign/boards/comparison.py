@@ -35,10 +35,10 @@ from codesign.boards.rows import (
 from simulator import NoReuse, ReusePolicy, ReuseRun, SimulationReport, decide, simulate
 from simulator.boards.error import TRANSFORMERS
 from simulator.boards.processor import is_mostly_linear
-from simulator.pages.page import column
 from simulator.results.costs import cost_sources
 from simulator.results.differences import against_one, significant
 from simulator.results.rows import write_rows
+from simulator.results.tables import column
 from simulator.results.weights import model_name
 from workloads.traces.trace import WorkloadTrace
 

@@ -13,9 +13,9 @@ from accelerators.rules import choose, nearest, quoted, show
 from simulator import PROCESSOR_PRECISIONS, ReuseRun, SimulationReport, predict
 from simulator.boards.error import PredictionError, digits_of
 from simulator.boards.fit import FRAMEWORK, network_macs, network_work
-from simulator.pages.page import number
 from simulator.results.design import DesignReport
 from simulator.results.differences import significant
+from simulator.results.tables import number
 from workloads.traces.trace import WorkloadTrace
 
 MEASURED, PREDICTED, SIMULATED = "measured", "predicted", "simulated"

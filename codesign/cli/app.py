@@ -343,7 +343,7 @@ def presets_command(
     name: Annotated[str | None, typer.Argument(help="Print this one as Python.")] = None,
 ) -> None:
     """List the ready designs and cost tables, or print one design as Python to change."""
-    from simulator.pages.page import column
+    from simulator.results.tables import column
 
     if name is not None:
         say(preset(name).to_python().rstrip())
@@ -378,8 +378,8 @@ def presets_command(
 
 def _tell_costs() -> None:
     """What a design may be priced by."""
-    from simulator.pages.page import column
     from simulator.results.costs import dram_with_energy
+    from simulator.results.tables import column
 
     columns = [
         column("name", "Cost table", text=True),

@@ -11,7 +11,7 @@ import typer
 from accelerators import Baseline, ConfigError, baselines, write_baselines
 from codesign.cli.outputs import check_files
 from codesign.cli.terminal import guarded, note, say, table
-from simulator.pages.page import NOTHING, column
+from simulator.results.tables import NOTHING, column
 
 EPILOG = (
     'Example: codesign baselines --device "Pi 4B" --model resnet18\n\n'

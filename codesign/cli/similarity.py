@@ -72,7 +72,7 @@ def similarity_command(
         layers_text,
         write_similarity_html,
     )
-    from simulator.pages.pictures import frame_picture
+    from simulator.analysis.frames import frame_picture
     from simulator.results.weights import headline_name
 
     check_files(inputs=[weights], out=out)

@@ -63,10 +63,10 @@ def simulate_command(
     from codesign.space.lookup import captured_model
     from simulator import decide, pixel_answers, simulate
     from simulator import error_bound as bound_error
-    from simulator.pages.error_section import ERROR_COLUMNS, error_rows, error_text
-    from simulator.pages.simulation_page import layer_table
     from simulator.pages.timeline import write_timeline
     from simulator.results.costs import costs_line
+    from simulator.results.design_tables import layer_table
+    from simulator.results.error_table import ERROR_COLUMNS, error_rows, error_text
 
     check_files(
         inputs=[*options.files(), weights], json=json, csv=csv, html=html, timeline=timeline

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import PackageLoader
 from plotly.subplots import make_subplots
 
 from codesign.boards.comparison import Comparison
@@ -20,9 +19,12 @@ from codesign.boards.rows import (
     SIMULATED,
     ComparedRow,
 )
+from codesign.report.templates import TEMPLATES
+from simulator.pages.cards import RATIOS_TEXT
+from simulator.pages.facts import facts, workload_line
 from simulator.pages.figures import INK, LIMIT_COLOURS, PAPER, finished
-from simulator.pages.page import card, column, figure_html, named, number, render, shown, versions
-from simulator.pages.simulation_page import RATIOS_TEXT, facts, workload_line
+from simulator.pages.page import card, figure_html, render, versions
+from simulator.results.tables import column, named, number, shown
 from simulator.results.weights import headline_name
 from workloads.writing import write_atomically
 
@@ -95,7 +97,7 @@ def _html(comparison: Comparison, command: str | None) -> str:
         ],
         "facts": facts(comparison.workload, design, told),
     }
-    return render("compare.html", PackageLoader("codesign", "templates"), context)
+    return render("compare.html", TEMPLATES, context)
 
 
 _SOURCE_COLUMNS = [

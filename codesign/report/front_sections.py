@@ -19,10 +19,12 @@ from codesign.report.front_plots import (
     space_figure,
 )
 from codesign.report.importance import LEAST_TRIALS
+from codesign.report.templates import TEMPLATES
 from codesign.report.verdict import QUALITY_NAMES
 from codesign.study.trials import StudyResult, Trial, energy_delay_ratio
-from simulator.pages.page import NOTHING, column, figure_html, number, percent
+from simulator.pages.page import figure_html, fragment
 from simulator.results.differences import ratio_text
+from simulator.results.tables import NOTHING, column, number, percent
 
 Pages = Mapping[int, str]
 Shares = Mapping[str, Mapping[str, float] | None]
@@ -30,14 +32,10 @@ Shares = Mapping[str, Mapping[str, float] | None]
 _OBJECTIVE_WORDS = {"speedup": "speed", "energy_uj_per_image": "energy", "accuracy": "accuracy"}
 
 
-def trial_link(trial: Trial | None, pages: Pages, text: str | None = None) -> Any:
-    """A trial's number, or a text, that opens its page where it has one."""
-    if trial is None:
-        return None
-    shown = text or str(trial.number)
-    if trial.number not in pages:
-        return shown
-    return Markup('<a href="{}">{}</a>').format(pages[trial.number], shown)
+def trial_link(trial: Trial, pages: Pages, said: str = "") -> Markup:
+    """A trial's number, which opens its page where it has one, after what is said of it."""
+    context = {"number": trial.number, "page": pages.get(trial.number), "said": said}
+    return fragment("trial.html", TEMPLATES, context)
 
 
 def hypervolume_caption(result: StudyResult) -> str:
@@ -184,4 +182,4 @@ def _pick(choice: Choice, sense: str, pages: Pages) -> Any:
         "least_energy_delay": f"{ratio_text(energy_delay_ratio(trial))}×",
         "knee": f"{speed}, {energy} µJ, {accuracy} %",
     }[sense]
-    return Markup("{} <small>trial {}</small>").format(said, trial_link(trial, pages))
+    return trial_link(trial, pages, said)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import PackageLoader
 
+from codesign.report.templates import TEMPLATES
 from codesign.study.nested import LayerFront, LayerTrial, NestedResult
 from simulator.pages.figures import LINE_COLOURS, finished
-from simulator.pages.page import column, figure_html, named, render, versions
+from simulator.pages.page import figure_html, render, versions
+from simulator.results.tables import column, named
 from workloads.writing import write_atomically
 
 _HEIGHT = 340
@@ -120,9 +121,7 @@ def write_nested_html(result: NestedResult, path: str | Path, command: str | Non
         "layers": layers,
         "facts": told,
     }
-    return write_atomically(
-        path, render("nested.html", PackageLoader("codesign", "templates"), context)
-    )
+    return write_atomically(path, render("nested.html", TEMPLATES, context))
 
 
 def verdict(result: NestedResult, error: float = 0.1) -> str:

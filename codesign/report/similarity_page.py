@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import PackageLoader
 from plotly.colors import hex_to_rgb, sequential
 
 from accelerators import ConfigError
@@ -19,12 +18,15 @@ from codesign.report.similarity_plots import (
     layers_figure,
     measure_name,
 )
+from codesign.report.templates import TEMPLATES
 from simulator import ReuseRun, input_similarity, layer_similarity, similarity_by_distance
+from simulator.analysis.frames import frame_picture, required_images
 from simulator.analysis.painting import ALONE, grid_of, paint_clusters, remaining_work
 from simulator.analysis.similarity import LayerSimilarity
-from simulator.pages.page import column, figure_html, named, render, shown, versions
-from simulator.pages.pictures import frame_picture, png_address, required_images
-from simulator.pages.simulation_page import workload_line
+from simulator.pages.facts import workload_line
+from simulator.pages.page import figure_html, render, versions
+from simulator.pages.pictures import png_address
+from simulator.results.tables import column, named, shown
 from workloads.traces.trace import WorkloadTrace
 from workloads.writing import write_atomically
 
@@ -136,9 +138,7 @@ def write_similarity_html(
             "made with": named(versions("numpy", "torch")),
         },
     }
-    return write_atomically(
-        path, render("similarity.html", PackageLoader("codesign", "templates"), context)
-    )
+    return write_atomically(path, render("similarity.html", TEMPLATES, context))
 
 
 def layer_columns(measured: Measured) -> list[dict[str, Any]]:

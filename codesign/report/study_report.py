@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import PackageLoader
 from markupsafe import Markup
 
 from codesign.optimisers.registry import OPTIMISERS
@@ -32,24 +31,22 @@ from codesign.report.tables import (
     space_rows,
     study_cards,
 )
+from codesign.report.templates import TEMPLATES
 from codesign.report.verdict import QUALITY_NAMES, best_trial, verdict
 from codesign.study.store import plan_text
 from codesign.study.trials import FINISHED, QUALITIES, UNFINISHED, StudyResult, Trial, knee_of
-from simulator.pages.page import figure_html, named, render
-from simulator.pages.pixel_answers import PixelAnswers, pixel_answers_html
+from simulator.analysis.pixel_answers import PixelAnswers
+from simulator.pages.cards import RATIOS_TEXT, pixels_text
+from simulator.pages.facts import facts, workload_line
+from simulator.pages.page import figure_html, render
+from simulator.pages.pixel_answers import pixel_answers_html
 from simulator.pages.sections import design_sections
-from simulator.pages.simulation_page import (
-    DESIGN_COLUMNS,
-    RATIOS_TEXT,
-    design_row,
-    facts,
-    pixels_text,
-    workload_line,
-)
 from simulator.results.costs import cost_sources, costs_line
+from simulator.results.design_tables import DESIGN_COLUMNS, design_row
 from simulator.results.differences import counted
 from simulator.results.lookup import equal_area_design, given_design, reuses
 from simulator.results.rows import write_rows
+from simulator.results.tables import named
 from workloads.traces.judged import judged_text
 from workloads.writing import replacing, write_atomically
 
@@ -127,9 +124,9 @@ class StudyReport:
 
         All of them or none.
         """
-        path, loader = Path(path), PackageLoader("codesign", "templates")
+        path = Path(path)
         pages = page_addresses(path, self.designs)
-        text = render("study.html", loader, self._context(pages))
+        text = render("study.html", TEMPLATES, self._context(pages))
         with replacing(path) as new, design_pages(path, self.result, self.designs, self.pixels):
             new.write_bytes(text.encode(errors="backslashreplace"))
         # After it: the pages of an earlier report go only once nothing leads there.

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import PackageLoader
 from plotly.subplots import make_subplots
 
+from codesign.report.templates import TEMPLATES
 from codesign.study.sweep import Sweep
+from simulator.pages.cards import RATIOS_TEXT
+from simulator.pages.facts import facts, workload_line
 from simulator.pages.figures import LINE_COLOURS, LINE_DASHES, finished
-from simulator.pages.page import figure_html, named, render, versions
-from simulator.pages.simulation_page import RATIOS_TEXT, facts, workload_line
+from simulator.pages.page import figure_html, render, versions
 from simulator.results.costs import dram_with_energy, table_with_source
+from simulator.results.tables import named
 from simulator.results.weights import headline_name
 from workloads.writing import write_atomically
 
@@ -76,7 +78,7 @@ def _html(sweep: Sweep, command: str | None) -> str:
         "python": sweep.base.to_python(),
         "facts": facts(sweep.workload, sweep.base, told),
     }
-    return render("sweep.html", PackageLoader("codesign", "templates"), context)
+    return render("sweep.html", TEMPLATES, context)
 
 
 def sweep_figure(sweep: Sweep) -> go.Figure:

@@ -11,19 +11,13 @@ from codesign.report.plots import layer_settings, start_name
 from codesign.report.verdict import QUALITY_NAMES
 from codesign.study.trials import StudyResult, Trial
 from simulator import NoReuse, PerLayer, ReusePolicy
-from simulator.pages.figures import LIMIT_NAMES
-from simulator.pages.page import card, column, number, percent
-from simulator.pages.simulation_page import (
-    LAYER_COLUMNS,
-    LAYERS_TEXT,
-    energy_card,
-    interval_texts,
-    layer_rows,
-    per_image_cards,
-    speed_card,
-)
+from simulator.pages.cards import energy_card, interval_texts, per_image_cards, speed_card
+from simulator.pages.page import card
+from simulator.results.design_tables import LAYER_COLUMNS, LAYERS_TEXT, layer_rows
 from simulator.results.differences import AGREEMENTS, ratio_text
 from simulator.results.lookup import equal_area_design, given_design
+from simulator.results.names import LIMIT_NAMES
+from simulator.results.tables import column, number, percent
 from workloads.traces.scores import SCORES
 
 # Parameter -> what it is in words, and its unit.

@@ -13,7 +13,6 @@ from codesign.study.trials import (
     StudyResult,
     Trial,
 )
-from simulator.pages.sections import BOUND_MEANS
 from simulator.results.differences import (
     ACCURACY_DROP,
     AGREEMENTS,
@@ -29,6 +28,7 @@ from simulator.results.differences import (
     unclear_text,
 )
 from simulator.results.lookup import given_design, reuses
+from simulator.results.names import BOUND_MEANS
 from workloads.traces.judged import judged_text
 from workloads.traces.scores import OWN_SCORE, SCORE_NAMES, SCORES
 from workloads.traces.trace import not_counted_line

@@ -16,7 +16,7 @@ from accelerators.rules import show
 from codesign.space.parameters import Parameter
 from codesign.study.store import check_regular, damaged, locked, open_storage, readable, storing
 from codesign.study.stored import SPECIFICATION, parameter_is_whole, params_problems
-from simulator.stored_report import is_number
+from simulator.results.stored import is_number
 
 FORMAT_VERSION = 1
 ACQUISITIONS = ("logehvi", "ei")

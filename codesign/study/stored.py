@@ -20,7 +20,7 @@ from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint
 from codesign.space.design_space import DesignSpace
 from codesign.study.trials import OBJECTIVES, QUALITIES
 from simulator.results.lookup import given_design
-from simulator.stored_report import is_number, summary_problems
+from simulator.results.stored import is_number, summary_problems
 from workloads.errors import told
 
 SPECIFICATION = "specification"

@@ -18,8 +18,6 @@ from typing import Any
 from accelerators import Accelerator, ConfigError
 from accelerators.rules import nearest
 from simulator import ReusePolicy, SimulationReport, decide, simulate
-from simulator.pages.figures import LIMIT_NAMES
-from simulator.pages.page import column, percent, shown
 from simulator.results.costs import cost_sources, costs_line
 from simulator.results.differences import (
     RESOLUTION_PERCENT,
@@ -27,7 +25,9 @@ from simulator.results.differences import (
     counted,
     ratio_text,
 )
+from simulator.results.names import LIMIT_NAMES
 from simulator.results.rows import write_rows
+from simulator.results.tables import column, percent, shown
 from workloads.errors import show
 from workloads.traces.trace import WorkloadTrace, not_counted_line
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from simulator.results.names import LIMIT_NAMES, PART_NAMES, TRAFFIC_NAMES
 from simulator.timing.schedule import BLOCKS
 
 Designs = Mapping[str, Mapping]
@@ -17,59 +18,25 @@ Designs = Mapping[str, Mapping]
 INK = "rgb(1,2,3)"
 PAPER = "rgb(3,2,1)"
 
-# Blocks, then the ports and sizes of buffers.
-LIMIT_NAMES = {
-    "memory": "DRAM transfers",
-    "front_end": "hash front-end",
-    "cache": "centroid cache",
-    "array": "systolic array",
-    "reconstruction": "reconstructor",
-    "activation_buffer": "activation buffer",
-    "weight_buffer": "weight buffer",
-    "centroid_buffer": "centroid buffer",
-    "output_buffer": "output buffer",
-}
 LIMIT_COLOURS = {
-    "memory": "#8b929c",
+    "dram": "#8b929c",
     "front_end": "#e08a3c",
     "cache": "#2a9d84",
     "array": "#4178be",
-    "reconstruction": "#b3589f",
+    "reconstructor": "#b3589f",
     "activation_buffer": "#86b0e0",
     "weight_buffer": "#93b45f",
     "centroid_buffer": "#83cfbd",
     "output_buffer": "#d8b546",
 }
-# Bottom to top of a bar; a part that may limit has the limit's colour.
-PART_NAMES = {
-    "array": "systolic array",
-    "activation_buffer": "activation buffer",
-    "weight_buffer": "weight buffer",
-    "output_buffer": "output buffer",
-    "front_end": "hash front-end",
-    "cache": "centroid cache",
-    "centroid_buffer": "centroid buffer",
-    "reconstructor": "reconstructor",
-    "dram": "DRAM",
-    "leakage": "leakage",
-}
-_LIMIT_OF_PART = {"reconstructor": "reconstruction", "dram": "memory"}
-PART_COLOURS = {
-    part: LIMIT_COLOURS.get(_LIMIT_OF_PART.get(part, part), "#c3c7cd") for part in PART_NAMES
-}
-TRAFFIC_NAMES = {
-    "inputs": "inputs",
-    "weights": "weights",
-    "outputs": "outputs",
-    "spilled_sums": "spilled sums of clusters",
-    "spilled_results": "spilled results of clusters",
-}
+# A part that may limit has the limit's colour.
+PART_COLOURS = {part: LIMIT_COLOURS.get(part, "#c3c7cd") for part in PART_NAMES}
 TRAFFIC_COLOURS = {
     "inputs": LIMIT_COLOURS["activation_buffer"],
     "weights": LIMIT_COLOURS["weight_buffer"],
     "outputs": LIMIT_COLOURS["output_buffer"],
     "spilled_sums": LIMIT_COLOURS["cache"],
-    "spilled_results": LIMIT_COLOURS["reconstruction"],
+    "spilled_results": LIMIT_COLOURS["reconstructor"],
 }
 
 # Of lines and points that are told apart by what they belong to.

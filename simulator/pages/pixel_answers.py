@@ -2,21 +2,17 @@
 
 import colorsys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from simulator.analysis.painting import Grid, grid_of, paint_clusters
-from simulator.pages.page import percent
-from simulator.pages.pictures import frame_picture, image_inputs, png_address
-from simulator.running.decide import ReuseRun
-from workloads.traces.judged import classes_in
-from workloads.traces.scores import IGNORED, LOSS_IGNORED
-from workloads.traces.trace import WorkloadTrace
+from simulator.analysis.pixel_answers import PixelAnswers
+from simulator.pages.page import TEMPLATES, fragment
+from simulator.pages.pictures import png_address
+from simulator.results.tables import percent
+from workloads.traces.scores import IGNORED
 
-FRAMES = 3
 # Larger pictures are thinned out: a page shows them a few hundred pixels wide.
 _LARGEST_SIDE = 640
 # The first are in the order of CamVid's classes, near to what these look like.
@@ -25,76 +21,6 @@ _COLOURS = (
     (84, 145, 66), (238, 200, 40), (125, 112, 100), (44, 66, 185), (224, 44, 56), (0, 165, 165),
 )  # fmt: skip
 _UNLABELLED_COLOUR = (0, 0, 0)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PixelAnswers:
-    """Some frames of a batch with the class of every pixel.
-
-    Attributes:
-        frames: `(n, h, w, 3)` uint8.
-        dense: `(n, height, width)` classes that the dense model answers.
-        reuse: the same under reuse.
-        labels: the same, as labelled; `None` without labels.
-        clusters: `(n, rows, columns, 3)` uint8, see `simulator.paint_clusters`; `None` where
-            nothing reused has positions.
-        layer: whose clusters are painted.
-        class_names: of class 0, 1, ...; where they end, classes are called by their number.
-    """
-
-    frames: np.ndarray
-    dense: np.ndarray
-    reuse: np.ndarray
-    labels: np.ndarray | None = None
-    clusters: np.ndarray | None = None
-    layer: str | None = None
-    class_names: Sequence[str] = ()
-
-
-def pixel_answers(
-    trace: WorkloadTrace, run: ReuseRun, *, frames: int = FRAMES
-) -> PixelAnswers | None:
-    """Answers for pixels, to be looked at: `replace(report, pixels=pixel_answers(trace, run))`.
-
-    Args:
-        trace: the workload.
-        run: decisions on it, made with the model.
-        frames: how many at most, spread evenly over the batch.
-
-    Returns:
-        `None` unless the model takes images and gives every pixel a class.
-    """
-    outputs, answers = trace.outputs, run.answers
-    if outputs is None or answers is None or answers.ndim != 3 or image_inputs(trace) is None:
-        return None
-    if len(answers) != trace.images:  # the user's dimension of classes is that of the images
-        return None
-    classes = classes_in(trace.provenance, outputs)
-    chosen = np.unique(np.linspace(0, trace.images - 1, frames).astype(int))
-    labels, layer = trace.labels, _most_positions(trace, run)
-    if labels is not None:
-        labels = np.where(labels == LOSS_IGNORED, IGNORED, labels)
-    return PixelAnswers(
-        frames=np.stack([frame_picture(trace, int(image)) for image in chosen]),
-        dense=classes.answers(outputs[chosen]),
-        reuse=answers[chosen],
-        labels=labels[chosen] if labels is not None and labels.ndim == 3 else None,
-        clusters=None
-        if layer is None
-        else np.stack([paint_clusters(trace, run, layer, image=int(image)) for image in chosen]),
-        layer=layer,
-        class_names=tuple(trace.provenance.get("classes", ())),
-    )
-
-
-def _most_positions(trace: WorkloadTrace, run: ReuseRun) -> str | None:
-    """The reused layer whose clusters make the finest picture; the larger of two alike."""
-    sizes = {}
-    for layer in trace.layers:
-        grid = grid_of(trace, layer.name)
-        if run.decisions.get(layer.name) is not None and isinstance(grid, Grid):
-            sizes[layer.name] = grid.height * grid.width, layer.gemm.macs
-    return max(sizes, key=sizes.__getitem__, default=None)
 
 
 def pixel_answers_html(pixels: PixelAnswers, text: str, name: str = "pixels") -> Markup:
@@ -106,24 +32,18 @@ def pixel_answers_html(pixels: PixelAnswers, text: str, name: str = "pixels") ->
         name: unique on the page, without spaces.
     """
     columns = _columns(pixels)
-    cells = Markup("").join(
-        [Markup("<p><strong>{}</strong></p>").format(title) for title in columns]
-        + [picture for row in zip(*columns.values(), strict=True) for picture in row]
-    )
-    return Markup(
-        '<figure class="pixels" id="{name}"><div class="pictures" style="--columns: {count}">'
-        "{cells}</div><p>{legend}</p><p><strong>{text}</strong></p><figcaption>{caption}</figcaption></figure>"
-    ).format(
-        name=name,
-        count=len(columns),
-        cells=cells,
-        legend=_legend(pixels),
-        text=text,
-        caption=_caption(pixels),
-    )
+    context = {
+        "name": name,
+        "titles": list(columns),
+        "pictures": [picture for row in zip(*columns.values(), strict=True) for picture in row],
+        "classes": _classes(pixels),
+        "text": text,
+        "caption": _caption(pixels),
+    }
+    return fragment("pixel_answers.html", TEMPLATES, context)
 
 
-def _columns(pixels: PixelAnswers) -> dict[str, list[Markup]]:
+def _columns(pixels: PixelAnswers) -> dict[str, list[dict[str, Any]]]:
     """Title -> pictures, from the first frame to the last."""
     frames = [png_address(_thinned(frame)) for frame in pixels.frames]
     columns = {"Frame": [_picture(frame, "a frame") for frame in frames]}
@@ -138,25 +58,23 @@ def _columns(pixels: PixelAnswers) -> dict[str, list[Markup]]:
     return columns
 
 
-def _maps(classes: np.ndarray, words: str) -> Iterator[Markup]:
+def _maps(classes: np.ndarray, words: str) -> Iterator[dict[str, Any]]:
     for each in classes:
         yield _picture(png_address(_coloured(_thinned(each))), words)
 
 
-def _differences(pixels: PixelAnswers, frames: Sequence[str]) -> Iterator[Markup]:
+def _differences(pixels: PixelAnswers, frames: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The frame faintly, and over it what reuse answers where that differs."""
     for frame, dense, reuse in zip(frames, pixels.dense, pixels.reuse, strict=True):
         differs = dense != reuse
         over = np.dstack([_coloured(_thinned(reuse)), 255 * _thinned(differs).astype(np.uint8)])
         words = f"{percent(1 - differs.mean())} % of pixels agree"
-        yield Markup(
-            '<div><div class="layered"><img class="faint" src="{}" alt=""><img src="{}" '
-            'alt="{}"></div><p class="note">{}</p></div>'
-        ).format(frame, png_address(over), words, words)
+        yield _picture(png_address(over), words, below=frame)
 
 
-def _picture(address: str, words: str) -> Markup:
-    return Markup('<div><img src="{}" alt="{}"></div>').format(address, words)
+def _picture(address: str, words: str, below: str | None = None) -> dict[str, Any]:
+    """A picture as the page's template takes it: `below` lies another, which it lets through."""
+    return {"address": address, "words": words, "below": below}
 
 
 def _thinned(array: np.ndarray) -> np.ndarray:
@@ -182,17 +100,15 @@ def _colour(number: int) -> tuple[int, ...]:
     return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.65, 0.85))
 
 
-def _legend(pixels: PixelAnswers) -> Markup:
-    """The classes that a picture shows."""
+def _classes(pixels: PixelAnswers) -> list[dict[str, Any]]:
+    """Colour and name of each class that a picture shows."""
     maps = [pixels.dense, pixels.reuse, *([] if pixels.labels is None else [pixels.labels])]
-    shown = np.unique(np.concatenate([np.unique(each) for each in maps]))
-    return Markup(" ").join(
-        Markup('<span class="class"><span style="background: rgb{}"></span>{}</span>').format(
-            _colour(int(number)), _class_name(pixels, int(number))
-        )
-        for number in shown
+    numbers = np.unique(np.concatenate([np.unique(each) for each in maps]))
+    return [
+        {"colour": _colour(int(number)), "name": _class_name(pixels, int(number))}
+        for number in numbers
         if pixels.labels is None or number != IGNORED
-    )
+    ]
 
 
 def _class_name(pixels: PixelAnswers, number: int) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
-from simulator.pages.figures import LIMIT_NAMES, LINE_COLOURS, LINE_DASHES, Designs, finished
+from simulator.pages.figures import LINE_COLOURS, LINE_DASHES, Designs, finished
+from simulator.results.names import LIMIT_NAMES
 
 _HEIGHT_PIXELS, _LEGEND_PIXELS = 490, 64  # the legend: of each three designs
 

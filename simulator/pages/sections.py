@@ -1,4 +1,4 @@
-"""What the pages say of designs side by side: plots with their captions, what a limit means."""
+"""What the pages say of designs side by side: plots with their captions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,49 +12,6 @@ from simulator.pages.figures import (
 )
 from simulator.pages.page import figure_html
 from simulator.pages.roofline import roofline
-
-# What a limit that sets the pace means, and what would help.
-BOUND_MEANS = {
-    "memory": (
-        "DRAM transfers set the pace: data that does not fit the buffers travels out and back. "
-        "Larger buffers or more bandwidth would help more than a faster array."
-    ),
-    "front_end": (
-        "The hash front-end sets the pace: every sub-vector has to be hashed, alike or not. More "
-        "lanes or longer sub-vectors would help."
-    ),
-    "cache": (
-        "The centroid cache sets the pace: each signature is looked up, and the table is cleared "
-        "for every sub-matrix. More accesses a cycle, faster clearing or longer sub-vectors "
-        "would help."
-    ),
-    "array": (
-        "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
-        "or fewer clusters would help."
-    ),
-    "reconstruction": (
-        "The reconstructor sets the pace: every row gathers one result for each sub-vector. More "
-        "ports, a wider one or longer sub-vectors would help."
-    ),
-    "activation_buffer": (
-        "The activation buffer sets the pace: its ports read activations more slowly than the "
-        "blocks behind could take them, or it holds so few that rows are cut into tiles, each of "
-        "which fills and drains the array. Wider or more ports, or more capacity, would help."
-    ),
-    "weight_buffer": (
-        "The weight buffer sets the pace: the array waits for its ports. Wider or more ports, or "
-        "fewer and larger products, would help."
-    ),
-    "centroid_buffer": (
-        "The centroid buffer sets the pace: centroids and their results pass its ports on the way "
-        "to the array and to the reconstructor. Wider or more ports would help."
-    ),
-    "output_buffer": (
-        "The output buffer sets the pace: its ports read and write back partial sums for every "
-        "fold, or it holds so few that rows are cut into tiles, each of which fills and drains the "
-        "array. Wider or more ports, an array with more rows, or more capacity, would help."
-    ),
-}
 
 CAPTIONS = {
     "time": (

@@ -16,21 +16,19 @@ from codesign.report.verdict import best_trial, verdict
 from simulator import BLOCKS, LIMITS, simulate
 from simulator.pages.figures import (
     LIMIT_COLOURS,
-    LIMIT_NAMES,
     PART_COLOURS,
-    PART_NAMES,
     TRAFFIC_COLOURS,
-    TRAFFIC_NAMES,
     area_by_part,
     busy_by_layer,
     energy_by_part,
     time_by_limit,
     traffic_by_kind,
 )
-from simulator.pages.page import column, number, percent, render, shown
-from simulator.pages.sections import BOUND_MEANS
+from simulator.pages.page import render
 from simulator.pages.simulation_page import simulation_html
 from simulator.results.differences import against_one, tone
+from simulator.results.names import BOUND_MEANS, LIMIT_NAMES, PART_NAMES, TRAFFIC_NAMES
+from simulator.results.tables import column, number, percent, shown
 from tests.small_search import small_search, small_workload
 from workloads import Gemm, WorkloadTrace
 

@@ -32,8 +32,8 @@ from simulator import (
     remaining_work,
     similarity_by_distance,
 )
+from simulator.analysis.frames import frame_picture
 from simulator.analysis.painting import ALONE, Grid, grid_of
-from simulator.pages.pictures import frame_picture
 from tests.small_search import small_workload
 from workloads import Gemm, TraceError, WorkloadTrace, capture
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from simulator.pages.page import column, number
+from simulator.results.tables import column, number
 
 ERROR_COLUMNS = [
     column("layer", "Layer", text=True),

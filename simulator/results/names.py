@@ -1,0 +1,76 @@
+"""What blocks, parts and kinds of traffic are called in words, and what a limit means."""
+
+# Blocks, then the ports and sizes of buffers.
+LIMIT_NAMES = {
+    "dram": "DRAM transfers",
+    "front_end": "hash front-end",
+    "cache": "centroid cache",
+    "array": "systolic array",
+    "reconstructor": "reconstructor",
+    "activation_buffer": "activation buffer",
+    "weight_buffer": "weight buffer",
+    "centroid_buffer": "centroid buffer",
+    "output_buffer": "output buffer",
+}
+# What takes energy or area, in the order of a bar's pieces.
+PART_NAMES = {
+    "array": "systolic array",
+    "activation_buffer": "activation buffer",
+    "weight_buffer": "weight buffer",
+    "output_buffer": "output buffer",
+    "front_end": "hash front-end",
+    "cache": "centroid cache",
+    "centroid_buffer": "centroid buffer",
+    "reconstructor": "reconstructor",
+    "dram": "DRAM",
+    "leakage": "leakage",
+}
+TRAFFIC_NAMES = {
+    "inputs": "inputs",
+    "weights": "weights",
+    "outputs": "outputs",
+    "spilled_sums": "spilled sums of clusters",
+    "spilled_results": "spilled results of clusters",
+}
+# What a limit that sets the pace means, and what would help.
+BOUND_MEANS = {
+    "dram": (
+        "DRAM transfers set the pace: data that does not fit the buffers travels out and back. "
+        "Larger buffers or more bandwidth would help more than a faster array."
+    ),
+    "front_end": (
+        "The hash front-end sets the pace: every sub-vector has to be hashed, alike or not. More "
+        "lanes or longer sub-vectors would help."
+    ),
+    "cache": (
+        "The centroid cache sets the pace: each signature is looked up, and the table is cleared "
+        "for every sub-matrix. More accesses a cycle, faster clearing or longer sub-vectors "
+        "would help."
+    ),
+    "array": (
+        "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
+        "or fewer clusters would help."
+    ),
+    "reconstructor": (
+        "The reconstructor sets the pace: every row gathers one result for each sub-vector. More "
+        "ports, a wider one or longer sub-vectors would help."
+    ),
+    "activation_buffer": (
+        "The activation buffer sets the pace: its ports read activations more slowly than the "
+        "blocks behind could take them, or it holds so few that rows are cut into tiles, each of "
+        "which fills and drains the array. Wider or more ports, or more capacity, would help."
+    ),
+    "weight_buffer": (
+        "The weight buffer sets the pace: the array waits for its ports. Wider or more ports, or "
+        "fewer and larger products, would help."
+    ),
+    "centroid_buffer": (
+        "The centroid buffer sets the pace: centroids and their results pass its ports on the way "
+        "to the array and to the reconstructor. Wider or more ports would help."
+    ),
+    "output_buffer": (
+        "The output buffer sets the pace: its ports read and write back partial sums for every "
+        "fold, or it holds so few that rows are cut into tiles, each of which fills and drains the "
+        "array. Wider or more ports, an array with more rows, or more capacity, would help."
+    ),
+}
