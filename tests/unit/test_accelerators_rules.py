@@ -269,9 +269,9 @@ def broken(**changes) -> list[str]:
             "use CentroidCache(...)",
         ),
         (
-            {"reconstructor": None},
-            "Accelerator.reconstructor must be given with front_end, cache, centroid_buffer, "
-            "got None; give all four reuse units or none",
+            {"front_end": None},
+            "Accelerator.front_end must be given with a cache, whose rows are as long as its "
+            "sub-vectors, got None; add LshFrontEnd(...), or leave out the cache",
         ),
     ],
 )
@@ -326,13 +326,6 @@ def test_a_design_has_the_units_it_has(kept):
     with pytest.raises(ConfigError, match=f"must have reuse units .* {kept}.*; add front_end"):
         part.reuse_units  # noqa: B018
     assert REUSE.reuse_units.cache == REUSE.cache
-
-
-def test_a_cache_needs_a_front_end():
-    assert broken(front_end=None) == [
-        "Accelerator.front_end must be given with a cache, whose rows are as long as its "
-        "sub-vectors, got None; add LshFrontEnd(...), or leave out the cache"
-    ]
 
 
 def test_values_at_the_bounds_are_valid():
