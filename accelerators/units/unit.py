@@ -87,20 +87,6 @@ class Unit(ABC):
     RELATIONS: ClassVar[tuple[Relation, ...]] = ()
     OWNER_RELATIONS: ClassVar[tuple[Relation, ...]] = ()
 
-    def __init_subclass__(cls) -> None:
-        """Refuse a unit that pages could not name."""
-        super().__init_subclass__()
-        missing = [name for name in ("words", "colour") if not hasattr(cls, name)]
-        if missing:
-            raise ConfigError(
-                [
-                    f"{cls.__name__}.{name} must be given, got nothing; add a class attribute such "
-                    f"as {name} = {example!r}"
-                    for name, example in (("words", "hash front-end"), ("colour", "#e08a3c"))
-                    if name in missing
-                ]
-            )
-
     @abstractmethod
     def bill(self, design: Design) -> list[Item]:
         """Its components, from which area and leakage are priced; none if it has no silicon."""
@@ -128,7 +114,11 @@ class Part:
 
 
 def parts_of(kind: type) -> dict[str, Part]:
-    """Field -> part of every unit that a dataclass of designs may have, those on the chip first."""
+    """Field -> part of every unit that a dataclass of designs may have, those on the chip first.
+
+    Raises:
+        ConfigError: a unit says neither words nor a colour.
+    """
     return dict(_parts_of(kind))
 
 
@@ -138,13 +128,17 @@ def _parts_of(kind: type) -> dict[str, Part]:
     for entry in fields(kind):
         unit = entry.metadata.get("part")
         if isinstance(unit, type) and issubclass(unit, Unit):
-            found[entry.name] = Part(
-                unit=unit,
-                **{
-                    name: entry.metadata.get(name, getattr(unit, name))
-                    for name in ("words", "colour", "exploits")
-                },
-            )
+            said = {
+                name: entry.metadata.get(name, getattr(unit, name, None))
+                for name in ("words", "colour", "exploits")
+            }
+            missing = [name for name, value in said.items() if value is None]
+            if missing:
+                raise ConfigError(
+                    f"{unit.__name__}.{' and '.join(missing)} must be given for pages, got "
+                    'nothing; add class attributes such as words = "sorter", colour = "#7a6fd0"'
+                )
+            found[entry.name] = Part(unit=unit, **said)
     return dict(sorted(found.items(), key=lambda item: not item[1].unit.on_chip))
 
 

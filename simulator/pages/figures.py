@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from simulator.timing.schedule import BLOCKS
+from accelerators import Accelerator
+from accelerators.accelerator import described_parts
+from simulator.timing.schedule import BLOCKS, LIMITS
 
 Designs = Mapping[str, Mapping]
 
@@ -17,46 +19,16 @@ Designs = Mapping[str, Mapping]
 INK = "rgb(1,2,3)"
 PAPER = "rgb(3,2,1)"
 
-# Blocks, then the ports and sizes of buffers.
-LIMIT_NAMES = {
-    "memory": "DRAM transfers",
-    "front_end": "hash front-end",
-    "cache": "centroid cache",
-    "array": "systolic array",
-    "reconstruction": "reconstructor",
-    "activation_buffer": "activation buffer",
-    "weight_buffer": "weight buffer",
-    "centroid_buffer": "centroid buffer",
-    "output_buffer": "output buffer",
+_PARTS = Accelerator.parts()
+# Blocks, then the ports and sizes of buffers: each has the words and colour of its unit.
+_UNIT_OF_LIMIT = {"memory": "dram", "reconstruction": "reconstructor"}
+LIMIT_NAMES = {limit: _PARTS[_UNIT_OF_LIMIT.get(limit, limit)].words for limit in LIMITS} | {
+    "memory": "DRAM transfers"
 }
-LIMIT_COLOURS = {
-    "memory": "#8b929c",
-    "front_end": "#e08a3c",
-    "cache": "#2a9d84",
-    "array": "#4178be",
-    "reconstruction": "#b3589f",
-    "activation_buffer": "#86b0e0",
-    "weight_buffer": "#93b45f",
-    "centroid_buffer": "#83cfbd",
-    "output_buffer": "#d8b546",
-}
-# Bottom to top of a bar; a part that may limit has the limit's colour.
-PART_NAMES = {
-    "array": "systolic array",
-    "activation_buffer": "activation buffer",
-    "weight_buffer": "weight buffer",
-    "output_buffer": "output buffer",
-    "front_end": "hash front-end",
-    "cache": "centroid cache",
-    "centroid_buffer": "centroid buffer",
-    "reconstructor": "reconstructor",
-    "dram": "DRAM",
-    "leakage": "leakage",
-}
-_LIMIT_OF_PART = {"reconstructor": "reconstruction", "dram": "memory"}
-PART_COLOURS = {
-    part: LIMIT_COLOURS.get(_LIMIT_OF_PART.get(part, part), "#c3c7cd") for part in PART_NAMES
-}
+LIMIT_COLOURS = {limit: _PARTS[_UNIT_OF_LIMIT.get(limit, limit)].colour for limit in LIMITS}
+# Bottom to top of a bar.
+PART_NAMES = {name: part.words for name, part in _PARTS.items()} | {"leakage": "leakage"}
+PART_COLOURS = {name: part.colour for name, part in _PARTS.items()} | {"leakage": "#c3c7cd"}
 TRAFFIC_NAMES = {
     "inputs": "inputs",
     "weights": "weights",
@@ -145,13 +117,22 @@ def busy_by_layer(designs: Designs) -> go.Figure:
 def energy_by_part(designs: Designs) -> go.Figure:
     """Energy per image of each design, stacked by the part that takes it."""
     energies = _per_image(designs, "energy_pj", 1e-6)
-    return _pieces(energies, PART_NAMES, PART_COLOURS, "energy in µJ per image", "µJ")
+    return _pieces(energies, *_parts(designs), "energy in µJ per image", "µJ")
 
 
 def area_by_part(designs: Designs) -> go.Figure:
     """Silicon area of each design, stacked by part; DRAM is outside the chip."""
     areas = {label: design["area_by_part_mm2"] for label, design in designs.items()}
-    return _pieces(areas, PART_NAMES, PART_COLOURS, "area in mm²", "mm²")
+    return _pieces(areas, *_parts(designs), "area in mm²", "mm²")
+
+
+def _parts(designs: Designs) -> tuple[dict[str, str], dict[str, str]]:
+    """Names and colours of the parts that designs have, those of their own units among them."""
+    names, colours = dict(PART_NAMES), dict(PART_COLOURS)
+    for design in designs.values():
+        for name, part in described_parts(design["accelerator"]).items():
+            names[name], colours[name] = part.words, part.colour
+    return names, colours
 
 
 def traffic_by_kind(designs: Designs) -> go.Figure:

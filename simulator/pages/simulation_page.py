@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import DictLoader
 
 from accelerators import Accelerator
+from accelerators.accelerator import described_parts
 from simulator.pages.error_section import ERROR_COLUMNS, error_rows, error_text
 from simulator.pages.figures import LIMIT_NAMES
 from simulator.pages.page import card, column, named, number, percent, render
@@ -140,10 +141,16 @@ def error_context(bound: Mapping[str, Any] | None) -> dict[str, Any]:
 def labelled(report: Mapping[str, Any]) -> dict[str, Any]:
     """The designs by their label; without reuse units there is one."""
     given = given_design(report)
-    if given["accelerator"]["front_end"] is None:
+    if not reuse_parts(given):
         return {DENSE: given}
     designs = report["designs"]
     return {label: designs[name] for name, label in DESIGN_LABELS.items() if name in designs}
+
+
+def reuse_parts(design: Mapping[str, Any]) -> list[str]:
+    """The parts of a design that exploit redundancy."""
+    parts = described_parts(design["accelerator"])
+    return [name for name, part in parts.items() if part.exploits]
 
 
 def workload_line(workload: Mapping[str, Any], images: int) -> str:
@@ -161,17 +168,14 @@ def workload_line(workload: Mapping[str, Any], images: int) -> str:
 def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """The cards below the verdict: each number with its unit and what it is compared with."""
     reuse, equal = given_design(report), equal_area_design(report)
-    if reuse["accelerator"]["front_end"] is None:
+    if not reuse_parts(reuse):
         return [
             card("Time", number(reuse["latency_ms_per_image"]), "ms per image", "dense, no reuse"),
             card("Energy", number(reuse["energy_uj_per_image"]), "µJ per image", "with DRAM"),
             card("Area", number(reuse["area_mm2"]), "mm²", "without DRAM"),
             card("Utilization", percent(reuse["utilization"]), "%", "of the array's peak"),
         ]
-    units = sum(
-        reuse["area_by_part_mm2"][part]
-        for part in ("front_end", "cache", "centroid_buffer", "reconstructor")
-    )
+    units = sum(reuse["area_by_part_mm2"][part] for part in reuse_parts(reuse))
     left = sum(layer["macs"] for layer in reuse["layers"])
     dense = sum(layer["macs"] for layer in report["designs"]["dense"]["layers"])
     return [
@@ -376,7 +380,7 @@ DENSE_LAYER_COLUMNS = [
 def layer_table(report: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Columns and rows of the table of layers: under reuse beside dense, or dense alone."""
     design = given_design(report)
-    if design["accelerator"]["front_end"] is not None:
+    if reuse_parts(design):
         return LAYER_COLUMNS, layer_rows(report)
     images = design["images"]
     return DENSE_LAYER_COLUMNS, [

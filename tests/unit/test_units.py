@@ -211,9 +211,20 @@ def test_a_class_that_is_not_loaded_is_not_looked_for():
 
 
 def test_a_unit_without_words_is_refused():
-    with pytest.raises(ConfigError, match=r"Mute\.words must be given") as caught:
-        type("Mute", (Unit,), {})
-    assert len(caught.value.violations) == 2
+    @dataclass(frozen=True, kw_only=True)
+    class Mute(Unit):
+        def bill(self, design):
+            return []
+
+        def prices(self, design, table):
+            return {}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Muted(Accelerator):
+        mute: Mute | None = field(default=None, metadata=part(Mute, optional=True))
+
+    with pytest.raises(ConfigError, match=r"Mute\.words and colour must be given"):
+        Muted.parts()
 
 
 def test_the_suite_needs_no_pytest():
