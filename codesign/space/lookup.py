@@ -155,7 +155,7 @@ def policy_from_options(
             "with reuse, as --hashes and --length or --layer NAME=H,L ask for it",
         )
     if hashes is None and not layers:
-        if accelerator.has_reuse:
+        if accelerator.front_end is not None:
             raise ConfigError(
                 f"accelerator {accelerator.name!r} has reuse units and must be told how to use "
                 "them, got neither --hashes and --length nor --layer; try --hashes 10 --length 10, "

@@ -1,6 +1,7 @@
 """A sweep simulates what its settings say, once decided, and names what is wrong with them."""
 
 import csv
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -136,45 +137,13 @@ def test_a_dense_design_has_no_reuse_units_to_vary():
         read_settings(["cache.ways=1"], preset("dense_16x16"))
 
 
-OWN_UNIT = """
-from __future__ import annotations
-
-from dataclasses import dataclass, field, fields
-
-from accelerators import Accelerator, Unit, preset
-from accelerators.rules import integer, part
-from accelerators.units import Item
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sorter(Unit):
-    words, colour, exploits = "sorter", "#7a6fd0", True
-
-    lanes: int = field(metadata=integer(1, 64))
-
-    def bill(self, design):
-        return [Item(self.lanes, "comparator", {"bits": design.operand_bits})]
-
-    def prices(self, design, table):
-        return {"compare": table.energy_pj("comparator", "compare", bits=design.operand_bits)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sorting(Accelerator):
-    sorter: Sorter | None = field(default=None, metadata=part(Sorter, optional=True))
-
-
-dense = preset("dense_16x16")
-sorting = Sorting(
-    **{entry.name: getattr(dense, entry.name) for entry in fields(dense)}, sorter=Sorter(lanes=4)
-)
-"""
-
-
-def test_a_unit_of_ones_own_is_swept_drawn_and_sent_to_workers(tmp_path):
+@pytest.mark.parametrize("later", ["", "from __future__ import annotations\n"])
+def test_the_unit_of_ones_own_in_the_docs_is_swept_drawn_and_sent_to_workers(tmp_path, later):
     from ray import cloudpickle
 
-    (tmp_path / "my_sorter.py").write_text(OWN_UNIT)
+    page = (Path(__file__).parents[2] / "docs" / "own_unit.md").read_text()
+    source = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "my_sorter.py").write_text(later + source)
     design = find_accelerator(f"{tmp_path}/my_sorter.py:sorting")
     trace = WorkloadTrace.from_gemms([("fc", Gemm(m=8, n=8, k=8))])
     found = sweep(trace, design, NoReuse(), read_settings(["sorter.lanes=0,1,2"], design))
@@ -184,7 +153,6 @@ def test_a_unit_of_ones_own_is_swept_drawn_and_sent_to_workers(tmp_path):
     table = cost_table(design.technology)
     assert two - one == pytest.approx(table.area_mm2("comparator", bits=8))
     report = simulate(trace, design, NoReuse())
-    assert report.design == "reuse_units_idle"
     drawn = {trace.name: trace.x for trace in area_by_part({"it": report.reuse.to_dict()}).data}
     assert drawn["sorter"] == (report.reuse.area_by_part_mm2["sorter"],)
     assert "from my_sorter import (\n    Sorter,\n    Sorting,\n)" in design.to_python()
