@@ -1,25 +1,9 @@
 """What every unit of an accelerator gives: fields with rules, a bill, prices, words and a colour.
 
 A unit is one file here and one field of :class:`accelerators.Accelerator`, or of a subclass of it
-in a file of your own::
+in a file of your own, as ``docs/own_unit.md`` shows: a class ``Sorter(Unit)``, and the field ::
 
-    @dataclass(frozen=True, kw_only=True)
-    class Sorter(Unit):
-        words = "sorter"
-        colour = "#7a6fd0"
-        exploits = True
-
-        lanes: int = field(metadata=integer(1, 64))
-
-        def bill(self, design):
-            return [Item(self.lanes, "comparator", {"bits": design.operand_bits})]
-
-        def prices(self, design, table):
-            return {"compare": table.energy_pj("comparator", "compare", bits=design.operand_bits)}
-
-    @dataclass(frozen=True, kw_only=True)
-    class Sorting(Accelerator):
-        sorter: Sorter | None = field(default=None, metadata=part(Sorter, optional=True))
+    sorter: Sorter | None = field(default=None, metadata=part(Sorter, optional=True))
 
 Its costs, its description and its sweep follow; ``accelerators.testing.UnitSuite`` checks it.
 """
