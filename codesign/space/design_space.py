@@ -66,7 +66,10 @@ class DesignSpace:
         """Fields that are not what they are called."""
         start, fronts = self.start, self.fronts
         rules = {
-            "base": (type(self.base) is Accelerator, "an Accelerator; try preset('reuse_16x16')"),
+            "base": (
+                isinstance(self.base, Accelerator),
+                "an Accelerator; try preset('reuse_16x16')",
+            ),
             "layers": (_all_of(self.layers, str), "a tuple of layer names"),
             "parameters": (_all_of(self.parameters, Parameter), "a tuple of Parameter"),
             "start": (
@@ -477,12 +480,14 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 def _check_base(base: Accelerator) -> None:
     """There must be units to vary."""
-    if type(base) is not Accelerator:
+    if not isinstance(base, Accelerator):
         raise ConfigError(
             f"DesignSpace.base must be an Accelerator, got {show(base)}; try preset('reuse_16x16')"
         )
-    if not base.has_reuse:
+    searched = ("front_end", "cache", "centroid_buffer", "reconstructor")
+    missing = [name for name in searched if name not in base.units]
+    if missing:
         raise ConfigError(
-            f"DesignSpace.base must have reuse units, got {base.name!r} without; use "
-            "preset('reuse_16x16'), or add front_end, cache, centroid_buffer and reconstructor"
+            f"DesignSpace.base must have reuse units, got {base.name!r} without "
+            f"{', '.join(missing)}; use preset('reuse_16x16'), or add them"
         )

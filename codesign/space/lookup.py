@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from accelerators import Accelerator, ConfigError, preset, presets
@@ -86,11 +88,7 @@ def _module(location: str, wanted: str = "accelerator") -> Any:
         path = Path(location).expanduser()
         if not path.is_file():
             raise ConfigError(f"{wanted} file must exist, got {location!r}; check the path")
-        spec = importlib.util.spec_from_file_location(f"_{wanted}_file_{path.stem}", path)
-        assert spec is not None and spec.loader is not None, "a .py file has a loader"
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return _run(path, f"_{wanted}_file_{path.stem}" if path.stem in sys.modules else path.stem)
     except ConfigError:
         raise
     except Exception as error:  # the user's code may raise anything
@@ -98,6 +96,20 @@ def _module(location: str, wanted: str = "accelerator") -> Any:
             f"{location!r} must be importable to find the {wanted} in it, got "
             f"{type(error).__name__}: {error}; check the name and the code"
         ) from error
+
+
+def _run(path: Path, name: str) -> ModuleType:
+    """The module of a file. It is known by its name while it runs, as dataclasses need it, and not
+    afterwards, so that its classes travel to workers whole."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.modules.pop(name, None)
+    return module
 
 
 def policy_from_options(
@@ -143,7 +155,7 @@ def policy_from_options(
             "with reuse, as --hashes and --length or --layer NAME=H,L ask for it",
         )
     if hashes is None and not layers:
-        if accelerator.has_reuse:
+        if accelerator.front_end is not None:
             raise ConfigError(
                 f"accelerator {accelerator.name!r} has reuse units and must be told how to use "
                 "them, got neither --hashes and --length nor --layer; try --hashes 10 --length 10, "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from accelerators import ConfigError
 from accelerators.rules import show
+from codesign.space.design_space import DesignSpace
 from workloads.errors import TraceError
 from workloads.traces.judged import JUDGED, Judged
 from workloads.traces.scores import OWN_SCORE
@@ -41,6 +43,9 @@ def check_same_search(place: str, stored: Mapping[str, Any], given: Mapping[str,
         ConfigError: they differ.
     """
     problems = []
+    if isinstance(stored.get("space"), Mapping):
+        # As it is described today: a design of an earlier version lacks units that came later.
+        stored = {**stored, "space": _plain(DesignSpace.from_dict(stored["space"]).to_dict())}
     for key, name in FIXED.items():
         if stored.get(key) != given[key]:
             shown = (
@@ -68,6 +73,11 @@ def check_same_search(place: str, stored: Mapping[str, Any], given: Mapping[str,
             "numbers than if it had gone on with those",
             stacklevel=5,
         )
+
+
+def _plain(described: Mapping[str, Any]) -> Any:
+    """A description as it comes back from a file: lists for tuples."""
+    return json.loads(json.dumps(described))
 
 
 def _judged_by(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

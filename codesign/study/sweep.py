@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import math
 import re
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -39,6 +38,8 @@ _UNITS = {
     "_bytes": {"B": 1, "KiB": 2**10, "MiB": 2**20, "kB": 10**3, "MB": 10**6},
     "_hz": {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9},
 }
+# By name: a class in a user's file may write its annotations as text.
+_KINDS = {kind.__name__: kind for kind in (bool, int, float, str)}
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -256,7 +257,7 @@ def _design(base: Accelerator, values: Mapping[str, Any]) -> Accelerator:
         for part in parts:
             owner = owner[part]
         owner[name] = value
-    return Accelerator.from_dict(description)
+    return type(base).from_dict(description)
 
 
 def _numbers(report: SimulationReport) -> dict[str, Any]:
@@ -316,7 +317,7 @@ def _unknown(path: str, known: list[str], base: Accelerator) -> str:
     if getattr(base, part, 0) is None:
         return (
             f"--set must name a field of {base.name!r}, got {path!r}, but it has no {part}; use a "
-            "design with reuse units"
+            "design that has one"
         )
     near = nearest(path, known)
     own = [name for name in known if name.startswith(f"{part}.")]
@@ -330,14 +331,14 @@ def _unknown(path: str, known: list[str], base: Accelerator) -> str:
 
 def _field_types(instance: Any, before: str = "") -> dict[str, type]:
     """Path -> type of every number, name and switch of a design and of the parts it has."""
-    hints = typing.get_type_hints(type(instance))
     found: dict[str, type] = {}
     for entry in dataclasses.fields(instance):
         value, path = getattr(instance, entry.name), f"{before}{entry.name}"
         if dataclasses.is_dataclass(value):
             found |= _field_types(value, f"{path}.")
         elif value is not None:
-            found[path] = hints[entry.name]
+            named = entry.type if isinstance(entry.type, str) else entry.type.__name__
+            found[path] = _KINDS.get(named, type(value))
     return found
 
 

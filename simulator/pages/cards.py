@@ -13,7 +13,7 @@ from simulator.results.differences import (
     ratio_text,
     tone,
 )
-from simulator.results.lookup import equal_area_design, given_design
+from simulator.results.lookup import equal_area_design, given_design, reuse_parts
 from simulator.results.tables import number, percent
 from workloads.traces.scores import score_meaning, score_name
 
@@ -33,17 +33,14 @@ RATIOS_TEXT = (
 def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """The cards below the verdict: each number with its unit and what it is compared with."""
     reuse, equal = given_design(report), equal_area_design(report)
-    if reuse["accelerator"]["front_end"] is None:
+    if not reuse_parts(reuse):
         return [
             card("Time", number(reuse["latency_ms_per_image"]), "ms per image", "dense, no reuse"),
             card("Energy", number(reuse["energy_uj_per_image"]), "µJ per image", "with DRAM"),
             card("Area", number(reuse["area_mm2"]), "mm²", "without DRAM"),
             card("Utilization", percent(reuse["utilization"]), "%", "of the array's peak"),
         ]
-    units = sum(
-        reuse["area_by_part_mm2"][part]
-        for part in ("front_end", "cache", "centroid_buffer", "reconstructor")
-    )
+    units = sum(reuse["area_by_part_mm2"][part] for part in reuse_parts(reuse))
     left = sum(layer["macs"] for layer in reuse["layers"])
     dense = sum(layer["macs"] for layer in report["designs"]["dense"]["layers"])
     return [

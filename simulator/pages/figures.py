@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from accelerators import Accelerator
+from accelerators.accelerator import described_parts
 from simulator.results.names import LIMIT_NAMES, PART_NAMES, TRAFFIC_NAMES
-from simulator.timing.schedule import BLOCKS
+from simulator.timing.schedule import BLOCKS, LIMITS
 
 Designs = Mapping[str, Mapping]
 
@@ -18,19 +20,9 @@ Designs = Mapping[str, Mapping]
 INK = "rgb(1,2,3)"
 PAPER = "rgb(3,2,1)"
 
-LIMIT_COLOURS = {
-    "dram": "#8b929c",
-    "front_end": "#e08a3c",
-    "cache": "#2a9d84",
-    "array": "#4178be",
-    "reconstructor": "#b3589f",
-    "activation_buffer": "#86b0e0",
-    "weight_buffer": "#93b45f",
-    "centroid_buffer": "#83cfbd",
-    "output_buffer": "#d8b546",
-}
-# A part that may limit has the limit's colour.
-PART_COLOURS = {part: LIMIT_COLOURS.get(part, "#c3c7cd") for part in PART_NAMES}
+_PARTS = Accelerator.parts()
+LIMIT_COLOURS = {limit: _PARTS[limit].colour for limit in LIMITS}
+PART_COLOURS = {name: part.colour for name, part in _PARTS.items()} | {"leakage": "#c3c7cd"}
 TRAFFIC_COLOURS = {
     "inputs": LIMIT_COLOURS["activation_buffer"],
     "weights": LIMIT_COLOURS["weight_buffer"],
@@ -112,13 +104,22 @@ def busy_by_layer(designs: Designs) -> go.Figure:
 def energy_by_part(designs: Designs) -> go.Figure:
     """Energy per image of each design, stacked by the part that takes it."""
     energies = _per_image(designs, "energy_pj", 1e-6)
-    return _pieces(energies, PART_NAMES, PART_COLOURS, "energy in µJ per image", "µJ")
+    return _pieces(energies, *_parts(designs), "energy in µJ per image", "µJ")
 
 
 def area_by_part(designs: Designs) -> go.Figure:
     """Silicon area of each design, stacked by part; DRAM is outside the chip."""
     areas = {label: design["area_by_part_mm2"] for label, design in designs.items()}
-    return _pieces(areas, PART_NAMES, PART_COLOURS, "area in mm²", "mm²")
+    return _pieces(areas, *_parts(designs), "area in mm²", "mm²")
+
+
+def _parts(designs: Designs) -> tuple[dict[str, str], dict[str, str]]:
+    """Names and colours of the parts that designs have, those of their own units among them."""
+    names, colours = dict(PART_NAMES), dict(PART_COLOURS)
+    for design in designs.values():
+        for name, part in described_parts(design["accelerator"]).items():
+            names[name], colours[name] = part.words, part.colour
+    return names, colours
 
 
 def traffic_by_kind(designs: Designs) -> go.Figure:

@@ -18,7 +18,7 @@ from simulator.results.design_tables import (
     layer_table,
 )
 from simulator.results.error_table import ERROR_COLUMNS, error_rows, error_text
-from simulator.results.lookup import DENSE, IDLE, REUSE, given_design, in_present_names
+from simulator.results.lookup import DENSE, IDLE, REUSE, given_design, in_present_names, reuse_parts
 from simulator.results.names import BOUND_MEANS
 from simulator.results.weights import headline_name
 
@@ -91,7 +91,7 @@ def error_context(bound: Mapping[str, Any] | None) -> dict[str, Any]:
 def labelled(report: Mapping[str, Any]) -> dict[str, Any]:
     """The designs by their label; without reuse units there is one."""
     given = given_design(report)
-    if given["accelerator"]["front_end"] is None:
+    if not reuse_parts(given):
         return {DENSE: given}
     designs = report["designs"]
     return {label: designs[name] for name, label in DESIGN_LABELS.items() if name in designs}

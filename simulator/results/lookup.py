@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from accelerators.accelerator import described_parts
+
 # Of `SimulationReport.to_dict`: 2 names the design as given, 3 calls two blocks by their units.
 FORMAT_VERSION = 3
 _BLOCKS_OF_BEFORE = {"memory": "dram", "reconstruction": "reconstructor"}
@@ -50,3 +52,9 @@ def reuses(report: Mapping[str, Any]) -> bool:
 def equal_area_design(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """The dense design of equal area likewise: without reuse units, the design itself."""
     return report["designs"].get("dense_equal_area", given_design(report))
+
+
+def reuse_parts(design: Mapping[str, Any]) -> list[str]:
+    """The parts of a design that exploit redundancy."""
+    parts = described_parts(design["accelerator"])
+    return [name for name, part in parts.items() if part.exploits]

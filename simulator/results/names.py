@@ -1,30 +1,13 @@
 """What blocks, parts and kinds of traffic are called in words, and what a limit means."""
 
-# Blocks, then the ports and sizes of buffers.
-LIMIT_NAMES = {
-    "dram": "DRAM transfers",
-    "front_end": "hash front-end",
-    "cache": "centroid cache",
-    "array": "systolic array",
-    "reconstructor": "reconstructor",
-    "activation_buffer": "activation buffer",
-    "weight_buffer": "weight buffer",
-    "centroid_buffer": "centroid buffer",
-    "output_buffer": "output buffer",
-}
+from accelerators import Accelerator
+from simulator.timing.schedule import LIMITS
+
+_PARTS = Accelerator.parts()
+# Blocks, then the ports and sizes of buffers: each is called as its unit.
+LIMIT_NAMES = {limit: _PARTS[limit].words for limit in LIMITS} | {"dram": "DRAM transfers"}
 # What takes energy or area, in the order of a bar's pieces.
-PART_NAMES = {
-    "array": "systolic array",
-    "activation_buffer": "activation buffer",
-    "weight_buffer": "weight buffer",
-    "output_buffer": "output buffer",
-    "front_end": "hash front-end",
-    "cache": "centroid cache",
-    "centroid_buffer": "centroid buffer",
-    "reconstructor": "reconstructor",
-    "dram": "DRAM",
-    "leakage": "leakage",
-}
+PART_NAMES = {name: part.words for name, part in _PARTS.items()} | {"leakage": "leakage"}
 TRAFFIC_NAMES = {
     "inputs": "inputs",
     "weights": "weights",

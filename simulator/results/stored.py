@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from accelerators import PARTS, Accelerator, ConfigError
+from accelerators import Accelerator, ConfigError
 from accelerators.rules import show
 from simulator.results.lookup import (
     DENSE,
@@ -104,7 +104,6 @@ _AMOUNTS: dict[str, tuple[tuple[str, ...], bool, _Rule]] = {
     "busy_cycles": (BLOCKS, True, _COUNT),
     "critical_cycles": (LIMITS, False, _COUNT),
     "dram_bytes": (_KINDS_OF_DRAM_BYTES, True, _COUNT),
-    "energy_pj": ((*PARTS, "dram", "leakage"), False, _AMOUNT),
 }
 # What a summary says of two designs: how its name begins -> amount of a design.
 _RATIOS = {"speedup_": "cycles", "energy_ratio_": "energy_uj_per_image"}
@@ -160,16 +159,21 @@ def _design_problems(design: Any, path: str) -> list[str]:
     problems = _problems(design, _DESIGN, f"{path}.")
     if problems:
         return problems
-    layers = [(layer, f"{path}.layers.{index}") for index, layer in enumerate(design["layers"])]
-    for layer, place in layers:
-        problems += _problems(layer, _LAYER, f"{place}.") or _amount_problems(layer, place)
-    problems += _amount_problems(design, path)
-    areas = design.get("area_by_part_mm2")
-    problems += _table_problems(areas, PARTS, True, _AMOUNT, f"{path}.area_by_part_mm2")
     try:
         accelerator = Accelerator.from_dict(design["accelerator"])
     except ConfigError as error:
-        problems += [f"{path}.accelerator: {each}" for each in error.violations]
+        return [f"{path}.accelerator: {each}" for each in error.violations]
+    layers = [(layer, f"{path}.layers.{index}") for index, layer in enumerate(design["layers"])]
+    for layer, place in layers:
+        problems += _problems(layer, _LAYER, f"{place}.") or _amount_problems(
+            layer, place, accelerator
+        )
+    problems += _amount_problems(design, path, accelerator)
+    on_chip = tuple(name for name, part in accelerator.parts().items() if part.unit.on_chip)
+    areas = design.get("area_by_part_mm2")
+    if type(areas) is dict:  # of an earlier version, without the parts that came later
+        areas = {name: 0.0 for name in on_chip if name not in accelerator.units} | areas
+    problems += _table_problems(areas, on_chip, True, _AMOUNT, f"{path}.area_by_part_mm2")
     if problems:
         return problems
     cycles = sum(layer["cycles"] for layer in design["layers"])
@@ -180,7 +184,7 @@ def _design_problems(design: Any, path: str) -> list[str]:
         longest = max(LIMITS, key=lambda limit: blamed.get(limit, 0))
         if each["bound_by"] != longest:
             problems.append(f"{place}.bound_by must be {longest!r}, got {show(each['bound_by'])}")
-    for name in _AMOUNTS:
+    for name in (*_AMOUNTS, "energy_pj"):
         for key, value in design[name].items():
             total = sum(layer[name].get(key, 0) for layer in design["layers"])
             problems += _unequal(f"{path}.{name}.{key}", value, total)
@@ -195,11 +199,12 @@ def _design_problems(design: Any, path: str) -> list[str]:
     ]
 
 
-def _amount_problems(holder: Mapping[str, Any], path: str) -> list[str]:
+def _amount_problems(holder: Mapping[str, Any], path: str, accelerator: Accelerator) -> list[str]:
     """Rules that the tables of a design or a layer break."""
+    energies = ((*accelerator.parts(), "leakage"), False, _AMOUNT)
     return [
         problem
-        for name, (known, whole, rule) in _AMOUNTS.items()
+        for name, (known, whole, rule) in (_AMOUNTS | {"energy_pj": energies}).items()
         for problem in _table_problems(holder.get(name), known, whole, rule, f"{path}.{name}")
     ]
 

@@ -85,6 +85,16 @@ def test_another_workload_or_space_is_refused(short, monkeypatch):
         small_search(path, resume=True)
 
 
+def test_a_search_goes_on_that_began_before_there_was_a_later_unit(short):
+    begun = json.loads(json.dumps(dict(short[1].specification)))
+    earlier = json.loads(json.dumps(begun))
+    assert earlier["space"]["base"].pop("address_list") is None
+    check_same_search("out", earlier, begun)
+    earlier["space"]["base"]["clock_hz"] *= 2
+    with pytest.raises(ConfigError, match="the design space must be what it was"):
+        check_same_search("out", earlier, begun)
+
+
 def test_another_score_or_judged_output_is_refused():
     def of(quality="score", **workload):
         fixed = dict.fromkeys(FIXED) | {"quality": quality, "versions": dict.fromkeys(NUMBERS_OF)}

@@ -1,17 +1,20 @@
 """A sweep simulates what its settings say, once decided, and names what is wrong with them."""
 
 import csv
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import codesign.study.sweep
-from accelerators import ConfigError, preset
+from accelerators import ConfigError, cost_table, preset
 from codesign.cli import app as cli
 from codesign.cli import terminal
 from codesign.report.sweep_page import sweep_figure, write_sweep_html
+from codesign.space.lookup import find_accelerator
 from codesign.study.sweep import read_settings, sweep
 from simulator import LshReuse, NoReuse, simulate
+from simulator.pages.figures import area_by_part
 from tests.small_search import small_workload
 from tests.unit.test_cli import SCALE_SIM
 from workloads import Gemm, WorkloadTrace
@@ -132,6 +135,28 @@ def test_wrong_settings_are_named(texts, message):
 def test_a_dense_design_has_no_reuse_units_to_vary():
     with pytest.raises(ConfigError, match=r"got 'cache.ways', but it has no cache"):
         read_settings(["cache.ways=1"], preset("dense_16x16"))
+
+
+@pytest.mark.parametrize("later", ["", "from __future__ import annotations\n"])
+def test_the_unit_of_ones_own_in_the_docs_is_swept_drawn_and_sent_to_workers(tmp_path, later):
+    from ray import cloudpickle
+
+    page = (Path(__file__).parents[2] / "docs" / "own_unit.md").read_text()
+    source = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "my_sorter.py").write_text(later + source)
+    design = find_accelerator(f"{tmp_path}/my_sorter.py:sorting")
+    trace = WorkloadTrace.from_gemms([("fc", Gemm(m=8, n=8, k=8))])
+    found = sweep(trace, design, NoReuse(), read_settings(["sorter.lanes=0,1,2"], design))
+    assert [point.reason is None for point in found.points] == [False, True, True]
+    assert "Sorting.sorter.lanes must be an integer from 1" in found.points[0].reason
+    one, two = (point.numbers["area_mm2"] for point in found.simulated)
+    table = cost_table(design.technology)
+    assert two - one == pytest.approx(table.area_mm2("comparator", bits=8))
+    report = simulate(trace, design, NoReuse())
+    drawn = {trace.name: trace.x for trace in area_by_part({"it": report.reuse.to_dict()}).data}
+    assert drawn["sorter"] == (report.reuse.area_by_part_mm2["sorter"],)
+    assert "from my_sorter import (\n    Sorter,\n    Sorting,\n)" in design.to_python()
+    assert cloudpickle.loads(cloudpickle.dumps(design)) == design
 
 
 def test_sweeps_without_a_valid_combination_or_with_too_many_are_refused():
