@@ -6,7 +6,6 @@ import json
 import re
 
 import pytest
-from simulator.stored_report import summary_problems
 
 from accelerators import cost_table, preset
 from codesign import load_study
@@ -29,6 +28,7 @@ from simulator.pages.page import render
 from simulator.pages.simulation_page import simulation_html
 from simulator.results.differences import against_one, tone
 from simulator.results.names import BOUND_MEANS, LIMIT_NAMES, PART_NAMES, TRAFFIC_NAMES
+from simulator.results.stored import summary_problems
 from simulator.results.tables import column, number, percent, shown
 from tests.small_search import small_search, small_workload
 from workloads import Gemm, WorkloadTrace
