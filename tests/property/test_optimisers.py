@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from dataclasses import replace
 
 import pytest
 from optuna.distributions import IntDistribution
@@ -10,8 +9,10 @@ from optuna.trial import TrialState, create_trial
 
 from accelerators import ConfigError
 from codesign import OPTIMISERS, Constraints, load_study
-from codesign.optimisers.registry import Problem, ask
+from codesign.optimisers.optimiser import Problem
+from codesign.optimisers.registry import ask
 from codesign.study.search import search
+from codesign.testing import OptimiserSuite
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 
 AREA_MM2 = 2.3  # some designs of the small space are larger, the first one is not
@@ -35,6 +36,15 @@ def optimiser(request):
     if not has_packages(request.param):
         pytest.skip(f"{OPTIMISERS[request.param].package} is not installed")
     return request.param
+
+
+class TestSuite(OptimiserSuite):
+    """What a user's own optimiser inherits too."""
+
+    @pytest.fixture
+    def optimiser(self, optimiser):
+        self.learns = optimiser not in ("sobol", "random")
+        return optimiser
 
 
 def searched(storage, optimiser, **settings):
@@ -165,7 +175,7 @@ def test_what_a_trial_is_told_of_its_own_batch_is_no_value(optimiser):
 def test_unknown_and_missing_optimisers_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"one of gp, gpsampler, botorch, tpe, .*, got 'gpp'"):
         small_search(tmp_path, optimiser="gpp")
-    monkeypatch.setitem(OPTIMISERS, "botorch", replace(OPTIMISERS["botorch"], package="no_botorch"))
+    monkeypatch.setattr(type(OPTIMISERS["botorch"]), "package", "no_botorch")
     with pytest.raises(ConfigError, match=r"package no_botorch.*pip install"):
         small_search(tmp_path, optimiser="botorch")
     assert not list(tmp_path.iterdir())

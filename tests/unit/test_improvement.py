@@ -10,10 +10,11 @@ from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
+from codesign.optimisers.cube import Cube
 from codesign.optimisers.gaussian_process import GaussianProcess
 from codesign.optimisers.improvement import ExpectedImprovement, ObjectiveModel
-from codesign.optimisers.improvement_sampler import Cube
-from codesign.optimisers.registry import Problem, ask
+from codesign.optimisers.optimiser import Problem
+from codesign.optimisers.registry import ask
 from codesign.space.parameters import Condition
 
 RNG = np.random.default_rng(0)
