@@ -77,7 +77,7 @@ class OptimiserSuite:
     """Inherit it and override `optimiser`.
 
     Attributes:
-        learns: whether what it asks for depends on what was found.
+        learns: whether what it asks for depends on what was found, within the first `TRIALS`.
     """
 
     learns = True

@@ -80,7 +80,8 @@ def named_in(name: str, wanted: str, kind: type | tuple[type, ...] = ()) -> Any:
         return vars(module)[attribute]
     near = difflib.get_close_matches(attribute, vars(module), n=1)
     others = [each for each, value in vars(module).items() if kind and isinstance(value, kind)]
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(others) or f'no {wanted}'}"
+    listed = ", ".join(others) or f"no {wanted}s"
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {listed}"
     raise UserFileError(f"{wanted} {name!r} must exist, got no {attribute!r} in {location}; {hint}")
 
 

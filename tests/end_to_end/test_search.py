@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import ray
-from optuna.storages.journal._storage import JournalOperation
 
 from accelerators import ConfigError
 from codesign import load_study, search
 from codesign.evaluation.evaluator import Evaluation
+from codesign.study.journal import _FINISH_TRIAL
 from codesign.study.runner import RETRIES, RayRunner
 from codesign.study.same_search import FIXED
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
@@ -188,11 +188,7 @@ def test_kills_lose_nothing_and_change_nothing(tmp_path, kills):
     assert all(result.trials[number] == trial for number, trial in kept.items())
     # Each trial was finished by exactly one line.
     steps = [json.loads(line) for line in path.read_text().splitlines()]
-    ends = Counter(
-        step["trial_id"]
-        for step in steps
-        if step["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES
-    )
+    ends = Counter(step["trial_id"] for step in steps if step["op_code"] == _FINISH_TRIAL)
     assert sorted(ends.values()) == [1] * trials
 
 

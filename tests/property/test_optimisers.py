@@ -26,25 +26,40 @@ def has_packages(name):
 SLOW = ("botorch", "gpsampler")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in OPTIMISERS
-    ],
-)
-def optimiser(request):
-    if not has_packages(request.param):
-        pytest.skip(f"{OPTIMISERS[request.param].package} is not installed")
-    return request.param
+def parameters(*names):
+    return [
+        pytest.param(
+            name,
+            marks=[
+                *([pytest.mark.slow] if name in SLOW else []),
+                pytest.mark.skipif(not has_packages(name), reason="not installed"),
+            ],
+        )
+        for name in names
+    ]
 
 
-class TestSuite(OptimiserSuite):
+class TestThoseThatLearn(OptimiserSuite):
     """What a user's own optimiser inherits too."""
 
-    @pytest.fixture
-    def optimiser(self, optimiser):
-        self.learns = optimiser not in ("sobol", "random")
-        return optimiser
+    @pytest.fixture(params=parameters("gp", "gpsampler", "botorch", "tpe"))
+    def optimiser(self, request):
+        return request.param
+
+
+class TestThoseThatDoNotLearn(OptimiserSuite):
+    """The genetic algorithm has not learned before its first generation, 50 trials, is told."""
+
+    learns = False
+
+    @pytest.fixture(params=parameters("nsga2", "sobol", "random"))
+    def optimiser(self, request):
+        return request.param
+
+
+@pytest.fixture(scope="module", params=parameters(*OPTIMISERS))
+def optimiser(request):
+    return request.param
 
 
 def searched(storage, optimiser, **settings):
