@@ -1,13 +1,13 @@
 """What an optimiser is: asked for one point, knowing the points before it.
 
-An optimiser of one's own is a class like this, in a file that `--optimiser file.py:Name` names, or
-given to `search`; `codesign.testing` has its tests.
+An optimiser of one's own is a class like this, in a file that `--optimiser file.py:Cma` names, or
+given to `search`; `codesign.testing` has its tests. One of another kind is an `Optimiser`.
 
-    class Centre(Optimiser):
-        words = "the middle of everything"
+    class Cma(SamplerOptimiser):
+        words = "covariance matrix adaptation (Optuna's CmaEsSampler)"
 
-        def ask(self, problem, trials, *, seed):
-            return Answer(parameters={name: (each.low + each.high) // 2 for name, each in ...})
+        def sampler(self, problem, *, seed, own_seed):
+            return optuna.samplers.CmaEsSampler(seed=own_seed)
 """
 
 from __future__ import annotations
