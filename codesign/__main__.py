@@ -7,9 +7,7 @@ import os
 import sys
 
 from codesign.cli import stopping
-
-# They run on Ray.
-_SUPERVISED = ("demo", "nested", "search")
+from codesign.cli.commands import COMMANDS
 
 
 def main() -> None:
@@ -17,12 +15,12 @@ def main() -> None:
     _open_streams()
     if sys.argv[1:2] == ["measure"]:
         stopping.install()
-        from codesign.cli.measure import main as measure
+        from codesign.cli.on_board import main as measure
 
         with stopping.running():
             code = measure(sys.argv[2:])
         sys.exit(stopping.exit_code() if stopping.is_stopping() else code)
-    if sys.argv[1:2] and sys.argv[1] in _SUPERVISED:
+    if any(map(COMMANDS.get, sys.argv[1:2])):  # it runs on Ray
         from codesign.cli.supervision import supervise
 
         supervise()

@@ -44,8 +44,9 @@ from torch import nn
 from accelerators import preset
 from codesign import OBJECTIVES, Constraints, DesignSpace, Workload, load_workload, search
 from codesign.evaluation.evaluator import Evaluation, Evaluator
+from codesign.optimisers.optimiser import Problem
 from codesign.optimisers.quiet import quiet_optuna
-from codesign.optimisers.registry import Problem, ask
+from codesign.optimisers.registry import ask
 from codesign.study.records import Records, measured
 from codesign.study.runner import RayRunner
 from codesign.study.store import SPECIFICATION, open_study, read_study, study_place

@@ -6,7 +6,6 @@ lock with the process, however that ends. A directory whose lock can be had is n
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -16,6 +15,8 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
+
+from filelock import lock_descriptor
 
 # The locked file: a directory without it is not ours.
 MARK = ".codesign-scratch"
@@ -96,7 +97,7 @@ def _marked(path: Path, target: Path | None) -> int:
     """Lock a new directory; gives the open file."""
     lock = os.open(path / MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with suppress(OSError):  # without locks nobody else can have it, so it counts as in use
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_descriptor(lock, blocking=False)
     # Only then: while the mark is empty, the directory is not taken for abandoned.
     mark = {"host": os.uname().nodename, "target": None if target is None else target.name}
     os.write(lock, json.dumps(mark).encode())
@@ -116,7 +117,8 @@ def _clear(path: Path) -> None:
         mark = _read_mark(file)
         if owners != {os.getuid()} or mark is None or mark.get("host") != os.uname().nodename:
             return
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_descriptor(file, blocking=False):  # its process lives
+            return
         target, replaced = mark.get("target"), path / REPLACED
         if isinstance(target, str) and replaced.is_dir() and Path(target).name == target:
             with suppress(OSError):  # the new trace is there: the old one has had its time

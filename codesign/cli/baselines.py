@@ -37,7 +37,7 @@ _COLUMNS = (
 
 
 @guarded
-def baselines_command(
+def command(
     device: Annotated[str | None, typer.Option(help='A board, "Pi 4B".')] = None,
     model: Annotated[str | None, typer.Option(help="A network, resnet18.")] = None,
     framework: Annotated[

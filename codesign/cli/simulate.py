@@ -1,8 +1,7 @@
-"""The commands that replay one workload: `codesign simulate` and `codesign sweep`."""
+"""The command `codesign simulate`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,25 +9,28 @@ from typing import Annotated
 import typer
 
 from accelerators import ConfigError
-from codesign.cli.options import (
-    LEARNS,
-    CalibrateUnderReuse,
-    Replay,
+from codesign.cli.options import CalibrateUnderReuse, Weights, with_options
+from codesign.cli.outputs import check_files
+from codesign.cli.replay import (
     ReplayOptions,
     ReplayScore,
-    Weights,
-    with_replay_options,
+    check_learns,
+    check_weights,
+    tell_random,
+    write_files,
 )
-from codesign.cli.outputs import check_files
-from codesign.cli.terminal import command_line, guarded, note, point_progress, say, table, working
-from codesign.space.lookup import refuse_idle
-from simulator.results.weights import AS_CLASS_SETS, untrained
-from workloads.traces.trace import WorkloadTrace
+from codesign.cli.terminal import guarded, note, say, table, working
+
+EPILOG = (
+    "Example: codesign simulate trace --accelerator reuse_16x16 --hashes 10 --length 10 "
+    "--layer conv1=15,5 --html page.html --timeline timeline.json\n\n"
+    "With SCALE-Sim's files: codesign simulate --scale-sim a32_ws.cfg resnet18.csv --csv out.csv"
+)
 
 
 @guarded
-@with_replay_options
-def simulate_command(
+@with_options(ReplayOptions)
+def command(
     options: ReplayOptions,
     model: Annotated[
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
@@ -108,98 +110,3 @@ def simulate_command(
         (html, report.write_html),
         (timeline, lambda path: write_timeline(report.reuse, path)),
     )
-
-
-@guarded
-@with_replay_options
-def sweep_command(
-    options: ReplayOptions,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="FIELD=VALUE,VALUE,... with any field of an accelerator, such as array.rows; may "
-            "be repeated: all combinations are simulated.",
-        ),
-    ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a row per combination.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
-) -> None:
-    """Vary fields of an accelerator and plot what they change; reuse is decided once."""
-    from codesign.report.sweep_page import write_sweep_html
-    from codesign.study.sweep import read_settings, sweep
-
-    check_files(inputs=options.files(), csv=csv, html=html)
-    asked = options.read()
-    settings = read_settings(setting or [], asked.design)
-    if options.technology is not None and any(each.path == "technology" for each in settings):
-        raise ConfigError(
-            "--technology must not be given with --set technology=..., got "
-            f"{options.technology!r}; leave out one, or add it to the values of --set"
-        )
-    with point_progress("sweeping") as on_point:
-        result = sweep(
-            asked.trace,
-            asked.design,
-            asked.policy,
-            settings,
-            calibration=asked.calibration,
-            engine=options.engine,
-            on_point=on_point,
-        )
-    table(result.columns, result.rows)
-    for point in result.skipped:
-        note(f"skipped {point.name}: {point.reason}")
-    tell_random(asked.trace)
-    say(f"\n{result.verdict}\n{result.costs}")
-    write_files(
-        (csv, result.write_csv),
-        (html, lambda path: write_sweep_html(result, path, command_line())),
-    )
-
-
-def check_weights(model: str | None, weights: Path | None) -> None:
-    """Weights are of a model that is named.
-
-    Raises:
-        ConfigError: none is.
-    """
-    if weights is not None and model is None:
-        raise ConfigError(
-            "--weights must come with --model, got none; name the captured model, such as "
-            "--model cifarnet"
-        )
-
-
-def check_learns(model: str | None, calibrate_under_reuse: bool, asked: Replay) -> None:
-    """To learn under reuse, a model must run, and something must be learned.
-
-    Raises:
-        ConfigError: no model is named, or nothing is learned.
-    """
-    refuse_idle({"--calibrate-under-reuse": calibrate_under_reuse and not asked.learns}, LEARNS)
-    if calibrate_under_reuse and model is None:
-        raise ConfigError(
-            "--calibrate-under-reuse must come with --model, got none; name the captured model, "
-            "such as --model cifarnet"
-        )
-
-
-def tell_random(trace: WorkloadTrace) -> None:
-    """Say so where a model was not trained, or may not be."""
-    told = untrained(trace.provenance.get("weights"))
-    if told is not None:
-        has = (
-            "was given no weights, so they are random unless its class loads some"
-            if told == AS_CLASS_SETS
-            else f"has {told}"
-        )
-        say(f"\nThe model {has}: a trained one's activations may be alike otherwise.")
-
-
-def write_files(*files: tuple[Path | None, Callable[[Path], Path]]) -> None:
-    """Write the files that were asked for."""
-    for path, write in files:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            note(f"wrote {write(path)}")

@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console
@@ -20,11 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from codesign.cli import stopping, supervision
-from codesign.study.search import OnProgress
-from codesign.study.trials import Trial
 from simulator.results.tables import NOTHING, shown
 from workloads.errors import NotCountedWarning, plain
 from workloads.scratch import clear_temporary
+
+if TYPE_CHECKING:
+    from codesign.study.search import OnProgress
+    from codesign.study.trials import Trial
 
 UNEXPECTED = 1
 # All went well, but no design that was tried is an answer.

@@ -6,13 +6,22 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from accelerators import ConfigError
-from codesign.cli.options import DEFAULT_DESIGN, Design, Model, Seed, Weights, is_given
+from codesign.cli.options import (
+    DEFAULT_DESIGN,
+    Design,
+    Model,
+    Seed,
+    Weights,
+    is_given,
+    with_options,
+)
 from codesign.cli.outputs import check_directory
 from codesign.cli.terminal import guarded, note, resumable, resume_command, say, working
 from codesign.space.lookup import find_accelerator, policy_from_options, refuse_idle
@@ -37,116 +46,117 @@ _DATA_HELP = (
 )
 
 
-@guarded
-def train_command(
-    context: typer.Context,
-    data: Annotated[str, typer.Option(help=f"Clips to learn from: {_DATA_HELP}")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoint, curves and weights.")],
-    model: Model = "resnet18_scenes",
-    weights: Weights = None,
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The options; those of a `TrainingPlan` are called as there."""
+
+    data: Annotated[str, typer.Option(help=f"Clips to learn from: {_DATA_HELP}")]
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, curves and weights.")]
+    model: Model = "resnet18_scenes"
+    weights: Weights = None
     validation: Annotated[
         str | None, typer.Option(help="Clips to score after each epoch, likewise.")
-    ] = None,
+    ] = None
     teacher: Annotated[
         Path | None,
         typer.Option(
             help="TwinLiteNet's weights: where clips have scenes for labels, learn its lanes "
             "instead; an F1 is then one against the teacher."
         ),
-    ] = None,
+    ] = None
     size: Annotated[
         str, typer.Option(metavar="HEIGHTxWIDTH", help="Size that frames are brought to.")
-    ] = "120x160",
-    frames: Annotated[int, typer.Option(min=2, help="Consecutive frames of a clip.")] = 2,
+    ] = "120x160"
+    frames: Annotated[int, typer.Option(min=2, help="Consecutive frames of a clip.")] = 2
     limit: Annotated[
         int | None, typer.Option(min=2, help="Read only so many frames to learn from.")
-    ] = None,
+    ] = None
     classes: Annotated[
         int | None,
         typer.Option(
             help="Classes the network answers, if more than the clips have: 12 for ESPNet's "
             "published weights."
         ),
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the clips.")] = 50,
-    optimizer: Annotated[str, typer.Option(help="sgd, with momentum 0.9, or adamw.")] = "sgd",
-    learning_rate: Annotated[float, typer.Option(help="Of the optimizer.")] = 0.01,
-    weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 0.0,
-    schedule: Annotated[str, typer.Option(help="Learning rate: constant or cosine.")] = "constant",
-    batch: Annotated[int, typer.Option(help="Clips a step.")] = 8,
-    flips: Annotated[bool, typer.Option("--flips", help="Mirror clips at random.")] = False,
+    ] = None
+    epochs: Annotated[int, typer.Option(help="Passes over the clips.")] = 50
+    optimizer: Annotated[str, typer.Option(help="sgd, with momentum 0.9, or adamw.")] = "sgd"
+    learning_rate: Annotated[float, typer.Option(help="Of the optimizer.")] = 0.01
+    weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 0.0
+    schedule: Annotated[str, typer.Option(help="Learning rate: constant or cosine.")] = "constant"
+    batch: Annotated[int, typer.Option(help="Clips a step.")] = 8
+    flips: Annotated[bool, typer.Option("--flips", help="Mirror clips at random.")] = False
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Weight rare classes more in the task's loss.")
-    ] = False,
+    ] = False
     intra_weight: Annotated[
         float, typer.Option(help="Of similarity within frames; 0 leaves it out.")
-    ] = 0.001,
+    ] = 0.001
     inter_weight: Annotated[
         float, typer.Option(help="Of similarity between frames; 0 leaves it out.")
-    ] = 0.001,
+    ] = 0.001
     cluster_average_weight: Annotated[
         float, typer.Option(help="Of weights being like their cluster's average; 0 leaves it out.")
-    ] = 0.0,
-    precision: Annotated[
-        str, typer.Option(help="float32, or int8: learn on 8-bit grids.")
-    ] = "float32",
-    accelerator: Design = DEFAULT_DESIGN,
+    ] = 0.0
+    precision: Annotated[str, typer.Option(help="float32, or int8: learn on 8-bit grids.")] = (
+        "float32"
+    )
+    accelerator: Design = DEFAULT_DESIGN
     hashes: Annotated[
         int | None, typer.Option(help="Train under reuse, with hashes H in every layer.")
-    ] = None,
-    length: Annotated[int | None, typer.Option(help="Sub-vector length L, likewise.")] = None,
+    ] = None
+    length: Annotated[int | None, typer.Option(help="Sub-vector length L, likewise.")] = None
     layer: Annotated[
         list[str] | None,
         typer.Option(help="NAME=H,L or NAME=dense, for layers of their own; may be repeated."),
-    ] = None,
+    ] = None
     learning: Annotated[
         str, typer.Option(help="Hyperplanes: none (random) or task (learned anew every epoch).")
-    ] = "none",
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")
-    ] = "auto",
-    seed: Seed = 0,
+    ] = "none"
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "auto"
+    seed: Seed = 0
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")
-    ] = False,
-) -> None:
+    ] = False
+
+    @property
+    def reuses(self) -> bool:
+        """Whether to train under reuse."""
+        return not (self.hashes is None and self.length is None and not self.layer)
+
+
+@guarded
+@with_options(TrainOptions)
+def command(options: TrainOptions, context: typer.Context) -> None:
     """Train a network on video so that its products can be reused (similarity-aware)."""
     from workloads import models
     from workloads.training import TrainingPlan, similarity_aware_training
     from workloads.training.similarity import CHECKPOINT
 
+    out = options.out
     check_directory(out)
-    if hashes is None and length is None and not layer:
+    if not options.reuses:
         refuse_idle(
             {name: is_given(context, name[2:]) for name in ("--learning", "--accelerator")},
             "with reuse, as --hashes and --length or --layer ask for it",
         )
-    plan = TrainingPlan(
-        epochs=epochs,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        batch=batch,
-        flips=flips,
-        seed=seed,
-        intra_weight=intra_weight,
-        inter_weight=inter_weight,
-        cluster_average_weight=cluster_average_weight,
-        precision=precision,
-    )
-    reuse = _reuse(accelerator, hashes, length, layer or [], learning)
-    read = _reader(frames, size, teacher)
+    shared = {each.name for each in fields(TrainingPlan)} & {each.name for each in fields(options)}
+    plan = TrainingPlan(**{name: getattr(options, name) for name in sorted(shared)})
+    reuse = _reuse(options)
+    read = _reader(options.frames, options.size, options.teacher)
     with working("reading clips"):
-        clips = read("--data", data, limit)
-        scored = None if validation is None else read("--validation", validation, None)
+        clips = read("--data", options.data, options.limit)
+        scored = (
+            None if options.validation is None else read("--validation", options.validation, None)
+        )
     if scored is not None and scored.classes != clips.classes:
         raise ConfigError(
             f"--validation must have the classes of --data, {', '.join(clips.classes)}, got "
             f"{', '.join(scored.classes)}; give clips of the same kind"
         )
-    task = _task(clips, classes, balanced)
-    network = models.load(model, weights, seed=seed, num_classes=task.outputs)
+    task = _task(clips, options.classes, options.balanced)
+    network = models.load(
+        options.model, options.weights, seed=options.seed, num_classes=task.outputs
+    )
     kept = f"the last whole epoch is kept. Go on with: {resume_command()}"
     with resumable(kept, (out / CHECKPOINT).is_file):
         result = similarity_aware_training(
@@ -157,15 +167,15 @@ def train_command(
             validation=None if scored is None else _normalised(scored, network),
             reuse=reuse,
             out=out,
-            resume=resume,
-            device=device,
+            resume=options.resume,
+            device=options.device,
             progress=True if sys.stderr.isatty() else lambda report: note(_told(report)),
         )
     say(f"{type(network).__name__} on {len(clips)} clips, {result.duration_s:.0f} s of training")
     say(_told(result.epochs[-1]))
     note(f"wrote weights.safetensors, curves.csv and curves.html to {out}")
     if reuse is not None:
-        shown = _simulate_options(model, out, accelerator, hashes, length, layer or [], learning)
+        shown = _simulate_options(options)
         note(f"Capture a TRACE with these weights, then: codesign simulate TRACE {shown}")
 
 
@@ -250,51 +260,40 @@ def _task(clips: ClipSet, count: int | None, balanced: bool) -> Task:
 
 def _normalised(clips: ClipSet, network: nn.Module) -> ClipSet:
     """The clips as the network wants them."""
-    from dataclasses import replace
-
     return replace(clips, normalise=getattr(network, "normalise", clips.normalise))
 
 
-def _reuse(
-    accelerator: str, hashes: int | None, length: int | None, layers: list[str], learning: str
-) -> ReuseInForward | None:
+def _reuse(options: TrainOptions) -> ReuseInForward | None:
     """The forward pass under the reuse that options describe; None without them."""
     from simulator import ReusedForward
 
-    if hashes is None and length is None and not layers:
+    if not options.reuses:
         return None
     policy = policy_from_options(
-        hashes=hashes,
-        length=length,
-        layers=layers,
+        hashes=options.hashes,
+        length=options.length,
+        layers=options.layer or [],
         scope="image",
         thresholds="spread",
-        learning=learning,
+        learning=options.learning,
         order="channels_first",
         representative="centroid",
-        accelerator=find_accelerator(accelerator),
+        accelerator=find_accelerator(options.accelerator),
     )
     return ReusedForward(policy)
 
 
-def _simulate_options(
-    model: str,
-    out: Path,
-    accelerator: str,
-    hashes: int | None,
-    length: int | None,
-    layers: list[str],
-    learning: str,
-) -> str:
+def _simulate_options(options: TrainOptions) -> str:
     """Options of `codesign simulate` that run the trained network under the reuse of training."""
+    accelerator, learning = options.accelerator, options.learning
     given = {
-        "--model": model,
-        "--weights": out / "weights.safetensors",
+        "--model": options.model,
+        "--weights": options.out / "weights.safetensors",
         "--accelerator": None if accelerator == DEFAULT_DESIGN else accelerator,
-        "--hashes": hashes,
-        "--length": length,
+        "--hashes": options.hashes,
+        "--length": options.length,
         "--learning": None if learning == "none" else learning,
     }
     words = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
-    words += [word for layer in layers for word in ("--layer", layer)]
+    words += [word for layer in options.layer or [] for word in ("--layer", layer)]
     return shlex.join([*words, "--calibrate-under-reuse"])

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-
-# A decomposition as BoTorch has it (Lacour, Klamroth and Fonseca, Computers & Operations Research
-# 79, 2017), without the need for BoTorch.
-from optuna._hypervolume import get_non_dominated_box_bounds
 from scipy.special import ndtr
 
+from codesign.optimisers.boxes import boxes_beyond
 from codesign.optimisers.gaussian_process import GaussianProcess
 
 _LEAST = 1e-30  # of a factor, so that no product is 0 and the larger of two small ones still shows
@@ -132,7 +129,7 @@ class ExpectedImprovement:
         losses = values * signs
         losses = losses[(losses < worst).all(axis=1)]
         if len(losses):
-            best, last = get_non_dominated_box_bounds(losses, worst)
+            best, last = boxes_beyond(losses, worst)
         else:
             best, last = np.full((1, len(worst)), -np.inf), worst[None]
         levels, worse, better = [], [], []

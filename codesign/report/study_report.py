@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from codesign.optimisers.registry import OPTIMISERS
+from codesign.optimisers.registry import optimiser_words
 from codesign.report.choices import SENSES, Choice, Constraint, choices, measured, usual_constraints
 from codesign.report.design_pages import design_pages, page_addresses, remove_other_pages
 from codesign.report.front_sections import (
@@ -232,7 +232,7 @@ class StudyReport:
             "seed": str(result.seed),
             "trials asked for at a time": specification["batch"],
             "accuracy means": QUALITIES[result.quality],
-            "optimiser": OPTIMISERS[specification["optimiser"]].words,
+            "optimiser": optimiser_words(specification["optimiser"]),
         }
         return facts(
             specification["workload"],

@@ -1,115 +1,199 @@
-"""Finding what a command line names: an accelerator, each layer's reuse, the captured model."""
+"""Finding what a command line names: by its name, or as `file.py:NAME` of a user's own.
+
+An accelerator, a policy, a score, each layer's reuse and the captured model are found here; others,
+such as an optimiser, by `find`, where their kind is at home.
+"""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass, replace
+from inspect import isabstract
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from accelerators import Accelerator, ConfigError, preset, presets
+import simulator
+from accelerators import Accelerator, ConfigError, presets
+from accelerators.rules import choose, nearest
+from codesign.space.values import can_be_written, read_value
 from simulator import ClusterCache, LshReuse, NoReuse, PerLayer, ReusePolicy
 from simulator.running.captured import check_model
-from workloads.errors import show
+from workloads.errors import show, told
 from workloads.traces.scores import SCORES, NamedScore
 from workloads.traces.trace import WorkloadTrace
+from workloads.user_files import UserFileError, is_located, named_in
 
 if TYPE_CHECKING:
     import torch
 
+Found = TypeVar("Found")
 
-def find_accelerator(name: str) -> Accelerator:
-    """A preset, or `path/to/file.py:NAME` or `package.module:NAME`, a design or a function of none.
 
-    A file or module that is named is imported, that is, executed.
+def find(wanted: str, name: str, known: Mapping[str, Found], kind: type[Found]) -> Found:
+    """What goes by a name: one of those known, or one of the user's own.
+
+    Args:
+        wanted: what is looked for, as messages call it: "accelerator".
+        name: a key of `known`, or `file.py:NAME` or `package.module:NAME`, where NAME is one of the
+            kind, or a class or function that gives one without arguments; it is executed.
+        known: those that have a name.
+        kind: what it must be.
 
     Raises:
-        ConfigError: there is none, or it is no accelerator.
+        ConfigError: there is none, or it is of another kind.
     """
-    location, separator, attribute = name.rpartition(":")
-    if not separator:
-        if name.endswith(".py"):
+    if name in known:
+        return known[name]
+    if not is_located(name):
+        raise _unknown(wanted, name, known)
+    found = _located(wanted, name, kind)
+    if isinstance(found, kind):
+        return found
+    try:
+        made = found() if callable(found) else found
+    except Exception as error:  # the user's code may raise anything
+        raise _cannot_be_made(wanted, name, error) from error
+    return _of_kind(wanted, name, made, kind)
+
+
+def find_accelerator(name: str) -> Accelerator:
+    """A preset, or a design of one's own; see `find`."""
+    return find("accelerator", name, presets(), Accelerator)
+
+
+def policies() -> dict[str, type[ReusePolicy]]:
+    """Name -> class of each policy that `simulator` exports and that texts can set up."""
+    exported = {name: getattr(simulator, name) for name in simulator.__all__}
+    return {
+        name: each
+        for name, each in exported.items()
+        if isinstance(each, type)
+        and issubclass(each, ReusePolicy)
+        and not isabstract(each)
+        and all(can_be_written(kind) for kind in _needed(each).values())
+    }
+
+
+def find_policy(name: str, settings: Sequence[str] = ()) -> ReusePolicy:
+    """A policy of `simulator` by its class name, or one of one's own: an instance or a class.
+
+    Args:
+        name: see `find`.
+        settings: `FIELD=VALUE` each, of fields of its dataclass; others stay as they are.
+
+    Raises:
+        ConfigError: there is none, or a setting names no field of it, or breaks a rule of it.
+    """
+    known = policies()
+    if name not in known and not is_located(name):
+        raise _unknown("policy", name, known)
+    found = known[name] if name in known else _located("policy", name, ReusePolicy)
+    values = _policy_values(name, found, settings)
+    missing = [each for each in _needed(found) if each not in values]
+    if missing:
+        raise ConfigError(
+            f"policy {name} must be given {', '.join(missing)}, got nothing; add --policy-set "
+            f"{missing[0]}=VALUE"
+        )
+    try:
+        if isinstance(found, ReusePolicy):
+            return replace(found, **values) if values else found  # type: ignore[type-var]
+        made = found(**values) if callable(found) else found
+    except ConfigError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise _cannot_be_made("policy", name, error) from error
+    return _of_kind("policy", name, made, ReusePolicy)  # type: ignore[type-abstract]
+
+
+def _policy_values(name: str, found: Any, settings: Sequence[str]) -> dict[str, Any]:
+    """Field -> value, as `--policy-set` gives them."""
+    owner = found if isinstance(found, type) else type(found)
+    types = get_type_hints(owner) if is_dataclass(owner) else {}
+    known = [each.name for each in fields(owner) if each.init] if is_dataclass(owner) else []
+    values: dict[str, Any] = {}
+    for text in settings:
+        field, separator, value = text.partition("=")
+        if not separator or not value or field in values:
             raise ConfigError(
-                f"accelerator must name what is in the file, got {name!r}; use {name}:NAME"
+                f"--policy-set must be FIELD=VALUE, each field once, got {text!r}; write for "
+                "example --policy-set computed=0.5"
             )
-        return preset(name)
-    module = _module(location)
-    found = getattr(module, attribute, None)
-    if found is None:
-        known = [key for key, value in vars(module).items() if isinstance(value, Accelerator)]
+        if field not in known:
+            fix = choose(field, known) if known else "leave it out"
+            raise ConfigError(
+                f"--policy-set must name a field of {name}, {', '.join(known) or 'which has none'}"
+                f", got {field!r}; {fix}"
+            )
+        values[field] = read_value(f"--policy-set {field}", value, types[field])
+    return values
+
+
+def _needed(found: Any) -> dict[str, Any]:
+    """Field -> type of those that a class needs to be given."""
+    if not isinstance(found, type) or not is_dataclass(found):
+        return {}
+    types = get_type_hints(found)
+    return {
+        each.name: types[each.name]
+        for each in fields(found)
+        if each.init and each.default is MISSING and each.default_factory is MISSING
+    }
+
+
+def _unknown(wanted: str, name: str, known: Iterable[str]) -> ConfigError:
+    known = list(known)
+    near = nearest(name, known)
+    fix = f"use {near!r}" if near else "use one of these"
+    if name.endswith(".py"):
+        fix = f"use {name}:NAME"
+    return ConfigError(
+        f"{wanted} must be one of {', '.join(known)}, file.py:NAME or package.module:NAME, got "
+        f"{name!r}; {fix}"
+    )
+
+
+def _located(wanted: str, name: str, kind: type) -> Any:
+    try:
+        return named_in(name, wanted, kind)
+    except UserFileError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _of_kind(wanted: str, name: str, made: Any, kind: type[Found]) -> Found:
+    if not isinstance(made, kind):
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
         raise ConfigError(
-            f"accelerator {name!r} must exist, got no {attribute!r} in {location}; "
-            f"it has {', '.join(known) or 'no accelerators'}"
+            f"{wanted} {name!r} must be {article} {kind.__name__}, got {type(made).__name__}; name "
+            "one, or a class or function that gives one"
         )
-    if callable(found):
-        found = found()
-    if not isinstance(found, Accelerator):
-        raise ConfigError(
-            f"accelerator {name!r} must be an Accelerator, got {type(found).__name__}; use one of "
-            f"the presets {', '.join(presets())}, or build one with accelerators.Accelerator"
-        )
-    return found
+    return made
+
+
+def _cannot_be_made(wanted: str, name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{wanted} {name!r} must be made without further arguments, got {told(error)}; give it "
+        "what it lacks, or defaults"
+    )
 
 
 def find_score(name: str) -> str | NamedScore:
-    """A key of `workloads.traces.scores.SCORES`, or `file.py:NAME` or `package.module:NAME`.
-
-    A file or module that is named is imported, that is, executed.
+    """A key of `workloads.traces.scores.SCORES`, or a function of one's own; see `find`.
 
     Raises:
         ConfigError: there is no such score, or it is no function.
     """
     if name in SCORES:
         return name
-    location, separator, attribute = name.rpartition(":")
-    if not separator or not location:
-        raise ConfigError(
-            f"score must be one of {', '.join(SCORES)}, file.py:FUNCTION or "
-            f"package.module:FUNCTION, got {name!r}"
-        )
-    found = getattr(_module(location, "score"), attribute, None)
+    if not is_located(name):
+        raise _unknown("score", name, SCORES)
+    found = _located("score", name, Callable)  # type: ignore[arg-type]
     if not callable(found):
-        given = "none of that name" if found is None else type(found).__name__
         raise ConfigError(
-            f"score {name!r} must be a function of the judged output and the labels, got {given}; "
-            "check the name"
+            f"score {name!r} must be a function of the judged output and the labels, got "
+            f"{type(found).__name__}; check the name"
         )
     return NamedScore(name=name, function=found)
-
-
-def _module(location: str, wanted: str = "accelerator") -> Any:
-    """A Python file, or an importable module."""
-    try:
-        if not location.endswith(".py"):
-            return importlib.import_module(location)
-        path = Path(location).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"{wanted} file must exist, got {location!r}; check the path")
-        return _run(path, f"_{wanted}_file_{path.stem}" if path.stem in sys.modules else path.stem)
-    except ConfigError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise ConfigError(
-            f"{location!r} must be importable to find the {wanted} in it, got "
-            f"{type(error).__name__}: {error}; check the name and the code"
-        ) from error
-
-
-def _run(path: Path, name: str) -> ModuleType:
-    """The module of a file. It is known by its name while it runs, as dataclasses need it, and not
-    afterwards, so that its classes travel to workers whole."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a .py file has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.modules.pop(name, None)
-    return module
 
 
 def policy_from_options(

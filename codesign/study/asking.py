@@ -12,7 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from accelerators import ConfigError
-from codesign.optimisers.registry import Answer, Problem, ask
+from codesign.optimisers.optimiser import Answer, Problem
+from codesign.optimisers.registry import Chosen, ask
 from codesign.space.design_space import DesignSpace
 from codesign.study.trials import OBJECTIVES, reference_beyond
 
@@ -25,14 +26,14 @@ class Asker:
     """Asks for the trials of a study.
 
     Attributes:
-        optimiser: a key of `OPTIMISERS`.
+        optimiser: which, see `find_optimiser`.
         space: what to choose from.
         seed: of the search.
         baseline: objective -> value of the dense baseline.
         tried: keys of all designs asked for; grows.
     """
 
-    optimiser: str
+    optimiser: Chosen
     space: DesignSpace
     seed: int
     baseline: Mapping[str, float]
@@ -57,7 +58,7 @@ class Asker:
         if number < len(stored):
             return stored[number]
         start = list(self.space.start.items())
-        notes: dict[str, Any] = {}
+        notes: Mapping[str, Any] = {}
         if number < len(start):
             origin, values = start[number]
         else:
@@ -71,7 +72,7 @@ class Asker:
                 params=self.space.encode(values),
                 distributions=self.space.distributions,
                 user_attrs={"origin": origin},
-                system_attrs=notes,
+                system_attrs=dict(notes),
             )
         )
         return study.get_trials(deepcopy=False)[number]

@@ -79,7 +79,8 @@ class StudyPlan:
         parameters: parameter -> its choices, in place of the space's own; see
             `DesignSpace.narrowed`.
         objectives: names of all objectives; there is no choice yet.
-        optimiser: a key of `codesign.optimisers.registry.OPTIMISERS`.
+        optimiser: a key of `codesign.optimisers.registry.OPTIMISERS`, or one of your own,
+            "file.py:NAME" or "package.module:NAME" (executed).
         trials: the budget, in all.
         workers: evaluations at a time; does not change the numbers.
         batch: trials asked for together.

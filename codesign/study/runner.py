@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from accelerators import ConfigError
 from codesign.evaluation.evaluator import Evaluation
 from codesign.study.slow import Called, SlowNotes
 from workloads.errors import told
-
-if TYPE_CHECKING:
-    import torch
+from workloads.user_files import UserFiles
 
 MIB = 2**20
 EXECUTORS = ("ray", "inline")
@@ -56,10 +53,6 @@ class RayDiedError(RuntimeError):
 
 class Evaluates(Protocol):
     """What a runner runs: an evaluator, or another that answers as one."""
-
-    @property
-    def model(self) -> torch.nn.Module | None:
-        """The model it runs, if any: its class is sent along."""
 
     def __call__(self, job: Mapping[str, Any], /) -> Evaluation:
         """Evaluate one job."""
@@ -131,7 +124,6 @@ class RayRunner:
         self._workers = workers
         self._pending: dict[Any, int] = {}
         self._slow = SlowNotes(called)
-        _send_user_modules(ray, evaluator)
         self._started = not ray.is_initialized()
         if self._started:
             settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -161,7 +153,7 @@ class RayRunner:
         self._vital = _vital_processes() if self._started and address is None else []
         self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_evaluate)
         with self._alive():
-            self._evaluator = ray.put(evaluator)
+            self._evaluator = ray.put((UserFiles(), evaluator))
 
     def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
         """Keep as many tasks running as there are workers; take the next job while they run."""
@@ -277,17 +269,10 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _evaluate(evaluator: Evaluates, parameters: Mapping[str, Any]) -> Evaluation:
-    """The Ray task."""
+def _evaluate(sent: tuple[UserFiles, Evaluates], parameters: Mapping[str, Any]) -> Evaluation:
+    """The Ray task: the user's files were executed as it was read, before the evaluator was."""
+    _, evaluator = sent
     return evaluator(parameters)
-
-
-def _send_user_modules(ray: Any, evaluator: Evaluates) -> None:
-    """A model class from a user's file is sent along: workers cannot import it by name."""
-    for module in evaluator.model.modules() if evaluator.model is not None else ():
-        name = type(module).__module__
-        if name.startswith("_model_file_"):
-            ray.cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
 @contextmanager

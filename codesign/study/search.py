@@ -30,7 +30,7 @@ from codesign.evaluation.evaluator import Evaluation, Evaluator
 from codesign.evaluation.front import non_dominated
 from codesign.evaluation.workload import Workload
 from codesign.optimisers.quiet import quiet_optuna
-from codesign.optimisers.registry import optimiser_problems
+from codesign.optimisers.registry import Chosen, optimiser_name, optimiser_problems
 from codesign.space.checks import integer_problems
 from codesign.space.constraints import Constraints
 from codesign.space.design_space import DesignSpace
@@ -65,7 +65,7 @@ def search(
     seed: int = 0,
     storage: str | Path,
     resume: bool = False,
-    optimiser: str = "gp",
+    optimiser: Chosen = "gp",
     constraints: Constraints | None = None,
     ray_address: str | None = None,
     batch: int = 4,
@@ -94,7 +94,8 @@ def search(
         storage: the study file, `*.journal`, or a directory for `study.journal`, or the URL of a
             database such as `sqlite:///study.db`, which holds one study.
         resume: go on with the study that is there.
-        optimiser: a key of `OPTIMISERS`.
+        optimiser: a key of `OPTIMISERS`, `file.py:NAME` or `package.module:NAME` (executed), or an
+            `Optimiser` of your own or its class.
         constraints: limits that designs must keep.
         ray_address: a Ray cluster to run on instead of this machine.
         batch: trials asked for together; a larger one keeps more workers busy but learns later.
@@ -128,7 +129,7 @@ def search(
     if first_images is not None:
         staged = StagedEvaluator.of(workload, evaluator, first_images)
     specification = _specification(workload, evaluator, seed=seed, batch=batch) | {
-        "optimiser": optimiser,
+        "optimiser": optimiser_name(optimiser),
         "constraints": limits.to_dict(),
         "first_images": first_images,
         "plan": plan,
@@ -301,7 +302,7 @@ def _specification(
     return json.loads(json.dumps(specification))
 
 
-def _check(optimiser: str, *, executor: str, **numbers: int) -> None:
+def _check(optimiser: Chosen, *, executor: str, **numbers: int) -> None:
     problems = integer_problems("search ", numbers, {"seed": 0})
     problems += optimiser_problems(optimiser)
     if executor not in EXECUTORS:

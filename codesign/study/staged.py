@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from workloads import capture
 from workloads.capturing.call_structure import CALL
 from workloads.capturing.replaying import recorded_inputs, seed_of
 from workloads.traces.judged import Judged
-
-if TYPE_CHECKING:
-    import torch
 
 Values = Mapping[str, float]
 
@@ -101,11 +98,6 @@ class StagedEvaluator:
             identity=f"{full.identity} first {images}",
         )
         return cls(full=full, first=first)
-
-    @property
-    def model(self) -> torch.nn.Module | None:
-        """The model that runs."""
-        return self.full.model
 
     def job(self, parameters: Mapping[str, Any], front: Sequence[Values]) -> dict[str, Any]:
         """What `__call__` takes: the setting, and the values of the front that it must join."""

@@ -8,7 +8,6 @@ make it finished. In a database a step is a transaction.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import sqlite3
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 
 import optuna
 import tomli_w
+from filelock import lock_descriptor
 from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.study import StudyDirection
@@ -39,7 +39,7 @@ PLAN_NAME = "study.toml"
 STUDY_NAME = "codesign"
 # Of the specification and of what is stored of each trial.
 FORMAT_VERSION = 2
-# For which a study may be locked by somebody who only looks whether it is.
+# Within which somebody who only looked whether a study is locked has let it go.
 _LOOK_SECONDS = 0.2
 # What Optuna keeps a study in; another database with tables is not ours to write to.
 _TABLES = frozenset({
@@ -149,15 +149,11 @@ def locked(place: Place, *, resume: bool) -> Iterator[None]:
     lock = _lock_file(place)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("ab") as file:
-        try:
-            if not _lock(file, fcntl.LOCK_EX):
-                time.sleep(_LOOK_SECONDS)  # `is_in_use` may have been looking
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _lock(file):
             raise ConfigError(
                 f"{_shown(place)} must not be in use, got a search that is running on it; wait for "
                 "it, or give another path"
-            ) from error
+            )
         check_resume(place, resume=resume)  # another may have come and gone since
         yield
 
@@ -202,20 +198,19 @@ def is_in_use(place: Place) -> bool | None:
         return None
     try:
         with _lock_file(place).open("rb") as file:
-            return not _lock(file, fcntl.LOCK_SH)
+            return not _lock(file)
     except FileNotFoundError:
         return False
     except OSError:  # a disk without locks
         return None
 
 
-def _lock(file: BinaryIO, kind: int) -> bool:
-    """Lock a file if nobody holds it; it ends when the file is closed."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file if nobody holds it for longer than a look; it ends when the file is closed."""
+    if lock_descriptor(file.fileno(), blocking=False):
+        return True
+    time.sleep(_LOOK_SECONDS)
+    return lock_descriptor(file.fileno(), blocking=False)
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from accelerators import ConfigError
 from accelerators.rules import show
-from codesign.optimisers.registry import OPTIMISERS
+from codesign.optimisers.registry import OPTIMISERS, is_optimiser_name
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.space.design_space import DesignSpace
 from codesign.study.trials import OBJECTIVES, QUALITIES
@@ -97,7 +97,8 @@ def specification_problems(given: Any) -> list[str]:
     objectives = [asdict(objective) for objective in OBJECTIVES]
     must("objectives", "those of this program", get("objectives") == objectives)
     must("quality", f"one of {', '.join(QUALITIES)}", _among(get("quality"), QUALITIES))
-    must("optimiser", f"one of {', '.join(OPTIMISERS)}", _among(get("optimiser"), OPTIMISERS))
+    names = f"one of {', '.join(OPTIMISERS)}, or FILE:NAME"
+    must("optimiser", names, is_optimiser_name(get("optimiser")))
     first = get("first_images")
     must("first_images", "nothing or at least 1", first is None or _is_count(first, 1))
     learns = get("calibrate_under_reuse")

@@ -7,15 +7,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from accelerators import Accelerator, ConfigError
 from accelerators.rules import nearest
+from codesign.space.values import read_value
 from simulator import ReusePolicy, SimulationReport, decide, simulate
 from simulator.results.costs import cost_sources, costs_line
 from simulator.results.differences import (
@@ -27,20 +26,13 @@ from simulator.results.differences import (
 from simulator.results.names import LIMIT_NAMES
 from simulator.results.rows import write_rows
 from simulator.results.tables import column, percent, shown
-from workloads.errors import show
 from workloads.traces.trace import WorkloadTrace, not_counted_line
 
 _MOST_POINTS = 10_000
 _EXAMPLE = "write for example --set array.rows=8,16,32"
 _PRICING = ("technology", "dram.kind")
-# Ending of a field's name -> units that a value may have -> how many of the field's own.
-_UNITS = {
-    "_bytes": {"B": 1, "KiB": 2**10, "MiB": 2**20, "kB": 10**3, "MB": 10**6},
-    "_hz": {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9},
-}
 # By name: a class in a user's file may write its annotations as text.
 _KINDS = {kind.__name__: kind for kind in (bool, int, float, str)}
-_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +294,9 @@ def read_settings(texts: Sequence[str], base: Accelerator) -> tuple[Setting, ...
             )
         if any(path == setting.path for setting in settings):
             raise ConfigError(f"--set must name a field once, got {path!r} again; join its values")
-        found = tuple(_value(path, part.strip(), types[path]) for part in values.split(","))
+        found = tuple(
+            read_value(f"--set {path}", part.strip(), types[path]) for part in values.split(",")
+        )
         if len(set(found)) < len(found):
             raise ConfigError(
                 f"--set {path} must have each value once, got {values!r}; leave out the repeated"
@@ -340,22 +334,3 @@ def _field_types(instance: Any, before: str = "") -> dict[str, type]:
             named = entry.type if isinstance(entry.type, str) else entry.type.__name__
             found[path] = _KINDS.get(named, type(value))
     return found
-
-
-def _value(path: str, text: str, kind: type) -> Any:
-    """A value of the field's type; whether the field may have it, the design says."""
-    if kind is bool and text.lower() in _TRUTHS:
-        return _TRUTHS[text.lower()]
-    units = next((of for ending, of in _UNITS.items() if path.endswith(ending)), {})
-    if kind is not bool:
-        found = re.fullmatch(r"([0-9.]{1,30}) ?([A-Za-z]+)", text)
-        try:
-            if found and found[2] in units:
-                scaled = Decimal(found[1]) * units[found[2]]
-                return kind(f"{scaled.normalize():f}")
-            return kind(text)
-        except (ValueError, ArithmeticError):
-            pass
-    wanted = {int: "whole numbers", float: "numbers", bool: "true or false"}[kind]
-    fix = f"write {wanted}" + (f", in {' or '.join(units)}" if units else "")
-    raise ConfigError(f"--set {path} must be given {wanted}, got {show(text)}; {fix}")

@@ -29,7 +29,8 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from codesign.optimisers.registry import OPTIMISERS, Problem, ask
+from codesign.optimisers.optimiser import Problem
+from codesign.optimisers.registry import OPTIMISERS, ask
 from tests.bench.target import Target
 
 REFERENCE = Path(__file__).parent / "data" / "search_reference.csv"

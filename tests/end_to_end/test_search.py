@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 import ray
-from optuna.storages.journal._storage import JournalOperation
 
 from accelerators import ConfigError
 from codesign import load_study, search
 from codesign.evaluation.evaluator import Evaluation
+from codesign.study.journal import _FINISH_TRIAL
 from codesign.study.runner import RETRIES, RayRunner
 from codesign.study.same_search import FIXED
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 from workloads import models
+from workloads.user_files import named_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -188,11 +189,7 @@ def test_kills_lose_nothing_and_change_nothing(tmp_path, kills):
     assert all(result.trials[number] == trial for number, trial in kept.items())
     # Each trial was finished by exactly one line.
     steps = [json.loads(line) for line in path.read_text().splitlines()]
-    ends = Counter(
-        step["trial_id"]
-        for step in steps
-        if step["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES
-    )
+    ends = Counter(step["trial_id"] for step in steps if step["op_code"] == _FINISH_TRIAL)
     assert sorted(ends.values()) == [1] * trials
 
 
@@ -204,10 +201,24 @@ def test_a_model_from_a_users_file_reaches_the_workers(on_ray, tmp_path):
     assert [(trial.state, trial.reason) for trial in result.trials] == [("complete", None)] * 2
 
 
+def test_what_a_users_file_defines_is_executed_on_the_workers_first(on_ray, tmp_path):
+    """Here an evaluator, by reference; its file need not be where they are."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from codesign.evaluation.evaluator import Evaluation\n"
+        "class Mine:\n"
+        "    def __call__(self, job):\n"
+        "        return Evaluation(state='complete', reason=type(self).__module__)\n"
+    )
+    mine = named_in(f"{file}:Mine", "evaluator")
+    file.unlink()
+    runner = RayRunner(mine(), workers=1)
+    assert [each.reason for _, each in runner.run([(0, {})])] == [mine.__module__]
+    runner.close()
+
+
 class Deadly:
     """Stands for an evaluator one of whose jobs kills the process that runs it, every time."""
-
-    model = None
 
     def __call__(self, job):
         with Path(job["log"]).open("a") as log:

@@ -178,7 +178,7 @@ def test_a_search_on_a_ray_that_dies_says_so_and_goes_on(place):
 
 def test_a_trial_that_hangs_is_told_of(place):
     (place.folder / "soon.py").write_text(
-        "import sys; from codesign import slow; slow.SLOW_S = 1.0\n"
+        "import sys; from codesign.study import slow; slow.SLOW_S = 1.0\n"
         "from codesign.__main__ import main; main()"
     )
     command = [sys.executable, "soon.py", *map(str, search("out", 2))]

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from dataclasses import replace
 
 import pytest
 from optuna.distributions import IntDistribution
@@ -10,8 +9,10 @@ from optuna.trial import TrialState, create_trial
 
 from accelerators import ConfigError
 from codesign import OPTIMISERS, Constraints, load_study
-from codesign.optimisers.registry import Problem, ask
+from codesign.optimisers.optimiser import Problem
+from codesign.optimisers.registry import ask
 from codesign.study.search import search
+from codesign.testing import OptimiserSuite
 from tests.small_search import TRIALS, small_search, small_space, small_workload, table
 
 AREA_MM2 = 2.3  # some designs of the small space are larger, the first one is not
@@ -25,15 +26,39 @@ def has_packages(name):
 SLOW = ("botorch", "gpsampler")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in OPTIMISERS
-    ],
-)
+def parameters(*names):
+    return [
+        pytest.param(
+            name,
+            marks=[
+                *([pytest.mark.slow] if name in SLOW else []),
+                pytest.mark.skipif(not has_packages(name), reason="not installed"),
+            ],
+        )
+        for name in names
+    ]
+
+
+class TestThoseThatLearn(OptimiserSuite):
+    """What a user's own optimiser inherits too."""
+
+    @pytest.fixture(params=parameters("gp", "gpsampler", "botorch", "tpe"))
+    def optimiser(self, request):
+        return request.param
+
+
+class TestThoseThatDoNotLearn(OptimiserSuite):
+    """The genetic algorithm has not learned before its first generation, 50 trials, is told."""
+
+    learns = False
+
+    @pytest.fixture(params=parameters("nsga2", "sobol", "random"))
+    def optimiser(self, request):
+        return request.param
+
+
+@pytest.fixture(scope="module", params=parameters(*OPTIMISERS))
 def optimiser(request):
-    if not has_packages(request.param):
-        pytest.skip(f"{OPTIMISERS[request.param].package} is not installed")
     return request.param
 
 
@@ -165,7 +190,7 @@ def test_what_a_trial_is_told_of_its_own_batch_is_no_value(optimiser):
 def test_unknown_and_missing_optimisers_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"one of gp, gpsampler, botorch, tpe, .*, got 'gpp'"):
         small_search(tmp_path, optimiser="gpp")
-    monkeypatch.setitem(OPTIMISERS, "botorch", replace(OPTIMISERS["botorch"], package="no_botorch"))
+    monkeypatch.setattr(type(OPTIMISERS["botorch"]), "package", "no_botorch")
     with pytest.raises(ConfigError, match=r"package no_botorch.*pip install"):
         small_search(tmp_path, optimiser="botorch")
     assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, dram_kinds, 
 from codesign import load_study, nested_search
 from codesign.cli import app as cli
 from codesign.cli import demo, terminal
+from codesign.cli import presets as presets_command
 from codesign.cli.outputs import check_directory, check_files
 from codesign.space.lookup import find_accelerator, policy_from_options
 from simulator import LshReuse, NoReuse
@@ -600,7 +601,7 @@ def test_search_on_a_full_disk_names_the_file_and_the_way_on(small_cli, tmp_path
 
 
 def test_a_bug_exits_with_1_and_shows_where(monkeypatch):
-    monkeypatch.setattr(cli, "presets", lambda: 1 / 0)
+    monkeypatch.setattr(presets_command, "presets", lambda: 1 / 0)
     _, told = run("presets", code=1)
     assert "ZeroDivisionError" in told
     assert "bug in codesign" in told
@@ -610,7 +611,7 @@ def test_interrupt_exits_with_130(monkeypatch):
     def stopped():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "presets", stopped)
+    monkeypatch.setattr(presets_command, "presets", stopped)
     assert run("presets", code=130)[1] == "Stopped.\n"
 
 

@@ -10,10 +10,12 @@ from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
+from codesign.optimisers.boxes import boxes_beyond
+from codesign.optimisers.cube import Cube, UnitCube
 from codesign.optimisers.gaussian_process import GaussianProcess
 from codesign.optimisers.improvement import ExpectedImprovement, ObjectiveModel
-from codesign.optimisers.improvement_sampler import Cube
-from codesign.optimisers.registry import Problem, ask
+from codesign.optimisers.optimiser import Problem
+from codesign.optimisers.registry import ask
 from codesign.space.parameters import Condition
 
 RNG = np.random.default_rng(0)
@@ -146,6 +148,44 @@ def test_expected_improvement_is_the_mean_of_improvements():
         gains = np.array([volume(np.vstack([values[:12], each])) - before for each in drawn])
         error = gains.std() / np.sqrt(len(gains))
         assert abs(found - gains.mean()) < 4 * error + 1e-9
+
+
+@pytest.mark.parametrize("objectives", [2, 3, 4])
+def test_boxes_fill_what_a_front_does_not_beat(objectives):
+    """Their volumes above 0 are what moocore's hypervolume leaves of the cube; none overlap."""
+    losses = np.round(RNG.random((30, objectives)) * 8 + 1) / 10  # with ties
+    reference = np.ones(objectives)
+    better, worse = boxes_beyond(losses, reference)
+    better = np.maximum(better, 0.0)
+    volume = np.prod(np.maximum(worse - better, 0.0), axis=1).sum()
+    assert volume == pytest.approx(1 - moocore.hypervolume(losses, ref=reference))
+    where = RNG.random((500, objectives))
+    inside = ((where[:, None] > better) & (where[:, None] < worse)).all(axis=2).sum(axis=1)
+    beaten = (losses[:, None] <= where).all(axis=2).any(axis=0)
+    assert (inside == ~beaten).all()
+
+
+@pytest.mark.parametrize(
+    ("distribution", "ends"),
+    [
+        (IntDistribution(3, 9, step=3), {0.0: 3, 0.4: 6, 1.0: 9}),  # a third of the cube each
+        (IntDistribution(1, 100, log=True), {0.0: 1, 1.0: 100}),
+        (FloatDistribution(-1.0, 1.0), {0.0: -1.0, 0.5: 0.0}),
+        (FloatDistribution(-10.0, 10.0, step=0.5), {0.0: -10.0, 0.5: 0.0, 1.0: 10.0}),
+        (FloatDistribution(1e-4, 1.0, log=True), {0.0: 1e-4, 0.5: 1e-2}),  # by the root of 1e4
+        (CategoricalDistribution(("a", "b")), {}),
+    ],
+)
+def test_the_cube_holds_every_kind_of_number(distribution, ends):
+    cube = UnitCube({"x": distribution})
+    for place, value in ends.items():
+        found = cube.decode(np.array([place]))["x"]
+        assert found == pytest.approx(value, rel=1e-12) and type(found) is type(value)
+    for point in RNG.random((50, len(cube))):
+        value = cube.decode(point)
+        again = cube.decode(cube.point(value))
+        same = value if isinstance(value["x"], str) else pytest.approx(value, rel=1e-12)
+        assert again == same
 
 
 def test_a_constraint_weighs_by_its_chance():

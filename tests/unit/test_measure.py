@@ -32,7 +32,7 @@ from codesign.boards.measure.meter import utc
 from codesign.boards.measure.plain import PlainConvolution
 from codesign.boards.measure.reused import layer_of
 from codesign.boards.measure.start import unpacked
-from codesign.cli.measure import main
+from codesign.cli.on_board import main
 from simulator import LshReuse
 from simulator.running.product import product
 from workloads import capture

@@ -51,8 +51,8 @@ def test_all_violations_are_told_together_with_their_place(tmp_path):
         "mean workload.model?",
         "space.accelerator must be a preset, file.py:NAME or package.module:NAME, got 'reuse_17'",
         "space.layers must be an integer of at least 1, got True",
-        "search.optimiser must be one of gp, gpsampler, botorch, tpe, nsga2, sobol, random, got "
-        "'gpp'",
+        "search.optimiser must be one of gp, gpsampler, botorch, tpe, nsga2, sobol, random, "
+        "file.py:NAME or package.module:NAME, got 'gpp'",
         "search.objectives must be speedup, energy_uj_per_image, accuracy, got ['speedup']",
         "search.seed must be an integer of at least 0, got -1",
         "constraints.area_mm2 must be a number above 0, got 0",

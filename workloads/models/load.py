@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -37,6 +33,7 @@ from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
 from workloads.models.twinlitenet import TwinLiteNet
 from workloads.models.vgg import VGG19
 from workloads.models.weights import load_weights, note_weights, weights_source
+from workloads.user_files import UserFileError, is_located, named_in
 
 
 def _of_transformers(
@@ -157,52 +154,17 @@ def _built(name: str, arguments: Mapping[str, Any]) -> Any:
 def _constructor(name: str) -> Callable[..., Any]:
     if name in MODELS:
         return MODELS[name]
-    location, separator, attribute = name.rpartition(":")
-    if not separator or not location or not attribute:
+    if not is_located(name):
         nearest = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ModelError(
             f"model must be one of {', '.join(MODELS)}, 'package.module:Class' or "
             f"'path/to/file.py:Class', got {name!r}{hint}"
         )
-    module = _imported_file(location) if location.endswith(".py") else _imported(location)
-    found = getattr(module, attribute, None)
-    if found is None:
-        nearest = difflib.get_close_matches(attribute, vars(module), n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise ModelError(f"{location} has no {attribute!r}{hint}")
+    try:
+        found = named_in(name, "model")
+    except UserFileError as error:
+        raise ModelError(str(error)) from error
     if not callable(found):
         raise ModelError(f"{name} must be a class or function, got {type(found).__name__}")
     return found
-
-
-def _imported(location: str) -> ModuleType:
-    try:
-        return importlib.import_module(location)
-    except Exception as error:  # the user's code may raise anything
-        raise ModelError(
-            f"module {location!r} can't be imported ({type(error).__name__}: {error}); "
-            "check the name and that it is installed or on PYTHONPATH"
-        ) from error
-
-
-def _imported_file(location: str) -> ModuleType:
-    path = Path(location).expanduser().resolve()
-    if not path.is_file():
-        raise ModelError(f"model file must exist, got {location!r}")
-    # A name of its own, so that two files called model.py don't meet in sys.modules.
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    module_name = f"_model_file_{path.stem}_{digest}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ModelError(f"model file {location!r} can't be imported as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may raise anything
-        del sys.modules[module_name]
-        raise ModelError(
-            f"model file {location!r} can't be imported ({type(error).__name__}: {error})"
-        ) from error
-    return module

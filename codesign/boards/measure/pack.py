@@ -26,7 +26,7 @@ _SINGLE = (
     "codesign/__init__.py",
     "codesign/boards/__init__.py",
     "codesign/cli/__init__.py",
-    "codesign/cli/measure.py",
+    "codesign/cli/on_board.py",
     "codesign/cli/outputs.py",
 )
 

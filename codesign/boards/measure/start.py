@@ -57,4 +57,4 @@ def _unpack(packed: Path, target: Path) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(unpacked(Path(__file__).parent)))
-    runpy.run_module("codesign.cli.measure", run_name="__main__")
+    runpy.run_module("codesign.cli.on_board", run_name="__main__")

@@ -1,4 +1,4 @@
-"""The samplers that Optuna does not have: Sobol points, and BoTorch's with a reference point."""
+"""BoTorch's qLogNEHVI with a reference point, which Optuna does not have."""
 
 from __future__ import annotations
 
@@ -9,75 +9,34 @@ from typing import Any
 
 import numpy as np
 import optuna
-
-# What Optuna's own samplers see a space as: a unit cube, categories one-hot.
-from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-# Points before a model of the objectives takes over; start settings count among them.
-STARTUP_TRIALS = 10
+from codesign.optimisers.cube import UnitCube
+from codesign.optimisers.optimiser import Problem, SamplerOptimiser
+from codesign.optimisers.whole_space import STARTUP_TRIALS, WholeSpaceSampler
+
 # Draws over which qLogNEHVI averages, and its search for the best point.
 _DRAWS, _RESTARTS, _RAW_SAMPLES, _STEPS = 64, 3, 64, 40
 
 
-class WholeSpaceSampler(BaseSampler):
-    """Chooses all parameters at once, also before any trial has told which there are.
+class QLogNehviOptimiser(SamplerOptimiser):
+    """`botorch`."""
 
-    Args:
-        distributions: of all parameters.
-        seed: of what is drawn.
-    """
+    words = (
+        "Gaussian processes with noisy expected hypervolume improvement (BoTorch's "
+        "qLogNEHVI) over the dense baseline"
+    )
+    package = "botorch"
 
-    def __init__(self, *, distributions: Mapping[str, BaseDistribution], seed: int) -> None:
-        self._distributions = distributions
-        self._seed = seed
-        self._random = RandomSampler(seed=seed)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """The parameters that have a choice."""
-        return {name: each for name, each in self._distributions.items() if not each.single()}
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A random value, where the sampler answers nothing."""
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
-
-
-class SobolSampler(WholeSpaceSampler):
-    """Points of a scrambled Sobol sequence: trial n is its n-th point, whatever was found before.
-
-    Optuna's QMCSampler counts in the study itself, and starts only after a trial has finished.
-
-    Args:
-        distributions: of all parameters.
-        seed: of the scrambling; the same for all trials of a search.
-    """
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The point of this trial's number."""
-        from scipy.stats import qmc
-
-        if not search_space:
-            return {}
-        transform = _SearchSpaceTransform(search_space, transform_0_1=True)
-        engine = qmc.Sobol(len(transform.bounds), rng=np.random.default_rng(self._seed))
-        if trial.number:  # zero steps are an error
-            engine.fast_forward(trial.number)
-        with warnings.catch_warnings():  # it warns of counts that are no power of two
-            warnings.simplefilter("ignore", UserWarning)
-            return transform.untransform(engine.random(1)[0])
+    def sampler(self, problem: Problem, *, seed: int, own_seed: int) -> QLogNehviSampler:
+        """See `SamplerOptimiser`."""
+        return QLogNehviSampler(
+            distributions=problem.distributions,
+            seed=own_seed,
+            reference_point=problem.reference_point,
+        )
 
 
 class QLogNehviSampler(WholeSpaceSampler):
@@ -118,12 +77,11 @@ class QLogNehviSampler(WholeSpaceSampler):
             return {}
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         pending = [each for each in running if each.number != trial.number]
-        transform = _SearchSpaceTransform(search_space, transform_0_1=True)
+        unit = UnitCube(search_space)
         signs = [1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in study.directions]
 
         def cube(trials: Sequence[FrozenTrial]) -> torch.Tensor:
-            chosen = [{name: each.params[name] for name in search_space} for each in trials]
-            return torch.tensor(np.array([transform.transform(each) for each in chosen]))
+            return torch.tensor(np.array([unit.point(each.params) for each in trials]))
 
         results = [
             [*(np.array(each.values) * signs), *each.constraints.values()] for each in complete
@@ -140,7 +98,7 @@ class QLogNehviSampler(WholeSpaceSampler):
             except ModelFittingError as error:
                 warnings.warn(f"a point is drawn at random: {error}", stacklevel=2)
                 return {}
-        return transform.untransform(point.numpy())
+        return unit.decode(point.numpy())
 
     def _best(self, points: Any, results: Any, reference: Any, pending: Any) -> Any:
         """The point of the unit cube with the largest acquisition.
