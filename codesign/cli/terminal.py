@@ -21,7 +21,7 @@ from rich.table import Table
 
 from codesign.cli import stopping, supervision
 from codesign.study.search import OnProgress
-from codesign.study.trials import Trial
+from codesign.study.trial import Trial
 from simulator.pages.page import NOTHING, shown
 from workloads.errors import NotCountedWarning, plain
 from workloads.scratch import clear_temporary

@@ -7,14 +7,16 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from accelerators import ConfigError
+from codesign.evaluation.objectives import OBJECTIVES, Objective, of_quality
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
 from codesign.space.design_space import DesignSpace
@@ -23,7 +25,6 @@ from simulator import (
     LshReuse,
     NoReuse,
     PerLayer,
-    ReuseRun,
     SimulationReport,
     calibrate,
     decide,
@@ -68,7 +69,8 @@ class Evaluator:
         model: runs under the decisions; `None` decides on recorded activations.
         calibration: layer name -> what hashing learned of the activations, made once; or the inputs
             from which it learns under the reuse of each setting.
-        quality: what the objective `accuracy` is, a key of `codesign.study.trials.QUALITIES`.
+        quality: what the objective `accuracy` is, a key of `QUALITIES`.
+        objectives: what is read of each report.
         baseline: objective -> value of the dense design with the base design's area.
         digest: of the weights and inputs, to tell workloads apart.
         identity: of these and the dense outputs, under which a process keeps decisions.
@@ -79,12 +81,18 @@ class Evaluator:
     model: torch.nn.Module | None
     calibration: WorkloadTrace | Mapping[str, Any]
     quality: str
+    objectives: tuple[Objective, ...]
     baseline: dict[str, float]
     digest: str
     identity: str
 
     @classmethod
-    def of(cls, workload: Workload, space: DesignSpace) -> Evaluator:
+    def of(
+        cls,
+        workload: Workload,
+        space: DesignSpace,
+        objectives: Sequence[Objective] = OBJECTIVES,
+    ) -> Evaluator:
         """Prepare a workload: calibrate, price the baseline, take what the files hold to memory.
 
         Raises:
@@ -105,8 +113,9 @@ class Evaluator:
             if model is not None:
                 check_model(trace, model)  # else every trial finds that it is not the captured one
                 remember(kept, model, verified=True)
-            dense = simulate(trace, space.base, NoReuse()).dense_equal_area
+            report = simulate(trace, space.base, NoReuse())
         quality = _quality_kind(workload)
+        searched = of_quality(objectives, quality)
         digest = workload_digest(workload, states)
         outputs = b"" if trace.outputs is None else np.ascontiguousarray(trace.outputs).tobytes()
         return cls(
@@ -117,11 +126,8 @@ class Evaluator:
                 replace(workload.calibration or trace, files=None) if learned_later else states
             ),
             quality=quality,
-            baseline={
-                "speedup": 1.0,
-                "energy_uj_per_image": dense.energy_uj_per_image,
-                "accuracy": _dense_score(trace) if quality in (*SCORES, OWN_SCORE) else 1.0,
-            },
+            objectives=searched,
+            baseline=_values(_dense_report(report, trace, quality), searched),
             digest=digest,
             identity=f"{digest} {hashlib.sha256(outputs).hexdigest()}",
         )
@@ -152,15 +158,43 @@ class Evaluator:
             workload=self.identity,
         )
         report = simulate(self.trace, accelerator, run)
-        values = {
-            "speedup": report.speedup_equal_area,
-            "energy_uj_per_image": report.reuse.energy_uj_per_image,
-            "accuracy": _accuracy(self.quality, run),
-        }
-        unknown = {name: value for name, value in values.items() if not math.isfinite(value)}
-        if unknown:
-            raise ValueError(f"objectives must be finite, got {unknown}")
-        return values, summary_of(report)
+        return _values(report, self.objectives), summary_of(report)
+
+
+def _values(report: SimulationReport, objectives: Sequence[Objective]) -> dict[str, float]:
+    """Objective -> value of a report.
+
+    Raises:
+        ValueError: one is no value that it can have.
+    """
+    read = {objective.name: objective.read(report) for objective in objectives}
+    unknown = {
+        name: value
+        for name, value in read.items()
+        if not isinstance(value, Real) or not math.isfinite(value)
+    }
+    if unknown:
+        raise ValueError(f"objectives must be finite, got {unknown}")
+    values = {name: float(value) for name, value in read.items()}
+    beyond = [o.rule for o in objectives if not o.holds(values[o.name])]
+    if beyond:
+        raise ValueError(f"values must be {', '.join(beyond)}, got {values}")
+    return values
+
+
+def _dense_report(report: SimulationReport, trace: WorkloadTrace, quality: str) -> SimulationReport:
+    """What is known of the dense design of equal area, which answers as the model does."""
+    score = _dense_score(trace) if quality in (*SCORES, OWN_SCORE) else None
+    return replace(
+        report,
+        reuse=report.dense_equal_area,
+        dense=report.dense_equal_area,
+        accuracy=score,
+        dense_accuracy=score,
+        agreement=1.0,
+        output_mse=0.0,
+        output_error=0.0,
+    )
 
 
 def summary_of(report: SimulationReport) -> dict[str, Any]:
@@ -174,7 +208,7 @@ def summary_of(report: SimulationReport) -> dict[str, Any]:
 
 
 def _quality_kind(workload: Workload) -> str:
-    """What the objective `accuracy` is, a key of `codesign.study.trials.QUALITIES`."""
+    """What the objective `accuracy` is, a key of `QUALITIES`."""
     trace = workload.trace
     if workload.model is None or trace.outputs is None:
         return "fidelity"
@@ -188,20 +222,6 @@ def _quality_kind(workload: Workload) -> str:
         return trace.score
     several = {0: "agreement", 1: "agreement", 3: "pixel_agreement"}
     return several.get(answers.ndim, "position_agreement")
-
-
-def _accuracy(quality: str, run: ReuseRun) -> float:
-    """The objective `accuracy` of a run."""
-    if quality == "fidelity":
-        errors = run.relative_mse.values()
-        return 1.0 - sum(errors) / len(errors) if errors else 1.0
-    if quality == "output_fidelity":
-        found = None if run.output_error is None else max(0.0, 1.0 - run.output_error)
-    else:
-        found = run.accuracy if quality in (*SCORES, OWN_SCORE) else run.agreement
-    if found is None:
-        raise ValueError(f"the {quality} of the outputs must be known, got none: {run.unjudged}")
-    return found
 
 
 def _dense_score(trace: WorkloadTrace) -> float:

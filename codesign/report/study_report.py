@@ -13,7 +13,7 @@ from jinja2 import PackageLoader
 from markupsafe import Markup
 
 from codesign.optimisers.registry import OPTIMISERS
-from codesign.report.choices import SENSES, Choice, Constraint, choices, measured, usual_constraints
+from codesign.report.choices import Choice, Constraint, choices, measured, usual_constraints
 from codesign.report.design_pages import design_pages, page_addresses, remove_other_pages
 from codesign.report.front_sections import (
     choices_section,
@@ -32,9 +32,10 @@ from codesign.report.tables import (
     space_rows,
     study_cards,
 )
-from codesign.report.verdict import QUALITY_NAMES, best_trial, verdict
+from codesign.report.verdict import best_trial, verdict
+from codesign.study.result import FINISHED, UNFINISHED, StudyResult
 from codesign.study.store import plan_text
-from codesign.study.trials import FINISHED, QUALITIES, UNFINISHED, StudyResult, Trial, knee_of
+from codesign.study.trial import Trial
 from simulator.pages.page import figure_html, named, render
 from simulator.pages.pixel_answers import PixelAnswers, pixel_answers_html
 from simulator.pages.sections import design_sections
@@ -99,7 +100,7 @@ class StudyReport:
     @cached_property
     def designs(self) -> tuple[Trial, ...]:
         """The trials with a page of their own: the front, what is chosen, and the first."""
-        picked = [getattr(choice, sense) for choice in self.choices for sense in SENSES]
+        picked = [trial for choice in self.choices for trial in choice.best.values()]
         numbers = {trial.number for trial in (*self.result.front, *picked) if trial is not None}
         best = best_trial(self.result)
         numbers |= {0} | ({best.number} if best else set())
@@ -147,7 +148,7 @@ class StudyReport:
     def to_dict(self) -> dict[str, Any]:
         """The search as plain values."""
         result, best = self.result, best_trial(self.result)
-        knee = knee_of(result.front)
+        knee = result.knee
         full = {trial.number for trial in self.designs}
         return {
             "verdict": self.verdict,
@@ -178,7 +179,6 @@ class StudyReport:
         result, best = self.result, best_trial(self.result)
         first, more = verdict(result)
         rejected = [trial for trial in result.trials if trial.state in ("infeasible", "failed")]
-        quality = f"% {QUALITY_NAMES[result.quality]}"
         judged = judged_text(result.specification["workload"])
         return {
             "kind": "Search of designs and reuse together",
@@ -189,12 +189,10 @@ class StudyReport:
             "cards": study_cards(result, best) if best else [],
             "ratios_text": RATIOS_TEXT,
             "pareto": best
-            and figure_html(
-                pareto_figure(result, best, quality, pages), "pareto", _pareto_caption(result)
-            ),
-            "shapes": shape_figures(result, quality, pages, self.importance) if best else [],
-            "choices": best and choices_section(self.choices, pages),
-            "importance": best and importance_section(result, self.importance, quality),
+            and figure_html(pareto_figure(result, best, pages), "pareto", _pareto_caption(result)),
+            "shapes": shape_figures(result, pages, self.importance) if best else [],
+            "choices": best and choices_section(result, self.choices, pages),
+            "importance": best and importance_section(result, self.importance),
             "hypervolume": best
             and figure_html(hypervolume_figure(result), "hypervolume", hypervolume_caption(result)),
             "designs": best and _designs(result, best),
@@ -234,7 +232,7 @@ class StudyReport:
         told |= {
             "seed": str(result.seed),
             "trials asked for at a time": specification["batch"],
-            "accuracy means": QUALITIES[result.quality],
+            "accuracy means": result.accuracy.meaning,
             "optimiser": OPTIMISERS[specification["optimiser"]].words,
         }
         return facts(
@@ -260,12 +258,13 @@ def _subtitle(result: StudyResult) -> str:
 
 
 def _pareto_caption(result: StudyResult) -> str:
+    names = [each.short for each in result.objectives]
     return (
         "Speed is measured against a dense design that has the same silicon area as the point's "
-        "own design. The dotted lines are the dense baseline: speed 1, and the energy of the dense "
-        "design that has the area of the design which the search starts from. Ringed points are "
-        "on the front: no other trial beats them in speed, energy and accuracy at once. Colour is "
-        f"the {QUALITY_NAMES[result.quality]}; hover over a point for its parameters, "
+        "own design. The dotted lines are the dense baseline: the dense design that has the area "
+        "of the design which the search starts from. Ringed points are on the front: no other "
+        f"trial beats them in {', '.join(names[:-1])} and {names[-1]} at once. Colour is "
+        f"the {result.accuracy.words}; hover over a point for its parameters, "
         "click on one of the front for its simulation."
     )
 
@@ -273,7 +272,7 @@ def _pareto_caption(result: StudyResult) -> str:
 def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
     """A flat row for each trial, as `StudyReport.write_csv` writes them."""
     front = {trial.number for trial in result.front}
-    knee = knee_of(result.front)
+    knee = result.knee
     text = judged_text(result.specification["workload"])
     judged = {"judged": text} if text else {}
     rows = []
@@ -287,12 +286,12 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
                 "origin": trial.origin,
                 "on_front": trial.number in front,
                 "is_knee": knee is not None and trial.number == knee.number,
-                "speedup_equal_area": values.get("speedup"),
+                "speedup_equal_area": summary.get("speedup_equal_area"),
                 "speedup_equal_array": summary.get("speedup_equal_array"),
-                "energy_uj_per_image": values.get("energy_uj_per_image"),
+                "energy_uj_per_image": reuse.get("energy_uj_per_image"),
                 "energy_ratio_equal_area": summary.get("energy_ratio_equal_area"),
                 "energy_ratio_equal_array": summary.get("energy_ratio_equal_array"),
-                result.quality: values.get("accuracy"),
+                **{each.column: values.get(each.name) for each in result.objectives},
                 **judged,
                 "latency_ms_per_image": reuse.get("latency_ms_per_image"),
                 "area_mm2": reuse.get("area_mm2"),
@@ -311,11 +310,10 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
 
 
 def _choice_dict(choice: Choice) -> dict[str, Any]:
-    picked = {sense: getattr(choice, sense) for sense in SENSES}
     return {
         "constraints": [asdict(constraint) for constraint in choice.constraints],
         "trials": [trial.number for trial in choice.trials],
-        **{sense: trial and trial.number for sense, trial in picked.items()},
+        **{sense: trial and trial.number for sense, trial in choice.best.items()},
     }
 
 

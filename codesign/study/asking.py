@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from accelerators import ConfigError
+from codesign.evaluation.objectives import Objective, directions_of
 from codesign.optimisers.registry import Answer, Problem, ask
 from codesign.space.design_space import DesignSpace
-from codesign.study.trials import OBJECTIVES, reference_beyond
 
 # Settings near a repeated one that are looked at, those with one parameter changed first.
 _NEIGHBOURS = 200
+
+
+class Asks(Protocol):
+    """What a search asks: an `Asker`, or another that answers as one."""
+
+    def trial(self, study: optuna.Study, number: int, *, known: int) -> FrozenTrial:
+        """A trial of the study, asked for and stored in one step if it is the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +35,7 @@ class Asker:
         optimiser: a key of `OPTIMISERS`.
         space: what to choose from.
         seed: of the search.
+        objectives: what is searched for.
         baseline: objective -> value of the dense baseline.
         tried: keys of all designs asked for; grows.
     """
@@ -35,6 +43,7 @@ class Asker:
     optimiser: str
     space: DesignSpace
     seed: int
+    objectives: tuple[Objective, ...]
     baseline: Mapping[str, float]
     tried: set[str]
 
@@ -78,17 +87,16 @@ class Asker:
 
     def _answer(self, stored: list[FrozenTrial], known: int) -> Answer:
         """What the optimiser says, knowing so many trials with their values."""
-        counted = reference_beyond(self.baseline)
+        goals = [(objective, self.baseline[objective.name]) for objective in self.objectives]
         problem = Problem(
             distributions=self.space.distributions,
-            maximise=tuple(objective.maximise for objective in OBJECTIVES),
-            # Better than the dense baseline in speed and energy; accuracy is what reuse pays with.
-            reference_point=(1.0, self.baseline["energy_uj_per_image"], 0.0),
-            hypervolume_point=tuple(counted[objective.name] for objective in OBJECTIVES),
+            maximise=tuple(directions_of(self.objectives)),
+            reference_point=tuple(each.interesting(baseline) for each, baseline in goals),
+            hypervolume_point=tuple(each.reference(baseline) for each, baseline in goals),
             conditions=self.space.conditions,
             depends=tuple(
-                self.space.of_decisions if objective.name == "accuracy" else None
-                for objective in OBJECTIVES
+                self.space.of_decisions if objective.of_decisions else None
+                for objective in self.objectives
             ),
         )
         return ask(self.optimiser, problem, stored, seed=self.seed, known=known)

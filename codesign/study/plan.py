@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError, presets
 from accelerators.rules import nearest
+from codesign.evaluation.objectives import OBJECTIVES, find_objectives, name_problems
 from codesign.evaluation.workload import PRECISIONS, Workload
 from codesign.optimisers.registry import optimiser_problems
 from codesign.space.checks import LARGEST_SEED
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.space.lookup import find_accelerator
 from codesign.study.store import check_regular, plan_text
-from codesign.study.trials import OBJECTIVES
 from workloads.errors import show, told
 from workloads.writing import write_atomically
 
 if TYPE_CHECKING:
     from codesign.space.design_space import DesignSpace
-    from codesign.study.trials import StudyResult
+    from codesign.study.result import StudyResult
 
 FORMAT_VERSION = 1
 _OBJECTIVE_NAMES = tuple(objective.name for objective in OBJECTIVES)
@@ -78,7 +78,8 @@ class StudyPlan:
             searched in place of `layers`; `None` searches hashes and lengths.
         parameters: parameter -> its choices, in place of the space's own; see
             `DesignSpace.narrowed`.
-        objectives: names of all objectives; there is no choice yet.
+        objectives: names of what to make large or small: keys of `OBJECTIVES` with `accuracy`
+            among them, and "file.py:NAME" or "package.module:NAME" of an own `Objective`.
         optimiser: a key of `codesign.optimisers.registry.OPTIMISERS`.
         trials: the budget, in all.
         workers: evaluations at a time; does not change the numbers.
@@ -202,7 +203,7 @@ class StudyPlan:
 
     def load_workload(self) -> Workload:
         """Build the model, read its inputs and capture both; see `load_workload`."""
-        from codesign import load_workload
+        from codesign.evaluation.workload import load_workload
 
         return load_workload(
             model=self.model,
@@ -225,7 +226,7 @@ class StudyPlan:
             ConfigError: see `DesignSpace.for_workload` and `DesignSpace.narrowed`; or `fronts` are
                 not of this workload.
         """
-        from codesign import DesignSpace
+        from codesign.space.design_space import DesignSpace
         from codesign.study.nested import fronts_of
 
         base = find_accelerator(self.accelerator)
@@ -243,7 +244,7 @@ class StudyPlan:
             storage: see `search`; a directory also gets the plan as `study.toml`.
             settings: further ones of `search`: `resume`, `ray_address`, `executor`, `on_progress`.
         """
-        from codesign import search
+        from codesign.study.search import search
 
         return search(
             workload,
@@ -254,6 +255,7 @@ class StudyPlan:
             seed=self.seed,
             first_images=self.first_images,
             optimiser=self.optimiser,
+            objectives=find_objectives(self.objectives),
             constraints=self.constraints,
             storage=storage,
             plan=self.to_dict(),
@@ -310,12 +312,7 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
         elif key == "optimiser":
             problems += [text.replace("search optimiser", place[key]) for text in _optimiser(value)]
         elif key == "objectives":
-            texts = isinstance(value, list | tuple) and all(isinstance(x, str) for x in value)
-            if not texts or sorted(value) != sorted(_OBJECTIVE_NAMES):
-                problems.append(
-                    f"{place[key]} must be {', '.join(_OBJECTIVE_NAMES)}, got {show(value)}; leave "
-                    "it out, and state what need not be best as a constraint"
-                )
+            problems += name_problems(value, place[key])
         elif key == "parameters":
             if not isinstance(value, Mapping):
                 problems.append(
