@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codesign.boards.comparison import Comparison, compare
-    from codesign.evaluation.objectives import OBJECTIVES, QUALITIES, Objective
+    from codesign.evaluation.objective import Objective
+    from codesign.evaluation.objectives import OBJECTIVES, QUALITIES
     from codesign.evaluation.workload import Workload, load_workload
     from codesign.optimisers.registry import OPTIMISERS
     from codesign.space.constraints import Constraints
@@ -38,7 +39,7 @@ _ROOMS = {
     "Constraints": "codesign.space.constraints",
     "DesignSpace": "codesign.space.design_space",
     "NestedResult": "codesign.study.nested",
-    "Objective": "codesign.evaluation.objectives",
+    "Objective": "codesign.evaluation.objective",
     "Parameter": "codesign.space.parameters",
     "StudyPlan": "codesign.study.plan",
     "StudyResult": "codesign.study.result",

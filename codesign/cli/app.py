@@ -210,6 +210,31 @@ def search_command(
             "with a position on the front of each of its layers, in place of hashes and lengths."
         ),
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:NAME",
+            help="A policy of your own that decides in every layer (executed), in place of hashes "
+            "and lengths; its fields are searched by --parameter policy.FIELD=....",
+        ),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE,VALUE|LOW..HIGH",
+            help="Choices of a parameter of the search, of any field of the design, such as "
+            "dram.bandwidth_bytes_per_cycle=8,16, or of the policy, such as "
+            "policy.thresholds=mean,spread; may be repeated.",
+        ),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE.py:NAME",
+            help="What to make large or small: speedup, energy_uj_per_image, accuracy (always), "
+            "or an objective of your own (executed); may be repeated. By default these three.",
+        ),
+    ] = None,
     optimiser: Annotated[
         str, typer.Option(help="gp, botorch (an extra of its own), tpe, nsga2, sobol or random.")
     ] = "gp",

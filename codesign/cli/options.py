@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, read_scale_sim_config
 from codesign.space.checks import LARGEST_SEED
 from codesign.space.lookup import find_accelerator, find_score, policy_from_options, refuse_idle
+from codesign.space.parameters import read_choices
 from simulator import NoReuse, ReusePolicy
 from workloads.traces.files import DESCRIPTION
 from workloads.traces.scale_sim import read_topology
@@ -183,6 +184,10 @@ def study_plan(context: typer.Context, study: Path | None) -> StudyPlan:
             "layers are those of the fronts"
         )
     changes |= {name: str(changes[name]) for name in ("weights", "fronts") if name in changes}
+    if "objective" in given:
+        changes["objectives"] = tuple(given["objective"])
+    if "parameter" in given:
+        changes["parameters"] = {**plan.parameters, **read_choices(given["parameter"])}
     limits = {n: given[f"max_{n}"] for n in CONSTRAINT_NAMES if f"max_{n}" in given}
     return replace(plan, **changes, constraints=replace(plan.constraints, **limits))
 

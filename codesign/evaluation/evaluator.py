@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accelerators import ConfigError
-from codesign.evaluation.objectives import OBJECTIVES, Objective, of_quality
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import OBJECTIVES, of_quality
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
 from codesign.space.design_space import DesignSpace
@@ -68,7 +69,8 @@ class Evaluator:
         trace: the workload, without layer tensors where the model makes them anew.
         model: runs under the decisions; `None` decides on recorded activations.
         calibration: layer name -> what hashing learned of the activations, made once; or the inputs
-            from which it learns under the reuse of each setting.
+            or the activations from which it learns for each setting.
+        calibrate_under_reuse: whether it learns under the reuse of the setting.
         quality: what the objective `accuracy` is, a key of `QUALITIES`.
         objectives: what is read of each report.
         baseline: objective -> value of the dense design with the base design's area.
@@ -80,6 +82,7 @@ class Evaluator:
     trace: WorkloadTrace
     model: torch.nn.Module | None
     calibration: WorkloadTrace | Mapping[str, Any]
+    calibrate_under_reuse: bool
     quality: str
     objectives: tuple[Objective, ...]
     baseline: dict[str, float]
@@ -106,7 +109,8 @@ class Evaluator:
                 f"DesignSpace.layers must be layers of the workload, got {', '.join(missing)}; "
                 "make the space with DesignSpace.for_workload(workload.trace, base)"
             )
-        learned_later = workload.calibrate_under_reuse
+        learned_later = workload.calibrate_under_reuse or space.searches_policy
+        inputs = workload.calibration or trace
         kept = replace(trace, files=None if model is not None else InMemory(trace.files))
         states = {} if learned_later else hashing_states(workload, space.layers)
         with single_thread():
@@ -122,9 +126,13 @@ class Evaluator:
             space=space,
             trace=kept,
             model=model,
-            calibration=(
-                replace(workload.calibration or trace, files=None) if learned_later else states
+            calibration=states
+            if not learned_later
+            else replace(
+                inputs,
+                files=None if workload.calibrate_under_reuse else InMemory(inputs.files),
             ),
+            calibrate_under_reuse=workload.calibrate_under_reuse,
             quality=quality,
             objectives=searched,
             baseline=_values(_dense_report(report, trace, quality), searched),
@@ -153,7 +161,7 @@ class Evaluator:
             policy,
             model=self.model,
             calibration=self.calibration,
-            calibrate_under_reuse=isinstance(self.calibration, WorkloadTrace),
+            calibrate_under_reuse=self.calibrate_under_reuse,
             cache=_DECISIONS,
             workload=self.identity,
         )

@@ -9,7 +9,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from codesign.evaluation.objectives import ACCURACY, Objective
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import ACCURACY
 from codesign.report.plots import (
     ACCENT,
     axis_of,

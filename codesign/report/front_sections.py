@@ -45,9 +45,9 @@ def hypervolume_caption(result: StudyResult) -> str:
         "The volume that the front covers after each trial, in units of the dense baseline: "
         f"{' × '.join(each.gain for each in result.objectives)}. On the left its reference point "
         f"is {_point(result, result.reference_point)}: a worse design is of no interest. On the "
-        f"right it is {_point(result, paying)}, the dense baseline with what accuracy a design may lose: "
-        "a design that does not beat all of it adds nothing there. A curve grows with every trial "
-        "that improves the front; once it stays flat, more trials find little. "
+        f"right it is {_point(result, paying)}, the dense baseline with what accuracy a design "
+        "may lose: a design that does not beat all of it adds nothing there. A curve grows with "
+        "every trial that improves the front; once it stays flat, more trials find little. "
         f"After {len(result.trials)} trials: {number(result.hypervolume[-1])} and "
         f"{number(result.paying_hypervolume[-1])}."
     )

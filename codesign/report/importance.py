@@ -9,7 +9,7 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from codesign.evaluation.objectives import values_of
+from codesign.evaluation.objective import values_of
 from codesign.evaluation.threads import single_thread
 from codesign.optimisers.quiet import quiet_optuna
 from codesign.study.result import StudyResult

@@ -11,7 +11,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from codesign.evaluation.objectives import ACCURACY, Objective
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import ACCURACY
 from codesign.study.result import StudyResult
 from codesign.study.trial import Trial
 from simulator.pages.figures import INK, finished

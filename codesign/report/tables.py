@@ -9,6 +9,7 @@ from typing import Any
 from accelerators import Accelerator
 from codesign.evaluation.objectives import ACCURACY
 from codesign.report.plots import layer_settings, start_name
+from codesign.space.template import StoredPolicy
 from codesign.study.result import StudyResult
 from codesign.study.trial import Trial
 from simulator import NoReuse, PerLayer, ReusePolicy
@@ -168,6 +169,8 @@ def policy_python(policy: ReusePolicy) -> str:
         return (
             f"from simulator import {', '.join(sorted(used))}\n\npolicy = PerLayer({{\n{lines}}})\n"
         )
+    if isinstance(policy, StoredPolicy):
+        return f"# {policy.source}, of the file that the search was given\npolicy = {policy!r}\n"
     kind = type(policy).__name__
     return f"from simulator import {kind}\n\npolicy = {policy!r}\n"
 

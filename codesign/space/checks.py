@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from accelerators import Accelerator, ConfigError
 from workloads.errors import show
 
 LARGEST_SEED = 2**32 - 1
@@ -32,3 +33,24 @@ def integer_problems(path: str, given: Mapping[str, Any], least: Mapping[str, in
                 f"{path}seed must be an integer of at most {LARGEST_SEED}, got {show(value)}"
             )
     return problems
+
+
+def all_of(values: object, kind: type) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(each, kind) for each in values)
+
+
+def is_table(values: object) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
+
+
+def check_base(base: Accelerator) -> None:
+    """There must be units to vary."""
+    if not isinstance(base, Accelerator):
+        raise ConfigError(
+            f"DesignSpace.base must be an Accelerator, got {show(base)}; try preset('reuse_16x16')"
+        )
+    if not base.has_reuse:
+        raise ConfigError(
+            f"DesignSpace.base must have reuse units, got {base.name!r} without; use "
+            "preset('reuse_16x16'), or add front_end, cache, centroid_buffer and reconstructor"
+        )

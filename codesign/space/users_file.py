@@ -4,42 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypeVar
 
 from accelerators import ConfigError
-from accelerators.rules import choose
+from accelerators.rules import choose, show
+
+Found = TypeVar("Found")
 
 # Of the name of a module that was made of a file: other machines cannot import it.
 PREFIX = "_users_file_"
 
 
-def is_in_file(name: object) -> bool:
+def is_located(name: str) -> bool:
     """Whether a name is `file.py:NAME` or `package.module:NAME`."""
-    location, separator, attribute = name.rpartition(":") if isinstance(name, str) else ("",) * 3
-    return bool(separator and location) and attribute.isidentifier()
+    location, _, attribute = name.rpartition(":")
+    return bool(location and attribute)
 
 
-def users_object(name: str, wanted: str) -> Any:
-    """What is called `NAME` in `file.py:NAME` or `package.module:NAME`.
+def find(wanted: str, name: str, known: Mapping[str, Found], kind: type[Found]) -> Found:
+    """What goes by a name: one of those known, or one of the user's own.
 
     Args:
-        name: where it is.
-        wanted: what it is to be, for messages.
+        wanted: what is looked for, for messages.
+        name: a key of `known`, `file.py:NAME` or `package.module:NAME`, where NAME is one of the
+            kind, or a class or function that gives one without arguments; it is executed.
+        known: those that have a name.
+        kind: what it must be.
 
     Raises:
-        ConfigError: there is none, or its file raises.
+        ConfigError: there is none, or it is of another kind, or its file raises.
     """
+    if name in known:
+        return known[name]
     location, _, attribute = name.rpartition(":")
-    if not is_in_file(name):
-        raise ConfigError(
-            f"{wanted} must be file.py:NAME or package.module:NAME, got {name!r}; write it so"
-        )
     try:
-        module = users_module(location) if location.endswith(".py") else _imported(location)
+        if not is_located(name):
+            raise ConfigError(
+                f"{wanted} must be one of {', '.join(known)}, file.py:NAME or "
+                f"package.module:NAME, got {name!r}; {choose(name, tuple(known))}"
+            )
+        is_file = location.endswith(".py")
+        module = _executed(location) if is_file else importlib.import_module(location)
+        if not hasattr(module, attribute):
+            raise ConfigError(
+                f"{wanted} {name!r} must exist, got no {attribute!r} in {location}; "
+                f"{choose(attribute, tuple(vars(module)))}"
+            )
+        found = getattr(module, attribute)
+        if not isinstance(found, kind) and callable(found):
+            found = found()
     except ConfigError:
         raise
     except Exception as error:  # the user's code may raise anything
@@ -47,40 +64,33 @@ def users_object(name: str, wanted: str) -> Any:
             f"{location!r} must be importable to find the {wanted} in it, got "
             f"{type(error).__name__}: {error}; check the name and the code"
         ) from error
-    if not hasattr(module, attribute):
-        known = [each for each in vars(module) if not each.startswith("_")]
+    if not isinstance(found, kind):
         raise ConfigError(
-            f"{wanted} {name!r} must exist, got no {attribute!r} in {location}; "
-            f"{choose(attribute, known)}"
+            f"{wanted} {name!r} must be of the class {kind.__name__}, got {show(found)}; name one, "
+            "or a class or function that gives one"
         )
-    return getattr(module, attribute)
+    return found
 
 
-def _imported(location: str) -> ModuleType:
-    return importlib.import_module(location)
-
-
-def users_module(location: str) -> ModuleType:
+def _executed(location: str) -> ModuleType:
     """The module of a Python file, made once for each of its contents.
 
     Raises:
         ConfigError: there is no such file.
     """
-    path = Path(location).expanduser()
+    path = Path(location).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"file must exist, got {location!r}; check the path")
-    # The same file gives the same classes, whichever name of it is asked for.
-    key = hashlib.sha256(f"{path.resolve()}\0".encode() + path.read_bytes()).hexdigest()[:16]
+    text = path.read_text(encoding="utf-8-sig")
+    key = hashlib.sha256(f"{path}\n{text}".encode()).hexdigest()[:16]
     name = f"{PREFIX}{path.stem}_{key}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a .py file has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    if name not in sys.modules:
+        module = ModuleType(name)
+        module.__file__ = str(path)
+        sys.modules[name] = module  # dataclasses look their module up there
+        try:
+            exec(compile(text, str(path), "exec", dont_inherit=True), vars(module))
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

@@ -12,9 +12,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from accelerators import ConfigError
-from codesign.evaluation.objectives import Objective, directions_of
+from codesign.evaluation.objective import Objective, directions_of
 from codesign.optimisers.registry import Answer, Problem, ask
-from codesign.space.design_space import DesignSpace
+from codesign.space.design_space import POLICY, DesignSpace
 
 # Settings near a repeated one that are looked at, those with one parameter changed first.
 _NEIGHBOURS = 200
@@ -131,4 +131,5 @@ def design_key(space: DesignSpace, parameters: Mapping[str, Any]) -> str:
         accelerator, policy = space.build(parameters)
     except ConfigError:
         return json.dumps(dict(parameters), sort_keys=True)
-    return json.dumps([accelerator.to_dict(), policy.describe()], sort_keys=True)
+    own = {name: parameters[name] for name in space.own_fields if name.startswith(POLICY)}
+    return json.dumps([accelerator.to_dict(), policy.describe(), own], sort_keys=True)

@@ -16,7 +16,9 @@ from codesign.optimisers.registry import optimiser_problems
 from codesign.space.checks import LARGEST_SEED
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.space.lookup import find_accelerator
+from codesign.space.users_file import find
 from codesign.study.store import check_regular, plan_text
+from simulator import ReusePolicy
 from workloads.errors import show, told
 from workloads.writing import write_atomically
 
@@ -40,11 +42,11 @@ _SECTIONS = {
         "classes_dimension",
         "score",
     ),
-    "space": ("accelerator", "layers", "fronts", "parameters"),
+    "space": ("accelerator", "policy", "layers", "fronts", "parameters"),
     "search": ("objectives", "optimiser", "trials", "workers", "batch", "seed", "first_images"),
 }
 # Fields that may be left open.
-_OPTIONAL = ("weights", "fronts", "first_images", "output", "classes_dimension", "score")
+_OPTIONAL = ("weights", "policy", "fronts", "first_images", "output", "classes_dimension", "score")
 _LEAST = {
     "images": 1,
     "calibration_images": 0,
@@ -73,11 +75,13 @@ class StudyPlan:
         classes_dimension: where its classes lie, as text.
         score: how it is judged.
         accelerator: the base design: a preset, "file.py:NAME" or "package.module:NAME" (executed).
+        policy: "file.py:NAME" or "package.module:NAME" (executed), a policy of your own that decides
+            in every layer, see `DesignSpace.for_policy`; `None` hashes in `layers`.
         layers: how many layers' reuse is searched.
         fronts: a nested search of this workload, see `load_nested`: positions on its fronts are
             searched in place of `layers`; `None` searches hashes and lengths.
-        parameters: parameter -> its choices, in place of the space's own; see
-            `DesignSpace.narrowed`.
+        parameters: parameter -> its choices, in place of the space's own, or field of the design or
+            the policy -> choices; see `DesignSpace.narrowed`.
         objectives: names of what to make large or small: keys of `OBJECTIVES` with `accuracy`
             among them, and "file.py:NAME" or "package.module:NAME" of an own `Objective`.
         optimiser: a key of `codesign.optimisers.registry.OPTIMISERS`.
@@ -100,6 +104,7 @@ class StudyPlan:
     classes_dimension: str | None = None
     score: str | None = None
     accelerator: str = "reuse_16x16"
+    policy: str | None = None
     layers: int = 4
     fronts: str | None = None
     parameters: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -230,7 +235,10 @@ class StudyPlan:
         from codesign.study.nested import fronts_of
 
         base = find_accelerator(self.accelerator)
-        if self.fronts is None:
+        if self.policy is not None:
+            own = find("policy", self.policy, {}, ReusePolicy)  # type: ignore[type-abstract]
+            space = DesignSpace.for_policy(own, base)
+        elif self.fronts is None:
             space = DesignSpace.for_workload(workload.trace, base, top=self.layers)
         else:
             space = DesignSpace.from_fronts(workload.trace, base, fronts_of(self.fronts, workload))

@@ -9,7 +9,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from codesign.evaluation.evaluator import Evaluation
-from codesign.evaluation.objectives import Objective, stored_objectives, values_of
+from codesign.evaluation.objective import Objective, values_of
+from codesign.evaluation.objectives import stored_objectives
 from codesign.space.constraints import Constraints
 from codesign.space.design_space import DesignSpace
 from codesign.study.result import StudyResult

@@ -11,15 +11,8 @@ import numpy as np
 
 from accelerators import Accelerator
 from codesign.evaluation.front import hypervolumes, knee, non_dominated
-from codesign.evaluation.objectives import (
-    ACCURACY,
-    QUALITIES,
-    Accuracy,
-    Objective,
-    directions_of,
-    points_of,
-    stored_objectives,
-)
+from codesign.evaluation.objective import Objective, directions_of, points_of
+from codesign.evaluation.objectives import ACCURACY, QUALITIES, Accuracy, stored_objectives
 from codesign.space.design_space import DesignSpace
 from codesign.study import shortfall
 from codesign.study.trial import Trial

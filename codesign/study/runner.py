@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from accelerators import ConfigError
 from codesign.evaluation.evaluator import Evaluation
+from codesign.space.users_file import PREFIX
 from codesign.study.slow import Called, SlowNotes
 from workloads.errors import told
-
-if TYPE_CHECKING:
-    import torch
 
 MIB = 2**20
 EXECUTORS = ("ray", "inline")
@@ -56,10 +54,6 @@ class RayDiedError(RuntimeError):
 
 class Evaluates(Protocol):
     """What a runner runs: an evaluator, or another that answers as one."""
-
-    @property
-    def model(self) -> torch.nn.Module | None:
-        """The model it runs, if any: its class is sent along."""
 
     def __call__(self, job: Mapping[str, Any], /) -> Evaluation:
         """Evaluate one job."""
@@ -131,7 +125,7 @@ class RayRunner:
         self._workers = workers
         self._pending: dict[Any, int] = {}
         self._slow = SlowNotes(called)
-        _send_user_modules(ray, evaluator)
+        _send_user_modules(ray)
         self._started = not ray.is_initialized()
         if self._started:
             settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -282,12 +276,11 @@ def _evaluate(evaluator: Evaluates, parameters: Mapping[str, Any]) -> Evaluation
     return evaluator(parameters)
 
 
-def _send_user_modules(ray: Any, evaluator: Evaluates) -> None:
-    """A model class from a user's file is sent along: workers cannot import it by name."""
-    for module in evaluator.model.modules() if evaluator.model is not None else ():
-        name = type(module).__module__
-        if name.startswith("_model_file_"):
-            ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+def _send_user_modules(ray: Any) -> None:
+    """What is in a user's file is sent along: workers cannot import it by name."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("_model_file_", PREFIX)):
+            ray.cloudpickle.register_pickle_by_value(module)
 
 
 @contextmanager

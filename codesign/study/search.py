@@ -27,7 +27,8 @@ from optuna.trial import FrozenTrial
 
 from accelerators import ConfigError
 from codesign.evaluation.evaluator import Evaluation, Evaluator
-from codesign.evaluation.objectives import OBJECTIVES, Objective, objective_problems
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import OBJECTIVES, objective_problems
 from codesign.evaluation.workload import Workload
 from codesign.optimisers.quiet import quiet_optuna
 from codesign.optimisers.registry import optimiser_problems

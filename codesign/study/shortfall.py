@@ -123,6 +123,8 @@ def _limits(limits: Mapping[str, float], told: Sequence[Trial]) -> list[str]:
 
 def least_area_mm2(space: DesignSpace) -> float:
     """An area that no design of a space is below: the smallest of parts that can be told apart."""
+    if space.own_fields:
+        return 0.0
     may_be_dense = not any(
         parameter.name.endswith((".reuse", ".position")) and all(parameter.choices)
         for parameter in space.parameters

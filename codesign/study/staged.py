@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from accelerators import ConfigError
 from codesign.evaluation.evaluator import Evaluation, Evaluator
 from codesign.evaluation.front import non_dominated
-from codesign.evaluation.objectives import OBJECTIVES, Objective, directions_of, points_of
+from codesign.evaluation.objective import Objective, directions_of, points_of
+from codesign.evaluation.objectives import OBJECTIVES
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
 from workloads import capture

@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from accelerators import ConfigError
 from accelerators.rules import show
-from codesign.evaluation.objectives import ACCURACY, QUALITIES, Objective, stored_objectives
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import ACCURACY, QUALITIES, stored_objectives
 from codesign.optimisers.registry import OPTIMISERS
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.space.design_space import DesignSpace
