@@ -36,10 +36,12 @@ def integer_problems(path: str, given: Mapping[str, Any], least: Mapping[str, in
 
 
 def all_of(values: object, kind: type) -> bool:
+    """Whether it is a tuple or a list of these alone."""
     return isinstance(values, tuple | list) and all(isinstance(each, kind) for each in values)
 
 
 def is_table(values: object) -> bool:
+    """Whether it is a mapping from texts."""
     return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -66,10 +67,7 @@ class DesignSpace:
         """Fields that are not what they are called."""
         start, fronts = self.start, self.fronts
         rules = {
-            "base": (
-                isinstance(self.base, Accelerator),
-                "an Accelerator; try preset('reuse_16x16')",
-            ),
+            "base": (isinstance(self.base, Accelerator), "an Accelerator such as a preset"),
             "layers": (all_of(self.layers, str), "a tuple of layer names"),
             "parameters": (all_of(self.parameters, Parameter), "a tuple of Parameter"),
             "start": (
@@ -391,11 +389,8 @@ class DesignSpace:
             policies = {"": changed(self.base_policy, hashing | changes)}
         for name, settings in self.reuse_of(values).items():
             policies[name] = LshReuse(**(hashing | settings | changes))
-        design = (
-            reuse_design(self.base, values, policies.values())
-            if policies
-            else dense_design(self.base, values)
-        )
+        build = partial(reuse_design, policies=policies.values()) if policies else dense_design
+        design = build(self.base, values)
         if own:
             design = with_fields(design, own)
         if self.base_policy is not None:

@@ -26,6 +26,12 @@ class Asks(Protocol):
     def trial(self, study: optuna.Study, number: int, *, known: int) -> FrozenTrial:
         """A trial of the study, asked for and stored in one step if it is the next."""
 
+    def job(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the evaluator takes for these values."""
+
+    def key(self, parameters: Mapping[str, Any]) -> str:
+        """Equal for values that are answered alike."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asker:
@@ -84,6 +90,14 @@ class Asker:
             )
         )
         return study.get_trials(deepcopy=False)[number]
+
+    def job(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values themselves."""
+        return dict(parameters)
+
+    def key(self, parameters: Mapping[str, Any]) -> str:
+        """See `design_key`."""
+        return design_key(self.space, parameters)
 
     def _answer(self, stored: list[FrozenTrial], known: int) -> Answer:
         """What the optimiser says, knowing so many trials with their values."""

@@ -75,8 +75,8 @@ class StudyPlan:
         classes_dimension: where its classes lie, as text.
         score: how it is judged.
         accelerator: the base design: a preset, "file.py:NAME" or "package.module:NAME" (executed).
-        policy: "file.py:NAME" or "package.module:NAME" (executed), a policy of your own that decides
-            in every layer, see `DesignSpace.for_policy`; `None` hashes in `layers`.
+        policy: a policy of your own that decides in every layer, see `DesignSpace.for_policy`:
+            "file.py:NAME" or "package.module:NAME" (executed); `None` hashes in `layers`.
         layers: how many layers' reuse is searched.
         fronts: a nested search of this workload, see `load_nested`: positions on its fronts are
             searched in place of `layers`; `None` searches hashes and lengths.

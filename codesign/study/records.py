@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -17,6 +18,13 @@ from codesign.study.result import StudyResult
 from codesign.study.store import Place, storing
 from codesign.study.stored import ASKED, CONFIRMED, EXCESS, SPECIFICATION
 from codesign.study.trial import Trial
+
+
+class Space(Protocol):
+    """What trials choose from."""
+
+    def decode(self, stored: Mapping[str, Any], /) -> dict[str, Any]:
+        """Values of what Optuna stores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +42,7 @@ class Records:
 
     study: optuna.Study
     place: Place
-    space: DesignSpace
+    space: Space
     objectives: tuple[Objective, ...]
     limits: Constraints
     baseline: Mapping[str, float]
@@ -99,7 +107,7 @@ class Records:
 
     def _limited(self, outcome: Evaluation) -> tuple[Evaluation, dict[str, float]]:
         """The outcome, infeasible without values where beyond a limit, and its excess over each."""
-        if outcome.values is None:
+        if outcome.values is None or not self.limits.to_dict():
             return outcome, {}
         excess = self.limits.excess(outcome.values, outcome.summary, self.baseline)
         reason = self.limits.reason(excess)
@@ -108,18 +116,28 @@ class Records:
         return outcome, excess
 
 
+def record_of(frozen: FrozenTrial) -> Mapping[str, Any]:
+    """What is stored of a finished trial's evaluation.
+
+    Nested searches of before stored reason and seconds alone, beside the state.
+    """
+    is_complete = frozen.state == TrialState.COMPLETE
+    plain = {"state": "complete" if is_complete else "failed", **frozen.user_attrs}
+    return frozen.user_attrs.get("evaluation", plain)
+
+
 def is_failed(frozen: FrozenTrial) -> bool:
     """Whether a finished trial's evaluation crashed."""
-    return frozen.user_attrs["evaluation"]["state"] == "failed"
+    return record_of(frozen)["state"] == "failed"
 
 
-def _read_trial(frozen: FrozenTrial, space: DesignSpace, objectives: Sequence[Objective]) -> Trial:
+def _read_trial(frozen: FrozenTrial, space: Space, objectives: Sequence[Objective]) -> Trial:
     """A trial as it was told."""
-    record = frozen.user_attrs.get("evaluation", {}) if frozen.state.is_finished() else {}
+    record = record_of(frozen) if frozen.state.is_finished() else {}
     return Trial(
         number=frozen.number,
         state=record.get("state", "failed") if frozen.state.is_finished() else "running",
-        origin=frozen.user_attrs["origin"],
+        origin=frozen.user_attrs.get("origin", "sampler"),
         parameters=space.decode(frozen.params),
         values=_values(frozen, objectives) if record.get("state") == "complete" else None,
         summary=record.get("summary", {}),
@@ -151,9 +169,7 @@ def read_result(study: optuna.Study, *, in_use: bool | None = False) -> StudyRes
     )
 
 
-def _confirmed(
-    study: optuna.Study, space: DesignSpace, objectives: Sequence[Objective]
-) -> list[Trial]:
+def _confirmed(study: optuna.Study, space: Space, objectives: Sequence[Objective]) -> list[Trial]:
     every = study.get_trials(deepcopy=False)
     trials = [_read_trial(frozen, space, objectives) for frozen in every]
     for key, record in study.user_attrs.items():

@@ -35,7 +35,7 @@ from codesign.optimisers.registry import optimiser_problems
 from codesign.space.checks import integer_problems
 from codesign.space.constraints import Constraints
 from codesign.space.design_space import DesignSpace
-from codesign.study.asking import Asker, Asks, design_key
+from codesign.study.asking import Asker, Asks
 from codesign.study.records import Records, is_failed, read_result
 from codesign.study.result import StudyResult, front_of
 from codesign.study.runner import EXECUTORS, Run, running
@@ -134,8 +134,11 @@ def search(
         running(executor, staged or full, workers, ray_address) as run,
     ):
         keep_plan(place, plan)
-        loop = SearchLoop.of(study, place, specification, full, staged)
-        loop.run(run, trials, on_progress)
+        loop = SearchLoop.of(study, place, specification, full, staged, trials)
+        loop.records.ask_for(trials)
+        for _, trial in rounds([loop], run):
+            if on_progress is not None:
+                on_progress(trial, loop.finished, trials)
         return read_result(study)
 
 
@@ -155,23 +158,27 @@ def load_study(path: str | Path) -> StudyResult:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchLoop:
-    """Asks, evaluates and tells on an open study, a batch at a time.
+    """Asks, evaluates and tells on an open study, a batch at a time; see `rounds`.
 
     Attributes:
         records: the study.
         asker: asks for the trials.
+        trials: how many in all.
+        size: of a batch.
         staged: where trials are judged on few images first.
         answers: key of a design -> the trial that tells what became of it, of earlier batches.
+        repeats: trials of this batch, each with that which answers it.
         told_now: trials told by this loop, not by one before it.
-        size: of a batch.
     """
 
     records: Records
     asker: Asks
+    trials: int
+    size: int = 1
     staged: StagedEvaluator | None = None
     answers: dict[str, FrozenTrial] = field(default_factory=dict)
+    repeats: dict[int, FrozenTrial] = field(default_factory=dict)
     told_now: list[Trial] = field(default_factory=list)
-    size: int = 1
 
     @classmethod
     def of(
@@ -181,56 +188,28 @@ class SearchLoop:
         specification: Mapping[str, Any],
         full: Evaluator,
         staged: StagedEvaluator | None,
+        trials: int,
     ) -> SearchLoop:
         """Goes on with the study of a design space, which is as its specification says."""
         given: dict[str, Any] = {
-            "space": full.space, "objectives": full.objectives, "baseline": full.baseline
-        }  # fmt: skip
+            "space": full.space,
+            "objectives": full.objectives,
+            "baseline": full.baseline,
+        }
         limits = Constraints(**specification["constraints"])
         optimiser, seed = specification["optimiser"], specification["seed"]
         return cls(
             records=Records(study=study, place=place, limits=limits, **given),
             asker=Asker.of(study, optimiser=optimiser, seed=seed, **given),
-            staged=staged,
+            trials=trials,
             size=specification["batch"],
+            staged=staged,
         )
 
-    def run(self, run: Run, trials: int, on_progress: OnProgress | None = None) -> None:
-        """Make so many trials in all, a batch after the other, until there is no hope.
-
-        Where the first trials of a call, at least `codesign.study.shortfall.ALIKE_FAILURES` and a
-        batch, all fail in the same way, no more are asked for: `StudyResult.unanswered` says why.
-        Another call, once that is mended, goes on with the next trials.
-        """
-        self.records.ask_for(trials)
-        for first in range(0, trials, self.size):
-            for trial in self.batch(run, first, min(first + self.size, trials)):
-                if on_progress is not None:
-                    on_progress(trial, self.finished(trials), trials)
-            if self.is_hopeless:
-                break  # what is wrong with all of them is not their designs
-        self.confirm(run)
-
-    def batch(self, run: Run, first: int, stop: int) -> Iterator[Trial]:
-        """Ask for trials `first` to `stop`, evaluate and store them; gives each as it is told.
-
-        The next is asked for while those before it are evaluated.
-        """
-        repeats: list[tuple[int, FrozenTrial]] = []
-        for number, outcome in run(self.jobs(first, stop, repeats)):
-            yield self.tell(number, outcome)
-        for number, earlier in repeats:
-            yield self.tell(number, self.records.measured(earlier), earlier.number)
-        for frozen in self.records.frozen()[first:stop]:
-            if not is_failed(frozen):
-                self.answers.setdefault(self._key(frozen), frozen)
-
-    def jobs(
-        self, first: int, stop: int, repeats: list[tuple[int, FrozenTrial]]
-    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Ask for the trials of a batch, each when it is taken; those answered go to `repeats`."""
+    def jobs(self, first: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Ask for the trials of a batch, each when it is taken; those answered are put aside."""
         job = self._job(first)
-        for number in range(first, stop):
+        for number in range(first, min(first + self.size, self.trials)):
             with storing(self.records.place):
                 frozen = self.asker.trial(self.records.study, number, known=first)
             if frozen.state.is_finished():
@@ -239,13 +218,22 @@ class SearchLoop:
             if earlier is None:
                 yield number, job(self.records.space.decode(frozen.params))
             else:
-                repeats.append((number, earlier))
+                self.repeats[number] = earlier
 
     def tell(self, number: int, outcome: Evaluation, repeat_of: int | None = None) -> Trial:
         """Store what became of a trial."""
         self.records.tell(number, outcome, repeat_of)
         self.told_now.append(self.records.trial(self.records.frozen()[number]))
         return self.told_now[-1]
+
+    def settle(self, first: int) -> Iterator[Trial]:
+        """Tell the repeats of a batch, and remember what it answers."""
+        for number, earlier in self.repeats.items():
+            yield self.tell(number, self.records.measured(earlier), earlier.number)
+        self.repeats.clear()
+        for frozen in self.records.frozen()[first : min(first + self.size, self.trials)]:
+            if not is_failed(frozen):
+                self.answers.setdefault(self._key(frozen), frozen)
 
     @property
     def is_hopeless(self) -> bool:
@@ -254,9 +242,10 @@ class SearchLoop:
             [trial.reason for trial in self.told_now]
         )
 
-    def finished(self, trials: int) -> int:
-        """How many of the first trials are told."""
-        return sum(each.state.is_finished() for each in self.records.frozen()[:trials])
+    @property
+    def finished(self) -> int:
+        """How many of the trials are told."""
+        return sum(each.state.is_finished() for each in self.records.frozen()[: self.trials])
 
     def confirm(self, run: Run) -> None:
         """Judge the front on all images, and what comes to it when its accuracy turns out lower.
@@ -282,7 +271,7 @@ class SearchLoop:
     def _job(self, first: int) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         """Makes of parameters what the evaluator takes, in the batch that begins with `first`."""
         if self.staged is None:
-            return dict
+            return self.asker.job
         images = self.staged.full.trace.images
         earlier = self.records.trials()[:first]
         front = self._front([trial for trial in earlier if trial.values and trial.images == images])
@@ -294,7 +283,41 @@ class SearchLoop:
         return [trial.values for trial in front if trial.values]
 
     def _key(self, frozen: FrozenTrial) -> str:
-        return design_key(self.records.space, self.records.space.decode(frozen.params))
+        return self.asker.key(self.records.space.decode(frozen.params))
+
+
+def rounds(loops: Sequence[SearchLoop], run: Run) -> Iterator[tuple[SearchLoop, Trial]]:
+    """Make the trials of one or more searches, a batch of each at a time, until there is no hope.
+
+    A trial is asked for while those before it are evaluated; each is given as it is told. Where the
+    first trials of a call, at least `codesign.study.shortfall.ALIKE_FAILURES` and a batch, all fail
+    in the same way, no more are asked for; another call, once that is mended, goes on.
+
+    Args:
+        loops: of equal batches.
+        run: evaluates.
+    """
+    size = loops[0].size
+    for first in range(0, max(loop.trials for loop in loops), size):
+        going = [
+            (place, loop)
+            for place, loop in enumerate(loops)
+            if first < loop.trials and not loop.is_hopeless
+        ]
+        # A number for each job of all searches: of one search, the trial's.
+        jobs = (
+            (number * len(loops) + place, job)
+            for place, loop in going
+            for number, job in loop.jobs(first)
+        )
+        for number, outcome in run(jobs):
+            loop = loops[number % len(loops)]
+            yield loop, loop.tell(number // len(loops), outcome)
+        for _, loop in going:
+            for trial in loop.settle(first):
+                yield loop, trial
+    for loop in loops:
+        loop.confirm(run)
 
 
 def _specification(workload: Workload, evaluator: Evaluator) -> dict[str, Any]:

@@ -301,9 +301,11 @@ def layers(tmp_path_factory):
 
 
 NESTED_DAMAGE = {
-    "error": lambda s: s[4].update(values=[-1.0, 2.0]),
-    "compression": lambda s: s[4].update(values=[0.1, 0.5]),
-    "reason": lambda s: s[4]["user_attrs"].update(reason=3),
+    "error": lambda s: s[6].update(values=[-1.0, 2.0]),
+    "compression": lambda s: s[6].update(values=[0.1, 0.5]),
+    "reason": lambda s: s[5]["user_attr"]["evaluation"].update(reason=3),
+    "seconds": lambda s: s[5]["user_attr"]["evaluation"].pop("seconds"),
+    "state": lambda s: s[5]["user_attr"]["evaluation"].update(state="failed"),
     "attribute": lambda s: s[4]["user_attrs"].update(x=3),
     "hashes": lambda s: s[4]["params"].update(hashes=99),
     "choices": lambda s: s[1]["user_attr"]["specification"]["parameters"][0].pop("choices"),
