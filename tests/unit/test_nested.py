@@ -212,7 +212,7 @@ def test_page_and_verdict_tell_every_front(whole, tmp_path):
         assert f"<h2>{each.layer}</h2>" in page and f'id="layer-{number}-data"' in page
         rows = front_rows(each)
         assert [row["position"] for row in rows] == list(range(1, len(each.front) + 1))
-        assert rows[-1]["compression"] == f"{each.front[-1].compression:.1f}"
+        assert rows[-1]["compression"] == f"{each.front[-1].values['compression']:.1f}"
     exact = LayerFront(layer="a", trials=(trial(0.05, 3.0), trial(0.5, 9.0)))
     coarse = LayerFront(layer="b", trials=(trial(0.5, 9.0),))
     told = verdict(replace(whole, layers=(exact, coarse)))
