@@ -183,6 +183,12 @@ def study_plan(context: typer.Context, study: Path | None) -> StudyPlan:
             f"--layers must be given without --fronts, got {changes['layers']}; leave it out: the "
             "layers are those of the fronts"
         )
+    idle = [f"--{name}" for name in ("layers", "fronts") if name in changes]
+    if idle and changes.get("policy", plan.policy) is not None:
+        raise ConfigError(
+            f"{', '.join(idle)} must be given without --policy, got both; leave one out: a policy "
+            "of your own decides in every layer"
+        )
     changes |= {name: str(changes[name]) for name in ("weights", "fronts") if name in changes}
     if "objective" in given:
         changes["objectives"] = tuple(given["objective"])

@@ -115,7 +115,9 @@ def trial_progress(total: int) -> Iterator[OnProgress | None]:
 
         def advance(trial: Trial, done: int, _total: int) -> None:
             nonlocal fastest
-            fastest = max(fastest, trial.values["speedup"] if trial.values else 0.0)
+            fastest = max(
+                fastest, trial.summary.get("speedup_equal_area", 0.0) if trial.values else 0.0
+            )
             speed = progress.tasks[0].speed
             progress.update(
                 task,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accelerators import ConfigError
-from accelerators.rules import show
+from accelerators.rules import one_of, real, violations
 from codesign.evaluation.objectives import ACCURACY
+from codesign.space.checks import of_kind
 from codesign.study.result import StudyResult, energy_delay_ratio, knee_of
 from codesign.study.trial import Trial
 from simulator.results.lookup import equal_area_design, given_design
@@ -21,9 +22,6 @@ QUANTITIES = {
 }
 
 
-_LARGEST_BOUND = 1e100
-
-
 @dataclass(frozen=True, kw_only=True)
 class Constraint:
     """A bound on one number of a design.
@@ -34,23 +32,13 @@ class Constraint:
         reason: where the bound comes from, in a few words.
     """
 
-    quantity: str
-    bound: float
-    reason: str = "as asked for"
+    quantity: str = field(metadata=one_of(lambda: tuple(QUANTITIES)))
+    bound: float = field(metadata=real(-1e100, 1e100))
+    reason: str = field(default="as asked for", metadata=of_kind(str, "a text"))
 
     def __post_init__(self) -> None:
-        broken = []
-        if not isinstance(self.quantity, str) or self.quantity not in QUANTITIES:
-            broken.append(
-                f"quantity must be one of {', '.join(QUANTITIES)}, got {show(self.quantity)}"
-            )
-        is_number = isinstance(self.bound, int | float) and not isinstance(self.bound, bool)
-        if not is_number or not abs(self.bound) <= _LARGEST_BOUND:
-            broken.append(f"bound must be a finite number, got {show(self.bound)}")
-        if not isinstance(self.reason, str):
-            broken.append(f"reason must be a text, got {show(self.reason)}")
-        if broken:
-            raise ConfigError([f"Constraint.{rule}" for rule in broken])
+        if broken := violations(self, "Constraint"):
+            raise ConfigError(broken)
 
     def met_by(self, trial: Trial) -> bool:
         """Whether a complete trial keeps within the bound."""

@@ -23,7 +23,7 @@ from codesign.report.front_sections import (
     trial_link,
 )
 from codesign.report.importance import parameter_importance
-from codesign.report.plots import hypervolume_figure, pareto_figure, start_name
+from codesign.report.plots import hypervolume_figure, pareto_figure, plane_of, start_name
 from codesign.report.tables import (
     best_section,
     front_columns,
@@ -190,6 +190,8 @@ class StudyReport:
             "ratios_text": RATIOS_TEXT,
             "pareto": best
             and figure_html(pareto_figure(result, best, pages), "pareto", _pareto_caption(result)),
+            "plane_text": _plane_text(result),
+            "objective_words": _objective_words(result),
             "shapes": shape_figures(result, pages, self.importance) if best else [],
             "choices": best and choices_section(result, self.choices, pages),
             "importance": best and importance_section(result, self.importance),
@@ -257,14 +259,28 @@ def _subtitle(result: StudyResult) -> str:
     )
 
 
+def _objective_words(result: StudyResult) -> str:
+    """All objectives, as a sentence lists them."""
+    *others, last = (each.short for each in result.objectives)
+    return f"{', '.join(others)} and {last}"
+
+
+def _plane_text(result: StudyResult) -> str:
+    """Where on the plot of the front the best designs are."""
+    x, y = plane_of(result)
+    return (
+        f"Better in {x.short} is to the {'right' if x.maximise else 'left'}, better in {y.short} "
+        f"is {'up' if y.maximise else 'down'}, brighter is more accurate."
+    )
+
+
 def _pareto_caption(result: StudyResult) -> str:
-    names = [each.short for each in result.objectives]
     return (
         "Speed is measured against a dense design that has the same silicon area as the point's "
         "own design. The dotted lines are the dense baseline: the dense design that has the area "
         "of the design which the search starts from. Ringed points are on the front: no other "
-        f"trial beats them in {', '.join(names[:-1])} and {names[-1]} at once. Colour is "
-        f"the {result.accuracy.words}; hover over a point for its parameters, "
+        f"trial beats them in {_objective_words(result)} at once. Colour is the "
+        f"{result.accuracy.words}; hover over a point for its parameters, "
         "click on one of the front for its simulation."
     )
 

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 
 from accelerators import Accelerator, ConfigError
 from codesign.space.building import dense_design, reuse_design
-from codesign.space.checks import all_of, check_base, is_table
+from codesign.space.checks import all_of, check_base, is_table, whole
 from codesign.space.fields import field_types, field_value, with_fields
 from codesign.space.parameters import (
     Condition,
@@ -200,10 +200,8 @@ class DesignSpace:
             ConfigError: the base has no reuse units, or no layer has rows to share.
         """
         check_base(base)
-        if type(top) is not int or top < 1:
-            raise ConfigError(
-                f"DesignSpace.top must be an integer of at least 1, got {show(top)}; use 4"
-            )
+        if problems := whole()["rule"](top, "DesignSpace.top"):
+            raise ConfigError(f"{problems[0]}; use 4")
         layers = reusable_layers(trace, top)
         parameters, start = usual_space(layers, base)
         return cls(

@@ -80,8 +80,8 @@ def search(
 ) -> StudyResult:
     """Search a design space for the front of speedup, energy and accuracy, or other objectives.
 
-    The first trials are the space's start settings; `gp` then begins with Sobol points, `botorch`
-    and `tpe` with random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept.
+    The first trials are the space's starts; `gp` then begins with Sobol points, `botorch` and `tpe`
+    with random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept.
 
     Args:
         workload: what to judge designs on.
@@ -109,8 +109,7 @@ def search(
         ConfigError: an argument breaks a rule, no design can keep a limit, or the study file is not
             fit for this search.
         TraceError: the workload lacks activations.
-        OSError, RayDiedError: the study file, which is named, cannot be written, or Ray has ended;
-            every finished trial is kept, and `resume` goes on.
+        OSError, RayDiedError: the study file, which is named, cannot be written, or Ray has ended.
     """
     goals = OBJECTIVES if objectives is None else objectives
     counts = {"trials": trials, "workers": workers, "seed": seed, "batch": batch}

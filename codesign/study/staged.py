@@ -23,6 +23,7 @@ from codesign.evaluation.objective import Objective, directions_of, points_of
 from codesign.evaluation.objectives import OBJECTIVES
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
+from codesign.space.checks import whole
 from workloads import capture
 from workloads.capturing.call_structure import CALL
 from workloads.capturing.replaying import recorded_inputs, seed_of
@@ -62,11 +63,8 @@ class StagedEvaluator:
             ConfigError: there are not that many, or no model that tells one image from another.
         """
         trace, model = workload.trace, full.model
-        if not isinstance(images, int) or isinstance(images, bool) or images < 1:
-            raise ConfigError(
-                f"first_images must be an integer of at least 1, got {images!r}; give None to "
-                "judge every trial on all images"
-            )
+        if problems := whole()["rule"](images, "first_images"):
+            raise ConfigError(f"{problems[0]}; give None to judge every trial on all images")
         inputs, images_are_first = trace.inputs or (), images < trace.images
         images_are_first &= CALL not in trace.provenance
         tensors = (*inputs, *(() if trace.outputs is None else (trace.outputs,)))

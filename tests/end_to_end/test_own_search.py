@@ -14,7 +14,7 @@ import torch
 class Net(torch.nn.Sequential):
     def __init__(self):
         super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(),
-            torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 10))
+            torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 10))
 """
 
 

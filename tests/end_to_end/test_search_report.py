@@ -195,7 +195,7 @@ def test_power_is_energy_over_time(result):
 
 def test_an_unknown_quantity_is_refused():
     with pytest.raises(
-        ConfigError, match=r"Constraint\.quantity must be one of accuracy, area_mm2"
+        ConfigError, match=r"Constraint\.quantity must be one of 'accuracy', 'area_mm2'"
     ):
         Constraint(quantity="weight", bound=1.0)
 

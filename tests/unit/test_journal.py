@@ -148,7 +148,7 @@ def created(change):
 
 DAMAGE = {
     "nan": (values(lambda v: [float("nan"), *v[1:]]), "trial 2: values must be"),
-    "700 %": (values(lambda v: [*v[:2], 7.0]), "trial 2: values must be .* accuracy of .*at most 1"),
+    "700 %": (values(lambda v: [*v[:2], 7.0]), "trial 2: values must be .*accuracy of .* 1, got"),
     "no energy": (values(lambda v: [v[0], 0.0, v[2]]), "trial 2: values must be"),
     "huge": (values(lambda v: [10**400, *v[1:]]), "trial 2: values must be"),
     "two": (values(lambda v: v[:2]), "trial 2: values must be"),
