@@ -38,9 +38,13 @@ def _function(value: object, path: str) -> list[str]:
 
 
 def _bound(value: object, path: str) -> list[str]:
-    if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
+    if is_number(value) or (type(value) is float and math.isinf(value)):
         return []
     return [f"{path} must be a number, got {show(value)}; leave it out for no bound"]
+
+
+def _label(value: object, path: str) -> list[str]:
+    return [] if isinstance(value, str) else [f"{path} must be a text, got {show(value)}; give one"]
 
 
 def _name(value: object, path: str) -> list[str]:
@@ -77,7 +81,7 @@ class Objective:
     unit: str = field(metadata=text(60, "frames per second"))
     maximise: bool = field(metadata=flag())
     read: Callable[[Any], float] = field(default=_unread, metadata={"rule": _function})
-    label: str = ""
+    label: str = field(default="", metadata={"rule": _label})
     percent: bool = field(default=False, metadata=flag())
     low: float = field(default=-math.inf, metadata={"rule": _bound})
     high: float = field(default=math.inf, metadata={"rule": _bound})
