@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codesign.boards.comparison import Comparison, compare
+    from codesign.evaluation.objective import Objective
+    from codesign.evaluation.objectives import OBJECTIVES, QUALITIES
     from codesign.evaluation.workload import Workload, load_workload
     from codesign.optimisers.registry import OPTIMISERS
     from codesign.space.constraints import Constraints
@@ -25,22 +27,23 @@ if TYPE_CHECKING:
     from codesign.space.parameters import Parameter
     from codesign.study.nested import NestedResult, load_nested, nested_search
     from codesign.study.plan import StudyPlan
+    from codesign.study.result import StudyResult
     from codesign.study.search import load_study, search
-    from codesign.study.trials import OBJECTIVES, QUALITIES, Objective, StudyResult, Trial
+    from codesign.study.trial import Trial
 
 _ROOMS = {
-    "OBJECTIVES": "codesign.study.trials",
+    "OBJECTIVES": "codesign.evaluation.objectives",
     "OPTIMISERS": "codesign.optimisers.registry",
-    "QUALITIES": "codesign.study.trials",
+    "QUALITIES": "codesign.evaluation.objectives",
     "Comparison": "codesign.boards.comparison",
     "Constraints": "codesign.space.constraints",
     "DesignSpace": "codesign.space.design_space",
     "NestedResult": "codesign.study.nested",
-    "Objective": "codesign.study.trials",
+    "Objective": "codesign.evaluation.objective",
     "Parameter": "codesign.space.parameters",
     "StudyPlan": "codesign.study.plan",
-    "StudyResult": "codesign.study.trials",
-    "Trial": "codesign.study.trials",
+    "StudyResult": "codesign.study.result",
+    "Trial": "codesign.study.trial",
     "Workload": "codesign.evaluation.workload",
     "compare": "codesign.boards.comparison",
     "load_nested": "codesign.study.nested",

@@ -150,9 +150,12 @@ def candidates(model: nn.Module, streets: Streets, folder: Path, trials: int) ->
     for bound in BOUNDS:
         settings = {}
         for layer in search.layers:
-            fitting = [t for t in layer.front if t.relative_mse <= bound and layer.layer in names]
-            if fitting and (best := max(fitting, key=lambda t: t.compression)).compression > 1:
-                settings[layer.layer] = (best.settings["hashes"], best.settings["length"])
+            front = layer.front if layer.layer in names else ()
+            fitting = [t for t in front if t.values["relative_mse"] <= bound]
+            best = max(fitting, key=lambda t: t.values["compression"], default=None)
+            if best is not None and best.values["compression"] > 1:
+                chosen = best.parameters
+                settings[layer.layer] = (chosen["hashes"], chosen["length"])
         yield settings
 
 

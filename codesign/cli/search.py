@@ -113,6 +113,31 @@ class SearchOptions:
             "with a position on the front of each of its layers, in place of hashes and lengths."
         ),
     ] = None
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.py:NAME",
+            help="A policy that decides in every layer (a user's file is executed), in place of "
+            "hashes and lengths; its fields are searched by --parameter policy.FIELD=....",
+        ),
+    ] = None
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE,VALUE|LOW..HIGH",
+            help="Choices of a parameter of the search, of any field of the design, such as "
+            "dram.bandwidth_bytes_per_cycle=8,16, or of the policy, such as "
+            "policy.thresholds=mean,spread; may be repeated.",
+        ),
+    ] = None
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE.py:NAME",
+            help="What to make large or small: speedup, energy_uj_per_image, accuracy (always), "
+            "or an objective of your own (executed); may be repeated. By default these three.",
+        ),
+    ] = None
     optimiser: Annotated[
         str,
         typer.Option(
@@ -199,6 +224,7 @@ def _plan(context: typer.Context, options: SearchOptions) -> StudyPlan:
         ConfigError: what they say together breaks rules.
     """
     from codesign.space.constraints import CONSTRAINT_NAMES
+    from codesign.space.parameters import read_choices
     from codesign.study.plan import StudyPlan
     from codesign.study.store import PLAN_NAME
 
@@ -213,7 +239,17 @@ def _plan(context: typer.Context, options: SearchOptions) -> StudyPlan:
             f"--layers must be given without --fronts, got {changes['layers']}; leave it out: the "
             "layers are those of the fronts"
         )
+    idle = [f"--{name}" for name in ("layers", "fronts") if name in changes]
+    if idle and changes.get("policy", plan.policy) is not None:
+        raise ConfigError(
+            f"{', '.join(idle)} must be given without --policy, got both; leave one out: a policy "
+            "of your own decides in every layer"
+        )
     changes |= {name: str(changes[name]) for name in ("weights", "fronts") if name in changes}
+    if "objective" in given:
+        changes["objectives"] = tuple(given["objective"])
+    if "parameter" in given:
+        changes["parameters"] = {**plan.parameters, **read_choices(given["parameter"])}
     limits = {n: given[f"max_{n}"] for n in CONSTRAINT_NAMES if f"max_{n}" in given}
     plan = replace(plan, **changes, constraints=replace(plan.constraints, **limits))
     if plan.first_images is not None and plan.first_images >= plan.images:

@@ -26,7 +26,7 @@ from workloads.scratch import clear_temporary
 
 if TYPE_CHECKING:
     from codesign.study.search import OnProgress
-    from codesign.study.trials import Trial
+    from codesign.study.trial import Trial
 
 UNEXPECTED = 1
 # All went well, but no design that was tried is an answer.
@@ -117,7 +117,9 @@ def trial_progress(total: int) -> Iterator[OnProgress | None]:
 
         def advance(trial: Trial, done: int, _total: int) -> None:
             nonlocal fastest
-            fastest = max(fastest, trial.values["speedup"] if trial.values else 0.0)
+            fastest = max(
+                fastest, trial.summary.get("speedup_equal_area", 0.0) if trial.values else 0.0
+            )
             speed = progress.tasks[0].speed
             progress.update(
                 task,

@@ -7,14 +7,17 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from accelerators import ConfigError
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import OBJECTIVES, of_quality
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
 from codesign.space.design_space import DesignSpace
@@ -23,7 +26,6 @@ from simulator import (
     LshReuse,
     NoReuse,
     PerLayer,
-    ReuseRun,
     SimulationReport,
     calibrate,
     decide,
@@ -67,8 +69,10 @@ class Evaluator:
         trace: the workload, without layer tensors where the model makes them anew.
         model: runs under the decisions; `None` decides on recorded activations.
         calibration: layer name -> what hashing learned of the activations, made once; or the inputs
-            from which it learns under the reuse of each setting.
-        quality: what the objective `accuracy` is, a key of `codesign.study.trials.QUALITIES`.
+            or the activations from which it learns for each setting.
+        calibrate_under_reuse: whether it learns under the reuse of the setting.
+        quality: what the objective `accuracy` is, a key of `QUALITIES`.
+        objectives: what is read of each report.
         baseline: objective -> value of the dense design with the base design's area.
         digest: of the weights and inputs, to tell workloads apart.
         identity: of these and the dense outputs, under which a process keeps decisions.
@@ -78,13 +82,20 @@ class Evaluator:
     trace: WorkloadTrace
     model: torch.nn.Module | None
     calibration: WorkloadTrace | Mapping[str, Any]
+    calibrate_under_reuse: bool
     quality: str
+    objectives: tuple[Objective, ...]
     baseline: dict[str, float]
     digest: str
     identity: str
 
     @classmethod
-    def of(cls, workload: Workload, space: DesignSpace) -> Evaluator:
+    def of(
+        cls,
+        workload: Workload,
+        space: DesignSpace,
+        objectives: Sequence[Objective] = OBJECTIVES,
+    ) -> Evaluator:
         """Prepare a workload: calibrate, price the baseline, take what the files hold to memory.
 
         Raises:
@@ -98,30 +109,33 @@ class Evaluator:
                 f"DesignSpace.layers must be layers of the workload, got {', '.join(missing)}; "
                 "make the space with DesignSpace.for_workload(workload.trace, base)"
             )
-        learned_later = workload.calibrate_under_reuse
+        learned_later = workload.calibrate_under_reuse or space.searches_policy
+        inputs = workload.calibration or trace
         kept = replace(trace, files=None if model is not None else InMemory(trace.files))
         states = {} if learned_later else hashing_states(workload, space.layers)
         with single_thread():
             if model is not None:
                 check_model(trace, model)  # else every trial finds that it is not the captured one
                 remember(kept, model, verified=True)
-            dense = simulate(trace, space.base, NoReuse()).dense_equal_area
+            report = simulate(trace, space.base, NoReuse())
         quality = _quality_kind(workload)
+        searched = of_quality(objectives, quality)
         digest = workload_digest(workload, states)
         outputs = b"" if trace.outputs is None else np.ascontiguousarray(trace.outputs).tobytes()
         return cls(
             space=space,
             trace=kept,
             model=model,
-            calibration=(
-                replace(workload.calibration or trace, files=None) if learned_later else states
+            calibration=states
+            if not learned_later
+            else replace(
+                inputs,
+                files=None if workload.calibrate_under_reuse else InMemory(inputs.files),
             ),
+            calibrate_under_reuse=workload.calibrate_under_reuse,
             quality=quality,
-            baseline={
-                "speedup": 1.0,
-                "energy_uj_per_image": dense.energy_uj_per_image,
-                "accuracy": _dense_score(trace) if quality in (*SCORES, OWN_SCORE) else 1.0,
-            },
+            objectives=searched,
+            baseline=_values(_dense_report(report, trace, quality), searched),
             digest=digest,
             identity=f"{digest} {hashlib.sha256(outputs).hexdigest()}",
         )
@@ -148,26 +162,54 @@ class Evaluator:
             policy,
             model=self.model,
             calibration=self.calibration,
-            calibrate_under_reuse=isinstance(self.calibration, WorkloadTrace),
+            calibrate_under_reuse=self.calibrate_under_reuse,
             cache=_DECISIONS,
             workload=self.identity,
         )
         report = simulate(self.trace, accelerator, run)
-        values = {
-            "speedup": report.speedup_equal_area,
-            "energy_uj_per_image": report.reuse.energy_uj_per_image,
-            "accuracy": _accuracy(self.quality, run),
-        }
-        unknown = {name: value for name, value in values.items() if not math.isfinite(value)}
-        if unknown:
-            raise ValueError(f"objectives must be finite, got {unknown}")
-        return values, summary_of(report)
+        return _values(report, self.objectives), summary_of(report)
 
     def _check_model(self) -> None:
         """Once a process: with every trial, Ray's workers get another copy of all this."""
         for name, trace in (("judged", self.trace), ("calibration", self.calibration)):
             if self.model is not None and isinstance(trace, WorkloadTrace):
                 check_model(trace, self.model, copy_of=f"{self.identity} {name}")
+
+
+def _values(report: SimulationReport, objectives: Sequence[Objective]) -> dict[str, float]:
+    """Objective -> value of a report.
+
+    Raises:
+        ValueError: one is no value that it can have.
+    """
+    read = {objective.name: objective.read(report) for objective in objectives}
+    unknown = {
+        name: value
+        for name, value in read.items()
+        if not isinstance(value, Real) or not math.isfinite(value)
+    }
+    if unknown:
+        raise ValueError(f"objectives must be finite, got {unknown}")
+    values = {name: float(value) for name, value in read.items()}
+    beyond = [o.rule for o in objectives if not o.holds(values[o.name])]
+    if beyond:
+        raise ValueError(f"values must be {', '.join(beyond)}, got {values}")
+    return values
+
+
+def _dense_report(report: SimulationReport, trace: WorkloadTrace, quality: str) -> SimulationReport:
+    """What is known of the dense design of equal area, which answers as the model does."""
+    score = _dense_score(trace) if quality in (*SCORES, OWN_SCORE) else None
+    return replace(
+        report,
+        reuse=report.dense_equal_area,
+        dense=report.dense_equal_area,
+        accuracy=score,
+        dense_accuracy=score,
+        agreement=1.0,
+        output_mse=0.0,
+        output_error=0.0,
+    )
 
 
 def summary_of(report: SimulationReport) -> dict[str, Any]:
@@ -181,7 +223,7 @@ def summary_of(report: SimulationReport) -> dict[str, Any]:
 
 
 def _quality_kind(workload: Workload) -> str:
-    """What the objective `accuracy` is, a key of `codesign.study.trials.QUALITIES`."""
+    """What the objective `accuracy` is, a key of `QUALITIES`."""
     trace = workload.trace
     if workload.model is None or trace.outputs is None:
         return "fidelity"
@@ -195,20 +237,6 @@ def _quality_kind(workload: Workload) -> str:
         return trace.score
     several = {0: "agreement", 1: "agreement", 3: "pixel_agreement"}
     return several.get(answers.ndim, "position_agreement")
-
-
-def _accuracy(quality: str, run: ReuseRun) -> float:
-    """The objective `accuracy` of a run."""
-    if quality == "fidelity":
-        errors = run.relative_mse.values()
-        return 1.0 - sum(errors) / len(errors) if errors else 1.0
-    if quality == "output_fidelity":
-        found = None if run.output_error is None else max(0.0, 1.0 - run.output_error)
-    else:
-        found = run.accuracy if quality in (*SCORES, OWN_SCORE) else run.agreement
-    if found is None:
-        raise ValueError(f"the {quality} of the outputs must be known, got none: {run.unjudged}")
-    return found
 
 
 def _dense_score(trace: WorkloadTrace) -> float:

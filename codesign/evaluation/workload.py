@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError
 from codesign.evaluation.threads import single_thread
-from codesign.space.checks import integer_problems
+from codesign.space.checks import among, integer_problems
 from codesign.space.lookup import find_score
 from simulator.results.weights import headline_name
 from workloads import (
@@ -39,6 +39,7 @@ from workloads.streams.picture_files import PICTURE_SUFFIXES
 from workloads.streams.pictures import pictures
 from workloads.streams.video import SAMPLE_VIDEOS
 from workloads.traces.judged import NO_CLASSES
+from workloads.traces.scores import NamedScore
 from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -153,64 +154,80 @@ def load_workload(
         ConfigError: the model and the inputs do not go together.
         StreamError, ModelError, TraceError: what was asked for cannot be read or captured.
     """
-    counts = {
-        "images": images,
-        "calibration_images": calibration_images,
-        "first_frame": first_frame,
-        "every": every,
-        "seed": seed,
-    }
-    problems = integer_problems("", counts, {"calibration_images": 0, "first_frame": 0, "seed": 0})
-    if precision not in PRECISIONS:
-        problems.append(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if precision == "int8" and calibration_images == 0:
-        problems.append(
-            "calibration_images must be at least 1 for precision='int8', got 0; use the default"
-        )
+    counts = {"images": images, "calibration_images": calibration_images, "seed": seed}
+    counts |= {"first_frame": first_frame, "every": every}
+    problems = _problems(model, inputs, weights, precision, counts)
     dimension = _dimension(classes_dimension, problems)
-    problems += _combination_problems(model, inputs, weights)
-    if (first_frame, every) != (0, 1) and inputs.startswith(("digits", CIFAR10, CAMVID)):
-        problems.append(
-            f"first_frame and every must be 0 and 1 for inputs={inputs!r}, got {first_frame!r} and "
-            f"{every!r}; they choose frames of a video or pictures"
-        )
     if problems:
         raise ConfigError(problems)
     judged_by = None if score is None else find_score(score)
     network = _network(model, weights, seed)
     frames = _Frames(first=first_frame, every=every)
     stream = _stream(model, network, inputs, images, calibration_images, frames)
-
     if precision == "int8" and not is_quantised(network):
         assert stream.calibration is not None
         with _running(model, inputs, stream.calibration):
             network = quantise(network, stream.calibration.images)
 
-    usual = score is None and dimension is None
-
     def captured(chosen: ImageSet | Arrays) -> WorkloadTrace:
-        with _running(model, inputs, chosen), _answering(model, inputs, chosen, usual=usual):
-            return capture(
-                network,
-                _as_floats(chosen.images, dtype_of(network)),
-                labels=chosen.labels,
-                score=judged_by or stream.score,
-                output=output,
-                classes_dimension=dimension,
-                source=chosen.source,
-                seed=seed,
-            )
+        settings = {"output": output, "classes_dimension": dimension, "seed": seed}
+        by = judged_by or stream.score
+        return _captured(network, chosen, model, inputs, by, settings, usual=score is None)
 
-    judged = captured(stream.judged)
-    if usual and judged.outputs is not None:
-        _check_answers(model, inputs, judged.labels, judged.outputs.shape)
     return Workload(
-        trace=judged,
+        trace=captured(stream.judged),
         model=network,
         calibration=captured(stream.calibration) if stream.calibration else None,
         calibrate_under_reuse=calibrate_under_reuse,
         name=f"{_called(network)} on {images} {stream.name}",
     )
+
+
+def _captured(
+    network: torch.nn.Module,
+    chosen: ImageSet | Arrays,
+    model: str,
+    inputs: str,
+    score: str | NamedScore,
+    settings: Mapping[str, Any],
+    *,
+    usual: bool,
+) -> WorkloadTrace:
+    """The network's trace on some inputs; labels judge it as they usually do unless it is told."""
+    usual &= settings["classes_dimension"] is None
+    with _running(model, inputs, chosen), _answering(model, inputs, chosen, usual=usual):
+        trace = capture(
+            network,
+            _as_floats(chosen.images, dtype_of(network)),
+            labels=chosen.labels,
+            score=score,
+            source=chosen.source,
+            **settings,
+        )
+    if usual and trace.outputs is not None:
+        _check_answers(model, inputs, trace.labels, trace.outputs.shape)
+    return trace
+
+
+def _problems(
+    model: str, inputs: str, weights: str | Path | None, precision: str, counts: Mapping[str, int]
+) -> list[str]:
+    """Rules over what a workload is made of."""
+    least = {"calibration_images": 0, "first_frame": 0, "seed": 0}
+    problems = integer_problems("", counts, least)
+    problems += among(PRECISIONS)["rule"](precision, "precision")
+    if precision == "int8" and counts["calibration_images"] == 0:
+        problems.append(
+            "calibration_images must be at least 1 for precision='int8', got 0; use the default"
+        )
+    problems += _combination_problems(model, inputs, weights)
+    first, every = counts["first_frame"], counts["every"]
+    if (first, every) != (0, 1) and inputs.startswith(("digits", CIFAR10, CAMVID)):
+        problems.append(
+            f"first_frame and every must be 0 and 1 for inputs={inputs!r}, got {first!r} and "
+            f"{every!r}; they choose frames of a video or pictures"
+        )
+    return problems
 
 
 def _dimension(given: str | int | None, problems: list[str]) -> str | int | None:

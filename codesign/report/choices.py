@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from accelerators import ConfigError
-from accelerators.rules import show
-from codesign.study.trials import StudyResult, Trial, energy_delay_ratio, knee_of
-from simulator.results.differences import ACCURACY_DROP
+from accelerators.rules import one_of, real, violations
+from codesign.evaluation.objectives import ACCURACY
+from codesign.space.checks import of_kind
+from codesign.study.result import StudyResult, energy_delay_ratio, knee_of
+from codesign.study.trial import Trial
 from simulator.results.lookup import equal_area_design, given_design
 
 # What a constraint may bound -> its name, its unit, and whether it is bounded from below.
@@ -18,9 +20,6 @@ QUANTITIES = {
     "power_mw": ("power", "mW", False),
     "latency_ms_per_image": ("time per image", "ms", False),
 }
-
-
-_LARGEST_BOUND = 1e100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +32,13 @@ class Constraint:
         reason: where the bound comes from, in a few words.
     """
 
-    quantity: str
-    bound: float
-    reason: str = "as asked for"
+    quantity: str = field(metadata=one_of(lambda: tuple(QUANTITIES)))
+    bound: float = field(metadata=real(-1e100, 1e100))
+    reason: str = field(default="as asked for", metadata=of_kind(str, "a text"))
 
     def __post_init__(self) -> None:
-        broken = []
-        if not isinstance(self.quantity, str) or self.quantity not in QUANTITIES:
-            broken.append(
-                f"quantity must be one of {', '.join(QUANTITIES)}, got {show(self.quantity)}"
-            )
-        is_number = isinstance(self.bound, int | float) and not isinstance(self.bound, bool)
-        if not is_number or not abs(self.bound) <= _LARGEST_BOUND:
-            broken.append(f"bound must be a finite number, got {show(self.bound)}")
-        if not isinstance(self.reason, str):
-            broken.append(f"reason must be a text, got {show(self.reason)}")
-        if broken:
-            raise ConfigError([f"Constraint.{rule}" for rule in broken])
+        if broken := violations(self, "Constraint"):
+            raise ConfigError(broken)
 
     def met_by(self, trial: Trial) -> bool:
         """Whether a complete trial keeps within the bound."""
@@ -59,29 +48,23 @@ class Constraint:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The best designs under some constraints; each is `None` where no trial meets them.
+    """The best designs under some constraints.
 
     Attributes:
         constraints: all of which hold; none is no constraint.
         trials: complete trials that meet them, in the order of asking.
-        fastest: with the largest speedup.
-        least_energy: with the least energy per image.
-        most_accurate: with the largest accuracy.
-        least_energy_delay: with the least energy-delay product against dense of equal area.
-        knee: where the front of these trials bends most, see `codesign.evaluation.front.knee`.
+        best: sense of best -> the trial, `None` where no trial meets them: `Objective.sense` of
+            each objective, `least_energy_delay`, with the least energy-delay product against dense
+            of equal area, and `knee`, where the front of these trials bends most, see
+            `codesign.evaluation.front.knee`.
     """
 
     constraints: tuple[Constraint, ...]
     trials: tuple[Trial, ...]
-    fastest: Trial | None
-    least_energy: Trial | None
-    most_accurate: Trial | None
-    least_energy_delay: Trial | None
-    knee: Trial | None
+    best: Mapping[str, Trial | None]
 
 
-# The attributes of `Choice` that name a trial.
-SENSES = ("fastest", "least_energy", "most_accurate", "least_energy_delay", "knee")
+LEAST_ENERGY_DELAY, KNEE = "least_energy_delay", "knee"
 
 
 def measured(trial: Trial, quantity: str) -> float:
@@ -90,7 +73,7 @@ def measured(trial: Trial, quantity: str) -> float:
     design = given_design(trial.summary)
     match quantity:
         case "accuracy":
-            return trial.values["accuracy"]
+            return trial.values[ACCURACY]
         case "power_mw":  # microjoules over milliseconds
             return design["energy_uj_per_image"] / design["latency_ms_per_image"]
         case "area_mm2" | "latency_ms_per_image":
@@ -104,12 +87,12 @@ def usual_constraints(result: StudyResult) -> tuple[Constraint, ...]:
     Where its specification states no constraint on a quantity: the silicon of the first trial, and
     the power and time of dense on that much silicon, if the first trial is complete.
     """
-    accuracy = result.baseline["accuracy"]
+    accuracy, loss = result.baseline[ACCURACY], result.accuracy.allowed_loss
     constraints = [
         Constraint(
             quantity="accuracy",
-            bound=accuracy - ACCURACY_DROP,
-            reason=f"{100 * ACCURACY_DROP:g} points below the dense model",
+            bound=accuracy - loss,
+            reason=f"{100 * loss:g} points below the dense model",
         )
     ]
     if result.start.values is not None:
@@ -159,20 +142,15 @@ def _choice(result: StudyResult, constraints: tuple[Constraint, ...]) -> Choice:
         if all(constraint.met_by(trial) for constraint in constraints)
     )
 
-    def best(objective: str, sign: float) -> Trial | None:
+    best: dict[str, Trial | None] = {}
+    for objective in result.objectives:
+        name, sign = objective.name, -1 if objective.maximise else 1
         # Of equals, the one with the least energy-delay product.
-        return min(
+        best[objective.sense] = min(
             met,
-            key=lambda trial: (sign * (trial.values or {})[objective], energy_delay_ratio(trial)),
+            key=lambda trial: (sign * (trial.values or {})[name], energy_delay_ratio(trial)),
             default=None,
         )
-
-    return Choice(
-        constraints=constraints,
-        trials=met,
-        fastest=best("speedup", -1),
-        least_energy=best("energy_uj_per_image", 1),
-        most_accurate=best("accuracy", -1),
-        least_energy_delay=min(met, key=energy_delay_ratio, default=None),
-        knee=knee_of(met),
-    )
+    best[LEAST_ENERGY_DELAY] = min(met, key=energy_delay_ratio, default=None)
+    best[KNEE] = knee_of(met, result.objectives)
+    return Choice(constraints=constraints, trials=met, best=best)

@@ -11,7 +11,8 @@ from urllib.parse import quote
 from plotly.offline import get_plotlyjs
 
 from codesign.report.tables import design_python
-from codesign.study.trials import StudyResult, Trial
+from codesign.study.result import StudyResult
+from codesign.study.trial import Trial
 from simulator import PixelAnswers
 from simulator.pages.simulation_page import simulation_html
 from workloads.writing import naming, replacing

@@ -1,26 +1,29 @@
 """Further plots of a search's front: projections, the front in space, parameters, importance."""
 
-# ruff: noqa: RUF001  readers see the multiplication sign
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import ACCURACY
 from codesign.report.plots import (
     ACCENT,
-    energy_axis,
-    objective_value,
+    axis_of,
     page_links,
+    plane_of,
+    shown_values,
     trial_groups,
     trial_text,
 )
 from codesign.report.tables import parameter_name
 from codesign.space.parameters import Parameter
-from codesign.study.trials import OBJECTIVES, StudyResult, Trial
+from codesign.study.result import StudyResult
+from codesign.study.trial import Trial
 from simulator.pages.figures import INK, LINE_COLOURS, finished
 
 # Beside the objectives; more would not be told apart on a page.
@@ -31,29 +34,23 @@ _SHORT = {"reuse": "reuse", "hashes": "H", "length": "L"}
 # Of the plot in space: from the side of fast, accurate and frugal designs, all axes in sight.
 _CAMERA = {"eye": {"x": 1.4, "y": 1.4, "z": 0.55}, "center": {"x": 0, "y": 0, "z": -0.2}}
 _GREY = LINE_COLOURS[0]
-# Objective -> title of an axis, and what its values are multiplied by.
-_AXES = {
-    "speedup": ("speed, × dense of equal area", 1.0),
-    "energy_uj_per_image": ("energy, µJ per image", 1.0),
-    "accuracy": ("{quality}", 100.0),
-}
 
 
-def _values(trials: Sequence[Trial], name: str) -> list[float]:
-    return [_AXES[name][1] * objective_value(trial, name) for trial in trials]
-
-
-def projections_figure(result: StudyResult, quality: str, pages: Mapping[int, str]) -> go.Figure:
-    """Accuracy over speed and over energy; a line joins what nothing beats in the two.
+def projections_figure(result: StudyResult, pages: Mapping[int, str]) -> go.Figure:
+    """Accuracy over every other objective; a line joins what nothing beats in the two.
 
     Args:
         result: the search, with a complete trial.
-        quality: what the accuracy is, a word with its unit.
         pages: number of a trial -> address of its page.
     """
-    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.05)
-    for place, (name, sign) in enumerate((("speedup", 1), ("energy_uj_per_image", -1)), start=1):
-        steps = _staircase(result.front, name, sign)
+    accuracy = result.accuracy
+    others = [objective for objective in result.objectives if objective.name != ACCURACY]
+    figure = make_subplots(
+        rows=1, cols=len(others), shared_yaxes=True, horizontal_spacing=0.1 / len(others)
+    )
+    for place, objective in enumerate(others, start=1):
+        panel = {"row": 1, "col": place}
+        steps = _staircase(result.front, objective, accuracy)
         figure.add_scatter(
             x=[x for x, _ in steps],
             y=[y for _, y in steps],
@@ -62,80 +59,75 @@ def projections_figure(result: StudyResult, quality: str, pages: Mapping[int, st
             name="best of these two alone",
             showlegend=place == 1,
             hoverinfo="skip",
-            row=1,
-            col=place,
+            **panel,
         )
         for (label, trials), colour, size in zip(
             trial_groups(result).items(), (_GREY, ACCENT), (7, 11), strict=True
         ):
             figure.add_scatter(
-                x=_values(trials, name),
-                y=_values(trials, "accuracy"),
+                x=shown_values(trials, objective),
+                y=shown_values(trials, accuracy),
                 mode="markers",
                 name=label,
                 legendgroup=label,
                 showlegend=place == 1,
                 marker={"size": size, "color": colour, "opacity": 0.8},
                 meta=page_links(trials, pages),
-                customdata=[trial_text(result, trial, quality) for trial in trials],
+                customdata=[trial_text(result, trial) for trial in trials],
                 hovertemplate="%{customdata}<extra></extra>",
-                row=1,
-                col=place,
+                **panel,
             )
         figure.add_scatter(
-            x=[result.baseline[name]],
-            y=[100 * result.baseline["accuracy"]],
+            x=[objective.factor * result.baseline[objective.name]],
+            y=[accuracy.factor * result.baseline[ACCURACY]],
             mode="markers",
             name="dense, equal area of the start",
             showlegend=place == 1,
             marker={"symbol": "x", "size": 11, "color": INK},
             hovertemplate="dense design with the area of the start: %{x:,.3~g}<extra></extra>",
-            row=1,
-            col=place,
+            **panel,
         )
-        figure.update_xaxes(title_text=_AXES[name][0], row=1, col=place)
-    figure.update_yaxes(title_text=quality, row=1, col=1)
-    figure.update_xaxes(rangemode="tozero", row=1, col=1)
-    figure.update_xaxes(**energy_axis(result), row=1, col=2)
+        figure.update_xaxes(title_text=objective.axis, **axis_of(result, objective), **panel)
+    figure.update_yaxes(title_text=accuracy.axis, row=1, col=1)
     return finished(figure, 400, 50)
 
 
-def _staircase(front: Sequence[Trial], name: str, sign: int) -> list[tuple[float, float]]:
+def _staircase(
+    front: Sequence[Trial], objective: Objective, accuracy: Objective
+) -> list[tuple[float, float]]:
     """Points of a front of accuracy and one other objective, from the best of that one on."""
     corners: list[tuple[float, float]] = []
-    pairs = zip(_values(front, name), _values(front, "accuracy"), strict=True)
+    sign = 1 if objective.maximise else -1
+    pairs = zip(shown_values(front, objective), shown_values(front, accuracy), strict=True)
     for x, y in sorted(pairs, key=lambda pair: (-sign * pair[0], -pair[1])):
         if not corners or y > corners[-1][1]:
             corners.append((x, y))
     return corners
 
 
-def space_figure(result: StudyResult, quality: str, pages: Mapping[int, str]) -> go.Figure:
-    """Every complete trial over all three objectives, to be turned by hand.
+def space_figure(result: StudyResult, pages: Mapping[int, str]) -> go.Figure:
+    """Every complete trial over the accuracy and the first two others, to be turned by hand.
 
     Args:
-        result: the search, with a complete trial.
-        quality: what the accuracy is, a word with its unit.
+        result: the search of three objectives or more, with a complete trial.
         pages: number of a trial -> address of its page.
     """
     figure = go.Figure()
+    shown = dict(zip("xyz", (*plane_of(result), result.accuracy), strict=True))
     for (label, trials), colour, size in zip(
         trial_groups(result).items(), (_GREY, ACCENT), (4, 6), strict=True
     ):
         figure.add_scatter3d(
-            **{axis: _values(trials, name) for axis, name in zip("xyz", _AXES, strict=True)},
+            **{axis: shown_values(trials, objective) for axis, objective in shown.items()},
             mode="markers",
             name=label,
             marker={"size": size, "color": colour, "opacity": 0.9},
             meta=page_links(trials, pages),
-            customdata=[trial_text(result, trial, quality) for trial in trials],
+            customdata=[trial_text(result, trial) for trial in trials],
             hovertemplate="%{customdata}<extra></extra>",
         )
     figure.add_scatter3d(
-        **{
-            axis: [scale * result.baseline[name]]
-            for axis, (name, (_, scale)) in zip("xyz", _AXES.items(), strict=True)
-        },
+        **{axis: [each.factor * result.baseline[each.name]] for axis, each in shown.items()},
         mode="markers",
         name="dense, equal area of the start",
         marker={"size": 5, "color": INK, "symbol": "diamond"},
@@ -143,13 +135,11 @@ def space_figure(result: StudyResult, quality: str, pages: Mapping[int, str]) ->
     )
     axes = {
         f"{axis}axis": {
-            "title": {"text": title.format(quality=quality), "font": {"size": 12}},
+            "title": {"text": objective.axis, "font": {"size": 12}},
             "tickfont": {"size": 11},
         }
-        for axis, (title, _) in zip("xyz", _AXES.values(), strict=True)
-    }
-    axes["yaxis"] |= {
-        key: value for key, value in energy_axis(result).items() if key != "rangemode"
+        | {k: v for k, v in axis_of(result, objective).items() if k != "rangemode"}
+        for axis, objective in shown.items()
     }
     figure.update_layout(
         scene={**axes, "camera": _CAMERA, "aspectmode": "cube"},
@@ -157,12 +147,11 @@ def space_figure(result: StudyResult, quality: str, pages: Mapping[int, str]) ->
     return finished(figure, 500, 40)
 
 
-def parallel_figure(result: StudyResult, quality: str, names: Sequence[str]) -> go.Figure:
+def parallel_figure(result: StudyResult, names: Sequence[str]) -> go.Figure:
     """A line for each complete trial through its objectives and parameters; the front stands out.
 
     Args:
         result: the search, with at least two complete trials.
-        quality: what the accuracy is, a word with its unit.
         names: of the parameters shown.
     """
     trials = result.of_state("complete")
@@ -177,9 +166,9 @@ def parallel_figure(result: StudyResult, quality: str, names: Sequence[str]) -> 
             "ticktext": ["no", "yes"],
         }
     ]
-    for name, (title, _) in _AXES.items():
-        words = title.format(quality=quality).split(" (")[0]
-        dimensions.append({"label": words.split(",")[0], "values": _values(trials, name)})
+    for objective in result.objectives:
+        label = f"% {objective.short}" if objective.percent else objective.short
+        dimensions.append({"label": label, "values": shown_values(trials, objective)})
     by_name = {parameter.name: parameter for parameter in result.space.parameters}
     dimensions += [_dimension(result, trials, by_name[name]) for name in names]
     figure = go.Figure(
@@ -223,27 +212,26 @@ def _dimension(
 
 
 def importance_figure(
-    result: StudyResult, shares: Mapping[str, Mapping[str, float] | None], quality: str
+    result: StudyResult, shares: Mapping[str, Mapping[str, float] | None]
 ) -> go.Figure:
     """A panel for each objective that has shares, a bar for each parameter.
 
     Args:
         result: the search.
         shares: see `codesign.report.importance.parameter_importance`; one at least is not `None`.
-        quality: what the accuracy is, a word with its unit.
     """
     known = {name: share for name, share in shares.items() if share is not None}
     names = ranked_parameters(shares)[:_BARS]
     labels = [parameter_name(result, name)[0] for name in names]
-    titles = {"speedup": "speed", "energy_uj_per_image": "energy", "accuracy": quality.lstrip("% ")}
     figure = make_subplots(
         rows=1,
         cols=len(known),
         shared_yaxes=True,
-        subplot_titles=[titles[name].split(" (")[0] for name in known],
+        subplot_titles=[each.short for each in result.objectives if each.name in known],
         horizontal_spacing=0.03,
     )
-    colours = dict(zip((o.name for o in OBJECTIVES), LINE_COLOURS[1:], strict=False))
+    names_in_order = (objective.name for objective in result.objectives)
+    colours = dict(zip(names_in_order, cycle(LINE_COLOURS[1:]), strict=False))
     for place, (name, share) in enumerate(known.items(), start=1):
         figure.add_bar(
             x=[100 * share[each] for each in names],

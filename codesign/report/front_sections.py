@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from codesign.report.choices import QUANTITIES, SENSES, Choice, Constraint, measured
+from codesign.report.choices import KNEE, LEAST_ENERGY_DELAY, QUANTITIES, Choice, Constraint
 from codesign.report.front_plots import (
     PARALLEL_PARAMETERS,
     importance_figure,
@@ -20,16 +20,14 @@ from codesign.report.front_plots import (
 )
 from codesign.report.importance import LEAST_TRIALS
 from codesign.report.templates import TEMPLATES
-from codesign.report.verdict import QUALITY_NAMES
-from codesign.study.trials import StudyResult, Trial, energy_delay_ratio
+from codesign.study.result import StudyResult, energy_delay_ratio
+from codesign.study.trial import Trial
 from simulator.pages.page import figure_html, fragment
 from simulator.results.differences import ratio_text
 from simulator.results.tables import NOTHING, column, number, percent
 
 Pages = Mapping[int, str]
 Shares = Mapping[str, Mapping[str, float] | None]
-
-_OBJECTIVE_WORDS = {"speedup": "speed", "energy_uj_per_image": "energy", "accuracy": "accuracy"}
 
 
 def trial_link(trial: Trial, pages: Pages, said: str = "") -> Markup:
@@ -43,47 +41,49 @@ def hypervolume_caption(result: StudyResult) -> str:
     paying = result.paying_point
     return (
         "The volume that the front covers after each trial, in units of the dense baseline: "
-        "speed × accuracy × energy saved. On the left its reference point is "
-        f"{_point(result, result.reference_point)}: a worse design is of no interest. On the right "
-        f"it is {_point(result, paying)}, the dense baseline with what accuracy a design may lose: "
-        "a design that does not beat all three adds nothing there. A curve grows with every trial "
-        "that improves the front; once it stays flat, more trials find little. "
+        f"{' × '.join(each.gain for each in result.objectives)}. On the left its reference point "
+        f"is {_point(result, result.reference_point)}: a worse design is of no interest. On the "
+        f"right it is {_point(result, paying)}, the dense baseline with what accuracy a design "
+        "may lose: a design that does not beat all of it adds nothing there. A curve grows with "
+        "every trial that improves the front; once it stays flat, more trials find little. "
         f"After {len(result.trials)} trials: {number(result.hypervolume[-1])} and "
         f"{number(result.paying_hypervolume[-1])}."
     )
 
 
 def _point(result: StudyResult, point: Mapping[str, float]) -> str:
-    ratio = point["energy_uj_per_image"] / result.baseline["energy_uj_per_image"]
-    return (
-        f"speed {point['speedup']:g}, energy {ratio:g}× the dense baseline's "
-        f"({number(point['energy_uj_per_image'])} µJ per image), "
-        f"{QUALITY_NAMES[result.quality].split(' (')[0]} {percent(point['accuracy'])} %"
-    )
+    """Values, those that are no fractions also as so many times the dense baseline's."""
+    told = []
+    for each in result.objectives:
+        value, baseline = point[each.name], result.baseline[each.name]
+        if each.percent or not baseline:
+            told.append(f"{each.short} {each.told(value)}")
+        elif baseline == 1:
+            told.append(f"{each.short} {value:g}")
+        else:
+            ratio = f"{each.short} {value / baseline:g}× the dense baseline's"
+            told.append(f"{ratio} ({number(value)} {each.shown_unit})")
+    return ", ".join(told)
 
 
-def shape_figures(result: StudyResult, quality: str, pages: Pages, shares: Shares) -> list[Markup]:
+def shape_figures(result: StudyResult, pages: Pages, shares: Shares) -> list[Markup]:
     """The front's other projections, the front in space, and parallel coordinates."""
-    figures = [
-        figure_html(projections_figure(result, quality, pages), "projections", _PROJECTIONS),
-        figure_html(space_figure(result, quality, pages), "space", _SPACE),
-    ]
+    figures = [figure_html(projections_figure(result, pages), "projections", _PROJECTIONS)]
+    if len(result.objectives) > 2:
+        figures.append(figure_html(space_figure(result, pages), "space", _SPACE))
     names = ranked_parameters(shares) or _varied(result)
     if len(result.of_state("complete")) > 1 and names:
-        figure = parallel_figure(result, quality, names[:PARALLEL_PARAMETERS])
+        figure = parallel_figure(result, names[:PARALLEL_PARAMETERS])
         figures.append(figure_html(figure, "parallel", _PARALLEL))
     return figures
 
 
 _PROJECTIONS = (
-    "The same trials seen from the other two sides. The dotted line joins the trials that no other "
-    "beats in the two objectives of its panel alone; a trial on the front away from it is there "
-    "for the third. Up is more accurate; on the left, right is faster; on the right, left is less "
-    "energy."
+    "The same trials, accuracy over each of the other objectives: up is more accurate. The dotted "
+    "line joins the trials that no other beats in the two objectives of its panel alone; a trial "
+    "on the front away from it is there for another."
 )
-_SPACE = (
-    "All three objectives at once; drag to turn, scroll to zoom. Coloured points are on the front."
-)
+_SPACE = "Three objectives at once; drag to turn, scroll to zoom. Coloured points are on the front."
 _PARALLEL = (
     "Every complete trial as a line, those on the front coloured. The parameters shown are those "
     "that vary and matter most, the most important first. Drag along an axis to keep only the "
@@ -97,9 +97,9 @@ def _varied(result: StudyResult) -> list[str]:
     return [name for name in names if len({t.parameters[name] for t in complete}) > 1]
 
 
-def importance_section(result: StudyResult, shares: Shares, quality: str) -> dict[str, Any]:
+def importance_section(result: StudyResult, shares: Shares) -> dict[str, Any]:
     """Which parameters matter for which objective, and where that can't be said."""
-    unknown = [_OBJECTIVE_WORDS[name] for name, share in shares.items() if share is None]
+    unknown = [each.short for each in result.objectives if shares[each.name] is None]
     complete = len(result.of_state("complete"))
     text = (
         "How much of an objective's variance over the trials each parameter explains on its own, "
@@ -116,7 +116,7 @@ def importance_section(result: StudyResult, shares: Shares, quality: str) -> dic
         return {"text": f"Not known: {why}.", "figure": None}
     if unknown:
         text += f" Undefined for {' and '.join(unknown)}, the same in every trial."
-    figure = importance_figure(result, shares, quality)
+    figure = importance_figure(result, shares)
     return {"text": text, "figure": figure_html(figure, "importance", _IMPORTANCE)}
 
 
@@ -126,23 +126,21 @@ _IMPORTANCE = (
 )
 
 
-def choices_section(chosen: Sequence[Choice], pages: Pages) -> dict[str, Any]:
+def choices_section(result: StudyResult, chosen: Sequence[Choice], pages: Pages) -> dict[str, Any]:
     """The best designs under each constraint, each a link to its page."""
     return {
         "columns": [
             column("constraint", "Constraint", text=True),
             column("met", "Trials", "that meet it"),
-            column("fastest", "Fastest", "× dense, equal area"),
-            column("least_energy", "Least energy", "µJ per image"),
-            column("most_accurate", "Most accurate", "%"),
-            column("least_energy_delay", "Least energy-delay", "of dense, equal area"),
-            column("knee", "Knee", "speed, energy, accuracy"),
+            *(column(each.sense, each.sense_words, each.shown_unit) for each in result.objectives),
+            column(LEAST_ENERGY_DELAY, "Least energy-delay", "of dense, equal area"),
+            column(KNEE, "Knee", ", ".join(each.short for each in result.objectives)),
         ],
         "rows": [
             {
                 "constraint": _constraint_text(choice),
                 "met": len(choice.trials),
-                **{sense: _pick(choice, sense, pages) for sense in SENSES},
+                **{sense: _pick(result, choice, sense, pages) for sense in choice.best},
             }
             for choice in chosen
         ],
@@ -167,19 +165,15 @@ def constraint_words(constraint: Constraint) -> str:
     return f"{name} {'≥' if at_least else '≤'} {bound}, {constraint.reason}"
 
 
-def _pick(choice: Choice, sense: str, pages: Pages) -> Any:
+def _pick(result: StudyResult, choice: Choice, sense: str, pages: Pages) -> Any:
     """A trial's number, which is a link, and what it was picked for."""
-    trial: Trial | None = getattr(choice, sense)
+    trial = choice.best[sense]
     if trial is None or trial.values is None:
         return NOTHING
-    speed = f"{ratio_text(trial.values['speedup'])}×"
-    energy = number(trial.values["energy_uj_per_image"])
-    accuracy = percent(measured(trial, "accuracy"))
+    told = {each.sense: each.told(trial.values[each.name]) for each in result.objectives}
     said = {
-        "fastest": speed,
-        "least_energy": energy,
-        "most_accurate": accuracy,
-        "least_energy_delay": f"{ratio_text(energy_delay_ratio(trial))}×",
-        "knee": f"{speed}, {energy} µJ, {accuracy} %",
+        **told,
+        LEAST_ENERGY_DELAY: f"{ratio_text(energy_delay_ratio(trial))}×",
+        KNEE: ", ".join(told.values()),
     }[sense]
     return trial_link(trial, pages, said)

@@ -9,9 +9,10 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from codesign.evaluation.objective import values_of
 from codesign.evaluation.threads import single_thread
 from codesign.optimisers.quiet import quiet_optuna
-from codesign.study.trials import OBJECTIVES, StudyResult
+from codesign.study.result import StudyResult
 
 # With fewer complete trials than this the trees fit noise.
 LEAST_TRIALS = 10
@@ -35,21 +36,21 @@ def parameter_importance(result: StudyResult) -> dict[str, Mapping[str, float] |
     """
     trials = result.of_state("complete")
     shares: dict[str, Mapping[str, float] | None] = {}
-    space = result.space
+    space, objectives = result.space, result.objectives
     with quiet_optuna():
-        study = optuna.create_study(directions=["minimize"] * len(OBJECTIVES))
+        study = optuna.create_study(directions=["minimize"] * len(objectives))
     for trial in trials:
         assert trial.values is not None, "complete trials have values"
         study.add_trial(
             create_trial(
                 state=TrialState.COMPLETE,
-                values=[trial.values[objective.name] for objective in OBJECTIVES],
+                values=values_of(trial.values, objectives),
                 params=space.encode(trial.parameters),
                 distributions=space.distributions,
             )
         )
     varied = [p.name for p in space.parameters if len({t.parameters[p.name] for t in trials}) > 1]
-    for index, objective in enumerate(OBJECTIVES):
+    for index, objective in enumerate(objectives):
         found = {(trial.values or {})[objective.name] for trial in trials}
         if len(trials) < LEAST_TRIALS or len(found) < 2 or not varied:
             shares[objective.name] = None

@@ -11,13 +11,17 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from codesign.evaluation.layers import LAYER_OBJECTIVES
 from codesign.report.templates import TEMPLATES
-from codesign.study.nested import LayerFront, LayerTrial, NestedResult
+from codesign.study.layer_asking import logarithms
+from codesign.study.nested import LayerFront, NestedResult
+from codesign.study.trial import Trial
 from simulator.pages.figures import LINE_COLOURS, finished
 from simulator.pages.page import figure_html, render, versions
 from simulator.results.tables import column, named
 from workloads.writing import write_atomically
 
+_ERROR, _COMPRESSION = LAYER_OBJECTIVES
 _HEIGHT = 340
 _COLUMNS = {
     "position": ("Position", "on the front"),
@@ -25,8 +29,8 @@ _COLUMNS = {
     "length": ("Length L", ""),
     "thresholds": ("Thresholds", ""),
     "order": ("Order", ""),
-    "relative_mse": ("Error", "% of the dense result's square"),
-    "compression": ("Compression", "×, |X| / |X_c|"),
+    _ERROR.name: ("Error", f"% {_ERROR.unit}"),
+    _COMPRESSION.name: (_COMPRESSION.heading, f"×, {_COMPRESSION.unit}"),
 }
 _TEXT = ("thresholds", "order")
 _ACQUISITIONS = {
@@ -43,7 +47,7 @@ _CAPTION = (
 
 def front_columns(front: LayerFront) -> list[dict[str, Any]]:
     """Columns of a layer's table; what it has no choice of is left out."""
-    chosen = {name for trial in front.front for name in trial.settings}
+    chosen = {name for trial in front.front for name in trial.parameters}
     return [
         column(key, *words, text=key in _TEXT)
         for key, words in _COLUMNS.items()
@@ -56,9 +60,9 @@ def front_rows(front: LayerFront) -> list[dict[str, Any]]:
     return [
         {
             "position": position,
-            **trial.settings,
+            **trial.parameters,
             "relative_mse": f"{_error_percent(trial):.3g}",
-            "compression": f"{trial.compression:.1f}",
+            "compression": f"{_compression(trial):.1f}",
         }
         for position, trial in enumerate(front.front, start=1)
     ]
@@ -67,13 +71,13 @@ def front_rows(front: LayerFront) -> list[dict[str, Any]]:
 def layer_figure(front: LayerFront) -> go.Figure:
     """Error over compression of every trial of a layer, both logarithmic."""
     figure = go.Figure()
-    beaten = [t for t in front.trials if t.reason is None and t not in front.front]
+    beaten = [t for t in front.trials if t.values and t not in front.front]
     for name, trials, mode, colour in (
         ("beaten by another", beaten, "markers", "#9aa0a6"),
         ("front", front.front, "lines+markers", LINE_COLOURS[1]),
     ):
         figure.add_scatter(
-            x=[trial.compression for trial in trials],
+            x=[_compression(trial) for trial in trials],
             y=[_error_percent(trial) for trial in trials],
             mode=mode,
             name=name,
@@ -82,9 +86,11 @@ def layer_figure(front: LayerFront) -> go.Figure:
             customdata=[_hover(trial) for trial in trials],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    figure.update_xaxes(title_text="compression, ×", type="log", tickformat=",.3~r", dtick="D2")
+    figure.update_xaxes(
+        title_text=f"{_COMPRESSION.words}, ×", type="log", tickformat=",.3~r", dtick="D2"
+    )
     figure.update_yaxes(
-        title={"text": "squared error, % of dense", "standoff": 12},
+        title={"text": f"{_ERROR.words}, % of dense", "standoff": 12},
         type="log",
         tickformat=",.3~r",
         dtick="D2",
@@ -109,7 +115,7 @@ def write_nested_html(result: NestedResult, path: str | Path, command: str | Non
             "figure": figure_html(layer_figure(each), f"layer-{number}", _CAPTION),
             "columns": front_columns(each),
             "rows": front_rows(each),
-            "failed": sum(trial.reason is not None for trial in each.trials),
+            "failed": sum(trial.values is None for trial in each.trials),
         }
         for number, each in enumerate(result.layers)
     ]
@@ -135,8 +141,8 @@ def verdict(result: NestedResult, error: float = 0.1) -> str:
     for each in result.layers:
         if not each.front:
             continue
-        bearable = [t for t in each.front if t.objectives[0] <= math.log10(error)]
-        best = f"{bearable[-1].compression:.1f}×" if bearable else "not at all"
+        bearable = [t for t in each.front if logarithms(t.values or {})[0] <= math.log10(error)]
+        best = f"{_compression(bearable[-1]):.1f}×" if bearable else "not at all"
         told.append(f"{each.layer} {best}")
     layers = ", ".join(told)
     found = f"With a squared error of at most {100 * error:g} %, layers compress: {layers}."
@@ -144,16 +150,21 @@ def verdict(result: NestedResult, error: float = 0.1) -> str:
     return f"{found if told else ''} {missing}".strip()
 
 
-def _error_percent(trial: LayerTrial) -> float:
-    assert trial.relative_mse is not None, "only settings that did not fail are shown"
-    return 100 * trial.relative_mse
+def _error_percent(trial: Trial) -> float:
+    assert trial.values is not None, "only settings that did not fail are shown"
+    return 100 * trial.values[_ERROR.name]
 
 
-def _hover(trial: LayerTrial) -> str:
+def _compression(trial: Trial) -> float:
+    assert trial.values is not None, "only settings that did not fail are shown"
+    return trial.values[_COMPRESSION.name]
+
+
+def _hover(trial: Trial) -> str:
     return "<br>".join(
         [
-            f"error {_error_percent(trial):.3g} %, compression {trial.compression:.1f}×",
-            _settings(trial.settings),
+            f"error {_error_percent(trial):.3g} %, compression {_compression(trial):.1f}×",
+            _settings(trial.parameters),
         ]
     )
 

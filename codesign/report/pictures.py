@@ -5,7 +5,7 @@ from __future__ import annotations
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
 from codesign.report.verdict import best_trial
-from codesign.study.trials import StudyResult
+from codesign.study.result import StudyResult
 from simulator import PixelAnswers, decide, pixel_answers
 
 

@@ -1,7 +1,5 @@
 """Plots of a search: the front, and how much of it was found when."""
 
-# ruff: noqa: RUF001  readers see the multiplication sign
-
 from __future__ import annotations
 
 import math
@@ -13,9 +11,11 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from codesign.study.trials import StudyResult, Trial, knee_of
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import ACCURACY
+from codesign.study.result import StudyResult
+from codesign.study.trial import Trial
 from simulator.pages.figures import INK, finished
-from simulator.results.differences import ratio_text
 
 ACCENT = "#d1495b"
 _AXIS_HEIGHT = 520
@@ -25,34 +25,33 @@ _HYPERVOLUME_HEIGHT = 300
 def pareto_figure(
     result: StudyResult,
     best: Trial | None,
-    quality: str,
     pages: Mapping[int, str] = MappingProxyType({}),
 ) -> go.Figure:
-    """Energy over speed of every complete trial, coloured by accuracy; the front stands out.
+    """Every complete trial over two objectives, coloured by accuracy; the front stands out.
 
     Args:
         result: the search.
         best: the trial to point at, if any.
-        quality: what the colour means, a word with its unit.
         pages: number of a trial -> address of its page, which a click on its point opens.
     """
     figure = go.Figure()
-    _add_trials(figure, result, quality, pages)
+    axes = plane_of(result)
+    _add_trials(figure, result, axes, pages)
     if result.start.values is not None:
-        _add_mark(figure, result.start, "star-diamond-open", start_name(result), "top center")
+        _add_mark(figure, axes, result.start, "star-diamond-open", start_name(result), "top center")
     if best is not None:
-        _add_mark(figure, best, "circle-open", "best found", "bottom center")
-    knee = knee_of(result.front)
+        _add_mark(figure, axes, best, "circle-open", "best found", "bottom center")
+    knee = result.knee
     if knee is not None and knee is not best:
-        _add_mark(figure, knee, "square-open", "knee", "middle right")
-    _add_baseline(figure, result.baseline)
+        _add_mark(figure, axes, knee, "square-open", "knee", "middle right")
+    _add_baseline(figure, result, axes)
     figure.update_layout(
         template="none",
         height=_AXIS_HEIGHT,
         margin={"l": 10, "r": 10, "t": 60, "b": 50},
         coloraxis={
             "colorscale": "Viridis",
-            "colorbar": {"title": {"text": quality, "side": "right"}, "thickness": 14},
+            "colorbar": {"title": {"text": result.accuracy.axis, "side": "right"}, "thickness": 14},
         },
         legend={
             "orientation": "h",
@@ -63,17 +62,20 @@ def pareto_figure(
             "yanchor": "top",
         },
     )
-    figure.update_xaxes(
-        title={"text": "speed, × a dense design of equal area", "font": {"size": 13}},
-        rangemode="tozero",
-        automargin=True,
-    )
-    figure.update_yaxes(
-        title={"text": "energy, µJ per image", "font": {"size": 13}},
-        automargin=True,
-        **energy_axis(result),
-    )
+    for objective, update in zip(axes, (figure.update_xaxes, figure.update_yaxes), strict=True):
+        update(
+            title={"text": objective.axis, "font": {"size": 13}},
+            automargin=True,
+            **axis_of(result, objective),
+        )
     return figure
+
+
+def plane_of(result: StudyResult) -> tuple[Objective, Objective]:
+    """The two objectives that the front is drawn over: the first that are not the accuracy."""
+    others = [each for each in result.objectives if each.name != ACCURACY]
+    first, second = [*others, result.accuracy][:2]
+    return first, second
 
 
 def trial_groups(result: StudyResult) -> dict[str, list[Trial]]:
@@ -92,34 +94,39 @@ def page_links(trials: Sequence[Trial], pages: Mapping[int, str]) -> dict[str, A
 
 
 def _add_trials(
-    figure: go.Figure, result: StudyResult, quality: str, pages: Mapping[int, str]
+    figure: go.Figure,
+    result: StudyResult,
+    axes: Sequence[Objective],
+    pages: Mapping[int, str],
 ) -> None:
     """A point for each complete trial, those on the front above the others."""
     looks = ((8, 0.6, 0.5), (14, 1.0, 1.8))
     for (name, trials), look in zip(trial_groups(result).items(), looks, strict=True):
         size, opacity, edge = look
         figure.add_scatter(
-            **_positions(trials),
+            **_positions(axes, trials),
             mode="markers",
             name=name,
             opacity=opacity,
             marker={
                 "size": size,
-                "color": [100 * objective_value(trial, "accuracy") for trial in trials],
+                "color": shown_values(trials, result.accuracy),
                 "coloraxis": "coloraxis",
                 "line": {"color": INK, "width": edge},
             },
             meta=page_links(trials, pages),
-            customdata=[trial_text(result, trial, quality) for trial in trials],
+            customdata=[trial_text(result, trial) for trial in trials],
             hovertemplate="%{customdata}<extra></extra>",
         )
 
 
-def _add_baseline(figure: go.Figure, baseline: Mapping[str, float]) -> None:
+def _add_baseline(figure: go.Figure, result: StudyResult, axes: Sequence[Objective]) -> None:
     """The dense design of equal area, with a line across and one up through it."""
+    x, y = (each.factor * result.baseline[each.name] for each in axes)
+    told = ", ".join(f"{each.short} {each.told(result.baseline[each.name])}" for each in axes)
     figure.add_scatter(
-        x=[baseline["speedup"]],
-        y=[baseline["energy_uj_per_image"]],
+        x=[x],
+        y=[y],
         mode="markers+text",
         name="dense, equal area of the start",
         text=["dense  "],
@@ -127,22 +134,25 @@ def _add_baseline(figure: go.Figure, baseline: Mapping[str, float]) -> None:
         marker={"symbol": "x", "size": 12, "color": INK},
         hovertemplate=(
             "dense design with the area of the design that the search starts from<br>"
-            "%{x:.2f}× speed, %{y:,.3~g} µJ per image<extra></extra>"
+            f"{escape(told)}<extra></extra>"
         ),
     )
     dotted = {"color": INK, "width": 1, "dash": "dot"}
-    figure.add_vline(x=1, line=dotted)
-    figure.add_hline(y=baseline["energy_uj_per_image"], line=dotted)
+    figure.add_vline(x=x, line=dotted)
+    figure.add_hline(y=y, line=dotted)
 
 
-def energy_axis(result: StudyResult) -> dict[str, Any]:
-    """Linear from zero; logarithmic, with round numbers, where energies span a wide range."""
-    energies = [
-        objective_value(trial, "energy_uj_per_image") for trial in result.of_state("complete")
-    ]
-    energies.append(result.baseline["energy_uj_per_image"])
-    least, most = min(energies), max(energies)
-    if most <= 8 * least:
+def axis_of(result: StudyResult, objective: Objective) -> dict[str, Any]:
+    """Linear from zero; logarithmic, with round numbers, where costs span a wide range.
+
+    Fractions, and what is below zero, have an axis of their own range.
+    """
+    values = [objective_value(trial, objective) for trial in result.of_state("complete")]
+    values.append(result.baseline[objective.name])
+    least, most = min(values), max(values)
+    if objective.percent or least < 0:
+        return {"type": "linear"}
+    if objective.maximise or not least or most <= 8 * least:
         return {"type": "linear", "rangemode": "tozero"}
     return {"type": "log", "tickvals": _round_numbers(least, most), "tickformat": ",~r"}
 
@@ -195,23 +205,27 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
 
 
-def objective_value(trial: Trial, name: str) -> float:
+def objective_value(trial: Trial, objective: Objective) -> float:
     """A complete trial's value of an objective."""
     assert trial.values is not None, "only complete trials are plotted"
-    return trial.values[name]
+    return trial.values[objective.name]
 
 
-def _positions(trials: Sequence[Trial]) -> dict[str, list[float]]:
-    return {
-        "x": [objective_value(trial, "speedup") for trial in trials],
-        "y": [objective_value(trial, "energy_uj_per_image") for trial in trials],
-    }
+def shown_values(trials: Sequence[Trial], objective: Objective) -> list[float]:
+    """The values as an axis shows them."""
+    return [objective.factor * objective_value(trial, objective) for trial in trials]
 
 
-def _add_mark(figure: go.Figure, trial: Trial, symbol: str, name: str, place: str) -> None:
+def _positions(axes: Sequence[Objective], trials: Sequence[Trial]) -> dict[str, list[float]]:
+    return {axis: shown_values(trials, each) for axis, each in zip("xy", axes, strict=True)}
+
+
+def _add_mark(
+    figure: go.Figure, axes: Sequence[Objective], trial: Trial, symbol: str, name: str, place: str
+) -> None:
     """A labelled ring around a trial."""
     figure.add_scatter(
-        **_positions([trial]),
+        **_positions(axes, [trial]),
         mode="markers+text",
         name=name,
         text=[f"  {name}  "],
@@ -222,7 +236,7 @@ def _add_mark(figure: go.Figure, trial: Trial, symbol: str, name: str, place: st
     )
 
 
-def trial_text(result: StudyResult, trial: Trial, quality: str) -> str:
+def trial_text(result: StudyResult, trial: Trial) -> str:
     """What a trial is, in a few lines."""
     parameters = trial.parameters
     layers = set(result.space.layers)
@@ -236,24 +250,10 @@ def trial_text(result: StudyResult, trial: Trial, quality: str) -> str:
     ]
     lines = [
         f"trial {trial.number}",
-        f"{ratio_text(objective_value(trial, 'speedup'))}× speed, "
-        f"{objective_value(trial, 'energy_uj_per_image'):,.1f} µJ per image, "
-        f"{100 * objective_value(trial, 'accuracy'):.1f} {quality}",
+        ", ".join(
+            f"{each.short} {each.told(objective_value(trial, each))}" for each in result.objectives
+        ),
         f"hashes/length: {reuse}",
         *(", ".join(hardware[index : index + 3]) for index in range(0, len(hardware), 3)),
     ]
     return "<br>".join(escape(line) for line in lines)
-
-
-__all__ = [
-    "ACCENT",
-    "energy_axis",
-    "hypervolume_figure",
-    "layer_settings",
-    "objective_value",
-    "page_links",
-    "pareto_figure",
-    "start_name",
-    "trial_groups",
-    "trial_text",
-]

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from codesign.optimisers.registry import optimiser_words
-from codesign.report.choices import SENSES, Choice, Constraint, choices, measured, usual_constraints
+from codesign.report.choices import Choice, Constraint, choices, measured, usual_constraints
 from codesign.report.design_pages import design_pages, page_addresses, remove_other_pages
 from codesign.report.front_sections import (
     choices_section,
@@ -22,7 +22,7 @@ from codesign.report.front_sections import (
     trial_link,
 )
 from codesign.report.importance import parameter_importance
-from codesign.report.plots import hypervolume_figure, pareto_figure, start_name
+from codesign.report.plots import hypervolume_figure, pareto_figure, plane_of, start_name
 from codesign.report.tables import (
     best_section,
     front_columns,
@@ -32,9 +32,10 @@ from codesign.report.tables import (
     study_cards,
 )
 from codesign.report.templates import TEMPLATES
-from codesign.report.verdict import QUALITY_NAMES, best_trial, verdict
+from codesign.report.verdict import best_trial, verdict
+from codesign.study.result import FINISHED, UNFINISHED, StudyResult
 from codesign.study.store import plan_text
-from codesign.study.trials import FINISHED, QUALITIES, UNFINISHED, StudyResult, Trial, knee_of
+from codesign.study.trial import Trial
 from simulator.analysis.pixel_answers import PixelAnswers
 from simulator.pages.cards import RATIOS_TEXT, pixels_text
 from simulator.pages.facts import facts, workload_line
@@ -96,7 +97,7 @@ class StudyReport:
     @cached_property
     def designs(self) -> tuple[Trial, ...]:
         """The trials with a page of their own: the front, what is chosen, and the first."""
-        picked = [getattr(choice, sense) for choice in self.choices for sense in SENSES]
+        picked = [trial for choice in self.choices for trial in choice.best.values()]
         numbers = {trial.number for trial in (*self.result.front, *picked) if trial is not None}
         best = best_trial(self.result)
         numbers |= {0} | ({best.number} if best else set())
@@ -144,7 +145,7 @@ class StudyReport:
     def to_dict(self) -> dict[str, Any]:
         """The search as plain values."""
         result, best = self.result, best_trial(self.result)
-        knee = knee_of(result.front)
+        knee = result.knee
         full = {trial.number for trial in self.designs}
         return {
             "verdict": self.verdict,
@@ -175,7 +176,6 @@ class StudyReport:
         result, best = self.result, best_trial(self.result)
         first, more = verdict(result)
         rejected = [trial for trial in result.trials if trial.state in ("infeasible", "failed")]
-        quality = f"% {QUALITY_NAMES[result.quality]}"
         judged = judged_text(result.specification["workload"])
         return {
             "kind": "Search of designs and reuse together",
@@ -186,12 +186,12 @@ class StudyReport:
             "cards": study_cards(result, best) if best else [],
             "ratios_text": RATIOS_TEXT,
             "pareto": best
-            and figure_html(
-                pareto_figure(result, best, quality, pages), "pareto", _pareto_caption(result)
-            ),
-            "shapes": shape_figures(result, quality, pages, self.importance) if best else [],
-            "choices": best and choices_section(self.choices, pages),
-            "importance": best and importance_section(result, self.importance, quality),
+            and figure_html(pareto_figure(result, best, pages), "pareto", _pareto_caption(result)),
+            "plane_text": _plane_text(result),
+            "objective_words": _objective_words(result),
+            "shapes": shape_figures(result, pages, self.importance) if best else [],
+            "choices": best and choices_section(result, self.choices, pages),
+            "importance": best and importance_section(result, self.importance),
             "hypervolume": best
             and figure_html(hypervolume_figure(result), "hypervolume", hypervolume_caption(result)),
             "designs": best and _designs(result, best),
@@ -231,7 +231,7 @@ class StudyReport:
         told |= {
             "seed": str(result.seed),
             "trials asked for at a time": specification["batch"],
-            "accuracy means": QUALITIES[result.quality],
+            "accuracy means": result.accuracy.meaning,
             "optimiser": optimiser_words(specification["optimiser"]),
         }
         return facts(
@@ -256,13 +256,28 @@ def _subtitle(result: StudyResult) -> str:
     )
 
 
+def _objective_words(result: StudyResult) -> str:
+    """All objectives, as a sentence lists them."""
+    *others, last = (each.short for each in result.objectives)
+    return f"{', '.join(others)} and {last}"
+
+
+def _plane_text(result: StudyResult) -> str:
+    """Where on the plot of the front the best designs are."""
+    x, y = plane_of(result)
+    return (
+        f"Better in {x.short} is to the {'right' if x.maximise else 'left'}, better in {y.short} "
+        f"is {'up' if y.maximise else 'down'}, brighter is more accurate."
+    )
+
+
 def _pareto_caption(result: StudyResult) -> str:
     return (
         "Speed is measured against a dense design that has the same silicon area as the point's "
-        "own design. The dotted lines are the dense baseline: speed 1, and the energy of the dense "
-        "design that has the area of the design which the search starts from. Ringed points are "
-        "on the front: no other trial beats them in speed, energy and accuracy at once. Colour is "
-        f"the {QUALITY_NAMES[result.quality]}; hover over a point for its parameters, "
+        "own design. The dotted lines are the dense baseline: the dense design that has the area "
+        "of the design which the search starts from. Ringed points are on the front: no other "
+        f"trial beats them in {_objective_words(result)} at once. Colour is the "
+        f"{result.accuracy.words}; hover over a point for its parameters, "
         "click on one of the front for its simulation."
     )
 
@@ -270,7 +285,7 @@ def _pareto_caption(result: StudyResult) -> str:
 def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
     """A flat row for each trial, as `StudyReport.write_csv` writes them."""
     front = {trial.number for trial in result.front}
-    knee = knee_of(result.front)
+    knee = result.knee
     text = judged_text(result.specification["workload"])
     judged = {"judged": text} if text else {}
     rows = []
@@ -284,12 +299,12 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
                 "origin": trial.origin,
                 "on_front": trial.number in front,
                 "is_knee": knee is not None and trial.number == knee.number,
-                "speedup_equal_area": values.get("speedup"),
+                "speedup_equal_area": summary.get("speedup_equal_area"),
                 "speedup_equal_array": summary.get("speedup_equal_array"),
-                "energy_uj_per_image": values.get("energy_uj_per_image"),
+                "energy_uj_per_image": reuse.get("energy_uj_per_image"),
                 "energy_ratio_equal_area": summary.get("energy_ratio_equal_area"),
                 "energy_ratio_equal_array": summary.get("energy_ratio_equal_array"),
-                result.quality: values.get("accuracy"),
+                **{each.column: values.get(each.name) for each in result.objectives},
                 **judged,
                 "latency_ms_per_image": reuse.get("latency_ms_per_image"),
                 "area_mm2": reuse.get("area_mm2"),
@@ -308,11 +323,10 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
 
 
 def _choice_dict(choice: Choice) -> dict[str, Any]:
-    picked = {sense: getattr(choice, sense) for sense in SENSES}
     return {
         "constraints": [asdict(constraint) for constraint in choice.constraints],
         "trials": [trial.number for trial in choice.trials],
-        **{sense: trial and trial.number for sense, trial in picked.items()},
+        **{sense: trial and trial.number for sense, trial in choice.best.items()},
     }
 
 

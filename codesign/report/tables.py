@@ -7,9 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 from accelerators import Accelerator
+from codesign.evaluation.objectives import ACCURACY
 from codesign.report.plots import layer_settings, start_name
-from codesign.report.verdict import QUALITY_NAMES
-from codesign.study.trials import StudyResult, Trial
+from codesign.space.template import StoredPolicy
+from codesign.study.result import StudyResult
+from codesign.study.trial import Trial
 from simulator import NoReuse, PerLayer, ReusePolicy
 from simulator.pages.cards import energy_card, interval_texts, per_image_cards, speed_card
 from simulator.pages.page import card
@@ -66,12 +68,12 @@ def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
         speed_card("Best found: speed", summary),
         energy_card("Best found: energy", summary),
         card(
-            f"Best found: {QUALITY_NAMES[result.quality].split(' (')[0]}",
-            percent(values["accuracy"]),
+            f"Best found: {result.accuracy.short}",
+            percent(values[ACCURACY]),
             "%",
             "; ".join(
                 [
-                    f"the dense model: {percent(result.baseline['accuracy'])} %",
+                    f"the dense model: {percent(result.baseline[ACCURACY])} %",
                     *interval_texts(summary, name),
                 ]
             ),
@@ -161,19 +163,18 @@ def policy_python(policy: ReusePolicy) -> str:
         return (
             f"from simulator import {', '.join(sorted(used))}\n\npolicy = PerLayer({{\n{lines}}})\n"
         )
+    if isinstance(policy, StoredPolicy):
+        return f"# {policy.source}, of the file that the search was given\npolicy = {policy!r}\n"
     kind = type(policy).__name__
     return f"from simulator import {kind}\n\npolicy = {policy!r}\n"
 
 
 def front_columns(result: StudyResult) -> list[dict[str, Any]]:
     """Columns of the front's table."""
-    quality = QUALITY_NAMES[result.quality].split(" (")[0]
     return [
         column("trial", "Trial"),
-        column("speedup", "Speed", "× dense, equal area"),
-        column("energy", "Energy", "µJ per image"),
+        *(column(each.name, each.heading, each.shown_unit) for each in result.objectives),
         column("ratio", "Energy", "× dense, equal area"),
-        column("accuracy", quality[0].upper() + quality[1:], "%"),
         column("area", "Area", "mm²"),
         column("array", "Array", "rows × columns"),
         column("bound", "Bound by", text=True),
@@ -182,28 +183,26 @@ def front_columns(result: StudyResult) -> list[dict[str, Any]]:
 
 
 def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
-    """A row for each trial on the front, fastest first."""
-    rows = []
-    for trial in result.front:
+    """A row for each trial on the front, the best in the first objective first."""
+    first, rows = result.objectives[0], []
+    sign = -1 if first.maximise else 1
+    for trial in sorted(result.front, key=lambda each: sign * (each.values or {})[first.name]):
         values, reuse = trial.values or {}, given_design(trial.summary)
         array = reuse["accelerator"]["array"]
         settings = layer_settings(result, trial.parameters)
         rows.append(
             {
                 "trial": trial.number,
-                "speedup": ratio_text(values["speedup"]),
-                "energy": values["energy_uj_per_image"],
+                **{each.name: each.cell(values[each.name]) for each in result.objectives},
                 "ratio": ratio_text(trial.summary["energy_ratio_equal_area"]),
-                "accuracy": percent(values["accuracy"]),
                 "area": reuse["area_mm2"],
                 "array": f"{array['rows']} × {array['columns']}",
                 "bound": LIMIT_NAMES[reuse["bound_by"]],
                 **{f"layer {name}": setting for name, setting in settings.items()},
                 "marked": best is not None and trial.number == best.number,
-                "order": -values["speedup"],
             }
         )
-    return sorted(rows, key=lambda row: row["order"])
+    return rows
 
 
 def space_columns() -> list[dict[str, Any]]:

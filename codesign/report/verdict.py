@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
+from codesign.evaluation.objectives import ACCURACY
 from codesign.report.plots import start_name
-from codesign.study.trials import (
+from codesign.study.result import (
     FINISHED,
     RUNNING,
     STOPPED,
     UNFINISHED,
     StudyResult,
-    Trial,
 )
+from codesign.study.trial import Trial
 from simulator.results.differences import (
     ACCURACY_DROP,
     AGREEMENTS,
@@ -30,30 +31,8 @@ from simulator.results.differences import (
 from simulator.results.lookup import given_design, reuses
 from simulator.results.names import BOUND_MEANS
 from workloads.traces.judged import judged_text
-from workloads.traces.scores import OWN_SCORE, SCORE_NAMES, SCORES
+from workloads.traces.scores import OWN_SCORE, SCORES
 from workloads.traces.trace import not_counted_line
-
-# How the objective `accuracy` is called in a sentence, after "with 97.0 %".
-_QUALITY_PHRASES = {
-    "accuracy": "of images labelled right",
-    "miou": "mean intersection over union",
-    "f1": "F1 of lane pixels",
-    "agreement": "of images answered as by the dense model",
-    "pixel_agreement": "of pixels answered as by the dense model",
-    "position_agreement": "of positions answered as by the dense model",
-    "score": "by the score that the workload names",
-    "output_fidelity": "of the outputs kept (1 - relative squared error)",
-    "fidelity": "of layer results kept (1 - relative squared error)",
-}
-QUALITY_NAMES = {
-    **SCORE_NAMES,
-    "agreement": "agreement with the dense model",
-    "pixel_agreement": "agreement with the dense model",
-    "position_agreement": "agreement with the dense model",
-    "score": "score",
-    "output_fidelity": "fidelity of the outputs (1 - relative squared error)",
-    "fidelity": "fidelity (1 - relative squared error)",
-}
 
 
 def best_trial(result: StudyResult) -> Trial | None:
@@ -92,7 +71,7 @@ def _verdict(result: StudyResult) -> tuple[str, str]:
             f"{len(result.trials)} trials were asked for; none is complete.",
         )
     summary, values = best.summary, best.values
-    loss = result.baseline["accuracy"] - values["accuracy"]
+    loss = result.baseline[ACCURACY] - values[ACCURACY]
     state = kept(loss, loss_interval(result.quality, summary.get("intervals")))
     pays = opening(
         summary["speedup_equal_area"], summary["energy_ratio_equal_area"], loss, state
@@ -127,8 +106,8 @@ def _verdict(result: StudyResult) -> tuple[str, str]:
 def _quality_text(result: StudyResult, trial: Trial) -> str:
     """A complete trial's accuracy; of labels, with the dense model's and the change from it."""
     assert trial.values is not None, "only complete trials have an accuracy"
-    found, dense = trial.values["accuracy"], result.baseline["accuracy"]
-    text = f"{100 * found:.1f} % {_QUALITY_PHRASES[result.quality]}"
+    found, dense = trial.values[ACCURACY], result.baseline[ACCURACY]
+    text = f"{100 * found:.1f} % {result.accuracy.phrase}"
     intervals = trial.summary.get("intervals") or {}
     if result.quality not in (*SCORES, OWN_SCORE):
         known = result.quality in AGREEMENTS
@@ -145,8 +124,8 @@ def _judged(result: StudyResult) -> str:
 
 def _others(result: StudyResult) -> str:
     """How many trials pay, of those that keep the accuracy."""
-    least = result.baseline["accuracy"] - ACCURACY_DROP
-    within = [t for t in result.of_state("complete") if t.values and t.values["accuracy"] >= least]
+    least = result.baseline[ACCURACY] - ACCURACY_DROP
+    within = [t for t in result.of_state("complete") if t.values and t.values[ACCURACY] >= least]
     if not within:
         return (
             f"No trial stays within {100 * ACCURACY_DROP:g} points of the dense model's accuracy."

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from accelerators import Accelerator, ConfigError
+from accelerators.rules import FieldRule
 from workloads.errors import show
 
 LARGEST_SEED = 2**32 - 1
 """That every generator takes."""
+
+
+def whole(least: int = 1, most: int = 2**63 - 1) -> dict[str, FieldRule]:
+    """The rule of a whole number."""
+
+    def rule(value: object, path: str) -> list[str]:
+        if type(value) is not int or value < least:
+            return [f"{path} must be an integer of at least {least}, got {show(value)}"]
+        if value > most:
+            return [f"{path} must be an integer of at most {most}, got {show(value)}"]
+        return []
+
+    return {"rule": rule}
+
+
+def among(known: Sequence[str]) -> dict[str, FieldRule]:
+    """The rule of one of a few names."""
+
+    def rule(value: object, path: str) -> list[str]:
+        if isinstance(value, str) and value in known:
+            return []
+        return [f"{path} must be one of {', '.join(known)}, got {show(value)}"]
+
+    return {"rule": rule}
+
+
+def of_kind(kind: type | tuple[type, ...], words: str) -> dict[str, FieldRule]:
+    """The rule of a value of a type, which words say."""
+
+    def rule(value: object, path: str) -> list[str]:
+        return [] if isinstance(value, kind) else [f"{path} must be {words}, got {show(value)}"]
+
+    return {"rule": rule}
 
 
 def integer_problems(path: str, given: Mapping[str, Any], least: Mapping[str, int]) -> list[str]:
@@ -21,14 +56,31 @@ def integer_problems(path: str, given: Mapping[str, Any], least: Mapping[str, in
     """
     problems = []
     for name, value in given.items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or value < least.get(name, 1):
-            problems.append(
-                f"{path}{name} must be an integer of at least {least.get(name, 1)}, "
-                f"got {show(value)}"
-            )
-        elif name == "seed" and value > LARGEST_SEED:
-            problems.append(
-                f"{path}seed must be an integer of at most {LARGEST_SEED}, got {show(value)}"
-            )
+        most = LARGEST_SEED if name == "seed" else 2**63 - 1
+        problems += whole(least.get(name, 1), most)["rule"](value, f"{path}{name}")
     return problems
+
+
+def all_of(values: object, kind: type) -> bool:
+    """Whether it is a tuple or a list of these alone."""
+    return isinstance(values, tuple | list) and all(isinstance(each, kind) for each in values)
+
+
+def is_table(values: object) -> bool:
+    """Whether it is a mapping from texts."""
+    return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
+
+
+def check_base(base: Accelerator) -> None:
+    """There must be units to vary."""
+    if not isinstance(base, Accelerator):
+        raise ConfigError(
+            f"DesignSpace.base must be an Accelerator, got {show(base)}; try preset('reuse_16x16')"
+        )
+    searched = ("front_end", "cache", "centroid_buffer", "reconstructor")
+    missing = [name for name in searched if name not in base.units]
+    if missing:
+        raise ConfigError(
+            f"DesignSpace.base must have reuse units, got {base.name!r} without "
+            f"{', '.join(missing)}; use preset('reuse_16x16'), or add them"
+        )

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from accelerators import (
-    Accelerator,
-    ConfigError,
-    Reconstructor,
-    SramBuffer,
-)
+from accelerators import Accelerator, ConfigError
+from codesign.space.building import dense_design, reuse_design
+from codesign.space.checks import all_of, check_base, is_table, whole
+from codesign.space.fields import field_types, field_value, with_fields
 from codesign.space.parameters import (
-    KIB,
     Condition,
     Parameter,
     hardware_parameters,
     hardware_values,
-    layer_parameters,
     reusable_layers,
 )
+from codesign.space.starting import meant, nearest_start, space_of_positions, usual_space
+from codesign.space.template import StoredPolicy, changed, field_values, stored
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy
 from workloads.errors import show, told
 from workloads.traces.trace import WorkloadTrace
 
-# Deep Reuse's settings of CifarNet (Ning, Guan and Shen, ICDE 2019, Table II): layer -> (H, L).
-PAPER_CIFARNET = {"conv1": (15, 5), "conv2": (10, 10)}
-# Where a layer has no setting from the paper: that of CifarNet's conv2.
-PAPER_DEFAULT = (10, 10)
 # Of a layer's parameters, those that need its reuse.
 _OF_REUSE = ("hashes", "length")
+# Begins a parameter that is a field of the policy.
+POLICY = "policy."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +44,11 @@ class DesignSpace:
         fronts: layer -> settings of its reuse, from the most exact to the most compressed, where
             the search chooses a position among them and nothing else of the layer; see
             `from_fronts`.
+        base_policy: decides in every layer, with the fields that parameters name replaced; then
+            there are no `layers`. `None` hashes in the layers, each with its own settings.
+
+    A parameter may also be any field of the design, by its path: `dram.bandwidth_bytes_per_cycle`;
+    or of the policy: `policy.thresholds`.
     """
 
     base: Accelerator
@@ -56,6 +56,7 @@ class DesignSpace:
     parameters: tuple[Parameter, ...]
     start: Mapping[str, Mapping[str, Any]]
     fronts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    base_policy: ReusePolicy | None = None
 
     def __post_init__(self) -> None:
         """Each field is what it is called; `build` uses each parameter, and has all it needs."""
@@ -66,20 +67,20 @@ class DesignSpace:
         """Fields that are not what they are called."""
         start, fronts = self.start, self.fronts
         rules = {
-            "base": (
-                isinstance(self.base, Accelerator),
-                "an Accelerator; try preset('reuse_16x16')",
-            ),
-            "layers": (_all_of(self.layers, str), "a tuple of layer names"),
-            "parameters": (_all_of(self.parameters, Parameter), "a tuple of Parameter"),
+            "base": (isinstance(self.base, Accelerator), "an Accelerator such as a preset"),
+            "layers": (all_of(self.layers, str), "a tuple of layer names"),
+            "parameters": (all_of(self.parameters, Parameter), "a tuple of Parameter"),
             "start": (
-                _is_table(start) and all(_is_table(values) for values in start.values()),
+                is_table(start) and all(is_table(values) for values in start.values()),
                 "origins with a value for each parameter, as {'start': {'array.rows': 16}}",
             ),
             "fronts": (
-                _is_table(fronts)
-                and all(_all_of(settings, Mapping) for settings in fronts.values()),
+                is_table(fronts) and all(all_of(settings, Mapping) for settings in fronts.values()),
                 "layers with a list of settings of LshReuse each",
+            ),
+            "base_policy": (
+                self.base_policy is None or isinstance(self.base_policy, ReusePolicy),
+                "a policy or None",
             ),
         }
         return [
@@ -91,17 +92,20 @@ class DesignSpace:
 
     def _name_problems(self) -> list[str]:
         """Parameters without effect, missing ones, and starts that are of others."""
-        _check_base(self.base)
-        wanted = list(hardware_values(self.base))
-        for layer in self.layers:
-            settings = ("position",) if layer in self.fronts else ("reuse", *_OF_REUSE)
-            wanted += [f"{layer}.{setting}" for setting in settings]
+        check_base(self.base)
+        if self.base_policy is not None and self.layers:
+            return [
+                f"DesignSpace.layers must be none with base_policy, got {show(self.layers)}; a "
+                "policy decides for itself which layers reuse"
+            ]
+        wanted = self._needed()
+        possible = [*wanted, *self._possible()]
         given = [parameter.name for parameter in self.parameters]
         problems = [
             f"DesignSpace.parameters must be what a design is built of, got {show(name)}; "
-            f"{_meant(name, wanted)}"
+            f"{meant(name, possible)}"
             for name in given
-            if name not in wanted
+            if name not in possible
         ]
         problems += [
             f"DesignSpace.parameters must name a parameter once, got {show(name)} again; "
@@ -123,6 +127,60 @@ class DesignSpace:
                 )
         return problems
 
+    def _needed(self) -> list[str]:
+        """Parameters without which there is no design."""
+        needed = list(hardware_values(self.base))
+        for layer in self.layers:
+            settings = ("position",) if layer in self.fronts else ("reuse", *_OF_REUSE)
+            needed += [f"{layer}.{setting}" for setting in settings]
+        return needed
+
+    def _possible(self) -> dict[str, Any]:
+        """Field of the design or the policy that a parameter may be too -> its own value."""
+        paths = (path for path in field_types(self.base) if path != "name")
+        found = {path: field_value(self.base, path) for path in paths}
+        policy = self.base_policy or LshReuse(hashes=1, length=1)
+        chosen = () if self.base_policy else (*_OF_REUSE, "projection")
+        return found | {
+            f"{POLICY}{name}": value
+            for name, value in field_values(policy).items()
+            if name not in chosen
+        }
+
+    @property
+    def own_fields(self) -> tuple[str, ...]:
+        """Parameters that are fields of the design or the policy and of no usual search."""
+        needed = set(self._needed())
+        return tuple(each.name for each in self.parameters if each.name not in needed)
+
+    @property
+    def searches_policy(self) -> bool:
+        """Whether what a policy learns of activations may be another in each trial."""
+        return self.base_policy is not None or any(map(_is_policy, self.own_fields))
+
+    @classmethod
+    def for_policy(cls, policy: ReusePolicy, base: Accelerator) -> DesignSpace:
+        """The space of hardware around a design under a policy, such as one of your own.
+
+        Fields of the policy are searched where `narrowed` gives them choices:
+        `{"policy.length": (4, 8)}`. What is searched of it must be told by its `describe`.
+
+        Args:
+            policy: a dataclass, if fields of it are to be searched.
+            base: a design with reuse units.
+
+        Raises:
+            ConfigError: the base has no reuse units.
+        """
+        check_base(base)
+        return cls(
+            base=base,
+            layers=(),
+            parameters=tuple(hardware_parameters(base)),
+            start={"start": hardware_values(base)},
+            base_policy=policy,
+        )
+
     @classmethod
     def for_workload(cls, trace: WorkloadTrace, base: Accelerator, *, top: int = 4) -> DesignSpace:
         """The space around a design for the layers where reuse can save most.
@@ -141,31 +199,16 @@ class DesignSpace:
         Raises:
             ConfigError: the base has no reuse units, or no layer has rows to share.
         """
-        _check_base(base)
-        if type(top) is not int or top < 1:
-            raise ConfigError(
-                f"DesignSpace.top must be an integer of at least 1, got {show(top)}; use 4"
-            )
+        check_base(base)
+        if problems := whole()["rule"](top, "DesignSpace.top"):
+            raise ConfigError(f"{problems[0]}; use 4")
         layers = reusable_layers(trace, top)
-        parameters = hardware_parameters(base)
-        largest = max(layers, key=lambda layer: layer.gemm.macs)
-        for layer in layers:
-            parameters += layer_parameters(layer, may_run_dense=layer is not largest)
-        start = hardware_values(base)
-        is_cifarnet = {layer.name: layer.gemm.k for layer in layers} == {"conv1": 75, "conv2": 1600}
-        for layer in layers:
-            hashes, length = PAPER_CIFARNET[layer.name] if is_cifarnet else PAPER_DEFAULT
-            lengths = next(p.choices for p in parameters if p.name == f"{layer.name}.length")
-            start |= {
-                f"{layer.name}.reuse": True,
-                f"{layer.name}.hashes": hashes,
-                f"{layer.name}.length": min(lengths, key=lambda choice: abs(choice - length)),
-            }
+        parameters, start = usual_space(layers, base)
         return cls(
             base=base,
             layers=tuple(layer.name for layer in layers),
-            parameters=tuple(parameters),
-            start={"paper" if is_cifarnet else "start": start},
+            parameters=parameters,
+            start=start,
         )
 
     @classmethod
@@ -188,7 +231,7 @@ class DesignSpace:
         Raises:
             ConfigError: the base has no reuse units, or a front is empty or of no layer.
         """
-        _check_base(base)
+        check_base(base)
         layers = [layer for layer in trace.layers if fronts.get(layer.name)]
         broken = sorted(set(fronts) - {layer.name for layer in layers})
         if broken or not layers:
@@ -197,17 +240,14 @@ class DesignSpace:
                 f"setting each, got {', '.join(broken) or 'none'}; give NestedResult.fronts of a "
                 "search on this workload"
             )
+        sizes = {layer.name: len(fronts[layer.name]) for layer in layers}
         largest = max(layers, key=lambda layer: layer.gemm.macs)
-        parameters, start = hardware_parameters(base), hardware_values(base)
-        for layer in layers:
-            positions = tuple(range(int(layer is largest), len(fronts[layer.name]) + 1))
-            parameters.append(Parameter(name=f"{layer.name}.position", choices=positions))
-            start[f"{layer.name}.position"] = positions[len(positions) // 2]
+        parameters, start = space_of_positions(sizes, largest.name, base)
         return cls(
             base=base,
-            layers=tuple(layer.name for layer in layers),
-            parameters=tuple(parameters),
-            start={"start": start},
+            layers=tuple(sizes),
+            parameters=parameters,
+            start=start,
             fronts={layer.name: tuple(fronts[layer.name]) for layer in layers},
         )
 
@@ -248,6 +288,7 @@ class DesignSpace:
             parameter.name
             for parameter in self.parameters
             if parameter.name == "front_end.projection"
+            or (parameter.name in self.own_fields and parameter.name.startswith(POLICY))
             or parameter.name.rpartition(".")[0] in self.layers
         )
 
@@ -285,55 +326,50 @@ class DesignSpace:
         return settled
 
     def narrowed(self, choices: Mapping[str, Sequence[Any]]) -> DesignSpace:
-        """The space with other choices for some parameters.
+        """The space with other choices for some parameters, and with parameters of your own.
 
         A start that is not among them goes to the nearest ones, which is told by a warning.
 
         Args:
             choices: parameter -> its values, from small to large where it is ordered. Others than
                 the space's own are taken too for an ordered one, but for a position on a front;
-                what no design can have makes infeasible trials.
+                what no design can have makes infeasible trials. A field of the design
+                (`dram.bandwidth_bytes_per_cycle`) or of the policy (`policy.thresholds`) becomes
+                a parameter, after the others.
 
         Raises:
-            ConfigError: there is no such parameter, or it cannot have these values.
+            ConfigError: there is no such parameter or field, or it cannot have these values.
         """
-        own = {parameter.name: parameter for parameter in self.parameters}
+        known = {parameter.name: parameter for parameter in self.parameters}
         positions = {f"{name}.position" for name in self.fronts}
-        problems = []
+        possible, problems, own = self._possible(), [], []
         for name, values in choices.items():
-            if name not in own:
-                problems.append(
-                    f"space.parameters must name parameters, got {name!r}; {_meant(name, own)}"
-                )
+            if name in known:
+                problems += known[name].problems(values, known=name in positions)
+            elif name in possible:
+                try:
+                    own.append(Parameter.of(name, values))
+                except ConfigError as error:
+                    problems += [f"space.parameters.{name!r}: {each}" for each in error.violations]
             else:
-                problems += own[name].problems(values, known=name in positions)
+                problems.append(
+                    f"space.parameters must name parameters, got {name!r}; "
+                    f"{meant(name, [*known, *possible])}"
+                )
         if problems:
             raise ConfigError(problems)
         parameters = tuple(
             replace(p, choices=tuple(choices.get(p.name, p.choices))) for p in self.parameters
         )
-        start = {}
-        for origin, given in self.start.items():
-            nearest = {p.name: p.nearest(given[p.name]) for p in parameters}
-            moved = [name for name in nearest if nearest[name] != given[name]]
-            if moved:
-                told = ", ".join(f"{name} {given[name]} -> {nearest[name]}" for name in moved)
-                warnings.warn(
-                    "the search starts from another design than the base with its usual setting, "
-                    f"which is not among the choices: {told}",
-                    stacklevel=2,
-                )
-            # What is moved is no longer the setting of the paper.
-            start["start" if moved else origin] = nearest
-        return replace(self, parameters=parameters, start=start)
+        parameters += tuple(own)
+        given = {name: {**possible, **start} for name, start in self.start.items()}
+        return replace(self, parameters=parameters, start=nearest_start(given, parameters))
 
     def build(self, values: Mapping[str, Any]) -> tuple[Accelerator, ReusePolicy]:
         """The design and the policy with these values.
 
-        What the search does not choose follows from what it does: the front-end holds the longest
-        sub-vector and signature in use, and the buffers are as wide as the array and the
-        reconstructor read and write them in a cycle, as in the presets.
-        Where every layer runs dense, the reuse units are left out.
+        What the search does not choose follows from what it does, see `codesign.space.building`.
+        Where every layer runs dense, the reuse units are left out, and their own fields too.
 
         Args:
             values: parameter name -> value.
@@ -341,82 +377,23 @@ class DesignSpace:
         Raises:
             ConfigError: these values make no valid design.
         """
-        policies = {
-            name: LshReuse(projection=values["front_end.projection"], **settings)
-            for name, settings in self.reuse_of(values).items()
-        }
-        design = self._dense(values)
-        if not policies:
-            return design, NoReuse()
-        base, accumulator = self.base, self.base.accumulator_bits
-        assert base.front_end and base.cache and base.reconstructor  # checked by for_workload
-        sums = values["reconstructor.sums_per_cycle"]
-        # Ports as wide as the base design's, and as many as it takes: a further port is dearer than
-        # a wider one, in wires and banks that the area model does not see.
-        width = min(sums, base.reconstructor.width)
-        ports = -(-sums // width)
-        sum_bits = width * accumulator
-        longest = max(policy.length or 0 for policy in policies.values())
-        operand = base.operand_bits
-        return replace(
-            design,
-            name=f"{base.name}_searched",
-            # Every lane reads a sub-vector.
-            activation_buffer=replace(
-                design.activation_buffer,
-                width_bits=max(design.activation_buffer.width_bits, longest * operand),
-                ports=values["front_end.lanes"],
-            ),
-            # Every row gathered reads a result, reads the sum so far and writes it back.
-            output_buffer=replace(
-                design.output_buffer,
-                width_bits=max(design.output_buffer.width_bits, sum_bits),
-                ports=2 * ports,
-            ),
-            front_end=replace(
-                base.front_end,
-                max_hashes=max(policy.hashes for policy in policies.values()),
-                max_length=longest,
-                lanes=values["front_end.lanes"],
-                projection=values["front_end.projection"],
-            ),
-            cache=replace(
-                base.cache,
-                entries=values["cache.entries"],
-                ways=values["cache.ways"],
-                banks=values["cache.banks"],
-                clear_entries_per_cycle=values["cache.clear_entries_per_cycle"],
-            ),
-            centroid_buffer=SramBuffer(
-                capacity_bytes=values["centroid_buffer.kib"] * KIB,
-                width_bits=sum_bits,
-                ports=max(2, ports),  # the array reads a centroid and writes a result in a cycle
-            ),
-            reconstructor=Reconstructor(ports=ports, width=width),
-        ), PerLayer(policies)
-
-    def _dense(self, values: Mapping[str, Any]) -> Accelerator:
-        """The design without reuse units."""
-        rows, columns = values["array.rows"], values["array.columns"]
-        base, operand = self.base, self.base.operand_bits
-        widths = {
-            "activation_buffer": rows * operand,
-            "weight_buffer": columns * operand,
-            "output_buffer": columns * base.accumulator_bits,
-        }
-        buffers = {
-            name: SramBuffer(
-                capacity_bytes=values[f"{name}.kib"] * KIB,
-                width_bits=width,
-                ports=2 if name == "output_buffer" else 1,  # a sum is read and written back
-            )
-            for name, width in widths.items()
-        }
-        array = replace(
-            base.array, rows=rows, columns=columns, fold_timing=values["array.fold_timing"]
-        )
-        plain = base.without_reuse(f"{base.name}_searched_dense")
-        return replace(plain, array=array, **buffers)  # type: ignore[arg-type]
+        own = {name: values[name] for name in self.own_fields}
+        changes = {name.removeprefix(POLICY): own.pop(name) for name in [*own] if _is_policy(name)}
+        hashing = {"projection": values["front_end.projection"]}
+        policies: dict[str, ReusePolicy] = {}
+        if self.base_policy is not None:
+            known = field_values(self.base_policy)
+            hashing = {name: value for name, value in hashing.items() if name in known}
+            policies = {"": changed(self.base_policy, hashing | changes)}
+        for name, settings in self.reuse_of(values).items():
+            policies[name] = LshReuse(**(hashing | settings | changes))
+        build = partial(reuse_design, policies=policies.values()) if policies else dense_design
+        design = build(self.base, values)
+        if own:
+            design = with_fields(design, own)
+        if self.base_policy is not None:
+            return design, policies[""]
+        return design, PerLayer(policies) if policies else NoReuse()
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values, to be stored with a study."""
@@ -431,6 +408,8 @@ class DesignSpace:
         }
         if self.fronts:
             description["fronts"] = {name: list(each) for name, each in self.fronts.items()}
+        if self.base_policy is not None:
+            description["policy"] = stored(self.base_policy)
         return description
 
     @classmethod
@@ -440,7 +419,7 @@ class DesignSpace:
         Raises:
             ConfigError: it lacks a part, or a part breaks a rule.
         """
-        if not _is_table(description):
+        if not is_table(description):
             raise ConfigError(
                 f"DesignSpace must be described by a mapping, got {show(description)}; use the "
                 "result of to_dict()"
@@ -455,6 +434,9 @@ class DesignSpace:
                 ),
                 start=description["start"],
                 fronts={name: tuple(each) for name, each in description.get("fronts", {}).items()},
+                base_policy=StoredPolicy(**description["policy"])
+                if "policy" in description
+                else None,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
@@ -463,31 +445,5 @@ class DesignSpace:
             ) from error
 
 
-def _all_of(values: object, kind: type) -> bool:
-    return isinstance(values, tuple | list) and all(isinstance(each, kind) for each in values)
-
-
-def _is_table(values: object) -> bool:
-    return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    """The parameter that may be meant, or all that can be searched."""
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(known)}"
-
-
-def _check_base(base: Accelerator) -> None:
-    """There must be units to vary."""
-    if not isinstance(base, Accelerator):
-        raise ConfigError(
-            f"DesignSpace.base must be an Accelerator, got {show(base)}; try preset('reuse_16x16')"
-        )
-    searched = ("front_end", "cache", "centroid_buffer", "reconstructor")
-    missing = [name for name in searched if name not in base.units]
-    if missing:
-        raise ConfigError(
-            f"DesignSpace.base must have reuse units, got {base.name!r} without "
-            f"{', '.join(missing)}; use preset('reuse_16x16'), or add them"
-        )
+def _is_policy(name: str) -> bool:
+    return name.startswith(POLICY)

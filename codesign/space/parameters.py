@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,7 @@ BUFFERS = ("activation_buffer", "weight_buffer", "output_buffer", "centroid_buff
 
 HASHES = tuple(range(4, 21))
 SHORTEST, LONGEST = 4, 64
+_MOST_CHOICES = 1000
 COMMON_LENGTHS = (5, 8, 10, 16, 32)
 
 
@@ -49,7 +51,7 @@ class Parameter:
             problems.append(
                 f"Parameter.ordered must be True or False, got {show(self.ordered)}; use one"
             )
-        if not isinstance(self.choices, tuple | list) or not self.choices:
+        if not isinstance(self.choices, tuple | list | range) or not self.choices:
             problems.append(
                 f"Parameter.choices must be a tuple of values, got {show(self.choices)}; "
                 "give them as in (8, 16, 32)"
@@ -71,6 +73,12 @@ class Parameter:
         if problems:
             raise ConfigError(problems)
         object.__setattr__(self, "choices", tuple(self.choices))
+
+    @classmethod
+    def of(cls, name: str, choices: Any) -> Parameter:
+        """The parameter of these choices: ordered, if they are numbers from small to large."""
+        ordered = isinstance(choices, Sequence) and _is_ascending(choices)
+        return cls(name=name, choices=choices, ordered=ordered)
 
     @property
     def distribution(self) -> BaseDistribution:
@@ -100,7 +108,7 @@ class Parameter:
         """The choice closest to a value: itself, the next number, or the first choice."""
         if value in self.choices:
             return value
-        if not self.ordered:
+        if not self.ordered or isinstance(value, str | None):
             return self.choices[0]
         return min(self.choices, key=lambda choice: abs(choice - value))
 
@@ -254,3 +262,44 @@ def hardware_values(base: Accelerator) -> dict[str, Any]:
         "front_end.projection": base.front_end.projection,
         "reconstructor.sums_per_cycle": base.reconstructor.ports * base.reconstructor.width,
     }
+
+
+def read_choices(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Parameter -> choices of `NAME=VALUE,VALUE,...` or, of whole numbers, `NAME=LOW..HIGH` each.
+
+    Raises:
+        ConfigError: a text is malformed, or names a parameter again.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        name, separator, values = text.partition("=")
+        parts = [part.strip() for part in values.split(",")]
+        if not separator or not name or not all(parts) or name in found:
+            raise ConfigError(
+                f"--parameter must be NAME=VALUE,VALUE or NAME=LOW..HIGH, each name once, got "
+                f"{text!r}; write for example --parameter front_end.lanes=1,2,4"
+            )
+        bounds = re.fullmatch(r"(-?\d{1,9})\.\.(-?\d{1,9})", values.strip())
+        if bounds and int(bounds[2]) - int(bounds[1]) >= _MOST_CHOICES:
+            raise ConfigError(
+                f"--parameter {name} must have at most {_MOST_CHOICES} choices, got {values!r}; "
+                "name some of them"
+            )
+        found[name] = (
+            tuple(range(int(bounds[1]), int(bounds[2]) + 1))
+            if bounds
+            else tuple(map(_literal, parts))
+        )
+    return found
+
+
+def _literal(text: str) -> Any:
+    """A whole number, a number, true or false, or else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text

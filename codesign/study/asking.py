@@ -5,20 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from accelerators import ConfigError
+from codesign.evaluation.objective import Objective, directions_of
 from codesign.optimisers.optimiser import Answer, Problem
 from codesign.optimisers.registry import Chosen, ask
-from codesign.space.design_space import DesignSpace
-from codesign.study.trials import OBJECTIVES, reference_beyond
+from codesign.space.design_space import POLICY, DesignSpace
 
 # Settings near a repeated one that are looked at, those with one parameter changed first.
 _NEIGHBOURS = 200
+
+
+class Asks(Protocol):
+    """What a search asks: an `Asker`, or another that answers as one."""
+
+    def trial(self, study: optuna.Study, number: int, *, known: int) -> FrozenTrial:
+        """A trial of the study, asked for and stored in one step if it is the next."""
+
+    def job(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the evaluator takes for these values."""
+
+    def key(self, parameters: Mapping[str, Any]) -> str:
+        """Equal for values that are answered alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +42,7 @@ class Asker:
         optimiser: which, see `find_optimiser`.
         space: what to choose from.
         seed: of the search.
+        objectives: what is searched for.
         baseline: objective -> value of the dense baseline.
         tried: keys of all designs asked for; grows.
     """
@@ -36,6 +50,7 @@ class Asker:
     optimiser: Chosen
     space: DesignSpace
     seed: int
+    objectives: tuple[Objective, ...]
     baseline: Mapping[str, float]
     tried: set[str]
 
@@ -77,19 +92,26 @@ class Asker:
         )
         return study.get_trials(deepcopy=False)[number]
 
+    def job(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values themselves."""
+        return dict(parameters)
+
+    def key(self, parameters: Mapping[str, Any]) -> str:
+        """See `design_key`."""
+        return design_key(self.space, parameters)
+
     def _answer(self, stored: list[FrozenTrial], known: int) -> Answer:
         """What the optimiser says, knowing so many trials with their values."""
-        counted = reference_beyond(self.baseline)
+        goals = [(objective, self.baseline[objective.name]) for objective in self.objectives]
         problem = Problem(
             distributions=self.space.distributions,
-            maximise=tuple(objective.maximise for objective in OBJECTIVES),
-            # Better than the dense baseline in speed and energy; accuracy is what reuse pays with.
-            reference_point=(1.0, self.baseline["energy_uj_per_image"], 0.0),
-            hypervolume_point=tuple(counted[objective.name] for objective in OBJECTIVES),
+            maximise=tuple(directions_of(self.objectives)),
+            reference_point=tuple(each.interesting(baseline) for each, baseline in goals),
+            hypervolume_point=tuple(each.reference(baseline) for each, baseline in goals),
             conditions=self.space.conditions,
             depends=tuple(
-                self.space.of_decisions if objective.name == "accuracy" else None
-                for objective in OBJECTIVES
+                self.space.of_decisions if objective.of_decisions else None
+                for objective in self.objectives
             ),
         )
         return ask(self.optimiser, problem, stored, seed=self.seed, known=known)
@@ -124,4 +146,5 @@ def design_key(space: DesignSpace, parameters: Mapping[str, Any]) -> str:
         accelerator, policy = space.build(parameters)
     except ConfigError:
         return json.dumps(dict(parameters), sort_keys=True)
-    return json.dumps([accelerator.to_dict(), policy.describe()], sort_keys=True)
+    own = {name: parameters[name] for name in space.own_fields if name.startswith(POLICY)}
+    return json.dumps([accelerator.to_dict(), policy.describe(), own], sort_keys=True)

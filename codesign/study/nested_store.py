@@ -13,15 +13,22 @@ from optuna.trial import FrozenTrial, TrialState
 
 from accelerators import PROJECTIONS, ConfigError
 from accelerators.rules import show
+from codesign.evaluation.layers import LAYER_OBJECTIVES
+from codesign.evaluation.objective import Objective, directions_of
 from codesign.space.parameters import Parameter
+from codesign.study.records import record_of
 from codesign.study.store import check_regular, damaged, locked, open_storage, readable, storing
 from codesign.study.stored import SPECIFICATION, parameter_is_whole, params_problems
 from simulator.results.stored import is_number
 
 FORMAT_VERSION = 1
 ACQUISITIONS = ("logehvi", "ei")
-# Error is made small, compression large.
-DIRECTIONS = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
+DIRECTIONS = tuple(
+    StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE
+    for more in directions_of(LAYER_OBJECTIVES)
+)
+# Attributes of a trial that is told, and of one of an earlier version.
+_TOLD, _TOLD_BEFORE = {"origin", "evaluation"}, {"reason", "seconds"}
 # What is chosen of a layer's reuse; the first two of every layer.
 _SETTINGS = ("hashes", "length", "thresholds", "order")
 
@@ -162,19 +169,25 @@ def _specification_problems(given: Any) -> list[str]:
 def _trial_problems(frozen: FrozenTrial, parameters: Sequence[Parameter]) -> list[str]:
     """What is wrong with a setting of a layer."""
     problems = list(params_problems(frozen, parameters))
-    attributes = frozen.user_attrs
-    if {*attributes} != {"reason", "seconds"}:
-        return [*problems, f"reason and seconds must be told, got {show(sorted(attributes))}"]
-    if not is_number(attributes["seconds"], 0):
-        problems.append(f"seconds must be at least 0, got {show(attributes['seconds'])}")
-    is_complete = frozen.state == TrialState.COMPLETE
-    if is_complete:
-        values, reason = frozen.values, attributes["reason"]
-        whole = type(values) is list and len(values) == 2 and is_number(values[0], 0)
-        if not whole or not is_number(values[1], 1) or reason is not None:
+    if frozen.state == TrialState.RUNNING:
+        return problems  # what was measured is told before it is finished, and told again
+    record = record_of(frozen)
+    if not isinstance(record, Mapping) or not {"reason", "seconds"} <= {*record}:
+        return [*problems, f"reason and seconds must be told, got {show(frozen.user_attrs)}"]
+    if not is_number(record["seconds"], 0):
+        problems.append(f"seconds must be at least 0, got {show(record['seconds'])}")
+    if frozen.state == TrialState.COMPLETE:
+        values = frozen.values
+        whole = type(values) is list and len(values) == len(LAYER_OBJECTIVES)
+        held = whole and all(map(Objective.holds, LAYER_OBJECTIVES, values))
+        if not held or record["reason"] is not None or record["state"] != "complete":
             problems.append(f"error must be at least 0 and compression 1, got {show(values)}")
-    elif frozen.state != TrialState.FAIL or type(attributes["reason"]) is not str:
+    elif frozen.state != TrialState.FAIL or type(record["reason"]) is not str:
         problems.append("it must be complete, or have failed for a reason")
+    elif record["state"] != "failed":
+        problems.append(f"state must be 'failed', got {show(record['state'])}")
+    if not ({*frozen.user_attrs} == _TOLD_BEFORE or {*frozen.user_attrs} == _TOLD):
+        problems.append(f"it must be a setting, got {show(sorted(frozen.user_attrs))}")
     return problems
 
 

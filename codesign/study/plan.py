@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError, presets
 from accelerators.rules import nearest
+from codesign.evaluation.objectives import OBJECTIVES, find_objectives, name_problems
 from codesign.evaluation.workload import PRECISIONS, Workload
 from codesign.optimisers.registry import optimiser_problems
-from codesign.space.checks import LARGEST_SEED
+from codesign.space.checks import LARGEST_SEED, among, of_kind, whole
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
-from codesign.space.lookup import find_accelerator
+from codesign.space.lookup import find, find_accelerator
 from codesign.study.store import check_regular, plan_text
-from codesign.study.trials import OBJECTIVES
+from simulator import ReusePolicy
 from workloads.errors import show, told
 from workloads.writing import write_atomically
 
 if TYPE_CHECKING:
     from codesign.space.design_space import DesignSpace
-    from codesign.study.trials import StudyResult
+    from codesign.study.result import StudyResult
 
 FORMAT_VERSION = 1
 _OBJECTIVE_NAMES = tuple(objective.name for objective in OBJECTIVES)
@@ -40,21 +41,25 @@ _SECTIONS = {
         "classes_dimension",
         "score",
     ),
-    "space": ("accelerator", "layers", "fronts", "parameters"),
+    "space": ("accelerator", "policy", "layers", "fronts", "parameters"),
     "search": ("objectives", "optimiser", "trials", "workers", "batch", "seed", "first_images"),
 }
-# Fields that may be left open.
-_OPTIONAL = ("weights", "fronts", "first_images", "output", "classes_dimension", "score")
-_LEAST = {
-    "images": 1,
-    "calibration_images": 0,
-    "layers": 1,
-    "trials": 1,
-    "workers": 1,
-    "batch": 1,
-    "seed": 0,
-    "first_images": 1,
-}
+_TEXT = of_kind(str, "text in quotes")
+
+
+def _accelerator(value: Any, path: str) -> list[str]:
+    known = presets()
+    if not isinstance(value, str) or (":" not in value and value not in known):
+        return [
+            f"{path} must be a preset, file.py:NAME or package.module:NAME, got {show(value)}; the "
+            f"presets are {', '.join(known)}"
+        ]
+    return []
+
+
+def _optimiser(value: Any, path: str) -> list[str]:
+    found = optimiser_problems(value if isinstance(value, str) else show(value))
+    return [text.replace("search optimiser", path) for text in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +78,15 @@ class StudyPlan:
         classes_dimension: where its classes lie, as text.
         score: how it is judged.
         accelerator: the base design: a preset, "file.py:NAME" or "package.module:NAME" (executed).
+        policy: a policy of your own that decides in every layer, see `DesignSpace.for_policy`:
+            "file.py:NAME" or "package.module:NAME" (executed); `None` hashes in `layers`.
         layers: how many layers' reuse is searched.
         fronts: a nested search of this workload, see `load_nested`: positions on its fronts are
             searched in place of `layers`; `None` searches hashes and lengths.
-        parameters: parameter -> its choices, in place of the space's own; see
-            `DesignSpace.narrowed`.
-        objectives: names of all objectives; there is no choice yet.
+        parameters: parameter -> its choices, in place of the space's own, or field of the design or
+            the policy -> choices; see `DesignSpace.narrowed`.
+        objectives: names of what to make large or small: keys of `OBJECTIVES` with `accuracy`
+            among them, and "file.py:NAME" or "package.module:NAME" of an own `Objective`.
         optimiser: a key of `codesign.optimisers.registry.OPTIMISERS`, or one of your own,
             "file.py:NAME" or "package.module:NAME" (executed).
         trials: the budget, in all.
@@ -89,27 +97,30 @@ class StudyPlan:
         constraints: limits that designs must keep.
     """
 
-    model: str = "cifarnet"
-    inputs: str = "digits"
-    images: int = 100
-    weights: str | None = None
-    calibration_images: int = 50
-    calibrate_under_reuse: bool = False
-    precision: str = "float32"
-    output: str | None = None
-    classes_dimension: str | None = None
-    score: str | None = None
-    accelerator: str = "reuse_16x16"
-    layers: int = 4
-    fronts: str | None = None
-    parameters: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    objectives: tuple[str, ...] = _OBJECTIVE_NAMES
-    optimiser: str = "gp"
-    trials: int = 40
-    workers: int = 2
-    batch: int = 4
-    seed: int = 0
-    first_images: int | None = None
+    model: str = field(default="cifarnet", metadata=_TEXT)
+    inputs: str = field(default="digits", metadata=_TEXT)
+    images: int = field(default=100, metadata=whole())
+    weights: str | None = field(default=None, metadata=_TEXT)
+    calibration_images: int = field(default=50, metadata=whole(0))
+    calibrate_under_reuse: bool = field(default=False, metadata=of_kind(bool, "true or false"))
+    precision: str = field(default="float32", metadata=among(PRECISIONS))
+    output: str | None = field(default=None, metadata=_TEXT)
+    classes_dimension: str | None = field(default=None, metadata=_TEXT)
+    score: str | None = field(default=None, metadata=_TEXT)
+    accelerator: str = field(default="reuse_16x16", metadata={"rule": _accelerator})
+    policy: str | None = field(default=None, metadata=_TEXT)
+    layers: int = field(default=4, metadata=whole())
+    fronts: str | None = field(default=None, metadata=_TEXT)
+    parameters: Mapping[str, tuple[Any, ...]] = field(
+        default_factory=dict, metadata=of_kind(Mapping, "a table of choices, [space.parameters]")
+    )
+    objectives: tuple[str, ...] = field(default=_OBJECTIVE_NAMES, metadata={"rule": name_problems})
+    optimiser: str = field(default="gp", metadata={"rule": _optimiser})
+    trials: int = field(default=40, metadata=whole())
+    workers: int = field(default=2, metadata=whole())
+    batch: int = field(default=4, metadata=whole())
+    seed: int = field(default=0, metadata=whole(0, LARGEST_SEED))
+    first_images: int | None = field(default=None, metadata=whole())
     constraints: Constraints = field(default_factory=Constraints)
 
     def __post_init__(self) -> None:
@@ -203,7 +214,7 @@ class StudyPlan:
 
     def load_workload(self) -> Workload:
         """Build the model, read its inputs and capture both; see `load_workload`."""
-        from codesign import load_workload
+        from codesign.evaluation.workload import load_workload
 
         return load_workload(
             model=self.model,
@@ -226,11 +237,19 @@ class StudyPlan:
             ConfigError: see `DesignSpace.for_workload` and `DesignSpace.narrowed`; or `fronts` are
                 not of this workload.
         """
-        from codesign import DesignSpace
+        from codesign.space.design_space import DesignSpace
         from codesign.study.nested import fronts_of
 
         base = find_accelerator(self.accelerator)
-        if self.fronts is None:
+        if self.policy is not None and self.fronts is not None:
+            raise ConfigError(
+                f"space.fronts must be given without space.policy, got {self.fronts!r}; leave one "
+                "out: a policy of your own decides in every layer"
+            )
+        if self.policy is not None:
+            own = find("policy", self.policy, {}, ReusePolicy)  # type: ignore[type-abstract]
+            space = DesignSpace.for_policy(own, base)
+        elif self.fronts is None:
             space = DesignSpace.for_workload(workload.trace, base, top=self.layers)
         else:
             space = DesignSpace.from_fronts(workload.trace, base, fronts_of(self.fronts, workload))
@@ -244,7 +263,7 @@ class StudyPlan:
             storage: see `search`; a directory also gets the plan as `study.toml`.
             settings: further ones of `search`: `resume`, `ray_address`, `executor`, `on_progress`.
         """
-        from codesign import search
+        from codesign.study.search import search
 
         return search(
             workload,
@@ -255,6 +274,7 @@ class StudyPlan:
             seed=self.seed,
             first_images=self.first_images,
             optimiser=self.optimiser,
+            objectives=find_objectives(self.objectives),
             constraints=self.constraints,
             storage=storage,
             plan=self.to_dict(),
@@ -284,61 +304,15 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
     """Rules that the fields given break, each named by its place in the file."""
     place = {key: f"{section}.{key}" for section, keys in _SECTIONS.items() for key in keys}
     problems = []
-    for key, value in given.items():
-        if value is None and key in _OPTIONAL:
+    for each in fields(StudyPlan):
+        may_be_open = each.default is None and given.get(each.name) is None
+        if each.name not in given or may_be_open:
             continue
-        if key in _LEAST:
-            most = LARGEST_SEED if key == "seed" else 2**63 - 1
-            is_whole = type(value) is int
-            if not is_whole or not _LEAST[key] <= value <= most:
-                beyond = is_whole and value > most
-                bound = f"at most {most}" if beyond else f"at least {_LEAST[key]}"
-                problems.append(
-                    f"{place[key]} must be an integer of {bound}, got {show(value)}; leave it out "
-                    f"for {_default(key)}"
-                )
-        elif key == "calibrate_under_reuse":
-            if not isinstance(value, bool):
-                problems.append(
-                    f"{place[key]} must be true or false, got {show(value)}; leave it out"
-                )
-        elif key == "precision":
-            if not isinstance(value, str) or value not in PRECISIONS:
-                problems.append(
-                    f"{place[key]} must be one of {', '.join(PRECISIONS)}, got {show(value)}; "
-                    "leave it out for float32"
-                )
-        elif key == "optimiser":
-            problems += [text.replace("search optimiser", place[key]) for text in _optimiser(value)]
-        elif key == "objectives":
-            texts = isinstance(value, list | tuple) and all(isinstance(x, str) for x in value)
-            if not texts or sorted(value) != sorted(_OBJECTIVE_NAMES):
-                problems.append(
-                    f"{place[key]} must be {', '.join(_OBJECTIVE_NAMES)}, got {show(value)}; leave "
-                    "it out, and state what need not be best as a constraint"
-                )
-        elif key == "parameters":
-            if not isinstance(value, Mapping):
-                problems.append(
-                    f"{place[key]} must be a table of choices, got {show(value)}; write "
-                    "[space.parameters]"
-                )
-        elif not isinstance(value, str):
-            problems.append(f"{place[key]} must be text, got {show(value)}; write it in quotes")
-        elif key == "accelerator" and ":" not in value and value not in presets():
-            problems.append(
-                f"{place[key]} must be a preset, file.py:NAME or package.module:NAME, got "
-                f"{show(value)}; the presets are {', '.join(presets())}"
-            )
+        found = each.metadata["rule"](given[each.name], place[each.name])
+        usual = "nothing" if each.default in (None, MISSING) else str(each.default)
+        fix = f"; leave it out for {usual}"
+        problems += [text if ";" in text else f"{text}{fix}" for text in found]
     return problems
-
-
-def _optimiser(value: Any) -> list[str]:
-    return optimiser_problems(value if isinstance(value, str) else show(value))
-
-
-def _default(key: str) -> Any:
-    return next(each.default for each in fields(StudyPlan) if each.name == key)
 
 
 def _tuples(value: Any) -> Any:

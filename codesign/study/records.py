@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from codesign.evaluation.evaluator import Evaluation
+from codesign.evaluation.objective import Objective, values_of
+from codesign.evaluation.objectives import stored_objectives
 from codesign.space.constraints import Constraints
 from codesign.space.design_space import DesignSpace
+from codesign.study.result import StudyResult
 from codesign.study.store import Place, storing
 from codesign.study.stored import ASKED, CONFIRMED, EXCESS, SPECIFICATION
-from codesign.study.trials import OBJECTIVES, StudyResult, Trial
+from codesign.study.trial import Trial
 from simulator.results.lookup import in_present_names
+
+
+class Space(Protocol):
+    """What trials choose from."""
+
+    def decode(self, stored: Mapping[str, Any], /) -> dict[str, Any]:
+        """Values of what Optuna stores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +36,15 @@ class Records:
         study: where they are kept.
         place: what errors of the disk name.
         space: what the trials choose from.
+        objectives: in the order in which their values are kept.
         limits: that designs must keep.
         baseline: objective -> value of the dense baseline.
     """
 
     study: optuna.Study
     place: Place
-    space: DesignSpace
+    space: Space
+    objectives: tuple[Objective, ...]
     limits: Constraints
     baseline: Mapping[str, float]
 
@@ -59,7 +72,7 @@ class Records:
             if outcome.values is None:
                 self.study.tell(number, state=TrialState.FAIL)
             else:
-                self.study.tell(number, [outcome.values[each.name] for each in OBJECTIVES])
+                self.study.tell(number, values_of(outcome.values, self.objectives))
 
     def confirm(self, number: int, outcome: Evaluation) -> None:
         """Store what a trial is on all images, beside what was told before."""
@@ -74,15 +87,28 @@ class Records:
 
     def trials(self) -> list[Trial]:
         """All trials as they were told."""
-        return [read_trial(frozen, self.space) for frozen in self.frozen()]
+        return [self.trial(frozen) for frozen in self.frozen()]
 
     def confirmed(self) -> list[Trial]:
         """The same; those judged on all images at the end have what was found then."""
-        return _confirmed(self.study, self.space)
+        return _confirmed(self.study, self.space, self.objectives)
+
+    def trial(self, frozen: FrozenTrial) -> Trial:
+        """A trial as it was told."""
+        return _read_trial(frozen, self.space, self.objectives)
+
+    def measured(self, frozen: FrozenTrial) -> Evaluation:
+        """What a finished trial's evaluation had found, before constraints were looked at."""
+        record = frozen.user_attrs["evaluation"]
+        told = {"reason": record["reason"]}
+        if frozen.state == TrialState.COMPLETE:
+            values, summary = _values(frozen, self.objectives), in_present_names(record["summary"])
+            told = {"state": "complete", "values": values, "summary": summary}
+        return Evaluation(**{"state": record["state"], **told}, images=record["images"])
 
     def _limited(self, outcome: Evaluation) -> tuple[Evaluation, dict[str, float]]:
         """The outcome, infeasible without values where beyond a limit, and its excess over each."""
-        if outcome.values is None:
+        if outcome.values is None or not self.limits.to_dict():
             return outcome, {}
         excess = self.limits.excess(outcome.values, outcome.summary, self.baseline)
         reason = self.limits.reason(excess)
@@ -91,33 +117,30 @@ class Records:
         return outcome, excess
 
 
-def measured(frozen: FrozenTrial) -> Evaluation:
-    """What the evaluation of a finished trial had found, before constraints were looked at."""
-    record = frozen.user_attrs["evaluation"]
-    if frozen.state != TrialState.COMPLETE:
-        return Evaluation(state=record["state"], reason=record["reason"], images=record["images"])
-    return Evaluation(
-        state="complete",
-        values=_values(frozen),
-        summary=in_present_names(record["summary"]),
-        images=record["images"],
-    )
+def record_of(frozen: FrozenTrial) -> Mapping[str, Any]:
+    """What is stored of a finished trial's evaluation.
+
+    Nested searches of before stored reason and seconds alone, beside the state.
+    """
+    is_complete = frozen.state == TrialState.COMPLETE
+    plain = {"state": "complete" if is_complete else "failed", **frozen.user_attrs}
+    return frozen.user_attrs.get("evaluation", plain)
 
 
 def is_failed(frozen: FrozenTrial) -> bool:
     """Whether a finished trial's evaluation crashed."""
-    return frozen.user_attrs["evaluation"]["state"] == "failed"
+    return record_of(frozen)["state"] == "failed"
 
 
-def read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
+def _read_trial(frozen: FrozenTrial, space: Space, objectives: Sequence[Objective]) -> Trial:
     """A trial as it was told."""
-    record = frozen.user_attrs.get("evaluation", {}) if frozen.state.is_finished() else {}
+    record = record_of(frozen) if frozen.state.is_finished() else {}
     return Trial(
         number=frozen.number,
         state=record.get("state", "failed") if frozen.state.is_finished() else "running",
-        origin=frozen.user_attrs["origin"],
+        origin=frozen.user_attrs.get("origin", "sampler"),
         parameters=space.decode(frozen.params),
-        values=_values(frozen) if record.get("state") == "complete" else None,
+        values=_values(frozen, objectives) if record.get("state") == "complete" else None,
         summary=in_present_names(record.get("summary", {})),
         reason=record.get("reason"),
         repeat_of=record.get("repeat_of"),
@@ -135,10 +158,11 @@ def read_result(study: optuna.Study, *, in_use: bool | None = False) -> StudyRes
     """All of a study, finished or not; `in_use` is `StudyResult`'s."""
     specification = study.user_attrs[SPECIFICATION]
     space = DesignSpace.from_dict(specification["space"])
+    objectives = stored_objectives(specification["objectives"], specification["quality"])
     return StudyResult(
         name=specification["name"],
         seed=specification["seed"],
-        trials=tuple(_confirmed(study, space)),
+        trials=tuple(_confirmed(study, space, objectives)),
         specification=specification,
         # Studies of before have it in their plan, if they were begun with one.
         asked=study.user_attrs.get(ASKED) or (specification.get("plan") or {}).get("trials"),
@@ -146,8 +170,9 @@ def read_result(study: optuna.Study, *, in_use: bool | None = False) -> StudyRes
     )
 
 
-def _confirmed(study: optuna.Study, space: DesignSpace) -> list[Trial]:
-    trials = [read_trial(frozen, space) for frozen in study.get_trials(deepcopy=False)]
+def _confirmed(study: optuna.Study, space: Space, objectives: Sequence[Objective]) -> list[Trial]:
+    every = study.get_trials(deepcopy=False)
+    trials = [_read_trial(frozen, space, objectives) for frozen in every]
     for key, record in study.user_attrs.items():
         if key.startswith(CONFIRMED):
             number = int(key.removeprefix(CONFIRMED))
@@ -157,6 +182,6 @@ def _confirmed(study: optuna.Study, space: DesignSpace) -> list[Trial]:
     return trials
 
 
-def _values(frozen: FrozenTrial) -> dict[str, float]:
+def _values(frozen: FrozenTrial, objectives: Sequence[Objective]) -> dict[str, float]:
     """Objective -> value of a trial that has them."""
-    return dict(zip((o.name for o in OBJECTIVES), frozen.values, strict=True))
+    return dict(zip((o.name for o in objectives), frozen.values, strict=True))

@@ -15,32 +15,35 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import optuna
 from optuna.trial import FrozenTrial
 
 from accelerators import ConfigError
 from codesign.evaluation.evaluator import Evaluation, Evaluator
-from codesign.evaluation.front import non_dominated
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import OBJECTIVES, objective_problems
 from codesign.evaluation.workload import Workload
 from codesign.optimisers.quiet import quiet_optuna
 from codesign.optimisers.registry import Chosen, optimiser_name, optimiser_problems
 from codesign.space.checks import integer_problems
 from codesign.space.constraints import Constraints
 from codesign.space.design_space import DesignSpace
-from codesign.study.asking import Asker, design_key
-from codesign.study.records import Records, is_failed, measured, read_result, read_trial
+from codesign.study.asking import Asker, Asks
+from codesign.study.records import Records, is_failed, read_result
+from codesign.study.result import StudyResult, front_of
 from codesign.study.runner import EXECUTORS, Run, running
 from codesign.study.shortfall import are_alike, limit_problems
 from codesign.study.staged import StagedEvaluator
 from codesign.study.store import (
     FORMAT_VERSION,
+    Place,
     is_in_use,
     keep_plan,
     open_study,
@@ -48,7 +51,7 @@ from codesign.study.store import (
     storing,
     study_place,
 )
-from codesign.study.trials import OBJECTIVES, StudyResult, Trial
+from codesign.study.trial import Trial
 
 VERSIONS_OF = ("torch", "numpy", "scipy", "numba", "optuna", "ray")
 
@@ -66,6 +69,7 @@ def search(
     storage: str | Path,
     resume: bool = False,
     optimiser: Chosen = "gp",
+    objectives: Sequence[Objective] | None = None,
     constraints: Constraints | None = None,
     ray_address: str | None = None,
     batch: int = 4,
@@ -74,16 +78,10 @@ def search(
     plan: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> StudyResult:
-    """Search a design space for the front of speedup, energy and accuracy.
+    """Search a design space for the front of speedup, energy and accuracy, or other objectives.
 
-    Trials are asked for in batches, evaluated in parallel, and stored as each finishes. The first
-    are the space's start settings; `gp` then begins with Sobol points, `botorch` and `tpe` with
-    random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept, and `resume` goes on
-    as if nothing had happened.
-
-    Where the first trials of a call, at least `codesign.study.shortfall.ALIKE_FAILURES` and a
-    batch, all fail in the same way, no more are asked for: `StudyResult.unanswered` says why.
-    Another call with `resume`, once that is mended, goes on with the next trials.
+    The first trials are the space's starts; `gp` then begins with Sobol points, `botorch` and `tpe`
+    with random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept.
 
     Args:
         workload: what to judge designs on.
@@ -93,42 +91,38 @@ def search(
         seed: of the search, at least 0.
         storage: the study file, `*.journal`, or a directory for `study.journal`, or the URL of a
             database such as `sqlite:///study.db`, which holds one study.
-        resume: go on with the study that is there.
+        resume: go on with the study that is there, as if nothing had happened.
         optimiser: a key of `OPTIMISERS`, `file.py:NAME` or `package.module:NAME` (executed), or an
             `Optimiser` of your own or its class.
+        objectives: what to make large or small, `accuracy` among them; `None` for `OBJECTIVES`.
+            One of your own is an `Objective`, which must be given again to go on.
         constraints: limits that designs must keep.
         ray_address: a Ray cluster to run on instead of this machine.
         batch: trials asked for together; a larger one keeps more workers busy but learns later.
         executor: `ray`, or `inline` to evaluate in this process.
-        first_images: judge a trial on so many images first, and on all of them only if it may
-            join the front of earlier batches (`codesign.study.staged.may_join`). When all trials
-            are told, those on the front that were not judged on all images are. `None` judges every
-            trial on all; fewer than about a thousand images give up little.
+        first_images: judge a trial on so many images first, and on all only if it may join the
+            front of earlier batches (`codesign.study.staged.may_join`) or is on that of all. `None`
+            judges every trial on all; fewer than about a thousand images give up little.
         plan: kept with the study, as what makes it again; see `StudyPlan.run`.
         on_progress: see `OnProgress`.
-
-    Returns:
-        All trials, the front and its hypervolume.
 
     Raises:
         ConfigError: an argument breaks a rule, no design can keep a limit, or the study file is not
             fit for this search.
         TraceError: the workload lacks activations.
-        OSError: the study file cannot be written, and is named; every finished trial is kept, and
-            `resume` goes on.
-        RayDiedError: Ray itself has ended, and this process has outlived it; likewise.
+        OSError, RayDiedError: the study file, which is named, cannot be written, or Ray has ended.
     """
-    _check(optimiser, trials=trials, workers=workers, seed=seed, batch=batch, executor=executor)
-    place = study_place(storage)
-    limits = constraints or Constraints()
-    problems = limit_problems(limits, space)
-    if problems:
+    goals = OBJECTIVES if objectives is None else objectives
+    counts = {"trials": trials, "workers": workers, "seed": seed, "batch": batch}
+    _check(optimiser, goals, executor, counts)
+    place, limits = study_place(storage), constraints or Constraints()
+    if problems := limit_problems(limits, space):
         raise ConfigError(problems)
-    evaluator = Evaluator.of(workload, space)
-    staged = None
-    if first_images is not None:
-        staged = StagedEvaluator.of(workload, evaluator, first_images)
-    specification = _specification(workload, evaluator, seed=seed, batch=batch) | {
+    full = Evaluator.of(workload, space, goals)
+    staged = None if first_images is None else StagedEvaluator.of(workload, full, first_images)
+    specification = _specification(workload, full) | {
+        "seed": seed,
+        "batch": batch,
         "optimiser": optimiser_name(optimiser),
         "constraints": limits.to_dict(),
         "first_images": first_images,
@@ -137,36 +131,14 @@ def search(
     with (
         quiet_optuna(),
         open_study(place, specification, resume=resume) as study,
-        running(executor, staged or evaluator, workers, ray_address) as run,
+        running(executor, staged or full, workers, ray_address) as run,
     ):
         keep_plan(place, plan)
-        going = _Search(
-            records=Records(
-                study=study,
-                place=place,
-                space=space,
-                limits=limits,
-                baseline=evaluator.baseline,
-            ),
-            asker=Asker.of(
-                study, optimiser=optimiser, space=space, seed=seed, baseline=evaluator.baseline
-            ),
-            run=run,
-            staged=staged,
-        )
-        going.records.ask_for(trials)
-        told_now: list[Trial] = []
-        for first in range(0, trials, batch):
-            for trial in going.batch(first, min(first + batch, trials)):
-                told_now.append(trial)
-                if on_progress is not None:
-                    told = going.records.frozen()[:trials]
-                    on_progress(trial, sum(each.state.is_finished() for each in told), trials)
-            if all(trial.state == "failed" for trial in told_now) and are_alike(
-                [trial.reason for trial in told_now]
-            ):
-                break  # what is wrong with all of them is not their designs
-        going.confirm()
+        loop = SearchLoop.of(study, place, specification, full, staged, trials)
+        loop.records.ask_for(trials)
+        for _, trial in rounds([loop], run):
+            if on_progress is not None:
+                on_progress(trial, loop.finished, trials)
         return read_result(study)
 
 
@@ -185,54 +157,97 @@ def load_study(path: str | Path) -> StudyResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Search:
-    """A search on an open study.
+class SearchLoop:
+    """Asks, evaluates and tells on an open study, a batch at a time; see `rounds`.
 
     Attributes:
         records: the study.
         asker: asks for the trials.
-        run: evaluates jobs.
+        trials: how many in all.
+        size: of a batch.
         staged: where trials are judged on few images first.
         answers: key of a design -> the trial that tells what became of it, of earlier batches.
+        repeats: trials of this batch, each with that which answers it.
+        told_now: trials told by this loop, not by one before it.
     """
 
     records: Records
-    asker: Asker
-    run: Run
-    staged: StagedEvaluator | None
+    asker: Asks
+    trials: int
+    size: int = 1
+    staged: StagedEvaluator | None = None
     answers: dict[str, FrozenTrial] = field(default_factory=dict)
+    repeats: dict[int, FrozenTrial] = field(default_factory=dict)
+    told_now: list[Trial] = field(default_factory=list)
 
-    def batch(self, first: int, stop: int) -> Iterator[Trial]:
-        """Ask for trials `first` to `stop`, evaluate and store them; gives each as it is told.
+    @classmethod
+    def of(
+        cls,
+        study: optuna.Study,
+        place: Place,
+        specification: Mapping[str, Any],
+        full: Evaluator,
+        staged: StagedEvaluator | None,
+        trials: int,
+    ) -> SearchLoop:
+        """Goes on with the study of a design space, which is as its specification says."""
+        given: dict[str, Any] = {
+            "space": full.space,
+            "objectives": full.objectives,
+            "baseline": full.baseline,
+        }
+        limits = Constraints(**specification["constraints"])
+        optimiser, seed = specification["optimiser"], specification["seed"]
+        return cls(
+            records=Records(study=study, place=place, limits=limits, **given),
+            asker=Asker.of(study, optimiser=optimiser, seed=seed, **given),
+            trials=trials,
+            size=specification["batch"],
+            staged=staged,
+        )
 
-        The next is asked for while those before it are evaluated.
-        """
-        repeats: list[tuple[int, FrozenTrial]] = []
-        for number, outcome in self.run(self._jobs(first, stop, repeats)):
-            yield self._told(number, outcome, None)
-        for number, earlier in repeats:
-            yield self._told(number, measured(earlier), earlier.number)
-        for frozen in self.records.frozen()[first:stop]:
-            if not is_failed(frozen):
-                self.answers.setdefault(self._key(frozen), frozen)
-
-    def _jobs(
-        self, first: int, stop: int, repeats: list[tuple[int, FrozenTrial]]
-    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Ask for the trials of a batch, each when it is taken; those answered go to `repeats`."""
+    def jobs(self, first: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Ask for the trials of a batch, each when it is taken; those answered are put aside."""
         job = self._job(first)
-        for number in range(first, stop):
+        for number in range(first, min(first + self.size, self.trials)):
             with storing(self.records.place):
                 frozen = self.asker.trial(self.records.study, number, known=first)
-            earlier = self.answers.get(self._key(frozen))
             if frozen.state.is_finished():
                 continue
+            earlier = self.answers.get(self._key(frozen))
             if earlier is None:
                 yield number, job(self.records.space.decode(frozen.params))
             else:
-                repeats.append((number, earlier))
+                self.repeats[number] = earlier
 
-    def confirm(self) -> None:
+    def tell(self, number: int, outcome: Evaluation, repeat_of: int | None = None) -> Trial:
+        """Store what became of a trial."""
+        self.records.tell(number, outcome, repeat_of)
+        self.told_now.append(self.records.trial(self.records.frozen()[number]))
+        return self.told_now[-1]
+
+    def settle(self, first: int) -> Iterator[Trial]:
+        """Tell the repeats of a batch, and remember what it answers."""
+        for number, earlier in self.repeats.items():
+            yield self.tell(number, self.records.measured(earlier), earlier.number)
+        self.repeats.clear()
+        for frozen in self.records.frozen()[first : min(first + self.size, self.trials)]:
+            if not is_failed(frozen):
+                self.answers.setdefault(self._key(frozen), frozen)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether all that was told now failed, and alike."""
+        return all(trial.state == "failed" for trial in self.told_now) and are_alike(
+            [trial.reason for trial in self.told_now]
+        )
+
+    @property
+    def finished(self) -> int:
+        """How many of the trials are told."""
+        return sum(each.state.is_finished() for each in self.records.frozen()[: self.trials])
+
+    def confirm(self, run: Run) -> None:
         """Judge the front on all images, and what comes to it when its accuracy turns out lower.
 
         What was told stays, so that a study that is extended asks as if it had been longer at once.
@@ -242,7 +257,7 @@ class _Search:
         images = self.staged.full.trace.images
         while True:
             trials = [trial for trial in self.records.confirmed() if trial.values]
-            front = _front(trials)
+            front = self._front(trials)
             jobs = {
                 t.number: self.staged.job(t.parameters, front=())
                 for t in trials
@@ -250,46 +265,69 @@ class _Search:
             }
             if not jobs:
                 return
-            for number, outcome in self.run(jobs.items()):
+            for number, outcome in run(jobs.items()):
                 self.records.confirm(number, outcome)
 
     def _job(self, first: int) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         """Makes of parameters what the evaluator takes, in the batch that begins with `first`."""
         if self.staged is None:
-            return dict
+            return self.asker.job
         images = self.staged.full.trace.images
         earlier = self.records.trials()[:first]
-        front = _front(trial for trial in earlier if trial.images == images)
+        front = self._front([trial for trial in earlier if trial.values and trial.images == images])
         return partial(self.staged.job, front=front)
 
+    def _front(self, trials: Sequence[Trial]) -> list[Mapping[str, float]]:
+        """Values of the trials that no other beats."""
+        front = front_of(trials, self.records.objectives)
+        return [trial.values for trial in front if trial.values]
+
     def _key(self, frozen: FrozenTrial) -> str:
-        return design_key(self.records.space, self.records.space.decode(frozen.params))
-
-    def _told(self, number: int, outcome: Evaluation, repeat_of: int | None) -> Trial:
-        self.records.tell(number, outcome, repeat_of)
-        return read_trial(self.records.frozen()[number], self.records.space)
+        return self.asker.key(self.records.space.decode(frozen.params))
 
 
-def _front(trials: Iterable[Trial]) -> list[Mapping[str, float]]:
-    """Values of the trials that no other beats."""
-    values = [trial.values for trial in trials if trial.values]
-    points = np.array([[each[o.name] for o in OBJECTIVES] for each in values])
-    kept = non_dominated(points, [objective.maximise for objective in OBJECTIVES])
-    return [each for each, keep in zip(values, kept, strict=True) if keep]
+def rounds(loops: Sequence[SearchLoop], run: Run) -> Iterator[tuple[SearchLoop, Trial]]:
+    """Make the trials of one or more searches, a batch of each at a time, until there is no hope.
+
+    A trial is asked for while those before it are evaluated; each is given as it is told. Where the
+    first trials of a call, at least `codesign.study.shortfall.ALIKE_FAILURES` and a batch, all fail
+    in the same way, no more are asked for; another call, once that is mended, goes on.
+
+    Args:
+        loops: of equal batches.
+        run: evaluates.
+    """
+    size = loops[0].size
+    for first in range(0, max(loop.trials for loop in loops), size):
+        going = [
+            (place, loop)
+            for place, loop in enumerate(loops)
+            if first < loop.trials and not loop.is_hopeless
+        ]
+        # A number for each job of all searches: of one search, the trial's.
+        jobs = (
+            (number * len(loops) + place, job)
+            for place, loop in going
+            for number, job in loop.jobs(first)
+        )
+        for number, outcome in run(jobs):
+            loop = loops[number % len(loops)]
+            yield loop, loop.tell(number // len(loops), outcome)
+        for _, loop in going:
+            for trial in loop.settle(first):
+                yield loop, trial
+    for loop in loops:
+        loop.confirm(run)
 
 
-def _specification(
-    workload: Workload, evaluator: Evaluator, *, seed: int, batch: int
-) -> dict[str, Any]:
-    """What is searched and how, as the JSON that a study file keeps."""
+def _specification(workload: Workload, evaluator: Evaluator) -> dict[str, Any]:
+    """What is searched, as the JSON that a study file keeps."""
     trace = workload.trace
     specification = {
         "format_version": FORMAT_VERSION,
         "name": workload.name,
-        "seed": seed,
-        "batch": batch,
         "space": evaluator.space.to_dict(),
-        "objectives": [asdict(objective) for objective in OBJECTIVES],
+        "objectives": [objective.to_dict() for objective in evaluator.objectives],
         "quality": evaluator.quality,
         "baseline": evaluator.baseline,
         "digest": evaluator.digest,
@@ -302,9 +340,11 @@ def _specification(
     return json.loads(json.dumps(specification))
 
 
-def _check(optimiser: Chosen, *, executor: str, **numbers: int) -> None:
+def _check(
+    optimiser: Chosen, objectives: Sequence[Objective], executor: str, numbers: Mapping[str, int]
+) -> None:
     problems = integer_problems("search ", numbers, {"seed": 0})
-    problems += optimiser_problems(optimiser)
+    problems += optimiser_problems(optimiser) + objective_problems(objectives)
     if executor not in EXECUTORS:
         problems.append(f"search executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
     if problems:

@@ -6,15 +6,12 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from accelerators import ConfigError, area_by_part
 from codesign.space.constraints import Constraints
 from codesign.space.design_space import DesignSpace
+from codesign.study.trial import Trial
 from workloads.errors import plain
-
-if TYPE_CHECKING:
-    from codesign.study.trials import StudyResult, Trial
 
 # Trials that must have failed alike, and none otherwise, before a search gives up.
 ALIKE_FAILURES = 4
@@ -73,16 +70,20 @@ def failures(reasons: Sequence[str | None], tried: int, of: str = "trials") -> s
     return f"{len(reasons)} of {tried} {of} failed{share}: {told}"
 
 
-def unanswered(result: StudyResult) -> str | None:
-    """Why no trial is on the front, in a clause; `None` where one is."""
-    if result.front:
-        return None
-    told = [trial for trial in result.trials if trial.state != "running"]
+def unanswered(trials: Sequence[Trial], limits: Mapping[str, float], failed: str | None) -> str:
+    """Why no trial is on the front, in a clause.
+
+    Args:
+        trials: of a search, none of them on the front.
+        limits: that were stated.
+        failed: how many trials failed, in a clause, see `failures`.
+    """
+    told = [trial for trial in trials if trial.state != "running"]
     if not told:
         return "no design was evaluated to its end yet"
-    if result.of_state("complete"):
+    if any(trial.state == "complete" for trial in told):
         return "no design was judged on all images yet"
-    clauses = [result.failures, _broken_rules(told), *_limits(result, told)]
+    clauses = [failed, _broken_rules(told), *_limits(limits, told)]
     return "; ".join(clause for clause in clauses if clause is not None)
 
 
@@ -98,11 +99,11 @@ def _broken_rules(told: Sequence[Trial]) -> str | None:
     )
 
 
-def _limits(result: StudyResult, told: Sequence[Trial]) -> list[str]:
+def _limits(limits: Mapping[str, float], told: Sequence[Trial]) -> list[str]:
     """Designs beyond a limit, and how far the nearest is from each limit that none keeps."""
     measured = [trial for trial in told if trial.excess]
     clauses, kept = [], []
-    for name, limit in result.specification["constraints"].items():
+    for name, limit in limits.items():
         over = [trial.excess[name] for trial in measured if name in trial.excess]
         beyond = sum(each > 0 for each in over)
         if not beyond:
@@ -122,6 +123,8 @@ def _limits(result: StudyResult, told: Sequence[Trial]) -> list[str]:
 
 def least_area_mm2(space: DesignSpace) -> float:
     """An area that no design of a space is below: the smallest of parts that can be told apart."""
+    if space.own_fields:
+        return 0.0
     may_be_dense = not any(
         parameter.name.endswith((".reuse", ".position")) and all(parameter.choices)
         for parameter in space.parameters

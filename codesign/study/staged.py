@@ -16,14 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from accelerators import ConfigError
 from codesign.evaluation.evaluator import Evaluation, Evaluator
 from codesign.evaluation.front import non_dominated
+from codesign.evaluation.objective import Objective, directions_of, points_of
+from codesign.evaluation.objectives import OBJECTIVES
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
-from codesign.study.trials import OBJECTIVES
+from codesign.space.checks import whole
 from workloads import capture
 from workloads.capturing.call_structure import CALL
 from workloads.capturing.replaying import recorded_inputs, seed_of
@@ -33,10 +33,6 @@ Values = Mapping[str, float]
 
 # Standard normal quantile of the upper bound: 97.7 % of accuracies lie below it.
 CONFIDENCE_QUANTILE = 2.0
-# Speed and energy per image on the first images may be off by as much: fewer images share a
-# layer's weights and the pipeline's filling. On 25 of 100 CIFAR-10 images, ten random designs of
-# CifarNet's space were 4 to 15 % too fast and used 3 % too little to 7 % too much energy.
-TIMING_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,11 +60,8 @@ class StagedEvaluator:
             ConfigError: there are not that many, or no model that tells one image from another.
         """
         trace, model = workload.trace, full.model
-        if not isinstance(images, int) or isinstance(images, bool) or images < 1:
-            raise ConfigError(
-                f"first_images must be an integer of at least 1, got {images!r}; give None to "
-                "judge every trial on all images"
-            )
+        if problems := whole()["rule"](images, "first_images"):
+            raise ConfigError(f"{problems[0]}; give None to judge every trial on all images")
         inputs, images_are_first = trace.inputs or (), images < trace.images
         images_are_first &= CALL not in trace.provenance
         tensors = (*inputs, *(() if trace.outputs is None else (trace.outputs,)))
@@ -109,7 +102,11 @@ class StagedEvaluator:
             return self.full(job["parameters"])
         early = self.first(job["parameters"])
         if early.values is None or not may_join(
-            early.values, job["front"], self.first.trace.images, self.full.trace.images
+            early.values,
+            job["front"],
+            self.first.trace.images,
+            self.full.trace.images,
+            self.full.objectives,
         ):
             return early
         late = self.full(job["parameters"])
@@ -134,17 +131,23 @@ def upper_accuracy(found: float, images: int, of_images: int) -> float:
     return seen * found + (1 - seen) * bound
 
 
-def may_join(values: Values, front: Sequence[Values], images: int, of_images: int) -> bool:
+def may_join(
+    values: Values,
+    front: Sequence[Values],
+    images: int,
+    of_images: int,
+    objectives: Sequence[Objective] = OBJECTIVES,
+) -> bool:
     """Whether a point judged on its first images may be on the front when judged on all.
 
-    It may if no point of the front dominates the best that it can be: its `upper_accuracy`, with
-    speed and energy better by `TIMING_TOLERANCE`.
+    It may if no point of the front dominates the best that it can be: its `upper_accuracy`, and
+    `Objective.hoped` of what hardware changes.
     """
     hoped = {
-        "speedup": values["speedup"] * (1 + TIMING_TOLERANCE),
-        "energy_uj_per_image": values["energy_uj_per_image"] * (1 - TIMING_TOLERANCE),
-        "accuracy": upper_accuracy(values["accuracy"], images, of_images),
+        each.name: upper_accuracy(values[each.name], images, of_images)
+        if each.of_decisions
+        else each.hoped(values[each.name])
+        for each in objectives
     }
-    points = [[each[o.name] for o in OBJECTIVES] for each in (hoped, *front)]
-    kept = non_dominated(np.array(points), [o.maximise for o in OBJECTIVES])
-    return bool(kept[0])
+    points = points_of([hoped, *front], objectives)
+    return bool(non_dominated(points, directions_of(objectives))[0])

@@ -30,7 +30,6 @@ from accelerators import ConfigError
 from codesign.study.journal import CheckedJournal
 from codesign.study.same_search import check_same_search
 from codesign.study.stored import SPECIFICATION, study_problems
-from codesign.study.trials import OBJECTIVES
 from workloads.errors import told
 from workloads.writing import write_atomically
 
@@ -52,11 +51,6 @@ _FOUND_THERE = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
     RuntimeError, SQLAlchemyError, sqlite3.Error, OptunaError,
 )  # fmt: skip
-DIRECTIONS = [
-    StudyDirection.MAXIMIZE if objective.maximise else StudyDirection.MINIMIZE
-    for objective in OBJECTIVES
-]
-
 
 # A journal, or the URL of a database.
 Place = Path | str
@@ -179,7 +173,8 @@ def open_study(
     with locked(place, resume=resume):
         with storing(place):
             storage, journal = open_storage(place, only=STUDY_NAME)
-            study = _open(place, storage, create=not resume)
+            directions = directions_in(specification)
+            study = _open(place, storage, create=None if resume else directions)
             is_begun = SPECIFICATION in study.user_attrs or len(study.trials) > 0
             if is_begun:
                 _check(place, study)
@@ -236,7 +231,7 @@ def read_study(place: Place) -> optuna.Study:
         found = "an empty file" if place.is_file() else "no such file"
         raise ConfigError(f"{place} must be a study, got {found}; run a search first")
     storage, _ = open_storage(place, only=STUDY_NAME)
-    study = _open(place, storage, create=False)
+    study = _open(place, storage)
     if SPECIFICATION not in study.user_attrs:
         raise ConfigError(
             f"{_shown(place)} must be a study of this program, got one without specification"
@@ -268,15 +263,29 @@ def open_storage(
         return RDBStorage(place), None
 
 
-def _open(place: Place, storage: JournalStorage | RDBStorage, *, create: bool) -> optuna.Study:
+def directions_in(specification: Mapping[str, Any]) -> list[StudyDirection]:
+    """The directions of the objectives that a specification describes."""
+    return [
+        StudyDirection.MAXIMIZE if each["maximise"] else StudyDirection.MINIMIZE
+        for each in specification["objectives"]
+    ]
+
+
+def _open(
+    place: Place,
+    storage: JournalStorage | RDBStorage,
+    *,
+    create: Sequence[StudyDirection] | None = None,
+) -> optuna.Study:
+    """The study that is there, or a new one of objectives of these directions."""
     # Nothing is asked of this study's own sampler.
     sampler = optuna.samplers.RandomSampler()
     with readable(place):
-        if create:
+        if create is not None:
             return optuna.create_study(
                 study_name=STUDY_NAME,
                 storage=storage,
-                directions=DIRECTIONS,
+                directions=create,
                 sampler=sampler,
             )
         return optuna.load_study(study_name=STUDY_NAME, storage=storage, sampler=sampler)
@@ -290,12 +299,12 @@ def _check(place: Place, study: optuna.Study) -> None:
     """
     with readable(place):
         attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
-        if study.directions != DIRECTIONS:
-            raise ValueError(f"directions {study.directions}")
     stored = attributes.get(SPECIFICATION)
     if isinstance(stored, Mapping):
         _check_format(place, stored)
     problems = study_problems(attributes, trials)
+    if not problems and study.directions != directions_in(attributes[SPECIFICATION]):
+        problems = [f"directions must be those of the objectives, got {study.directions}"]
     if problems:
         raise damaged(place, problems)
 

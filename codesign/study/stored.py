@@ -6,8 +6,7 @@ errors of this program.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tomli_w
@@ -15,11 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from accelerators import ConfigError
 from accelerators.rules import show
+from codesign.evaluation.objective import Objective
+from codesign.evaluation.objectives import ACCURACY, QUALITIES, stored_objectives
 from codesign.optimisers.registry import OPTIMISERS, is_optimiser_name
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.space.design_space import DesignSpace
-from codesign.study.trials import OBJECTIVES, QUALITIES
-from simulator.results.lookup import given_design
 from simulator.results.stored import is_number, summary_problems
 from workloads.errors import told
 
@@ -94,9 +93,9 @@ def specification_problems(given: Any) -> list[str]:
     must("seed", "a whole number of at least 0", type(seed) is int and seed >= 0)
     must("batch", "a whole number of at least 1", _is_count(get("batch"), 1))
     must("digest", "text", type(get("digest")) is str)
-    objectives = [asdict(objective) for objective in OBJECTIVES]
-    must("objectives", "those of this program", get("objectives") == objectives)
     must("quality", f"one of {', '.join(QUALITIES)}", _among(get("quality"), QUALITIES))
+    objectives = _objectives(given)
+    must("objectives", "those of a search", bool(objectives))
     names = f"one of {', '.join(OPTIMISERS)}, or FILE:NAME"
     must("optimiser", names, is_optimiser_name(get("optimiser")))
     first = get("first_images")
@@ -112,9 +111,9 @@ def specification_problems(given: Any) -> list[str]:
         _is_count(workload.get(name), 1) for name in ("images", "macs")
     )
     must("workload", "a table with images and macs, at least 1 each", is_workload)
-    baseline, quality = get("baseline"), get("quality")
+    baseline = get("baseline")
     is_baseline = isinstance(baseline, Mapping) and _are_values(
-        [baseline.get(objective.name) for objective in OBJECTIVES], quality
+        [baseline.get(objective.name) for objective in objectives], objectives
     )
     must("baseline", "a value of each objective", is_baseline)
     limits = get("constraints")
@@ -211,7 +210,7 @@ class _Reader:
 
     def __init__(self, specification: Mapping[str, Any]) -> None:
         self.space = read_space(specification["space"])
-        self.quality: str = specification["quality"]
+        self.objectives = _objectives(specification)
         self.baseline: Mapping[str, float] = specification["baseline"]
         self.limits = Constraints(**specification["constraints"])
         first, images = specification.get("first_images"), specification["workload"]["images"]
@@ -239,7 +238,7 @@ class _Reader:
         stated = {*self.limits.to_dict()}
         if has_limits != stated:
             return [f"{EXCESS}... must be of the stated limits, got {show(sorted(has_limits))}"]
-        named = dict(zip((o.name for o in OBJECTIVES), values, strict=True))
+        named = dict(zip((o.name for o in self.objectives), values, strict=True))
         excess = self.limits.excess(named, record["summary"], self.baseline)
         for name, over in excess.items():
             found = frozen.system_attrs[f"{EXCESS}{name}"]
@@ -269,7 +268,7 @@ class _Reader:
         ):
             return [f"excess must be numbers for the stated limits, got {show(excess)}"]
         if isinstance(values, Mapping):
-            values = [values.get(objective.name) for objective in OBJECTIVES]
+            values = [values.get(objective.name) for objective in self.objectives]
         return self._evaluation(record, values, is_limited=record.get("state") == "infeasible")
 
     def _evaluation(self, record: Mapping[str, Any], values: Any, *, is_limited: bool) -> list[str]:
@@ -299,11 +298,9 @@ class _Reader:
         measured = values is not None or (is_limited and bool(summary))
         if not measured:
             return [*problems, *([] if summary == {} else ["summary must be empty without values"])]
-        if values is not None and not _are_values(values, self.quality):
-            problems.append(
-                "values must be a speedup above 0, an energy above 0 and an accuracy of at most 1, "
-                f"got {show(values)}"
-            )
+        if values is not None and not _are_values(values, self.objectives):
+            rules = ", ".join(objective.rule for objective in self.objectives)
+            problems.append(f"values must be {rules}, got {show(values)}")
         problems += [f"summary.{problem}" for problem in summary_problems(summary)]
         if problems or values is None:
             return problems
@@ -317,13 +314,10 @@ class _Reader:
         self, values: list[float], summary: Mapping[str, Any]
     ) -> Iterator[tuple[str, float, float]]:
         """Objective, its value, and the same as its simulation says it, where it does."""
-        speedup, energy, accuracy = values
-        yield "speedup", speedup, summary["speedup_equal_area"]
-        yield "energy_uj_per_image", energy, given_design(summary)["energy_uj_per_image"]
-        if self.quality != "fidelity":
-            key = "agreement" if self.quality.endswith("agreement") else "accuracy"
-            if summary[key] is not None:
-                yield "accuracy", accuracy, summary[key]
+        for objective, value in zip(self.objectives, values, strict=True):
+            recalled = objective.recalled(summary)
+            if recalled is not None:
+                yield objective.name, value, recalled
 
 
 def params_problems(frozen: FrozenTrial, parameters: Any) -> Iterator[str]:
@@ -358,18 +352,23 @@ def _excess(frozen: FrozenTrial) -> dict[str, Any]:
     return {key: value for key, value in frozen.system_attrs.items() if key.startswith(EXCESS)}
 
 
-def _are_values(values: Any, quality: Any) -> bool:
+def _objectives(specification: Mapping[str, Any]) -> tuple[Objective, ...]:
+    """The objectives of a specification; none where it does not describe them."""
+    stored, quality = specification.get("objectives"), specification.get("quality")
+    if not isinstance(stored, list) or not all(isinstance(each, Mapping) for each in stored):
+        return ()
+    try:
+        return stored_objectives(stored, str(quality) if _among(quality, QUALITIES) else ACCURACY)
+    except ConfigError:
+        return ()
+
+
+def _are_values(values: Any, objectives: Sequence[Objective]) -> bool:
     """Whether they are a value of each objective that can be."""
-    if type(values) is not list or len(values) != len(OBJECTIVES):
-        return False
-    speedup, energy, accuracy = values
-    least = -float("inf") if quality == "fidelity" else 0
     return (
-        is_number(speedup, 0)
-        and speedup > 0
-        and is_number(energy, 0)
-        and energy > 0
-        and is_number(accuracy, least, 1)
+        type(values) is list
+        and len(values) == len(objectives) > 0
+        and all(o.holds(value) for o, value in zip(objectives, values, strict=True))
     )
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from accelerators import Accelerator, ConfigError
 from accelerators.rules import nearest
+from codesign.space.fields import field_types, with_fields
 from codesign.space.values import read_value
 from simulator import ReusePolicy, SimulationReport, decide, simulate
 from simulator.results.costs import cost_sources, costs_line
@@ -31,8 +31,6 @@ from workloads.traces.trace import WorkloadTrace, not_counted_line
 _MOST_POINTS = 10_000
 _EXAMPLE = "write for example --set array.rows=8,16,32"
 _PRICING = ("technology", "dram.kind")
-# By name: a class in a user's file may write its annotations as text.
-_KINDS = {kind.__name__: kind for kind in (bool, int, float, str)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +132,7 @@ class Sweep:
         for point in self.simulated:
             values = {path: point.values[path] for path in _PRICING if path in point.values}
             ways.setdefault(tuple(values.values()), values)
-        return [_design(self.base, values) for values in ways.values()]
+        return [with_fields(self.base, values) for values in ways.values()]
 
     @property
     def costs(self) -> str:
@@ -218,7 +216,7 @@ def sweep(
     for done, values in enumerate(grid, start=1):
         point = dict(zip((setting.path for setting in settings), values, strict=True))
         try:
-            report = simulate(trace, _design(base, point), run, engine=engine)
+            report = simulate(trace, with_fields(base, point), run, engine=engine)
             points.append(Point(values=point, numbers=_numbers(report)))
         except ConfigError as error:
             points.append(Point(values=point, numbers={}, reason=str(error)))
@@ -238,18 +236,6 @@ def sweep(
             f"the first, {points[0].name}: {points[0].reason}"
         )
     return found
-
-
-def _design(base: Accelerator, values: Mapping[str, Any]) -> Accelerator:
-    """The base with other values."""
-    description = base.to_dict()
-    for path, value in values.items():
-        *parts, name = path.split(".")
-        owner = description
-        for part in parts:
-            owner = owner[part]
-        owner[name] = value
-    return type(base).from_dict(description)
 
 
 def _numbers(report: SimulationReport) -> dict[str, Any]:
@@ -279,7 +265,7 @@ def read_settings(texts: Sequence[str], base: Accelerator) -> tuple[Setting, ...
     """
     if not texts:
         raise ConfigError(f"--set must name a field to vary, got none; {_EXAMPLE}")
-    types = _field_types(base)
+    types = field_types(base)
     settings: list[Setting] = []
     for text in texts:
         path, separator, values = text.partition("=")
@@ -321,16 +307,3 @@ def _unknown(path: str, known: list[str], base: Accelerator) -> str:
         else f"the fields are {', '.join(own or known)}"
     )
     return f"--set must name a field of an accelerator, got {path!r}; {fix}"
-
-
-def _field_types(instance: Any, before: str = "") -> dict[str, type]:
-    """Path -> type of every number, name and switch of a design and of the parts it has."""
-    found: dict[str, type] = {}
-    for entry in dataclasses.fields(instance):
-        value, path = getattr(instance, entry.name), f"{before}{entry.name}"
-        if dataclasses.is_dataclass(value):
-            found |= _field_types(value, f"{path}.")
-        elif value is not None:
-            named = entry.type if isinstance(entry.type, str) else entry.type.__name__
-            found[path] = _KINDS.get(named, type(value))
-    return found

@@ -252,8 +252,8 @@ def test_a_search_on_the_command_line_learns_under_reuse(workload, tmp_path, mon
         settings.pop("ray_address", None)
         return search(workload, small_space(workload), executor="inline", **settings)
 
-    monkeypatch.setattr(codesign, "load_workload", load)
-    monkeypatch.setattr(codesign, "search", inline)
+    monkeypatch.setattr("codesign.evaluation.workload.load_workload", load)
+    monkeypatch.setattr("codesign.study.search.search", inline)
     run("search", "--out", tmp_path, "--trials", 2, "--calibrate-under-reuse")
     assert "calibrate_under_reuse = true" in (tmp_path / "study.toml").read_text()
     run("search", "--out", tmp_path, "--trials", 3, "--resume")  # as study.toml says

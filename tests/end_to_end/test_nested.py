@@ -45,7 +45,7 @@ def test_command_finds_a_front_for_each_layer(on_ray, tmp_path):
     page = (tmp_path / "out" / "nested.html").read_text()
     for each in found.layers:
         assert f"\n{each.layer}\n" in done.stdout and f"<h2>{each.layer}</h2>" in page
-        assert f"{each.front[-1].compression:.1f}" in done.stdout
+        assert f"{each.front[-1].values['compression']:.1f}" in done.stdout
     workload = load_workload(model=f"{net}:Net", inputs="digits", images=IMAGES)
     again = nested_search(workload, trials=3, storage=tmp_path / "inline", executor="inline")
     assert nested_table(again) == nested_table(found)

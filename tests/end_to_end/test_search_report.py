@@ -10,11 +10,10 @@ import pytest
 
 from accelerators import ConfigError
 from codesign import load_study
-from codesign.report.choices import SENSES, Constraint, choices, measured, usual_constraints
+from codesign.report.choices import Constraint, choices, measured, usual_constraints
 from codesign.report.importance import LEAST_TRIALS, parameter_importance
 from codesign.report.study_report import StudyReport
 from codesign.report.tables import front_columns
-from codesign.study.trials import knee_of
 from tests.small_search import TRIALS, small_search
 
 SECTIONS = (
@@ -126,14 +125,13 @@ def test_pages_that_left_the_front_are_removed_and_other_files_kept(result, tmp_
 
 def test_json_and_csv_hold_the_same(page, report, result):
     stored = json.loads(page.with_suffix(".json").read_text())
-    assert stored["knee"] == knee_of(result.front).number
+    assert stored["knee"] == result.knee.number
     assert stored["paying_point"]["speedup"] == 1.0
     assert stored["paying_hypervolume"] == list(result.paying_hypervolume)
     assert stored["importance"] == parameter_importance(result)
     assert len(stored["choices"]) == len(report.choices) == 6  # none, each of four, all
     for entry, choice in zip(stored["choices"], report.choices, strict=True):
-        for sense in SENSES:
-            trial = getattr(choice, sense)
+        for sense, trial in choice.best.items():
             assert entry[sense] == (None if trial is None else trial.number)
     header, *rows = page.with_suffix(".csv").read_text().splitlines()
     assert len(rows) == TRIALS
@@ -169,10 +167,10 @@ def test_best_under_a_constraint_may_lie_off_the_front(result):
     small = Constraint(quantity="area_mm2", bound=1.5)
     accurate = Constraint(quantity="accuracy", bound=0.85)
     free, under, right, both = choices(few, [small, accurate])
-    assert (free.fastest.number, free.least_energy.number) == (1, 0)
+    assert (free.best["fastest"].number, free.best["least_energy"].number) == (1, 0)
     # Energy-delay is 0.5 / 1, 0.8 / 3, 0.6 / 2 and 0.7 / 2; it decides between equal accuracies.
-    assert (free.most_accurate.number, free.least_energy_delay.number) == (2, 1)
-    assert {getattr(under, sense).number for sense in SENSES} == {3}
+    assert (free.best["most_accurate"].number, free.best["least_energy_delay"].number) == (2, 1)
+    assert {trial.number for trial in under.best.values()} == {3}
     assert [trial.number for trial in right.trials] == [0, 2, 3]
     assert both.trials == under.trials
 
@@ -197,7 +195,7 @@ def test_power_is_energy_over_time(result):
 
 def test_an_unknown_quantity_is_refused():
     with pytest.raises(
-        ConfigError, match=r"Constraint\.quantity must be one of accuracy, area_mm2"
+        ConfigError, match=r"Constraint\.quantity must be one of 'accuracy', 'area_mm2'"
     ):
         Constraint(quantity="weight", bound=1.0)
 

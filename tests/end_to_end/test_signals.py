@@ -219,10 +219,7 @@ class Case:
 def fronts(out: Path) -> object:
     """Everything about the trials of a nested search but how long they took."""
     layers = load_nested(out).layers
-    return [
-        (each.layer, [(t.settings, t.relative_mse, t.compression) for t in each.trials])
-        for each in layers
-    ]
+    return [(each.layer, [(t.parameters, t.values) for t in each.trials]) for each in layers]
 
 
 def nested(out: str) -> list[object]:

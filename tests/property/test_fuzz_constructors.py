@@ -25,7 +25,7 @@ from accelerators import (
     preset,
     processor_preset,
 )
-from codesign import Constraints, DesignSpace, Parameter, StudyPlan
+from codesign import Constraints, DesignSpace, Objective, Parameter, StudyPlan
 from codesign.cli.terminal import table
 from codesign.report.choices import Constraint
 from simulator import (
@@ -148,6 +148,10 @@ CASES: dict[str, tuple[Any, Callable[[Any], object]]] = {
     "StreamMemory": (
         StreamMemory(policy=STREAM.describe(), states={}, tables={}),
         lambda memory: memory.check_policy(STREAM.describe()),
+    ),
+    "Objective": (
+        Objective(name="x", words="x", unit="1", maximise=True),
+        lambda x: (x.axis, x.told(1.0), x.rule, x.hoped(1.0), Objective(**x.to_dict()) == x),
     ),
     "Parameter": (
         Parameter(name="array.rows", choices=(8, 16)),

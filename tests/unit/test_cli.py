@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, dram_kinds, preset
-from codesign import load_study, nested_search
+from codesign import load_study, nested_search, search
 from codesign.cli import app as cli
 from codesign.cli import demo, terminal
 from codesign.cli import presets as presets_command
@@ -378,16 +378,13 @@ def test_report_writes_page_json_and_csv(study, tmp_path):
 @pytest.fixture
 def small_cli(monkeypatch):
     """The search command on the small network, in this process."""
-    import codesign
 
     def inline(workload, space, **settings):
         settings.pop("ray_address", None)
-        return codesign.study.search.search(
-            workload, small_space(workload), executor="inline", **settings
-        )
+        return search(workload, small_space(workload), executor="inline", **settings)
 
-    monkeypatch.setattr(codesign, "load_workload", lambda **_: small_workload())
-    monkeypatch.setattr(codesign, "search", inline)
+    monkeypatch.setattr("codesign.evaluation.workload.load_workload", lambda **_: small_workload())
+    monkeypatch.setattr("codesign.study.search.search", inline)
     return monkeypatch
 
 
@@ -443,16 +440,15 @@ def fronts(tmp_path_factory):
 def test_search_on_fronts_and_few_images_first_runs_again_from_its_file(
     small_cli, fronts, tmp_path
 ):
-    import codesign
 
     searched = []
 
     def inline(workload, space, **settings):
         searched.append(space)
         settings.pop("ray_address", None)
-        return codesign.study.search.search(workload, space, executor="inline", **settings)
+        return search(workload, space, executor="inline", **settings)
 
-    small_cli.setattr(codesign, "search", inline)
+    small_cli.setattr("codesign.study.search.search", inline)
     options = ["--fronts", fronts, "--first-images", 2, "--trials", 3]
     run("search", "--out", tmp_path / "first", *options)
     text = (tmp_path / "first" / "study.toml").read_text()
@@ -467,7 +463,6 @@ def test_search_on_fronts_and_few_images_first_runs_again_from_its_file(
 
 
 def test_fronts_of_something_else_are_refused(small_cli, fronts, tmp_path):
-    import codesign
 
     missing = ["search", "--out", tmp_path / "out", "--fronts", tmp_path / "none"]
     _, told = run(*missing, code=2)
@@ -476,7 +471,10 @@ def test_fronts_of_something_else_are_refused(small_cli, fronts, tmp_path):
     assert "--layers must be given without --fronts, got 2" in told
     # Other weights; then layers of other names.
     for other in (SmallNetwork().eval(), torch.nn.Sequential(SmallNetwork()).eval()):
-        small_cli.setattr(codesign, "load_workload", lambda other=other, **_: small_workload(other))
+        small_cli.setattr(
+            "codesign.evaluation.workload.load_workload",
+            lambda other=other, **_: small_workload(other),
+        )
         _, told = run("search", "--out", tmp_path / "out", "--fronts", fronts, code=2)
         assert f"{fronts / 'nested.journal'} must be a nested search of SmallNetwork on" in told
         assert "with layers first, second; give the fronts of" in told
@@ -554,12 +552,11 @@ def test_ctrl_c_while_the_program_loads_is_quiet():
 
 
 def test_stopped_search_names_the_way_on_and_exits_with_130(small_cli, tmp_path):
-    import codesign
 
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    small_cli.setattr(codesign, "search", stopped)
+    small_cli.setattr("codesign.study.search.search", stopped)
     small_cli.setattr(sys, "argv", ["codesign", "search", "--out", "my study"])
     _, told = run("search", "--out", tmp_path, code=130)
     assert told == "Stopped; nothing is kept yet.\n"  # there is nothing to go on with
@@ -570,14 +567,13 @@ def test_stopped_search_names_the_way_on_and_exits_with_130(small_cli, tmp_path)
 
 
 def test_a_search_whose_ray_died_names_the_way_on_and_exits_with_4(small_cli, tmp_path):
-    import codesign
     from codesign.study.runner import RayDiedError
 
     def died(*_, **__):
         (tmp_path / "study.journal").write_text("begun")
         raise RayDiedError("Ray has died", "its raylet is gone")
 
-    small_cli.setattr(codesign, "search", died)
+    small_cli.setattr("codesign.study.search.search", died)
     small_cli.setattr(sys, "argv", ["codesign", "search", "--out", "my study"])
     _, told = run("search", "--out", tmp_path, code=4)
     assert told == (

@@ -28,12 +28,10 @@ WITHOUT_PAGES = (
     *("simulator/analysis", "simulator/boards", "simulator/decisions", "simulator/kernels"),
     *("simulator/policies", "simulator/results", "simulator/running", "simulator/timing"),
     *("codesign/boards", "codesign/evaluation", "codesign/optimisers", "codesign/space"),
-    "codesign/study",
 )
 # Packages with a circle that is about to be cut, and what is in it.
 CIRCLES = {
     "workloads": "capturing, models and compressing",
-    "codesign/study": "shortfall and trials",
 }
 
 

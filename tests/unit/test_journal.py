@@ -161,7 +161,7 @@ def created(change):
 
 DAMAGE = {
     "nan": (values(lambda v: [float("nan"), *v[1:]]), "trial 2: values must be"),
-    "700 %": (values(lambda v: [*v[:2], 7.0]), "trial 2: values must be .* accuracy of at most 1"),
+    "700 %": (values(lambda v: [*v[:2], 7.0]), "trial 2: values must be .*accuracy of .* 1, got"),
     "no energy": (values(lambda v: [v[0], 0.0, v[2]]), "trial 2: values must be"),
     "huge": (values(lambda v: [10**400, *v[1:]]), "trial 2: values must be"),
     "two": (values(lambda v: v[:2]), "trial 2: values must be"),
@@ -314,9 +314,11 @@ def layers(tmp_path_factory):
 
 
 NESTED_DAMAGE = {
-    "error": lambda s: s[4].update(values=[-1.0, 2.0]),
-    "compression": lambda s: s[4].update(values=[0.1, 0.5]),
-    "reason": lambda s: s[4]["user_attrs"].update(reason=3),
+    "error": lambda s: s[6].update(values=[-1.0, 2.0]),
+    "compression": lambda s: s[6].update(values=[0.1, 0.5]),
+    "reason": lambda s: s[5]["user_attr"]["evaluation"].update(reason=3),
+    "seconds": lambda s: s[5]["user_attr"]["evaluation"].pop("seconds"),
+    "state": lambda s: s[5]["user_attr"]["evaluation"].update(state="failed"),
     "attribute": lambda s: s[4]["user_attrs"].update(x=3),
     "hashes": lambda s: s[4]["params"].update(hashes=99),
     "choices": lambda s: s[1]["user_attr"]["specification"]["parameters"][0].pop("choices"),

@@ -6,13 +6,20 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from accelerators import ConfigError, preset
 from codesign import DesignSpace, load_nested, load_study, nested_search, search
 from codesign.evaluation.evaluator import Evaluator
+from codesign.evaluation.layers import LAYER_OBJECTIVES, LayerEvaluator, LayerSpace
 from codesign.report.nested_page import front_rows, verdict, write_nested_html
-from codesign.study.nested import LayerEvaluator, LayerFront, LayerTrial, _chebyshev
+from codesign.study.layer_asking import LayerAsker, chebyshev
+from codesign.study.nested import LayerFront
+from codesign.study.nested_store import DIRECTIONS, stored_parameter
+from codesign.study.store import open_storage
+from codesign.study.trial import Trial
 from simulator import LshReuse, PerLayer, decide
 from tests.small_search import small_search, small_workload
 
@@ -42,24 +49,29 @@ def table(result):
 def test_every_layer_has_its_trials_and_none_twice(whole):
     assert [each.layer for each in whole.layers] == ["first", "second"]
     for each in whole.layers:
-        settings = {json.dumps(dict(trial.settings), sort_keys=True) for trial in each.trials}
+        settings = {json.dumps(dict(t.parameters), sort_keys=True) for t in each.trials}
         assert len(settings) == len(each.trials) == TRIALS
-        assert each.trials[0].settings["hashes"] == 10
-        assert each.trials[0].settings["thresholds"] == "spread"
+        assert each.trials[0].parameters["hashes"] == 10
+        assert each.trials[0].parameters["thresholds"] == "spread"
 
 
 def test_numbers_are_those_of_the_simulator(whole, workload):
     for each in whole.layers:
         for trial in each.trials[:2] + each.trials[-1:]:
-            policy = PerLayer({each.layer: LshReuse(**trial.settings)})
+            policy = PerLayer({each.layer: LshReuse(**trial.parameters)})
             run = decide(workload.trace, policy, calibration=workload.calibration)
-            assert trial.relative_mse == run.relative_mse[each.layer]
             decisions = run.decisions[each.layer]
-            assert trial.compression == decisions.rows.sub_vectors / decisions.rows.total_clusters
+            assert trial.values == {
+                "relative_mse": run.relative_mse[each.layer],
+                "compression": decisions.rows.sub_vectors / decisions.rows.total_clusters,
+            }
 
 
 def trial(error, compression, **settings):
-    return LayerTrial(settings=settings, relative_mse=error, compression=compression)
+    values = {"relative_mse": error, "compression": compression}
+    return Trial(
+        number=0, state="complete", origin="sampler", parameters=settings, values=values, summary={}
+    )
 
 
 def test_front_goes_from_exact_to_compressed():
@@ -68,15 +80,11 @@ def test_front_goes_from_exact_to_compressed():
         trial(0.1, 2.0, hashes=9),
         trial(0.5, 7.0, hashes=5),  # beaten by the first
         trial(0.1, 2.0, hashes=10),  # equal to the second
-        LayerTrial(settings={"hashes": 7}, reason="broke"),
+        replace(trial(0, 0, hashes=7), state="failed", values=None, reason="broke"),
         trial(0.0, 1.0, hashes=20),
     )
     front = LayerFront(layer="conv", trials=trials)
-    assert [t.settings["hashes"] for t in front.front] == [20, 9, 4]
-
-
-def test_chunks_do_not_change_the_numbers(whole, workload, tmp_path):
-    assert table(nested(workload, tmp_path, chunk=3)) == table(whole)
+    assert [t.parameters["hashes"] for t in front.front] == [20, 9, 4]
 
 
 def test_a_search_that_is_cut_off_goes_on_with_the_same_numbers(whole, workload, tmp_path):
@@ -86,8 +94,8 @@ def test_a_search_that_is_cut_off_goes_on_with_the_same_numbers(whole, workload,
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        nested(workload, tmp_path, chunk=4, on_progress=interrupt)
-    assert [len(each.trials) for each in load_nested(tmp_path).layers] == [8, 4]
+        nested(workload, tmp_path, on_progress=interrupt)
+    assert [len(each.trials) for each in load_nested(tmp_path).layers] == [6, 6]
     with (tmp_path / "nested.journal").open("ab") as journal:
         journal.write(b'{"op_code": 4, "wor')  # as a process leaves it that dies
     assert table(nested(workload, tmp_path, resume=True)) == table(whole)
@@ -116,32 +124,79 @@ def test_expected_improvement_of_one_objective_is_another_search(whole, workload
 def test_chebyshev_keeps_the_order_of_dominated_points():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(30, 2))
-    scalar = _chebyshev(values, rng)[:, 0]
+    scalar = chebyshev(values, rng)[:, 0]
     for i in range(30):
         worse = (values >= values[i]).all(axis=1) & (values > values[i]).any(axis=1)
         assert (scalar[worse] >= scalar[i]).all()
 
 
 def test_a_setting_that_breaks_is_kept_with_its_traceback(workload):
-    evaluator = LayerEvaluator.of(workload, top=1, projection="sign", seed=0, acquisition="logehvi")
-    broken = evaluator.evaluate("second", {"hashes": 4, "length": 10_000})
-    assert "ConfigError" in broken.reason and broken.relative_mse is None
+    evaluator = LayerEvaluator.of(workload, top=1, projection="sign")
+    (space,) = evaluator.spaces
+    broken = evaluator({"layer": "second", "settings": {"hashes": 4, "length": 10_000}})
+    assert "ConfigError" in broken.reason and (broken.state, broken.values) == ("failed", None)
     # Such a setting is not asked for again, and does not stop the others.
-    again = evaluator({"layer": "second", "known": [vars(broken)], "count": 1})
-    assert len(again.summary["trials"]) == 1
-
-
-def test_a_layer_with_few_settings_is_tried_whole(workload, tmp_path):
-    evaluator = LayerEvaluator.of(workload, top=1, projection="sign", seed=0, acquisition="logehvi")
-    few = tuple(
-        replace(p, choices=p.choices[:2] if p.name == "hashes" else p.choices[:1])
-        for p in evaluator.parameters["second"]
+    asker = LayerAsker(space=space, seed=0, acquisition="logehvi")
+    settings = asker.ask([])
+    told = create_trial(
+        state=TrialState.FAIL, params=space.encode(settings), distributions=space.distributions
     )
-    evaluator = replace(evaluator, parameters={"second": few})
-    jobs = evaluator.jobs({"second": []}, trials=9, chunk=5)
-    assert jobs[0]["count"] == 2
-    made = evaluator(jobs[0]).summary["trials"]
-    assert sorted(each["settings"]["hashes"] for each in made) == [4, 5]
+    assert asker.ask([told]) != settings
+
+
+def test_a_layer_with_few_settings_is_tried_whole(workload, tmp_path, monkeypatch):
+    of = LayerSpace.of
+
+    def few(layer):
+        space = of(layer)
+        kept = [p.choices[:2] if p.name == "hashes" else p.choices[:1] for p in space.parameters]
+        return replace(
+            space,
+            parameters=tuple(
+                replace(p, choices=choices)
+                for p, choices in zip(space.parameters, kept, strict=True)
+            ),
+        )
+
+    monkeypatch.setattr(LayerSpace, "of", few)
+    (only,) = nested(workload, tmp_path, trials=9, top=1).layers
+    assert sorted(each.parameters["hashes"] for each in only.trials) == [4, 5]
+
+
+def test_files_of_earlier_versions_go_on_with_the_same_numbers(whole, workload, tmp_path):
+    """They hold a trial in a line, told as it was stored, with reason and seconds alone."""
+    path = tmp_path / "nested.journal"
+    nested(workload, tmp_path, trials=1)
+    storage, _ = open_storage(path, only=None)
+    (tmp_path / "before.journal").touch()
+    before, _ = open_storage(tmp_path / "before.journal", only=None)
+    for each in whole.layers:
+        study = optuna.load_study(study_name=each.layer, storage=storage)
+        old = optuna.create_study(study_name=each.layer, storage=before, directions=DIRECTIONS)
+        old.set_user_attr("specification", study.user_attrs["specification"])
+        space = LayerSpace(layer=each.layer, parameters=tuple(parameters_of(study)))
+        for told in each.trials[:5]:
+            old.add_trial(
+                create_trial(
+                    values=[told.values[objective.name] for objective in LAYER_OBJECTIVES],
+                    params=space.encode(told.parameters),
+                    distributions=space.distributions,
+                    user_attrs={"reason": None, "seconds": 0.5},
+                )
+            )
+    read = load_nested(tmp_path / "before.journal")
+    assert [[t.values for t in x.trials] for x in read.layers] == [
+        [t.values for t in x.trials[:5]] for x in whole.layers
+    ]
+    after = nested(workload, tmp_path / "before.journal", resume=True)
+    assert after.fronts == whole.fronts
+    assert [[t.values for t in x.trials] for x in after.layers] == [
+        [t.values for t in x.trials] for x in whole.layers
+    ]
+
+
+def parameters_of(study):
+    return map(stored_parameter, study.user_attrs["specification"]["parameters"])
 
 
 def test_wrong_arguments_are_reported_together(workload, tmp_path):
@@ -157,7 +212,7 @@ def test_page_and_verdict_tell_every_front(whole, tmp_path):
         assert f"<h2>{each.layer}</h2>" in page and f'id="layer-{number}-data"' in page
         rows = front_rows(each)
         assert [row["position"] for row in rows] == list(range(1, len(each.front) + 1))
-        assert rows[-1]["compression"] == f"{each.front[-1].compression:.1f}"
+        assert rows[-1]["compression"] == f"{each.front[-1].values['compression']:.1f}"
     exact = LayerFront(layer="a", trials=(trial(0.05, 3.0), trial(0.5, 9.0)))
     coarse = LayerFront(layer="b", trials=(trial(0.5, 9.0),))
     told = verdict(replace(whole, layers=(exact, coarse)))

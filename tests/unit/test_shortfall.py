@@ -1,5 +1,7 @@
 """A search that finds nothing says why, how far it is off, and does not go on for nothing."""
 
+from dataclasses import replace
+
 import pytest
 
 from accelerators import ConfigError, area_by_part, preset
@@ -7,8 +9,9 @@ from codesign import Constraints, DesignSpace, load_study
 from codesign.evaluation.evaluator import Evaluator
 from codesign.report.nested_page import verdict as nested_verdict
 from codesign.report.verdict import verdict
-from codesign.study.nested import LayerFront, LayerTrial, NestedResult
+from codesign.study.nested import LayerFront, NestedResult
 from codesign.study.shortfall import are_alike, failures, least_area_mm2
+from codesign.study.trial import Trial
 from tests.small_search import small_search, small_space, small_workload
 
 
@@ -107,8 +110,13 @@ def test_no_design_is_smaller_than_the_least_area():
 
 
 def test_a_layer_without_a_setting_is_told():
-    works = LayerTrial(settings={"hashes": 4}, relative_mse=0.01, compression=3.0)
-    broken = LayerTrial(settings={"hashes": 4}, reason="Traceback\nRuntimeError: no")
+    values = {"relative_mse": 0.01, "compression": 3.0}
+    works = Trial(
+        number=0, state="complete", origin="start", parameters={"hashes": 4}, values=values,
+        summary={},
+    )  # fmt: skip
+    reason = "Traceback\nRuntimeError: no"
+    broken = replace(works, state="failed", values=None, reason=reason)
     result = NestedResult(
         layers=(
             LayerFront(layer="first", trials=(works, broken)),

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-import codesign
+import codesign.evaluation.workload
 from accelerators import ConfigError
 from codesign import Constraints, DesignSpace, StudyPlan, load_study
 from codesign.report.study_report import StudyReport
@@ -53,7 +53,8 @@ def test_all_violations_are_told_together_with_their_place(tmp_path):
         "space.layers must be an integer of at least 1, got True",
         "search.optimiser must be one of gp, gpsampler, botorch, tpe, nsga2, sobol, random, "
         "file.py:NAME or package.module:NAME, got 'gpp'",
-        "search.objectives must be speedup, energy_uj_per_image, accuracy, got ['speedup']",
+        "search.objectives must be accuracy, which reuse pays with, and at least one other of "
+        "speedup, energy_uj_per_image, accuracy and file.py:NAME, each once, got ['speedup']",
         "search.seed must be an integer of at least 0, got -1",
         "constraints.area_mm2 must be a number above 0, got 0",
         "constraints.accuracy_loss must be a number at least 0, got 'low'",
@@ -113,7 +114,7 @@ def test_choices_that_cannot_be_are_told_together():
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(codesign, "load_workload", lambda **_: small_workload())
+    monkeypatch.setattr(codesign.evaluation.workload, "load_workload", lambda **_: small_workload())
     return replace(PLAN, constraints=Constraints(area_mm2=2.3), trials=6)
 
 

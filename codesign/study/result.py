@@ -1,9 +1,9 @@
-"""What a search finds: objectives, trials, and the front of the best."""
+"""What a search finds: its trials, and the front of the best."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,86 +11,15 @@ import numpy as np
 
 from accelerators import Accelerator
 from codesign.evaluation.front import hypervolumes, knee, non_dominated
+from codesign.evaluation.objective import Objective, directions_of, points_of
+from codesign.evaluation.objectives import ACCURACY, QUALITIES, Accuracy, stored_objectives
 from codesign.space.design_space import DesignSpace
 from codesign.study import shortfall
+from codesign.study.trial import Trial
 from simulator import ReusePolicy
-from simulator.results.differences import ACCURACY_DROP
 
-STATES = ("complete", "infeasible", "failed", "running")
 # Of a search: the last where nobody can tell whether it runs, as on a database of another machine.
 FINISHED, RUNNING, STOPPED, UNFINISHED = "finished", "running", "stopped", "unfinished"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """One number to make large or small.
-
-    Attributes:
-        name: key in `Trial.values`.
-        unit: unit and baseline, for axes and tables.
-        maximise: whether more is better.
-    """
-
-    name: str
-    unit: str
-    maximise: bool
-
-
-OBJECTIVES = (
-    Objective(name="speedup", unit="x of a dense design of equal area", maximise=True),
-    Objective(name="energy_uj_per_image", unit="uJ per image", maximise=False),
-    Objective(name="accuracy", unit="fraction of images", maximise=True),
-)
-
-# What the objective `accuracy` is made of -> how to call it.
-QUALITIES = {
-    "accuracy": "fraction of images classified as labelled",
-    "miou": "mean intersection over union with the labels",
-    "f1": "F1 of the labelled lane pixels",
-    "agreement": "fraction of images classified as the dense model does",
-    "pixel_agreement": "fraction of pixels classified as the dense model does",
-    "position_agreement": "fraction of positions classified as the dense model does",
-    "score": "score by the function that the workload names",
-    "output_fidelity": "1 - relative squared error of the judged output, at least 0",
-    "fidelity": "1 - mean over layers of the relative squared error",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One setting that was tried.
-
-    Attributes:
-        number: from 0, in the order of asking.
-        state: `complete`; `infeasible`, breaks a rule of the hardware or a stated constraint;
-            `failed`, an error while it was evaluated; or `running`, asked for but not evaluated
-            yet.
-        origin: `paper`, the setting of Deep Reuse for CifarNet; `start`, that of another network;
-            `sampler`; or `neighbour`, a setting near the one that the sampler asked for, which had
-            been tried before.
-        parameters: name -> value.
-        values: objective -> value; `None` unless complete.
-        summary: `SimulationReport.to_dict()` without action counts and provenance; empty where
-            nothing could be simulated.
-        reason: why it is infeasible (the violated rules or constraints) or failed (the traceback);
-            else `None`.
-        repeat_of: number of the earlier trial with the same design that answered it, or `None`.
-        seconds: time of the evaluation, 0 for a repeat.
-        images: how many it was judged on; `None` where it was not judged.
-        excess: stated limit -> by how much it is exceeded, in its unit; at most 0 where it is kept.
-    """
-
-    number: int
-    state: str
-    origin: str
-    parameters: Mapping[str, Any]
-    values: Mapping[str, float] | None = None
-    summary: Mapping[str, Any]
-    reason: str | None = None
-    repeat_of: int | None = None
-    seconds: float = 0.0
-    images: int | None = None
-    excess: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +64,16 @@ class StudyResult:
         return self.specification["quality"]
 
     @property
+    def accuracy(self) -> Accuracy:
+        """The objective of that name."""
+        return QUALITIES[self.quality]
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What was searched for; those of a user's tell and do not read."""
+        return stored_objectives(self.specification["objectives"], self.quality)
+
+    @property
     def baseline(self) -> Mapping[str, float]:
         """Objective -> value of the dense design that has the base design's area."""
         return self.specification["baseline"]
@@ -144,10 +83,10 @@ class StudyResult:
         """Objective -> value beyond which a trial adds nothing to the hypervolume.
 
         No speed at all, twice the energy of the baseline, no image right: a design worse than that
-        is of no interest. Reuse that pays and reuse that does not both count, so that the curve
-        shows the search and not only the verdict.
+        is of no interest, see `Objective.reference`. Reuse that pays and reuse that does not both
+        count, so that the curve shows the search and not only the verdict.
         """
-        return reference_beyond(self.baseline)
+        return {o.name: o.reference(self.baseline[o.name]) for o in self.objectives}
 
     @property
     def paying_point(self) -> Mapping[str, float]:
@@ -156,7 +95,7 @@ class StudyResult:
         Its accuracy is less by what a design may lose and still be said to pay: no design has more
         accuracy than the dense model but by chance, and the volume would be nothing.
         """
-        return {**self.baseline, "accuracy": self.baseline["accuracy"] - ACCURACY_DROP}
+        return {o.name: o.paying(self.baseline[o.name]) for o in self.objectives}
 
     @property
     def start(self) -> Trial:
@@ -176,7 +115,12 @@ class StudyResult:
     @cached_property
     def front(self) -> tuple[Trial, ...]:
         """Those of `judged` that no other beats in every objective; of equals, the first."""
-        return front_of(self.judged)
+        return front_of(self.judged, self.objectives)
+
+    @cached_property
+    def knee(self) -> Trial | None:
+        """Where the front bends most, see `codesign.evaluation.front.knee`."""
+        return knee_of(self.front, self.objectives)
 
     @cached_property
     def failures(self) -> str | None:
@@ -190,15 +134,17 @@ class StudyResult:
 
         `None` where it is not empty.
         """
-        return shortfall.unanswered(self)
+        if self.front:
+            return None
+        return shortfall.unanswered(self.trials, self.specification["constraints"], self.failures)
 
     @cached_property
     def hypervolume(self) -> tuple[float, ...]:
         """Volume between `reference_point` and the front after each trial.
 
-        In units of the baseline: speedup x accuracy x (energy below twice the baseline's, over the
-        baseline's). It never shrinks; one value for each trial, those without values included.
-        Only trials of `judged` add to it.
+        In units of the baseline, see `Objective.scale`: speedup x accuracy x (energy below twice
+        the baseline's, over the baseline's). It never shrinks; one value for each trial, those
+        without values included. Only trials of `judged` add to it.
         """
         return self._hypervolume_from(self.reference_point)
 
@@ -208,10 +154,11 @@ class StudyResult:
         return self._hypervolume_from(self.paying_point)
 
     def _hypervolume_from(self, point: Mapping[str, float]) -> tuple[float, ...]:
-        reference = np.array([point[objective.name] for objective in OBJECTIVES])
-        scale = np.array([1.0, self.baseline["energy_uj_per_image"], 1.0])
-        complete = self.judged
-        volumes = hypervolumes(_points(complete) / scale, reference / scale, _maximise())
+        objectives, complete = self.objectives, self.judged
+        reference = points_of([point], objectives)[0]
+        scale = np.array([o.scale(self.baseline[o.name]) for o in objectives])
+        points = _points(complete, objectives) / scale
+        volumes = hypervolumes(points, reference / scale, directions_of(objectives))
         after = dict(zip((trial.number for trial in complete), volumes, strict=True))
         current, curve = 0.0, []
         for trial in self.trials:
@@ -234,8 +181,8 @@ class StudyResult:
         """
         chosen = self.front
         if accuracy_drop is not None:
-            least = self.baseline["accuracy"] - accuracy_drop
-            chosen = tuple(t for t in chosen if t.values and t.values["accuracy"] >= least)
+            least = self.baseline[ACCURACY] - accuracy_drop
+            chosen = tuple(t for t in chosen if t.values and t.values[ACCURACY] >= least)
         return min(chosen, key=energy_delay_ratio, default=None)
 
     def design_of(self, trial: Trial) -> tuple[Accelerator, ReusePolicy]:
@@ -247,25 +194,16 @@ class StudyResult:
         return self.space.build(trial.parameters)
 
 
-def reference_beyond(baseline: Mapping[str, float]) -> dict[str, float]:
-    """What `StudyResult.reference_point` says, of a baseline."""
-    return {
-        "speedup": 0.0,
-        "energy_uj_per_image": 2 * baseline["energy_uj_per_image"],
-        "accuracy": 0.0,
-    }
-
-
-def front_of(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+def front_of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[Trial, ...]:
     """Of complete trials, those that no other beats in every objective; of equals, the first."""
-    keep = non_dominated(_points(trials), _maximise())
+    keep = non_dominated(_points(trials, objectives), directions_of(objectives))
     return tuple(trial for trial, kept in zip(trials, keep, strict=True) if kept)
 
 
-def knee_of(trials: tuple[Trial, ...]) -> Trial | None:
+def knee_of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Trial | None:
     """Where the front of complete trials bends most, see `codesign.evaluation.front.knee`."""
-    front = front_of(trials)
-    index = knee(_points(front), _maximise())
+    front = front_of(trials, objectives)
+    index = knee(_points(front, objectives), directions_of(objectives))
     return None if index is None else front[index]
 
 
@@ -274,11 +212,6 @@ def energy_delay_ratio(trial: Trial) -> float:
     return trial.summary["energy_ratio_equal_area"] / trial.summary["speedup_equal_area"]
 
 
-def _points(trials: tuple[Trial, ...]) -> np.ndarray:
+def _points(trials: Sequence[Trial], objectives: Sequence[Objective]) -> np.ndarray:
     """`(trials, objectives)` float64 values of complete trials."""
-    rows = [[trial.values[o.name] for o in OBJECTIVES] for trial in trials if trial.values]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(OBJECTIVES))
-
-
-def _maximise() -> list[bool]:
-    return [objective.maximise for objective in OBJECTIVES]
+    return points_of([trial.values for trial in trials if trial.values], objectives)

@@ -1,0 +1,85 @@
+"""Where a search starts: the usual parameters of a space, and a setting of them to try first."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from accelerators import Accelerator
+from codesign.space.parameters import (
+    Parameter,
+    hardware_parameters,
+    hardware_values,
+    layer_parameters,
+)
+from workloads.traces.layer import Layer
+
+# Deep Reuse's settings of CifarNet (Ning, Guan and Shen, ICDE 2019, Table II): layer -> (H, L).
+PAPER_CIFARNET = {"conv1": (15, 5), "conv2": (10, 10)}
+# Where a layer has no setting from the paper: that of CifarNet's conv2.
+PAPER_DEFAULT = (10, 10)
+
+Space = tuple[tuple[Parameter, ...], dict[str, dict[str, Any]]]
+
+
+def usual_space(layers: Sequence[Layer], base: Accelerator) -> Space:
+    """Hardware, hashes and lengths; starts from the base design with the settings of Deep Reuse."""
+    parameters, start = hardware_parameters(base), hardware_values(base)
+    largest = max(layers, key=lambda layer: layer.gemm.macs)
+    for layer in layers:
+        parameters += layer_parameters(layer, may_run_dense=layer is not largest)
+    is_cifarnet = {layer.name: layer.gemm.k for layer in layers} == {"conv1": 75, "conv2": 1600}
+    for layer in layers:
+        hashes, length = PAPER_CIFARNET[layer.name] if is_cifarnet else PAPER_DEFAULT
+        lengths = next(p for p in parameters if p.name == f"{layer.name}.length")
+        start |= {
+            f"{layer.name}.reuse": True,
+            f"{layer.name}.hashes": hashes,
+            f"{layer.name}.length": lengths.nearest(length),
+        }
+    return tuple(parameters), {"paper" if is_cifarnet else "start": start}
+
+
+def space_of_positions(sizes: Mapping[str, int], largest: str, base: Accelerator) -> Space:
+    """Hardware and a position on the front of each layer; starts in the middle of every front.
+
+    Args:
+        sizes: layer -> how many settings its front has.
+        largest: the layer that always reuses.
+        base: the design.
+    """
+    parameters, start = hardware_parameters(base), hardware_values(base)
+    for layer, size in sizes.items():
+        positions = tuple(range(int(layer == largest), size + 1))
+        parameters.append(Parameter(name=f"{layer}.position", choices=positions))
+        start[f"{layer}.position"] = positions[len(positions) // 2]
+    return tuple(parameters), {"start": start}
+
+
+def nearest_start(
+    starts: Mapping[str, Mapping[str, Any]], parameters: Sequence[Parameter]
+) -> dict[str, dict[str, Any]]:
+    """Starts with a choice of each parameter, the nearest to what they had, which is told."""
+    found = {}
+    for origin, given in starts.items():
+        nearest = {p.name: p.nearest(given[p.name]) for p in parameters}
+        moved = [name for name in nearest if nearest[name] != given[name]]
+        if moved:
+            told = ", ".join(f"{name} {given[name]} -> {nearest[name]}" for name in moved)
+            warnings.warn(
+                "the search starts from another design than the base with its usual setting, "
+                f"which is not among the choices: {told}",
+                stacklevel=3,
+            )
+        # What is moved is no longer the setting of the paper.
+        found["start" if moved else origin] = nearest
+    return found
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The parameter that may be meant, or all that can be searched."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(known)}"
