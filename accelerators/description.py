@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from accelerators.rules import ABSENT, ConfigError, nearest, show, violations
@@ -16,7 +18,16 @@ CLASS = "class"
 
 def class_name(kind: type) -> str:
     """``module:Class``, as a description names a class."""
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return f"{_module_name(kind)}:{kind.__qualname__}"
+
+
+def _module_name(kind: type) -> str:
+    """Where a class is imported from; of one in a file that was executed, the file's name."""
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    if file is None or getattr(module, "__spec__", None) is not None:
+        return kind.__module__
+    return Path(file).stem
 
 
 def described_class(kind: type[Described], description: object) -> type[Described]:
@@ -86,7 +97,7 @@ def as_python(instance: Any) -> str:
     imported: dict[str, list[str]] = {package: []}
     for kind in sorted(classes, key=lambda kind: kind.__name__):
         own = kind.__module__.partition(".")[0] == package
-        imported.setdefault(package if own else kind.__module__, []).append(kind.__name__)
+        imported.setdefault(package if own else _module_name(kind), []).append(kind.__name__)
     imports = "".join(
         "".join([f"from {module} import (\n", *(f"    {name},\n" for name in names), ")\n"])
         for module, names in imported.items()
