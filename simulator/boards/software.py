@@ -16,6 +16,7 @@ import numpy as np
 from accelerators import ConfigError
 from simulator.kernels.feature_maps import (
     FeatureMap,
+    families_of,
     is_laid_out,
     lane_columns,
     lay_out,
@@ -23,7 +24,7 @@ from simulator.kernels.feature_maps import (
     reused,
     shared_out,
 )
-from simulator.kernels.hashing import Families
+from simulator.kernels.fused import Families
 from simulator.policies.lsh import LshReuse
 from simulator.policies.policy import LayerState
 from workloads.traces.layer import Layer
@@ -108,7 +109,17 @@ def _run(
             share = partial(
                 _share, layer, policy.groups_in(layer), laid, (projections, limits), columns[index]
             )
-            done = list(pool.map(share, shared_out(policy.families(layer, index), threads)))
+            done = list(
+                pool.map(
+                    share,
+                    shared_out(
+                        families_of(
+                            layer, policy.length_in(layer), policy.column_order(layer), index
+                        ),
+                        threads,
+                    ),
+                )
+            )
             total = done[0][0]
             for other, _, _ in done[1:]:
                 total += other

@@ -10,33 +10,27 @@ import numpy as np
 from accelerators import ConfigError
 from accelerators.rules import show
 from simulator.decisions.box import Decisions
-from simulator.kernels.tables import LayerMemory
-from simulator.policies.activations import Activations
+from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.tokens import TokenPlan
+from simulator.policies.clustering import SignatureClustering
 from workloads.traces.layer import Layer
+from workloads.traces.trace import WorkloadTrace
 
 # What a policy learned of one layer before it decides, such as a mean; read, never changed.
 LayerState = Mapping[str, np.ndarray]
+# What is kept of one layer from batch to batch; read, never changed.
+LayerMemory = Mapping[str, np.ndarray]
 # Reads a layer's `(count, k, n)` float32 weights; most policies never ask.
 ReadWeights = Callable[[], np.ndarray]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PolicyAnswer:
-    """What a policy makes of one layer's activations.
-
-    Attributes:
-        decisions: `None` where the layer runs dense.
-        memory: what is kept for a stream's next batch; `None` for nothing.
-        result: `(count, m, n)` float32, the product under the decisions, if it was wanted.
-    """
-
-    decisions: Decisions | None
-    memory: LayerMemory | None = None
-    result: np.ndarray | None = None
-
-
 class ReusePolicy(ABC):
-    """Decides which rows of a layer's activations share a result."""
+    """Decides what is taken off each layer's box of multiplications, and computes nothing.
+
+    `running.executor` reads the decisions. A policy of one's own overrides `decide`, or
+    `decide_next` where it keeps something from batch to batch, and `describe`; one above the
+    layers overrides `frames` or `tokens`.
+    """
 
     def applies_to(self, layer: Layer) -> bool:
         """Whether the layer's activations are looked at; where not, it runs dense."""
@@ -90,29 +84,44 @@ class ReusePolicy(ABC):
 
         Returns:
             The decisions, and what is kept for the batch after; `None` for a policy that keeps
-            nothing, as most do.
+            nothing, as most do. For decisions with `KeptRows`, also where none is kept yet, the
+            layer's results are kept beside it, as `results`, and filled in where they are used.
         """
         return self.decide(layer, rows, state), None
 
-    def fused_answer(
-        self,
-        layer: Layer,
-        given: Activations,
-        state: LayerState,
-        weights: np.ndarray | None,
-        *,
-        centroids: bool,
-    ) -> PolicyAnswer | None:
-        """Decide and compute at once, where a compiled loop does both; `None` where none does."""
+    def frames(self, trace: WorkloadTrace) -> FrameDecisions | None:
+        """In which of a batch's frames each layer runs; `None` where all do.
+
+        Args:
+            trace: the workload: its layers, and its inputs, which are frames in a row.
+        """
         return None
 
-    def check_claims(self, decisions: Decisions) -> None:
-        """Check that decisions have the evidence by which their hardware is priced.
+    def tokens(self, trace: WorkloadTrace) -> TokenPlan | None:
+        """Which tokens live on from which layer; `None` where all do.
 
-        Raises:
-            ConfigError: see `Decisions.check_claims`.
+        Args:
+            trace: as for `frames`.
         """
-        decisions.check_claims()
+        return None
+
+    @property
+    def is_above_layers(self) -> bool:
+        """Whether it decides on frames or tokens, which no policy of single layers can."""
+        own = type(self)
+        return own.frames is not ReusePolicy.frames or own.tokens is not ReusePolicy.tokens
+
+    def clustering(self, layer: Layer, state: LayerState) -> SignatureClustering | None:
+        """How `decide` clusters a layer, where it does nothing but cluster by signatures.
+
+        The executor then clusters by what this says, in one pass with the product where a compiled
+        loop knows how, and does not call `decide`.
+
+        Args:
+            layer: the layer.
+            state: as for `decide`.
+        """
+        return None
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Raise one `ConfigError` that names every layer the policy does not fit."""
@@ -120,6 +129,31 @@ class ReusePolicy(ABC):
     @abstractmethod
     def describe(self) -> dict:
         """The policy as plain values for a report."""
+
+
+# Methods that say what a policy decides; `clustering` tells it in other words.
+_DECIDING = ("decide", "decide_next", "clusterer", "evidence")
+
+
+def clustering_of(
+    policy: ReusePolicy, layer: Layer, state: LayerState
+) -> SignatureClustering | None:
+    """How a policy clusters a layer, unless a subclass decides otherwise than it says.
+
+    Args:
+        policy: the policy.
+        layer: the layer.
+        state: as for `ReusePolicy.decide`.
+    """
+    classes = type(policy).__mro__
+    written = {
+        name: next(place for place, each in enumerate(classes) if name in vars(each))
+        for name in ("clustering", *_DECIDING)
+        if hasattr(policy, name)
+    }
+    if written["clustering"] > min(written.values()):
+        return None
+    return policy.clustering(layer, state)
 
 
 @dataclass(frozen=True)
@@ -171,6 +205,12 @@ class PerLayer(ReusePolicy):
             "try LshReuse(hashes=10, length=10) or NoReuse()"
             for name, value in (given | {"default": self.default}).items()
             if not isinstance(value, ReusePolicy)
+        ]
+        broken += [
+            f"PerLayer.{name} must decide on layers alone, got {show(value.describe())}, which "
+            "decides on frames or tokens; give it alone"
+            for name, value in (given | {"default": self.default}).items()
+            if isinstance(value, ReusePolicy) and value.is_above_layers
         ]
         if broken:
             raise ConfigError(broken)
@@ -233,22 +273,9 @@ class PerLayer(ReusePolicy):
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
 
-    def fused_answer(
-        self,
-        layer: Layer,
-        given: Activations,
-        state: LayerState,
-        weights: np.ndarray | None,
-        *,
-        centroids: bool,
-    ) -> PolicyAnswer | None:
+    def clustering(self, layer: Layer, state: LayerState) -> SignatureClustering | None:
         """As the layer's own policy."""
-        own = self.policy_of(layer.name)
-        return own.fused_answer(layer, given, state, weights, centroids=centroids)
-
-    def check_claims(self, decisions: Decisions) -> None:
-        """As the layer's own policy."""
-        self.policy_of(decisions.layer).check_claims(decisions)
+        return clustering_of(self.policy_of(layer.name), layer, state)
 
     def describe(self) -> dict:
         """The policies as plain values."""
