@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from codesign import Objective
 from codesign.cli.app import app
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_python_runs_and_prints_a_verdict():
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     lines = [line for line in code.splitlines() if line.strip()]
     assert len(lines) == 10
     done = subprocess.run(
@@ -30,6 +31,13 @@ def test_the_python_runs_and_prints_a_verdict():
     # Weights are trained on this machine, so only the form of the numbers is fixed.
     shape = re.sub(r"[+-]?\d+\.\d+", "#", blocks("text")[1].replace("\n", " ")).split(" here: ")[1]
     assert shape.strip() in re.sub(r"[+-]?\d+\.\d+", "#", done.stdout)
+
+
+def test_the_objective_is_one():
+    _, code = blocks("python")
+    scope = {}
+    exec(code, scope)
+    assert isinstance(scope["Frames"], Objective) and scope["Frames"].maximise
 
 
 @pytest.mark.parametrize("target", re.findall(r"`?make ([a-z-]+)", README))

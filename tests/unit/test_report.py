@@ -122,7 +122,7 @@ def test_busy_panels_keep_every_cycle_where_small_layers_are_joined():
 
 
 def test_pareto_marks_the_front_the_start_and_the_best(result):
-    figure = pareto_figure(result, best_trial(result), "% accuracy")
+    figure = pareto_figure(result, best_trial(result))
     by_name = {trace.name: trace for trace in figure.data}
     complete = result.of_state("complete")
     front = by_name["on the Pareto front"]
