@@ -15,9 +15,8 @@ from codesign.evaluation.workload import PRECISIONS, Workload
 from codesign.optimisers.registry import optimiser_problems
 from codesign.space.checks import LARGEST_SEED, among, of_kind, whole
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
-from codesign.space.lookup import find, find_accelerator
+from codesign.space.lookup import find_accelerator, find_policy
 from codesign.study.store import check_regular, plan_text
-from simulator import ReusePolicy
 from workloads.errors import show, told
 from workloads.writing import write_atomically
 
@@ -247,7 +246,7 @@ class StudyPlan:
                 "out: a policy of your own decides in every layer"
             )
         if self.policy is not None:
-            own = find("policy", self.policy, {}, ReusePolicy)  # type: ignore[type-abstract]
+            own = find_policy(self.policy)
             space = DesignSpace.for_policy(own, base)
         elif self.fronts is None:
             space = DesignSpace.for_workload(workload.trace, base, top=self.layers)

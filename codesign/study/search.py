@@ -134,7 +134,8 @@ def search(
         running(executor, staged or full, workers, ray_address) as run,
     ):
         keep_plan(place, plan)
-        loop = SearchLoop.of(study, place, specification, full, staged, trials)
+        asked = {"optimiser": optimiser, "trials": trials}
+        loop = SearchLoop.of(study, place, specification, full, staged, **asked)
         loop.records.ask_for(trials)
         for _, trial in rounds([loop], run):
             if on_progress is not None:
@@ -188,16 +189,21 @@ class SearchLoop:
         specification: Mapping[str, Any],
         full: Evaluator,
         staged: StagedEvaluator | None,
+        *,
+        optimiser: Chosen,
         trials: int,
     ) -> SearchLoop:
-        """Goes on with the study of a design space, which is as its specification says."""
+        """Goes on with the study of a design space, which is as its specification says.
+
+        The optimiser is given: the specification has the name alone of one of the user's own.
+        """
         given: dict[str, Any] = {
             "space": full.space,
             "objectives": full.objectives,
             "baseline": full.baseline,
         }
         limits = Constraints(**specification["constraints"])
-        optimiser, seed = specification["optimiser"], specification["seed"]
+        seed = specification["seed"]
         return cls(
             records=Records(study=study, place=place, limits=limits, **given),
             asker=Asker.of(study, optimiser=optimiser, seed=seed, **given),

@@ -1,6 +1,6 @@
 """What an evaluation costs: decisions made once, and accuracy on few images first."""
 
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -39,12 +39,19 @@ def assert_same(run, other):
     assert run.decisions.keys() == other.decisions.keys()
     for made, expected in zip(run.decisions.values(), other.decisions.values(), strict=True):
         assert (made is None) == (expected is None)
-        for each in fields(made) if made is not None else ():
-            mine, theirs = getattr(made, each.name), getattr(expected, each.name)
-            if isinstance(theirs, np.ndarray):
-                np.testing.assert_array_equal(mine, theirs, strict=True)
-            else:
-                assert mine == theirs, each.name
+        assert_equal(made, expected)
+
+
+def assert_equal(mine, theirs):
+    """Two dataclasses agree in every field, those inside them and arrays included."""
+    assert type(mine) is type(theirs)
+    if isinstance(theirs, np.ndarray):
+        np.testing.assert_array_equal(mine, theirs, strict=True)
+    elif is_dataclass(theirs):
+        for each in fields(theirs):
+            assert_equal(getattr(mine, each.name), getattr(theirs, each.name))
+    else:
+        assert mine == theirs
 
 
 SEQUENCE = [(6, 8), (6, 8), (6, 5), (4, 5), (None, 5), (6, None), (None, None), (6, 5), (4, 8)]
