@@ -134,8 +134,9 @@ def search(
         running(executor, staged or full, workers, ray_address) as run,
     ):
         keep_plan(place, plan)
-        asked = {"optimiser": optimiser, "trials": trials}
-        loop = SearchLoop.of(study, place, specification, full, staged, **asked)
+        loop = SearchLoop.of(
+            study, place, specification, full, staged, optimiser=optimiser, trials=trials
+        )
         loop.records.ask_for(trials)
         for _, trial in rounds([loop], run):
             if on_progress is not None:
