@@ -14,6 +14,7 @@ from codesign import Constraints, load_study, search
 from codesign.evaluation.evaluator import Evaluator
 from codesign.study.staged import StagedEvaluator, may_join, upper_accuracy
 from simulator import DecisionCache, LshReuse, NoReuse, PerLayer, calibrate, decide
+from simulator.testing.policies import same_decisions
 from tests.small_search import IMAGES, small_search, small_space, small_workload, table
 
 BYTES = 2**26
@@ -38,13 +39,7 @@ def assert_same(run, other):
     }
     assert run.decisions.keys() == other.decisions.keys()
     for made, expected in zip(run.decisions.values(), other.decisions.values(), strict=True):
-        assert (made is None) == (expected is None)
-        for each in fields(made) if made is not None else ():
-            mine, theirs = getattr(made, each.name), getattr(expected, each.name)
-            if isinstance(theirs, np.ndarray):
-                np.testing.assert_array_equal(mine, theirs, strict=True)
-            else:
-                assert mine == theirs, each.name
+        same_decisions(made, expected)
 
 
 SEQUENCE = [(6, 8), (6, 8), (6, 5), (4, 5), (None, 5), (6, None), (None, None), (6, 5), (4, 8)]
