@@ -7,18 +7,18 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
 
-from simulator.running import deciding
+from simulator.running import executor
 
 
 @pytest.fixture
 def decided(monkeypatch):
     """Names of the layers that were decided, in order."""
     names = []
-    made = deciding.execute
+    made = executor.execute
 
     def counted(policy, layer, *rest, **wanted):
         names.append(layer.name)
         return made(policy, layer, *rest, **wanted)
 
-    monkeypatch.setattr(deciding, "execute", counted)
+    monkeypatch.setattr(executor, "execute", counted)
     return names

@@ -253,6 +253,9 @@ class FilledRows:
 class KeptRows:
     """Rows of which some keep the result that their position had in the batch before.
 
+    Rows of frames that do not run and of tokens that are gone are such rows too, whose results are
+    those of the frame before, or 0.
+
     Attributes:
         gemm: shape of the layer's products.
         kept: `(count, m)` bool, rows that are kept; the others are computed.

@@ -149,7 +149,7 @@ def clustering_of(
     written = {
         name: next(place for place, each in enumerate(classes) if name in vars(each))
         for name in ("clustering", *_DECIDING)
-        if hasattr(policy, name)
+        if hasattr(type(policy), name)
     }
     if written["clustering"] > min(written.values()):
         return None

@@ -64,9 +64,9 @@ def decide(
             the cache.
 
     Raises:
-        ConfigError: the policy does not fit the layers, or the calibration or the memory lacks one,
-            comes from elsewhere or holds it in other integers; nothing can be learned under reuse;
-            a cache without a workload's name, or with a memory.
+        ConfigError: the policy, its frames or its tokens do not fit the layers, or the calibration
+            or the memory lacks one, comes from elsewhere or holds it in other integers; nothing can
+            be learned under reuse; a cache without a workload's name, or with a memory.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
     _Asked(

@@ -14,9 +14,9 @@ from simulator.decisions.rows import SharedRows
 from simulator.kernels.gathering import squared_sums
 from simulator.policies.activations import Activations
 from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
+from simulator.running import executor
 from simulator.running.above import Above
 from simulator.running.captured import check_model, run_model
-from simulator.running.executor import execute
 from simulator.running.quality import finite, quality_of
 from simulator.running.remembered import DecidedLayer, DecisionCache, RunKeys
 from simulator.running.reuse_run import ReuseRun
@@ -176,7 +176,7 @@ class Run:
         memory = self._memory
         given = Activations(layer, read_input())
         known = None if memory is None else memory.tables.get(layer.name)
-        executed = execute(
+        executed = executor.execute(
             self._policy,
             layer,
             given,

@@ -49,7 +49,8 @@ class StreamMemory:
         policy: that made it, as `ReusePolicy.describe` gives it; no other may go on from it.
         states: layer -> what the policy learned before the stream. It holds for the whole stream:
             under another mean, the signatures that are kept would mean something else.
-        tables: layer -> the clusters kept, see `simulator.policies.stream_tables`.
+        tables: layer -> what is kept of it: clusters, see `simulator.policies.stream_tables`, or
+            the `results` of rows that keep theirs, beside whatever a policy of one's own keeps.
     """
 
     policy: dict = field(metadata=_POLICY)

@@ -1,6 +1,6 @@
 """What an evaluation costs: decisions made once, and accuracy on few images first."""
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from codesign import Constraints, load_study, search
 from codesign.evaluation.evaluator import Evaluator
 from codesign.study.staged import StagedEvaluator, may_join, upper_accuracy
 from simulator import DecisionCache, LshReuse, NoReuse, PerLayer, calibrate, decide
+from simulator.testing.policies import same_decisions
 from tests.small_search import IMAGES, small_search, small_space, small_workload, table
 
 BYTES = 2**26
@@ -38,20 +39,7 @@ def assert_same(run, other):
     }
     assert run.decisions.keys() == other.decisions.keys()
     for made, expected in zip(run.decisions.values(), other.decisions.values(), strict=True):
-        assert (made is None) == (expected is None)
-        assert_equal(made, expected)
-
-
-def assert_equal(mine, theirs):
-    """Two dataclasses agree in every field, those inside them and arrays included."""
-    assert type(mine) is type(theirs)
-    if isinstance(theirs, np.ndarray):
-        np.testing.assert_array_equal(mine, theirs, strict=True)
-    elif is_dataclass(theirs):
-        for each in fields(theirs):
-            assert_equal(getattr(mine, each.name), getattr(theirs, each.name))
-    else:
-        assert mine == theirs
+        same_decisions(made, expected)
 
 
 SEQUENCE = [(6, 8), (6, 8), (6, 5), (4, 5), (None, 5), (6, None), (None, None), (6, 5), (4, 8)]

@@ -16,15 +16,18 @@ from simulator import (
     ReusedForward,
     ReusePolicy,
     SkippedOutputs,
+    Static,
     VirtualPooling,
+    calibrate,
     decide,
     decide_stream,
     load_memory,
     save_memory,
 )
 from simulator.decisions.frames import WARP, FrameDecisions
+from simulator.kernels.grouping import group_equal
 from simulator.running.product import product
-from workloads import capture, digits, trained_cifarnet
+from workloads import capture, digits, quantise, trained_cifarnet
 from workloads.traces.layer import Convolution, Gemm, Layer
 
 
@@ -289,3 +292,54 @@ def test_tokens_that_are_not_there_are_refused():
         with pytest.raises(ConfigError, match="must be a layer with attention of more than"):
             decide(trace, DroppedTokens(first_layer=first, dropped=dropped), model=model)
     assert not ReusePolicy.is_above_layers.fget(VirtualPooling())
+
+
+def test_a_subclass_is_clustered_as_it_says_not_as_it_inherits(network, frames):
+    class FirstOnly(LshReuse):
+        """Every row in a cluster of its own, whatever the signatures."""
+
+        def clusterer(self, layer, groups, state):
+            def cluster(index, columns, order):
+                sub_matrices = self.sub_matrices_in(layer)
+                keys = np.tile(np.arange(columns.shape[1], dtype=np.uint64), (sub_matrices, 1))
+                return group_equal(keys, columns[order], self.length, groups, "first")
+
+            return cluster
+
+        def evidence(self, signatures):
+            return Static()
+
+    trace = capture(network, frames[:2])
+    for policy in (FirstOnly(hashes=2, length=15), PerLayer({"*": FirstOnly(hashes=2, length=15)})):
+        run = decide(trace, policy, model=network)
+        assert run.decisions["conv1"].remaining_ratio == 1
+        assert run.output_mse < 1e-6
+    run = decide(trace, LshReuse(hashes=2, length=15), model=network)
+    assert run.decisions["conv1"].remaining_ratio < 0.1
+
+
+def test_an_order_of_ones_own_is_read_from_a_feature_map_too(network, frames):
+    class Backwards(LshReuse):
+        def column_order(self, layer):
+            return np.arange(layer.gemm.k)[::-1].copy() if layer.kind == "conv" else None
+
+    trace = capture(network, frames[:2])
+    policy = Backwards(hashes=6, length=15, scope="batch")
+    states = calibrate(trace, policy)
+    run = decide(trace, policy, calibration=states)
+    for name in ("conv1", "conv2"):
+        layer = trace.layer(name)
+        made = policy.decide(layer, trace.rows(name), states[name])
+        np.testing.assert_array_equal(run.decisions[name].rows.ids, made.rows.ids)
+
+
+def test_an_integer_array_keeps_whole_results(network, frames):
+    quantised = quantise(trained_cifarnet("digits")[0], frames)
+    pair = [capture(quantised, frames[index : index + 1]) for index in (0, 2)]
+    policy = PerLayer({"conv*": RegionOfInterest(region=(0, 0, 0.5, 1))})
+    _, run = decide_stream(pair, policy, model=quantised)
+    kept, layer = run.memory.tables["conv1"]["results"], pair[1].layer("conv1")
+    steps = [layer.quantisation.steps(each.rows("conv1")) for each in pair]
+    dense = [each @ pair[0].weights("conv1") for each in steps]
+    np.testing.assert_allclose(kept[:, :512], dense[1][:, :512], rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(kept[:, 512:], dense[0][:, 512:], rtol=1e-5, atol=1e-3)
