@@ -21,7 +21,7 @@ from simulator.results.differences import (
     unclear_text,
 )
 from simulator.results.intervals import Interval
-from simulator.results.lookup import DENSE, IDLE, REUSE
+from simulator.results.lookup import DENSE, FORMAT_VERSION, IDLE, REUSE
 from simulator.results.rows import write_rows
 from simulator.results.weights import weights_clause
 from workloads.traces.judged import judged_text
@@ -29,7 +29,6 @@ from workloads.traces.scores import score_name
 from workloads.traces.trace import not_counted_line
 from workloads.writing import write_atomically
 
-FORMAT_VERSION = 2
 UNITS = (
     "names that end in _per_image are of one image, the mean of the batch; cycles, actions, bytes, "
     "macs and picojoules are of the whole batch of `images`"

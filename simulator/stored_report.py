@@ -8,8 +8,15 @@ from typing import Any
 
 from accelerators import PARTS, Accelerator, ConfigError
 from accelerators.rules import show
-from simulator.results.lookup import DENSE, IDLE, REUSE, equal_area_design, given_design
-from simulator.simulation_report import FORMAT_VERSION
+from simulator.results.lookup import (
+    DENSE,
+    FORMAT_VERSION,
+    IDLE,
+    REUSE,
+    equal_area_design,
+    given_design,
+    in_present_names,
+)
 from simulator.timing.schedule import BLOCKS, LIMITS
 
 # Of the design as given -> the designs that a report of it has; see `SimulationReport.designs`.
@@ -116,6 +123,7 @@ def summary_problems(summary: Any) -> list[str]:
     problems = _problems(summary, _SUMMARY, "")
     if problems:
         return problems
+    summary = in_present_names(summary)
     designs = summary["designs"]
     given = summary.get("design", REUSE)  # reports of format 1 have no other
     known = DESIGNS.get(given) if type(given) is str else None

@@ -14,6 +14,7 @@ from codesign.space.design_space import DesignSpace
 from codesign.study.store import Place, storing
 from codesign.study.stored import ASKED, CONFIRMED, EXCESS, SPECIFICATION
 from codesign.study.trials import OBJECTIVES, StudyResult, Trial
+from simulator.results.lookup import in_present_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def measured(frozen: FrozenTrial) -> Evaluation:
     return Evaluation(
         state="complete",
         values=_values(frozen),
-        summary=record["summary"],
+        summary=in_present_names(record["summary"]),
         images=record["images"],
     )
 
@@ -117,7 +118,7 @@ def read_trial(frozen: FrozenTrial, space: DesignSpace) -> Trial:
         origin=frozen.user_attrs["origin"],
         parameters=space.decode(frozen.params),
         values=_values(frozen) if record.get("state") == "complete" else None,
-        summary=record.get("summary", {}),
+        summary=in_present_names(record.get("summary", {})),
         reason=record.get("reason"),
         repeat_of=record.get("repeat_of"),
         seconds=record.get("seconds", 0.0),
@@ -151,7 +152,8 @@ def _confirmed(study: optuna.Study, space: DesignSpace) -> list[Trial]:
         if key.startswith(CONFIRMED):
             number = int(key.removeprefix(CONFIRMED))
             seconds = trials[number].seconds + record["seconds"]
-            trials[number] = replace(trials[number], **(record | {"seconds": seconds}))
+            told = {"seconds": seconds, "summary": in_present_names(record["summary"])}
+            trials[number] = replace(trials[number], **(record | told))
     return trials
 
 

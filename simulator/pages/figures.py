@@ -19,22 +19,22 @@ PAPER = "rgb(3,2,1)"
 
 # Blocks, then the ports and sizes of buffers.
 LIMIT_NAMES = {
-    "memory": "DRAM transfers",
+    "dram": "DRAM transfers",
     "front_end": "hash front-end",
     "cache": "centroid cache",
     "array": "systolic array",
-    "reconstruction": "reconstructor",
+    "reconstructor": "reconstructor",
     "activation_buffer": "activation buffer",
     "weight_buffer": "weight buffer",
     "centroid_buffer": "centroid buffer",
     "output_buffer": "output buffer",
 }
 LIMIT_COLOURS = {
-    "memory": "#8b929c",
+    "dram": "#8b929c",
     "front_end": "#e08a3c",
     "cache": "#2a9d84",
     "array": "#4178be",
-    "reconstruction": "#b3589f",
+    "reconstructor": "#b3589f",
     "activation_buffer": "#86b0e0",
     "weight_buffer": "#93b45f",
     "centroid_buffer": "#83cfbd",
@@ -53,10 +53,7 @@ PART_NAMES = {
     "dram": "DRAM",
     "leakage": "leakage",
 }
-_LIMIT_OF_PART = {"reconstructor": "reconstruction", "dram": "memory"}
-PART_COLOURS = {
-    part: LIMIT_COLOURS.get(_LIMIT_OF_PART.get(part, part), "#c3c7cd") for part in PART_NAMES
-}
+PART_COLOURS = {part: LIMIT_COLOURS.get(part, "#c3c7cd") for part in PART_NAMES}
 TRAFFIC_NAMES = {
     "inputs": "inputs",
     "weights": "weights",
@@ -69,7 +66,7 @@ TRAFFIC_COLOURS = {
     "weights": LIMIT_COLOURS["weight_buffer"],
     "outputs": LIMIT_COLOURS["output_buffer"],
     "spilled_sums": LIMIT_COLOURS["cache"],
-    "spilled_results": LIMIT_COLOURS["reconstruction"],
+    "spilled_results": LIMIT_COLOURS["reconstructor"],
 }
 
 # Of lines and points that are told apart by what they belong to.

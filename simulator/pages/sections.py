@@ -15,7 +15,7 @@ from simulator.pages.roofline import roofline
 
 # What a limit that sets the pace means, and what would help.
 BOUND_MEANS = {
-    "memory": (
+    "dram": (
         "DRAM transfers set the pace: data that does not fit the buffers travels out and back. "
         "Larger buffers or more bandwidth would help more than a faster array."
     ),
@@ -32,7 +32,7 @@ BOUND_MEANS = {
         "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
         "or fewer clusters would help."
     ),
-    "reconstruction": (
+    "reconstructor": (
         "The reconstructor sets the pace: every row gathers one result for each sub-vector. More "
         "ports, a wider one or longer sub-vectors would help."
     ),

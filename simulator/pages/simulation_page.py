@@ -21,7 +21,14 @@ from simulator.results.differences import (
     ratio_text,
     tone,
 )
-from simulator.results.lookup import DENSE, IDLE, REUSE, equal_area_design, given_design
+from simulator.results.lookup import (
+    DENSE,
+    IDLE,
+    REUSE,
+    equal_area_design,
+    given_design,
+    in_present_names,
+)
 from simulator.results.weights import headline_name, weights_line
 from workloads.traces.judged import JUDGED, judged_text
 from workloads.traces.scores import score_meaning, score_name
@@ -91,13 +98,14 @@ def simulation_html(
     """The page of a simulation.
 
     Args:
-        report: a report as `SimulationReport.to_dict` gives it.
+        report: a report as `SimulationReport.to_dict` gives it, or gave it before.
         pixels: answers for pixels, shown as pictures.
         kind: of page, above its title.
         python: source text of the design; `None` makes that of the accelerator alone.
         back: address of a page that this one is a part of.
         plotly_file: as in `render`.
     """
+    report = in_present_names(report)
     designs = labelled(report)
     reuse = given_design(report)
     accelerator = Accelerator.from_dict(reuse["accelerator"])

@@ -21,16 +21,16 @@ TRACK_NAMES = {
     DMA: "DMA",
     "hashing": "hashing (front-end and cache)",
     "array": "systolic array",
-    "reconstruction": "reconstruction",
+    "reconstructor": "reconstructor",
 }
 # Chrome's names of colours; a stall has the colour of what it waits for. Perfetto picks colours by
 # the slice's name, which names the limit as well.
 STALL_COLOURS = {
-    "memory": "terrible",
+    "dram": "terrible",
     "front_end": "bad",
     "cache": "yellow",
     "array": "olive",
-    "reconstruction": "rail_response",
+    "reconstructor": "rail_response",
     "activation_buffer": "thread_state_iowait",
     "weight_buffer": "thread_state_uninterruptible",
     "centroid_buffer": "rail_animation",

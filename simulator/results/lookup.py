@@ -1,10 +1,40 @@
-"""Looks designs up in a report's plain values, of this format or of the one before."""
+"""Looks designs up in a report's plain values, of this format or of those before."""
 
 from collections.abc import Mapping
 from typing import Any
 
+# Of `SimulationReport.to_dict`: 2 names the design as given, 3 calls two blocks by their units.
+FORMAT_VERSION = 3
+_BLOCKS_OF_BEFORE = {"memory": "dram", "reconstruction": "reconstructor"}
+
 # What the design as given is called among `designs`, by what it does.
 DENSE, IDLE, REUSE = "dense", "reuse_units_idle", "reuse"
+
+
+def in_present_names(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A report as this program would name what is in it; one that is no report stays as it is."""
+    if report.get("format_version") not in range(1, FORMAT_VERSION):
+        return report
+    verdict = report.get("verdict")
+    if type(verdict) is str:
+        for old, new in _BLOCKS_OF_BEFORE.items():
+            verdict = verdict.replace(f"; bound by {old}.", f"; bound by {new}.")
+    designs = _renamed(report.get("designs"))
+    return {**report, "verdict": verdict, "designs": designs, "format_version": FORMAT_VERSION}
+
+
+def _renamed(value: Any, holder: str = "") -> Any:
+    """The same for what is held under a name, whatever it is."""
+    if type(value) is list:
+        return [_renamed(each, holder) for each in value]
+    if holder == "bound_by" and type(value) is str:
+        return _BLOCKS_OF_BEFORE.get(value, value)
+    if type(value) is not dict:
+        return value
+    names = _BLOCKS_OF_BEFORE if holder in ("busy_cycles", "critical_cycles") else {}
+    if {*names.values()} & {*value}:  # nobody wrote both
+        return value
+    return {names.get(key, key): _renamed(each, key) for key, each in value.items()}
 
 
 def given_design(report: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -371,11 +371,11 @@ class _Scheduled:
             cycles=makespan.cycles,
             critical_cycles=self._blame(makespan.critical_cycles),
             busy_cycles={
-                "memory": int(schedule.load_cycles.sum() + schedule.store_cycles.sum()),
+                "dram": int(schedule.load_cycles.sum() + schedule.store_cycles.sum()),
                 "front_end": 0,
                 "cache": 0,
                 "array": int(self.array_cycles.sum()),
-                "reconstruction": 0,
+                "reconstructor": 0,
             },
             dram_bytes={
                 "inputs": loaded,

@@ -34,7 +34,7 @@ from simulator.timing.tables import (
 from simulator.timing.traffic import Plan, by_tile, id_bits, plans, rows_per_group, traffic
 from workloads.traces.layer import Layer
 
-STAGES = ("hashing", "array", "reconstruction")
+STAGES = ("hashing", "array", "reconstructor")
 
 
 def reuse_timing(
@@ -260,14 +260,14 @@ class _Scheduled:
         unit, plan = self.units.reconstructor, self.plan
         rows, columns = plan.gathered_rows[:, None], plan.gathered_columns[:, None]
         cycles = ceil_div(rows * ceil_div(columns, unit.width), unit.ports)
-        self.busy["reconstruction"] = cycles
+        self.busy["reconstructor"] = cycles
         bits, output_buffer = self.accelerator.accumulator_bits, self.accelerator.output_buffer
         gathered = rows * access_bytes(columns, unit.width, bits, self.units.centroid_buffer)
         self.gather_reads = gathered
         self.sum_writes = rows * access_bytes(columns, unit.width, bits, output_buffer)
         occupancy, limits = slowest(
             {
-                "reconstruction": cycles,
+                "reconstructor": cycles,
                 "centroid_buffer": port_cycles(gathered, self.units.centroid_buffer),
                 "output_buffer": port_cycles(2 * self.sum_writes, output_buffer),
             },
@@ -282,7 +282,7 @@ class _Scheduled:
             cycles=makespan.cycles,
             critical_cycles=makespan.critical_cycles,
             busy_cycles={
-                "memory": int(self.schedule.load_cycles.sum() + self.schedule.store_cycles.sum()),
+                "dram": int(self.schedule.load_cycles.sum() + self.schedule.store_cycles.sum()),
                 **{block: self._sum(cycles) for block, cycles in self.busy.items()},
             },
             dram_bytes={

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # What may hold up a layer: five blocks, and the ports or sizes of four buffers.
-BLOCKS = ("memory", "front_end", "cache", "array", "reconstruction")
+BLOCKS = ("dram", "front_end", "cache", "array", "reconstructor")
 LIMITS = (*BLOCKS, "activation_buffer", "weight_buffer", "centroid_buffer", "output_buffer")
 
 

@@ -81,7 +81,7 @@ def test_focus_gather_formula():
         gather = replace(design.reconstructor, ports=ports)
         wide = roomy_design(rows=32, columns=32, front_end=design.front_end, reconstructor=gather)
         timing = reuse_timing(layer, decisions, wide)
-        assert timing.busy_cycles["reconstruction"] == 700 * 4 * 3 / ports
+        assert timing.busy_cycles["reconstructor"] == 700 * 4 * 3 / ports
 
 
 def test_focus_area_and_power_are_not_met_and_why():

@@ -109,7 +109,7 @@ def test_cycles_and_bytes_keep_their_bounds(data, design, layer):
         assert sum(timing.critical_cycles.values()) == timing.cycles
         moved = timing.actions["dram", "read_byte"] + timing.actions["dram", "write_byte"]
         assert moved >= input_and_output + gemm.k * gemm.n
-        assert moved <= timing.busy_cycles["memory"] * design.dram.bandwidth_bytes_per_cycle * (
+        assert moved <= timing.busy_cycles["dram"] * design.dram.bandwidth_bytes_per_cycle * (
             1 + 1e-9
         )
         assert all(count >= 0 for count in timing.actions.values())

@@ -300,7 +300,7 @@ def test_simulate_writes_a_timeline_that_perfetto_reads(trace, tmp_path):
     assert all({"pid", "tid", "ts", "dur", "name"} <= set(event) for event in slices)
     named = {event["args"]["name"] for event in timeline["traceEvents"] if event["ph"] == "M"
              and event["name"] == "thread_name"}  # fmt: skip
-    assert {"layers", "DMA", "systolic array", "reconstruction"} <= named
+    assert {"layers", "DMA", "systolic array", "reconstructor"} <= named
     end = max(event["ts"] + event["dur"] for event in slices)
     assert end == timeline["otherData"]["cycles"] > 0
 

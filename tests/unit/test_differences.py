@@ -23,8 +23,10 @@ from simulator.results.differences import (
     significant,
     tone,
 )
-from simulator.results.lookup import given_design
+from simulator.results.lookup import given_design, in_present_names
 from simulator.results.weights import headline_name, weights_line
+from simulator.stored_report import summary_problems
+from tests.older_formats import report_of_format_2
 from tests.small_search import SmallNetwork, small_workload
 from workloads import capture
 
@@ -186,6 +188,21 @@ def test_reports_of_before_open(report):
         del old[key]
     assert given_design(old) == old["designs"]["reuse"]
     assert "Speed against dense" in simulation_html(old)
+
+
+@pytest.mark.parametrize("bandwidth", [16, 1])
+def test_reports_of_before_show_blocks_by_their_present_names(bandwidth):
+    base = preset("reuse_16x16")
+    design = replace(base, dram=replace(base.dram, bandwidth_bytes_per_cycle=bandwidth))
+    now = simulate(small_workload().trace, design, LshReuse(hashes=6, length=9)).to_dict()
+    assert (now["designs"]["reuse"]["bound_by"] == "dram") == (bandwidth == 1)
+    old = report_of_format_2(now)
+    assert "memory" in old["designs"]["dense"]["busy_cycles"]
+    assert in_present_names(old) == now == in_present_names(now)
+    assert simulation_html(old) == simulation_html(now)
+    assert not summary_problems(old)
+    old["designs"]["reuse"]["busy_cycles"] |= {"dram": 1}  # nobody wrote both names
+    assert any("designs.reuse.busy_cycles must be" in each for each in summary_problems(old))
 
 
 def test_rows_say_of_what_they_are(report):

@@ -12,6 +12,7 @@ import pytest
 from accelerators import ConfigError
 from codesign import Constraints, load_study
 from codesign.study.nested import load_nested, nested_search
+from tests.older_formats import report_of_format_2
 from tests.small_search import small_search, small_workload, table
 
 TRIALS = 6
@@ -113,6 +114,18 @@ def test_studies_of_before_there_were_checksums_go_on(whole, tmp_path):
     # A line with a checksum vouches for those before it.
     path.write_bytes(content.replace(b'"origin":"sampler"', b'"origin":"neighbour"', 1))
     refused(path, match="its checksum must be")
+
+
+def test_studies_whose_reports_have_names_of_before_go_on(whole, tmp_path):
+    steps = [json.loads(line) for line in without_checksums(whole[0].read_bytes())]
+    records = [step["user_attr"].get("evaluation") for step in steps if "user_attr" in step]
+    measured = [record for record in records if record and record["summary"]]
+    for record in measured:
+        record["summary"] = report_of_format_2(record["summary"])
+    assert len(measured) > 2
+    path = tmp_path / "study.journal"
+    path.write_text("".join(json.dumps(step, separators=(",", ":")) + "\n" for step in steps))
+    assert table(load_study(path)) == table(whole[1]) == table(resume(path))
 
 
 def evaluation(change):

@@ -7,7 +7,7 @@ from simulator import LIMITS
 from simulator.timing.engines.engine import COMPILED, EVENT
 from simulator.timing.schedule import Makespan, Schedule
 
-STAGES = ("hashing", "array", "reconstruction")
+STAGES = ("hashing", "array", "reconstructor")
 
 
 @pytest.fixture(params=[COMPILED, EVENT], ids=lambda engine: engine.name)
@@ -40,14 +40,14 @@ def test_one_tile_is_the_sum_of_its_blocks(run):
     # 3 to load, 5 and 7 in the blocks, 2 to store.
     found = run([3], [[5], [7]], [2])
     assert found.cycles == 3 + 5 + 7 + 2
-    assert found.critical_cycles == {"memory": 3 + 2, "front_end": 5, "cache": 7}
+    assert found.critical_cycles == {"dram": 3 + 2, "front_end": 5, "cache": 7}
 
 
 def test_latencies_delay_a_tile_but_not_the_next(run):
     # One tile pays every latency: 3 + 4 to load, 5 + 6 in the block, 2 to store.
     found = run([3], [[5]], [2], load_latency=4, latency=6)
     assert found.cycles == 3 + 4 + 5 + 6 + 2
-    assert found.critical_cycles == {"memory": 3 + 4 + 2, "front_end": 5 + 6}
+    assert found.critical_cycles == {"dram": 3 + 4 + 2, "front_end": 5 + 6}
     # Ten tiles pay them once: the block takes the next tile while results are on their way.
     assert run([0] * 10, [[5] * 10], [0] * 10, latency=6).cycles == 10 * 5 + 6
     # A tile's results that take longer than the next one's do not overtake: the second block takes
@@ -75,7 +75,7 @@ def test_slow_loads_set_the_pace(run, tiles):
     # The block hides behind loads; nothing is stored.
     found = run([7] * tiles, [[3] * tiles], [0] * tiles)
     assert found.cycles == 7 * tiles + 3
-    assert found.critical_cycles == {"memory": 7 * tiles, "front_end": 3}
+    assert found.critical_cycles == {"dram": 7 * tiles, "front_end": 3}
 
 
 def test_dma_carries_loads_and_stores(run):
@@ -83,7 +83,7 @@ def test_dma_carries_loads_and_stores(run):
     # L0 4, L1 8, S0 (there since 5) 12, L2 16, S1 20, L3 24, S2 28, S3 (there since 25) 32.
     found = run([4] * 4, [[1] * 4], [4] * 4)
     assert found.cycles == 32
-    assert found.critical_cycles == {"memory": 32}
+    assert found.critical_cycles == {"dram": 32}
 
 
 def test_double_buffer_stops_a_fast_block(run):
@@ -116,7 +116,7 @@ def test_output_buffer_holds_two_outputs_however_many_tiles_each_takes(run):
     slow = [1] * 6 + [500, 1, 1]
     found = run([0] * 9, [slow], store)
     assert found.cycles == 103 + 500 + 2 + 100
-    assert found.critical_cycles == {"front_end": 3 + 502, "memory": 100 + 100}
+    assert found.critical_cycles == {"front_end": 3 + 502, "dram": 100 + 100}
 
 
 def test_an_empty_transfer_waits_for_nothing(run):

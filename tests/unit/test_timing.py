@@ -130,7 +130,7 @@ def test_dram_latency_and_bursts():
     assert late.cycles - fast.cycles == 100
     odd = matrix_layer("fc", m=5, n=3, k=7)
     # 35 + 21 bytes are one burst of 64, and so are 15 bytes out: 8 cycles each.
-    assert dense_timing(odd, roomy_design(dram=slow)).busy_cycles["memory"] == 16
+    assert dense_timing(odd, roomy_design(dram=slow)).busy_cycles["dram"] == 16
 
 
 def test_worked_example_dense():
@@ -152,7 +152,7 @@ def test_worked_example_reuse():
     # 160 sub-matrices x 4 folds x (256 + 46).
     assert timing.busy_cycles["array"] == 160 * 4 * 302 == 193_280
     # One sub-vector hashed a cycle, one 64-wide row gathered a cycle: 25,600 x 160 each.
-    assert timing.busy_cycles["front_end"] == timing.busy_cycles["reconstruction"] == 4_096_000
+    assert timing.busy_cycles["front_end"] == timing.busy_cycles["reconstructor"] == 4_096_000
     # The cache clears (1 cycle), takes 25,600 signatures and hands on 256 centroids a tile.
     assert timing.busy_cycles["cache"] == 160 * (1 + 25_600 + 256)
     # 160 tiles at the pace of the cache, then the last tile's array and gather; before the first
@@ -196,7 +196,7 @@ def test_results_come_first_where_they_fit():
     # Hashed and multiplied once; then four passes gather 64 rows each, in 16-wide pieces.
     assert timing.busy_cycles["front_end"] == 4 * 256
     assert timing.busy_cycles["array"] == 4 * 4 * (16 + 46)
-    assert timing.busy_cycles["reconstruction"] == 4 * 4 * 64 * 4
+    assert timing.busy_cycles["reconstructor"] == 4 * 4 * 64 * 4
     assert timing.dram_bytes == {
         "inputs": 256 * 40,
         "weights": 40 * 64,
@@ -227,7 +227,7 @@ def test_column_tiles_hash_again_where_results_do_not_fit():
     assert timing.actions["front_end", "project"] == 4 * 256 * 40 * 10
     # The array and the reconstructor do no more than for one tile of 64 columns.
     assert timing.busy_cycles["array"] == 4 * 4 * (16 + 46)
-    assert timing.busy_cycles["reconstruction"] == 4 * 4 * 256
+    assert timing.busy_cycles["reconstructor"] == 4 * 4 * 256
     # A tile holds 16 centroids of 10 bytes, 16 results of 16 sums of 4 bytes, and 256 ids of 8
     # bits: 160 + 1,024 + 256 bytes. What exceeds 512 travels out and back for each of 16 tiles.
     assert timing.dram_bytes["spilled_results"] == 16 * 2 * (160 + 1024 + 256 - 512)
@@ -332,10 +332,10 @@ def test_longer_and_more_hashes_than_a_lane_has_take_more_passes():
 def test_slow_memory_bounds_the_layer():
     layer = matrix_layer("fc", m=4, n=1024, k=1024)
     timing = dense_timing(layer, roomy_design(dram=Dram(bandwidth_bytes_per_cycle=1)))
-    assert timing.bound_by == "memory"
+    assert timing.bound_by == "dram"
     # Every byte once at one byte a cycle: 4 KiB in, 1 MiB of weights, 4 KiB out.
-    assert timing.busy_cycles["memory"] == 4096 + 2**20 + 4096
-    assert timing.cycles >= timing.busy_cycles["memory"]
+    assert timing.busy_cycles["dram"] == 4096 + 2**20 + 4096
+    assert timing.cycles >= timing.busy_cycles["dram"]
 
 
 def test_buffers_that_hold_no_tile_are_named():
