@@ -1,6 +1,6 @@
 """Hardware descriptions, checked when they are built, and what their silicon costs.
 
-Describing hardware needs no PyTorch. ``Accelerator`` and its parts are frozen dataclasses; vary one
+Describing hardware needs no PyTorch. ``Accelerator`` and its units are frozen dataclasses; vary one
 with ``dataclasses.replace``. ``accelerators.presets`` holds ready designs.
 """
 
@@ -13,24 +13,25 @@ from accelerators.baselines import (
     write_baselines,
 )
 from accelerators.cost_table import BUILT_IN_TABLES, CostTable, cost_table
-from accelerators.dram import dram_energy_pj_per_byte, dram_kinds
-from accelerators.parts import (
-    DATAFLOWS,
-    FOLD_TIMINGS,
-    PROJECTIONS,
-    REPLACEMENTS,
+from accelerators.presets import preset, presets
+from accelerators.processor import Processor, processor_preset, processor_presets
+from accelerators.rules import ConfigError
+from accelerators.scale_sim import read_scale_sim_config
+from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage_by_part
+from accelerators.units import (
+    AddressList,
     CentroidCache,
     Dram,
     LshFrontEnd,
     Reconstructor,
     SramBuffer,
     SystolicArray,
+    Unit,
 )
-from accelerators.presets import preset, presets
-from accelerators.processor import Processor, processor_preset, processor_presets
-from accelerators.rules import ConfigError
-from accelerators.scale_sim import read_scale_sim_config
-from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage_by_part
+from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
+from accelerators.units.cache import REPLACEMENTS
+from accelerators.units.dram import dram_energy_pj_per_byte, dram_kinds
+from accelerators.units.front_end import PROJECTIONS
 
 __all__ = [
     "BASELINE_COLUMNS",
@@ -41,6 +42,7 @@ __all__ = [
     "PROJECTIONS",
     "REPLACEMENTS",
     "Accelerator",
+    "AddressList",
     "Baseline",
     "CentroidCache",
     "ConfigError",
@@ -51,6 +53,7 @@ __all__ = [
     "Reconstructor",
     "SramBuffer",
     "SystolicArray",
+    "Unit",
     "area_by_part",
     "baselines",
     "cost_table",

@@ -1,21 +1,20 @@
-"""The description of one accelerator: its parts, its clock and the technology that prices it."""
+"""The description of one accelerator: its units, its clock and the technology that prices it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Self
 
 from accelerators.cost_table import BUILT_IN_TABLES, cost_table
-from accelerators.description import as_dict, as_python, read_description
-from accelerators.parts import (
-    CentroidCache,
-    Dram,
-    LshFrontEnd,
-    Reconstructor,
-    SramBuffer,
-    SystolicArray,
+from accelerators.description import (
+    CLASS,
+    as_dict,
+    as_python,
+    class_name,
+    described_class,
+    read_description,
 )
 from accelerators.rules import (
     ConfigError,
@@ -30,9 +29,18 @@ from accelerators.rules import (
     text,
     violations,
 )
-
-REUSE_UNITS = ("front_end", "cache", "centroid_buffer", "reconstructor")
-"""The fields that make a design one with reuse: all four or none."""
+from accelerators.units import (
+    AddressList,
+    CentroidCache,
+    Dram,
+    LshFrontEnd,
+    Part,
+    Reconstructor,
+    SramBuffer,
+    SystolicArray,
+    Unit,
+)
+from accelerators.units.unit import parts_of
 
 MAX_NAME_CHARACTERS = 200
 
@@ -55,17 +63,6 @@ def _priced_technology() -> dict[str, FieldRule]:
     return {"rule": rule}
 
 
-def _all_reuse_units_or_none(accelerator: Accelerator) -> list[str]:
-    given = [name for name in REUSE_UNITS if getattr(accelerator, name) is not None]
-    if not given:
-        return []
-    return [
-        f"{name} must be given with {', '.join(given)}, got None; give all four reuse units or none"
-        for name in REUSE_UNITS
-        if name not in given
-    ]
-
-
 def _accumulator_holds_a_product(accelerator: Accelerator) -> list[str]:
     product_bits = 2 * accelerator.operand_bits
     if accelerator.accumulator_bits >= product_bits:
@@ -76,20 +73,12 @@ def _accumulator_holds_a_product(accelerator: Accelerator) -> list[str]:
     ]
 
 
-class ReuseUnits(NamedTuple):
-    """The four parts that make a design one with reuse."""
-
-    front_end: LshFrontEnd
-    cache: CentroidCache
-    centroid_buffer: SramBuffer
-    reconstructor: Reconstructor
-
-
 @dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """A systolic array with its memories, with or without similarity reuse.
+    """A systolic array with its memories, and the units that exploit redundancy, where it has any.
 
-    The whole tree is checked when it is built, also by ``dataclasses.replace``.
+    The whole tree is checked when it is built, also by ``dataclasses.replace``. A design with units
+    of your own is a frozen subclass with a field each, see :mod:`accelerators.units.unit`.
 
     Attributes:
         name: 1 to 200 characters.
@@ -103,10 +92,12 @@ class Accelerator:
         accumulator_bits: of partial sums, 16, 24, 32 or 48; at least one product.
         technology: a built-in cost table, or the path of the user's own ``.csv``.
         front_end: hashes sub-vectors.
-        cache: finds and accumulates clusters.
+        cache: finds and accumulates clusters; needs the front-end.
         centroid_buffer: centroids waiting for the array, and their results, which the
             reconstructor reads.
-        reconstructor: gathers and adds results. These four reuse units: all or none.
+        reconstructor: gathers and adds results.
+        address_list: rows computed, and those that fill skipped ones, for positions chosen
+            beforehand.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -114,9 +105,15 @@ class Accelerator:
 
     name: str = field(metadata=text(MAX_NAME_CHARACTERS, "reuse_16x16"))
     array: SystolicArray = field(metadata=part(SystolicArray))
-    activation_buffer: SramBuffer = field(metadata=part(SramBuffer))
-    weight_buffer: SramBuffer = field(metadata=part(SramBuffer))
-    output_buffer: SramBuffer = field(metadata=part(SramBuffer))
+    activation_buffer: SramBuffer = field(
+        metadata=part(SramBuffer, words="activation buffer", colour="#86b0e0")
+    )
+    weight_buffer: SramBuffer = field(
+        metadata=part(SramBuffer, words="weight buffer", colour="#93b45f")
+    )
+    output_buffer: SramBuffer = field(
+        metadata=part(SramBuffer, words="output buffer", colour="#d8b546")
+    )
     dram: Dram = field(metadata=part(Dram))
     clock_hz: float = field(metadata=real(1, 1e12))
     operand_bits: int = field(default=8, metadata=integer_of(8, 16))
@@ -125,43 +122,61 @@ class Accelerator:
     front_end: LshFrontEnd | None = field(default=None, metadata=part(LshFrontEnd, optional=True))
     cache: CentroidCache | None = field(default=None, metadata=part(CentroidCache, optional=True))
     centroid_buffer: SramBuffer | None = field(
-        default=None, metadata=part(SramBuffer, optional=True)
+        default=None,
+        metadata=part(
+            SramBuffer, optional=True, words="centroid buffer", colour="#83cfbd", exploits=True
+        ),
     )
     reconstructor: Reconstructor | None = field(
         default=None, metadata=part(Reconstructor, optional=True)
     )
+    address_list: AddressList | None = field(
+        default=None, metadata=part(AddressList, optional=True)
+    )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation((), _all_reuse_units_or_none),
         Relation(("operand_bits", "accumulator_bits"), _accumulator_holds_a_product),
     )
 
     def __post_init__(self) -> None:
-        broken = violations(self, "Accelerator")
+        broken = violations(self, type(self).__name__)
         if broken:
             raise ConfigError(broken)
 
+    @classmethod
+    def parts(cls) -> dict[str, Part]:
+        """Field -> part of every unit that such a design may have, those on the chip first."""
+        return parts_of(cls)
+
+    @property
+    def units(self) -> dict[str, Unit]:
+        """Field -> unit of those that the design has, in the order of :meth:`parts`."""
+        return {
+            name: unit for name in parts_of(type(self)) if (unit := getattr(self, name)) is not None
+        }
+
     @property
     def has_reuse(self) -> bool:
-        """Whether the four reuse units are there."""
-        return self.front_end is not None
+        """Whether there is any unit that exploits redundancy."""
+        parts = parts_of(type(self))
+        return any(parts[name].exploits for name in self.units)
 
     @property
-    def reuse_units(self) -> ReuseUnits:
-        """The four reuse units.
+    def reuse_units(self) -> Any:
+        """The design itself, which has all four of the units that share results by signature.
 
         Raises:
-            ConfigError: the design has none.
+            ConfigError: it lacks one.
         """
-        units = (self.front_end, self.cache, self.centroid_buffer, self.reconstructor)
-        if any(unit is None for unit in units):
+        if None in (self.front_end, self.cache, self.centroid_buffer, self.reconstructor):
             raise ConfigError(
-                f"Accelerator {self.name!r} must have reuse units to share results, got none; add "
-                "front_end, cache, centroid_buffer and reconstructor, or use NoReuse()"
+                f"{type(self).__name__} {self.name!r} must have reuse units to share results, got "
+                f"{', '.join(self.units)}; add front_end, cache, centroid_buffer and "
+                "reconstructor, or use NoReuse()"
             )
-        return ReuseUnits(*units)  # type: ignore[arg-type]
+        return self
 
-    def without_reuse(self, name: str | None = None) -> Accelerator:
+    def without_reuse(self, name: str | None = None) -> Self:
         """The dense design with the same array, buffers, DRAM and clock.
 
         Args:
@@ -174,21 +189,41 @@ class Accelerator:
         if name is None:
             suffix = "_dense" if self.has_reuse else ""
             name = self.name[: MAX_NAME_CHARACTERS - len(suffix)] + suffix
-        return dataclasses.replace(self, name=name, **dict.fromkeys(REUSE_UNITS))  # type: ignore[arg-type]
+        exploiting = [each for each, part in parts_of(type(self)).items() if part.exploits]
+        return dataclasses.replace(self, name=name, **dict.fromkeys(exploiting))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON knows it: numbers, strings, ``None`` and nested dictionaries."""
-        return as_dict(self)
+        """Every field as JSON knows it: numbers, strings, ``None`` and nested dictionaries.
+
+        A subclass names itself under ``"class"``.
+        """
+        named = {} if type(self) is Accelerator else {CLASS: class_name(type(self))}
+        return as_dict(self) | named
 
     @classmethod
-    def from_dict(cls, description: Mapping[str, Any]) -> Accelerator:
+    def from_dict(cls, description: Mapping[str, Any]) -> Self:
         """The accelerator that :meth:`to_dict` described; fields with a default may be left out.
 
         Raises:
-            ConfigError: unknown or missing keys and every broken rule, together.
+            ConfigError: unknown or missing keys and every broken rule, together; or the design is
+                of a subclass whose module was not imported. Nothing is imported here.
         """
-        return read_description(cls, description)
+        return read_description(described_class(cls, description), description)
 
     def to_python(self) -> str:
         """Source text that builds an equal accelerator and calls it ``accelerator``."""
         return as_python(self)
+
+
+def described_parts(description: Mapping[str, Any]) -> dict[str, Part]:
+    """Field -> part of every unit that a design has, as :meth:`Accelerator.to_dict` described it.
+
+    Of a class that was not imported, the units that :class:`Accelerator` knows.
+    """
+    try:
+        kind = described_class(Accelerator, description)
+    except ConfigError:
+        kind = Accelerator
+    return {
+        name: part for name, part in parts_of(kind).items() if description.get(name) is not None
+    }

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar
 
 from accelerators.rules import ABSENT, ConfigError, nearest, show, violations
 
 Described = TypeVar("Described")
+
+CLASS = "class"
+"""Key of a description under which a subclass names itself."""
+
+
+def class_name(kind: type) -> str:
+    """``module:Class``, as a description names a class."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def described_class(kind: type[Described], description: object) -> type[Described]:
+    """``kind`` or the subclass of it that a description names, among those that are loaded.
+
+    Raises:
+        ConfigError: there is no such class. Nothing is imported to look for it.
+    """
+    if not isinstance(description, Mapping) or CLASS not in description:
+        return kind
+    known = {class_name(each): each for each in (kind, *_subclasses(kind))}
+    given = description[CLASS]
+    if isinstance(given, str) and given in known:
+        return known[given]
+    raise ConfigError(
+        f"{kind.__name__}.{CLASS} must be a loaded class of designs, got {show(given, str)}; "
+        "import the file that defines it first"
+    )
+
+
+def _subclasses(kind: type[Described]) -> Iterator[type[Described]]:
+    """All of them, a later one of a name after an earlier one."""
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 def _plain(value: Any) -> Any:
@@ -32,24 +65,33 @@ def _literal(value: Any) -> str:
     return f'"{text[1:-1]}"' if simple else text
 
 
-def _call(instance: Any, indent: str, classes: set[str]) -> str:
+def _call(instance: Any, indent: str, classes: set[type]) -> str:
     """``Class(field=..., ...)``, one field a line, and the classes it needs."""
-    kind = type(instance).__name__
+    kind = type(instance)
     classes.add(kind)
     lines = []
     for entry in fields(instance):
         value = getattr(instance, entry.name)
         inside = _call(value, indent + "    ", classes) if is_dataclass(value) else _literal(value)
         lines.append(f"{indent}    {entry.name}={inside},\n")
-    return f"{kind}(\n{''.join(lines)}{indent})"
+    return f"{kind.__name__}(\n{''.join(lines)}{indent})"
 
 
 def as_python(instance: Any) -> str:
-    """Source text: an import from this package, then ``accelerator = Accelerator(...)``."""
-    classes: set[str] = set()
+    """Source text: imports from this package and of classes of one's own, then
+    ``accelerator = Accelerator(...)``."""
+    classes: set[type] = set()
     built = _call(instance, "", classes)
-    imported = "".join(f"    {name},\n" for name in sorted(classes))
-    return f"from accelerators import (\n{imported})\n\naccelerator = {built}\n"
+    package = __name__.partition(".")[0]
+    imported: dict[str, list[str]] = {package: []}
+    for kind in sorted(classes, key=lambda kind: kind.__name__):
+        own = kind.__module__.partition(".")[0] == package
+        imported.setdefault(package if own else kind.__module__, []).append(kind.__name__)
+    imports = "".join(
+        "".join([f"from {module} import (\n", *(f"    {name},\n" for name in names), ")\n"])
+        for module, names in imported.items()
+    )
+    return f"{imports}\naccelerator = {built}\n"
 
 
 def read_description(kind: type[Described], description: object) -> Described:
@@ -80,7 +122,7 @@ def _values(
     """A value for every field of ``kind``; ``ABSENT`` where one is missing without a default."""
     entries = {entry.name: entry for entry in fields(kind)}
     for key, value in description.items():
-        if key not in entries:
+        if key not in entries and key != CLASS:
             near = nearest(key, [name for name in entries if name not in description])
             fix = f"use {near}" if near else f"the fields are {', '.join(entries)}"
             shown = key[:60] if isinstance(key, str) else show(key)

@@ -73,7 +73,8 @@ def violations(instance: object, path: str) -> list[str]:
 
     Args:
         instance: a dataclass instance whose fields declare rules; its class may list
-            ``RELATIONS`` over several fields.
+            ``RELATIONS`` over several fields, and the classes of its fields' values
+            ``OWNER_RELATIONS`` over the instance that has them.
         path: how messages call the instance, for example ``"Accelerator.cache"``.
 
     Returns:
@@ -91,7 +92,12 @@ def violations(instance: object, path: str) -> list[str]:
         if problems:
             broken.add(entry.name)
             found.extend(problems)
-    for relation in getattr(type(instance), "RELATIONS", ()):
+    relations = list(getattr(type(instance), "RELATIONS", ()))
+    for entry in fields(instance):  # type: ignore[arg-type]
+        if entry.name not in broken:
+            held = getattr(instance, entry.name)
+            relations.extend(getattr(type(held), "OWNER_RELATIONS", ()))
+    for relation in relations:
         if broken.isdisjoint(relation.needs):
             found.extend(f"{path}.{message}" for message in relation.check(instance))
     return found
@@ -268,8 +274,15 @@ def optional(checked: dict[str, FieldRule]) -> dict[str, FieldRule]:
     return {"rule": rule}
 
 
-def part(kind: type, *, optional: bool = False) -> dict[str, Any]:
-    """A nested dataclass of exactly this class, checked with its own rules; or ``None``."""
+def part(kind: type, *, optional: bool = False, **place: object) -> dict[str, Any]:
+    """A nested dataclass of exactly this class, checked with its own rules; or ``None``.
+
+    Args:
+        kind: the class.
+        optional: whether ``None`` is valid.
+        **place: what the class says of itself and is otherwise in this field, for whoever reads
+            the metadata: for units ``words``, ``colour`` and ``exploits``.
+    """
     wanted = f"a {kind.__name__} or None" if optional else f"a {kind.__name__}"
 
     def rule(value: object, path: str) -> list[str]:
@@ -279,4 +292,4 @@ def part(kind: type, *, optional: bool = False) -> dict[str, Any]:
             return []
         return [f"{path} must be {wanted}, got {show(value)}; use {kind.__name__}(...)"]
 
-    return {"rule": rule, "part": kind}
+    return {"rule": rule, "part": kind, **place}

@@ -8,7 +8,6 @@ import os
 import re
 
 from accelerators.accelerator import MAX_NAME_CHARACTERS, Accelerator
-from accelerators.parts import MAX_BUFFER_BYTES, Dram, SramBuffer, SystolicArray
 from accelerators.reading import refuse_endless
 from accelerators.rules import (
     ConfigError,
@@ -20,6 +19,8 @@ from accelerators.rules import (
     show,
     text,
 )
+from accelerators.units import Dram, SramBuffer, SystolicArray
+from accelerators.units.buffer import MAX_BUFFER_BYTES
 
 DATAFLOWS = {"ws": "weight_stationary", "os": "output_stationary", "is": "input_stationary"}
 """SCALE-Sim's name of a dataflow to this project's."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from accelerators.accelerator import Accelerator
-from accelerators.parts import CentroidCache, LshFrontEnd, Reconstructor
 from accelerators.presets.size_16x16 import reuse_16x16
 from accelerators.presets.size_32x32 import reuse_32x32
+from accelerators.units import CentroidCache, LshFrontEnd, Reconstructor
 
 
 def cicek_design_b() -> Accelerator:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from accelerators.accelerator import Accelerator
-from accelerators.parts import (
+from accelerators.units import (
     CentroidCache,
     Dram,
     LshFrontEnd,

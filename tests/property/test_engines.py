@@ -18,7 +18,9 @@ from accelerators import (
     SystolicArray,
     preset,
 )
-from accelerators.parts import DATAFLOWS, FOLD_TIMINGS, PROJECTIONS, REPLACEMENTS
+from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
+from accelerators.units.cache import REPLACEMENTS
+from accelerators.units.front_end import PROJECTIONS
 from simulator import LIMITS, ClusterCache, Decisions, LshReuse, SharedRows, Signatures, simulate
 from simulator.timing.dense import dense_timing
 from simulator.timing.engines import compiled, event, event_cache

@@ -15,7 +15,7 @@ from accelerators import (
     area_by_part,
     energy_per_action,
 )
-from accelerators.parts import DATAFLOWS
+from accelerators.units.array import DATAFLOWS
 from simulator import LshReuse, NoReuse, simulate
 from simulator.results.costs import LEAKAGE, energy_by_part
 from simulator.timing.dense import _Operands, _Scheduled, _tilings, dense_timing

@@ -217,10 +217,11 @@ def test_parts_and_their_sum(name):
     design = preset(name)
     areas, leakages = area_by_part(design), leakage_by_part(design)
     assert tuple(areas) == tuple(leakages) == PARTS
-    reuse = ("front_end", "cache", "centroid_buffer", "reconstructor")
+    reuse = ("front_end", "cache", "centroid_buffer", "reconstructor", "address_list")
     dense = area_by_part(design.without_reuse())
     for part in PARTS:
-        present = design.has_reuse or part not in reuse
+        present = getattr(design, part) is not None
+        assert present == ((design.has_reuse and part != "address_list") or part not in reuse)
         assert (areas[part] > 0) == (leakages[part] > 0) == present
         assert dense[part] == (0 if part in reuse else areas[part])
     # the sum is the dense design's and what reuse adds

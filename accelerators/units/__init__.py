@@ -1,0 +1,26 @@
+"""The units of an accelerator, one a file, with what each costs and how pages call it.
+
+A further unit is one file here and one field of :class:`accelerators.Accelerator`.
+"""
+
+from accelerators.units.address_list import AddressList
+from accelerators.units.array import SystolicArray
+from accelerators.units.buffer import SramBuffer
+from accelerators.units.cache import CentroidCache
+from accelerators.units.dram import Dram
+from accelerators.units.front_end import LshFrontEnd
+from accelerators.units.reconstructor import Reconstructor
+from accelerators.units.unit import Item, Part, Unit
+
+__all__ = [
+    "AddressList",
+    "CentroidCache",
+    "Dram",
+    "Item",
+    "LshFrontEnd",
+    "Part",
+    "Reconstructor",
+    "SramBuffer",
+    "SystolicArray",
+    "Unit",
+]

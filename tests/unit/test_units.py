@@ -1,0 +1,221 @@
+"""Every unit keeps the suite that is shipped for units of one's own."""
+
+import dataclasses
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+from accelerators import (
+    PARTS,
+    Accelerator,
+    AddressList,
+    CentroidCache,
+    ConfigError,
+    LshFrontEnd,
+    Reconstructor,
+    SramBuffer,
+    SystolicArray,
+    Unit,
+    area_by_part,
+    cost_table,
+    energy_per_action,
+    leakage_by_part,
+    preset,
+)
+from accelerators.rules import integer, part
+from accelerators.testing import UnitSuite
+from accelerators.units import Item
+
+DENSE, REUSE = preset("dense_16x16"), preset("reuse_16x16")
+
+
+def dense_with(**units):
+    return dataclasses.replace(DENSE, **units)
+
+
+class TestArray(UnitSuite):
+    design, part = DENSE, "array"
+    larger = (
+        SystolicArray(rows=17, columns=16),
+        SystolicArray(rows=16, columns=32),
+        SystolicArray(rows=16, columns=16, fold_timing="overlapped"),
+    )
+
+
+class TestActivationBuffer(UnitSuite):
+    design, part = DENSE, "activation_buffer"
+    larger = (SramBuffer(capacity_bytes=2**20), SramBuffer(capacity_bytes=2**20, ports=2))
+
+
+class TestWeightBuffer(TestActivationBuffer):
+    part = "weight_buffer"
+
+
+class TestOutputBuffer(TestActivationBuffer):
+    part = "output_buffer"
+
+
+class TestDram(UnitSuite):
+    design, part, larger = DENSE, "dram", ()
+
+
+class TestFrontEnd(UnitSuite):
+    design, part = dense_with(front_end=LshFrontEnd(max_hashes=8, max_length=8)), "front_end"
+    larger = (
+        LshFrontEnd(max_hashes=9, max_length=8),
+        LshFrontEnd(max_hashes=8, max_length=10),
+        LshFrontEnd(max_hashes=8, max_length=8, lanes=2),
+        LshFrontEnd(max_hashes=8, max_length=8, projection="int8"),
+    )
+
+
+class TestCache(UnitSuite):
+    design, part = REUSE, "cache"
+    larger = (
+        CentroidCache(entries=4096, ways=8),
+        CentroidCache(entries=1024, ways=16),
+        CentroidCache(entries=1024, ways=8, banks=2),
+    )
+
+
+class TestCentroidBuffer(UnitSuite):
+    design, part = dense_with(centroid_buffer=SramBuffer(capacity_bytes=4096)), "centroid_buffer"
+    larger = (SramBuffer(capacity_bytes=8192), SramBuffer(capacity_bytes=4096, ports=2))
+
+
+class TestReconstructor(UnitSuite):
+    design, part = dense_with(reconstructor=Reconstructor()), "reconstructor"
+    larger = (Reconstructor(ports=2), Reconstructor(width=65))
+
+
+class TestAddressList(UnitSuite):
+    design, part = dense_with(address_list=AddressList(entries=4096)), "address_list"
+    larger = (
+        AddressList(entries=8192),
+        AddressList(entries=4096, address_bits=32),
+        AddressList(entries=4096, taps=4),
+        AddressList(entries=4096, ports=2),
+    )
+
+
+def test_address_list_by_hand():
+    # 4096 entries of four addresses of 16 bits on two ports: banks of 2048 x 64 bits, 16 KiB
+    unit = AddressList(entries=4096, address_bits=16, taps=4, ports=2)
+    design, table = dense_with(address_list=unit), cost_table(DENSE.technology)
+    bank = {"size_bytes": 16 * 1024, "width_bits": 64}
+    assert area_by_part(design)["address_list"] == 2 * table.area_mm2("sram", **bank)
+    assert leakage_by_part(design)["address_list"] == 2 * table.leakage_mw("sram", **bank)
+    for action in ("read", "write"):
+        price = table.energy_pj("sram", action, **bank)
+        assert energy_per_action(design)["address_list", action] == price
+    with pytest.raises(ConfigError, match=r"entries must be at least one for each of ports=4"):
+        dense_with(address_list=AddressList(entries=3, ports=4))
+
+
+def _needs_an_address_list(design):
+    if design.address_list is not None:
+        return []
+    return ["address_list must be given with a sorter, got None; add AddressList(...)"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sorter(Unit):
+    """A unit of a user's own."""
+
+    words = "sorter"
+    colour = "#7a6fd0"
+    exploits = True
+
+    lanes: int = field(metadata=integer(1, 64))
+
+    def bill(self, design):
+        return [Item(self.lanes, "comparator", {"bits": design.operand_bits})]
+
+    def prices(self, design, table):
+        return {"compare": table.energy_pj("comparator", "compare", bits=design.operand_bits)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sorting(Accelerator):
+    """A design of a user's own."""
+
+    sorter: Sorter | None = field(default=None, metadata=part(Sorter, optional=True))
+
+
+def sorting(**changes):
+    fields = {entry.name: getattr(DENSE, entry.name) for entry in dataclasses.fields(DENSE)}
+    return Sorting(**{**fields, "sorter": Sorter(lanes=2), **changes})
+
+
+class TestSorter(UnitSuite):
+    design, part, larger = sorting(), "sorter", (Sorter(lanes=3),)
+
+
+def test_a_unit_of_ones_own_is_a_part_like_any_other():
+    design, plain = sorting(), area_by_part(DENSE)
+    area = area_by_part(design)
+    assert set(area) == {*PARTS, "sorter"}
+    table = cost_table(DENSE.technology)
+    assert area == plain | {"sorter": 2 * table.area_mm2("comparator", bits=8)}
+    assert energy_per_action(design)["sorter", "compare"] == table.energy_pj(
+        "comparator", "compare", bits=8
+    )
+    assert design.without_reuse() == sorting(name="dense_16x16_dense", sorter=None)
+    with pytest.raises(ConfigError) as caught:
+        sorting(sorter=Sorter(lanes=0), dram=None)
+    assert [message.partition(" ")[0] for message in caught.value.violations] == [
+        "Sorting.dram",
+        "Sorting.sorter.lanes",
+    ]
+
+
+def test_a_unit_of_ones_own_may_need_another():
+    from accelerators.rules import Relation
+
+    @dataclass(frozen=True, kw_only=True)
+    class Needy(Sorter):
+        OWNER_RELATIONS = (Relation((), _needs_an_address_list),)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Needing(Accelerator):
+        needy: Needy | None = field(
+            default=None, metadata=part(Needy, optional=True, words="needy", colour="#123456")
+        )
+
+    fields = {entry.name: getattr(DENSE, entry.name) for entry in dataclasses.fields(DENSE)}
+    with pytest.raises(ConfigError, match="address_list must be given with a sorter, got None"):
+        Needing(**fields, needy=Needy(lanes=1))
+    lists = fields | {"address_list": AddressList(entries=1)}
+    assert Needing(**lists, needy=Needy(lanes=1)).parts()["needy"].words == "needy"
+
+
+def test_source_text_imports_classes_from_where_they_are():
+    design = sorting()
+    source = design.to_python()
+    assert f"from {__name__} import (\n    Sorter,\n    Sorting,\n)\n" in source
+    names = {}
+    exec(source, names)
+    assert names["accelerator"] == design
+
+
+def test_a_class_that_is_not_loaded_is_not_looked_for():
+    description = sorting().to_dict()
+    assert description["class"] == f"{__name__}:Sorting"
+    for other in ("this:That", 3):
+        with pytest.raises(ConfigError, match="must be a loaded class of designs, got"):
+            Accelerator.from_dict(description | {"class": other})
+    with pytest.raises(ConfigError, match="must be a loaded class"):
+        Sorting.from_dict(description | {"class": "accelerators.accelerator:Accelerator"})
+
+
+def test_a_unit_without_words_is_refused():
+    with pytest.raises(ConfigError, match=r"Mute\.words must be given") as caught:
+        type("Mute", (Unit,), {})
+    assert len(caught.value.violations) == 2
+
+
+def test_the_suite_needs_no_pytest():
+    check = "import accelerators.testing, sys; sys.exit('pytest' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
