@@ -9,10 +9,9 @@ from simulator.policies.policy import LayerState, NoReuse, ReusePolicy
 from simulator.results.design import DesignReport
 from simulator.running.decide import ReuseRun, decide
 from simulator.simulation_report import SimulationReport
-from simulator.timing.dense import dense_timing
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.timing.engines.engine import engine_named
-from simulator.timing.pipeline import reuse_timing
+from simulator.timing.pipeline import layer_timing
 from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -70,14 +69,12 @@ def simulate(
     quality: dict[str, dict[str, Any]] = {}
     for layer in trace.layers:
         decisions = run.decisions[layer.name]
-        if decisions is None:
-            timings.append((layer, dense_timing(layer, accelerator, timer)))
-            continue
-        timings.append((layer, reuse_timing(layer, decisions, accelerator, timer)))
-        quality[layer.name] = {
-            "remaining_ratio": decisions.remaining_ratio,
-            "relative_mse": run.relative_mse.get(layer.name),
-        }
+        timings.append((layer, layer_timing(layer, decisions, accelerator, timer)))
+        if decisions is not None:
+            quality[layer.name] = {
+                "remaining_ratio": decisions.remaining_ratio,
+                "relative_mse": run.relative_mse.get(layer.name),
+            }
     plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)
     return SimulationReport(

@@ -22,11 +22,10 @@ from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
 from accelerators.units.front_end import PROJECTIONS
 from simulator import LIMITS, ClusterCache, Decisions, LshReuse, SharedRows, Signatures, simulate
-from simulator.timing.dense import dense_timing
 from simulator.timing.engines import compiled, event, event_cache
 from simulator.timing.engines import compiled_cache as cache
 from simulator.timing.engines.engine import COMPILED, EVENT
-from simulator.timing.pipeline import reuse_timing
+from simulator.timing.pipeline import layer_timing
 from simulator.timing.schedule import Schedule
 from tests.builders import cifarnet_conv2, matrix_layer, roomy_design
 from workloads import capture
@@ -188,8 +187,8 @@ def same_replay(decisions, part, vectors, interval):
 
 def same_layers(layer, decisions, design):
     for timing in (
-        lambda engine: dense_timing(layer, design, engine),
-        lambda engine: reuse_timing(layer, decisions, design, engine),
+        lambda engine: layer_timing(layer, None, design, engine),
+        lambda engine: layer_timing(layer, decisions, design, engine),
     ):
         found, expected = timing(COMPILED), timing(EVENT)
         assert found.cycles == expected.cycles
@@ -232,7 +231,7 @@ def test_engines_agree_on_any_stream(pair, design, seed, share):
         evidence=replace(decisions.evidence, cache=ClusterCache.of(design.cache)),
     )
     same_layers(layer, stream, design)
-    timing = reuse_timing(layer, stream, design)
+    timing = layer_timing(layer, stream, design)
     assert timing.macs == stream.macs
     assert not timing.busy_cycles["array"] or share
     moved = timing.actions["dram", "read_byte"] + timing.actions["dram", "write_byte"]

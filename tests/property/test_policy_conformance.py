@@ -24,7 +24,7 @@ from simulator import (
     SubVectorPolicy,
 )
 from simulator.running.product import product
-from simulator.timing.pipeline import reuse_timing
+from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
 from workloads.traces.layer import Convolution, Gemm, Layer
 
@@ -454,4 +454,4 @@ def test_hardware_says_what_it_lacks():
         with pytest.raises(
             ConfigError, match=rf"layer 'fc'.* none here has a {lacking}; only decide\(\)"
         ):
-            reuse_timing(layer, policy.decide(layer, rows, {}), preset("reuse_16x16"))
+            layer_timing(layer, policy.decide(layer, rows, {}), preset("reuse_16x16"))
