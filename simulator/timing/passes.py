@@ -64,7 +64,7 @@ class Passes:
             shape=(count, groups, len(self.multiplied_columns), sub_matrices),
             rows=np.full((1, 1, 1, 1), rows_per_group(shared), np.int64),
             looked=self.looked[:, None],
-            m=clusters * (columns > 0),
+            m=clusters,
             n=columns,
             k=shared.widths,
             inputs="centroid_buffer",

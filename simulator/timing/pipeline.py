@@ -137,12 +137,13 @@ class Run:
     @property
     def dram_bytes(self) -> int:
         """Bytes that travel to and from the DRAM."""
-        return self.tiles.total(self.loads) + self.tiles.total(self.stores)
+        return int(self.loads.sum() + self.stores.sum())
 
     def _moved(self, *, stored: bool) -> np.ndarray:
         """Bytes that each tile loads, or stores."""
         moved = [each.moved_bytes for each in self.transfers if each.stored == stored]
-        return np.broadcast_to(sum(moved[1:], start=moved[0]), self.tiles.shape)
+        total = sum(moved[1:], start=moved[0])
+        return sum(moved[1:], start=moved[0])
 
     def _schedule(self, tracks: tuple[str, ...]) -> Schedule:
         accelerator, shape = self.accelerator, (len(tracks), *self.tiles.shape)
@@ -150,7 +151,7 @@ class Run:
         occupancy, latency = np.empty(shape, np.int64), np.empty(shape, np.int64)
         limits = np.empty(shape, np.int8)
         for place, work in enumerate(self.works):
-            occupancy[place], limits[place] = slowest(work.limits, names, self.tiles.shape)
+            slowest(work.limits, names, occupancy[place], limits[place])
             if work.occupancy_cycles is not None:
                 np.maximum(occupancy[place], work.occupancy_cycles, out=occupancy[place])
             latency[place] = work.latency_cycles
@@ -173,9 +174,12 @@ class Run:
             for block, cycles in work.busy_cycles.items()
         }
         moving = int(self.schedule.load_cycles.sum() + self.schedule.store_cycles.sum())
-        moved = dict.fromkeys(_KINDS, 0)
+        moved, counts = dict.fromkeys(_KINDS, 0), ActionCounts()
         for each in self.transfers:
-            moved[each.kind] = moved.get(each.kind, 0) + self.tiles.total(each.moved_bytes)
+            total = int(each.moved_bytes.sum())
+            moved[each.kind] = moved.get(each.kind, 0) + total
+            if each.buffer is not None:
+                counts[each.buffer, "read_byte" if each.stored else "write_byte"] += total
         return LayerTiming(
             cycles=self.makespan.cycles,
             critical_cycles=self.tiles.cut.blame(
@@ -183,18 +187,13 @@ class Run:
             ),
             busy_cycles=dict.fromkeys(BLOCKS, 0) | {"dram": moving} | busy,
             dram_bytes=moved,
-            actions=self._actions(),
+            actions=self._actions(counts),
             macs=self.left.macs,
             schedule=self.schedule,
         )
 
-    def _actions(self) -> ActionCounts:
-        """Everything that is done for the layer, counted: part by part, as data meets them."""
-        counts = ActionCounts()
-        for each in self.transfers:
-            if each.buffer is not None:
-                action = "read_byte" if each.stored else "write_byte"
-                counts[each.buffer, action] += self.tiles.total(each.moved_bytes)
+    def _actions(self, counts: ActionCounts) -> ActionCounts:
+        """What is done beside transfers, added; part by part, as data meets them."""
         counts.update(self.tiles.actions)
         for work in self.works:
             counts.update(work.actions())

@@ -55,18 +55,20 @@ class Makespan:
     critical_cycles: dict[str, int]
 
 
-def slowest(cycles_by_limit: Mapping[str, Any], names: tuple[str, ...], shape: tuple[int, ...]):
-    """The occupancy that several limits give together, and which of them sets it.
+def slowest(
+    cycles_by_limit: Mapping[str, Any],
+    names: tuple[str, ...],
+    cycles: np.ndarray,
+    limits: np.ndarray,
+) -> None:
+    """Fill in the occupancy that several limits give together, and which of them sets it.
 
     Args:
         cycles_by_limit: limit -> cycles that it alone would take; the first wins a tie.
         names: what may be to blame.
-        shape: of the tiles.
-
-    Returns:
-        `(cycles, limits)`, int64 and int8 of `shape`.
+        cycles: int64, of the tiles' shape.
+        limits: int8, likewise.
     """
-    cycles, limits = np.zeros(shape, np.int64), np.zeros(shape, np.int8)
     for place, (name, alone) in enumerate(cycles_by_limit.items()):
         if place == 0:
             cycles[...] = alone
@@ -74,7 +76,6 @@ def slowest(cycles_by_limit: Mapping[str, Any], names: tuple[str, ...], shape: t
         else:
             np.copyto(limits, names.index(name), where=alone > cycles)
             np.maximum(cycles, alone, out=cycles)
-    return cycles, limits
 
 
 def with_own(names: tuple[str, ...], found: Iterable[str]) -> tuple[str, ...]:

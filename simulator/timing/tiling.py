@@ -91,8 +91,8 @@ class Tiling:
         transfers = self._transfers(row_cut, rows, columns, shape)
         actions = {}
         if left.kept:  # what the batch before left is loaded, and stored beside what is computed
-            kept = byte_count((rows - m) * columns, self.accelerator.operand_bits)
-            kept = np.broadcast_to(kept, shape)
+            kept = np.empty(shape, np.int64)
+            kept[...] = byte_count((rows - m) * columns, self.accelerator.operand_bits)
             transfers += (Transfer(kind="kept_results", moved_bytes=kept, buffer="output_buffer"),)
             actions["output_buffer", "read_byte"] = int(kept.sum())
         return Tiles(
@@ -130,7 +130,8 @@ class Tiling:
         else:
             inputs[:, every if again_inputs else first] = share[None, None, :]
             weights[:, :, every if again_weights else first] = each_weights
-        outputs = np.broadcast_to(byte_count(rows * columns, bits), shape)
+        outputs = np.empty(shape, np.int64)
+        outputs[...] = byte_count(rows * columns, bits)
         return (
             Transfer(kind="inputs", moved_bytes=inputs, buffer="activation_buffer"),
             Transfer(kind="weights", moved_bytes=weights, buffer="weight_buffer"),

@@ -1,7 +1,6 @@
 """What moves: whole elements, bursts and accesses, and the cycles that moving them takes."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -52,13 +51,13 @@ class Transfer:
 
     Attributes:
         kind: what it is, a name in `LayerTiming.dram_bytes`.
-        moved_bytes: of each tile, int64 of the tiles' shape, or that broadcasts to it.
+        moved_bytes: of each tile, int64 of the tiles' shape.
         stored: whether it leaves; else it is loaded.
         buffer: field of the buffer whose bytes are written by a load, or read by a store; `None`
             where the stage that works on it counts that.
     """
 
     kind: str
-    moved_bytes: Any
+    moved_bytes: np.ndarray
     stored: bool = False
     buffer: str | None = None

@@ -21,7 +21,9 @@ class Multiplying(Stage):
         accelerator, m, n, k = self.accelerator, tiles.m, tiles.n, tiles.k
         dataflow = dataflow_of(accelerator.array)
         cycles, latency = dataflow.cycles(accelerator.array, m, n, k)
-        cycles = cycles * (n > 0)  # a tile that has nothing to multiply streams nothing
+        if self.left.decisions is not None:
+            # A tile that has nothing to multiply streams nothing.
+            cycles, latency = cycles * (n > 0), latency * (n > 0)
         moved = dataflow.product_bytes(
             accelerator,
             m,
@@ -38,7 +40,7 @@ class Multiplying(Stage):
         }
         return Work(
             limits={"array": cycles, **limits},
-            latency_cycles=latency * (n > 0),
+            latency_cycles=latency,
             busy_cycles={"array": cycles},
             actions=partial(self._actions, tiles, *moved),
         )
@@ -50,7 +52,8 @@ class Multiplying(Stage):
         # the reconstructor takes is read there.
         stays = tiles.sums == "output_buffer" and not self.left.handed_out
         products = tiles.shape[0] // tiles.m.shape[0]  # those that the sizes stand for
-        registers = register_bytes(self.accelerator, tiles.m, tiles.n, tiles.k)
+        m = tiles.m if self.left.decisions is None else tiles.m * (tiles.n > 0)
+        registers = register_bytes(self.accelerator, m, tiles.n, tiles.k)
         counts = {
             ("array", "mac"): self.left.macs,
             ("array", "register_byte"): products * registers,
