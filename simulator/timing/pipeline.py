@@ -142,7 +142,6 @@ class Run:
     def _moved(self, *, stored: bool) -> np.ndarray:
         """Bytes that each tile loads, or stores."""
         moved = [each.moved_bytes for each in self.transfers if each.stored == stored]
-        total = sum(moved[1:], start=moved[0])
         return sum(moved[1:], start=moved[0])
 
     def _schedule(self, tracks: tuple[str, ...]) -> Schedule:
