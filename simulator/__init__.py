@@ -29,7 +29,7 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Evidence, Signatures, Static
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
-from simulator.kernels.tables import ClusterCache
+from simulator.decisions.table import ClusterCache
 from simulator.pages.pixel_answers import PixelAnswers, pixel_answers
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse

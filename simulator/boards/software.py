@@ -16,6 +16,7 @@ import numpy as np
 from accelerators import ConfigError
 from simulator.kernels.feature_maps import (
     FeatureMap,
+    families_of,
     is_laid_out,
     lane_columns,
     lay_out,
@@ -23,7 +24,7 @@ from simulator.kernels.feature_maps import (
     reused,
     shared_out,
 )
-from simulator.kernels.hashing import Families
+from simulator.kernels.fused import Families
 from simulator.policies.lsh import LshReuse
 from simulator.policies.policy import LayerState
 from workloads.traces.layer import Layer
@@ -78,8 +79,8 @@ class ReusedConvolution:
         self._length = policy.length_in(layer)
         self._sub_matrices = policy.sub_matrices_in(layer)
         self._projections, self._thresholds = policy.hashing(layer, state)
-        order = policy.column_order(layer)
-        self._weights = [lane_columns(each, order) for each in weights_of(layer, weights)]
+        self._order = policy.column_order(layer)
+        self._weights = [lane_columns(each, self._order) for each in weights_of(layer, weights)]
         self._groups = policy.groups_in(layer)
 
     def run(self, images: np.ndarray, *, threads: int = 1) -> SoftwareRun:
@@ -106,7 +107,8 @@ class ReusedConvolution:
         seconds["pad"] = time.perf_counter() - start
         with ThreadPoolExecutor(threads) as pool:
             for index in range(gemm.count):
-                shares = list(shared_out(self.policy.families(self.layer, index), threads))
+                families = families_of(self.layer, self._length, self._order, index)
+                shares = list(shared_out(families, threads))
                 done = list(pool.map(partial(self._share, laid, index), shares))
                 total = done[0][0]
                 for other, _, _ in done[1:]:

@@ -1,12 +1,15 @@
 """The decisions on one layer: what is taken off its box of m x n x k multiplications."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence, Signatures, Static
-from simulator.decisions.rows import RowDecisions, SharedRows
+from simulator.decisions.rows import FilledRows, KeptRows, RowDecisions, SharedRows
 from workloads.traces.layer import Gemm
 
 
@@ -15,6 +18,7 @@ class Decisions:
     """What a policy decided on one layer, made once and read by accuracy, timing and cost.
 
     Rows are reduced first, then columns, then depth: each sees the box that the one before left.
+    What is decided on columns and depth of rows that are not computed has no effect.
 
     Attributes:
         layer: name of the layer.
@@ -23,6 +27,9 @@ class Decisions:
         columns: what becomes of columns, likewise.
         depth: how far sums go, likewise.
         evidence: what had to be looked at to know it.
+
+    Raises:
+        ConfigError: the parts are of another layer, or have no meaning together.
     """
 
     layer: str
@@ -33,14 +40,50 @@ class Decisions:
     evidence: Evidence = field(default_factory=Static)
 
     def __post_init__(self) -> None:
-        """What hardware is priced by must be what was decided."""
+        """What hardware is priced by must be what was decided, and have a meaning together."""
         parts = (self.rows, self.columns, self.depth)
-        for part in parts:
-            if part is not None and part.gemm != self.gemm:
-                raise ConfigError(
-                    f"decisions of layer {self.layer!r} must be of its shape {self.gemm}, got "
-                    f"{part.gemm}; decide on this layer"
-                )
+        broken = [
+            f"decisions of layer {self.layer!r} must be of its shape {self.gemm}, got "
+            f"{part.gemm}; decide on this layer"
+            for part in parts
+            if part is not None and part.gemm != self.gemm
+        ]
+        if broken:
+            raise ConfigError(broken)
+        broken = [f"decisions of layer {self.layer!r} must {rule}" for rule in self._contradictions]
+        if broken:
+            raise ConfigError(broken)
+
+    @property
+    def _contradictions(self) -> list[str]:
+        """What can't be decided together."""
+        rows, groups = self.rows, 1 if self.columns is None else self.columns.groups
+        found = []
+        match rows:
+            case SharedRows():
+                if self.depth is not None:
+                    found.append(
+                        "not end sums of rows that share them, got both rows and depth; leave the "
+                        "depth out, or share no rows"
+                    )
+                if rows.groups % groups:
+                    found.append(
+                        f"share rows within runs of the same columns, got {groups} runs with "
+                        f"columns of their own and {rows.groups} with clusters; cluster within "
+                        "each run, or decide on columns for all rows"
+                    )
+            case FilledRows():
+                if rows.images % groups:
+                    found.append(
+                        f"fill rows in from such with the same columns, got {groups} runs with "
+                        f"columns of their own in {rows.images} images; decide on columns for "
+                        "whole images"
+                    )
+            case KeptRows() | None:
+                pass
+            case _:
+                found.append(f"decide on rows in a known way, got {type(rows).__name__}; use one")
+        return found
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -48,18 +91,35 @@ class Decisions:
         rows = () if self.rows is None else self.rows.units
         return tuple(dict.fromkeys((*self.evidence.units, *rows)))
 
-    @property
+    @cached_property
     def macs(self) -> int:
-        """Multiplications left to the array."""
-        return self.gemm.macs if self.rows is None else self.rows.macs
+        """Multiplications left to the array: of computed rows, their computed columns' terms."""
+        gemm, columns = self.gemm, self.columns
+        if columns is None and self.depth is None:
+            return gemm.macs if self.rows is None else self.rows.macs
+        groups = 1 if columns is None else columns.groups
+        if isinstance(self.rows, SharedRows):
+            assert columns is not None
+            shared = self.rows
+            clusters = shared.new_clusters.sum(axis=0, dtype=np.int64)
+            per_run = clusters.reshape(len(shared.widths), groups, -1).sum(axis=2)
+            return int((shared.widths @ per_run) @ columns.computed)
+        shape = (gemm.count, groups, gemm.m // groups, gemm.n)
+        left = np.ones(shape[:3], bool) if self.rows is None else self.rows.is_computed
+        left = left.reshape(shape[:3])
+        if self.depth is None:
+            assert columns is not None
+            return int((left.sum(axis=2) @ columns.computed).sum()) * gemm.k
+        terms = np.broadcast_to(self.depth.terms, (gemm.count, gemm.m, gemm.n)).reshape(shape)
+        own = np.ones((1, gemm.n), bool) if columns is None else columns.is_computed
+        return int(np.einsum("igrn,igr,gn->", terms, left, own, dtype=np.int64))
 
     @property
     def remaining_ratio(self) -> float:
         """Fraction of the multiplications left; of shared rows, of the sub-vectors (r_c)."""
-        ratio = 1.0
-        for part in (self.rows, self.columns, self.depth):
-            ratio *= 1.0 if part is None else part.remaining_ratio
-        return ratio
+        if self.columns is None and self.depth is None:
+            return 1.0 if self.rows is None else self.rows.remaining_ratio
+        return self.macs / self.gemm.macs
 
     @property
     def shared(self) -> SharedRows:

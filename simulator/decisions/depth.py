@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from accelerators import ConfigError
 from workloads.traces.layer import Gemm
 
 
@@ -18,12 +19,38 @@ class DepthDecisions:
             or each; `None` for the layer's own order.
         zeroed: whether an output whose sum ends early is 0, as one that will be negative before a
             ReLU; else it is the partial sum. A skipped output is 0 in either case.
+
+    Raises:
+        ConfigError: the terms are of another shape or number, or an order leaves elements out.
     """
 
     gemm: Gemm
     terms: np.ndarray = field(repr=False)
     order: np.ndarray | None = field(default=None, repr=False)
     zeroed: bool = True
+
+    def __post_init__(self) -> None:
+        """The terms must be of this layer, the order of all its elements."""
+        gemm, terms, order = self.gemm, self.terms, self.order
+        shape = (gemm.count, gemm.m, gemm.n)
+        pairs = zip(terms.shape[::-1], shape[::-1], strict=False)
+        fits = terms.ndim <= 3 and all(given in (1, wanted) for given, wanted in pairs)
+        if not fits or not 0 <= terms.min() <= terms.max() <= gemm.k:
+            raise ConfigError(
+                f"DepthDecisions.terms must be numbers from 0 to k={gemm.k} that broadcast to "
+                f"(count, m, n) = {shape}, got shape {terms.shape}"
+                + (f" from {int(terms.min())} to {int(terms.max())}" if fits else "")
+                + "; give how many products of each output are computed"
+            )
+        if order is None:
+            return
+        whole = order.shape in ((gemm.k,), (gemm.k, gemm.n))
+        every = np.arange(gemm.k).reshape(-1, *(1,) * (order.ndim - 1))
+        if not whole or not (np.sort(order, axis=0) == every).all():
+            raise ConfigError(
+                f"DepthDecisions.order must be a permutation of the k={gemm.k} elements, of shape "
+                f"({gemm.k},) or ({gemm.k}, {gemm.n}), got shape {order.shape}; name each once"
+            )
 
     @property
     def remaining_ratio(self) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
 from accelerators.rules import integer, quoted, show
-from simulator.kernels.tables import ClusterCache
+from simulator.decisions.table import ClusterCache
 
 # One signed word.
 SIGNATURE_BITS = 62

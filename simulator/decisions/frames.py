@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from accelerators import ConfigError
+from accelerators.rules import integer
+
 # What a layer does in a frame.
 RUN, KEEP, WARP = range(3)
 
@@ -16,16 +19,51 @@ class FrameDecisions:
     Attributes:
         frames: in the batch.
         layers: layer name -> `(frames,)` int8: `RUN`; `KEEP`, its result is that of the frame
-            before; or `WARP`, that result moved by motion. A layer that is not named runs in all.
+            before; or `WARP`, that result moved by motion. A layer that is not named runs in all;
+            every layer runs in the first frame.
         answers: `(frames,)` int64, the frame whose answer each one gives: itself, or an earlier
             one where the answer is remembered.
+
+    Raises:
+        ConfigError: a schedule is of another length, or starts with a frame that nobody computes;
+            an answer is remembered before it is given.
     """
 
     frames: int
     layers: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     answers: np.ndarray = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """What is kept must have been computed before."""
+        broken = integer(1, 2**40)["rule"](self.frames, "FrameDecisions.frames")
+        if broken:
+            raise ConfigError(broken)
+        broken += [
+            f"FrameDecisions.layers[{name!r}] must be RUN, KEEP or WARP for each of "
+            f"{self.frames} frames, and RUN for the first, got shape {made.shape}"
+            + (f" that starts with {made[0]}" if made.shape == (self.frames,) else "")
+            + "; run the first frame of each batch"
+            for name, made in self.layers.items()
+            if made.shape != (self.frames,) or made[0] != RUN or not np.isin(made, (0, 1, 2)).all()
+        ]
+        answers = self.answers
+        remembered = (
+            answers.shape == (self.frames,)
+            and ((answers >= 0) & (answers <= np.arange(self.frames))).all()
+        )
+        if not remembered or not (answers[answers] == answers).all():
+            broken.append(
+                f"FrameDecisions.answers must name for each of {self.frames} frames itself or an "
+                f"earlier frame that gives its own answer, got {answers.tolist()}; name that frame"
+            )
+        if broken:
+            raise ConfigError(broken)
+
     def runs(self, layer: str) -> np.ndarray:
         """`(frames,)` bool, the frames in which a layer is computed."""
         made = self.layers.get(layer)
         return np.ones(self.frames, bool) if made is None else made == RUN
+
+    def sources(self, layer: str) -> np.ndarray:
+        """`(frames,)` int64, the frame in which each frame's result of a layer was computed."""
+        return np.maximum.accumulate(np.where(self.runs(layer), np.arange(self.frames), 0))

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from accelerators import ConfigError
+from accelerators.rules import show
 from workloads.traces.layer import Gemm
 
 
@@ -165,6 +167,9 @@ class FilledRows:
             itself alone where it is computed.
         weights: `(positions, q)` float32 that these results are multiplied by before they are added
             up; `None` where q is 1 and the result is taken as it is.
+
+    Raises:
+        ConfigError: positions or taps are not those of such an image.
     """
 
     gemm: Gemm
@@ -175,10 +180,54 @@ class FilledRows:
 
     units: ClassVar[tuple[str, ...]] = ("address_list", "reconstructor")
 
+    def __post_init__(self) -> None:
+        """Every position must be filled from computed ones."""
+        computed, taps, positions = self.computed, self.taps, self.gemm.m // (self.images or 1)
+        broken = []
+        if self.images < 1 or self.gemm.m % self.images:
+            broken.append(
+                f"FilledRows.images must divide m={self.gemm.m}, got {self.images}; give those "
+                "that share the rows"
+            )
+        elif (
+            computed.ndim != 1
+            or not computed.size
+            or not (np.diff(computed) > 0).all()
+            or computed[0] < 0
+            or computed[-1] >= positions
+        ):
+            broken.append(
+                f"FilledRows.computed must be ascending positions from 0 to {positions - 1}, at "
+                f"least one, got {show(computed)}; name the positions that are computed"
+            )
+        elif (
+            taps.ndim != 2
+            or len(taps) != positions
+            or not ((taps >= 0) & (taps < len(computed))).all()
+        ):
+            broken.append(
+                f"FilledRows.taps must be ({positions}, q) places among {len(computed)} computed "
+                f"positions, got shape {taps.shape}; give the places that each is filled from"
+            )
+        elif taps.shape[1] > 1 if self.weights is None else self.weights.shape != taps.shape:
+            broken.append(
+                f"FilledRows.weights must be one for each of the taps of shape {taps.shape}, got "
+                f"{show(None if self.weights is None else self.weights.shape)}; weigh every tap"
+            )
+        if broken:
+            raise ConfigError(broken)
+
     @property
     def positions(self) -> int:
         """Positions of an image."""
         return self.gemm.m // self.images
+
+    @property
+    def is_computed(self) -> np.ndarray:
+        """`(count, m)` bool, rows that are computed."""
+        of_image = np.zeros(self.positions, bool)
+        of_image[self.computed] = True
+        return np.tile(of_image, (self.gemm.count, self.images))
 
     @property
     def computed_rows(self) -> int:
@@ -209,6 +258,9 @@ class KeptRows:
         kept: `(count, m)` bool, rows that are kept; the others are computed.
         results: `(count, m, n)` float32, the layer's results of the batch before; `None` where
             nothing is kept, or once the results were computed.
+
+    Raises:
+        ConfigError: the kept rows are not those of such a layer.
     """
 
     gemm: Gemm
@@ -216,6 +268,20 @@ class KeptRows:
     results: np.ndarray | None = field(default=None, repr=False)
 
     units: ClassVar[tuple[str, ...]] = ("address_list",)
+
+    def __post_init__(self) -> None:
+        """A mark for each row."""
+        shape = self.gemm.count, self.gemm.m
+        if self.kept.shape != shape or self.kept.dtype != bool:
+            raise ConfigError(
+                f"KeptRows.kept must be bool of shape (count, m) = {shape}, got "
+                f"{self.kept.dtype} of shape {self.kept.shape}; mark the rows that are kept"
+            )
+
+    @property
+    def is_computed(self) -> np.ndarray:
+        """`(count, m)` bool, rows that are computed."""
+        return ~self.kept
 
     @cached_property
     def computed_rows(self) -> int:

@@ -8,16 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from accelerators import ConfigError
-from simulator.kernels.hashing import (
-    Families,
-    Places,
-    Product,
-    lane_thresholds,
-    lane_weights,
-    map_scratch,
-    new_tables,
-    reuse_maps,
-)
+from simulator.kernels.fused import Families, Places, Product, map_scratch, reuse_maps
+from simulator.kernels.hashing import lane_thresholds, lane_weights, new_tables
 from simulator.kernels.lanes import LANES, aligned_empty, padded
 from workloads.traces.layer import Layer
 
@@ -92,16 +84,21 @@ def _steps(layer: Layer) -> tuple[int, int, int, int]:
     return rows * across * columns, across * columns, rows, columns
 
 
-@lru_cache(maxsize=256)
-def families_of(layer: Layer, length: int, channels_last: bool, index: int) -> Families:
+def families_of(layer: Layer, length: int, order: np.ndarray | None, index: int) -> Families:
     """The families of all sub-matrices of one of a layer's GEMMs.
 
     Args:
         layer: a two-dimensional convolution.
         length: L.
-        channels_last: the order of a row's elements, see `SubVectorPolicy.order`.
+        order: `(k,)` int64, the layer's column at each place of a row that is cut, or `None`.
         index: of the GEMM, a group of channels.
     """
+    return _families(layer, length, None if order is None else order.tobytes(), index)
+
+
+@lru_cache(maxsize=256)
+def _families(layer: Layer, length: int, order: bytes | None, index: int) -> Families:
+    """As `families_of`, the order by its bytes."""
     geometry = layer.convolution
     assert geometry is not None
     channel_step, row_step, _, columns = _steps(layer)
@@ -111,7 +108,9 @@ def families_of(layer: Layer, length: int, channels_last: bool, index: int) -> F
     )  # fmt: skip
     axes = np.arange(channels), np.arange(high) * apart, np.arange(wide) * beside
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    elements = (grid.transpose(1, 2, 0, 3) if channels_last else grid).reshape(-1, 3)
+    elements = grid.reshape(-1, 3)
+    if order is not None:
+        elements = elements[np.frombuffer(order, np.int64)]
     channel, row, column = elements.T
     within = column % across * columns + column // across
     offsets = (channel + index * channels) * channel_step + row * row_step + within

@@ -10,8 +10,9 @@ from accelerators.rules import Relation, integer, one_of
 from simulator.decisions.evidence import Bins, Evidence
 from simulator.kernels.grouping import Clusters, group_equal
 from simulator.policies.activations import check_finite, check_rows, check_state
+from simulator.policies.clustering import Clusterer
 from simulator.policies.policy import LayerState, ReadWeights
-from simulator.policies.sub_vectors import Clusterer, SubVectorPolicy
+from simulator.policies.sub_vectors import SubVectorPolicy
 from workloads.traces.layer import Layer
 
 PRIMARIES = ("variance", "first")

@@ -11,9 +11,10 @@ from accelerators.rules import integer, one_of, real
 from simulator.decisions.evidence import Distances, Evidence
 from simulator.kernels.grouping import Clusters, group_equal
 from simulator.policies.activations import check_finite
+from simulator.policies.clustering import Clusterer
 from simulator.policies.lsh import METRICS
 from simulator.policies.policy import LayerState
-from simulator.policies.sub_vectors import Clusterer, SubVectorPolicy
+from simulator.policies.sub_vectors import SubVectorPolicy
 from workloads.traces.layer import Layer
 
 

@@ -4,7 +4,6 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -14,28 +13,15 @@ from accelerators.rules import Relation, flag, integer, one_of, real, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Buckets, Evidence, Signatures
 from simulator.decisions.rows import SharedRows
-from simulator.kernels.feature_maps import (
-    FeatureMap,
-    families_of,
-    is_laid_out,
-    lane_columns,
-    lay_out,
-    new_output,
-    reused,
-)
-from simulator.kernels.grouping import Clusters, group_equal, joined, represent, stacked
-from simulator.kernels.hashing import Families, cluster_rows
-from simulator.kernels.tables import (
-    ClusterCache,
-    LayerMemory,
-    check_memory,
-    empty_memory,
-    serve_batch,
-)
-from simulator.policies.activations import Activations, check_finite, check_rows, check_state
+from simulator.decisions.table import ClusterCache
+from simulator.kernels.grouping import Clusters, represent
+from simulator.policies.activations import check_finite, check_rows, check_state
+from simulator.policies.buckets import by_bucket, unit_sub_vectors
+from simulator.policies.clustering import Clusterer, SignatureClustering
 from simulator.policies.hyperplanes import CalibrationRows, principal, quantised, task_learned
-from simulator.policies.policy import LayerState, PolicyAnswer, ReadWeights
-from simulator.policies.sub_vectors import SCOPES, Clusterer, SubVectorPolicy
+from simulator.policies.policy import LayerMemory, LayerState, ReadWeights
+from simulator.policies.stream_tables import check_memory, empty_memory, serve_batch
+from simulator.policies.sub_vectors import SCOPES, SubVectorPolicy
 from workloads.traces.layer import Layer
 
 MAX_HASHES = 62
@@ -46,8 +32,6 @@ LEARNINGS = ("none", "pca", "itq", "task")
 _SAMPLE_ROWS = 128
 # Multiples of it, modulo 1, fill the interval evenly however many there are.
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-# Odd 64-bit constants of splitmix64 (Steele et al., OOPSLA 2014), which spread every bit.
-_SPREAD = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
 
 
 def _projection_can_be_learned(policy: "LshReuse") -> list[str]:
@@ -286,59 +270,6 @@ class LshReuse(SubVectorPolicy):
         )
         return decisions, served.memory
 
-    def fused_answer(
-        self,
-        layer: Layer,
-        given: Activations,
-        state: LayerState,
-        weights: np.ndarray | None,
-        *,
-        centroids: bool,
-    ) -> PolicyAnswer | None:
-        """Signatures and means are taken of a feature map as it lies."""
-        direct = (
-            is_laid_out(layer)
-            and self.scope != "stream"
-            and self.metric == "angular"
-            and self.representative == "centroid"
-            and not self.normalised
-        )
-        if not direct:
-            return None
-        self.length_in(layer)
-        gemm = layer.gemm
-        if gemm.m == self.groups_in(layer):
-            return PolicyAnswer(decisions=None)
-        projections, thresholds = self.hashing(layer, state)
-        laid = lay_out(layer, given.stored)
-        made, results = [], []
-        for index, limits in enumerate(thresholds):
-            columns = None
-            if weights is not None:
-                columns = lane_columns(weights[index], self.column_order(layer))
-            output = new_output(layer, columns)
-            results.append(output[:, : gemm.n])
-            made.append(
-                self._by_place(
-                    layer, laid, index, (projections, limits), columns, output, centroids=centroids
-                )
-            )
-        decisions = self._decisions(layer, made)
-        self.check_claims(decisions)
-        return PolicyAnswer(
-            decisions=decisions,
-            result=None if weights is None else stacked(results),
-        )
-
-    def check_claims(self, decisions: Decisions) -> None:
-        """Of another's subclass, which may claim what it does not do; it takes time."""
-        if type(self) is not LshReuse:
-            super().check_claims(decisions)
-
-    def families(self, layer: Layer, index: int) -> Families:
-        """Where the sub-vectors of one of a convolution's GEMMs lie in its feature map."""
-        return families_of(layer, self.length_in(layer), self.order == "channels_last", index)
-
     def hashing(self, layer: Layer, state: LayerState) -> tuple[np.ndarray, np.ndarray]:
         """A layer's `(H, L)` float32 hyperplanes and `(count, s, H)` float32 thresholds.
 
@@ -353,12 +284,29 @@ class LshReuse(SubVectorPolicy):
         projections = self._hyperplanes(layer, state)
         return projections, self._thresholds(layer, state, projections)
 
+    def clustering(self, layer: Layer, state: LayerState) -> SignatureClustering | None:
+        """Signatures of plain sub-vectors, within an image or a batch."""
+        plain = self.metric == "angular" and self.scope != "stream" and not self.normalised
+        if not plain or layer.gemm.m == self.groups_in(layer):
+            return None
+        return self._signatures(layer, state)
+
+    def _signatures(self, layer: Layer, state: LayerState) -> SignatureClustering:
+        """How equal signatures (Deep Reuse, equation 1) are found."""
+        hyperplanes, thresholds = self.hashing(layer, state)
+        return SignatureClustering(
+            **vars(self.cutting(layer)),
+            hyperplanes=hyperplanes,
+            thresholds=thresholds,
+            projection=self.projection,
+        )
+
     def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
         """By signatures or by buckets."""
         cluster = (
-            self._by_signature(layer, groups, state)
+            self._signatures(layer, state).clusterer(layer)
             if self.metric == "angular"
-            else self._by_bucket(layer, groups, state)
+            else self._buckets(layer, state)
         )
         if not self.normalised:
             return cluster
@@ -367,11 +315,20 @@ class LshReuse(SubVectorPolicy):
         def normalise(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
             check_finite(layer, columns)
             made = cluster(index, columns, order)
-            unit, norms = _unit_sub_vectors(columns[order], length)
+            unit, norms = unit_sub_vectors(columns[order], length)
             means = represent(unit, length, made.ids, made.clusters, self.representative)
             return replace(made, representatives=means, scales=norms)
 
         return normalise
+
+    def _buckets(self, layer: Layer, state: LayerState) -> Clusterer:
+        """By the buckets of every projection."""
+        self._check_state(layer, state)
+        widths = np.asarray(state["deviation"], np.float64) * self.bucket_width
+        widths = np.where(widths > 0, widths, 1.0)[:, None]  # a constant has a bucket of its own
+        shifts = widths * self._rng(layer.name).random((self.hashes, 1))
+        planes = self._hyperplanes(layer, state)
+        return by_bucket(layer, self.cutting(layer), planes, widths, shifts)
 
     def evidence(self, signatures: np.ndarray) -> Evidence:
         """Signatures, or the buckets of the Euclidean metric."""
@@ -470,106 +427,3 @@ class LshReuse(SubVectorPolicy):
             places = 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
             thresholds += (deviation * self.spread * places).astype(np.float32)
         return thresholds
-
-    def _by_signature(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
-        """Equal signatures (Deep Reuse, equation 1)."""
-        length, sub_matrices = self.length_in(layer), self.sub_matrices_in(layer)
-        projections, thresholds = self.hashing(layer, state)
-
-        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
-            ids = np.empty((sub_matrices, layer.gemm.m), np.int32)
-            clusters = np.empty((sub_matrices, groups), np.int32)
-            signatures, representatives = cluster_rows(
-                columns, order, length, groups, projections, thresholds[index], ids, clusters
-            )
-            if self.representative == "first":
-                check_finite(layer, representatives)  # while each row counts in a mean
-                representatives = represent(
-                    columns[order], length, ids, clusters, self.representative
-                )
-            return Clusters(
-                ids=ids, clusters=clusters, signatures=signatures, representatives=representatives
-            )
-
-        return cluster
-
-    def _by_place(
-        self,
-        layer: Layer,
-        laid: FeatureMap,
-        index: int,
-        hashing: tuple[np.ndarray, np.ndarray],
-        columns: np.ndarray | None,
-        output: np.ndarray,
-        *,
-        centroids: bool,
-    ) -> Clusters:
-        """Equal signatures again, of sub-vectors in a feature map; their results on the way.
-
-        The representatives are empty if `centroids` are not wanted.
-        """
-        gemm, groups, length = layer.gemm, self.groups_in(layer), self.length_in(layer)
-        sub_matrices = self.sub_matrices_in(layer)
-        ids = np.empty((sub_matrices, gemm.m), np.int32)
-        clusters = np.empty((sub_matrices, groups), np.int32)
-        most = groups * min(gemm.m // groups, 2**self.hashes)
-        names = np.empty((sub_matrices, most), np.uint64)
-        means: list[list[np.ndarray]] = [[] for _ in range(sub_matrices)]
-        families = self.families(layer, index)
-        for some in reused(
-            layer, laid, families, groups, hashing, columns=columns, output=output, ids=ids,
-            names=names, keeps=centroids,
-        ):  # fmt: skip
-            clusters[some.numbers] = some.clusters
-            if centroids:
-                for number, mean in some.representatives(length):
-                    means[number].append(mean)
-        totals = clusters.sum(axis=1, dtype=np.int64)
-        return Clusters(
-            ids=ids,
-            clusters=clusters,
-            signatures=joined([own[:n] for own, n in zip(names, totals, strict=True)]),
-            representatives=joined([np.empty((0, length), np.float32), *chain(*means)]),
-        )
-
-    def _by_bucket(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
-        """Equal buckets of every projection (Datar et al., SoCG 2004, section 3)."""
-        self._check_state(layer, state)
-        projections = self._hyperplanes(layer, state)
-        length = self.length_in(layer)
-        widths = np.asarray(state["deviation"], np.float64) * self.bucket_width
-        widths = np.where(widths > 0, widths, 1.0)[:, None]  # a constant has a bucket of its own
-        shifts = widths * self._rng(layer.name).random((self.hashes, 1))
-        sub_matrices = self.sub_matrices_in(layer)
-
-        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
-            check_finite(layer, columns)
-            columns = columns[order]
-            keys = np.zeros((sub_matrices, columns.shape[1]), np.uint64)
-            for j in range(sub_matrices):
-                part = columns[j * length : (j + 1) * length]
-                projected = projections[:, : len(part)] @ part
-                buckets = np.floor((projected + shifts) / widths).astype(np.int64)
-                for bucket in buckets.view(np.uint64):
-                    keys[j] = _mixed(keys[j], bucket)
-            return group_equal(keys, columns, length, groups, self.representative)
-
-        return cluster
-
-
-def _mixed(keys: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Keys of longer and longer tuples: one 64-bit hash of all numbers so far."""
-    mixed = (keys ^ numbers) * _SPREAD[0]
-    return (mixed ^ (mixed >> np.uint64(29))) * _SPREAD[1]
-
-
-def _unit_sub_vectors(columns: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """`(k, m)` sub-vectors of norm 1 (or 0), and their `(s, m)` norms."""
-    sub_matrices = math.ceil(len(columns) / length)
-    unit = columns.copy()
-    norms = np.empty((sub_matrices, columns.shape[1]), np.float32)
-    for j in range(sub_matrices):
-        part = unit[j * length : (j + 1) * length]
-        norms[j] = np.sqrt(np.square(part, dtype=np.float64).sum(axis=0))
-        part /= np.where(norms[j] > 0, norms[j], np.float32(1))
-    return unit, norms

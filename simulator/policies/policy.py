@@ -10,29 +10,15 @@ import numpy as np
 from accelerators import ConfigError
 from accelerators.rules import show
 from simulator.decisions.box import Decisions
-from simulator.kernels.tables import LayerMemory
-from simulator.policies.activations import Activations
+from simulator.policies.clustering import SignatureClustering
 from workloads.traces.layer import Layer
 
 # What a policy learned of one layer before it decides, such as a mean; read, never changed.
 LayerState = Mapping[str, np.ndarray]
+# What is kept of one layer from batch to batch; read, never changed.
+LayerMemory = Mapping[str, np.ndarray]
 # Reads a layer's `(count, k, n)` float32 weights; most policies never ask.
 ReadWeights = Callable[[], np.ndarray]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyAnswer:
-    """What a policy makes of one layer's activations.
-
-    Attributes:
-        decisions: `None` where the layer runs dense.
-        memory: what is kept for a stream's next batch; `None` for nothing.
-        result: `(count, m, n)` float32, the product under the decisions, if it was wanted.
-    """
-
-    decisions: Decisions | None
-    memory: LayerMemory | None = None
-    result: np.ndarray | None = None
 
 
 class ReusePolicy(ABC):
@@ -94,25 +80,17 @@ class ReusePolicy(ABC):
         """
         return self.decide(layer, rows, state), None
 
-    def fused_answer(
-        self,
-        layer: Layer,
-        given: Activations,
-        state: LayerState,
-        weights: np.ndarray | None,
-        *,
-        centroids: bool,
-    ) -> PolicyAnswer | None:
-        """Decide and compute at once, where a compiled loop does both; `None` where none does."""
-        return None
+    def clustering(self, layer: Layer, state: LayerState) -> SignatureClustering | None:
+        """How `decide` clusters a layer, where it does nothing but cluster by signatures.
 
-    def check_claims(self, decisions: Decisions) -> None:
-        """Check that decisions have the evidence by which their hardware is priced.
+        The executor then clusters by what this says, in one pass with the product where a compiled
+        loop knows how, and does not call `decide`.
 
-        Raises:
-            ConfigError: see `Decisions.check_claims`.
+        Args:
+            layer: the layer.
+            state: as for `decide`.
         """
-        decisions.check_claims()
+        return None
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Raise one `ConfigError` that names every layer the policy does not fit."""
@@ -120,6 +98,31 @@ class ReusePolicy(ABC):
     @abstractmethod
     def describe(self) -> dict:
         """The policy as plain values for a report."""
+
+
+# Methods that say what a policy decides; `clustering` tells it in other words.
+_DECIDING = ("decide", "decide_next", "clusterer", "evidence")
+
+
+def clustering_of(
+    policy: ReusePolicy, layer: Layer, state: LayerState
+) -> SignatureClustering | None:
+    """How a policy clusters a layer, unless a subclass decides otherwise than it says.
+
+    Args:
+        policy: the policy.
+        layer: the layer.
+        state: as for `ReusePolicy.decide`.
+    """
+    classes = type(policy).__mro__
+    written = {
+        name: next(place for place, each in enumerate(classes) if name in vars(each))
+        for name in ("clustering", *_DECIDING)
+        if hasattr(policy, name)
+    }
+    if written["clustering"] > min(written.values()):
+        return None
+    return policy.clustering(layer, state)
 
 
 @dataclass(frozen=True)
@@ -233,22 +236,9 @@ class PerLayer(ReusePolicy):
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
 
-    def fused_answer(
-        self,
-        layer: Layer,
-        given: Activations,
-        state: LayerState,
-        weights: np.ndarray | None,
-        *,
-        centroids: bool,
-    ) -> PolicyAnswer | None:
+    def clustering(self, layer: Layer, state: LayerState) -> SignatureClustering | None:
         """As the layer's own policy."""
-        own = self.policy_of(layer.name)
-        return own.fused_answer(layer, given, state, weights, centroids=centroids)
-
-    def check_claims(self, decisions: Decisions) -> None:
-        """As the layer's own policy."""
-        self.policy_of(decisions.layer).check_claims(decisions)
+        return clustering_of(self.policy_of(layer.name), layer, state)
 
     def describe(self) -> dict:
         """The policies as plain values."""

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
@@ -12,19 +12,14 @@ from accelerators import ConfigError
 from accelerators.rules import integer, one_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Evidence
-from simulator.decisions.rows import SharedRows
-from simulator.kernels.grouping import Clusters, joined, stacked
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_rows
+from simulator.policies.clustering import Clusterer, Cutting
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 from workloads.traces.unfold import ORDERS
 
 SCOPES = ("image", "batch")
 REPRESENTATIVES = ("centroid", "first")
-
-# From a GEMM's index, its `(k, m)` columns in the layer's own order, and the column at each place
-# of the rows that are cut, to its clusters.
-Clusterer = Callable[[int, np.ndarray, np.ndarray], Clusters]
 
 
 def _length_rule(value: object, path: str) -> list[str]:
@@ -119,6 +114,19 @@ class SubVectorPolicy(ReusePolicy):
             return None
         return np.arange(layer.gemm.k).reshape(-1, taps).T.ravel()
 
+    def cutting(self, layer: Layer) -> Cutting:
+        """How the layer's rows are cut.
+
+        Raises:
+            ConfigError: L is longer than a row.
+        """
+        return Cutting(
+            length=self.length_in(layer),
+            groups=self.groups_in(layer),
+            column_order=self.column_order(layer),
+            representative=self.representative,
+        )
+
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """No row may be shorter than L."""
         if self.length is None:
@@ -140,38 +148,9 @@ class SubVectorPolicy(ReusePolicy):
         groups = self.groups_in(layer)
         if layer.gemm.m == groups:
             return None
-        order = self.column_order(layer)
-        places = np.arange(layer.gemm.k) if order is None else order
-        cluster = self.clusterer(layer, groups, state)
-        made = [
-            cluster(index, np.ascontiguousarray(rows[index].T, dtype=np.float32), places)
-            for index in range(layer.gemm.count)
-        ]
-        return self._decisions(layer, made)
-
-    def _decisions(self, layer: Layer, made: Sequence[Clusters]) -> Decisions:
-        """From the clusters of each of a layer's GEMMs."""
-        scales = [each.scales for each in made if each.scales is not None]
-        representatives = joined([each.representatives for each in made])
-        check_finite(layer, representatives)
-        shared = SharedRows(
-            gemm=layer.gemm,
-            sub_vector_length=self.length_in(layer),
-            groups=self.groups_in(layer),
-            ids=stacked([each.ids for each in made]),
-            clusters=stacked([each.clusters for each in made]),
-            centroids=representatives,
-            representative=self.representative,
-            column_order=self.column_order(layer),
-            scaled=bool(scales),
-            scales=stacked(scales) if scales else None,
-        )
-        return Decisions(
-            layer=layer.name,
-            gemm=layer.gemm,
-            rows=shared,
-            evidence=self.evidence(joined([each.signatures for each in made])),
-        )
+        cutting = self.cutting(layer)
+        made = cutting.clustered(layer, rows, self.clusterer(layer, groups, state))
+        return cutting.decisions(layer, made, self.evidence)
 
     def describe(self) -> dict:
         """The policy as plain values."""

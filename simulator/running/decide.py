@@ -17,10 +17,9 @@ from accelerators.rules import show
 from simulator.decisions.box import Decisions
 from simulator.decisions.error import centroid_error
 from simulator.decisions.rows import SharedRows
-from simulator.kernels.hashing import squared_sums
-from simulator.kernels.tables import LayerMemory
+from simulator.kernels.gathering import squared_sums
 from simulator.policies.activations import Activations
-from simulator.policies.policy import LayerState, ReusePolicy
+from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
 from simulator.results.intervals import Interval
 from simulator.running import executor
 from simulator.running.calibration import calibrate, check_learns_under_reuse, states_of
@@ -329,7 +328,7 @@ class _Run:
         memory = self._memory
         given = Activations(layer, read_input())
         known = None if memory is None else memory.tables.get(layer.name)
-        answer = executor.answer(
+        answer = executor.execute(
             self._policy,
             layer,
             given,

@@ -97,19 +97,18 @@ class ReusedForward:
         if policy.needs_calibration(layer) and layer.name not in self._states:
             self._states[layer.name] = _beside(policy.calibrate, layer, given.rows, call.weights)
         state = self._states.get(layer.name, {})
-        answer = executor.answer(policy, layer, given, state, None, call.weights(), centroids=False)
-        if answer.memory is not None:
+        made = executor.execute(policy, layer, given, state, None, call.weights(), centroids=False)
+        if made.memory is not None:
             raise ConfigError(
                 f"policy of layer {layer.name!r} must keep nothing over a stream, got "
                 f"{policy.describe()}; use scope='image' or 'batch'"
             )
-        made, result = answer.decisions, answer.result
-        if made is None or result is None:
+        if made.decisions is None or made.result is None:
             return None
         gemm = layer.gemm
-        self._kept += made.macs // gemm.n
+        self._kept += made.decisions.macs // gemm.n
         self._total += gemm.count * gemm.m * gemm.k
-        return call.from_result(given.rescaled(result))
+        return call.from_result(given.rescaled(made.result))
 
 
 def _beside(function: Callable[..., Any], *arguments: Any) -> Any:

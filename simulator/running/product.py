@@ -4,8 +4,10 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
+from simulator.decisions.columns import DROPPED
+from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
-from simulator.kernels.hashing import gather_add
+from simulator.kernels.gathering import gather_add
 from simulator.kernels.lanes import aligned_empty
 
 # Centroid results held while an output is rebuilt: of one group, about what a second-level cache
@@ -30,14 +32,66 @@ def product(decisions: Decisions, rows: np.ndarray, weights: np.ndarray) -> np.n
     """
     match decisions.rows:
         case SharedRows():
-            return _shared(decisions, decisions.rows, weights)
+            output = _shared(decisions, decisions.rows, weights)
+            return _with_columns(decisions, output, np.arange(decisions.gemm.m))
         case FilledRows():
-            return _filled(decisions.rows, rows, weights)
+            return _filled(decisions, decisions.rows, rows, weights)
         case KeptRows():
-            return _kept(decisions.rows, rows, weights)
+            return _kept(decisions, decisions.rows, rows, weights)
         case None:
-            return np.matmul(rows, weights)
+            return _multiplied(decisions, rows, weights, slice(None), slice(None))
     raise ValueError(f"unknown decisions on rows {decisions.rows!r}")
+
+
+def _multiplied(
+    decisions: Decisions,
+    rows: np.ndarray,
+    weights: np.ndarray,
+    gemms: slice,
+    chosen: slice | np.ndarray,
+) -> np.ndarray:
+    """Results of the chosen rows of some GEMMs, under what is decided on columns and depth."""
+    gemm, depth = decisions.gemm, decisions.depth
+    given = rows[gemms][:, chosen]
+    found = np.matmul(given, weights[gemms])
+    if depth is not None:
+        terms = np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[gemms][:, chosen]
+        found = _ended(depth, terms, given, weights[gemms], found)
+    return _with_columns(decisions, found, np.arange(gemm.m)[chosen])
+
+
+def _ended(
+    depth: DepthDecisions,
+    terms: np.ndarray,
+    rows: np.ndarray,
+    weights: np.ndarray,
+    found: np.ndarray,
+) -> np.ndarray:
+    """Whole sums where all terms are computed; else 0, or the sums so far."""
+    k = depth.gemm.k
+    result = np.where(terms == k, found, np.float32(0))
+    if depth.zeroed:
+        return result
+    order = np.arange(k) if depth.order is None else depth.order
+    places = np.argsort(order, axis=0)
+    if places.ndim == 1:
+        places = places[:, None]
+    for number in np.unique(terms):
+        if 0 < number < k:
+            partial = np.matmul(rows, np.where(places < number, weights, np.float32(0)))
+            np.copyto(result, partial, where=terms == number)
+    return result
+
+
+def _with_columns(decisions: Decisions, found: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Every column's result from its source; `rows` are the numbers of the results' rows."""
+    columns = decisions.columns
+    if columns is None or columns.is_computed.all():
+        return found
+    sources = columns.sources[rows * columns.groups // decisions.gemm.m]
+    found = np.take_along_axis(found, np.maximum(sources, 0)[None], axis=2)
+    found[:, sources == DROPPED] = 0
+    return found
 
 
 def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np.ndarray:
@@ -97,11 +151,16 @@ def _gather_scaled(results, offsets, ids, scales, output) -> None:
         output += own[:, None] * results[np.repeat(of_groups, rows) + numbers]
 
 
-def _filled(filled: FilledRows, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _filled(
+    decisions: Decisions, filled: FilledRows, rows: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Multiply the computed positions and fill the others in from their results."""
     gemm, images, positions = filled.gemm, filled.images, filled.positions
-    chosen = (np.arange(images)[:, None] * positions + filled.computed).ravel()
-    found = np.matmul(rows[:, chosen], weights).reshape(gemm.count, images, -1, gemm.n)
+    chosen: slice | np.ndarray = slice(None)
+    if len(filled.computed) < positions:
+        chosen = (np.arange(images)[:, None] * positions + filled.computed).ravel()
+    found = _multiplied(decisions, rows, weights, slice(None), chosen)
+    found = found.reshape(gemm.count, images, -1, gemm.n)
     if filled.weights is None:
         output = found[:, :, filled.taps[:, 0]]
     else:
@@ -111,17 +170,20 @@ def _filled(filled: FilledRows, rows: np.ndarray, weights: np.ndarray) -> np.nda
     return output.reshape(gemm.count, gemm.m, gemm.n)
 
 
-def _kept(kept: KeptRows, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _kept(
+    decisions: Decisions, kept: KeptRows, rows: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Multiply the rows that are not kept."""
-    gemm = kept.gemm
-    output = np.empty((gemm.count, gemm.m, gemm.n), np.float32)
+    if not kept.kept.any():
+        return _multiplied(decisions, rows, weights, slice(None), slice(None))
+    if kept.results is None:
+        raise ConfigError(
+            f"decisions of layer {decisions.layer!r} that keep rows must hold the results of the "
+            "batch before, got none; decide again"
+        )
+    output = np.array(kept.results, np.float32)
     for index, of_gemm in enumerate(kept.kept):
-        if of_gemm.any():
-            if kept.results is None:
-                raise ConfigError(
-                    "decisions that keep rows must hold the results of the batch before, got none; "
-                    "decide again"
-                )
-            output[index, of_gemm] = kept.results[index, of_gemm]
-        output[index, ~of_gemm] = np.matmul(rows[index, ~of_gemm], weights[index])
+        gemms, chosen = slice(index, index + 1), np.flatnonzero(~of_gemm)
+        if chosen.size:
+            output[gemms, chosen] = _multiplied(decisions, rows, weights, gemms, chosen)
     return output

@@ -17,8 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from accelerators import ConfigError
 from accelerators.rules import show
-from simulator.kernels.tables import LayerMemory
-from simulator.policies.policy import LayerState
+from simulator.policies.policy import LayerMemory, LayerState
 from workloads.errors import plain, told
 from workloads.writing import replacing
 
@@ -34,7 +33,7 @@ class StreamMemory:
         policy: that made it, as `ReusePolicy.describe` gives it; no other may go on from it.
         states: layer -> what the policy learned before the stream. It holds for the whole stream:
             under another mean, the signatures that are kept would mean something else.
-        tables: layer -> the clusters kept, see `simulator.kernels.tables.LayerMemory`.
+        tables: layer -> the clusters kept, see `simulator.policies.stream_tables`.
     """
 
     policy: dict

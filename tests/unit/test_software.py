@@ -107,7 +107,7 @@ def test_feature_maps_are_decided_as_their_rows_are(case, hashes, order, scope, 
     rows = rows_of(layer, images)
     state = policy.calibrate(layer, rows)
     expected = policy.decide(layer, rows, state)
-    answer = executor.answer(
+    answer = executor.execute(
         policy, layer, Activations(layer, images), state, None, weights, centroids=centroids
     )
     for name in ("ids", "clusters"):

@@ -1,0 +1,1 @@
+"""Suites to inherit: what every policy keeps, whoever wrote it. They need pytest."""

@@ -1,0 +1,142 @@
+"""What decisions mean, in plain loops: slow, and short enough to be read."""
+
+import numpy as np
+
+from simulator.decisions.box import Decisions
+from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
+
+
+def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A layer's result under decisions, in float64, one output after the other.
+
+    Args:
+        decisions: with their operands.
+        rows: `(count, m, k)` activations.
+        weights: `(count, k, n)`.
+
+    Returns:
+        `(count, m, n)` float64.
+    """
+    gemm, made = decisions.gemm, decisions.rows
+    rows, weights = rows.astype(np.float64), weights.astype(np.float64)
+    standing = standing_rows(made) if isinstance(made, SharedRows) else rows
+    output = np.zeros((gemm.count, gemm.m, gemm.n))
+    for index in range(gemm.count):
+        for row in range(gemm.m):
+            for column in range(gemm.n):
+                place = index, row, column
+                match made:
+                    case FilledRows():
+                        value = _filled_cell(decisions, made, rows, weights, place)
+                    case KeptRows() if made.kept[index, row]:
+                        assert made.results is not None
+                        value = made.results[place]
+                    case SharedRows() | KeptRows() | None:
+                        value = _cell(decisions, standing[index, row], weights[index], place)
+                    case _:
+                        raise AssertionError(made)
+                output[place] = value
+    return output
+
+
+def reference_macs(decisions: Decisions) -> int:
+    """Multiplications left to the array, counted one cell of the box after the other."""
+    gemm, made, total = decisions.gemm, decisions.rows, 0
+    if isinstance(made, SharedRows):
+        return _shared_macs(decisions, made)
+    for index in range(gemm.count):
+        for row in range(gemm.m):
+            match made:
+                case FilledRows():
+                    computed = row % made.positions in made.computed
+                case KeptRows():
+                    computed = not made.kept[index, row]
+                case None:
+                    computed = True
+                case _:
+                    raise AssertionError(made)
+            if computed:
+                total += sum(
+                    _terms(decisions, (index, row, column))
+                    for column in range(gemm.n)
+                    if _source(decisions, row, column) == column
+                )
+    return total
+
+
+def standing_rows(shared: SharedRows) -> np.ndarray:
+    """`(count, m, k)` float64, the row that stands for each: of representatives, put together."""
+    gemm, length = shared.gemm, shared.sub_vector_length
+    assert shared.centroids is not None
+    standing = np.zeros((gemm.count, gemm.m, gemm.k))
+    first, per_group = 0, gemm.m // shared.groups
+    for index, j, group in np.ndindex(shared.clusters.shape):
+        for row in range(group * per_group, (group + 1) * per_group):
+            centroid = shared.centroids[first + shared.ids[index, j, row]]
+            scale = 1.0 if shared.scales is None else shared.scales[index, j, row]
+            for place in range(j * length, min((j + 1) * length, gemm.k)):
+                column = place if shared.column_order is None else shared.column_order[place]
+                standing[index, row, column] = scale * centroid[place - j * length]
+        first += int(shared.clusters[index, j, group])
+    assert first == len(shared.centroids)
+    return standing
+
+
+def _filled_cell(decisions, made: FilledRows, rows, weights, place: tuple[int, int, int]) -> float:
+    """One output of a position, from those that it is filled from."""
+    index, row, column = place
+    image, position = divmod(row, made.positions)
+    value = 0.0
+    for tap in range(made.taps.shape[1]):
+        taken = image * made.positions + int(made.computed[made.taps[position, tap]])
+        weight = 1.0 if made.weights is None else made.weights[position, tap]
+        found = _cell(decisions, rows[index, taken], weights[index], (index, taken, column))
+        value += weight * found
+    return value
+
+
+def _cell(decisions: Decisions, row, weights, place: tuple[int, int, int]) -> float:
+    """One output of a computed row."""
+    index, number, column = place
+    source = _source(decisions, number, column)
+    if source < 0:
+        return 0.0
+    terms, depth = _terms(decisions, (index, number, source)), decisions.depth
+    if depth is None or terms == decisions.gemm.k:
+        return sum(row[element] * weights[element, source] for element in range(len(row)))
+    if depth.zeroed:
+        return 0.0
+    order = np.arange(len(row)) if depth.order is None else depth.order
+    own = order if order.ndim == 1 else order[:, source]
+    return sum(row[element] * weights[element, source] for element in own[:terms])
+
+
+def _source(decisions: Decisions, row: int, column: int) -> int:
+    """The column whose result a column of a row takes; negative if it is dropped."""
+    columns = decisions.columns
+    if columns is None:
+        return column
+    return int(columns.sources[row // (decisions.gemm.m // len(columns.sources)), column])
+
+
+def _terms(decisions: Decisions, place: tuple[int, int, int]) -> int:
+    """Products that are computed of one output."""
+    gemm, depth = decisions.gemm, decisions.depth
+    if depth is None:
+        return gemm.k
+    return int(np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[place])
+
+
+def _shared_macs(decisions: Decisions, shared: SharedRows) -> int:
+    """Of new clusters, the columns that their run of rows computes."""
+    gemm, length, total, first = decisions.gemm, shared.sub_vector_length, 0, 0
+    for index, j, group in np.ndindex(shared.clusters.shape):
+        assert index < gemm.count
+        row = group * (gemm.m // shared.groups)
+        columns = sum(_source(decisions, row, column) == column for column in range(gemm.n))
+        width = min(length, gemm.k - j * length)
+        for cluster in range(first, first + shared.clusters[index, j, group]):
+            if shared.ages is None or shared.ages[cluster] == 0:
+                total += width * columns
+        first += int(shared.clusters[index, j, group])
+    return total
