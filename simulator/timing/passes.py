@@ -8,7 +8,7 @@ import numpy as np
 from accelerators import Accelerator
 from simulator.decisions.evidence import Signatures
 from simulator.decisions.rows import SharedRows
-from simulator.kernels.tables import ClusterCache
+from simulator.decisions.table import ClusterCache
 from simulator.timing.choosing import Way, least_traffic_times_cycles
 from simulator.timing.remaining import Remaining
 from simulator.timing.tiles import MOST_TILES, Tiles, check_tiles, cut

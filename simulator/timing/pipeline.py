@@ -3,6 +3,8 @@
 A dense layer is one of which nothing is taken off.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from accelerators import Accelerator, ConfigError, SramBuffer
@@ -14,7 +16,8 @@ from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.passes import best_passes
 from simulator.timing.remaining import Remaining
 from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
-from simulator.timing.stages import STAGES, Multiplying, Stage
+from simulator.timing.stages import STAGES, Multiplying, Stage, Work
+from simulator.timing.stages.stage import beside
 from simulator.timing.tiles import Tiles
 from simulator.timing.tiling import best_tilings
 from simulator.timing.transfers import burst_bytes, transfer_cycles
@@ -93,22 +96,32 @@ def check_units(decisions: Decisions, accelerator: Accelerator) -> None:
         )
 
 
-def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> list[Stage]:
+class Stages(NamedTuple):
+    """What a layer's tiles pass: stages before the array, it and those beside it, those after."""
+
+    before: list[Stage]
+    beside: list[Stage]
+    after: list[Stage]
+
+
+def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stages:
     """The stages that the layer's tiles pass, in their order."""
     found: list[type[Stage]] = []
     if left.decisions is not None:
         check_units(left.decisions, accelerator)
         asked = (STAGES[name] for name in left.decisions.units if name in STAGES)
         found = list(dict.fromkeys(asked))
-    order = [
-        *(kind for kind in found if not kind.after_array),
-        Multiplying,
-        *(kind for kind in found if kind.after_array),
+    made = [
+        kind(left=left, accelerator=accelerator, engine=engine) for kind in (*found, Multiplying)
     ]
-    stages = [kind(left=left, accelerator=accelerator, engine=engine) for kind in order]
-    for stage in stages:
+    for stage in made:
         stage.check()
-    return stages
+    array = made.pop()
+    return Stages(
+        before=[stage for stage in made if stage.place == "before"],
+        beside=[array, *(stage for stage in made if stage.place == "beside")],
+        after=[stage for stage in made if stage.place == "after"],
+    )
 
 
 class Run:
@@ -119,14 +132,17 @@ class Run:
         left: Remaining,
         accelerator: Accelerator,
         engine: Engine,
-        stages: list[Stage],
+        stages: Stages,
         tiles: Tiles,
     ) -> None:
         self.left, self.accelerator, self.tiles = left, accelerator, tiles
-        self.works = [stage.work(tiles) for stage in stages]
+        before, array, after = ([stage.work(tiles) for stage in each] for each in stages)
+        self.works = [*before, *array, *after]
         self.transfers = [*tiles.transfers, *(t for work in self.works for t in work.transfers)]
         self.loads, self.stores = self._moved(stored=False), self._moved(stored=True)
-        self.schedule = self._schedule(tuple(stage.track for stage in stages))
+        self.looking = {unit for stage in stages.before for unit in stage.units}
+        tracks = (*(s.track for s in stages.before), "array", *(s.track for s in stages.after))
+        self.schedule = self._schedule(tracks, [*before, beside(array), *after])
         self.makespan: Makespan = engine.run(self.schedule)
 
     @property
@@ -144,12 +160,12 @@ class Run:
         moved = [each.moved_bytes for each in self.transfers if each.stored == stored]
         return sum(moved[1:], start=moved[0])
 
-    def _schedule(self, tracks: tuple[str, ...]) -> Schedule:
+    def _schedule(self, tracks: tuple[str, ...], works: list[Work]) -> Schedule:
         accelerator, shape = self.accelerator, (len(tracks), *self.tiles.shape)
-        names = with_own(LIMITS, (name for work in self.works for name in work.limits))
+        names = with_own(LIMITS, (name for work in works for name in work.limits))
         occupancy, latency = np.empty(shape, np.int64), np.empty(shape, np.int64)
         limits = np.empty(shape, np.int8)
-        for place, work in enumerate(self.works):
+        for place, work in enumerate(works):
             slowest(work.limits, names, occupancy[place], limits[place])
             if work.occupancy_cycles is not None:
                 np.maximum(occupancy[place], work.occupancy_cycles, out=occupancy[place])
@@ -199,7 +215,7 @@ class Run:
         for action, moved in (("read_byte", self.loads), ("write_byte", self.stores)):
             counts["dram", action] = int(burst_bytes(moved, self.accelerator).sum())
         units = () if self.left.decisions is None else self.left.decisions.units
-        looking = [name for name in units if name in STAGES and not STAGES[name].after_array]
+        looking = [name for name in units if name in self.looking]
         parts = with_own((*looking, *_ARRAY), (*units, *_OUT, *(part for part, _ in counts)))
         return ActionCounts(
             dict(sorted(counts.items(), key=lambda count: parts.index(count[0][0])))

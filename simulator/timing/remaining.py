@@ -47,12 +47,10 @@ class Remaining:
         if decisions is None:
             return cls(layer=layer, decisions=None, n=layer.gemm.n)
         rows, before = decisions.rows, None
-        if isinstance(rows, FilledRows):
-            computed = np.zeros(rows.positions, bool)
-            computed[rows.computed] = True
-            before = _running_count(np.tile(computed, (1, rows.images)))
+        if isinstance(rows, FilledRows):  # the same of every product
+            before = _running_count(rows.is_computed[:1])
         elif isinstance(rows, KeptRows):
-            before = _running_count(~rows.kept)
+            before = _running_count(rows.is_computed)
         return cls(
             layer=layer,
             decisions=decisions,
@@ -102,7 +100,7 @@ def _computed_columns(decisions: Decisions) -> int:
     gemm, columns = decisions.gemm, decisions.columns
     if columns is None:
         return gemm.n
-    own = columns.sources == np.arange(gemm.n)
+    own = columns.is_computed
     broken = []
     if np.any(own != own[0]):
         broken.append("be the same for all rows, got groups of rows that compute different ones")

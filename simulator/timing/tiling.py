@@ -90,7 +90,10 @@ class Tiling:
         looked.flat[0] = 1
         transfers = self._transfers(row_cut, rows, columns, shape)
         actions = {}
-        if left.kept:  # what the batch before left is loaded, and stored beside what is computed
+        if left.kept:
+            # What the batch before left is loaded, and stored beside what is computed; a product of
+            # which all is kept needs no weights.
+            transfers[1].moved_bytes[~(m > 0).any(axis=(1, 2))] = 0
             kept = np.empty(shape, np.int64)
             kept[...] = byte_count((rows - m) * columns, self.accelerator.operand_bits)
             transfers += (Transfer(kind="kept_results", moved_bytes=kept, buffer="output_buffer"),)
@@ -106,7 +109,7 @@ class Tiling:
             sums="output_buffer",
             handed_rows=rows,
             handed_columns=columns,
-            results=m,
+            results=self._results(left, rows, m),
             transfers=transfers,
             actions=actions,
             cut=self,
@@ -137,6 +140,14 @@ class Tiling:
             Transfer(kind="weights", moved_bytes=weights, buffer="weight_buffer"),
             Transfer(kind="outputs", moved_bytes=outputs, stored=True),
         )
+
+    def _results(self, left: Remaining, rows: np.ndarray, m: np.ndarray) -> np.ndarray:
+        """Results that each tile's rows are made of: a skipped row takes all that its entry names,
+        a computed one its own."""
+        unit = self.accelerator.address_list
+        if not left.handed_out or unit is None:
+            return m
+        return m + (rows - m) * unit.taps
 
     def best(self, runs: Sequence[Way]) -> Way:
         """The one with the least traffic, of those about as fast as the fastest."""

@@ -8,14 +8,14 @@ import numpy as np
 from accelerators import ConfigError
 from accelerators.units import AddressList
 from simulator.decisions.rows import FilledRows, KeptRows
-from simulator.timing.stages.stage import Counts, Stage, Work, register
+from simulator.timing.stages.stage import Counts, Place, Stage, Work, register
 from simulator.timing.tiles import Tiles
 from simulator.timing.transfers import Transfer, byte_count, ceil_div
 
 
 @register
 class Addressing(Stage):
-    """An entry is read for each row that a tile stands for, before the array takes its rows.
+    """An entry is read for each row that a tile stands for, while the array takes its rows.
 
     Filled rows have the same list for every image: it is loaded once for the layer. Of kept rows,
     each product has a list of its own, loaded before its first tile.
@@ -25,6 +25,11 @@ class Addressing(Stage):
 
     units = ("address_list",)
     track = "addressing"
+
+    @property
+    def place(self) -> Place:
+        """It feeds the array."""
+        return "beside"
 
     @property
     def unit(self) -> AddressList:

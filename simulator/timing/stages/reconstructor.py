@@ -7,7 +7,7 @@ import numpy as np
 
 from accelerators import ConfigError, Reconstructor, SramBuffer
 from simulator.decisions.rows import FilledRows, SharedRows
-from simulator.timing.stages.stage import Counts, Stage, Work, register
+from simulator.timing.stages.stage import Counts, Place, Stage, Work, register
 from simulator.timing.tiles import Tiles
 from simulator.timing.transfers import access_bytes, ceil_div, port_cycles
 
@@ -18,7 +18,8 @@ class HandingOut(Stage):
 
     Of shared rows, each takes its centroid's result from the centroid buffer and adds it to its
     partial sum in the output buffer. Of filled rows, a computed one takes its own result and a
-    skipped one as many as the address list names, all from the output buffer and back to it.
+    skipped one as many as the address list names, all from the output buffer and back to it, once
+    the array is done with the tile and while it works on the next.
 
     Not modelled: that filled rows wait where a row that they take is in the next tile, or lies in
     the DRAM where it was in an earlier one; the shift that makes a sum of several a mean.
@@ -26,7 +27,11 @@ class HandingOut(Stage):
 
     units = ("reconstructor",)
     track = "reconstructor"
-    after_array = True
+
+    @property
+    def place(self) -> Place:
+        """Shared rows have a buffer for what the array found; filled ones lie where that lies."""
+        return "beside" if self.left.handed_out else "after"
 
     @property
     def unit(self) -> Reconstructor:
@@ -60,6 +65,7 @@ class HandingOut(Stage):
             limits[tiles.sums] = port_cycles(gathered, source)
         return Work(
             limits={**limits, "output_buffer": port_cycles(moved, target)},
+            latency_cycles=cycles if self.left.handed_out else 0,
             busy_cycles={"reconstructor": cycles},
             actions=partial(self._actions, tiles, gathered, written),
         )
