@@ -27,21 +27,32 @@ from simulator.boards.processor import (
 )
 from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
+from simulator.decisions.columns import ColumnDecisions
+from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence, Signatures, Static
+from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
+from simulator.decisions.tokens import TokenPlan
 from simulator.pages.pixel_answers import PixelAnswers, pixel_answers
+from simulator.policies.dropped_columns import DroppedColumns
+from simulator.policies.dropped_tokens import DroppedTokens
+from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.perforation import PerforationReuse
 from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.policies.region_of_interest import RegionOfInterest
+from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
+from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
-from simulator.running.decide import ReuseRun, decide, decide_stream
+from simulator.running.decide import decide, decide_stream
 from simulator.running.forward import ReusedForward
 from simulator.running.remembered import DecisionCache
+from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
@@ -55,13 +66,19 @@ __all__ = [
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
     "ClusterCache",
+    "ColumnDecisions",
     "DecisionCache",
     "Decisions",
+    "DepthDecisions",
     "DesignReport",
+    "DroppedColumns",
+    "DroppedTokens",
     "ErrorAnalysis",
     "ErrorBound",
+    "EveryNthFrame",
     "Evidence",
     "FilledRows",
+    "FrameDecisions",
     "HyperCubeReuse",
     "KMeansReuse",
     "KeptRows",
@@ -77,6 +94,7 @@ __all__ = [
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
+    "RegionOfInterest",
     "ReuseCounts",
     "ReusePolicy",
     "ReuseRun",
@@ -84,9 +102,12 @@ __all__ = [
     "SharedRows",
     "Signatures",
     "SimulationReport",
+    "SkippedOutputs",
     "Static",
     "StreamMemory",
     "SubVectorPolicy",
+    "TokenPlan",
+    "VirtualPooling",
     "calibrate",
     "decide",
     "decide_stream",

@@ -7,18 +7,18 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
 
-from simulator import LshReuse
+from simulator.running import deciding
 
 
 @pytest.fixture
 def decided(monkeypatch):
     """Names of the layers that were decided, in order."""
     names = []
-    made = LshReuse.answer
+    made = deciding.execute
 
-    def counted(self, layer, *rest, **wanted):
+    def counted(policy, layer, *rest, **wanted):
         names.append(layer.name)
-        return made(self, layer, *rest, **wanted)
+        return made(policy, layer, *rest, **wanted)
 
-    monkeypatch.setattr(LshReuse, "answer", counted)
+    monkeypatch.setattr(deciding, "execute", counted)
     return names

@@ -1,13 +1,29 @@
 """The table that a stream's clusters are kept in, as a policy asks for it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from accelerators import REPLACEMENTS, CentroidCache, ConfigError
-from accelerators.rules import show
+from accelerators.rules import Relation, integer, one_of, optional, violations
 
 # More uses than any cluster has.
 FOREVER = 2**62
+
+
+def _ways_fit(cache: "ClusterCache") -> list[str]:
+    """Sets are of equal size."""
+    if cache.ways is None or (cache.entries is not None and cache.entries % cache.ways == 0):
+        return []
+    if cache.entries is None:
+        return [
+            f"ways must be None with entries=None, got {cache.ways}; a table without end has no "
+            "sets"
+        ]
+    return [
+        f"ways must divide entries={cache.entries}, got {cache.ways}; "
+        f"use {math.gcd(cache.entries, cache.ways)}"
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,42 +48,17 @@ class ClusterCache:
         ConfigError: at construction, with every violated rule.
     """
 
-    entries: int | None = None
-    ways: int | None = None
-    replacement: str = "lru"
-    refresh_after: int | None = None
-    warm_up_batches: int = 0
+    entries: int | None = field(default=None, metadata=optional(integer(1, 2**24)))
+    ways: int | None = field(default=None, metadata=optional(integer(1, 2**24)))
+    replacement: str = field(default="lru", metadata=one_of(lambda: REPLACEMENTS))
+    refresh_after: int | None = field(default=None, metadata=optional(integer(1, FOREVER)))
+    warm_up_batches: int = field(default=0, metadata=integer(0, FOREVER))
+
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (Relation(("entries", "ways"), _ways_fit),)
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = [
-            f"ClusterCache.{name} must be {'None or ' * optional}an integer from {least} to "
-            f"{most}, got {show(value)}; use a whole number in that range"
-            for name, value, optional, least, most in (
-                ("entries", self.entries, True, 1, 2**24),
-                ("ways", self.ways, True, 1, 2**24),
-                ("refresh_after", self.refresh_after, True, 1, FOREVER),
-                ("warm_up_batches", self.warm_up_batches, False, 0, FOREVER),
-            )
-            if not (optional and value is None) and not _is_whole(value, least, most)
-        ]
-        if type(self.replacement) is not str or self.replacement not in REPLACEMENTS:
-            choices = ", ".join(map(repr, REPLACEMENTS[:-1])) + f" or {REPLACEMENTS[-1]!r}"
-            broken.append(
-                f"ClusterCache.replacement must be {choices}, got {show(self.replacement)}; "
-                f"use {REPLACEMENTS[0]!r}"
-            )
-        if not broken and self.ways is not None:
-            if self.entries is None:
-                broken.append(
-                    f"ClusterCache.ways must be None with entries=None, got {self.ways}; "
-                    "a table without end has no sets"
-                )
-            elif self.entries % self.ways:
-                broken.append(
-                    f"ClusterCache.ways must divide entries={self.entries}, got {self.ways}; "
-                    f"use {math.gcd(self.entries, self.ways)}"
-                )
+        broken = violations(self, "ClusterCache")
         if broken:
             raise ConfigError(broken)
 
@@ -85,7 +76,3 @@ class ClusterCache:
     def sets(self) -> int:
         """Number of sets; 0 for a table without end."""
         return self.entries // self.set_ways if self.entries else 0
-
-
-def _is_whole(value: object, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most

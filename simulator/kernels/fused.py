@@ -109,13 +109,10 @@ def cluster_maps(
         groups: first, one past the last, and images in each.
         weights: `(L, H padded)` float32 hyperplanes.
         thresholds: `(t, H padded)` float32, infinite in the padding.
-        tables: `Tables`, as many as a family has; the next family takes the same, which are still
-            in a cache.
+        tables: `Tables`, as many as a family has, which all families take in turn.
         generation: of the tables, so far.
-        scratch: `map_scratch`; not made here, because Numba frees an array of which only the
-            address is left.
-        sums: out, `(t or more, capacity, L padded)` float32, means of the clusters, group after
-            group; beyond a sub-vector's length they hold no numbers of use.
+        scratch: `map_scratch`; the caller's, as Numba frees arrays known by their address alone.
+        sums: out, `(t or more, capacity, L padded)` float32, see `feature_maps.Clustered`.
         bases: in and out, `(t,)` int64, where to go on in `sums`.
         ids: out, `(any, m)` int32, as `cluster_rows` numbers them.
         names: out, `(any, any)` uint64, signatures of the clusters.
@@ -135,8 +132,7 @@ def cluster_maps(
     shifts, lengths = families.shifts, families.lengths
     projected = scratch.ctypes.data
     segments = projected + (MAP_BLOCK + LANES) * bits * 4
-    signatures = np.empty(MAP_BLOCK, np.uint64)
-    found = np.zeros(len(rows), np.int64)
+    signatures, found = np.empty(MAP_BLOCK, np.uint64), np.zeros(len(rows), np.int64)
     step = min(places.width, MAP_BLOCK)
     block_rows = MAP_BLOCK // step if step == places.width else 1
     for family in range(len(families.lengths)):
@@ -150,15 +146,13 @@ def cluster_maps(
                     end = min(top + block_rows, bottom)
                     for left in range(0, places.width, step):
                         columns = min(step, places.width - left)
+                        count = (end - top) * columns
+                        origin = image * places.image_step + top * places.row_step + left
                         _line_up(
-                            source, image * places.image_step + top * places.row_step + left,
-                            end - top, places.row_step, columns, offsets, family * width, width,
-                            segments,
+                            source, origin, end - top, places.row_step, columns, offsets,
+                            family * width, width, segments,
                         )  # fmt: skip
-                        project(
-                            segments, (end - top) * columns, width, lengths[family], weights,
-                            projected,
-                        )  # fmt: skip
+                        project(segments, count, width, lengths[family], weights, projected)
                         for table in range(first, last):
                             y = max(0, top - shifts[table])
                             size = (min(places.height, end - shifts[table]) - y) * columns
@@ -168,13 +162,12 @@ def cluster_maps(
                             place = (image * places.height + y) * places.width + left
                             place += rows[table] * m
                             sign(projected, skip, size, bits, limits, table * bits, signatures)
-                            before = found[table]
+                            start = (table * capacity + bases[table]) * width
                             after = number_clusters(
-                                signatures, size, tables, table - first, generation, before,
+                                signatures, size, tables, table - first, generation, found[table],
                                 flat_ids, place,
                             )  # fmt: skip
-                            start = (table * capacity + bases[table]) * width
-                            for x in range(start + before * width, start + after * width):
+                            for x in range(start + found[table] * width, start + after * width):
                                 flat_sums[x] = np.float32(0.0)
                             accumulate(segments, skip, size, flat_ids, place, target, start, width)
                             found[table] = after

@@ -10,8 +10,11 @@ import numpy as np
 from accelerators import ConfigError
 from accelerators.rules import show
 from simulator.decisions.box import Decisions
+from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.tokens import TokenPlan
 from simulator.policies.clustering import SignatureClustering
 from workloads.traces.layer import Layer
+from workloads.traces.trace import WorkloadTrace
 
 # What a policy learned of one layer before it decides, such as a mean; read, never changed.
 LayerState = Mapping[str, np.ndarray]
@@ -22,7 +25,12 @@ ReadWeights = Callable[[], np.ndarray]
 
 
 class ReusePolicy(ABC):
-    """Decides which rows of a layer's activations share a result."""
+    """Decides what is taken off each layer's box of multiplications, and computes nothing.
+
+    `running.executor` reads the decisions. A policy of one's own overrides `decide`, or
+    `decide_next` where it keeps something from batch to batch, and `describe`; one above the
+    layers overrides `frames` or `tokens`.
+    """
 
     def applies_to(self, layer: Layer) -> bool:
         """Whether the layer's activations are looked at; where not, it runs dense."""
@@ -76,9 +84,32 @@ class ReusePolicy(ABC):
 
         Returns:
             The decisions, and what is kept for the batch after; `None` for a policy that keeps
-            nothing, as most do.
+            nothing, as most do. For decisions with `KeptRows`, also where none is kept yet, the
+            layer's results are kept beside it, as `results`, and filled in where they are used.
         """
         return self.decide(layer, rows, state), None
+
+    def frames(self, trace: WorkloadTrace) -> FrameDecisions | None:
+        """In which of a batch's frames each layer runs; `None` where all do.
+
+        Args:
+            trace: the workload: its layers, and its inputs, which are frames in a row.
+        """
+        return None
+
+    def tokens(self, trace: WorkloadTrace) -> TokenPlan | None:
+        """Which tokens live on from which layer; `None` where all do.
+
+        Args:
+            trace: as for `frames`.
+        """
+        return None
+
+    @property
+    def is_above_layers(self) -> bool:
+        """Whether it decides on frames or tokens, which no policy of single layers can."""
+        own = type(self)
+        return own.frames is not ReusePolicy.frames or own.tokens is not ReusePolicy.tokens
 
     def clustering(self, layer: Layer, state: LayerState) -> SignatureClustering | None:
         """How `decide` clusters a layer, where it does nothing but cluster by signatures.
@@ -174,6 +205,12 @@ class PerLayer(ReusePolicy):
             "try LshReuse(hashes=10, length=10) or NoReuse()"
             for name, value in (given | {"default": self.default}).items()
             if not isinstance(value, ReusePolicy)
+        ]
+        broken += [
+            f"PerLayer.{name} must decide on layers alone, got {show(value.describe())}, which "
+            "decides on frames or tokens; give it alone"
+            for name, value in (given | {"default": self.default}).items()
+            if isinstance(value, ReusePolicy) and value.is_above_layers
         ]
         if broken:
             raise ConfigError(broken)

@@ -6,12 +6,22 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
-from simulator.decisions.rows import SharedRows
+from simulator.decisions.rows import KeptRows, SharedRows
 from simulator.policies.activations import Activations
-from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy, clustering_of
+from simulator.policies.policy import (
+    LayerMemory,
+    LayerState,
+    ReadWeights,
+    ReusePolicy,
+    clustering_of,
+)
+from simulator.running.above import Above
 from simulator.running.fused import fused, is_fused
 from simulator.running.product import product
 from workloads.traces.layer import Layer
+
+# What a layer's memory calls its results of the batch before.
+RESULTS = "results"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +45,17 @@ def execute(
     given: Activations,
     state: LayerState,
     memory: LayerMemory | None,
-    weights: np.ndarray | None,
+    read_weights: ReadWeights,
     *,
+    wants_result: bool,
     centroids: bool,
+    above: Above | None = None,
 ) -> Executed:
     """Let a policy decide for a layer, and compute what the layer's product becomes.
 
     A quantised layer's centroids are rounded before they are multiplied, as an integer array gets
-    them.
+    them. Of a policy that keeps rows, the results are kept for the next batch beside what it keeps
+    itself, as `results`, and handed to its decisions there.
 
     Args:
         policy: decides.
@@ -50,32 +63,62 @@ def execute(
         given: its activations.
         state: as for `ReusePolicy.decide`.
         memory: as for `ReusePolicy.decide_next`.
-        weights: `(count, k, n)` float32; `None` where no result is wanted.
+        read_weights: gives `(count, k, n)` float32, if they are needed.
+        wants_result: whether the product is wanted.
         centroids: whether the decisions shall keep their (unrounded) centroids.
+        above: what is decided above the layer, if anything.
 
     Raises:
-        ConfigError: as `ReusePolicy.decide`; a quantised layer's sub-vectors are normalised.
+        ConfigError: as `ReusePolicy.decide`; a quantised layer's sub-vectors are normalised, or
+            the memory holds results of another layer.
     """
-    clustering = clustering_of(policy, layer, state)
+    touched = above is not None and above.touches(layer)
+    decides = policy.applies_to(layer)
+    clustering = clustering_of(policy, layer, state) if decides else None
     kept = None
-    if clustering is not None and is_fused(layer, clustering):
+    decisions: Decisions | None = None
+    if clustering is not None and is_fused(layer, clustering) and not touched:
+        weights = read_weights() if wants_result else None
         decisions, result = fused(layer, clustering, given, weights, centroids=centroids)
         return _executed(decisions, None, result, centroids=centroids)
     if clustering is not None:
         made = clustering.clustered(layer, given.rows, clustering.clusterer(layer))
         decisions = clustering.decisions(layer, made, clustering.evidence)
-    else:
-        decided, kept = policy.decide_next(layer, given.rows, state, memory)
-        if decided is None:
-            return Executed(decisions=None, memory=kept)
-        decisions = decided
-        decisions.check_claims()  # of signatures that the package finds itself, they hold
+    elif decides:
+        decisions, kept = policy.decide_next(layer, given.rows, state, memory)
+        if decisions is not None:
+            decisions.check_claims()  # of signatures that the package finds itself, they hold
+            decisions = _with_results(layer, decisions, memory)
+    keeps = decisions is not None and isinstance(decisions.rows, KeptRows)
+    if above is not None:
+        decisions = above.joined(layer, decisions)
+    if decisions is None:
+        return Executed(decisions=None, memory=kept)
     _check_scales(layer, decisions)
     result = None
-    if weights is not None:
+    if wants_result or keeps:
         whole = decisions if layer.quantisation is None else _whole(decisions)
-        result = product(whole, given.rows, weights)
+        result = product(whole, given.rows, read_weights())
+        result = result if above is None else above.finished(layer, result)
+    if keeps and result is not None:
+        kept = {**(kept or {}), RESULTS: result}
     return _executed(decisions, kept, result, centroids=centroids)
+
+
+def _with_results(layer: Layer, decisions: Decisions, memory: LayerMemory | None) -> Decisions:
+    """Kept rows with the results that the batch before left."""
+    rows = decisions.rows
+    if not isinstance(rows, KeptRows) or memory is None:
+        return decisions
+    results, gemm = memory.get(RESULTS), layer.gemm
+    shape = gemm.count, gemm.m, gemm.n
+    if results is None or results.shape != shape or results.dtype != np.float32:
+        found = None if results is None else f"{results.dtype} of shape {results.shape}"
+        raise ConfigError(
+            f"memory of layer {layer.name!r} must hold float32 results of shape (count, m, n) = "
+            f"{shape}, got {found}; start without memory"
+        )
+    return replace(decisions, rows=replace(rows, results=results))
 
 
 def _executed(

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError
+from accelerators.rules import show
 from simulator.policies.activations import Activations
 from simulator.policies.policy import LayerState, ReusePolicy
 from simulator.running import executor
@@ -30,9 +31,17 @@ class ReusedForward:
 
     Args:
         policy: decides on every layer.
+
+    Raises:
+        ConfigError: the policy decides above the layers, on frames or tokens.
     """
 
     def __init__(self, policy: ReusePolicy) -> None:
+        if policy.is_above_layers:
+            raise ConfigError(
+                "ReusedForward.policy must decide on layers alone, got "
+                f"{show(policy.describe())}, which also decides on frames or tokens; use decide()"
+            )
         self._policy = policy
         self._states: dict[str, LayerState] = {}
         self._checked: dict[str, Layer] = {}
@@ -97,7 +106,9 @@ class ReusedForward:
         if policy.needs_calibration(layer) and layer.name not in self._states:
             self._states[layer.name] = _beside(policy.calibrate, layer, given.rows, call.weights)
         state = self._states.get(layer.name, {})
-        made = executor.execute(policy, layer, given, state, None, call.weights(), centroids=False)
+        made = executor.execute(
+            policy, layer, given, state, None, call.weights, wants_result=True, centroids=False
+        )
         if made.memory is not None:
             raise ConfigError(
                 f"policy of layer {layer.name!r} must keep nothing over a stream, got "

@@ -181,7 +181,7 @@ def _kept(
             f"decisions of layer {decisions.layer!r} that keep rows must hold the results of the "
             "batch before, got none; decide again"
         )
-    output = np.array(kept.results, np.float32)
+    output = np.array(kept.results, np.float32, order="C")
     for index, of_gemm in enumerate(kept.kept):
         gemms, chosen = slice(index, index + 1), np.flatnonzero(~of_gemm)
         if chosen.size:

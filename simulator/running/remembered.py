@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ _ENTRY_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerAnswer:
+class DecidedLayer:
     """What became of one layer under reuse.
 
     Attributes:
@@ -43,12 +43,12 @@ class LayerAnswer:
 
 
 def _held_bytes(value: object) -> int:
-    """Bytes of all arrays of a dataclass and of the dataclasses inside it."""
+    """Bytes of all arrays of a dataclass and of those inside it, also of what it worked out."""
     if isinstance(value, np.ndarray):
         return value.nbytes
     if not is_dataclass(value):
         return 0
-    return sum(_held_bytes(getattr(value, each.name)) for each in fields(value))
+    return sum(_held_bytes(each) for each in vars(value).values())
 
 
 class DecisionCache:

@@ -1,4 +1,4 @@
-"""What every policy that decides must keep: one suite, run for each of them.
+"""What every policy that decides must keep: the shipped suites, and what those of here add.
 
 A further policy joins by a line in `POLICIES`.
 """
@@ -14,19 +14,25 @@ from hypothesis import strategies as st
 
 from accelerators import Accelerator, ConfigError, preset
 from simulator import (
+    DroppedColumns,
+    DroppedTokens,
+    EveryNthFrame,
     FilledRows,
     HyperCubeReuse,
     KMeansReuse,
     LshReuse,
     PerforationReuse,
-    PerLayer,
-    SharedRows,
+    RegionOfInterest,
+    SkippedOutputs,
     SubVectorPolicy,
+    VirtualPooling,
 )
 from simulator.running.product import product
+from simulator.testing import ColumnSuite, DepthSuite, FrameSuite, RowSuite, TokenSuite
+from simulator.testing.examples import conv_layer, decide_on, example_rows, example_weights
 from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
-from workloads.traces.layer import Convolution, Gemm, Layer
+from workloads.traces.layer import Layer
 
 # Name -> a policy, coarse enough to form clusters on a few rows.
 POLICIES = {
@@ -56,6 +62,11 @@ POLICIES = {
     ),
     "perforation": PerforationReuse(computed=0.4),
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
+    "virtual_pooling": VirtualPooling(),
+    "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
+    "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
+    "dropped_fraction": DroppedColumns(fraction=0.4),
+    "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
 }
 CLUSTERINGS = {name: each for name, each in POLICIES.items() if isinstance(each, SubVectorPolicy)}
 # So fine that every distinct sub-vector is a cluster of its own.
@@ -69,10 +80,67 @@ EXACT = {
     "k_means": KMeansReuse(clusters=1.0, length=4, order="channels_last"),
     "hyper_cube": HyperCubeReuse(bins=2**15, dimensions=4, length=4, order="channels_last"),
     "perforation": PerforationReuse(computed=1.0),
+    "virtual_pooling": VirtualPooling(stride=1),
+    "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
+    "dropped_fraction": DroppedColumns(),
+    "skipped_outputs": SkippedOutputs(masks={"conv": [[False] * 3]}),
 }
+# Settings that leave less and less.
+BOLDER = {
+    "lsh": (LshReuse(hashes=2, length=4), LshReuse(hashes=1, length=4)),
+    "k_means": (KMeansReuse(clusters=2, length=4), KMeansReuse(clusters=1, length=4)),
+    "hyper_cube": (HyperCubeReuse(bins=1, dimensions=2, length=4),),
+    "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
+    "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
+    "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
+    "dropped_fraction": (DroppedColumns(fraction=0.7),),
+    "skipped_outputs": (SkippedOutputs(masks={"conv": [[True, True, False]]}),),
+}
+STREAM = LshReuse(hashes=3, length=4, scope="stream")
+SUITES = {DroppedColumns: ColumnSuite, SkippedOutputs: DepthSuite}
+
+
+def suite_of(name, policy):
+    """A class that pytest collects: the suite of the policy's kind."""
+    return type(
+        f"Test_{name}",
+        (SUITES.get(type(policy), RowSuite),),
+        {
+            "policy": policy,
+            "exact": EXACT.get(name),
+            "exact_tolerance": 1e-4 if isinstance(policy, SubVectorPolicy) else 0,
+            "bolder": BOLDER.get(name, ()),
+        },
+    )
+
+
+for _name, _policy in (POLICIES | {"lsh_stream": STREAM}).items():
+    globals()[f"Test_{_name}"] = suite_of(_name, _policy)
+
+
+class TestEveryNthFrame(FrameSuite):
+    policy = EveryNthFrame(n=2)
+    exact = EveryNthFrame(n=1)
+    bolder = (EveryNthFrame(n=3), EveryNthFrame(n=6))
+
+
+class TestDroppedTokens(TokenSuite):
+    policy = DroppedTokens(first_layer="blocks.1.query", dropped=(2, 5))
+    exact = DroppedTokens(first_layer="blocks.1.query", dropped=())
+    bolder = (
+        DroppedTokens(first_layer="blocks.1.query", dropped=(1, 2, 5)),
+        DroppedTokens(first_layer="blocks.0.query", dropped=(1, 2, 5)),
+    )
+
+
 # Built of the float32 sums of at most 36 products of order one.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 any_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+any_mask_or_clustering = pytest.mark.parametrize(
+    "policy",
+    [each for each in POLICIES.values() if isinstance(each, PerforationReuse | SubVectorPolicy)],
+    ids=[k for k, v in POLICIES.items() if isinstance(v, PerforationReuse | SubVectorPolicy)],
+)
 any_clustering = pytest.mark.parametrize("policy", CLUSTERINGS.values(), ids=CLUSTERINGS)
 hastily = settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -86,24 +154,6 @@ def few_steps_of_learning(monkeypatch):
     monkeypatch.setattr("simulator.policies.hyperplanes._ROTATION_STEPS", 5)
 
 
-def conv_layer(images=2, channels=4, size=(4, 5), n=3, groups=1, name="conv") -> Layer:
-    """A 3x3 convolution that keeps its size."""
-    in_group = channels // groups
-    return Layer(
-        name=name,
-        kind="conv",
-        gemm=Gemm(m=images * math.prod(size), n=n, k=9 * in_group, count=groups),
-        images=images,
-        row_images=images,
-        convolution=Convolution(
-            kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=groups
-        ),
-        input_shape=(images, channels, *size),
-        output_shape=(images, n * groups, *size),
-        weights_are_parameters=True,
-    )
-
-
 @st.composite
 def layers(draw) -> Layer:
     """Convolutions, some of two groups."""
@@ -115,32 +165,6 @@ def layers(draw) -> Layer:
         n=draw(st.integers(1, 4)),
         groups=groups,
     )
-
-
-def rows_of(layer, seed, kinds=6):
-    """Rows of a few kinds with noise; no two are equal."""
-    rng = np.random.default_rng(seed)
-    gemm = layer.gemm
-    centres = rng.standard_normal((gemm.count, kinds, gemm.k))
-    rows = centres[:, rng.integers(0, kinds, gemm.m)]
-    rows += 0.3 * rng.standard_normal(rows.shape)
-    return rows.astype(np.float32)
-
-
-def weights_of(layer, seed=0):
-    gemm = layer.gemm
-    return (
-        np.random.default_rng(seed).standard_normal((gemm.count, gemm.k, gemm.n)).astype(np.float32)
-    )
-
-
-def decide_on(policy, layer, rows, calibration=None):
-    """Decisions, calibrated on other rows of the same kinds unless some are given."""
-    state = {}
-    if policy.needs_calibration(layer):
-        calibration = rows_of(layer, 99) if calibration is None else calibration
-        state = policy.calibrate(layer, calibration, lambda: weights_of(layer))
-    return policy.decide(layer, rows, state)
 
 
 def reconstructed(decisions, rows):
@@ -185,26 +209,20 @@ def reconstructed(decisions, rows):
     return result
 
 
-def same_decisions(first, second):
-    """Every array of two decisions is equal."""
-    for name, value in vars(first.rows).items():
-        np.testing.assert_array_equal(value, getattr(second.rows, name), name)
-
-
-@any_policy
+@any_mask_or_clustering
 @given(layer=layers(), seed=st.integers(0, 2**16))
 @hastily
 def test_decisions_are_clusters_of_the_stream(policy, layer, seed):
     if isinstance(policy, SubVectorPolicy):
         policy = replace(policy, length=policy.length and min(policy.length, layer.gemm.k))
-    rows = rows_of(layer, seed)
+    rows = example_rows(layer, seed)
     decisions = decide_on(policy, layer, rows)
     if decisions is None:
         assert layer.gemm.m == layer.row_images
         return
     gemm = layer.gemm
     assert decisions.macs <= gemm.macs
-    weights = weights_of(layer, seed)
+    weights = example_weights(layer, seed)
     np.testing.assert_allclose(
         product(decisions, rows, weights), reconstructed(decisions, rows) @ weights, **CLOSE
     )
@@ -226,27 +244,18 @@ def test_decisions_are_clusters_of_the_stream(policy, layer, seed):
     assert decisions.remaining_ratio == total / (gemm.count * gemm.m * sub_matrices)
 
 
-@any_policy
-def test_same_seed_same_decisions(policy):
-    layer = conv_layer()
-    first, second = (decide_on(policy, layer, rows_of(layer, 1)) for _ in range(2))
-    same_decisions(first, second)
-    if isinstance(first.rows, SharedRows):
-        assert first.without_operands().rows.centroids is None
-
-
-@any_policy
+@any_mask_or_clustering
 def test_one_row_a_group_runs_dense(policy):
     layer = conv_layer(images=3, size=(1, 1))
     if isinstance(policy, SubVectorPolicy):
         policy = replace(policy, scope="image")
     if policy.needs_calibration(layer):  # it must do with single rows too
-        state = policy.calibrate(layer, rows_of(layer, 2), lambda: weights_of(layer))
+        state = policy.calibrate(layer, example_rows(layer, 2), lambda: example_weights(layer))
         assert all(np.isfinite(values).all() for values in state.values())
-    assert decide_on(policy, layer, rows_of(layer, 2)) is None
+    assert decide_on(policy, layer, example_rows(layer, 2)) is None
 
 
-@any_policy
+@any_mask_or_clustering
 def test_equal_rows_are_one_cluster_and_exact(policy):
     layer = conv_layer()
     row = np.random.default_rng(3).standard_normal((1, 1, layer.gemm.k))
@@ -254,41 +263,21 @@ def test_equal_rows_are_one_cluster_and_exact(policy):
     decisions = decide_on(policy, layer, rows)
     if not isinstance(policy, PerforationReuse):  # its mask is blind
         assert (decisions.rows.clusters == 1).all()
-    weights = weights_of(layer)
+    weights = example_weights(layer)
     np.testing.assert_allclose(product(decisions, rows, weights), rows @ weights, **CLOSE)
 
 
-@any_policy
-def test_rows_of_zeros_are_exact(policy):
-    layer = conv_layer()
-    rows = np.zeros((1, layer.gemm.m, layer.gemm.k), np.float32)
-    decisions = decide_on(policy, layer, rows, calibration=rows_of(layer, 4))
-    assert not product(decisions, rows, weights_of(layer)).any()
-
-
-@pytest.mark.parametrize("policy", EXACT.values(), ids=EXACT)
-def test_distinct_clusters_are_exact(policy):
+@pytest.mark.parametrize("name", [k for k in EXACT if not k.startswith(("dropped", "skipped"))])
+def test_distinct_clusters_are_exact(name):
+    policy = EXACT[name]
     layer = conv_layer(size=(3, 4))
     # Random directions in 18 dimensions are far apart: 62 hyperplanes tell them from each other.
     rows = np.random.default_rng(5).standard_normal((1, layer.gemm.m, layer.gemm.k))
     rows = rows.astype(np.float32)
     decisions = decide_on(policy, layer, rows, calibration=rows)
     assert decisions.remaining_ratio == 1
-    weights = weights_of(layer)
+    weights = example_weights(layer)
     np.testing.assert_allclose(product(decisions, rows, weights), rows @ weights, **CLOSE)
-
-
-@any_policy
-def test_works_within_per_layer(policy):
-    layer = conv_layer(name="features.conv")
-    other = matrix_layer("head", m=4, n=2, k=2)
-    per_layer = PerLayer({"features.*": policy})
-    per_layer.check_layers([layer, other])
-    rows = rows_of(layer, 6)
-    alone, inside = decide_on(policy, layer, rows), decide_on(per_layer, layer, rows)
-    same_decisions(alone, inside)
-    with pytest.raises(ConfigError, match=r"'stem\.\*' must match a layer"):
-        PerLayer({"stem.*": policy}).check_layers([layer, other])
 
 
 @any_policy
@@ -300,32 +289,19 @@ def test_description_survives_json(policy):
 
 
 @any_policy
-def test_state_is_arrays_and_can_be_saved(policy, tmp_path):
-    from safetensors.numpy import load_file, save_file
-
-    layer, rows = conv_layer(), rows_of(conv_layer(), 7)
-    state = policy.calibrate(layer, rows_of(layer, 8), lambda: weights_of(layer))
-    assert bool(state) >= policy.needs_calibration(layer)
-    save_file({name: np.ascontiguousarray(x) for name, x in state.items()}, tmp_path / "state")
-    made = policy.decide(layer, rows, state)
-    again = policy.decide(layer, rows, load_file(tmp_path / "state"))
-    same_decisions(made, again)
-
-
-@any_policy
 def test_calibration_of_another_policy_is_refused(policy):
     layer = conv_layer()
     if policy.needs_calibration(layer):
         with pytest.raises(ConfigError, match="calibration of layer 'conv' must hold arrays"):
-            policy.decide(layer, rows_of(layer, 10), {"else": np.zeros(3)})
+            policy.decide(layer, example_rows(layer, 10), {"else": np.zeros(3)})
     else:
-        assert policy.decide(layer, rows_of(layer, 10), {}) is not None
+        assert policy.decide(layer, example_rows(layer, 10), {}) is not None
 
 
 def test_a_task_is_learned_from_weights():
     layer = conv_layer()
     with pytest.raises(ConfigError, match=r"weights of layer 'conv' must be given.*'task'"):
-        POLICIES["lsh_task"].calibrate(layer, rows_of(layer, 12))
+        POLICIES["lsh_task"].calibrate(layer, example_rows(layer, 12))
 
 
 @pytest.mark.parametrize(
@@ -362,7 +338,7 @@ def test_learning_lessens_the_error():
     rng = np.random.default_rng(13)
     rows = rng.standard_normal((1, 256, 8)).astype(np.float32)
     rows[..., 4:] *= 3
-    weights = weights_of(layer)
+    weights = example_weights(layer)
     weights[:, 4:] = 0
     errors = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -379,13 +355,13 @@ def test_learning_lessens_the_error():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_activations_that_are_not_finite_name_the_layer(policy, value):
     layer = conv_layer()
-    rows = rows_of(layer, 9)
+    rows = example_rows(layer, 9)
     rows[0, -1, 5] = value
     with pytest.raises(ConfigError, match="layer 'conv' must be finite"):
         decide_on(policy, layer, rows)
     if policy.needs_calibration(layer):
         with pytest.raises(ConfigError, match="layer 'conv' must be finite"):
-            decide_on(policy, layer, rows_of(layer, 9), calibration=rows)
+            decide_on(policy, layer, example_rows(layer, 9), calibration=rows)
 
 
 @any_policy
@@ -402,7 +378,7 @@ def test_length_beyond_a_row_names_layer_and_parameter(policy):
     policy = replace(policy, length=10)
     given = rf"{type(policy).__name__}\.length.* must not exceed .* k=9 of layer 'conv'"
     with pytest.raises(ConfigError, match=given):
-        decide_on(policy, layer, rows_of(layer, 0))
+        decide_on(policy, layer, example_rows(layer, 0))
     with pytest.raises(ConfigError, match=given):
         policy.check_layers([layer])
 
@@ -433,10 +409,10 @@ def test_orders_are_those_of_unfolding(policy):
     assert replace(policy, order="channels_last").column_order(matrix_layer("fc", 4, 2, 9)) is None
 
 
-@any_policy
+@any_mask_or_clustering
 def test_what_is_not_built_is_refused_by_hardware_alone(policy):
     layer = conv_layer()
-    decisions = decide_on(policy, layer, rows_of(layer, 11))
+    decisions = decide_on(policy, layer, example_rows(layer, 11))
     is_built = isinstance(policy, LshReuse) and (
         policy.metric == "angular" and not policy.normalised
     )

@@ -107,23 +107,30 @@ def test_feature_maps_are_decided_as_their_rows_are(case, hashes, order, scope, 
     rows = rows_of(layer, images)
     state = policy.calibrate(layer, rows)
     expected = policy.decide(layer, rows, state)
-    answer = executor.execute(
-        policy, layer, Activations(layer, images), state, None, weights, centroids=centroids
+    made = executor.execute(
+        policy,
+        layer,
+        Activations(layer, images),
+        state,
+        None,
+        lambda: weights,
+        wants_result=True,
+        centroids=centroids,
     )
     for name in ("ids", "clusters"):
         np.testing.assert_array_equal(
-            getattr(answer.decisions.rows, name), getattr(expected.rows, name)
+            getattr(made.decisions.rows, name), getattr(expected.rows, name)
         )
-    np.testing.assert_array_equal(answer.decisions.evidence.values, expected.evidence.values)
+    np.testing.assert_array_equal(made.decisions.evidence.values, expected.evidence.values)
     magnitude = np.abs(rows).max()
     eps = layer.gemm.m * np.finfo(np.float32).eps
     if centroids:  # the same sums in another order
         np.testing.assert_allclose(
-            answer.decisions.rows.centroids, expected.rows.centroids, rtol=0, atol=eps * magnitude
+            made.decisions.rows.centroids, expected.rows.centroids, rtol=0, atol=eps * magnitude
         )
     bound = (layer.gemm.k * np.finfo(np.float32).eps + eps) * magnitude
     np.testing.assert_allclose(
-        answer.result,
+        made.result,
         product(expected, rows, weights),
         rtol=0,
         atol=bound * np.abs(weights).sum(axis=1).max(),

@@ -596,11 +596,11 @@ def test_every_broken_rule_of_a_table_is_named():
     with pytest.raises(ConfigError) as caught:
         ClusterCache(entries=0, ways=1.5, replacement="mru", refresh_after=0, warm_up_batches=-1)
     assert [message.split(",")[0] for message in caught.value.violations] == [
-        "ClusterCache.entries must be None or an integer from 1 to 16777216",
-        "ClusterCache.ways must be None or an integer from 1 to 16777216",
-        f"ClusterCache.refresh_after must be None or an integer from 1 to {2**62}",
+        "ClusterCache.entries must be an integer from 1 to 16777216",
+        "ClusterCache.ways must be an integer from 1 to 16777216",
+        "ClusterCache.replacement must be one of 'lru'",
+        f"ClusterCache.refresh_after must be an integer from 1 to {2**62}",
         f"ClusterCache.warm_up_batches must be an integer from 0 to {2**62}",
-        "ClusterCache.replacement must be 'lru'",
     ]
     with pytest.raises(ConfigError, match=r"ways must divide entries=100, got 8; use 4"):
         ClusterCache(entries=100, ways=8)

@@ -1,0 +1,130 @@
+"""The policy of `docs/own_technique.md`, in a file of a user, on every way through the house."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from accelerators import ConfigError, preset
+from accelerators.units import AddressList
+from simulator import (
+    Decisions,
+    DepthDecisions,
+    ReusedForward,
+    ReusePolicy,
+    calibrate,
+    decide,
+    decide_stream,
+    simulate,
+)
+from workloads import capture, digits, trained_cifarnet
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "own_technique.md"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where a user keeps the page's files."""
+    blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.S)
+    assert [name for name, _ in blocks] == ["unchanged.py", "test_unchanged.py", "detector.py"]
+    for name, text in blocks:
+        (tmp_path / name).write_text(text)
+        lines = [line for line in text.splitlines() if line.strip()]
+        assert len(lines) < 30
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_the_suite_runs_where_the_user_is(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+        cwd=folder,
+        env={"PYTHONPATH": f"{ROOT}", "PATH": "", "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_still_frames_cost_nothing(folder):
+    policy = importlib.import_module("unchanged").Unchanged(0.0)
+    model, _ = trained_cifarnet("digits")
+    images = digits("test").take(2).images
+    frames = [images[:1], images[:1], images[1:]]
+    runs = list(decide_stream([capture(model, x) for x in frames], policy, model=model))
+    work = [sum(made.macs for made in run.decisions.values()) for run in runs]
+    assert work[1] == 0 and 0 < work[2] < work[0]
+    assert [run.output_mse < 1e-9 for run in runs] == [True] * 3
+    assert runs[0].decisions["conv1"].units == ("change_detector", "address_list")
+    with pytest.raises(ConfigError, match="must keep nothing over a stream"):
+        ReusedForward(policy)(model, frames[0])
+
+
+def test_a_unit_is_timed_and_priced(folder):
+    detector = importlib.import_module("detector")
+    policy = importlib.import_module("unchanged").Unchanged(0.0)
+    images = digits("test").take(1).images
+    model, _ = trained_cifarnet("digits")
+    traces = [capture(model, images)] * 2
+    runs = list(decide_stream(traces, policy, model=model))
+    base = preset("dense_16x16")
+    unit, listed = detector.ChangeDetector(lanes=16), AddressList(entries=4096)
+    design = detector.Watching(**vars(base) | {"change_detector": unit, "address_list": listed})
+    for engine in ("compiled", "event"):
+        first, second = (simulate(traces[0], design, run, engine=engine).reuse for run in runs)
+        assert second.cycles < first.cycles and second.layers[0].timing.macs == 0
+        # Each element of the rows is compared once, 16 a cycle.
+        sizes = [layer.gemm.count * layer.gemm.m * layer.gemm.k for layer in traces[0].layers]
+        assert [
+            each.timing.actions["change_detector", "compare"] for each in second.layers
+        ] == sizes
+        assert second.busy_cycles["change_detector"] >= sum(sizes) / 16
+        assert sum(second.critical_cycles.values()) == second.cycles
+        assert second.energy_pj["change_detector"] > 0 < second.area_by_part_mm2["change_detector"]
+    with pytest.raises(ConfigError, match="none here has a change_detector"):
+        simulate(traces[0], base, runs[0])
+
+
+class HalfSums(ReusePolicy):
+    """Sums end after the half that a calibration found the larger weights in."""
+
+    def needs_calibration(self, layer):
+        return True
+
+    def calibrate(self, layer, rows, weights=None):
+        return {"size": np.abs(weights()).sum(axis=(0, 2))}
+
+    def decide(self, layer, rows, state):
+        gemm = layer.gemm
+        depth = DepthDecisions(
+            gemm=gemm,
+            terms=np.full((1, 1, 1), (gemm.k + 1) // 2, np.int32),
+            order=np.argsort(-state["size"]),
+            zeroed=False,
+        )
+        return Decisions(layer=layer.name, gemm=gemm, depth=depth)
+
+    def describe(self):
+        return {"policy": "half_sums"}
+
+
+def test_a_policy_of_ones_own_decides_and_trains_as_any_other():
+    model, _ = trained_cifarnet("digits")
+    images = digits("test").take(4).images
+    trace, policy = capture(model, images), HalfSums()
+    run = decide(trace, policy, model=model, calibration=calibrate(trace, policy))
+    reuse = ReusedForward(policy)
+    outputs = reuse(model, images)
+    error = np.square(outputs.detach().numpy() - trace.outputs).mean()
+    assert run.output_mse == pytest.approx(error, rel=1e-5) and error > 0
+    removed = 1 - sum(x.gemm.count * x.gemm.m * ((x.gemm.k + 1) // 2) for x in trace.layers) / sum(
+        x.gemm.count * x.gemm.m * x.gemm.k for x in trace.layers
+    )
+    assert reuse.removed_fraction() == pytest.approx(removed)
