@@ -12,6 +12,7 @@ from simulator.simulation_report import SimulationReport
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.timing.engines.engine import engine_named
 from simulator.timing.pipeline import layer_timing
+from simulator.timing.remaining import layers_as_run
 from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -67,9 +68,10 @@ def simulate(
         )
     timings = []
     quality: dict[str, dict[str, Any]] = {}
-    for layer in trace.layers:
+    as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
+    for layer, (ran, left) in zip(trace.layers, as_run, strict=True):
+        timings.append((layer, layer_timing(ran, left, accelerator, timer)))
         decisions = run.decisions[layer.name]
-        timings.append((layer, layer_timing(layer, decisions, accelerator, timer)))
         if decisions is not None:
             quality[layer.name] = {
                 "remaining_ratio": decisions.remaining_ratio,

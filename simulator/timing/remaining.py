@@ -1,5 +1,6 @@
 """What decisions leave of a layer's box for the array; the layer of fewer images or tokens."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,9 @@ import numpy as np
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED
+from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.rows import FilledRows, KeptRows
+from simulator.decisions.tokens import TokenPlan
 from workloads.traces.layer import Gemm, Layer
 
 
@@ -192,3 +195,70 @@ def layer_of_tokens(layer: Layer, tokens: int, living: int) -> Layer:
         input_shape=(left.count * left.m, left.k),
         output_shape=(left.count * left.m, left.n),
     )
+
+
+def layers_as_run(
+    layers: Sequence[Layer],
+    made: Mapping[str, Decisions | None],
+    frames: FrameDecisions | None,
+    tokens: TokenPlan | None,
+) -> list[tuple[Layer, Decisions | None]]:
+    """Layers with their decisions as hardware meets them.
+
+    Where a model runs, shapes stay: rows of frames in which a layer does not run, and of tokens
+    that are gone, are kept rows. On hardware they are not there at all, and need no address list.
+    So a layer of which nothing else is taken off is one of fewer images or tokens; of images that
+    have different numbers of tokens left, all have as many as the one with most. Others stay as
+    they are.
+
+    Args:
+        layers: in the order of calls.
+        made: layer name -> its decisions.
+        frames: in which each layer ran; `None` where all did.
+        tokens: which lived on, likewise.
+    """
+    found: list[tuple[Layer, Decisions | None]] = []
+    gone: np.ndarray | None = None
+    for layer in layers:
+        if tokens is not None and layer.name in tokens.stands_for:
+            numbers = tokens.stands_for[layer.name]
+            gone = numbers != np.arange(numbers.shape[1])
+        decisions = made[layer.name]
+        runs = None if frames is None else frames.runs(layer.name)
+        if runs is not None and _is_all_of(decisions, layer, ~runs[:, None], alone=True):
+            found.append((layer_of_images(layer, int(runs.sum())), None))
+        elif gone is not None and _is_all_of(
+            decisions, layer, gone, alone=layer.kind not in ("attention_scores", "attention_values")
+        ):
+            living = int(np.count_nonzero(~gone, axis=1).max())
+            found.append((layer_of_tokens(layer, gone.shape[1], living), None))
+        else:
+            found.append((layer, decisions))
+    return found
+
+
+def _is_all_of(decisions: Decisions | None, layer: Layer, gone: np.ndarray, *, alone: bool) -> bool:
+    """Whether all that is taken off a layer are the rows of frames, or tokens, that are gone.
+
+    Args:
+        decisions: the layer's.
+        layer: it.
+        gone: `(images, 1)` bool frames, or `(images, tokens)` bool tokens.
+        alone: whether columns and depth must be whole; those of attention follow from its tokens.
+    """
+    if decisions is None or not isinstance(decisions.rows, KeptRows) or decisions.evidence.units:
+        return False
+    if alone and (decisions.columns is not None or decisions.depth is not None):
+        return False
+    (images, tokens), gemm = gone.shape, layer.gemm
+    if tokens > 1 and layer.kind not in ("linear", "attention_scores", "attention_values"):
+        return False
+    if layer.row_images == images and gemm.m % gone.size == 0:
+        # Rows of an image lie together in every product.
+        rows = np.repeat(gone, gemm.m // gone.size, axis=1).reshape(1, gemm.m)
+    elif gemm.count % images == 0 and gemm.m % tokens == 0:
+        # Products of an image lie together.
+        rows = np.repeat(np.repeat(gone, gemm.m // tokens, axis=1), gemm.count // images, axis=0)
+    else:
+        return False
+    return bool((decisions.rows.kept == rows).all())

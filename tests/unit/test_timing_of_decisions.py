@@ -13,14 +13,21 @@ from simulator import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence
+from simulator.decisions.frames import KEEP, RUN, FrameDecisions
 from simulator.decisions.rows import FilledRows, KeptRows
+from simulator.decisions.tokens import TokenPlan
 from simulator.timing.choosing import AS_FAST
 from simulator.timing.dataflows.dataflow import Dataflow
 from simulator.timing.dataflows.dataflow import register as register_dataflow
 from simulator.timing.engines.engine import COMPILED, EVENT
 from simulator.timing.layer import LayerTiming
 from simulator.timing.pipeline import Run, layer_timing, stages_of
-from simulator.timing.remaining import Remaining, layer_of_images, layer_of_tokens
+from simulator.timing.remaining import (
+    Remaining,
+    layer_of_images,
+    layer_of_tokens,
+    layers_as_run,
+)
 from simulator.timing.schedule import BLOCKS, LIMITS
 from simulator.timing.stages import Stage, Work, register
 from simulator.timing.tiling import tilings
@@ -208,6 +215,29 @@ def test_a_layer_of_fewer_tokens():
     assert left.input_elements == 6 * 4 * 5
     with pytest.raises(ConfigError, match="tokens of layer 'mlp' must be those of a linear"):
         layer_of_tokens(mlp, 7, 4)
+
+
+def kept_rows(layer: Layer, gone: np.ndarray) -> Decisions:
+    rows = KeptRows(gemm=layer.gemm, kept=np.broadcast_to(gone, (layer.gemm.count, layer.gemm.m)))
+    return Decisions(layer=layer.name, gemm=layer.gemm, rows=rows)
+
+
+def test_frames_and_tokens_that_are_gone_are_not_there_at_all():
+    # Rows of two images, of two products each and of six tokens; the second image does not run.
+    mlp = matrix_layer("mlp", m=12, n=8, k=4, row_images=2)
+    runs = np.array([RUN, KEEP], np.int8)
+    frames = FrameDecisions(frames=2, layers={"mlp": runs}, answers=np.arange(2))
+    whole = kept_rows(mlp, np.arange(12) >= 6)
+    assert layers_as_run((mlp,), {"mlp": whole}, frames, None) == [(layer_of_images(mlp, 1), None)]
+    one_more = kept_rows(mlp, np.arange(12) >= 5)
+    assert layers_as_run((mlp,), {"mlp": one_more}, frames, None) == [(mlp, one_more)]
+    numbers = np.tile(np.arange(6), (2, 1))
+    numbers[0, 4:], numbers[1, 1] = DROPPED, DROPPED
+    plan = TokenPlan(stands_for={"mlp": numbers})
+    fewer = kept_rows(mlp, (numbers == DROPPED).ravel())
+    # The second image has five tokens left, the first four.
+    assert layers_as_run((mlp,), {"mlp": fewer}, None, plan) == [(layer_of_tokens(mlp, 6, 5), None)]
+    assert layers_as_run((mlp,), {"mlp": None}, frames, plan) == [(mlp, None)]
 
 
 @dataclass(frozen=True, kw_only=True)
