@@ -9,10 +9,10 @@ from simulator.policies.policy import LayerState, NoReuse, ReusePolicy
 from simulator.results.design import DesignReport
 from simulator.running.decide import ReuseRun, decide
 from simulator.simulation_report import SimulationReport
-from simulator.timing.dense import dense_timing
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.timing.engines.engine import engine_named
-from simulator.timing.pipeline import reuse_timing
+from simulator.timing.pipeline import layer_timing
+from simulator.timing.remaining import layers_as_run
 from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -70,16 +70,15 @@ def simulate(
         )
     timings = []
     quality: dict[str, dict[str, Any]] = {}
-    for layer in trace.layers:
+    as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
+    for layer, (ran, left) in zip(trace.layers, as_run, strict=True):
+        timings.append((layer, layer_timing(ran, left, accelerator, timer)))
         decisions = run.decisions[layer.name]
-        if decisions is None:
-            timings.append((layer, dense_timing(layer, accelerator, timer)))
-            continue
-        timings.append((layer, reuse_timing(layer, decisions, accelerator, timer)))
-        quality[layer.name] = {
-            "remaining_ratio": decisions.remaining_ratio,
-            "relative_mse": run.relative_mse.get(layer.name),
-        }
+        if decisions is not None:
+            quality[layer.name] = {
+                "remaining_ratio": decisions.remaining_ratio,
+                "relative_mse": run.relative_mse.get(layer.name),
+            }
     plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)
     return SimulationReport(

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.tokens import TokenPlan
 from simulator.policies.clustering import SignatureClustering
 from workloads.traces.layer import Layer
-from workloads.traces.trace import WorkloadTrace
+
+if TYPE_CHECKING:
+    from workloads.traces.trace import WorkloadTrace
 
 # What a policy learned of one layer before it decides, such as a mean; read, never changed.
 LayerState = Mapping[str, np.ndarray]
@@ -89,7 +92,7 @@ class ReusePolicy(ABC):
         """
         return self.decide(layer, rows, state), None
 
-    def frames(self, trace: WorkloadTrace) -> FrameDecisions | None:
+    def frames(self, trace: "WorkloadTrace") -> FrameDecisions | None:
         """In which of a batch's frames each layer runs; `None` where all do.
 
         Args:
@@ -97,7 +100,7 @@ class ReusePolicy(ABC):
         """
         return None
 
-    def tokens(self, trace: WorkloadTrace) -> TokenPlan | None:
+    def tokens(self, trace: "WorkloadTrace") -> TokenPlan | None:
         """Which tokens live on from which layer; `None` where all do.
 
         Args:

@@ -9,9 +9,9 @@ from typing import TypeVar
 from accelerators import Accelerator, area_by_part
 from simulator.results.costs import cost_sources, energy_by_part
 from simulator.results.rows import write_rows
-from simulator.timing.array import gemm_cycles
+from simulator.timing.dataflows.dataflow import gemm_cycles
 from simulator.timing.layer import LayerTiming
-from simulator.timing.schedule import BLOCKS, LIMITS
+from simulator.timing.schedule import LIMITS, most_blamed, with_own
 from workloads.traces.layer import Layer
 
 # Of the rows of a CSV file, which are totals.
@@ -88,9 +88,7 @@ class DesignReport:
     @cached_property
     def busy_cycles(self) -> dict[str, int]:
         """Block -> cycles in which it works; blocks overlap, so these do not add up to `cycles`."""
-        return {
-            block: sum(layer.timing.busy_cycles[block] for layer in self.layers) for block in BLOCKS
-        }
+        return _sum_of(layer.timing.busy_cycles for layer in self.layers)
 
     @cached_property
     def critical_cycles(self) -> dict[str, int]:
@@ -105,7 +103,7 @@ class DesignReport:
     @property
     def bound_by(self) -> str:
         """The limit to blame for most of the cycles."""
-        return max(LIMITS, key=lambda limit: self.critical_cycles.get(limit, 0))
+        return most_blamed(self.critical_cycles)
 
     @cached_property
     def energy_pj(self) -> dict[str, float]:
@@ -183,9 +181,11 @@ class DesignReport:
         blamed, moved = row.pop("critical_cycles"), row.pop("dram_bytes")
         del row["actions"]
         row = {_PER_BATCH.get(name, name): value for name, value in row.items()}
-        row |= {f"busy_{block}_cycles_per_batch": busy[block] for block in BLOCKS}
-        row |= {f"blamed_{limit}_cycles_per_batch": blamed.get(limit, 0) for limit in LIMITS}
-        row |= {f"dram_{kind}_bytes_per_batch": count for kind, count in moved.items()}
+        # Every row has the columns of all layers.
+        limits = with_own(LIMITS, self.critical_cycles)
+        row |= {f"busy_{block}_cycles_per_batch": busy.get(block, 0) for block in self.busy_cycles}
+        row |= {f"blamed_{limit}_cycles_per_batch": blamed.get(limit, 0) for limit in limits}
+        row |= {f"dram_{kind}_bytes_per_batch": moved.get(kind, 0) for kind in self.dram_bytes}
         row["energy_uj_per_image"] = sum(energy.values()) * 1e-6 / self.images
         return row | {"images_per_batch": self.images} | cost_sources(self.accelerator)
 

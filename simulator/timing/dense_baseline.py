@@ -8,10 +8,12 @@ from itertools import product
 import numpy as np
 
 from accelerators import Accelerator, ConfigError, SramBuffer, SystolicArray, area_by_part
-from simulator.timing.array import ceil_div, gemm_cycles
-from simulator.timing.dense import dense_timing
+from simulator.timing.choosing import AS_FAST
+from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
 from simulator.timing.engines.engine import COMPILED, Engine
-from simulator.timing.layer import AS_FAST, LayerTiming, byte_count
+from simulator.timing.layer import LayerTiming
+from simulator.timing.pipeline import layer_timing
+from simulator.timing.transfers import byte_count, ceil_div
 from workloads.traces.layer import Gemm, Layer
 
 Timings = list[tuple[Layer, LayerTiming]]
@@ -35,7 +37,7 @@ def time_dense(
     for layer in layers:
         shape = (layer.gemm, layer.input_elements)
         if shape not in known:
-            known[shape] = dense_timing(layer, accelerator, engine)
+            known[shape] = layer_timing(layer, None, accelerator, engine)
     return [(layer, known[layer.gemm, layer.input_elements]) for layer in layers]
 
 
@@ -235,8 +237,7 @@ def _with_rates(
     plain: Accelerator, array: SystolicArray, capacities: tuple[int, ...] | None = None
 ) -> Accelerator:
     """The design with an array, capacities, and buffers just wide enough to feed the array."""
-    streams = (array.rows, array.columns)
-    inputs, weights = streams[::-1] if array.dataflow == "input_stationary" else streams
+    inputs, weights = dataflow_of(array).streams(array)
     # A partial sum is read and written back.
     sums = 2 * array.columns * plain.accumulator_bits
     rates = (inputs * plain.operand_bits, weights * plain.operand_bits, sums)

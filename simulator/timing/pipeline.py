@@ -1,102 +1,77 @@
-"""A layer under reuse: the decisions replayed on front-end, cache, array and reconstructor."""
+"""The way of every layer through a design: what is left of it, cut into tiles, through stages.
 
-import math
+A dense layer is one of which nothing is taken off.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 
-from accelerators import Accelerator, ConfigError
+from accelerators import Accelerator, ConfigError, SramBuffer
 from simulator.decisions.box import Decisions
-from simulator.timing.array import ceil_div, gemm_cycles
-from simulator.timing.engines.compiled_cache import CacheReplay
+from simulator.decisions.rows import SharedRows
+from simulator.timing.dataflows.dataflow import check_feeds
 from simulator.timing.engines.engine import COMPILED, Engine
-from simulator.timing.layer import (
-    ActionCounts,
-    LayerTiming,
-    access_bytes,
-    burst_bytes,
-    byte_count,
-    check_feeds,
-    check_tiles,
-    least_traffic_times_cycles,
-    port_cycles,
-    product_bytes,
-    register_bytes,
-    transfer_cycles,
-)
-from simulator.timing.schedule import Makespan, Schedule, slowest
-from simulator.timing.tables import (
-    check_cache,
-    entering_cycles,
-    replay_cache,
-    swapped_sets,
-    with_tables,
-)
-from simulator.timing.traffic import Plan, by_tile, id_bits, plans, rows_per_group, traffic
+from simulator.timing.layer import ActionCounts, LayerTiming
+from simulator.timing.passes import best_passes
+from simulator.timing.remaining import Remaining
+from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
+from simulator.timing.stages import STAGES, Multiplying, Stage, Work
+from simulator.timing.stages.stage import beside
+from simulator.timing.tiles import Tiles
+from simulator.timing.tiling import best_tilings
+from simulator.timing.transfers import burst_bytes, transfer_cycles
 from workloads.traces.layer import Layer
 
-STAGES = ("hashing", "array", "reconstructor")
+# Kinds of DRAM bytes that are always told, and parts in the order in which data meets them.
+_KINDS = ("inputs", "weights", "outputs", "spilled_sums", "spilled_results")
+_ARRAY = ("array", "activation_buffer", "weight_buffer")
+_OUT = ("output_buffer", "dram")
 
 
-def reuse_timing(
+def layer_timing(
     layer: Layer,
-    decisions: Decisions,
+    decisions: Decisions | None,
     accelerator: Accelerator,
     engine: Engine = COMPILED,
 ) -> LayerTiming:
-    """Time a layer whose rows share results as `decisions` say.
+    """Time a layer as its decisions leave it.
 
-    Loops, outermost first: GEMMs, row groups, passes, sub-matrices; the innermost is a tile. A
-    tile is hashed while its signatures go through the cache; then its centroids are multiplied by
-    the array; then its rows are gathered and added to the group's partial sums. Tiles overlap, one
-    block apart, through double buffers. Of the passes that `plans` offers and that are at most a
-    quarter slower than the fastest, those with the least product of cycles and DRAM bytes are
-    taken.
+    What is left is cut into tiles (`best_tilings`, or `best_passes` where rows are shared); tiles
+    pass the stages of the units that the decisions ask for and overlap, one stage apart, through
+    double buffers. Of the cuts, that with the least traffic within 1 % of the fastest is taken;
+    where rows are shared, that with the least product of cycles and traffic within a quarter.
 
-    Paid, beside the multiplications: clearing the table, hashing, accumulating and dividing
-    centroids, refills of a cache that is too small, one gather-add per sub-vector, and the DRAM
-    traffic of what does not fit. Partial sums beyond half of the output buffer travel out and back
-    for every tile, and so do a tile's centroids, results and ids beyond half of the centroid
-    buffer; where results come first, all of a group's results and ids travel unless they fit.
-    Activations of a group are loaded once where they fit half of the activation buffer, else each
-    tile loads the channels it touches. All weights are loaded once where they fit the weight
-    buffer, else once per group.
-
-    In a stream (`Signatures.cache`), only new clusters are accumulated and multiplied; a tile loads
-    its table instead of clearing one, and the old results that its rows use: see
-    `simulator.timing.tables`.
-
-    Not modelled: the wait of a spilled byte's return for its own way out; halo rows; that a cache
-    which keeps first rows has nothing to update on a hit (its energy is counted so).
+    Args:
+        layer: as it was captured.
+        decisions: what is taken off it; `None` where nothing is.
+        accelerator: the design. Units that the decisions do not ask for take no part.
+        engine: that finds the cycles.
 
     Raises:
-        ConfigError: the accelerator has no reuse units, or not the ones the decisions need.
+        ConfigError: the design lacks a unit that the decisions ask for, or has one that can't do
+            what was decided; a buffer does not hold one tile; the layer needs too many tiles.
     """
-    _check(decisions, accelerator)
-    check_tiles(layer.gemm, decisions.shared.clusters.size)
-    vectors, interval = _front_end_rate(decisions, accelerator)
-    replayed = replay_cache(
-        engine,
-        decisions,
-        accelerator.reuse_units.cache,
-        vectors_per_group=vectors,
-        cycles_per_group=interval,
-    )
-    scheduled = [
-        _Scheduled(layer, decisions, replayed, accelerator, plan)
-        for plan in plans(decisions, accelerator)
-    ]
-    runs = [(engine.run(each.schedule), each) for each in scheduled]
-    makespan, best = least_traffic_times_cycles(runs)
-    return best.timing(makespan)
+    left = Remaining.of(layer, decisions)
+    stages = stages_of(left, accelerator, engine)
+    check_feeds(accelerator)
+    if decisions is not None and isinstance(decisions.rows, SharedRows):
+        cuts = best_passes(left, accelerator)
+    else:
+        cuts = best_tilings(left, accelerator)
+    runs = [Run(left, accelerator, engine, stages, tiles) for tiles in cuts]
+    return cuts[0].cut.best(runs).timing()
 
 
 def check_units(decisions: Decisions, accelerator: Accelerator) -> None:
-    """A design must have every unit that the decisions ask for.
+    """A design must have every unit that the decisions ask for, and a stage for each to work in.
 
     Raises:
-        ConfigError: naming the units that it lacks, and those that no accelerator has.
+        ConfigError: naming the units that it lacks, those that no accelerator has, and those that
+            tiles do not know how to pass.
     """
-    missing = [name for name in decisions.units if getattr(accelerator, name, None) is None]
+    units = {name: getattr(accelerator, name, None) for name in decisions.units}
+    missing = [name for name, unit in units.items() if unit is None]
     unknown = [name for name in missing if not hasattr(accelerator, name)]
     what = f"decisions of layer {decisions.layer!r}, which look at {decisions.evidence.words}"
     if unknown:
@@ -109,281 +84,138 @@ def check_units(decisions: Decisions, accelerator: Accelerator) -> None:
             f"Accelerator {accelerator.name!r} must have {', '.join(missing)} to run {what}, got "
             "none; add what is missing, or use another policy"
         )
-
-
-def _check(decisions: Decisions, accelerator: Accelerator) -> None:
-    """The accelerator must be able to do what was decided."""
-    check_units(decisions, accelerator)
-    built, wanted = accelerator.reuse_units.front_end.projection, decisions.signatures.projection
-    # Wired-up coefficients do one kind only; an int8 multiplier does them all.
-    if built not in ("int8", wanted):
+    idle = [
+        name
+        for name, unit in units.items()
+        if name not in STAGES and not isinstance(unit, SramBuffer)
+    ]
+    if idle:
         raise ConfigError(
-            f"Accelerator.front_end.projection must be 'int8' or {wanted!r} for a policy with "
-            f"{wanted} projections, got {built!r}; change one of them"
+            f"Accelerator {accelerator.name!r} must have a stage for {', '.join(idle)} to run "
+            f"{what}, got none; put @simulator.timing.stages.register over a Stage with these units"
         )
-    check_cache(decisions, accelerator)
-    check_feeds(accelerator)
 
 
-def _front_end_rate(decisions: Decisions, accelerator: Accelerator):
-    """Sub-vectors hashed at once, and cycles that takes, `(s,)` int64 each.
+class Stages(NamedTuple):
+    """What a layer's tiles pass: stages before the array, it and those beside it, those after."""
 
-    A lane takes one sub-vector a cycle, or as many short ones as it has elements for if it packs;
-    longer sub-vectors or signatures than it is built for take several passes.
-    """
-    unit = accelerator.reuse_units.front_end
-    packed = np.maximum(1, unit.max_length // decisions.shared.widths) if unit.packing else 1
-    passes = ceil_div(decisions.signatures.hashes, unit.max_hashes) * ceil_div(
-        decisions.shared.widths, unit.max_length
+    before: list[Stage]
+    beside: list[Stage]
+    after: list[Stage]
+
+
+def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stages:
+    """The stages that the layer's tiles pass, in their order."""
+    found: list[type[Stage]] = []
+    if left.decisions is not None:
+        check_units(left.decisions, accelerator)
+        asked = (STAGES[name] for name in left.decisions.units if name in STAGES)
+        found = list(dict.fromkeys(asked))
+    found.append(Multiplying)
+    made = [kind(left=left, accelerator=accelerator, engine=engine) for kind in found]
+    for stage in made:
+        stage.check()
+    array = made.pop()
+    return Stages(
+        before=[stage for stage in made if stage.place == "before"],
+        beside=[array, *(stage for stage in made if stage.place == "beside")],
+        after=[stage for stage in made if stage.place == "after"],
     )
-    return np.broadcast_to(unit.lanes * packed, passes.shape).astype(np.int64), passes
 
 
-class _Scheduled:
-    """A layer under one plan.
-
-    Arrays are `(count, groups, passes, s)`, the order in which tiles are worked on, or broadcast
-    to it.
-    """
+class Run:
+    """A layer under one cut, in the time that an engine found."""
 
     def __init__(
         self,
-        layer: Layer,
-        decisions: Decisions,
-        replayed: CacheReplay,
+        left: Remaining,
         accelerator: Accelerator,
-        plan: Plan,
+        engine: Engine,
+        stages: Stages,
+        tiles: Tiles,
     ) -> None:
-        self.decisions, self.replayed, self.plan = decisions, replayed, plan
-        self.accelerator, self.units = accelerator, accelerator.reuse_units
-        self.clusters = by_tile(decisions.shared.new_clusters).astype(np.int64)
-        self.traffic = with_tables(
-            traffic(layer, decisions, accelerator, plan), decisions, accelerator, plan
-        )
-        self.shape = self.traffic.inputs.shape
-        self.hashing = plan.hashing[:, None]
-        self.busy: dict[str, np.ndarray] = {}
-        occupancy, limits, latency = zip(
-            self._hash(), self._multiply(), self._rebuild(), strict=True
-        )
-        self.schedule = Schedule(
-            stages=STAGES,
-            load_cycles=transfer_cycles(self.traffic.loads, accelerator).ravel(),
-            load_latency_cycles=accelerator.dram.latency_cycles,
-            store_cycles=transfer_cycles(self.traffic.stores, accelerator).ravel(),
-            occupancy_cycles=self._by_stage(occupancy, np.int64),
-            latency_cycles=self._by_stage(latency, np.int64),
-            limits=self._by_stage(limits, np.int8),
-        )
+        self.left, self.accelerator, self.tiles = left, accelerator, tiles
+        before, array, after = ([stage.work(tiles) for stage in each] for each in stages)
+        self.works = [*before, *array, *after]
+        self.transfers = [*tiles.transfers, *(t for work in self.works for t in work.transfers)]
+        self.loads, self.stores = self._moved(stored=False), self._moved(stored=True)
+        self.looking = {unit for stage in stages.before for unit in stage.units}
+        tracks = (*(s.track for s in stages.before), "array", *(s.track for s in stages.after))
+        self.schedule = self._schedule(tracks, [*before, beside(array), *after])
+        self.makespan: Makespan = engine.run(self.schedule)
+
+    @property
+    def cycles(self) -> int:
+        """From the first load to the last store."""
+        return self.makespan.cycles
 
     @property
     def dram_bytes(self) -> int:
         """Bytes that travel to and from the DRAM."""
-        return self.traffic.total_bytes
+        return int(self.loads.sum() + self.stores.sum())
 
-    def _by_stage(self, parts, dtype) -> np.ndarray:
-        """`(S, T)`, one value a stage and tile."""
-        stacked = np.empty((len(parts), *self.shape), dtype)
-        for row, part in zip(stacked, parts, strict=True):
-            row[...] = part
-        return stacked.reshape(len(parts), -1)
+    def _moved(self, *, stored: bool) -> np.ndarray:
+        """Bytes that each tile loads, or stores."""
+        moved = [each.moved_bytes for each in self.transfers if each.stored == stored]
+        return sum(moved[1:], start=moved[0])
 
-    def _sum(self, values) -> int:
-        """Sum over all tiles, of values that may stand for several."""
-        return int(np.sum(values)) * (math.prod(self.shape) // np.size(values))
-
-    def _hash(self):
-        """Hash a tile's rows while the cache, cleared before, takes them and hands centroids on."""
-        decisions, cache = self.decisions, self.units.cache
-        rows = rows_per_group(decisions)
-        vectors, interval = _front_end_rate(decisions, self.accelerator)
-        hashing = ceil_div(rows, vectors) * interval * self.hashing
-        around = entering_cycles(decisions, cache) + ceil_div(self.clusters, cache.banks)
-        together = (around + by_tile(self.replayed.cycles)) * self.hashing
-        self.busy["front_end"] = hashing
-        self.busy["cache"] = together - by_tile(self.replayed.waiting_cycles) * self.hashing
-        buffer = self.accelerator.activation_buffer
-        self.vector_reads = self.hashing * access_bytes(
-            rows * decisions.shared.widths,
-            decisions.shared.widths,
-            self.accelerator.operand_bits,
-            buffer,
+    def _schedule(self, tracks: tuple[str, ...], works: list[Work]) -> Schedule:
+        accelerator, shape = self.accelerator, (len(tracks), *self.tiles.shape)
+        names = with_own(LIMITS, (name for work in works for name in work.limits))
+        occupancy, latency = np.empty(shape, np.int64), np.empty(shape, np.int64)
+        limits = np.empty(shape, np.int8)
+        for place, work in enumerate(works):
+            slowest(work.limits, names, occupancy[place], limits[place])
+            if work.occupancy_cycles is not None:
+                np.maximum(occupancy[place], work.occupancy_cycles, out=occupancy[place])
+            latency[place] = work.latency_cycles
+        return Schedule(
+            stages=tracks,
+            load_cycles=transfer_cycles(self.loads, accelerator).ravel(),
+            load_latency_cycles=accelerator.dram.latency_cycles,
+            store_cycles=transfer_cycles(self.stores, accelerator).ravel(),
+            occupancy_cycles=occupancy.reshape(len(tracks), -1),
+            latency_cycles=latency.reshape(len(tracks), -1),
+            limits=limits.reshape(len(tracks), -1),
+            names=names,
         )
-        reading = port_cycles(self.vector_reads, buffer)
-        # Both work at once, so together they may take longer than either alone; the busier one
-        # is to blame.
-        _, limits = slowest(
-            {
-                "front_end": hashing,
-                "cache": self.busy["cache"],
-                "activation_buffer": reading,
-            },
-            self.shape,
-        )
-        latency = self.units.front_end.latency_cycles * self.hashing
-        return np.maximum(together, reading), limits, latency
 
-    def _multiply(self):
-        """Multiply a tile's centroids, if there are any, by their rows of the weights."""
-        decisions, accelerator = self.decisions, self.accelerator
-        widths = decisions.shared.widths
-        columns = self.plan.multiplied_columns[:, None] * (self.clusters > 0)
-        cycles, latency = gemm_cycles(accelerator.array, self.clusters, columns, widths)
-        cycles = cycles * (columns > 0)  # a pass that only gathers streams nothing
-        self.busy["array"] = cycles
-        centroid_buffer = self.units.centroid_buffer
-        self.centroid_reads, self.weight_reads, self.result_writes, self.result_reads = (
-            product_bytes(
-                accelerator,
-                self.clusters,
-                columns,
-                widths,
-                inputs=centroid_buffer,
-                sums=centroid_buffer,
-            )
-        )
-        occupancy, limits = slowest(
-            {
-                "array": cycles,
-                "weight_buffer": port_cycles(self.weight_reads, accelerator.weight_buffer),
-                "centroid_buffer": port_cycles(
-                    self.centroid_reads + self.result_writes + self.result_reads,
-                    centroid_buffer,
-                ),
-            },
-            self.shape,
-        )
-        return occupancy, limits, latency * (columns > 0)
-
-    def _rebuild(self):
-        """Gather a tile's rows and add them up: a port takes `width` sums of a row a cycle."""
-        unit, plan = self.units.reconstructor, self.plan
-        rows, columns = plan.gathered_rows[:, None], plan.gathered_columns[:, None]
-        cycles = ceil_div(rows * ceil_div(columns, unit.width), unit.ports)
-        self.busy["reconstructor"] = cycles
-        bits, output_buffer = self.accelerator.accumulator_bits, self.accelerator.output_buffer
-        gathered = rows * access_bytes(columns, unit.width, bits, self.units.centroid_buffer)
-        self.gather_reads = gathered
-        self.sum_writes = rows * access_bytes(columns, unit.width, bits, output_buffer)
-        occupancy, limits = slowest(
-            {
-                "reconstructor": cycles,
-                "centroid_buffer": port_cycles(gathered, self.units.centroid_buffer),
-                "output_buffer": port_cycles(2 * self.sum_writes, output_buffer),
-            },
-            self.shape,
-        )
-        return occupancy, limits, 0
-
-    def timing(self, makespan: Makespan) -> LayerTiming:
-        """The layer, in the time that an engine found."""
-        moved = self.traffic
+    def timing(self) -> LayerTiming:
+        """The layer, with everything that is done for it."""
+        busy = {
+            block: self.tiles.total(cycles)
+            for work in self.works
+            for block, cycles in work.busy_cycles.items()
+        }
+        moving = int(self.schedule.load_cycles.sum() + self.schedule.store_cycles.sum())
+        moved, counts = dict.fromkeys(_KINDS, 0), ActionCounts()
+        for each in self.transfers:
+            total = int(each.moved_bytes.sum())
+            moved[each.kind] = moved.get(each.kind, 0) + total
+            if each.buffer is not None:
+                counts[each.buffer, "read_byte" if each.stored else "write_byte"] += total
         return LayerTiming(
-            cycles=makespan.cycles,
-            critical_cycles=makespan.critical_cycles,
-            busy_cycles={
-                "dram": int(self.schedule.load_cycles.sum() + self.schedule.store_cycles.sum()),
-                **{block: self._sum(cycles) for block, cycles in self.busy.items()},
-            },
-            dram_bytes={
-                "inputs": int(moved.inputs.sum()),
-                "weights": int(moved.weights.sum()),
-                "outputs": int(moved.outputs.sum()),
-                "spilled_sums": int((moved.sums_in + moved.sums_out).sum()),
-                "spilled_results": int(
-                    (
-                        moved.results_in + moved.results_out + moved.tables_in + moved.tables_out
-                    ).sum()
-                ),
-            },
-            actions=self._actions(),
-            macs=self.decisions.macs,
+            cycles=self.makespan.cycles,
+            critical_cycles=self.tiles.cut.blame(
+                self.tiles, self.makespan.critical_cycles, busy["array"]
+            ),
+            busy_cycles=dict.fromkeys(BLOCKS, 0) | {"dram": moving} | busy,
+            dram_bytes=moved,
+            actions=self._actions(counts),
+            macs=self.left.macs,
             schedule=self.schedule,
         )
 
-    def _actions(self) -> ActionCounts:
-        """Everything that is done for the layer, counted."""
-        decisions, accelerator, moved = self.decisions, self.accelerator, self.traffic
-        gemm, unit = decisions.gemm, self.units.front_end
-        columns = self.plan.multiplied_columns[:, None] * (self.clusters > 0)
-        operand = accelerator.operand_bits
-        times = int(self.plan.hashing.sum())  # every such pass hashes, accumulates, divides anew
-        sparsity = (
-            3 if decisions.signatures.projection == "sparse" else 1
-        )  # one element in three is added
-        averaged = decisions.shared.representative == "centroid"
-        elements = gemm.count * gemm.m * gemm.k
-        bits = decisions.signatures.hashes
-        sub_vectors, clusters = decisions.shared.sub_vectors, decisions.shared.total_clusters
-        added = by_tile(decisions.shared.new_cluster_rows)
-        # A first row is written once and read once; a mean is updated by every row.
-        # A row of the cache is as long as a lane; a longer sub-vector has several.
-        rows = ceil_div(decisions.shared.widths, unit.max_length)
-        touched = int(((added if averaged else self.clusters) * rows).sum())
-        tags = ceil_div(decisions.signatures.hashes, unit.max_hashes)
-        centroid_elements = int((self.clusters * decisions.shared.widths).sum())
-        gathered = sub_vectors * gemm.n
-        buffer, length = self.units.centroid_buffer, decisions.shared.sub_vector_length
-        centroid_writes = times * clusters * access_bytes(length, length, operand, buffer)
-        refills = times * int(self.replayed.refills.sum())
-        evictions = times * int(self.replayed.evictions.sum())
-        id_bytes = times * byte_count(sub_vectors, id_bits(decisions))
-        row_bytes = access_bytes(length + 1, length + 1, 16, buffer)  # running sums and a count
-        weight_reads, result_writes = self._sum(self.weight_reads), self._sum(self.result_writes)
-        sum_writes = self._sum(self.sum_writes)
-        inputs, weights = int(moved.inputs.sum()), int(moved.weights.sum())
-        results_in, results_out = int(moved.results_in.sum()), int(moved.results_out.sum())
-        sums_in, sums_out = int(moved.sums_in.sum()), int(moved.sums_out.sum())
+    def _actions(self, counts: ActionCounts) -> ActionCounts:
+        """What is done beside transfers, added; part by part, as data meets them."""
+        counts.update(self.tiles.actions)
+        for work in self.works:
+            counts.update(work.actions())
+        for action, moved in (("read_byte", self.loads), ("write_byte", self.stores)):
+            counts["dram", action] = int(burst_bytes(moved, self.accelerator).sum())
+        units = () if self.left.decisions is None else self.left.decisions.units
+        looking = [name for name in units if name in self.looking]
+        parts = with_own((*looking, *_ARRAY), (*units, *_OUT, *(part for part, _ in counts)))
         return ActionCounts(
-            {
-                ("front_end", "project"): times
-                * elements
-                * decisions.signatures.hashes
-                // sparsity,
-                ("front_end", "compare"): times * sub_vectors * bits,
-                # A set's tags are moved in or out as a look-up reads them.
-                ("cache", "lookup"): times
-                * tags
-                * (sub_vectors + swapped_sets(decisions, self.units.cache)),
-                # All but a cluster's first read to add to it; the end reads to hand it on.
-                ("cache", "read_row"): times * touched,
-                ("cache", "write_row"): times * touched + refills,
-                ("cache", "accumulate"): averaged
-                * times
-                * (int((added * decisions.shared.widths).sum()) - centroid_elements),
-                ("cache", "divide"): averaged * times * centroid_elements,
-                ("cache", "clear_entry"): times
-                * decisions.shared.clusters.size
-                * self.units.cache.entries
-                * (decisions.signatures.cache is None),
-                ("array", "mac"): decisions.macs,
-                ("array", "register_byte"): register_bytes(
-                    accelerator,
-                    self.clusters * (columns > 0),
-                    columns,
-                    decisions.shared.widths,
-                ),
-                ("activation_buffer", "write_byte"): inputs,
-                ("activation_buffer", "read_byte"): self._sum(self.vector_reads),
-                ("weight_buffer", "write_byte"): weights,
-                ("weight_buffer", "read_byte"): weight_reads,
-                ("centroid_buffer", "write_byte"): centroid_writes
-                + result_writes
-                + id_bytes
-                + evictions * row_bytes
-                + results_in,
-                # Updates read the result back; then the rows gather it.
-                ("centroid_buffer", "read_byte"): self._sum(self.centroid_reads)
-                + self._sum(self.result_reads)
-                + self._sum(self.gather_reads)
-                + id_bytes
-                + refills * row_bytes
-                + results_out,
-                ("reconstructor", "add"): gathered - gemm.count * gemm.m * gemm.n,
-                ("output_buffer", "write_byte"): sum_writes + sums_in,
-                # One read per later sub-matrix, and one to store the outputs.
-                ("output_buffer", "read_byte"): sum_writes + sums_out,
-                ("dram", "read_byte"): int(burst_bytes(moved.loads, accelerator).sum()),
-                ("dram", "write_byte"): int(burst_bytes(moved.stores, accelerator).sum()),
-            }
+            dict(sorted(counts.items(), key=lambda count: parts.index(count[0][0])))
         )

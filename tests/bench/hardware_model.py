@@ -79,13 +79,13 @@ def reused_layers():
 def reuse_seconds() -> float:
     """Timing of ResNet-18's layers under recorded decisions."""
     from accelerators import preset
-    from simulator.timing.pipeline import reuse_timing
+    from simulator.timing.pipeline import layer_timing
 
     design = preset("reuse_32x32")
 
     def network() -> None:
         for layer, decisions in reused_layers():
-            reuse_timing(layer, decisions, design)
+            layer_timing(layer, decisions, design)
 
     network()
     return statistics.median(seconds(network) for _ in range(9))
@@ -105,12 +105,12 @@ def design_points_per_second() -> float:
 def engines_ratio() -> float:
     """Time of the event engine over the compiled one, same schedule: conv2 of 100 images."""
     from simulator.timing.engines import compiled, event
-    from simulator.timing.pipeline import reuse_timing
+    from simulator.timing.pipeline import layer_timing
     from tests.builders import cifarnet_conv2, even_decisions, roomy_design
 
     layer = cifarnet_conv2(images=100)
     decisions = even_decisions(layer, length=10, clusters=60, groups=100)
-    schedule = reuse_timing(layer, decisions, roomy_design()).schedule
+    schedule = layer_timing(layer, decisions, roomy_design()).schedule
     assert event.run(schedule) == compiled.run(schedule)
     return statistics.median(
         cpu_seconds(lambda: event.run(schedule)) / cpu_seconds(lambda: compiled.run(schedule))
@@ -120,11 +120,11 @@ def engines_ratio() -> float:
 
 @cache
 def _engine_seconds() -> list[dict[str, tuple[float, float]]]:
-    """Of each of ResNet-18's reuse layers, by engine: processor seconds of `reuse_timing`, and of
+    """Of each of ResNet-18's reuse layers, by engine: processor seconds of `layer_timing`, and of
     those, in the engine itself, replaying the cache and running the schedules of all plans."""
     from accelerators import preset
     from simulator.timing.engines.engine import COMPILED, EVENT, Engine
-    from simulator.timing.pipeline import reuse_timing
+    from simulator.timing.pipeline import layer_timing
 
     design = preset("reuse_32x32")
 
@@ -141,11 +141,11 @@ def _engine_seconds() -> list[dict[str, tuple[float, float]]]:
             return call
 
         watched = replace(engine, run=timed(engine.run), replay=timed(engine.replay))
-        return cpu_seconds(lambda: reuse_timing(layer, decisions, design, watched)), sum(own)
+        return cpu_seconds(lambda: layer_timing(layer, decisions, design, watched)), sum(own)
 
     found = []
     for layer, decisions in reused_layers():
-        reuse_timing(layer, decisions, design)  # compile
+        layer_timing(layer, decisions, design)  # compile
         runs = [once(layer, decisions, COMPILED) for _ in range(7)]
         whole, own = (statistics.median(each) for each in zip(*runs, strict=True))
         found.append({"compiled": (whole, own), "event": once(layer, decisions, EVENT)})
@@ -158,8 +158,8 @@ def layers_ratio() -> float:
     What is shared bounds it. Of the compiled engine's 29 ms on these 20 layers, a profile gives 3
     to the cache, 1.5 to the schedules' recurrence and the rest to describing tiles: 75 plans, two
     to five a layer, at 0.3 ms each in NumPy calls on small arrays
-    (`simulator.timing.traffic.traffic` and `simulator.timing.pipeline._Scheduled`). The event
-    engine takes 10 ms to 1 s a layer.
+    (`simulator.timing.passes.Passes.tiles` and `simulator.timing.pipeline.Run`). The event engine
+    takes 10 ms to 1 s a layer.
     """
     return statistics.median(
         times["event"][0] / times["compiled"][0] for times in _engine_seconds()

@@ -12,7 +12,7 @@ import pytest
 from accelerators import area_by_part, preset
 from simulator import LshReuse
 from simulator.timing.engines.compiled_cache import replay
-from simulator.timing.pipeline import reuse_timing
+from simulator.timing.pipeline import layer_timing
 from tests.builders import even_decisions, matrix_layer, roomy_design
 from workloads import CifarNet, capture, digits
 
@@ -23,7 +23,7 @@ def test_cicek_design_a_hashes_one_vector_a_cycle_with_480_multipliers():
     assert unit.max_hashes * unit.max_length * unit.lanes == 480
     layer = matrix_layer("fc", m=1000, n=16, k=24)
     decisions = even_decisions(layer, length=24, clusters=50, hashes=20)
-    timing = reuse_timing(layer, decisions, design)
+    timing = layer_timing(layer, decisions, design)
     assert timing.busy_cycles["front_end"] == 1000
 
 
@@ -34,7 +34,7 @@ def test_cicek_design_a_clears_a_table_of_every_signature_one_entry_a_cycle():
     layer = matrix_layer("fc", m=1000, n=16, k=24)
     decisions = even_decisions(layer, length=24, clusters=50, hashes=15)
     full = replace(design, cache=replace(design.cache, entries=2**15))
-    cycles = [reuse_timing(layer, decisions, each).busy_cycles["cache"] for each in (design, full)]
+    cycles = [layer_timing(layer, decisions, each).busy_cycles["cache"] for each in (design, full)]
     assert cycles[1] - cycles[0] == 2**15 - design.cache.entries
 
 
@@ -80,7 +80,7 @@ def test_focus_gather_formula():
     for ports in (1, 2):
         gather = replace(design.reconstructor, ports=ports)
         wide = roomy_design(rows=32, columns=32, front_end=design.front_end, reconstructor=gather)
-        timing = reuse_timing(layer, decisions, wide)
+        timing = layer_timing(layer, decisions, wide)
         assert timing.busy_cycles["reconstructor"] == 700 * 4 * 3 / ports
 
 

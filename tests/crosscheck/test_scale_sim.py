@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from accelerators import read_scale_sim_config
-from simulator.timing.array import gemm_cycles
-from simulator.timing.dense import dense_timing
+from simulator.timing.dataflows.dataflow import gemm_cycles
+from simulator.timing.pipeline import layer_timing
 from simulator.timing.schedule import LIMITS
 from workloads import Gemm, read_topology
 
@@ -76,7 +76,7 @@ def test_ports_of_a_read_design_never_limit_it(network, design):
     accelerator = read_scale_sim_config(DESIGNS[design])
     trace = read_topology(DATA / f"{network}.csv")
     for layer in trace.layers:
-        timing = dense_timing(layer, accelerator)
+        timing = layer_timing(layer, None, accelerator)
         limits = {LIMITS[code] for code in set(timing.schedule.limits.ravel().tolist())}
         assert limits == {"array"}, (layer.name, limits)
         gemm = layer.gemm
@@ -113,7 +113,7 @@ def test_filter_traffic_of_every_layer(network, design):
             continue
         layer, theirs = trace.layer(row["layer"]), int(row["filter_dram_reads"])
         gemm = layer.gemm
-        ours = dense_timing(layer, accelerator).dram_bytes["weights"]
+        ours = layer_timing(layer, None, accelerator).dram_bytes["weights"]
         once = gemm.k * gemm.n
         column_tile = gemm.k * min(gemm.n, array.columns)
         folds = 1 if dataflow == "weight_stationary" else -(-gemm.m // array.rows)
@@ -130,7 +130,8 @@ def test_a_filter_that_does_not_stay_is_read_for_every_fold():
     # AlexNet's Conv3 where outputs stay: M = 121 rows are 4 folds of 32, K N = 2304 x 384.
     layer = read_topology(DATA / "alexnet.csv").layer("Conv3")
     accelerator = read_scale_sim_config(DESIGNS["32x32", "os"])
-    assert dense_timing(layer, accelerator).dram_bytes["weights"] == 4 * 2304 * 384 == 3_538_944
+    weights = layer_timing(layer, None, accelerator).dram_bytes["weights"]
+    assert weights == 4 * 2304 * 384 == 3_538_944
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from accelerators import SystolicArray
-from simulator.timing.array import gemm_cycles
+from simulator.timing.dataflows.dataflow import gemm_cycles
 
 # STONNE's own pipeline from memory to the array and back, for every fold.
 DISTRIBUTION_AND_COLLECTION = 5

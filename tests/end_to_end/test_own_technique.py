@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from accelerators import ConfigError
+from accelerators import ConfigError, preset
+from accelerators.units import AddressList
 from simulator import (
     Decisions,
     DepthDecisions,
@@ -18,6 +19,7 @@ from simulator import (
     calibrate,
     decide,
     decide_stream,
+    simulate,
 )
 from workloads import capture, digits, trained_cifarnet
 
@@ -29,7 +31,7 @@ PAGE = ROOT / "docs" / "own_technique.md"
 def folder(tmp_path, monkeypatch):
     """Where a user keeps the page's files."""
     blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.S)
-    assert [name for name, _ in blocks] == ["unchanged.py", "test_unchanged.py"]
+    assert [name for name, _ in blocks] == ["unchanged.py", "test_unchanged.py", "detector.py"]
     for name, text in blocks:
         (tmp_path / name).write_text(text)
         lines = [line for line in text.splitlines() if line.strip()]
@@ -63,6 +65,31 @@ def test_still_frames_cost_nothing(folder):
     assert runs[0].decisions["conv1"].units == ("change_detector", "address_list")
     with pytest.raises(ConfigError, match="must keep nothing over a stream"):
         ReusedForward(policy)(model, frames[0])
+
+
+def test_a_unit_is_timed_and_priced(folder):
+    detector = importlib.import_module("detector")
+    policy = importlib.import_module("unchanged").Unchanged(0.0)
+    images = digits("test").take(1).images
+    model, _ = trained_cifarnet("digits")
+    traces = [capture(model, images)] * 2
+    runs = list(decide_stream(traces, policy, model=model))
+    base = preset("dense_16x16")
+    unit, listed = detector.ChangeDetector(lanes=16), AddressList(entries=4096)
+    design = detector.Watching(**vars(base) | {"change_detector": unit, "address_list": listed})
+    for engine in ("compiled", "event"):
+        first, second = (simulate(traces[0], design, run, engine=engine).reuse for run in runs)
+        assert second.cycles < first.cycles and second.layers[0].timing.macs == 0
+        # Each element of the rows is compared once, 16 a cycle.
+        sizes = [layer.gemm.count * layer.gemm.m * layer.gemm.k for layer in traces[0].layers]
+        assert [
+            each.timing.actions["change_detector", "compare"] for each in second.layers
+        ] == sizes
+        assert second.busy_cycles["change_detector"] >= sum(sizes) / 16
+        assert sum(second.critical_cycles.values()) == second.cycles
+        assert second.energy_pj["change_detector"] > 0 < second.area_by_part_mm2["change_detector"]
+    with pytest.raises(ConfigError, match="none here has a change_detector"):
+        simulate(traces[0], base, runs[0])
 
 
 class HalfSums(ReusePolicy):

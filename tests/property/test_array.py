@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accelerators import DATAFLOWS, FOLD_TIMINGS, SystolicArray
-from simulator.timing.array import ceil_div, folds, gemm_cycles
+from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
+from simulator.timing.transfers import ceil_div
+
+
+def folds(array, m, n, k):
+    """How often the array takes a new stationary tile."""
+    return dataflow_of(array).folds(array, m, n, k)
+
 
 # Small numbers, and for sizes some sides' multiples, so that folds are full, partial and alone.
 sides = st.one_of(st.integers(1, 8), st.integers(1, 300), st.just(4096))

@@ -18,16 +18,21 @@ from accelerators import (
     SystolicArray,
     preset,
 )
+from accelerators.units import AddressList
 from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
 from accelerators.units.front_end import PROJECTIONS
 from simulator import LIMITS, ClusterCache, Decisions, LshReuse, SharedRows, Signatures, simulate
-from simulator.timing.dense import dense_timing
+from simulator.decisions.columns import DROPPED, ColumnDecisions
+from simulator.decisions.depth import DepthDecisions
+from simulator.decisions.rows import FilledRows, KeptRows
 from simulator.timing.engines import compiled, event, event_cache
 from simulator.timing.engines import compiled_cache as cache
 from simulator.timing.engines.engine import COMPILED, EVENT
-from simulator.timing.pipeline import reuse_timing
+from simulator.timing.pipeline import Run, layer_timing, stages_of
+from simulator.timing.remaining import Remaining
 from simulator.timing.schedule import Schedule
+from simulator.timing.tiling import tilings
 from tests.builders import cifarnet_conv2, matrix_layer, roomy_design
 from workloads import capture
 
@@ -188,8 +193,8 @@ def same_replay(decisions, part, vectors, interval):
 
 def same_layers(layer, decisions, design):
     for timing in (
-        lambda engine: dense_timing(layer, design, engine),
-        lambda engine: reuse_timing(layer, decisions, design, engine),
+        lambda engine: layer_timing(layer, None, design, engine),
+        lambda engine: layer_timing(layer, decisions, design, engine),
     ):
         found, expected = timing(COMPILED), timing(EVENT)
         assert found.cycles == expected.cycles
@@ -197,6 +202,56 @@ def same_layers(layer, decisions, design):
         assert found.busy_cycles == expected.busy_cycles
         assert found.actions == expected.actions  # refills and evictions among them
         same_makespan(found.schedule)
+
+
+@st.composite
+def taken_off(draw, layer):
+    """Decisions of any kind but shared rows: rows filled or kept, columns dropped, sums ended."""
+    gemm, images = layer.gemm, layer.row_images
+    rng, share = np.random.default_rng(draw(seeds)), draw(st.sampled_from([0.0, 0.1, 0.6, 1.0]))
+    rows = columns = depth = None
+    kind = draw(st.sampled_from(["filled", "kept", "all"]))
+    if kind == "filled":
+        positions = gemm.m // images
+        computed = np.flatnonzero(rng.random(positions) >= share)
+        computed = computed if computed.size else np.zeros(1, np.int64)
+        taps = np.abs(np.arange(positions)[:, None] - computed).argmin(axis=1)
+        rows = FilledRows(
+            gemm=gemm, images=images, computed=computed, taps=taps[:, None].astype(np.int32)
+        )
+    elif kind == "kept":
+        rows = KeptRows(gemm=gemm, kept=rng.random((gemm.count, gemm.m)) < share)
+    if draw(st.booleans()):
+        sources = np.where(rng.random(gemm.n) < share, DROPPED, np.arange(gemm.n))
+        sources[0] = 0
+        columns = ColumnDecisions(gemm=gemm, sources=sources[None])
+    if draw(st.booleans()):
+        terms = np.where(rng.random((1, gemm.m, gemm.n)) < share, 0, gemm.k).astype(np.int32)
+        depth = DepthDecisions(gemm=gemm, terms=terms)
+    return Decisions(layer=layer.name, gemm=gemm, rows=rows, columns=columns, depth=depth)
+
+
+@given(st.data(), layers_and_decisions(), designs())
+@settings(relaxed, max_examples=120)
+def test_engines_agree_on_any_decisions_and_less_work_is_not_more(data, pair, design):
+    layer, decisions = pair[0], data.draw(taken_off(pair[0]))
+    design = replace(design, address_list=AddressList(entries=1024, ports=2))
+    same_layers(layer, decisions, design)
+    timing, dense = (layer_timing(layer, each, design) for each in (decisions, None))
+    assert timing.macs == timing.actions["array", "mac"] == decisions.macs <= dense.macs
+    assert timing.macs <= design.array.rows * design.array.columns * timing.cycles
+    assert sum(timing.critical_cycles.values()) == timing.cycles
+    if decisions.macs == dense.macs:
+        # Tilings are ranked by an estimate, so that nothing taken off is no faster than dense holds
+        # for each of them.
+        left, plain = (Remaining.of(layer, each) for each in (decisions, None))
+        many = tilings(left, design)
+        for tiling in map(many.one, range(len(many.rows))):
+            runs = (
+                Run(each, design, COMPILED, stages_of(each, design, COMPILED), tiling.tiles(each))
+                for each in (left, plain)
+            )
+            assert next(runs).cycles >= next(runs).cycles
 
 
 vectors = st.lists(st.integers(1, 12), min_size=1, max_size=3)
@@ -232,7 +287,7 @@ def test_engines_agree_on_any_stream(pair, design, seed, share):
         evidence=replace(decisions.evidence, cache=ClusterCache.of(design.cache)),
     )
     same_layers(layer, stream, design)
-    timing = reuse_timing(layer, stream, design)
+    timing = layer_timing(layer, stream, design)
     assert timing.macs == stream.macs
     assert not timing.busy_cycles["array"] or share
     moved = timing.actions["dram", "read_byte"] + timing.actions["dram", "write_byte"]

@@ -30,7 +30,7 @@ from simulator import (
 from simulator.running.product import product
 from simulator.testing import ColumnSuite, DepthSuite, FrameSuite, RowSuite, TokenSuite
 from simulator.testing.examples import conv_layer, decide_on, example_rows, example_weights
-from simulator.timing.pipeline import reuse_timing
+from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
 from workloads.traces.layer import Layer
 
@@ -430,4 +430,4 @@ def test_hardware_says_what_it_lacks():
         with pytest.raises(
             ConfigError, match=rf"layer 'fc'.* none here has a {lacking}; only decide\(\)"
         ):
-            reuse_timing(layer, policy.decide(layer, rows, {}), preset("reuse_16x16"))
+            layer_timing(layer, policy.decide(layer, rows, {}), preset("reuse_16x16"))

@@ -18,12 +18,13 @@ from accelerators import (
 from accelerators.units.array import DATAFLOWS
 from simulator import LshReuse, NoReuse, simulate
 from simulator.results.costs import LEAKAGE, energy_by_part
-from simulator.timing.dense import _Operands, _Scheduled, _tilings, dense_timing
+from simulator.timing.choosing import WORTH_WAITING
 from simulator.timing.dense_baseline import BUFFERS, equal_area_dense, time_dense
-from simulator.timing.engines import compiled
-from simulator.timing.layer import WORTH_WAITING
-from simulator.timing.pipeline import reuse_timing
-from simulator.timing.traffic import cut
+from simulator.timing.engines.engine import COMPILED
+from simulator.timing.pipeline import Run, layer_timing, stages_of
+from simulator.timing.remaining import Remaining
+from simulator.timing.tiles import cut
+from simulator.timing.tiling import tilings
 from tests.builders import matrix_layer, roomy_design
 from workloads import Gemm, WorkloadTrace
 
@@ -87,6 +88,17 @@ def decided(draw, layer):
     return policy.decide(layer, rows[None], {})
 
 
+def every(many):
+    """Each of many tilings."""
+    return map(many.one, range(len(many.rows)))
+
+
+def cycles_of(tiling, left, design):
+    """Cycles of a dense layer under a tiling, on a design that it may not have been made for."""
+    tiles = replace(tiling, accelerator=design).tiles(left)
+    return Run(left, design, COMPILED, stages_of(left, design, COMPILED), tiles).cycles
+
+
 @given(st.data(), designs(), layers())
 @settings(max_examples=150, deadline=None)
 def test_cycles_and_bytes_keep_their_bounds(data, design, layer):
@@ -94,7 +106,7 @@ def test_cycles_and_bytes_keep_their_bounds(data, design, layer):
     units = design.array.rows * design.array.columns
     gemm = layer.gemm
     input_and_output = gemm.m * gemm.k + gemm.m * gemm.n
-    for timing in (dense_timing(layer, design), reuse_timing(layer, decisions, design)):
+    for timing in (layer_timing(layer, None, design), layer_timing(layer, decisions, design)):
         assert timing.cycles >= timing.macs / units
         assert timing.cycles >= max(timing.busy_cycles.values())
         # Everything works one after the other at worst.
@@ -113,7 +125,7 @@ def test_cycles_and_bytes_keep_their_bounds(data, design, layer):
             1 + 1e-9
         )
         assert all(count >= 0 for count in timing.actions.values())
-    assert dense_timing(layer, design).macs == gemm.macs
+    assert layer_timing(layer, None, design).macs == gemm.macs
     assert decisions.macs <= gemm.macs
 
 
@@ -137,15 +149,19 @@ def check_loads(loaded, size, tile, capacity_bytes, others, folds):
 def test_operands_travel_once_or_for_every_fold(design, layer, dataflow, inputs, weights):
     array = replace(design.array, dataflow=dataflow)
     design = replace(design, array=array, activation_buffer=inputs, weight_buffer=weights)
-    gemm, sizes = layer.gemm, _Operands.of(layer, design)
+    gemm, left = layer.gemm, Remaining.of(layer, None)
     # Rows of the inputs that are streamed are not folded, nor are columns of such weights.
     row_folds = {"output_stationary": array.rows, "input_stationary": array.columns}
     column_folds = {"output_stationary": array.columns, "weight_stationary": array.columns}
-    tilings = _tilings(gemm, sizes, design)
-    for tiling in map(tilings.one, range(len(tilings.rows))):
-        scheduled = _Scheduled(gemm, sizes, design, tiling)
+    for tiling in every(tilings(left, design)):
+        sizes = tiling.sizes
+        loaded = {
+            each.kind: each.moved_bytes.sum()
+            for each in tiling.tiles(left).transfers
+            if not each.stored
+        }
         check_loads(
-            scheduled.inputs.sum(),
+            loaded["inputs"],
             sizes.inputs,
             gemm.k * tiling.rows,
             inputs.capacity_bytes,
@@ -153,7 +169,7 @@ def test_operands_travel_once_or_for_every_fold(design, layer, dataflow, inputs,
             lambda columns: -(-columns // column_folds.get(dataflow, columns)),
         )
         check_loads(
-            scheduled.weights.sum(),
+            loaded["weights"],
             sizes.weights,
             gemm.k * tiling.columns,
             weights.capacity_bytes,
@@ -166,37 +182,32 @@ def test_operands_travel_once_or_for_every_fold(design, layer, dataflow, inputs,
 @settings(max_examples=80, deadline=None)
 def test_more_of_anything_is_never_slower(data, design, layer):
     decisions = data.draw(decided(layer))
-    cycles = reuse_timing(layer, decisions, design).cycles
+    cycles = layer_timing(layer, decisions, design).cycles
     faster_memory = replace(
         design,
         dram=Dram(bandwidth_bytes_per_cycle=2 * design.dram.bandwidth_bytes_per_cycle),
     )
     # Of plans at most a quarter slower than the fastest, one that moves fewer bytes may be taken.
-    assert reuse_timing(layer, decisions, faster_memory).cycles <= WORTH_WAITING * cycles
+    assert layer_timing(layer, decisions, faster_memory).cycles <= WORTH_WAITING * cycles
     # Dense tilings are ranked by an estimate, so the promise holds for each of them.
-    tilings = _tilings(layer.gemm, _Operands.of(layer, design), design)
-    for index in range(len(tilings.rows)):
-        slow, fast = (
-            compiled.run(
-                _Scheduled(layer.gemm, _Operands.of(layer, each), each, tilings.one(index)).schedule
-            )
-            for each in (design, faster_memory)
-        )
-        assert fast.cycles <= slow.cycles
+    left = Remaining.of(layer, None)
+    for tiling in every(tilings(left, design)):
+        slow, fast = (cycles_of(tiling, left, each) for each in (design, faster_memory))
+        assert fast <= slow
     ports = 2 * design.reconstructor.ports
     # With several signatures at once, their order, and so what a small cache evicts, depends on
     # time; there faster parts may be unlucky, as in hardware.
     ordered = replace(design, front_end=replace(design.front_end, lanes=1))
     quick_misses = replace(ordered, cache=replace(design.cache, miss_cycles=0))
     assert (
-        reuse_timing(layer, decisions, quick_misses).cycles
-        <= WORTH_WAITING * reuse_timing(layer, decisions, ordered).cycles
+        layer_timing(layer, decisions, quick_misses).cycles
+        <= WORTH_WAITING * layer_timing(layer, decisions, ordered).cycles
     )
     large = replace(design, cache=replace(design.cache, entries=1024, ways=8))
     more_lanes = replace(large, front_end=replace(large.front_end, lanes=4 * large.front_end.lanes))
     assert (
-        reuse_timing(layer, decisions, more_lanes).cycles
-        <= WORTH_WAITING * reuse_timing(layer, decisions, large).cycles
+        layer_timing(layer, decisions, more_lanes).cycles
+        <= WORTH_WAITING * layer_timing(layer, decisions, large).cycles
     )
     for better in (
         replace(design, reconstructor=replace(design.reconstructor, ports=ports)),
@@ -205,7 +216,7 @@ def test_more_of_anything_is_never_slower(data, design, layer):
             centroid_buffer=SramBuffer(capacity_bytes=2 * design.centroid_buffer.capacity_bytes),
         ),
     ):
-        assert reuse_timing(layer, decisions, better).cycles <= WORTH_WAITING * cycles
+        assert layer_timing(layer, decisions, better).cycles <= WORTH_WAITING * cycles
 
 
 @given(designs(), layers(), st.sampled_from(BUFFERS), st.sampled_from([2, 4, 16]))
@@ -217,18 +228,15 @@ def test_a_larger_buffer_is_never_slower_for_dense_layers(design, layer, buffer,
     )
     # Tilings are ranked by an estimate, so the promise holds for each of them, and none is lost
     # but those that were cut to fit the smaller buffer.
-    sizes = _Operands.of(layer, design)
-    tilings, more = (_tilings(layer.gemm, sizes, each) for each in (design, larger))
+    left = Remaining.of(layer, None)
+    some, more = (tilings(left, each) for each in (design, larger))
     halved = {-(-layer.gemm.m // 2**power) for power in range(8)}
-    assert {
-        pair for pair in zip(tilings.rows, tilings.columns, strict=True) if pair[0] in halved
-    } <= set(zip(more.rows, more.columns, strict=True))
-    for tiling in map(tilings.one, range(len(tilings.rows))):
-        slow, fast = (
-            compiled.run(_Scheduled(layer.gemm, sizes, each, tiling).schedule)
-            for each in (design, larger)
-        )
-        assert fast.cycles <= slow.cycles
+    assert {pair for pair in zip(some.rows, some.columns, strict=True) if pair[0] in halved} <= set(
+        zip(more.rows, more.columns, strict=True)
+    )
+    for tiling in every(some):
+        slow, fast = (cycles_of(tiling, left, each) for each in (design, larger))
+        assert fast <= slow
 
 
 @given(designs(), layers())
@@ -245,7 +253,7 @@ def test_equal_area_baseline_is_no_larger_and_no_slower(design, layer):
 @settings(max_examples=40, deadline=None)
 def test_energy_is_the_sum_of_its_parts(data, design, layer):
     decisions = data.draw(decided(layer))
-    timing = reuse_timing(layer, decisions, design)
+    timing = layer_timing(layer, decisions, design)
     energy = energy_by_part(design, timing.actions, timing.cycles)
     prices = energy_per_action(design)
     dynamic = sum(count * prices[action] for action, count in timing.actions.items())

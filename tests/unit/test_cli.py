@@ -323,7 +323,10 @@ def test_simulate_refuses_an_unknown_engine(trace):
         (["--hashes", 99, "--length", 8], "LshReuse.hashes must be an integer from 1 to 62"),
         (["--hashes", 9, "--length", 8, "--scope", "x"], "LshReuse.scope must be"),
         (["--hashes", 9, "--length", 8, "--learning", "pca"], "projection must be 'int8' with"),
-        (["--hashes", 9, "--length", 8, "--accelerator", "dense_16x16"], "must have reuse units"),
+        (
+            ["--hashes", 9, "--length", 8, "--accelerator", "dense_16x16"],
+            "must have front_end, cache",
+        ),
         (["--hashes", 9, "--length", 8, "--accelerator", "reuse_16"], "use 'reuse_16x16'"),
         (["--accelerator", "mine.py"], "use mine.py:NAME"),
         (["--accelerator", "mine.py:x"], "accelerator file must exist"),

@@ -264,11 +264,11 @@ class TestReused:
         rows_an_image = layer.gemm.m // layer.images
         for place, (first, ids, sizes) in enumerate(ours):
             assert first == place * length
-            theirs = decisions.ids[0, place].reshape(-1, rows_an_image)
+            theirs = decisions.rows.ids[0, place].reshape(-1, rows_an_image)
             theirs = theirs + np.arange(layer.images)[:, None] * rows_an_image
             # Each of our clusters is one of theirs, and there are as many.
             pairs = np.unique(np.stack([ids.ravel(), theirs.ravel()]), axis=1)
-            assert pairs.shape[1] == len(sizes) == decisions.clusters[0, place].sum()
+            assert pairs.shape[1] == len(sizes) == decisions.rows.clusters[0, place].sum()
 
     @pytest.mark.parametrize("thresholds", ["zero", "spread"])
     def test_kernels_agree(self, thresholds):

@@ -9,8 +9,7 @@ from simulator import LIMITS
 from simulator.pages.roofline import roofline
 from simulator.pages.timeline import STALL_COLOURS, TRACK_NAMES, write_timeline
 from simulator.results.design import DesignReport
-from simulator.timing.dense import dense_timing
-from simulator.timing.pipeline import reuse_timing
+from simulator.timing.pipeline import layer_timing
 from tests.builders import even_decisions, matrix_layer
 
 
@@ -21,8 +20,8 @@ def report():
     first, second = matrix_layer("first", 300, 16, 40, 3), matrix_layer("second", 3, 10, 64, 3)
     decisions = even_decisions(first, length=10, clusters=20, groups=3)
     timings = [
-        (first, reuse_timing(first, decisions, design)),
-        (second, dense_timing(second, design)),
+        (first, layer_timing(first, decisions, design)),
+        (second, layer_timing(second, None, design)),
     ]
     quality = {"first": {"remaining_ratio": decisions.remaining_ratio, "relative_mse": 0.0}}
     return DesignReport.of(design, timings, 3, quality)
@@ -120,7 +119,7 @@ def test_roofline_points_lie_below_their_roofs(report):
     described = report.to_dict()
     plain = preset("reuse_16x16").without_reuse()
     layer = report.layers[0].layer
-    dense = DesignReport.of(plain, [(layer, dense_timing(layer, plain))], 3).to_dict()
+    dense = DesignReport.of(plain, [(layer, layer_timing(layer, None, plain))], 3).to_dict()
     figure = roofline({"dense": dense, "reuse": described})
     assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
     by_name = {trace.name: trace for trace in figure.data if trace.name}

@@ -29,9 +29,9 @@ from simulator import (
 from simulator.kernels.tables import POLYNOMIALS, set_index
 from simulator.pages.roofline import roofline
 from simulator.running.product import product
-from simulator.timing.pipeline import reuse_timing
-from simulator.timing.tables import with_tables
-from simulator.timing.traffic import plans, traffic
+from simulator.timing.passes import passes
+from simulator.timing.pipeline import layer_timing
+from simulator.timing.remaining import Remaining
 from tests.builders import buffer, even_decisions, matrix_layer, roomy_design
 from workloads import Gemm, WorkloadTrace, capture
 
@@ -505,7 +505,7 @@ def stream_decisions(layer, design, new):
 def test_a_tile_pays_for_its_table_and_its_new_clusters():
     layer, design = matrix_layer("fc", 256, 64, 160), roomy_design()
     decisions = stream_decisions(layer, design, new=[5] * 15 + [0])
-    timing = reuse_timing(layer, decisions, design)
+    timing = layer_timing(layer, decisions, design)
     # Rows are met in turn: 13 rows of clusters 0 to 15, 12 of 16 to 19; 5 x 13 of 256 are new.
     assert decisions.rows.reuse_rate == 1 - 15 * 5 * 13 / (16 * 256)
     assert timing.macs == 15 * 5 * 10 * 64
@@ -524,7 +524,7 @@ def test_a_tile_pays_for_its_table_and_its_new_clusters():
     assert actions["cache", "clear_entry"] == 0
     table = replace(decisions.evidence.cache, refresh_after=1000)
     uses = replace(decisions, evidence=replace(decisions.evidence, cache=table))
-    counted = reuse_timing(layer, uses, design).dram_bytes["spilled_results"]
+    counted = layer_timing(layer, uses, design).dram_bytes["spilled_results"]
     assert counted - timing.dram_bytes["spilled_results"] == 16 * 2 * 1024 * 10 // 8
 
 
@@ -537,12 +537,17 @@ def test_results_that_are_kept_anyway_are_stored_once(centroid_bytes, stays):
     results, ids, table = 16 * 20 * 256, 16 * 256, 16 * 1024 * 7 // 8
     for new in (0, 5, 20):
         decisions = stream_decisions(layer, design, [new] * 16)
-        plan = next(each for each in plans(decisions, design) if each.results_first)
-        moved = with_tables(traffic(layer, decisions, design, plan), decisions, design, plan)
+        left = Remaining.of(layer, decisions)
+        cut_by = next(each for each in passes(left, design) if each.results_first)
+        moved = {
+            (each.buffer, each.stored): each.moved_bytes.sum()
+            for each in cut_by.tiles(left, design).transfers
+            if each.kind == "spilled_results"
+        }
         stored = results * new // 20
-        assert moved.results_out.sum() == stored + ids * (not stays)
-        assert moved.results_in.sum() == (results - stored if stays else 4 * results + ids)
-        assert moved.tables_in.sum() == moved.tables_out.sum() == table
+        assert moved["centroid_buffer", True] == stored + ids * (not stays)
+        assert moved["centroid_buffer", False] == (results - stored if stays else 4 * results + ids)
+        assert moved[None, False] == moved[None, True] == table
 
 
 def test_a_memory_of_something_else_is_refused(digits_stream, tmp_path):

@@ -13,12 +13,11 @@ from accelerators import (
     SramBuffer,
     SystolicArray,
 )
-from simulator.timing.array import gemm_cycles
-from simulator.timing.dense import dense_timing
+from simulator.timing.dataflows.dataflow import gemm_cycles
 from simulator.timing.dense_baseline import equal_area_dense
 from simulator.timing.engines.compiled_cache import replay as cache_replay
 from simulator.timing.engines.event_cache import replay as event_replay
-from simulator.timing.pipeline import reuse_timing
+from simulator.timing.pipeline import layer_timing
 from tests.builders import WIDE, buffer, cifarnet_conv2, even_decisions, matrix_layer, roomy_design
 
 
@@ -104,7 +103,7 @@ def test_packing_hashes_several_short_sub_vectors_a_cycle():
     packed = replace(plain, front_end=replace(plain.front_end, packing=True))
     # 16 elements hold three sub-vectors of 5: 30 cycles for 90, four sub-matrices.
     busy = [
-        reuse_timing(layer, decisions, each).busy_cycles["front_end"] for each in (plain, packed)
+        layer_timing(layer, decisions, each).busy_cycles["front_end"] for each in (plain, packed)
     ]
     assert busy == [4 * 90, 4 * 30]
 
@@ -112,7 +111,7 @@ def test_packing_hashes_several_short_sub_vectors_a_cycle():
 def test_narrow_ports_slow_the_array_and_are_blamed():
     layer = matrix_layer("fc", m=256, n=16, k=16)
     narrow = SramBuffer(capacity_bytes=2**20, width_bits=32)
-    timing = dense_timing(layer, roomy_design(activation_buffer=narrow))
+    timing = layer_timing(layer, None, roomy_design(activation_buffer=narrow))
     # 256 rows of 16 bytes through 4 bytes a cycle: 1,024 cycles for what the array does in 302.
     # It may as well take them in 16 tiles, which hides all but the first tile's load.
     assert timing.busy_cycles["array"] == 16 * (16 + 46)
@@ -124,17 +123,17 @@ def test_narrow_ports_slow_the_array_and_are_blamed():
 def test_dram_latency_and_bursts():
     layer = matrix_layer("fc", m=16, n=16, k=16)
     slow = Dram(bandwidth_bytes_per_cycle=8, latency_cycles=100, burst_bytes=64)
-    fast = dense_timing(layer, roomy_design(dram=Dram(bandwidth_bytes_per_cycle=8)))
-    late = dense_timing(layer, roomy_design(dram=slow))
+    fast = layer_timing(layer, None, roomy_design(dram=Dram(bandwidth_bytes_per_cycle=8)))
+    late = layer_timing(layer, None, roomy_design(dram=slow))
     # 512 bytes in and 256 out are whole bursts already: only the latency of the load is added.
     assert late.cycles - fast.cycles == 100
     odd = matrix_layer("fc", m=5, n=3, k=7)
     # 35 + 21 bytes are one burst of 64, and so are 15 bytes out: 8 cycles each.
-    assert dense_timing(odd, roomy_design(dram=slow)).busy_cycles["dram"] == 16
+    assert layer_timing(odd, None, roomy_design(dram=slow)).busy_cycles["dram"] == 16
 
 
 def test_worked_example_dense():
-    timing = dense_timing(cifarnet_conv2(), roomy_design())
+    timing = layer_timing(cifarnet_conv2(), None, roomy_design())
     assert timing.busy_cycles["array"] == 10_258_400
     assert timing.macs == 25_600 * 64 * 1600
     assert timing.bound_by == "array"
@@ -148,7 +147,7 @@ def test_worked_example_reuse():
     layer, design = cifarnet_conv2(), roomy_design()
     decisions = even_decisions(layer, length=10, clusters=256)
     assert decisions.remaining_ratio == pytest.approx(0.01)
-    timing = reuse_timing(layer, decisions, design)
+    timing = layer_timing(layer, decisions, design)
     # 160 sub-matrices x 4 folds x (256 + 46).
     assert timing.busy_cycles["array"] == 160 * 4 * 302 == 193_280
     # One sub-vector hashed a cycle, one 64-wide row gathered a cycle: 25,600 x 160 each.
@@ -160,7 +159,7 @@ def test_worked_example_reuse():
     # at the end the store: 1,638,400 / 65,536 = 25 cycles.
     assert timing.cycles == 1 + 160 * 25_857 + 4 * 302 + 25_600 + 25
     # About 2.5x, bound by front-end and cache, not by the array.
-    dense = dense_timing(layer, design)
+    dense = layer_timing(layer, None, design)
     assert dense.cycles / timing.cycles == pytest.approx(2.46, abs=0.01)
     assert timing.bound_by == "cache"
     assert timing.macs == 160 * 256 * 10 * 64
@@ -170,8 +169,8 @@ def test_spilled_partial_sums_travel_for_every_sub_matrix():
     layer = matrix_layer("fc", m=256, n=64, k=40)
     decisions = even_decisions(layer, length=10, clusters=16)
     small = roomy_design(output_buffer=buffer(64 * 2**10))
-    roomy = reuse_timing(layer, decisions, roomy_design())
-    spilled = reuse_timing(layer, decisions, small)
+    roomy = layer_timing(layer, decisions, roomy_design())
+    spilled = layer_timing(layer, decisions, small)
     # 256 x 64 sums of 4 bytes are 65,536; half of the buffer holds 32,768: the rest goes out after
     # each of the first three of four sub-matrices, and comes back before each of the last three.
     for direction in ("read_byte", "write_byte"):
@@ -192,7 +191,7 @@ def tight_design(centroid_buffer: SramBuffer):
 def test_results_come_first_where_they_fit():
     layer = matrix_layer("fc", m=256, n=64, k=40)
     decisions = even_decisions(layer, length=10, clusters=16)
-    timing = reuse_timing(layer, decisions, tight_design(WIDE))
+    timing = layer_timing(layer, decisions, tight_design(WIDE))
     # Hashed and multiplied once; then four passes gather 64 rows each, in 16-wide pieces.
     assert timing.busy_cycles["front_end"] == 4 * 256
     assert timing.busy_cycles["array"] == 4 * 4 * (16 + 46)
@@ -211,7 +210,7 @@ def test_passes_that_only_gather_leave_the_array_alone():
     decisions = even_decisions(layer, length=10, clusters=16)
     design = tight_design(WIDE)
     inputs_stay = replace(design, array=replace(design.array, dataflow="input_stationary"))
-    timing = reuse_timing(layer, decisions, inputs_stay)
+    timing = layer_timing(layer, decisions, inputs_stay)
     # Four sub-matrices of one fold of 64 + 2 x 16 + 16 - 2 cycles, once; then rows are gathered.
     assert timing.busy_cycles["array"] == 4 * (64 + 46)
     # 16 clusters of 40 elements by 64: each operation three bytes and two sums, each input kept.
@@ -221,7 +220,7 @@ def test_passes_that_only_gather_leave_the_array_alone():
 def test_column_tiles_hash_again_where_results_do_not_fit():
     layer = matrix_layer("fc", m=256, n=64, k=40)
     decisions = even_decisions(layer, length=10, clusters=16)
-    timing = reuse_timing(layer, decisions, tight_design(buffer(2**10)))
+    timing = layer_timing(layer, decisions, tight_design(buffer(2**10)))
     # Four column tiles of one array width each hash all rows again.
     assert timing.busy_cycles["front_end"] == 4 * 4 * 256
     assert timing.actions["front_end", "project"] == 4 * 256 * 40 * 10
@@ -240,7 +239,7 @@ def test_traffic_without_spills_moves_every_byte_once():
     layer = cifarnet_conv2(images=4)
     decisions = even_decisions(layer, length=10, clusters=16, groups=4)
     design = roomy_design()
-    for timing in (reuse_timing(layer, decisions, design), dense_timing(layer, design)):
+    for timing in (layer_timing(layer, decisions, design), layer_timing(layer, None, design)):
         assert timing.actions["dram", "read_byte"] == 4 * 64 * 256 + 1600 * 64
         assert timing.actions["dram", "write_byte"] == 4 * 256 * 64
 
@@ -249,7 +248,7 @@ def test_activations_that_do_not_fit_are_loaded_by_channel():
     layer = cifarnet_conv2(images=1)
     decisions = even_decisions(layer, length=10, clusters=16)
     small = roomy_design(activation_buffer=buffer(1024))
-    timing = reuse_timing(layer, decisions, small)
+    timing = layer_timing(layer, decisions, small)
     # Two channels are 50 columns: five sub-vectors of 10, of which the third reads both channels:
     # six channels of 256 bytes where two would do. 64 channels: 32 such pairs.
     assert timing.actions["dram", "read_byte"] == 32 * 6 * 256 + 1600 * 64
@@ -265,7 +264,7 @@ def test_small_cache_refills_and_costs_time_not_clusters():
     assert replayed.refills.sum() == 56
     assert replayed.evictions.sum() == 60
     roomy, small = (
-        reuse_timing(
+        layer_timing(
             layer, decisions, roomy_design(cache=CentroidCache(entries=n, ways=4, miss_cycles=20))
         )
         for n in (8, 4)
@@ -321,9 +320,9 @@ def test_a_bank_is_that_of_the_set():
 
 def test_longer_and_more_hashes_than_a_lane_has_take_more_passes():
     layer = matrix_layer("fc", m=64, n=16, k=40)
-    one = reuse_timing(layer, even_decisions(layer, length=10, clusters=4), roomy_design())
+    one = layer_timing(layer, even_decisions(layer, length=10, clusters=4), roomy_design())
     long = even_decisions(layer, length=20, clusters=4, hashes=17)
-    two = reuse_timing(layer, long, roomy_design())
+    two = layer_timing(layer, long, roomy_design())
     assert one.busy_cycles["front_end"] == 4 * 64
     # Half as many sub-vectors, two passes for L = 20 > 16 and two for H = 17 > 16.
     assert two.busy_cycles["front_end"] == 2 * 64 * 2 * 2
@@ -331,7 +330,7 @@ def test_longer_and_more_hashes_than_a_lane_has_take_more_passes():
 
 def test_slow_memory_bounds_the_layer():
     layer = matrix_layer("fc", m=4, n=1024, k=1024)
-    timing = dense_timing(layer, roomy_design(dram=Dram(bandwidth_bytes_per_cycle=1)))
+    timing = layer_timing(layer, None, roomy_design(dram=Dram(bandwidth_bytes_per_cycle=1)))
     assert timing.bound_by == "dram"
     # Every byte once at one byte a cycle: 4 KiB in, 1 MiB of weights, 4 KiB out.
     assert timing.busy_cycles["dram"] == 4096 + 2**20 + 4096
@@ -341,9 +340,9 @@ def test_slow_memory_bounds_the_layer():
 def test_buffers_that_hold_no_tile_are_named():
     layer = matrix_layer("fc", m=4, n=64, k=64)
     with pytest.raises(ConfigError, match=r"weight_buffer.capacity_bytes .* use 512 or more"):
-        dense_timing(layer, roomy_design(weight_buffer=SramBuffer(capacity_bytes=511)))
+        layer_timing(layer, None, roomy_design(weight_buffer=SramBuffer(capacity_bytes=511)))
     with pytest.raises(ConfigError, match=r"output_buffer.capacity_bytes .* use 128 or more"):
-        dense_timing(layer, roomy_design(output_buffer=SramBuffer(capacity_bytes=64)))
+        layer_timing(layer, None, roomy_design(output_buffer=SramBuffer(capacity_bytes=64)))
     # Outputs stay: a slice of 16 inputs and one of 16 weights stream, each twice.
     design = roomy_design(
         array=SystolicArray(rows=16, columns=16, dataflow="output_stationary"),
@@ -351,7 +350,7 @@ def test_buffers_that_hold_no_tile_are_named():
         weight_buffer=SramBuffer(capacity_bytes=16),
     )
     with pytest.raises(ConfigError) as raised:
-        dense_timing(layer, design)
+        layer_timing(layer, None, design)
     assert [each.split(" must")[0] for each in raised.value.violations] == [
         "Accelerator.activation_buffer.capacity_bytes",
         "Accelerator.weight_buffer.capacity_bytes",
@@ -361,7 +360,7 @@ def test_buffers_that_hold_no_tile_are_named():
 
 def test_rows_cut_for_a_small_output_buffer_are_charged_to_it():
     layer = matrix_layer("fc", m=1024, n=16, k=16)
-    timing = dense_timing(layer, roomy_design(output_buffer=buffer(2 * 64 * 16 * 4)))
+    timing = layer_timing(layer, None, roomy_design(output_buffer=buffer(2 * 64 * 16 * 4)))
     # Half holds 64 rows of 16 sums: 16 tiles of 64 + 46 cycles, where one would take 1,024 + 46.
     assert timing.busy_cycles["array"] == 16 * (64 + 46)
     critical = timing.critical_cycles
@@ -377,7 +376,7 @@ def test_registers_by_hand():
     moved = {}
     for dataflow in ("weight_stationary", "output_stationary", "input_stationary"):
         array = SystolicArray(rows=16, columns=16, dataflow=dataflow)
-        moved[dataflow] = dense_timing(layer, roomy_design(array=array)).actions[
+        moved[dataflow] = layer_timing(layer, None, roomy_design(array=array)).actions[
             "array", "register_byte"
         ]
     assert moved == {
@@ -395,10 +394,10 @@ def test_reuse_needs_its_units():
     with pytest.raises(
         ConfigError, match="must have front_end, cache, centroid_buffer, reconstructor to"
     ):
-        reuse_timing(layer, decisions, roomy_design().without_reuse())
+        layer_timing(layer, decisions, roomy_design().without_reuse())
     object.__setattr__(decisions.evidence, "projection", "int8")
     with pytest.raises(ConfigError, match=r"front_end\.projection must be 'int8'"):
-        reuse_timing(layer, decisions, roomy_design())
+        layer_timing(layer, decisions, roomy_design())
 
 
 def test_a_tile_that_does_not_stay_is_loaded_for_every_fold():
@@ -407,8 +406,8 @@ def test_a_tile_that_does_not_stay_is_loaded_for_every_fold():
     array = SystolicArray(rows=16, columns=16, dataflow="output_stationary")
     small = buffer(2**10)
     layer = matrix_layer("fc", m=1024, n=16, k=4096)
-    timing = dense_timing(
-        layer, roomy_design(array=array, activation_buffer=small, weight_buffer=small)
+    timing = layer_timing(
+        layer, None, roomy_design(array=array, activation_buffer=small, weight_buffer=small)
     )
     assert timing.dram_bytes["weights"] == 64 * 4096 * 16
     assert timing.dram_bytes["inputs"] == 1024 * 4096
@@ -417,10 +416,10 @@ def test_a_tile_that_does_not_stay_is_loaded_for_every_fold():
 def test_a_layer_of_too_many_tiles_is_refused():
     layer = matrix_layer("fc", m=2**40, n=16, k=16)
     with pytest.raises(ConfigError, match="in at most 2097152 tiles"):
-        dense_timing(layer, roomy_design(output_buffer=buffer(2**12)))
+        layer_timing(layer, None, roomy_design(output_buffer=buffer(2**12)))
     layer = matrix_layer("fc", m=16, n=16, k=2**43)
     with pytest.raises(ConfigError, match="of at most 1125899906842624 multiply-accumulates"):
-        dense_timing(layer, roomy_design())
+        layer_timing(layer, None, roomy_design())
 
 
 def test_equal_area_passes_over_designs_that_need_too_many_tiles():
@@ -428,7 +427,7 @@ def test_equal_area_passes_over_designs_that_need_too_many_tiles():
     layer = matrix_layer("fc", m=2**21, n=2**12, k=1)
     design = roomy_design()
     dense, timings = equal_area_dense((layer,), design)
-    assert timings[0][1].cycles <= dense_timing(layer, design.without_reuse()).cycles
+    assert timings[0][1].cycles <= layer_timing(layer, None, design.without_reuse()).cycles
     assert not dense.has_reuse
 
 
@@ -436,7 +435,7 @@ def test_first_rows_are_kept_without_adding_or_dividing():
     layer = matrix_layer("fc", m=40, n=8, k=10)
     means = even_decisions(layer, length=5, clusters=4)
     firsts = replace(means, rows=replace(means.rows, representative="first"))
-    averaged, kept = (reuse_timing(layer, each, roomy_design()) for each in (means, firsts))
+    averaged, kept = (layer_timing(layer, each, roomy_design()) for each in (means, firsts))
     # 40 rows of 10 elements, of which 2 x 4 clusters keep 5: the others are added.
     assert averaged.actions["cache", "accumulate"] == 400 - 40
     assert averaged.actions["cache", "divide"] == 40
@@ -459,7 +458,7 @@ def test_columns_in_another_order_touch_other_channels():
     design = roomy_design(activation_buffer=buffer(16 * 1024))
     channel = 16 * 16
     first_bytes, last_bytes = (
-        reuse_timing(layer, each, design).dram_bytes["inputs"] for each in (decisions, last)
+        layer_timing(layer, each, design).dram_bytes["inputs"] for each in (decisions, last)
     )
     assert first_bytes == 160 * 6 // 5 * channel
     assert last_bytes == 160 * 10 * channel

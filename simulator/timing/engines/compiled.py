@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from simulator.timing.schedule import LIMITS, Makespan, Schedule
+from simulator.timing.schedule import Makespan, Schedule
 
 
 def run(schedule: Schedule) -> Makespan:
@@ -20,18 +20,19 @@ def run(schedule: Schedule) -> Makespan:
     predecessor, for the successor; of several steps that end together, the one whose tile plus
     block number is lowest, then the earlier block.
     """
-    critical = np.zeros(len(LIMITS), np.int64)
+    critical = np.zeros(len(schedule.names), np.int64)
     cycles = _makespan(
         schedule.load_cycles, schedule.load_latency_cycles, schedule.occupancy_cycles,
         schedule.latency_cycles, schedule.store_cycles, schedule.limits, critical,
     )  # fmt: skip
-    blamed = {name: int(part) for name, part in zip(LIMITS, critical, strict=True) if part}
+    parts = zip(schedule.names, critical, strict=True)
+    blamed = {name: int(part) for name, part in parts if part}
     return Makespan(cycles=int(cycles), critical_cycles=blamed)
 
 
 @njit(cache=True, nogil=True)
 def _makespan(load, load_latency, occupancy, latency, store, limits, critical):
-    """Makespan; fills `critical`, one entry for each of `LIMITS`."""
+    """Makespan; fills `critical`, one entry for each of the schedule's `names`."""
     stages, tiles = occupancy.shape
     # Nodes: loads, then the blocks' tiles, then stores. What each waited for last: `cause`.
     first_store = (stages + 1) * tiles

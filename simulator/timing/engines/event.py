@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import simpy
 
-from simulator.timing.schedule import LIMITS, Makespan, Schedule
+from simulator.timing.schedule import Makespan, Schedule
 
 DMA = "dma"
 
@@ -30,7 +30,7 @@ class TimelineSlice:
         start: first cycle.
         end: first cycle after it.
         kind: `work` or `stall`.
-        limit: of `LIMITS`: what sets the pace of the work; or of the work that a stall waited for.
+        limit: what sets the pace of the work, or of the work that a stall waited for.
     """
 
     track: str
@@ -131,7 +131,7 @@ class _Machine:
         """The DMA engine: its programme is load 0, load 1, ..., each followed by an older store."""
         track = _Track(self.env, DMA, self.slices)
         inputs, outputs = self.buffers[0], self.buffers[-1]
-        latency = self.schedule.load_latency_cycles
+        latency, dram = self.schedule.load_latency_cycles, self.schedule.names[0]
         halves = 0
         for tile in range(self.tiles + self.stages):
             if tile < self.tiles and self.loads[tile]:
@@ -139,14 +139,12 @@ class _Machine:
                 while halves <= tile:
                     yield from track.wait_for(inputs.room, tile, "load")
                     halves += 1
-                load = yield from track.work(tile, -1, "load", self.loads[tile], latency, LIMITS[0])
+                load = yield from track.work(tile, -1, "load", self.loads[tile], latency, dram)
                 inputs.results.put(self.env.timeout(latency, load))
             old = tile - self.stages
             if old >= 0 and self.stores[old]:
                 yield from track.wait_for(outputs.results, old, "store")
-                store = yield from track.work(
-                    old, self.stages, "store", self.stores[old], 0, LIMITS[0]
-                )
+                store = yield from track.work(old, self.stages, "store", self.stores[old], 0, dram)
                 self.steps.append(store)
                 outputs.room.put(store)
 
@@ -158,7 +156,7 @@ class _Machine:
         inputs, outputs = self.buffers[depth], self.buffers[depth + 1]
         occupancy = schedule.occupancy_cycles[depth].tolist()
         latency = schedule.latency_cycles[depth].tolist()
-        limits = [LIMITS[limit] for limit in schedule.limits[depth]]
+        limits = [schedule.names[limit] for limit in schedule.limits[depth]]
         for tile in range(self.tiles):
             if not is_first or self.loads[tile]:
                 yield from track.wait_for(inputs.results, tile, name)
@@ -187,7 +185,7 @@ def run(schedule: Schedule) -> Makespan:
     step: _Step | None = min(steps, key=lambda s: (-s.done, s.tile + s.depth, s.depth))
     assert step is not None
     cycles = later = step.done
-    critical = dict.fromkeys(LIMITS, 0)
+    critical = dict.fromkeys(schedule.names, 0)
     while step is not None:
         critical[step.limit] += later - step.start
         later, step = step.start, step.cause
@@ -227,4 +225,5 @@ def _first_tiles(schedule: Schedule, tiles: int) -> Schedule:
         occupancy_cycles=cut(schedule.occupancy_cycles),
         latency_cycles=cut(schedule.latency_cycles),
         limits=cut(schedule.limits),
+        names=schedule.names,
     )

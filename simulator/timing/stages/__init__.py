@@ -1,0 +1,18 @@
+"""The stages that tiles pass, a file each; `register` adds one of a user's own."""
+
+from simulator.timing.stages.address_list import Addressing
+from simulator.timing.stages.array import Multiplying
+from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.reconstructor import HandingOut
+from simulator.timing.stages.stage import STAGES, Stage, Work, register
+
+__all__ = [
+    "STAGES",
+    "Addressing",
+    "HandingOut",
+    "Hashing",
+    "Multiplying",
+    "Stage",
+    "Work",
+    "register",
+]

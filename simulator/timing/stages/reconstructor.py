@@ -1,0 +1,84 @@
+"""The reconstructor: hands results of the array out to the rows that take them."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from accelerators import ConfigError, Reconstructor, SramBuffer
+from simulator.decisions.rows import FilledRows, SharedRows
+from simulator.timing.stages.stage import Counts, Place, Stage, Work, register
+from simulator.timing.tiles import Tiles
+from simulator.timing.transfers import access_bytes, ceil_div, port_cycles
+
+
+@register
+class HandingOut(Stage):
+    """Results are gathered for a tile's rows and added up; a port takes `width` of a row a cycle.
+
+    Of shared rows, each takes its centroid's result from the centroid buffer and adds it to its
+    partial sum in the output buffer. Of filled rows, a computed one takes its own result and a
+    skipped one as many as the address list names, all from the output buffer and back to it, once
+    the array is done with the tile and while it works on the next.
+
+    Not modelled: that filled rows wait where a row that they take is in the next tile, or lies in
+    the DRAM where it was in an earlier one; the shift that makes a sum of several a mean.
+    """
+
+    units = ("reconstructor",)
+    track = "reconstructor"
+
+    @property
+    def place(self) -> Place:
+        """Shared rows have a buffer for what the array found; filled ones lie where that lies."""
+        return "beside" if self.left.handed_out else "after"
+
+    @property
+    def unit(self) -> Reconstructor:
+        """The unit."""
+        unit = self.accelerator.reconstructor
+        assert unit is not None
+        return unit
+
+    def check(self) -> None:
+        """There are results to hand out, and the buffer that they lie in."""
+        assert self.left.decisions is not None
+        rows = self.left.decisions.rows
+        if not isinstance(rows, SharedRows | FilledRows):
+            raise ConfigError(
+                f"decisions of layer {self.left.layer.name!r} must share or fill rows for a "
+                f"reconstructor to hand out, got {type(rows).__name__}; do not ask for the unit"
+            )
+
+    def work(self, tiles: Tiles) -> Work:
+        """Gathered results come from the buffer of the array's sums."""
+        accelerator, unit, columns = self.accelerator, self.unit, tiles.handed_columns
+        source: SramBuffer = getattr(accelerator, tiles.sums)
+        target, bits = accelerator.output_buffer, accelerator.accumulator_bits
+        cycles = ceil_div(tiles.results * ceil_div(columns, unit.width), unit.ports)
+        gathered = tiles.results * access_bytes(columns, unit.width, bits, source)
+        written = tiles.handed_rows * access_bytes(columns, unit.width, bits, target)
+        # A sum that is added to is read before; what the array left is read as it is gathered.
+        moved = written + (gathered if source is target else written)
+        limits = {"reconstructor": cycles}
+        if source is not target:
+            limits[tiles.sums] = port_cycles(gathered, source)
+        return Work(
+            limits={**limits, "output_buffer": port_cycles(moved, target)},
+            latency_cycles=cycles if self.left.handed_out else 0,
+            busy_cycles={"reconstructor": cycles},
+            actions=partial(self._actions, tiles, gathered, written),
+        )
+
+    def _actions(self, tiles: Tiles, gathered: Any, written: Any) -> Counts:
+        sums = tiles.total(written)
+        # Each row's first result is taken as it is; of shared rows every sub-vector has one.
+        handed = tiles.total(np.asarray(tiles.results) * tiles.handed_columns)
+        layer = self.left.layer.gemm
+        return {
+            (tiles.sums, "read_byte"): tiles.total(gathered),
+            ("reconstructor", "add"): handed - layer.count * layer.m * self.left.n,
+            ("output_buffer", "write_byte"): sums,
+            # One read per later sub-matrix, and one to store the outputs.
+            ("output_buffer", "read_byte"): sums,
+        }

@@ -1,0 +1,125 @@
+"""A stage that tiles pass: which unit it is, what it takes, and the stages that there are."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+from accelerators import Accelerator, ConfigError
+from simulator.timing.engines.engine import Engine
+from simulator.timing.remaining import Remaining
+from simulator.timing.tiles import Tiles
+from simulator.timing.transfers import Transfer
+
+Place = Literal["before", "beside", "after"]
+Counts = Mapping[tuple[str, str], int]
+
+
+def _nothing_done() -> Counts:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """What a stage does on a layer's tiles; numbers are of each tile, int64 or broadcast to it.
+
+    Attributes:
+        limits: name of a unit or buffer -> cycles that it alone would hold a tile up; the largest
+            is the tile's occupancy, and its name is to blame, the first of several.
+        occupancy_cycles: until the stage takes the next tile, where that is more than the largest;
+            not beside the array.
+        latency_cycles: after these, until the tile's results are there.
+        busy_cycles: name of a unit -> cycles in which it works.
+        transfers: what the stage itself loads from the DRAM, or stores there.
+        actions: gives what is done for all tiles, (part, action) -> how often, as
+            `accelerators.energy_per_action` prices it. Asked once, for the cut that is taken.
+    """
+
+    limits: Mapping[str, Any]
+    occupancy_cycles: Any = None
+    latency_cycles: Any = 0
+    busy_cycles: Mapping[str, Any]
+    transfers: tuple[Transfer, ...] = ()
+    actions: Callable[[], Counts] = field(default=_nothing_done)
+
+
+def beside(works: Sequence[Work]) -> Work:
+    """The work of the array with what works beside it, as one."""
+    if len(works) == 1:
+        return works[0]
+    limits: dict[str, Any] = {}
+    for work in works:
+        for name, cycles in work.limits.items():
+            limits[name] = limits[name] + cycles if name in limits else cycles
+    return Work(
+        limits=limits,
+        latency_cycles=sum(work.latency_cycles for work in works),
+        busy_cycles={},
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage(ABC):
+    """One step on the way of every tile through a design, made anew for each layer.
+
+    A layer's tiles pass the stages of the units that its decisions ask for (`Decisions.units`):
+    those before the array, the array with those beside it, those after it; each in the order in
+    which the units are asked for. Between two stages lies a double buffer. What works beside the
+    array has none: it works on the array's own tile, in the same buffers, and what both take of
+    one buffer's ports adds up; its latency, to the array's. A stage of a user's own is a subclass
+    under `@register`.
+
+    Attributes:
+        units: fields of an `Accelerator` whose units work in it.
+        track: its name in a schedule and on a timeline, where it is not beside the array.
+        left: the layer, with what its decisions leave of it.
+        accelerator: the design, which has the units.
+        engine: finds cycles that depend on what comes when.
+    """
+
+    units: ClassVar[tuple[str, ...]]
+    track: ClassVar[str]
+
+    left: Remaining
+    accelerator: Accelerator
+    engine: Engine
+
+    @property
+    def place(self) -> Place:
+        """Where tiles pass it: before, beside or after the array."""
+        return "before"
+
+    def check(self) -> None:
+        """Whether the units can do what was decided.
+
+        Raises:
+            ConfigError: they are of another kind, or too small.
+        """
+
+    @abstractmethod
+    def work(self, tiles: Tiles) -> Work:
+        """What the stage does on the tiles of one cut."""
+
+
+STAGES: dict[str, type[Stage]] = {}
+"""Field of an `Accelerator` -> the stage that its unit works in."""
+
+Registered = TypeVar("Registered", bound=type[Stage])
+
+
+def register(kind: Registered) -> Registered:
+    """Let tiles pass a stage where decisions ask for one of its units; a decorator of its class.
+
+    Raises:
+        ConfigError: a unit works in another stage. A class that is loaded again takes its own
+            place.
+    """
+    for unit in kind.units:
+        known = STAGES.get(unit)
+        if known is not None and known.__qualname__ != kind.__qualname__:
+            raise ConfigError(
+                f"{kind.__name__}.units must be fields that no other stage has, got {unit!r}, "
+                f"which works in {known.__name__}; give the unit a field of its own"
+            )
+    STAGES.update(dict.fromkeys(kind.units, kind))
+    return kind
