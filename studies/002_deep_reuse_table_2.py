@@ -182,7 +182,7 @@ def cluster_reuse(workload: Workload) -> list[dict[str, object]]:
                 {
                     "layer": paper.layer,
                     "hashing": hashing,
-                    "reuse rate": f"{made.reuse_rate:.3f}",
+                    "reuse rate": f"{made.shared.reuse_rate:.3f}",
                     "new r_c": f"{made.remaining_ratio:.5f}",
                     "savings": f"{savings(runs[-1], trace.layer(paper.layer), policy):.2f}",
                     "from paper's r_c": f"{1 / of_paper:.2f}",

@@ -221,7 +221,7 @@ def operations(trace: WorkloadTrace, run: ReuseRun, settings: Settings) -> float
         share = 1.0
         if made is not None:
             hashes, _ = settings[layer.name]
-            share = hashes / layer.gemm.n + made.remaining_ratio + 1 / made.sub_vector_length
+            share = hashes / layer.gemm.n + made.remaining_ratio + 1 / made.shared.sub_vector_length
         dense, left = dense + macs, left + macs * share
     return left / dense
 
