@@ -55,7 +55,7 @@ def first_sub_vectors():
 def test_cicek_design_b_cycles_per_vector(first_sub_vectors, banks, update_cycles, published):
     cache = replace(preset("cicek_design_b").cache, banks=banks, update_cycles=update_cycles)
     # 2^15 sets: a signature of 15 bits is its own remainder and set, and its low bits the bank.
-    assert cache.entries // cache.ways == 2**first_sub_vectors.hashes
+    assert cache.entries // cache.ways == 2**first_sub_vectors.signatures.hashes
     # Three sub-vectors of 5 in a fetch of 16 words.
     replayed = replay(
         first_sub_vectors, cache, vectors_per_group=np.array([3]), cycles_per_group=np.array([1])
