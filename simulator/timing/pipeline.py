@@ -188,12 +188,14 @@ class Run:
             for block, cycles in work.busy_cycles.items()
         }
         moving = int(self.schedule.load_cycles.sum() + self.schedule.store_cycles.sum())
-        moved, counts = dict.fromkeys(_KINDS, 0), ActionCounts()
+        moved: dict[str, int] = dict.fromkeys(_KINDS, 0)
+        counts: dict[tuple[str, str], int] = {}
         for each in self.transfers:
             total = int(each.moved_bytes.sum())
             moved[each.kind] = moved.get(each.kind, 0) + total
             if each.buffer is not None:
-                counts[each.buffer, "read_byte" if each.stored else "write_byte"] += total
+                action = each.buffer, "read_byte" if each.stored else "write_byte"
+                counts[action] = counts.get(action, 0) + total
         return LayerTiming(
             cycles=self.makespan.cycles,
             critical_cycles=self.tiles.cut.blame(
@@ -206,16 +208,15 @@ class Run:
             schedule=self.schedule,
         )
 
-    def _actions(self, counts: ActionCounts) -> ActionCounts:
+    def _actions(self, counts: dict[tuple[str, str], int]) -> ActionCounts:
         """What is done beside transfers, added; part by part, as data meets them."""
-        counts.update(self.tiles.actions)
-        for work in self.works:
-            counts.update(work.actions())
-        for action, moved in (("read_byte", self.loads), ("write_byte", self.stores)):
-            counts["dram", action] = int(burst_bytes(moved, self.accelerator).sum())
+        for done in (self.tiles.actions, *(work.actions() for work in self.works)):
+            for action, count in done.items():
+                counts[action] = counts.get(action, 0) + count
+        counts["dram", "read_byte"] = int(burst_bytes(self.loads, self.accelerator).sum())
+        counts["dram", "write_byte"] = int(burst_bytes(self.stores, self.accelerator).sum())
         units = () if self.left.decisions is None else self.left.decisions.units
         looking = [name for name in units if name in self.looking]
         parts = with_own((*looking, *_ARRAY), (*units, *_OUT, *(part for part, _ in counts)))
-        return ActionCounts(
-            dict(sorted(counts.items(), key=lambda count: parts.index(count[0][0])))
-        )
+        place = {part: number for number, part in enumerate(parts)}
+        return ActionCounts(dict(sorted(counts.items(), key=lambda count: place[count[0][0]])))

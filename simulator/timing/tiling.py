@@ -85,9 +85,12 @@ class Tiling:
             m = left.computed_rows(row_cut)[by_row]
             n = columns * (m > 0)
         shape = (gemm.count, *np.broadcast_shapes(rows.shape, columns.shape)[1:])
-        # Rows are looked at for their first column tile.
-        looked = np.zeros_like(columns)
-        looked.flat[0] = 1
+        # Rows are looked at for their first column tile; of a dense layer nobody asks.
+        looked = (
+            1
+            if left.decisions is None
+            else (np.arange(columns.size) == 0).astype(np.int64).reshape(columns.shape)
+        )
         transfers = self._transfers(row_cut, rows, columns, shape)
         actions = {}
         if left.kept:

@@ -23,7 +23,8 @@ class Multiplying(Stage):
         cycles, latency = dataflow.cycles(accelerator.array, m, n, k)
         if self.left.decisions is not None:
             # A tile that has nothing to multiply streams nothing.
-            cycles, latency = cycles * (n > 0), latency * (n > 0)
+            working = n > 0
+            cycles, latency = cycles * working, latency * working
         moved = dataflow.product_bytes(
             accelerator,
             m,

@@ -87,6 +87,22 @@ class Hashing(Stage):
         )
 
     @cached_property
+    def hashing_cycles(self) -> np.ndarray:
+        """`(s,)` int64, until the front-end is done with a tile."""
+        vectors, interval = self.rate
+        return ceil_div(rows_per_group(self.decisions.shared), vectors) * interval
+
+    @cached_property
+    def vector_bytes(self) -> np.ndarray:
+        """`(s,)` int64, read from the activation buffer for a tile."""
+        widths = self.decisions.shared.widths
+        elements = rows_per_group(self.decisions.shared) * widths
+        accelerator = self.accelerator
+        return access_bytes(
+            elements, widths, accelerator.operand_bits, accelerator.activation_buffer
+        )
+
+    @cached_property
     def cache_cycles(self) -> np.ndarray:
         """`(count, groups, 1, s)` int64, until the cache is done with a tile."""
         return around_cycles(self.decisions, self.cache) + by_tile(self.replayed.cycles)
@@ -94,19 +110,14 @@ class Hashing(Stage):
     def work(self, tiles: Tiles) -> Work:
         """Both units work at once, so together they may take longer than either alone; the busier
         one is to blame."""
-        shared, buffer = self.decisions.shared, self.accelerator.activation_buffer
-        rows, widths = rows_per_group(shared), shared.widths
-        vectors, interval = self.rate
-        hashing = ceil_div(rows, vectors) * interval * tiles.looked
+        hashing = self.hashing_cycles * tiles.looked
         together = self.cache_cycles * tiles.looked
         caching = together - by_tile(self.replayed.waiting_cycles) * tiles.looked
-        vector_reads = tiles.looked * access_bytes(
-            rows * widths, widths, self.accelerator.operand_bits, buffer
-        )
-        reading = port_cycles(vector_reads, buffer)
+        vector_reads = self.vector_bytes * tiles.looked
+        reading = port_cycles(vector_reads, self.accelerator.activation_buffer)
         return Work(
             limits={"front_end": hashing, "cache": caching, "activation_buffer": reading},
-            occupancy_cycles=np.maximum(together, reading),
+            occupancy_cycles=together,
             latency_cycles=self.front_end.latency_cycles * tiles.looked,
             busy_cycles={"front_end": hashing, "cache": caching},
             actions=partial(self._actions, tiles, vector_reads),
