@@ -7,7 +7,8 @@ from accelerators import Accelerator, ConfigError
 from accelerators.rules import problems, true_of
 from simulator.policies.policy import LayerState, NoReuse, ReusePolicy
 from simulator.results.design import DesignReport
-from simulator.running.decide import ReuseRun, decide
+from simulator.running.decide import decide
+from simulator.running.reuse_run import ReuseRun
 from simulator.simulation_report import SimulationReport
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.timing.engines.engine import engine_named

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from accelerators import ConfigError
 from simulator.analysis.operator_norms import layer_norm_of, matrix_norm
-from simulator.running.decide import ReuseRun
+from simulator.running.reuse_run import ReuseRun
 from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
-from simulator.running.decide import ReuseRun
+from simulator.running.reuse_run import ReuseRun
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from simulator.analysis.frames import frame_picture, image_inputs
 from simulator.analysis.painting import Grid, grid_of, paint_clusters
-from simulator.running.decide import ReuseRun
+from simulator.running.reuse_run import ReuseRun
 from workloads.traces.judged import classes_in
 from workloads.traces.scores import IGNORED, LOSS_IGNORED
 from workloads.traces.trace import WorkloadTrace

@@ -40,7 +40,7 @@ from simulator.boards.work import (
     stacked,
 )
 from simulator.results.differences import significant
-from simulator.running.decide import ReuseRun
+from simulator.running.reuse_run import ReuseRun
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 
