@@ -111,7 +111,7 @@ def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stag
         check_units(left.decisions, accelerator)
         asked = (STAGES[name] for name in left.decisions.units if name in STAGES)
         found = list(dict.fromkeys(asked))
-    made = [
+    made: list[Stage] = [
         kind(left=left, accelerator=accelerator, engine=engine) for kind in (*found, Multiplying)
     ]
     for stage in made:
