@@ -17,7 +17,7 @@ from simulator.results.lookup import (
     given_design,
     in_present_names,
 )
-from simulator.timing.schedule import BLOCKS, LIMITS
+from simulator.timing.schedule import BLOCKS, LIMITS, most_blamed
 
 # Of the design as given -> the designs that a report of it has; see `SimulationReport.designs`.
 DESIGNS = {
@@ -59,7 +59,10 @@ _ERROR: _Rule = ("a number", lambda v: is_number(v) or type(v) is float)
 _TEXT: _Rule = ("text", lambda v: type(v) is str)
 _TABLE: _Rule = ("a table", lambda v: isinstance(v, Mapping))
 _LIST: _Rule = ("a list that is not empty", lambda v: type(v) is list and bool(v))
-_LIMIT: _Rule = (f"one of {', '.join(LIMITS)}", lambda v: type(v) is str and v in LIMITS)
+_LIMIT: _Rule = (
+    f"a name such as {', '.join(LIMITS)}",
+    lambda v: type(v) is str and v.isidentifier(),
+)
 
 _SUMMARY: dict[str, _Rule] = {
     "format_version": (f"1 to {FORMAT_VERSION}", lambda v: _count(v) and 1 <= v <= FORMAT_VERSION),
@@ -105,6 +108,8 @@ _AMOUNTS: dict[str, tuple[tuple[str, ...], bool, _Rule]] = {
     "critical_cycles": (LIMITS, False, _COUNT),
     "dram_bytes": (_KINDS_OF_DRAM_BYTES, True, _COUNT),
 }
+# Tables that hold what a unit of a user's own adds beside the names that are always there.
+_OPEN = (BLOCKS, LIMITS, _KINDS_OF_DRAM_BYTES)
 # What a summary says of two designs: how its name begins -> amount of a design.
 _RATIOS = {"speedup_": "cycles", "energy_ratio_": "energy_uj_per_image"}
 
@@ -181,7 +186,7 @@ def _design_problems(design: Any, path: str) -> list[str]:
     for each, place in [(design, path), *layers]:
         blamed = each["critical_cycles"]
         problems += _unequal(f"{place}.cycles", each["cycles"], sum(blamed.values()))
-        longest = max(LIMITS, key=lambda limit: blamed.get(limit, 0))
+        longest = most_blamed(blamed)
         if each["bound_by"] != longest:
             problems.append(f"{place}.bound_by must be {longest!r}, got {show(each['bound_by'])}")
     for name in (*_AMOUNTS, "energy_pj"):
@@ -214,6 +219,8 @@ def _table_problems(
 ) -> list[str]:
     """Rules that a table of amounts breaks."""
     words, holds = rule
+    if type(table) is dict and known in _OPEN:
+        known = (*known, *(name for name in table if name not in known and name.isidentifier()))
     if type(table) is not dict or not (
         {*table} == {*known} if whole else table and {*table} <= {*known}
     ):

@@ -106,13 +106,13 @@ class Stages(NamedTuple):
 
 def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stages:
     """The stages that the layer's tiles pass, in their order."""
-    found: list[type[Stage]] = []
+    kinds: list[type[Stage]] = []
     if left.decisions is not None:
         check_units(left.decisions, accelerator)
         asked = (STAGES[name] for name in left.decisions.units if name in STAGES)
-        found = list(dict.fromkeys(asked))
-    found.append(Multiplying)
-    made = [kind(left=left, accelerator=accelerator, engine=engine) for kind in found]
+        kinds = list(dict.fromkeys(asked))
+    kinds.append(Multiplying)
+    made = [kind(left=left, accelerator=accelerator, engine=engine) for kind in kinds]
     for stage in made:
         stage.check()
     array = made.pop()

@@ -232,7 +232,7 @@ def taken_off(draw, layer):
 
 
 @given(st.data(), layers_and_decisions(), designs())
-@settings(relaxed, max_examples=120)
+@settings(relaxed, max_examples=60)
 def test_engines_agree_on_any_decisions_and_less_work_is_not_more(data, pair, design):
     layer, decisions = pair[0], data.draw(taken_off(pair[0]))
     design = replace(design, address_list=AddressList(entries=1024, ports=2))

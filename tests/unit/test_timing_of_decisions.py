@@ -9,13 +9,14 @@ import pytest
 from accelerators import Accelerator, ConfigError, Reconstructor
 from accelerators.rules import integer, part
 from accelerators.units import AddressList, Item, Unit
-from simulator import Decisions
+from simulator import Decisions, ReuseRun, simulate
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence
 from simulator.decisions.frames import KEEP, RUN, FrameDecisions
 from simulator.decisions.rows import FilledRows, KeptRows
 from simulator.decisions.tokens import TokenPlan
+from simulator.stored_report import summary_problems
 from simulator.timing.choosing import AS_FAST
 from simulator.timing.dataflows.dataflow import Dataflow
 from simulator.timing.dataflows.dataflow import register as register_dataflow
@@ -33,7 +34,7 @@ from simulator.timing.stages import Stage, Work, register
 from simulator.timing.tiling import tilings
 from simulator.timing.transfers import ceil_div
 from tests.builders import buffer, cifarnet_conv2, even_decisions, matrix_layer, roomy_design
-from workloads import Gemm
+from workloads import Gemm, WorkloadTrace
 from workloads.traces.layer import Layer
 
 LISTED = roomy_design(address_list=AddressList(entries=64))
@@ -99,6 +100,20 @@ def test_filled_rows_by_hand():
     # With a port that takes 4 of 16 columns a cycle, handing out sets the pace.
     narrow = replace(LISTED, reconstructor=Reconstructor(width=4))
     assert layer_timing(layer, decisions, narrow).bound_by == "reconstructor"
+
+
+def test_a_report_tells_what_is_there_and_is_read_again():
+    trace = WorkloadTrace.from_gemms([("fc", Gemm(m=64, n=16, k=16)), ("out", Gemm(m=4, n=4, k=4))])
+    made = {"fc": every_other(trace.layers[0]), "out": None}
+    run = ReuseRun(policy={}, images=trace.images, decisions=made, relative_mse={"fc": 0.0})
+    narrow = replace(LISTED, address_list=AddressList(entries=64, ports=1), name="listed")
+    report = simulate(trace, narrow, run)
+    assert report.reuse.busy_cycles["address_list"] == 64
+    assert report.reuse.dram_bytes["addresses"] == 128
+    first, second = report.reuse.rows()
+    assert first["busy_address_list_cycles_per_batch"] == 64
+    assert second["busy_address_list_cycles_per_batch"] == 0 and first.keys() == second.keys()
+    assert summary_problems(report.to_dict()) == []
 
 
 def test_filled_rows_of_two_results_are_added():
