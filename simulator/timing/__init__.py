@@ -1,1 +1,1 @@
-"""Cycles: the array, the pipeline of blocks, the cache, dense layers and layers under reuse."""
+"""Cycles: what decisions leave of a layer, its tiles, the stages that they pass, the engines."""
