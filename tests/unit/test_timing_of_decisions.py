@@ -16,7 +16,7 @@ from simulator.decisions.evidence import Evidence
 from simulator.decisions.frames import KEEP, RUN, FrameDecisions
 from simulator.decisions.rows import FilledRows, KeptRows
 from simulator.decisions.tokens import TokenPlan
-from simulator.stored_report import summary_problems
+from simulator.results.stored import summary_problems
 from simulator.timing.choosing import AS_FAST
 from simulator.timing.dataflows.dataflow import Dataflow
 from simulator.timing.dataflows.dataflow import register as register_dataflow
