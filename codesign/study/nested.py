@@ -26,13 +26,13 @@ from codesign.evaluation.workload import Workload
 from codesign.optimisers.quiet import quiet_optuna
 from codesign.space.checks import integer_problems
 from codesign.space.constraints import Constraints
+from codesign.space.parameters import Parameter
 from codesign.study.layer_asking import LayerAsker, logarithms
 from codesign.study.nested_store import (
     ACQUISITIONS,
     FORMAT_VERSION,
     open_layers,
     read_layers,
-    stored_parameter,
 )
 from codesign.study.records import Records
 from codesign.study.runner import EXECUTORS, running
@@ -174,7 +174,7 @@ def load_nested(path: str | Path) -> NestedResult:
         layers, specification = [], {}
         for name, study in studies.items():
             specification = study.user_attrs[SPECIFICATION]
-            parameters = tuple(stored_parameter(each) for each in specification["parameters"])
+            parameters = tuple(map(Parameter.from_dict, specification["parameters"]))
             space = LayerSpace(layer=name, parameters=parameters)
             trials = _records(study, nested_file(path), space).trials()
             told = tuple(trial for trial in trials if trial.state != "running")
@@ -247,12 +247,7 @@ def _specifications(
     }
     specifications = {
         space.layer: common
-        | {
-            "parameters": [
-                {"name": p.name, "choices": list(p.choices), "ordered": p.ordered}
-                for p in space.parameters
-            ]
-        }
+        | {"parameters": [parameter.to_dict() for parameter in space.parameters]}
         for space in evaluator.spaces
     }
     return json.loads(json.dumps(specifications))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -14,18 +14,12 @@ from codesign.evaluation.objective import Objective, values_of
 from codesign.evaluation.objectives import stored_objectives
 from codesign.space.constraints import Constraints
 from codesign.space.design_space import DesignSpace
+from codesign.space.parameters import ParameterSpace
 from codesign.study.result import StudyResult
 from codesign.study.store import Place, storing
 from codesign.study.stored import ASKED, CONFIRMED, EXCESS, SPECIFICATION
 from codesign.study.trial import Trial
 from simulator.results.lookup import in_present_names
-
-
-class Space(Protocol):
-    """What trials choose from."""
-
-    def decode(self, stored: Mapping[str, Any], /) -> dict[str, Any]:
-        """Values of what Optuna stores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +37,7 @@ class Records:
 
     study: optuna.Study
     place: Place
-    space: Space
+    space: ParameterSpace
     objectives: tuple[Objective, ...]
     limits: Constraints
     baseline: Mapping[str, float]
@@ -132,7 +126,9 @@ def is_failed(frozen: FrozenTrial) -> bool:
     return record_of(frozen)["state"] == "failed"
 
 
-def _read_trial(frozen: FrozenTrial, space: Space, objectives: Sequence[Objective]) -> Trial:
+def _read_trial(
+    frozen: FrozenTrial, space: ParameterSpace, objectives: Sequence[Objective]
+) -> Trial:
     """A trial as it was told."""
     record = record_of(frozen) if frozen.state.is_finished() else {}
     return Trial(
@@ -170,7 +166,9 @@ def read_result(study: optuna.Study, *, in_use: bool | None = False) -> StudyRes
     )
 
 
-def _confirmed(study: optuna.Study, space: Space, objectives: Sequence[Objective]) -> list[Trial]:
+def _confirmed(
+    study: optuna.Study, space: ParameterSpace, objectives: Sequence[Objective]
+) -> list[Trial]:
     every = study.get_trials(deepcopy=False)
     trials = [_read_trial(frozen, space, objectives) for frozen in every]
     for key, record in study.user_attrs.items():
