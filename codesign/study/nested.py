@@ -26,7 +26,6 @@ from codesign.evaluation.workload import Workload
 from codesign.optimisers.quiet import quiet_optuna
 from codesign.space.checks import integer_problems
 from codesign.space.constraints import Constraints
-from codesign.space.parameters import Parameter
 from codesign.study.layer_asking import LayerAsker, logarithms
 from codesign.study.nested_store import (
     ACQUISITIONS,
@@ -38,7 +37,7 @@ from codesign.study.records import Records
 from codesign.study.runner import EXECUTORS, running
 from codesign.study.search import SearchLoop, rounds
 from codesign.study.shortfall import failures
-from codesign.study.stored import SPECIFICATION
+from codesign.study.stored import SPECIFICATION, stored_parameters
 from codesign.study.trial import Trial
 
 # Called with how many trials of all layers are told, and how many there will be.
@@ -174,7 +173,7 @@ def load_nested(path: str | Path) -> NestedResult:
         layers, specification = [], {}
         for name, study in studies.items():
             specification = study.user_attrs[SPECIFICATION]
-            parameters = tuple(map(Parameter.from_dict, specification["parameters"]))
+            parameters = tuple(stored_parameters(specification["parameters"]))
             space = LayerSpace(layer=name, parameters=parameters)
             trials = _records(study, nested_file(path), space).trials()
             told = tuple(trial for trial in trials if trial.state != "running")

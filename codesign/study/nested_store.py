@@ -25,7 +25,13 @@ from codesign.study.store import (
     readable,
     storing,
 )
-from codesign.study.stored import SPECIFICATION, parameter_is_whole, params_problems
+from codesign.study.stored import (
+    SPECIFICATION,
+    is_among,
+    is_count,
+    params_problems,
+    stored_parameters,
+)
 from simulator.results.stored import is_number
 
 FORMAT_VERSION = 1
@@ -119,7 +125,7 @@ def _check(path: Path, study: optuna.Study) -> None:
     if study.directions != DIRECTIONS or {*attributes} != {SPECIFICATION}:
         problems.append("it must be of a nested search, got another study")
     if isinstance(specification, Mapping) and not problems:
-        parameters = [Parameter.from_dict(each) for each in specification["parameters"]]
+        parameters = stored_parameters(specification["parameters"])
         problems += [
             f"setting {frozen.number}: {problem}"
             for frozen in trials
@@ -133,20 +139,16 @@ def _specification_problems(given: Any) -> list[str]:
     """Rules that the specification of a layer breaks."""
     if not isinstance(given, Mapping):
         return [f"specification must be a table, got {show(given)}"]
-    parameters = given.get("parameters")
-    names: list[str] = []
-    if isinstance(parameters, list) and all(map(parameter_is_whole, parameters)):
-        names = [each["name"] for each in parameters]
-    seed, images = given.get("seed"), given.get("images")
+    names = [each.name for each in stored_parameters(given.get("parameters"))]
+    seed = given.get("seed")
     rules = {
         "format_version": given.get("format_version") == FORMAT_VERSION,
         "name": type(given.get("name")) is str,
         "seed": type(seed) is int and seed >= 0,
-        "projection": type(given.get("projection")) is str and given["projection"] in PROJECTIONS,
-        "acquisition": type(given.get("acquisition")) is str
-        and given["acquisition"] in ACQUISITIONS,
+        "projection": is_among(given.get("projection"), PROJECTIONS),
+        "acquisition": is_among(given.get("acquisition"), ACQUISITIONS),
         "digest": type(given.get("digest")) is str,
-        "images": type(images) is int and images >= 1,
+        "images": is_count(given.get("images"), 1),
         "parameters": {*_SETTINGS[:2]} <= {*names} <= {*_SETTINGS} and len({*names}) == len(names),
     }
     return [
