@@ -25,7 +25,6 @@ from codesign.evaluation.layers import LAYER_OBJECTIVES, LayerEvaluator, LayerSp
 from codesign.evaluation.workload import Workload
 from codesign.optimisers.quiet import quiet_optuna
 from codesign.space.checks import integer_problems
-from codesign.space.constraints import Constraints
 from codesign.study.layer_asking import LayerAsker, logarithms
 from codesign.study.nested_store import (
     ACQUISITIONS,
@@ -217,14 +216,7 @@ def nested_file(path: str | Path) -> Path:
 
 
 def _records(study: optuna.Study, path: Path, space: LayerSpace) -> Records:
-    return Records(
-        study=study,
-        place=path,
-        space=space,
-        objectives=LAYER_OBJECTIVES,
-        limits=Constraints(),
-        baseline={},
-    )
+    return Records(study=study, place=path, space=space, objectives=LAYER_OBJECTIVES)
 
 
 def _called(_number: int, job: Mapping[str, Any]) -> str:

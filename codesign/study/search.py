@@ -138,7 +138,7 @@ def search(
         for _, trial in rounds([loop], run):
             if on_progress is not None:
                 on_progress(trial, loop.finished, trials)
-        return read_result(study)
+        return read_result(study, place)
 
 
 def load_study(path: str | Path) -> StudyResult:
@@ -152,7 +152,7 @@ def load_study(path: str | Path) -> StudyResult:
     """
     with quiet_optuna():
         place = study_place(path)
-        return read_result(read_study(place), in_use=is_in_use(place))
+        return read_result(read_study(place), place, in_use=is_in_use(place))
 
 
 @dataclass(frozen=True, kw_only=True)
