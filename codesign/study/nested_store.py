@@ -99,10 +99,8 @@ def read_layers(path: Path) -> dict[str, optuna.Study]:
         )
     storage, _ = open_storage(path, only=None)
     with readable(path):
-        studies = {
-            study.study_name: optuna.load_study(study_name=study.study_name, storage=storage)
-            for study in storage.get_all_studies()
-        }
+        names = [study.study_name for study in storage.get_all_studies()]
+        studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
     found = {name: study for name, study in studies.items() if study.user_attrs or study.trials}
     first = next(iter(found.values())).user_attrs.get(SPECIFICATION) if found else None
     if not isinstance(first, Mapping) or "parameters" not in first:
