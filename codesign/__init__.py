@@ -31,26 +31,21 @@ if TYPE_CHECKING:
     from codesign.study.search import load_study, search
     from codesign.study.trial import Trial
 
-_ROOMS = {
-    "OBJECTIVES": "codesign.evaluation.objectives",
-    "OPTIMISERS": "codesign.optimisers.registry",
-    "QUALITIES": "codesign.evaluation.objectives",
-    "Comparison": "codesign.boards.comparison",
-    "Constraints": "codesign.space.constraints",
-    "DesignSpace": "codesign.space.design_space",
-    "NestedResult": "codesign.study.nested",
-    "Objective": "codesign.evaluation.objective",
-    "Parameter": "codesign.space.parameters",
-    "StudyPlan": "codesign.study.plan",
-    "StudyResult": "codesign.study.result",
-    "Trial": "codesign.study.trial",
-    "Workload": "codesign.evaluation.workload",
-    "compare": "codesign.boards.comparison",
-    "load_nested": "codesign.study.nested",
-    "load_study": "codesign.study.search",
-    "load_workload": "codesign.evaluation.workload",
-    "nested_search": "codesign.study.nested",
-    "search": "codesign.study.search",
+# File -> the public names in it.
+_HOMES = {
+    "boards.comparison": ("Comparison", "compare"),
+    "evaluation.objective": ("Objective",),
+    "evaluation.objectives": ("OBJECTIVES", "QUALITIES"),
+    "evaluation.workload": ("Workload", "load_workload"),
+    "optimisers.registry": ("OPTIMISERS",),
+    "space.constraints": ("Constraints",),
+    "space.design_space": ("DesignSpace",),
+    "space.parameters": ("Parameter",),
+    "study.nested": ("NestedResult", "load_nested", "nested_search"),
+    "study.plan": ("StudyPlan",),
+    "study.result": ("StudyResult",),
+    "study.search": ("load_study", "search"),
+    "study.trial": ("Trial",),
 }
 
 __all__ = [
@@ -77,6 +72,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(import_module(_ROOMS[name]), name)
+    for file, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"codesign.{file}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

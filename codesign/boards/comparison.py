@@ -145,10 +145,7 @@ class Comparison:
             {key: row.text(getattr(row, key)) for key in _NUMBERS}
             | {key: row.text(ratio) for key, ratio in self._ratios(row).items()}
             | {"name": row.name, "marked": row is self.reference}
-            | {
-                "latency_origin": _origin(row),
-                "energy_origin": row.energy_origin or None,
-            }
+            | {"latency_origin": _origin(row), "energy_origin": row.energy_origin or None}
             for row in self.rows
         ]
 

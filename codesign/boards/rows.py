@@ -215,7 +215,7 @@ def board_rows(
         fitting, told = _fitting(of_device, wanted, processor)
         notes += told
         for row in _best(fitting):
-            found.append(_measured(row, processor, wanted, trace.images))
+            found.append(_measured(row, processor, wanted))
     if not found:
         notes.append(
             f"{device}: nothing measured that fits this workload" + _nearest(wanted, tables)
@@ -285,9 +285,7 @@ def _best(rows: Sequence[Baseline]) -> list[Baseline]:
     return chosen + sorted(reused, key=lambda row: row.latency_ms / row.batch)[:1]
 
 
-def _measured(
-    row: Baseline, processor: Processor | None, wanted: Wanted, images: int
-) -> ComparedRow:
+def _measured(row: Baseline, processor: Processor | None, wanted: Wanted) -> ComparedRow:
     energy_mj, origin, notes = row.energy_mj, row.energy_label, []
     if energy_mj is None:
         power_w, of = row.power_w, "its own mean power"

@@ -9,13 +9,10 @@ import typer
 
 from accelerators import baselines as known_rows
 from codesign.boards.rows import MEASURED
-from codesign.cli.options import CalibrateUnderReuse, Weights, with_options
+from codesign.cli.options import with_options
 from codesign.cli.outputs import check_files
 from codesign.cli.replay import (
-    ReplayOptions,
-    ReplayScore,
-    check_learns,
-    check_weights,
+    ModelReplayOptions,
     tell_random,
     write_files,
 )
@@ -30,9 +27,9 @@ EPILOG = (
 
 
 @guarded
-@with_options(ReplayOptions)
+@with_options(ModelReplayOptions)
 def command(
-    options: ReplayOptions,
+    options: ModelReplayOptions,
     device: Annotated[
         list[str] | None, typer.Option(help='A board, "Pi 4B" (the default); may be repeated.')
     ] = None,
@@ -58,25 +55,17 @@ def command(
         list[Path] | None,
         typer.Option(help="Measurements of your own, as `codesign measure` writes them."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
-    ] = None,
-    weights: Weights = None,
-    score: ReplayScore = None,
-    calibrate_under_reuse: CalibrateUnderReuse = False,
     csv: Annotated[Path | None, typer.Option(help="Write a row per way to run it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
 ) -> None:
     """Compare a workload on Raspberry Pis with it on an accelerator: latency, energy, both."""
     from codesign.boards.comparison import compare
     from codesign.report.comparison_page import write_comparison_html
-    from codesign.space.lookup import captured_model
     from simulator.results.costs import costs_line
 
-    check_files(inputs=[*options.files(), weights, *(baselines or ())], csv=csv, html=html)
-    asked = options.read(model=model, score=score)
-    check_weights(model, weights)
-    check_learns(model, calibrate_under_reuse, asked)
+    check_files(inputs=[*options.files(), *(baselines or ())], csv=csv, html=html)
+    asked = options.read()
+    model = options.model
     if network is None and any(row.model == model for row in known_rows(files=baselines or ())):
         network = model
     with working(f"comparing {len(asked.trace)} layers on {asked.design.name}"):
@@ -89,9 +78,9 @@ def command(
             precision=precision,
             threads=threads,
             files=baselines or (),
-            model=None if model is None else captured_model(model, weights, asked.trace),
+            model=options.captured(asked.trace),
             calibration=asked.calibration,
-            calibrate_under_reuse=calibrate_under_reuse,
+            calibrate_under_reuse=options.calibrate_under_reuse,
             engine=options.engine,
         )
     table(found.columns, found.table)

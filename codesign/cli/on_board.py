@@ -134,11 +134,10 @@ def _refuse_idle(parser: argparse.ArgumentParser, given: argparse.Namespace) -> 
     """Refuse options that would have no effect beside another.
 
     Raises:
-        ConfigError: with each of them.
+        ConfigError: with each of them, beside the first such.
     """
     reuse = {"hashes", "length", "layer", "thresholds", "kernel"}
     changed = {name for name, value in vars(given).items() if value != parser.get_default(name)}
-    problems = []
     for option, is_there, idle in (
         ("--pack", given.pack is not None, changed - {"pack"}),
         ("--add-power", given.add_power, changed - {"add_power", "power_csv", "out"}),
@@ -146,11 +145,9 @@ def _refuse_idle(parser: argparse.ArgumentParser, given: argparse.Namespace) -> 
     ):
         if is_there and idle:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(idle))
-            problems.append(
+            raise ConfigError(
                 f"{option} must stand without {names}, which would change nothing; leave out one"
             )
-    if problems:
-        raise ConfigError(problems[0])
 
 
 def _note(text: str) -> None:

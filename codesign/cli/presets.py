@@ -17,6 +17,7 @@ from accelerators import (
     presets,
 )
 from codesign.cli.terminal import guarded, say, table
+from simulator.results.tables import column
 
 EPILOG = "Example: codesign presets reuse_16x16 > my_design.py"
 
@@ -26,8 +27,6 @@ def command(
     name: Annotated[str | None, typer.Argument(help="Print this one as Python.")] = None,
 ) -> None:
     """List the ready designs and cost tables, or print one design as Python to change."""
-    from simulator.results.tables import column
-
     if name is not None:
         say(preset(name).to_python().rstrip())
         return
@@ -62,7 +61,6 @@ def command(
 def _tell_costs() -> None:
     """What a design may be priced by."""
     from simulator.results.costs import dram_with_energy
-    from simulator.results.tables import column
 
     columns = [
         column("name", "Cost table", text=True),

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from accelerators import BUILT_IN_TABLES, Accelerator, ConfigError, read_scale_sim_config
-from codesign.cli.options import DEFAULT_DESIGN, DESIGN_HELP, Policy, PolicySet
+from codesign.cli.options import (
+    DEFAULT_DESIGN,
+    DESIGN_HELP,
+    CalibrateUnderReuse,
+    Policy,
+    PolicySet,
+    Weights,
+)
 from codesign.cli.terminal import note, say
 from codesign.space.lookup import (
+    captured_model,
     find_accelerator,
     find_policy,
     find_score,
@@ -25,18 +33,15 @@ from workloads.traces.files import DESCRIPTION
 from workloads.traces.scale_sim import read_topology
 from workloads.traces.trace import WorkloadTrace
 
+if TYPE_CHECKING:
+    from torch import nn
+
+# Options of the captured model, which are checked with it.
+_OF_MODEL = ("weights", "score", "calibrate_under_reuse")
 # Of hashing: what it is to learn from is of no use without.
-LEARNS = (
+_LEARNS = (
     "with thresholds or hyperplanes that are learned, --thresholds spread or mean or --learning"
 )
-ReplayScore = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE.py:FUNCTION",
-        help="The function that the trace was captured with as --score, which a saved trace does "
-        "not hold, or another (executed); needs --model.",
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,24 +148,15 @@ class ReplayOptions:
         traces = [each / DESCRIPTION for each in (self.trace, self.calibration) if each is not None]
         return [*traces, *(self.scale_sim or ()), Path(self.technology or ""), *own]
 
-    def read(self, *, model: str | None = None, score: str | None = None) -> Replay:
+    def read(self) -> Replay:
         """Read the trace and the design, or SCALE-Sim's files of both.
-
-        Args:
-            model: the captured model, if its name was given.
-            score: the function that judges its outputs, if one was named.
 
         Raises:
             ConfigError: options that do not go together, or name no design or no cost table.
             TraceError: a workload that cannot be read.
         """
-        if score is not None and model is None:
-            raise ConfigError(
-                f"--score must come with --model, got {score!r} alone; name the captured model: "
-                "without it there are no answers to judge"
-            )
         if self.scale_sim is not None:
-            return self._read_scale_sim(self.scale_sim, model)
+            return self._read_scale_sim(*self.scale_sim)
         if self.trace is None:
             raise ConfigError(
                 "TRACE must be given, got nothing; name a directory that `codesign capture` wrote, "
@@ -169,12 +165,12 @@ class ReplayOptions:
         design = self._priced(find_accelerator(self.accelerator or DEFAULT_DESIGN))
         policy = self._policy(design)
         asked = Replay(
-            trace=_judged(WorkloadTrace.load(self.trace), score),
+            trace=WorkloadTrace.load(self.trace),
             design=design,
             policy=policy,
             calibration=None if self.calibration is None else WorkloadTrace.load(self.calibration),
         )
-        refuse_idle({"--calibration": self.calibration is not None and not asked.learns}, LEARNS)
+        refuse_idle({"--calibration": self.calibration is not None and not asked.learns}, _LEARNS)
         return asked
 
     def _policy(self, design: Accelerator) -> ReusePolicy:
@@ -201,21 +197,20 @@ class ReplayOptions:
             accelerator=design,
         )
 
-    def _read_scale_sim(self, files: tuple[Path, Path], model: str | None) -> Replay:
+    def _read_scale_sim(self, config: Path, topology: Path) -> Replay:
         """Shapes alone, on the design of the .cfg file."""
         given = [
             "TRACE" if option.name == "trace" else f"--{option.name.replace('_', '-')}"
             for option in fields(self)
-            if option.name not in ("scale_sim", "technology", "engine")
+            if option.name not in ("scale_sim", "technology", "engine", *_OF_MODEL)
             and getattr(self, option.name) not in (option.default, [])
-        ] + (["--model"] if model is not None else [])
+        ]
         if given:
             raise ConfigError(
                 f"--scale-sim must stand without {', '.join(given)}: its files are the design and "
                 "the workload, shapes alone, and nothing tells which rows are alike; leave out "
                 f"{', '.join(given)}, or capture the model and give TRACE instead of --scale-sim"
             )
-        config, topology = files
         return Replay(
             trace=read_topology(topology),
             design=self._priced(read_scale_sim_config(config)),
@@ -225,6 +220,57 @@ class ReplayOptions:
     def _priced(self, design: Accelerator) -> Accelerator:
         """The design with the cost table that was asked for."""
         return design if self.technology is None else replace(design, technology=self.technology)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReplayOptions(ReplayOptions):
+    """Those of a replay that may run the captured model too."""
+
+    model: Annotated[
+        str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
+    ] = None
+    weights: Weights = None
+    score: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="The function that the trace was captured with as --score, which a saved trace "
+            "does not hold, or another (executed); needs --model.",
+        ),
+    ] = None
+    calibrate_under_reuse: CalibrateUnderReuse = False
+
+    def files(self) -> list[Path | None]:
+        """See `ReplayOptions`."""
+        return [*super().files(), self.weights]
+
+    def read(self) -> Replay:
+        """See `ReplayOptions`; what is of a model must come with one."""
+        if self.score is not None and self.model is None:
+            raise ConfigError(
+                f"--score must come with --model, got {self.score!r} alone; name the captured "
+                "model: without it there are no answers to judge"
+            )
+        asked = super().read()
+        if self.weights is not None and self.model is None:
+            raise needs_model("--weights")
+        is_idle = self.calibrate_under_reuse and not asked.learns
+        refuse_idle({"--calibrate-under-reuse": is_idle}, _LEARNS)
+        if self.calibrate_under_reuse and self.model is None:
+            raise needs_model("--calibrate-under-reuse")
+        return replace(asked, trace=_judged(asked.trace, self.score))
+
+    def captured(self, trace: WorkloadTrace) -> nn.Module | None:
+        """The model, if one is named; see `captured_model`."""
+        return None if self.model is None else captured_model(self.model, self.weights, trace)
+
+
+def needs_model(option: str) -> ConfigError:
+    """The error of an option that is of no use without a model."""
+    return ConfigError(
+        f"{option} must come with --model, got none; name the captured model, such as "
+        "--model cifarnet"
+    )
 
 
 def check_policy(policy: str | None, settings: Sequence[str] | None, lsh: Sequence[str]) -> None:
@@ -258,33 +304,6 @@ def _judged(trace: WorkloadTrace, score: str | None) -> WorkloadTrace:
             "the trace with that score"
         )
     return trace.with_score(found.function, found.name)
-
-
-def check_weights(model: str | None, weights: Path | None) -> None:
-    """Weights are of a model that is named.
-
-    Raises:
-        ConfigError: none is.
-    """
-    if weights is not None and model is None:
-        raise ConfigError(
-            "--weights must come with --model, got none; name the captured model, such as "
-            "--model cifarnet"
-        )
-
-
-def check_learns(model: str | None, calibrate_under_reuse: bool, asked: Replay) -> None:
-    """To learn under reuse, a model must run, and something must be learned.
-
-    Raises:
-        ConfigError: no model is named, or nothing is learned.
-    """
-    refuse_idle({"--calibrate-under-reuse": calibrate_under_reuse and not asked.learns}, LEARNS)
-    if calibrate_under_reuse and model is None:
-        raise ConfigError(
-            "--calibrate-under-reuse must come with --model, got none; name the captured model, "
-            "such as --model cifarnet"
-        )
 
 
 def tell_random(trace: WorkloadTrace) -> None:

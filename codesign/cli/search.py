@@ -61,28 +61,6 @@ def _share(text: str) -> float:
         ) from None
 
 
-MaxArea = Annotated[
-    float | None,
-    typer.Option(metavar="MM2", help=f"Largest area of the chip, in mm2. {_AT_MOST}"),
-]
-MaxPower = Annotated[
-    float | None,
-    typer.Option(metavar="MW", help=f"Most power, DRAM included, in mW. {_AT_MOST}"),
-]
-MaxLatency = Annotated[
-    float | None, typer.Option(metavar="MS", help=f"Longest time of an image, in ms. {_AT_MOST}")
-]
-MaxAccuracyLoss = Annotated[
-    float | None,
-    typer.Option(
-        parser=_share,
-        metavar="FRACTION|PERCENT%",
-        help="Most accuracy lost against the dense model: 0.02 or 2% are two percentage points. "
-        f"{_AT_MOST}",
-    ),
-]
-
-
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """The options; those that a study file has too are called as there."""
@@ -145,10 +123,27 @@ class SearchOptions:
             "package.module:NAME (executed)."
         ),
     ] = "gp"
-    max_area_mm2: MaxArea = None
-    max_power_mw: MaxPower = None
-    max_latency_ms_per_image: MaxLatency = None
-    max_accuracy_loss: MaxAccuracyLoss = None
+    max_area_mm2: Annotated[
+        float | None,
+        typer.Option(metavar="MM2", help=f"Largest area of the chip, in mm2. {_AT_MOST}"),
+    ] = None
+    max_power_mw: Annotated[
+        float | None,
+        typer.Option(metavar="MW", help=f"Most power, DRAM included, in mW. {_AT_MOST}"),
+    ] = None
+    max_latency_ms_per_image: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help=f"Longest time of an image, in ms. {_AT_MOST}"),
+    ] = None
+    max_accuracy_loss: Annotated[
+        float | None,
+        typer.Option(
+            parser=_share,
+            metavar="FRACTION|PERCENT%",
+            help="Most accuracy lost against the dense model: 0.02 or 2% are two percentage "
+            f"points. {_AT_MOST}",
+        ),
+    ] = None
     trials: Annotated[int, typer.Option(min=1, help="Designs to try, in all.")] = 40
     workers: Annotated[int, typer.Option(min=1, help="Evaluations at a time.")] = 2
     batch: Annotated[int, typer.Option(min=1, help="Trials asked for together.")] = 4

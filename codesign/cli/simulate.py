@@ -8,14 +8,11 @@ from typing import Annotated
 
 import typer
 
-from accelerators import ConfigError
-from codesign.cli.options import CalibrateUnderReuse, Weights, with_options
+from codesign.cli.options import with_options
 from codesign.cli.outputs import check_files
 from codesign.cli.replay import (
-    ReplayOptions,
-    ReplayScore,
-    check_learns,
-    check_weights,
+    ModelReplayOptions,
+    needs_model,
     tell_random,
     write_files,
 )
@@ -29,15 +26,9 @@ EPILOG = (
 
 
 @guarded
-@with_options(ReplayOptions)
+@with_options(ModelReplayOptions)
 def command(
-    options: ReplayOptions,
-    model: Annotated[
-        str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
-    ] = None,
-    weights: Weights = None,
-    score: ReplayScore = None,
-    calibrate_under_reuse: CalibrateUnderReuse = False,
+    options: ModelReplayOptions,
     error_bound: Annotated[
         bool,
         typer.Option(
@@ -62,7 +53,6 @@ def command(
     ] = None,
 ) -> None:
     """Replay a captured model on an accelerator: speed, energy, area, accuracy."""
-    from codesign.space.lookup import captured_model
     from simulator import decide, pixel_answers, simulate
     from simulator import error_bound as bound_error
     from simulator.pages.timeline import write_timeline
@@ -70,25 +60,18 @@ def command(
     from simulator.results.design_tables import layer_table
     from simulator.results.error_table import ERROR_COLUMNS, error_rows, error_text
 
-    check_files(
-        inputs=[*options.files(), weights], json=json, csv=csv, html=html, timeline=timeline
-    )
-    asked = options.read(model=model, score=score)
-    check_weights(model, weights)
-    check_learns(model, calibrate_under_reuse, asked)
-    if error_bound and model is None:
-        raise ConfigError(
-            "--error-bound must come with --model, got none; name the captured model, such as "
-            "--model cifarnet"
-        )
+    check_files(inputs=options.files(), json=json, csv=csv, html=html, timeline=timeline)
+    asked = options.read()
+    if error_bound and options.model is None:
+        raise needs_model("--error-bound")
     with working(f"simulating {len(asked.trace)} layers on {asked.design.name}"):
-        captured = None if model is None else captured_model(model, weights, asked.trace)
+        captured = options.captured(asked.trace)
         run = decide(
             asked.trace,
             asked.policy,
             model=captured,
             calibration=asked.calibration,
-            calibrate_under_reuse=calibrate_under_reuse,
+            calibrate_under_reuse=options.calibrate_under_reuse,
         )
         report = simulate(asked.trace, asked.design, run, engine=options.engine)
         if html is not None:

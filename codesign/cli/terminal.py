@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from accelerators import ConfigError
 from codesign.cli import stopping, supervision
 from simulator.results.tables import NOTHING, shown
-from workloads.errors import NotCountedWarning, plain
+from workloads.errors import InputError, NotCountedWarning, plain
 from workloads.scratch import clear_temporary
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def guarded(command: Callable[Given, None]) -> Callable[Given, None]:
                 _leave("Stopped.", stopping.exit_code())
             if isinstance(error, BrokenPipeError):  # the reader has seen enough
                 raise
-            if isinstance(error, (OSError, *_input_errors())):
+            if isinstance(error, OSError | ConfigError | InputError):
                 _leave(f"Error: {_told(error)}", supervision.WRONG_INPUT)
             if _is_exit(error):
                 raise
@@ -229,14 +230,6 @@ def _is_stop(error: BaseException) -> bool:
 def _is_exit(error: BaseException) -> bool:
     """Whether an error stands for an exit, or for wrong usage."""
     return type(error).__module__.startswith(("typer", "click"))
-
-
-def _input_errors() -> tuple[type[Exception], ...]:
-    """Errors that are about what was given."""
-    from accelerators import ConfigError
-    from workloads.errors import InputError
-
-    return ConfigError, InputError
 
 
 def _told(error: Exception) -> str:

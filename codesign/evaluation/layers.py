@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optuna.distributions import BaseDistribution
-
 from codesign.evaluation.evaluator import Evaluation, InMemory, hashing_states
 from codesign.evaluation.objective import Objective
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
-from codesign.space.parameters import Parameter, layer_parameters, reusable_layers
+from codesign.space.parameters import Parameter, ParameterSpace, layer_parameters, reusable_layers
 from simulator import LshReuse, PerLayer, decide
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
@@ -68,7 +66,7 @@ LAYER_OBJECTIVES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerSpace:
+class LayerSpace(ParameterSpace):
     """Every setting of a layer's reuse that a search may try.
 
     Attributes:
@@ -100,19 +98,6 @@ class LayerSpace:
     def settings(self) -> int:
         """How many there are."""
         return math.prod(len(parameter.choices) for parameter in self.parameters)
-
-    @property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Name -> what Optuna samples."""
-        return {parameter.name: parameter.distribution for parameter in self.parameters}
-
-    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values as Optuna stores them."""
-        return {p.name: p.encode(values[p.name]) for p in self.parameters}
-
-    def decode(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of what Optuna stores."""
-        return {p.name: p.decode(stored[p.name]) for p in self.parameters}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

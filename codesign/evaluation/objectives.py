@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from accelerators import ConfigError
@@ -94,12 +95,9 @@ def _known(quality: str, found: float | None, report: SimulationReport) -> float
     return found
 
 
-def _of_labels(quality: str, report: SimulationReport) -> float:
-    return _known(quality, report.accuracy, report)
-
-
-def _of_dense(quality: str, report: SimulationReport) -> float:
-    return _known(quality, report.agreement, report)
+def _of_answers(quality: str, report: SimulationReport) -> float:
+    found = report.agreement if quality in AGREEMENTS else report.accuracy
+    return _known(quality, found, report)
 
 
 def _of_outputs(report: SimulationReport) -> float:
@@ -114,9 +112,8 @@ def _of_layers(report: SimulationReport) -> float:
 
 
 def _quality(quality: str, words: str, phrase: str, meaning: str, **others: Any) -> Accuracy:
-    read = partial(_of_dense if quality in AGREEMENTS else _of_labels, quality)
     told = {"quality": quality, "words": words, "phrase": phrase, "meaning": meaning}
-    return Accuracy(**{"read": read, **told, **others})
+    return Accuracy(**{"read": partial(_of_answers, quality), **told, **others})
 
 
 _AGREEMENT = "agreement with the dense model"
@@ -165,14 +162,6 @@ QUALITIES: Mapping[str, Accuracy] = {
 }  # fmt: skip
 
 
-def _speedup(report: SimulationReport) -> float:
-    return report.speedup_equal_area
-
-
-def _energy(report: SimulationReport) -> float:
-    return report.reuse.energy_uj_per_image
-
-
 # What is searched unless others are given.
 OBJECTIVES: tuple[Objective, ...] = (
     _Speedup(
@@ -182,7 +171,7 @@ OBJECTIVES: tuple[Objective, ...] = (
         label="× dense, equal area",
         maximise=True,
         low=ABOVE_0,
-        read=_speedup,
+        read=attrgetter("speedup_equal_area"),
     ),
     _Energy(
         name="energy_uj_per_image",
@@ -191,7 +180,7 @@ OBJECTIVES: tuple[Objective, ...] = (
         label="µJ per image",
         maximise=False,
         low=ABOVE_0,
-        read=_energy,
+        read=attrgetter("reuse.energy_uj_per_image"),
     ),
     QUALITIES[ACCURACY],
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from accelerators import ConfigError
 from codesign.evaluation.threads import single_thread
 from codesign.space.checks import among, integer_problems
-from codesign.space.lookup import find_score
+from codesign.space.lookup import find_score, loaded_model
 from simulator.results.weights import headline_name
 from workloads import (
     TraceError,
@@ -23,7 +23,6 @@ from workloads import (
     digits,
     models,
     quantise,
-    trained_cifarnet,
     video_frames,
 )
 from workloads.capturing.capture import LabelsError
@@ -161,7 +160,7 @@ def load_workload(
     if problems:
         raise ConfigError(problems)
     judged_by = None if score is None else find_score(score)
-    network = _network(model, weights, seed)
+    network = loaded_model(model, weights, seed=seed)
     frames = _Frames(first=first_frame, every=every)
     stream = _stream(model, network, inputs, images, calibration_images, frames)
     if precision == "int8" and not is_quantised(network):
@@ -195,10 +194,13 @@ def _captured(
 ) -> WorkloadTrace:
     """The network's trace on some inputs; labels judge it as they usually do unless it is told."""
     usual &= settings["classes_dimension"] is None
+    images = chosen.images
+    if images.is_floating_point():  # token ids stay whole numbers
+        images = images.to(dtype_of(network))
     with _running(model, inputs, chosen), _answering(model, inputs, chosen, usual=usual):
         trace = capture(
             network,
-            _as_floats(chosen.images, dtype_of(network)),
+            images,
             labels=chosen.labels,
             score=score,
             source=chosen.source,
@@ -254,11 +256,6 @@ def _answering(
         if usual:
             _check_answers(model, inputs, chosen.labels, error.outputs)
         raise
-
-
-def _as_floats(images: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-    """Images in the model's own type; token ids stay whole numbers."""
-    return images.to(kind) if images.is_floating_point() else images
 
 
 def _check_answers(
@@ -318,14 +315,6 @@ def _combination_problems(model: str, inputs: str, weights: str | Path | None) -
             "'bikes' or the path of a video"
         ]
     return []
-
-
-def _network(model: str, weights: str | Path | None, seed: int) -> torch.nn.Module:
-    """The model in eval mode."""
-    if model == "cifarnet" and weights is None:
-        network, _ = trained_cifarnet("digits", seed=seed)
-        return network.eval()
-    return models.load(model, weights, seed=seed)
 
 
 def _stream(

@@ -7,7 +7,7 @@ closed form, which takes it a twentieth of the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from codesign.optimisers.improvement import ExpectedImprovement, ObjectiveModel
 from codesign.optimisers.optimiser import Problem, SamplerOptimiser
 from codesign.optimisers.sobol import SobolSampler
 from codesign.optimisers.whole_space import STARTUP_TRIALS, WholeSpaceSampler
-from codesign.space.parameters import Condition
 
 # Points of the whole space, and changed ones of the front, where the improvement is looked at.
 _SPREAD, _CHANGED = 1024, 1024
@@ -41,14 +40,7 @@ class ImprovementOptimiser(SamplerOptimiser):
 
     def sampler(self, problem: Problem, *, seed: int, own_seed: int) -> ImprovementSampler:
         """See `SamplerOptimiser`."""
-        return ImprovementSampler(
-            distributions=problem.distributions,
-            seed=own_seed,
-            sobol_seed=seed,
-            reference_point=problem.hypervolume_point or problem.reference_point,
-            conditions=problem.conditions,
-            depends=problem.depends,
-        )
+        return ImprovementSampler(problem, seed=own_seed, sobol_seed=seed)
 
 
 class ImprovementSampler(WholeSpaceSampler):
@@ -58,29 +50,14 @@ class ImprovementSampler(WholeSpaceSampler):
     Designs under way count as if they had what is expected of them.
 
     Args:
-        distributions: of all parameters.
+        problem: what is searched.
         seed: of the points that are looked at.
         sobol_seed: of the first points; the same for all trials of a search.
-        reference_point: for each objective, the value from which the hypervolume counts.
-        conditions: see `Problem`, as is the next.
-        depends: see there.
     """
 
-    def __init__(
-        self,
-        *,
-        distributions: Mapping[str, BaseDistribution],
-        seed: int,
-        sobol_seed: int,
-        reference_point: Sequence[float],
-        conditions: Mapping[str, Condition],
-        depends: Sequence[Collection[str] | None],
-    ) -> None:
-        super().__init__(distributions=distributions, seed=seed)
-        self._first = SobolSampler(distributions=distributions, seed=sobol_seed)
-        self._reference = np.array(reference_point)
-        self._conditions = conditions
-        self._depends = depends
+    def __init__(self, problem: Problem, *, seed: int, sobol_seed: int) -> None:
+        super().__init__(problem, seed=seed)
+        self._first = SobolSampler(problem, seed=sobol_seed)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -90,7 +67,8 @@ class ImprovementSampler(WholeSpaceSampler):
         complete = [t for t in stored if t.state == TrialState.COMPLETE]
         if len(complete) < STARTUP_TRIALS or not search_space:
             return self._first.sample_relative(study, trial, search_space)
-        cube = Cube(search_space, self._conditions)
+        problem = self._problem
+        cube = Cube(search_space, problem.conditions)
         points, values = cube.encode(complete), np.array([t.values for t in complete])
         limits = np.array([list(t.constraints.values()) for t in complete])
         feasible = (limits <= 0).all(axis=1)
@@ -100,7 +78,7 @@ class ImprovementSampler(WholeSpaceSampler):
                 points, column, cube.groups, columns=cube.columns_of(names), maximise=more
             )
             for column, more, names in zip(
-                values.T, maximise, self._depends or [None] * len(maximise), strict=True
+                values.T, maximise, problem.depends or [None] * len(maximise), strict=True
             )
         ]
         constraints = [GaussianProcess.fit(points, column, cube.groups) for column in limits.T]
@@ -115,8 +93,9 @@ class ImprovementSampler(WholeSpaceSampler):
             constraints = [each.believing(pending) for each in constraints]
             likely = np.stack([each.likely(pending) for each in objectives], axis=1)
             known = np.concatenate([known, likely])
+        reference = np.array(problem.hypervolume_point or problem.reference_point)
         improvement = ExpectedImprovement.beyond(
-            known, self._reference, objectives=objectives, constraints=constraints
+            known, reference, objectives=objectives, constraints=constraints
         )
         return cube.decode(self._best(improvement, cube, good, cube.encode(stored)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -32,11 +32,7 @@ class QLogNehviOptimiser(SamplerOptimiser):
 
     def sampler(self, problem: Problem, *, seed: int, own_seed: int) -> QLogNehviSampler:
         """See `SamplerOptimiser`."""
-        return QLogNehviSampler(
-            distributions=problem.distributions,
-            seed=own_seed,
-            reference_point=problem.reference_point,
-        )
+        return QLogNehviSampler(problem, seed=own_seed)
 
 
 class QLogNehviSampler(WholeSpaceSampler):
@@ -50,20 +46,9 @@ class QLogNehviSampler(WholeSpaceSampler):
     Improvement (NeurIPS 2023).
 
     Args:
-        distributions: of all parameters.
+        problem: what is searched.
         seed: of the draws and of the search for the best point.
-        reference_point: see `Problem`.
     """
-
-    def __init__(
-        self,
-        *,
-        distributions: Mapping[str, BaseDistribution],
-        seed: int,
-        reference_point: Sequence[float],
-    ) -> None:
-        super().__init__(distributions=distributions, seed=seed)
-        self._reference_point = reference_point
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -92,7 +77,7 @@ class QLogNehviSampler(WholeSpaceSampler):
                 point = self._best(
                     cube(complete),
                     torch.tensor(results, dtype=torch.double),
-                    torch.tensor(np.array(self._reference_point) * signs),
+                    torch.tensor(np.array(self._problem.reference_point) * signs),
                     cube(pending) if pending else None,
                 )
             except ModelFittingError as error:

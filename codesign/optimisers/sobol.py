@@ -22,7 +22,7 @@ class SobolOptimiser(SamplerOptimiser):
 
     def sampler(self, problem: Problem, *, seed: int, own_seed: int) -> SobolSampler:
         """See `SamplerOptimiser`."""
-        return SobolSampler(distributions=problem.distributions, seed=seed)
+        return SobolSampler(problem, seed=seed)
 
 
 class SobolSampler(WholeSpaceSampler):
@@ -31,7 +31,7 @@ class SobolSampler(WholeSpaceSampler):
     Optuna's QMCSampler counts in the study itself, and starts only after a trial has finished.
 
     Args:
-        distributions: of all parameters.
+        problem: what is searched.
         seed: of the scrambling; the same for all trials of a search.
     """
 

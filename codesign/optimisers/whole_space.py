@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
+
+from codesign.optimisers.optimiser import Problem
 
 # Points before a model of the objectives takes over; start settings count among them.
 STARTUP_TRIALS = 10
@@ -18,12 +19,12 @@ class WholeSpaceSampler(BaseSampler):
     """Chooses all parameters at once, also before any trial has told which there are.
 
     Args:
-        distributions: of all parameters.
+        problem: what is searched.
         seed: of what is drawn.
     """
 
-    def __init__(self, *, distributions: Mapping[str, BaseDistribution], seed: int) -> None:
-        self._distributions = distributions
+    def __init__(self, problem: Problem, *, seed: int) -> None:
+        self._problem = problem
         self._seed = seed
         self._random = RandomSampler(seed=seed)
 
@@ -31,7 +32,8 @@ class WholeSpaceSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The parameters that have a choice."""
-        return {name: each for name, each in self._distributions.items() if not each.single()}
+        every = self._problem.distributions
+        return {name: each for name, each in every.items() if not each.single()}
 
     def sample_independent(
         self,

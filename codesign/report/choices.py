@@ -9,6 +9,7 @@ from accelerators import ConfigError
 from accelerators.rules import one_of, real, violations
 from codesign.evaluation.objectives import ACCURACY
 from codesign.space.checks import of_kind
+from codesign.space.constraints import measured_limits
 from codesign.study.result import StudyResult, energy_delay_ratio, knee_of
 from codesign.study.trial import Trial
 from simulator.results.lookup import equal_area_design, given_design
@@ -70,15 +71,8 @@ LEAST_ENERGY_DELAY, KNEE = "least_energy_delay", "knee"
 def measured(trial: Trial, quantity: str) -> float:
     """A number of a complete trial; power is the mean over an image, with DRAM."""
     assert trial.values is not None, "only complete trials are measured"
-    design = given_design(trial.summary)
-    match quantity:
-        case "accuracy":
-            return trial.values[ACCURACY]
-        case "power_mw":  # microjoules over milliseconds
-            return design["energy_uj_per_image"] / design["latency_ms_per_image"]
-        case "area_mm2" | "latency_ms_per_image":
-            return design[quantity]
-    raise ValueError(f"unknown quantity {quantity!r}")
+    numbers = measured_limits(given_design(trial.summary))
+    return trial.values[ACCURACY] if quantity == "accuracy" else numbers[quantity]
 
 
 def usual_constraints(result: StudyResult) -> tuple[Constraint, ...]:
@@ -88,42 +82,21 @@ def usual_constraints(result: StudyResult) -> tuple[Constraint, ...]:
     the power and time of dense on that much silicon, if the first trial is complete.
     """
     accuracy, loss = result.baseline[ACCURACY], result.accuracy.allowed_loss
-    constraints = [
-        Constraint(
-            quantity="accuracy",
-            bound=accuracy - loss,
-            reason=f"{100 * loss:g} points below the dense model",
-        )
-    ]
+    bounds = {"accuracy": (accuracy - loss, f"{100 * loss:g} points below the dense model")}
     if result.start.values is not None:
-        summary = result.start.summary
-        dense = equal_area_design(summary)
-        its = "of dense with the area of the start"
-        constraints += [
-            Constraint(
-                quantity="area_mm2",
-                bound=given_design(summary)["area_mm2"],
-                reason="of the design that the search starts from",
-            ),
-            Constraint(
-                quantity="power_mw",
-                bound=dense["energy_uj_per_image"] / dense["latency_ms_per_image"],
-                reason=its,
-            ),
-            Constraint(
-                quantity="latency_ms_per_image", bound=dense["latency_ms_per_image"], reason=its
-            ),
-        ]
-    by_quantity = {constraint.quantity: constraint for constraint in constraints}
+        area_mm2 = measured(result.start, "area_mm2")
+        bounds["area_mm2"] = area_mm2, "of the design that the search starts from"
+        dense = measured_limits(equal_area_design(result.start.summary))
+        for name in ("power_mw", "latency_ms_per_image"):
+            bounds[name] = dense[name], "of dense with the area of the start"
     for name, limit in result.specification.get("constraints", {}).items():
         is_loss = name == "accuracy_loss"
-        stated = Constraint(
-            quantity="accuracy" if is_loss else name,
-            bound=accuracy - limit if is_loss else limit,
-            reason="stated with the search",
-        )
-        by_quantity[stated.quantity] = stated
-    return tuple(by_quantity.values())
+        bound = accuracy - limit if is_loss else limit
+        bounds["accuracy" if is_loss else name] = bound, "stated with the search"
+    return tuple(
+        Constraint(quantity=quantity, bound=bound, reason=reason)
+        for quantity, (bound, reason) in bounds.items()
+    )
 
 
 def choices(result: StudyResult, constraints: Sequence[Constraint]) -> tuple[Choice, ...]:

@@ -59,10 +59,6 @@ def write_comparison_html(
     comparison: Comparison, path: str | Path, command: str | None = None
 ) -> Path:
     """Write a page with plots and tables; `command` is named as what made it."""
-    return write_atomically(path, _html(comparison, command))
-
-
-def _html(comparison: Comparison, command: str | None) -> str:
     boards = list(dict.fromkeys(row.device for row in comparison.rows))[:-1]
     design = comparison.simulation.reuse.accelerator
     told: dict[str, Any] = {"command": command} if command else {}
@@ -97,7 +93,7 @@ def _html(comparison: Comparison, command: str | None) -> str:
         ],
         "facts": facts(comparison.workload, design, told),
     }
-    return render("compare.html", TEMPLATES, context)
+    return write_atomically(path, render("compare.html", TEMPLATES, context))
 
 
 _SOURCE_COLUMNS = [

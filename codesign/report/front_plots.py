@@ -14,13 +14,12 @@ from codesign.evaluation.objectives import ACCURACY
 from codesign.report.plots import (
     ACCENT,
     axis_of,
-    page_links,
     plane_of,
     shown_values,
     trial_groups,
-    trial_text,
+    trial_points,
 )
-from codesign.report.tables import parameter_name
+from codesign.report.tables import choice_text, parameter_name
 from codesign.space.parameters import Parameter
 from codesign.study.result import StudyResult
 from codesign.study.trial import Trial
@@ -67,14 +66,10 @@ def projections_figure(result: StudyResult, pages: Mapping[int, str]) -> go.Figu
             figure.add_scatter(
                 x=shown_values(trials, objective),
                 y=shown_values(trials, accuracy),
-                mode="markers",
-                name=label,
                 legendgroup=label,
                 showlegend=place == 1,
                 marker={"size": size, "color": colour, "opacity": 0.8},
-                meta=page_links(trials, pages),
-                customdata=[trial_text(result, trial) for trial in trials],
-                hovertemplate="%{customdata}<extra></extra>",
+                **trial_points(result, label, trials, pages),
                 **panel,
             )
         figure.add_scatter(
@@ -119,12 +114,8 @@ def space_figure(result: StudyResult, pages: Mapping[int, str]) -> go.Figure:
     ):
         figure.add_scatter3d(
             **{axis: shown_values(trials, objective) for axis, objective in shown.items()},
-            mode="markers",
-            name=label,
             marker={"size": size, "color": colour, "opacity": 0.9},
-            meta=page_links(trials, pages),
-            customdata=[trial_text(result, trial) for trial in trials],
-            hovertemplate="%{customdata}<extra></extra>",
+            **trial_points(result, label, trials, pages),
         )
     figure.add_scatter3d(
         **{axis: [each.factor * result.baseline[each.name]] for axis, each in shown.items()},
@@ -198,16 +189,12 @@ def _dimension(
     layer, _, own = parameter.name.rpartition(".")
     is_of_layer = layer in result.space.layers and own in _SHORT
     words = f"{layer} {_SHORT[own]}" if is_of_layer else parameter_name(result, parameter.name)[0]
-    shown = {True: "yes", False: "no"}
     return {
         "label": words,
         "values": [parameter.choices.index(t.parameters[parameter.name]) for t in trials],
         "range": [0, len(parameter.choices) - 1],
         "tickvals": list(range(len(parameter.choices))),
-        "ticktext": [
-            shown[choice] if isinstance(choice, bool) else str(choice)
-            for choice in parameter.choices
-        ],
+        "ticktext": [choice_text(choice) for choice in parameter.choices],
     }
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +160,6 @@ def _compression(trial: Trial) -> float:
 
 
 def _hover(trial: Trial) -> str:
-    return "<br>".join(
-        [
-            f"error {_error_percent(trial):.3g} %, compression {_compression(trial):.1f}×",
-            _settings(trial.parameters),
-        ]
-    )
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+    settings = ", ".join(f"{name} {value}" for name, value in trial.parameters.items())
+    error, compression = _error_percent(trial), _compression(trial)
+    return f"error {error:.3g} %, compression {compression:.1f}×<br>{settings}"

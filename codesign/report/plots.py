@@ -88,9 +88,17 @@ def trial_groups(result: StudyResult) -> dict[str, list[Trial]]:
     }
 
 
-def page_links(trials: Sequence[Trial], pages: Mapping[int, str]) -> dict[str, Any]:
-    """What makes each point of a plot open its trial's page."""
-    return {"pages": [pages.get(trial.number) for trial in trials]}
+def trial_points(
+    result: StudyResult, name: str, trials: Sequence[Trial], pages: Mapping[int, str]
+) -> dict[str, Any]:
+    """What a legend and a hover say of points of trials; each opens its trial's page."""
+    return {
+        "mode": "markers",
+        "name": name,
+        "meta": {"pages": [pages.get(trial.number) for trial in trials]},
+        "customdata": [trial_text(result, trial) for trial in trials],
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
 
 
 def _add_trials(
@@ -105,8 +113,6 @@ def _add_trials(
         size, opacity, edge = look
         figure.add_scatter(
             **_positions(axes, trials),
-            mode="markers",
-            name=name,
             opacity=opacity,
             marker={
                 "size": size,
@@ -114,9 +120,7 @@ def _add_trials(
                 "coloraxis": "coloraxis",
                 "line": {"color": INK, "width": edge},
             },
-            meta=page_links(trials, pages),
-            customdata=[trial_text(result, trial) for trial in trials],
-            hovertemplate="%{customdata}<extra></extra>",
+            **trial_points(result, name, trials, pages),
         )
 
 

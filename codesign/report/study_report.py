@@ -369,7 +369,7 @@ def designs_compared(result: StudyResult, best: Trial) -> dict[str, Any]:
     start = result.start
     compared: dict[str, Any] = {}
     if start.summary and start.number != best.number:
-        name = "paper's setting" if start.origin == "paper" else "usual setting"
+        name = start_name(result)
         compared["dense, same array as the start"] = start.summary["designs"]["dense"]
         compared[f"dense, area of the {name}"] = equal_area_design(start.summary)
         compared[name] = given_design(start.summary)

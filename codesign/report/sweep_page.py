@@ -46,10 +46,6 @@ _REUSE_CAPTION = (
 
 def write_sweep_html(sweep: Sweep, path: str | Path, command: str | None = None) -> Path:
     """Write a page with plots and tables; `command` is named as what made it."""
-    return write_atomically(path, _html(sweep, command))
-
-
-def _html(sweep: Sweep, command: str | None) -> str:
     told: dict[str, Any] = {"command": command} if command else {}
     tables = dict.fromkeys(table_with_source(design) for design in sweep.priced)
     told |= {
@@ -78,7 +74,7 @@ def _html(sweep: Sweep, command: str | None) -> str:
         "python": sweep.base.to_python(),
         "facts": facts(sweep.workload, sweep.base, told),
     }
-    return render("sweep.html", TEMPLATES, context)
+    return write_atomically(path, render("sweep.html", TEMPLATES, context))
 
 
 def sweep_figure(sweep: Sweep) -> go.Figure:
@@ -103,7 +99,7 @@ def sweep_figure(sweep: Sweep) -> go.Figure:
         dash = LINE_DASHES[number // len(LINE_COLOURS) % len(LINE_DASHES)]
         for place, key in enumerate(panels):
             figure.add_scatter(
-                x=[_tick(value) for value in first.values],
+                x=[str(value) if isinstance(value, bool) else value for value in first.values],
                 y=[point.numbers.get(key) for point in points],
                 mode="lines+markers",
                 name=name,
@@ -120,11 +116,6 @@ def sweep_figure(sweep: Sweep) -> go.Figure:
     figure.update_yaxes(rangemode="tozero")
     lines = len(panels) // columns
     return finished(figure, 110 + _PANEL_PIXELS * lines, 90)
-
-
-def _tick(value: Any) -> Any:
-    """A number as it is; a switch or a name as text."""
-    return str(value) if isinstance(value, bool) else value
 
 
 def _axis(values: tuple[Any, ...]) -> dict[str, Any]:

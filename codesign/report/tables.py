@@ -57,9 +57,14 @@ def parameter_name(result: StudyResult, name: str) -> tuple[str, str]:
     return PARAMETER_NAMES.get(name, (name, ""))
 
 
+def choice_text(choice: Any) -> str:
+    """A value of a parameter in words."""
+    return {True: "yes", False: "no"}[choice] if isinstance(choice, bool) else str(choice)
+
+
 def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
     """Key numbers of the best design found."""
-    summary, values = best.summary, best.values
+    summary, values, start = best.summary, best.values, result.start.summary
     assert values is not None, "the best trial is complete"
     reuse, equal = given_design(summary), equal_area_design(summary)
     known = {**dict.fromkeys(SCORES, "accuracy"), **dict.fromkeys(AGREEMENTS, "agreement")}
@@ -83,8 +88,8 @@ def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
             "Area",
             number(reuse["area_mm2"]),
             "mm²",
-            f"the design the search started from: {number(_start_area(result))} mm²"
-            if result.start.summary
+            f"the design the search started from: {number(given_design(start)['area_mm2'])} mm²"
+            if start
             else "without DRAM",
         ),
         card(
@@ -94,10 +99,6 @@ def study_cards(result: StudyResult, best: Trial) -> list[dict[str, str]]:
             f"{len(result.front)} of them on the Pareto front",
         ),
     ]
-
-
-def _start_area(result: StudyResult) -> float:
-    return given_design(result.start.summary)["area_mm2"]
 
 
 def best_section(result: StudyResult, best: Trial) -> dict[str, Any]:
@@ -219,9 +220,6 @@ def space_rows(result: StudyResult) -> list[dict[str, Any]]:
     rows = []
     for parameter in result.space.parameters:
         words, unit = parameter_name(result, parameter.name)
-        choices = ", ".join(
-            {True: "yes", False: "no"}[choice] if isinstance(choice, bool) else str(choice)
-            for choice in parameter.choices
-        )
+        choices = ", ".join(map(choice_text, parameter.choices))
         rows.append({"name": words, "unit": unit, "choices": choices})
     return rows

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from optuna.distributions import BaseDistribution
-
 from accelerators import Accelerator, ConfigError
 from codesign.space.building import dense_design, reuse_design
 from codesign.space.checks import all_of, check_base, is_table, whole
@@ -16,6 +14,7 @@ from codesign.space.fields import field_types, field_value, with_fields
 from codesign.space.parameters import (
     Condition,
     Parameter,
+    ParameterSpace,
     hardware_parameters,
     hardware_values,
     reusable_layers,
@@ -33,7 +32,7 @@ POLICY = "policy."
 
 
 @dataclass(frozen=True, kw_only=True)
-class DesignSpace:
+class DesignSpace(ParameterSpace):
     """Every design and policy that a search may try.
 
     Attributes:
@@ -264,11 +263,6 @@ class DesignSpace:
         return chosen
 
     @property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Name -> what Optuna samples."""
-        return {parameter.name: parameter.distribution for parameter in self.parameters}
-
-    @property
     def conditions(self) -> dict[str, Condition]:
         """Name -> when that parameter has an effect; others always have. See `settled`."""
         found = {}
@@ -296,20 +290,6 @@ class DesignSpace:
         """The start's value, or the first choice."""
         usual = next(iter(self.start.values()), {}).get(parameter.name)
         return usual if usual in parameter.choices else parameter.choices[0]
-
-    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values as Optuna stores them."""
-        return {
-            parameter.name: parameter.encode(values[parameter.name])
-            for parameter in self.parameters
-        }
-
-    def decode(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of what Optuna stores."""
-        return {
-            parameter.name: parameter.decode(stored[parameter.name])
-            for parameter in self.parameters
-        }
 
     def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same design and policy, told in one way only.
@@ -400,10 +380,7 @@ class DesignSpace:
         description = {
             "base": self.base.to_dict(),
             "layers": list(self.layers),
-            "parameters": [
-                {"name": p.name, "choices": list(p.choices), "ordered": p.ordered}
-                for p in self.parameters
-            ],
+            "parameters": [parameter.to_dict() for parameter in self.parameters],
             "start": {name: dict(values) for name, values in self.start.items()},
         }
         if self.fronts:
@@ -428,10 +405,7 @@ class DesignSpace:
             return cls(
                 base=Accelerator.from_dict(description["base"]),
                 layers=tuple(description["layers"]),
-                parameters=tuple(
-                    Parameter(name=p["name"], choices=tuple(p["choices"]), ordered=p["ordered"])
-                    for p in description["parameters"]
-                ),
+                parameters=tuple(map(Parameter.from_dict, description["parameters"])),
                 start=description["start"],
                 fronts={name: tuple(each) for name, each in description.get("fronts", {}).items()},
                 base_policy=StoredPolicy(**description["policy"])

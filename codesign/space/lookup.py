@@ -308,6 +308,15 @@ def _layer_option(text: str) -> tuple[str, tuple[int, int] | None]:
     return name, (int(numbers[0]), int(numbers[1]))
 
 
+def loaded_model(name: str, weights: str | Path | None, *, seed: int) -> torch.nn.Module:
+    """The model of a name, see `load_workload`, in eval mode."""
+    from workloads import models, trained_cifarnet
+
+    if name == "cifarnet" and weights is None:
+        return trained_cifarnet("digits", seed=seed)[0].eval()
+    return models.load(name, weights, seed=seed)
+
+
 def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> torch.nn.Module:
     """The model that a trace was captured of, checked on the trace's own inputs.
 
@@ -321,16 +330,11 @@ def captured_model(name: str, weights: Path | None, trace: WorkloadTrace) -> tor
         ConfigError: the model answers otherwise than it did when it was captured.
         ModelError, TraceError: it cannot be loaded or run.
     """
-    from workloads import TraceError, models, quantise_as, trained_cifarnet
+    from workloads import TraceError, models, quantise_as
     from workloads.models.integer_grid import is_quantised
 
     seed = trace.provenance.get("seed")
-    seed = seed if isinstance(seed, int) else 0
-    model: torch.nn.Module
-    if name == "cifarnet" and weights is None:
-        model, _ = trained_cifarnet("digits", seed=seed)
-    else:
-        model = models.load(name, weights, seed=seed)
+    model = loaded_model(name, weights, seed=seed if isinstance(seed, int) else 0)
     if any(layer.quantisation for layer in trace.layers) and not is_quantised(model):
         model = quantise_as(model, trace)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -79,6 +79,15 @@ class Parameter:
         """The parameter of these choices: ordered, if they are numbers from small to large."""
         ordered = isinstance(choices, Sequence) and _is_ascending(choices)
         return cls(name=name, choices=choices, ordered=ordered)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameter as plain values, to be stored with a study."""
+        return {"name": self.name, "choices": list(self.choices), "ordered": self.ordered}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Parameter:
+        """The parameter that `to_dict` described."""
+        return cls(name=given["name"], choices=tuple(given["choices"]), ordered=given["ordered"])
 
     @property
     def distribution(self) -> BaseDistribution:
@@ -165,6 +174,29 @@ def _is_plain(value: object) -> bool:
 def _is_ascending(values: Sequence[Any]) -> bool:
     numbers = not any(value is None or isinstance(value, str | bool) for value in values)
     return numbers and all(low < high for low, high in pairwise(values))
+
+
+class ParameterSpace:
+    """What trials choose from.
+
+    Attributes:
+        parameters: what is chosen.
+    """
+
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Name -> what Optuna samples."""
+        return {parameter.name: parameter.distribution for parameter in self.parameters}
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as Optuna stores them."""
+        return {p.name: p.encode(values[p.name]) for p in self.parameters}
+
+    def decode(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of what Optuna stores."""
+        return {p.name: p.decode(stored[p.name]) for p in self.parameters}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,16 +28,15 @@ def usual_space(layers: Sequence[Layer], base: Accelerator) -> Space:
     """Hardware, hashes and lengths; starts from the base design with the settings of Deep Reuse."""
     parameters, start = hardware_parameters(base), hardware_values(base)
     largest = max(layers, key=lambda layer: layer.gemm.macs)
-    for layer in layers:
-        parameters += layer_parameters(layer, may_run_dense=layer is not largest)
     is_cifarnet = {layer.name: layer.gemm.k for layer in layers} == {"conv1": 75, "conv2": 1600}
     for layer in layers:
+        own = layer_parameters(layer, may_run_dense=layer is not largest)
+        parameters += own
         hashes, length = PAPER_CIFARNET[layer.name] if is_cifarnet else PAPER_DEFAULT
-        lengths = next(p for p in parameters if p.name == f"{layer.name}.length")
         start |= {
             f"{layer.name}.reuse": True,
             f"{layer.name}.hashes": hashes,
-            f"{layer.name}.length": lengths.nearest(length),
+            f"{layer.name}.length": own[-1].nearest(length),
         }
     return tuple(parameters), {"paper" if is_cifarnet else "start": start}
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import optuna
@@ -16,26 +17,61 @@ from codesign.evaluation.objective import Objective, directions_of
 from codesign.optimisers.optimiser import Answer, Problem
 from codesign.optimisers.registry import Chosen, ask
 from codesign.space.design_space import POLICY, DesignSpace
+from codesign.space.parameters import ParameterSpace
 
 # Settings near a repeated one that are looked at, those with one parameter changed first.
 _NEIGHBOURS = 200
 
 
-class Asks(Protocol):
-    """What a search asks: an `Asker`, or another that answers as one."""
+class Asks(ABC):
+    """What a search asks.
+
+    Attributes:
+        space: what to choose from.
+    """
+
+    space: ParameterSpace
 
     def trial(self, study: optuna.Study, number: int, *, known: int) -> FrozenTrial:
-        """A trial of the study, asked for and stored in one step if it is the next."""
+        """A trial of the study, asked for and stored in one step if it is the next.
+
+        Args:
+            study: what is searched.
+            number: of the trial.
+            known: how many trials may be seen with their values.
+        """
+        stored = study.get_trials(deepcopy=False)
+        if number < len(stored):
+            return stored[number]
+        origin, values, notes = self.next(stored, known)
+        study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=self.space.encode(values),
+                distributions=self.space.distributions,
+                user_attrs={"origin": origin},
+                system_attrs=dict(notes),
+            )
+        )
+        return study.get_trials(deepcopy=False)[number]
+
+    @abstractmethod
+    def next(
+        self, stored: list[FrozenTrial], known: int
+    ) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
+        """Origin, values and an optimiser's notes of the trial after those stored."""
 
     def job(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the evaluator takes for these values."""
+        """What the evaluator takes for these values: the values themselves."""
+        return dict(parameters)
 
+    @abstractmethod
     def key(self, parameters: Mapping[str, Any]) -> str:
         """Equal for values that are answered alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asker:
+class Asker(Asks):
     """Asks for the trials of a study.
 
     Attributes:
@@ -61,18 +97,11 @@ class Asker:
         tried = {design_key(space, space.decode(trial.params)) for trial in stored}
         return cls(space=space, tried=tried, **settings)
 
-    def trial(self, study: optuna.Study, number: int, *, known: int) -> FrozenTrial:
-        """A trial of the study, asked for and stored in one step if it is the next.
-
-        Args:
-            study: what is searched.
-            number: of the trial.
-            known: how many trials the optimiser may see with their values.
-        """
-        stored = study.get_trials(deepcopy=False)
-        if number < len(stored):
-            return stored[number]
-        start = list(self.space.start.items())
+    def next(
+        self, stored: list[FrozenTrial], known: int
+    ) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
+        """A start of the space, or what the optimiser says, or something untried near it."""
+        number, start = len(stored), list(self.space.start.items())
         notes: Mapping[str, Any] = {}
         if number < len(start):
             origin, values = start[number]
@@ -81,20 +110,7 @@ class Asker:
             notes = answer.notes
             origin, values = self._untried(self.space.decode(answer.parameters), number)
         self.tried.add(design_key(self.space, values))
-        study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=self.space.encode(values),
-                distributions=self.space.distributions,
-                user_attrs={"origin": origin},
-                system_attrs=dict(notes),
-            )
-        )
-        return study.get_trials(deepcopy=False)[number]
-
-    def job(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The values themselves."""
-        return dict(parameters)
+        return origin, values, notes
 
     def key(self, parameters: Mapping[str, Any]) -> str:
         """See `design_key`."""

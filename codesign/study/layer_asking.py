@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from codesign.evaluation.layers import LAYER_OBJECTIVES, LayerSpace
 from codesign.evaluation.threads import single_thread
+from codesign.study.asking import Asks
 
 # Random settings of a layer before the Gaussian process takes over.
 STARTUP_TRIALS = 8
@@ -34,7 +35,7 @@ def logarithms(values: Mapping[str, float]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerAsker:
+class LayerAsker(Asks):
     """Asks for the trials of a layer, never for a setting twice.
 
     Attributes:
@@ -47,22 +48,12 @@ class LayerAsker:
     seed: int
     acquisition: str
 
-    def trial(self, study: optuna.Study, number: int, *, known: int) -> FrozenTrial:
-        """A trial of the study, asked for and stored in one step if it is the next."""
-        stored = study.get_trials(deepcopy=False)
-        if number < len(stored):
-            return stored[number]
+    def next(
+        self, stored: Sequence[FrozenTrial], known: int
+    ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Origin and values of the trial after those stored, of which so many are known."""
         with single_thread():
-            settings = self.ask(stored[:known])
-        study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=self.space.encode(settings),
-                distributions=self.space.distributions,
-                user_attrs={"origin": "sampler" if number else "start"},
-            )
-        )
-        return study.get_trials(deepcopy=False)[number]
+            return "sampler" if stored else "start", self.ask(stored[:known]), {}
 
     def job(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """What `LayerEvaluator` takes."""

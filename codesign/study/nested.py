@@ -25,20 +25,18 @@ from codesign.evaluation.layers import LAYER_OBJECTIVES, LayerEvaluator, LayerSp
 from codesign.evaluation.workload import Workload
 from codesign.optimisers.quiet import quiet_optuna
 from codesign.space.checks import integer_problems
-from codesign.space.constraints import Constraints
 from codesign.study.layer_asking import LayerAsker, logarithms
 from codesign.study.nested_store import (
     ACQUISITIONS,
     FORMAT_VERSION,
     open_layers,
     read_layers,
-    stored_parameter,
 )
 from codesign.study.records import Records
 from codesign.study.runner import EXECUTORS, running
 from codesign.study.search import SearchLoop, rounds
 from codesign.study.shortfall import failures
-from codesign.study.stored import SPECIFICATION
+from codesign.study.stored import SPECIFICATION, stored_parameters
 from codesign.study.trial import Trial
 
 # Called with how many trials of all layers are told, and how many there will be.
@@ -174,7 +172,7 @@ def load_nested(path: str | Path) -> NestedResult:
         layers, specification = [], {}
         for name, study in studies.items():
             specification = study.user_attrs[SPECIFICATION]
-            parameters = tuple(stored_parameter(each) for each in specification["parameters"])
+            parameters = tuple(stored_parameters(specification["parameters"]))
             space = LayerSpace(layer=name, parameters=parameters)
             trials = _records(study, nested_file(path), space).trials()
             told = tuple(trial for trial in trials if trial.state != "running")
@@ -218,14 +216,7 @@ def nested_file(path: str | Path) -> Path:
 
 
 def _records(study: optuna.Study, path: Path, space: LayerSpace) -> Records:
-    return Records(
-        study=study,
-        place=path,
-        space=space,
-        objectives=LAYER_OBJECTIVES,
-        limits=Constraints(),
-        baseline={},
-    )
+    return Records(study=study, place=path, space=space, objectives=LAYER_OBJECTIVES)
 
 
 def _called(_number: int, job: Mapping[str, Any]) -> str:
@@ -247,12 +238,7 @@ def _specifications(
     }
     specifications = {
         space.layer: common
-        | {
-            "parameters": [
-                {"name": p.name, "choices": list(p.choices), "ordered": p.ordered}
-                for p in space.parameters
-            ]
-        }
+        | {"parameters": [parameter.to_dict() for parameter in space.parameters]}
         for space in evaluator.spaces
     }
     return json.loads(json.dumps(specifications))

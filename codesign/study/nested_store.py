@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from accelerators import PROJECTIONS, ConfigError
@@ -17,16 +16,27 @@ from codesign.evaluation.layers import LAYER_OBJECTIVES
 from codesign.evaluation.objective import Objective, directions_of
 from codesign.space.parameters import Parameter
 from codesign.study.records import record_of
-from codesign.study.store import check_regular, damaged, locked, open_storage, readable, storing
-from codesign.study.stored import SPECIFICATION, parameter_is_whole, params_problems
+from codesign.study.store import (
+    check_regular,
+    damaged,
+    directions,
+    locked,
+    open_storage,
+    readable,
+    storing,
+)
+from codesign.study.stored import (
+    SPECIFICATION,
+    is_among,
+    is_count,
+    params_problems,
+    stored_parameters,
+)
 from simulator.results.stored import is_number
 
 FORMAT_VERSION = 1
 ACQUISITIONS = ("logehvi", "ei")
-DIRECTIONS = tuple(
-    StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE
-    for more in directions_of(LAYER_OBJECTIVES)
-)
+DIRECTIONS = directions(directions_of(LAYER_OBJECTIVES))
 # Attributes of a trial that is told, and of one of an earlier version.
 _TOLD, _TOLD_BEFORE = {"origin", "evaluation"}, {"reason", "seconds"}
 # What is chosen of a layer's reuse; the first two of every layer.
@@ -58,24 +68,20 @@ def open_layers(
                     f"{path}: the layers must be {', '.join(there)}, got "
                     f"{', '.join(specifications)}; give the same, or another path"
                 )
-            for name in there:
-                study = optuna.load_study(study_name=name, storage=storage)
+            studies = {name: optuna.load_study(study_name=name, storage=storage) for name in there}
+            for name, study in studies.items():
                 if study.user_attrs or study.trials:
                     _check(path, study)
                     _compare(path, study, specifications[name])
             if journal is not None:
                 journal.mend()
-            studies = {}
             for name, given in specifications.items():
-                if name in there:
-                    study = optuna.load_study(study_name=name, storage=storage)
-                else:
-                    study = optuna.create_study(
+                if name not in there:
+                    studies[name] = optuna.create_study(
                         study_name=name, storage=storage, directions=DIRECTIONS
                     )
-                if SPECIFICATION not in study.user_attrs:
-                    study.set_user_attr(SPECIFICATION, dict(given))
-                studies[name] = study
+                if SPECIFICATION not in studies[name].user_attrs:
+                    studies[name].set_user_attr(SPECIFICATION, dict(given))
         yield studies
 
 
@@ -93,10 +99,8 @@ def read_layers(path: Path) -> dict[str, optuna.Study]:
         )
     storage, _ = open_storage(path, only=None)
     with readable(path):
-        studies = {
-            study.study_name: optuna.load_study(study_name=study.study_name, storage=storage)
-            for study in storage.get_all_studies()
-        }
+        names = [study.study_name for study in storage.get_all_studies()]
+        studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
     found = {name: study for name, study in studies.items() if study.user_attrs or study.trials}
     first = next(iter(found.values())).user_attrs.get(SPECIFICATION) if found else None
     if not isinstance(first, Mapping) or "parameters" not in first:
@@ -114,13 +118,12 @@ def _check(path: Path, study: optuna.Study) -> None:
     """
     with readable(path):
         attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
-        directions = tuple(study.directions)
     specification = attributes.get(SPECIFICATION)
     problems = _specification_problems(specification)
-    if directions != DIRECTIONS or {*attributes} != {SPECIFICATION}:
+    if study.directions != DIRECTIONS or {*attributes} != {SPECIFICATION}:
         problems.append("it must be of a nested search, got another study")
     if isinstance(specification, Mapping) and not problems:
-        parameters = [stored_parameter(each) for each in specification["parameters"]]
+        parameters = stored_parameters(specification["parameters"])
         problems += [
             f"setting {frozen.number}: {problem}"
             for frozen in trials
@@ -130,33 +133,20 @@ def _check(path: Path, study: optuna.Study) -> None:
         raise damaged(path, [f"layer {study.study_name!r}: {problem}" for problem in problems])
 
 
-def stored_parameter(description: Mapping[str, Any]) -> Parameter:
-    """A parameter as a specification has it."""
-    return Parameter(
-        name=description["name"],
-        choices=tuple(description["choices"]),
-        ordered=description["ordered"],
-    )
-
-
 def _specification_problems(given: Any) -> list[str]:
     """Rules that the specification of a layer breaks."""
     if not isinstance(given, Mapping):
         return [f"specification must be a table, got {show(given)}"]
-    parameters = given.get("parameters")
-    names: list[str] = []
-    if isinstance(parameters, list) and all(map(parameter_is_whole, parameters)):
-        names = [each["name"] for each in parameters]
-    seed, images = given.get("seed"), given.get("images")
+    names = [each.name for each in stored_parameters(given.get("parameters"))]
+    seed = given.get("seed")
     rules = {
         "format_version": given.get("format_version") == FORMAT_VERSION,
         "name": type(given.get("name")) is str,
         "seed": type(seed) is int and seed >= 0,
-        "projection": type(given.get("projection")) is str and given["projection"] in PROJECTIONS,
-        "acquisition": type(given.get("acquisition")) is str
-        and given["acquisition"] in ACQUISITIONS,
+        "projection": is_among(given.get("projection"), PROJECTIONS),
+        "acquisition": is_among(given.get("acquisition"), ACQUISITIONS),
         "digest": type(given.get("digest")) is str,
-        "images": type(images) is int and images >= 1,
+        "images": is_count(given.get("images"), 1),
         "parameters": {*_SETTINGS[:2]} <= {*names} <= {*_SETTINGS} and len({*names}) == len(names),
     }
     return [

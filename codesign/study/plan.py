@@ -215,19 +215,8 @@ class StudyPlan:
         """Build the model, read its inputs and capture both; see `load_workload`."""
         from codesign.evaluation.workload import load_workload
 
-        return load_workload(
-            model=self.model,
-            inputs=self.inputs,
-            images=self.images,
-            weights=self.weights,
-            calibration_images=self.calibration_images,
-            calibrate_under_reuse=self.calibrate_under_reuse,
-            precision=self.precision,
-            seed=self.seed,
-            output=self.output,
-            classes_dimension=self.classes_dimension,
-            score=self.score,
-        )
+        given = {name: getattr(self, name) for name in (*_SECTIONS["workload"], "seed")}
+        return load_workload(**given)
 
     def space_for(self, workload: Workload) -> DesignSpace:
         """The design space on a workload.
@@ -264,17 +253,11 @@ class StudyPlan:
         """
         from codesign.study.search import search
 
+        given = {name: getattr(self, name) for name in (*_SECTIONS["search"], "constraints")}
         return search(
             workload,
             self.space_for(workload),
-            trials=self.trials,
-            workers=self.workers,
-            batch=self.batch,
-            seed=self.seed,
-            first_images=self.first_images,
-            optimiser=self.optimiser,
-            objectives=find_objectives(self.objectives),
-            constraints=self.constraints,
+            **{**given, "objectives": find_objectives(self.objectives)},
             storage=storage,
             plan=self.to_dict(),
             **settings,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -14,6 +14,7 @@ from codesign.evaluation.objective import Objective, values_of
 from codesign.evaluation.objectives import stored_objectives
 from codesign.space.constraints import Constraints
 from codesign.space.design_space import DesignSpace
+from codesign.space.parameters import ParameterSpace
 from codesign.study.result import StudyResult
 from codesign.study.store import Place, storing
 from codesign.study.stored import ASKED, CONFIRMED, EXCESS, SPECIFICATION
@@ -21,32 +22,25 @@ from codesign.study.trial import Trial
 from simulator.results.lookup import in_present_names
 
 
-class Space(Protocol):
-    """What trials choose from."""
-
-    def decode(self, stored: Mapping[str, Any], /) -> dict[str, Any]:
-        """Values of what Optuna stores."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """Writes what became of the trials of an open study.
+    """Writes what became of the trials of an open study, and reads it back.
 
     Attributes:
         study: where they are kept.
         place: what errors of the disk name.
         space: what the trials choose from.
         objectives: in the order in which their values are kept.
-        limits: that designs must keep.
-        baseline: objective -> value of the dense baseline.
+        limits: that designs must keep; to read, none are needed.
+        baseline: objective -> value of the dense baseline; as `limits`.
     """
 
     study: optuna.Study
     place: Place
-    space: Space
+    space: ParameterSpace
     objectives: tuple[Objective, ...]
-    limits: Constraints
-    baseline: Mapping[str, float]
+    limits: Constraints = field(default_factory=Constraints)
+    baseline: Mapping[str, float] = field(default_factory=dict)
 
     def ask_for(self, trials: int) -> None:
         """Store how many trials there are to be in all, for who looks on."""
@@ -91,20 +85,48 @@ class Records:
 
     def confirmed(self) -> list[Trial]:
         """The same; those judged on all images at the end have what was found then."""
-        return _confirmed(self.study, self.space, self.objectives)
+        trials = self.trials()
+        for key, record in self.study.user_attrs.items():
+            if key.startswith(CONFIRMED):
+                number = int(key.removeprefix(CONFIRMED))
+                seconds = trials[number].seconds + record["seconds"]
+                told = {"seconds": seconds, "summary": in_present_names(record["summary"])}
+                trials[number] = replace(trials[number], **(record | told))
+        return trials
 
     def trial(self, frozen: FrozenTrial) -> Trial:
         """A trial as it was told."""
-        return _read_trial(frozen, self.space, self.objectives)
+        record = record_of(frozen) if frozen.state.is_finished() else {}
+        return Trial(
+            number=frozen.number,
+            state=record.get("state", "failed") if frozen.state.is_finished() else "running",
+            origin=frozen.user_attrs.get("origin", "sampler"),
+            parameters=self.space.decode(frozen.params),
+            values=self._values(frozen) if record.get("state") == "complete" else None,
+            summary=in_present_names(record.get("summary", {})),
+            reason=record.get("reason"),
+            repeat_of=record.get("repeat_of"),
+            seconds=record.get("seconds", 0.0),
+            images=record.get("images"),
+            excess={
+                key.removeprefix(EXCESS): over
+                for key, over in frozen.system_attrs.items()
+                if key.startswith(EXCESS) and frozen.state.is_finished()
+            },
+        )
 
     def measured(self, frozen: FrozenTrial) -> Evaluation:
         """What a finished trial's evaluation had found, before constraints were looked at."""
         record = frozen.user_attrs["evaluation"]
         told = {"reason": record["reason"]}
         if frozen.state == TrialState.COMPLETE:
-            values, summary = _values(frozen, self.objectives), in_present_names(record["summary"])
+            values, summary = self._values(frozen), in_present_names(record["summary"])
             told = {"state": "complete", "values": values, "summary": summary}
         return Evaluation(**{"state": record["state"], **told}, images=record["images"])
+
+    def _values(self, frozen: FrozenTrial) -> dict[str, float]:
+        """Objective -> value of a trial that has them."""
+        return dict(zip((o.name for o in self.objectives), frozen.values, strict=True))
 
     def _limited(self, outcome: Evaluation) -> tuple[Evaluation, dict[str, float]]:
         """The outcome, infeasible without values where beyond a limit, and its excess over each."""
@@ -132,56 +154,18 @@ def is_failed(frozen: FrozenTrial) -> bool:
     return record_of(frozen)["state"] == "failed"
 
 
-def _read_trial(frozen: FrozenTrial, space: Space, objectives: Sequence[Objective]) -> Trial:
-    """A trial as it was told."""
-    record = record_of(frozen) if frozen.state.is_finished() else {}
-    return Trial(
-        number=frozen.number,
-        state=record.get("state", "failed") if frozen.state.is_finished() else "running",
-        origin=frozen.user_attrs.get("origin", "sampler"),
-        parameters=space.decode(frozen.params),
-        values=_values(frozen, objectives) if record.get("state") == "complete" else None,
-        summary=in_present_names(record.get("summary", {})),
-        reason=record.get("reason"),
-        repeat_of=record.get("repeat_of"),
-        seconds=record.get("seconds", 0.0),
-        images=record.get("images"),
-        excess={
-            key.removeprefix(EXCESS): over
-            for key, over in frozen.system_attrs.items()
-            if key.startswith(EXCESS) and frozen.state.is_finished()
-        },
-    )
-
-
-def read_result(study: optuna.Study, *, in_use: bool | None = False) -> StudyResult:
+def read_result(study: optuna.Study, place: Place, *, in_use: bool | None = False) -> StudyResult:
     """All of a study, finished or not; `in_use` is `StudyResult`'s."""
     specification = study.user_attrs[SPECIFICATION]
     space = DesignSpace.from_dict(specification["space"])
     objectives = stored_objectives(specification["objectives"], specification["quality"])
+    records = Records(study=study, place=place, space=space, objectives=objectives)
     return StudyResult(
         name=specification["name"],
         seed=specification["seed"],
-        trials=tuple(_confirmed(study, space, objectives)),
+        trials=tuple(records.confirmed()),
         specification=specification,
         # Studies of before have it in their plan, if they were begun with one.
         asked=study.user_attrs.get(ASKED) or (specification.get("plan") or {}).get("trials"),
         in_use=in_use,
     )
-
-
-def _confirmed(study: optuna.Study, space: Space, objectives: Sequence[Objective]) -> list[Trial]:
-    every = study.get_trials(deepcopy=False)
-    trials = [_read_trial(frozen, space, objectives) for frozen in every]
-    for key, record in study.user_attrs.items():
-        if key.startswith(CONFIRMED):
-            number = int(key.removeprefix(CONFIRMED))
-            seconds = trials[number].seconds + record["seconds"]
-            told = {"seconds": seconds, "summary": in_present_names(record["summary"])}
-            trials[number] = replace(trials[number], **(record | told))
-    return trials
-
-
-def _values(frozen: FrozenTrial, objectives: Sequence[Objective]) -> dict[str, float]:
-    """Objective -> value of a trial that has them."""
-    return dict(zip((o.name for o in objectives), frozen.values, strict=True))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 from accelerators import ConfigError
 from codesign.evaluation.evaluator import Evaluation
@@ -32,6 +32,8 @@ _DIED = "Ray has died"
 # Trial number and what the evaluator takes, taken one by one as there is room for them.
 Jobs = Iterable[tuple[int, Mapping[str, Any]]]
 Run = Callable[[Jobs], Iterator[tuple[int, Evaluation]]]
+# What a runner runs: an evaluator, or another that answers as one.
+Evaluates = Callable[[Mapping[str, Any]], Evaluation]
 
 
 class RayDiedError(RuntimeError):
@@ -49,23 +51,6 @@ class RayDiedError(RuntimeError):
         known = f" ({sign})" if sign else ""
         super().__init__(f"{what}{known}; what is finished is kept, and resume=True goes on")
         self.what = what
-
-
-class Evaluates(Protocol):
-    """What a runner runs: an evaluator, or another that answers as one."""
-
-    def __call__(self, job: Mapping[str, Any], /) -> Evaluation:
-        """Evaluate one job."""
-
-
-class Runner(Protocol):
-    """Evaluates settings."""
-
-    def run(self, jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
-        """Evaluate every job and hand each over as it finishes, in any order."""
-
-    def close(self) -> None:
-        """Give back what was started."""
 
 
 class InlineRunner:
@@ -283,14 +268,22 @@ def running(
     ray_address: str | None,
     called: Called = lambda number, _: f"trial {number}",
 ) -> Iterator[Run]:
-    """Gives what runs jobs, as `Runner.run` does; started with the first, closed at the end."""
-    runner: Runner | None = None
+    """Gives what runs jobs, as `RayRunner.run` does; started with the first, closed at the end."""
+    runner: InlineRunner | RayRunner | None = None
 
     def run(jobs: Jobs) -> Iterator[tuple[int, Evaluation]]:
         nonlocal runner
         waiting = iter(jobs)
         for first in waiting:
-            runner = runner or _make_runner(executor, evaluator, workers, ray_address, called)
+            if runner is None:
+                match executor:
+                    case "ray":
+                        runner = RayRunner(evaluator, workers, ray_address, called)
+                    case "inline":
+                        runner = InlineRunner(evaluator, called)
+                    case _:
+                        known = ", ".join(EXECUTORS)
+                        raise ConfigError(f"executor must be one of {known}, got {executor!r}")
             yield from runner.run(chain([first], waiting))
 
     try:
@@ -298,16 +291,3 @@ def running(
     finally:
         if runner is not None:
             runner.close()
-
-
-def _make_runner(
-    executor: str, evaluator: Evaluates, workers: int, ray_address: str | None, called: Called
-) -> Runner:
-    """The runner of that name."""
-    match executor:
-        case "ray":
-            return RayRunner(evaluator, workers, ray_address, called)
-        case "inline":
-            return InlineRunner(evaluator, called)
-        case _:
-            raise ConfigError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")

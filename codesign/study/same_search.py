@@ -45,7 +45,8 @@ def check_same_search(place: str, stored: Mapping[str, Any], given: Mapping[str,
     problems = []
     if isinstance(stored.get("space"), Mapping):
         # As it is described today: a design of an earlier version lacks units that came later.
-        stored = {**stored, "space": _plain(DesignSpace.from_dict(stored["space"]).to_dict())}
+        space = DesignSpace.from_dict(stored["space"]).to_dict()
+        stored = {**stored, "space": json.loads(json.dumps(space))}  # lists for tuples
     for key, name in FIXED.items():
         if stored.get(key) != given[key]:
             shown = (
@@ -73,11 +74,6 @@ def check_same_search(place: str, stored: Mapping[str, Any], given: Mapping[str,
             "numbers than if it had gone on with those",
             stacklevel=5,
         )
-
-
-def _plain(described: Mapping[str, Any]) -> Any:
-    """A description as it comes back from a file: lists for tuples."""
-    return json.loads(json.dumps(described))
 
 
 def _judged_by(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

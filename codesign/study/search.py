@@ -101,8 +101,7 @@ def search(
         batch: trials asked for together; a larger one keeps more workers busy but learns later.
         executor: `ray`, or `inline` to evaluate in this process.
         first_images: judge a trial on so many images first, and on all only if it may join the
-            front of earlier batches (`codesign.study.staged.may_join`) or is on that of all. `None`
-            judges every trial on all; fewer than about a thousand images give up little.
+            front, see `codesign.study.staged`; `None` judges every trial on all.
         plan: kept with the study, as what makes it again; see `StudyPlan.run`.
         on_progress: see `OnProgress`.
 
@@ -114,10 +113,8 @@ def search(
     """
     goals = OBJECTIVES if objectives is None else objectives
     counts = {"trials": trials, "workers": workers, "seed": seed, "batch": batch}
-    _check(optimiser, goals, executor, counts)
     place, limits = study_place(storage), constraints or Constraints()
-    if problems := limit_problems(limits, space):
-        raise ConfigError(problems)
+    _check(optimiser, goals, executor, counts, limits, space)
     full = Evaluator.of(workload, space, goals)
     staged = None if first_images is None else StagedEvaluator.of(workload, full, first_images)
     specification = _specification(workload, full) | {
@@ -141,7 +138,7 @@ def search(
         for _, trial in rounds([loop], run):
             if on_progress is not None:
                 on_progress(trial, loop.finished, trials)
-        return read_result(study)
+        return read_result(study, place)
 
 
 def load_study(path: str | Path) -> StudyResult:
@@ -155,7 +152,7 @@ def load_study(path: str | Path) -> StudyResult:
     """
     with quiet_optuna():
         place = study_place(path)
-        return read_result(read_study(place), in_use=is_in_use(place))
+        return read_result(read_study(place), place, in_use=is_in_use(place))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,11 +345,16 @@ def _specification(workload: Workload, evaluator: Evaluator) -> dict[str, Any]:
 
 
 def _check(
-    optimiser: Chosen, objectives: Sequence[Objective], executor: str, numbers: Mapping[str, int]
+    optimiser: Chosen,
+    objectives: Sequence[Objective],
+    executor: str,
+    numbers: Mapping[str, int],
+    limits: Constraints,
+    space: DesignSpace,
 ) -> None:
     problems = integer_problems("search ", numbers, {"seed": 0})
     problems += optimiser_problems(optimiser) + objective_problems(objectives)
     if executor not in EXECUTORS:
         problems.append(f"search executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
-    if problems:
+    if problems := problems or limit_problems(limits, space):
         raise ConfigError(problems)

@@ -12,7 +12,7 @@ import hashlib
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -173,8 +173,8 @@ def open_study(
     with locked(place, resume=resume):
         with storing(place):
             storage, journal = open_storage(place, only=STUDY_NAME)
-            directions = directions_in(specification)
-            study = _open(place, storage, create=None if resume else directions)
+            create = None if resume else _directions_in(specification)
+            study = _open(place, storage, create=create)
             is_begun = SPECIFICATION in study.user_attrs or len(study.trials) > 0
             if is_begun:
                 _check(place, study)
@@ -263,12 +263,13 @@ def open_storage(
         return RDBStorage(place), None
 
 
-def directions_in(specification: Mapping[str, Any]) -> list[StudyDirection]:
-    """The directions of the objectives that a specification describes."""
-    return [
-        StudyDirection.MAXIMIZE if each["maximise"] else StudyDirection.MINIMIZE
-        for each in specification["objectives"]
-    ]
+def directions(maximise: Iterable[bool]) -> list[StudyDirection]:
+    """For each objective Optuna's direction, where more is better or not."""
+    return [StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE for more in maximise]
+
+
+def _directions_in(specification: Mapping[str, Any]) -> list[StudyDirection]:
+    return directions(each["maximise"] for each in specification["objectives"])
 
 
 def _open(
@@ -300,10 +301,14 @@ def _check(place: Place, study: optuna.Study) -> None:
     with readable(place):
         attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
     stored = attributes.get(SPECIFICATION)
-    if isinstance(stored, Mapping):
-        _check_format(place, stored)
+    found = stored.get("format_version") if isinstance(stored, Mapping) else FORMAT_VERSION
+    if found != FORMAT_VERSION:  # not read as if it were this one
+        raise ConfigError(
+            f"{_shown(place)}: the format_version must be {FORMAT_VERSION}, got {found!r}; use the "
+            "version of this program that wrote it, or search again"
+        )
     problems = study_problems(attributes, trials)
-    if not problems and study.directions != directions_in(attributes[SPECIFICATION]):
+    if not problems and study.directions != _directions_in(attributes[SPECIFICATION]):
         problems = [f"directions must be those of the objectives, got {study.directions}"]
     if problems:
         raise damaged(place, problems)
@@ -392,13 +397,3 @@ def _lock_file(place: Place) -> Path:
         return Path(f"{file}.lock")
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"codesign-{name}.lock"
-
-
-def _check_format(place: Place, stored: Mapping[str, Any]) -> None:
-    """Another format is not read as if it were this one."""
-    found = stored.get("format_version")
-    if found != FORMAT_VERSION:
-        raise ConfigError(
-            f"{_shown(place)}: the format_version must be {FORMAT_VERSION}, got {found!r}; use the "
-            "version of this program that wrote it, or search again"
-        )

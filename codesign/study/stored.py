@@ -7,6 +7,7 @@ errors of this program.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import tomli_w
@@ -19,6 +20,7 @@ from codesign.evaluation.objectives import ACCURACY, QUALITIES, stored_objective
 from codesign.optimisers.registry import OPTIMISERS, is_optimiser_name
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
 from codesign.space.design_space import DesignSpace
+from codesign.space.parameters import Parameter
 from simulator.results.stored import is_number, summary_problems
 from workloads.errors import told
 
@@ -57,7 +59,7 @@ def study_problems(attributes: Mapping[str, Any], trials: list[FrozenTrial]) -> 
         if key.startswith(CONFIRMED):
             problems += [f"{key}: {each}" for each in reader.confirmed(key, record, trials)]
         elif key == ASKED:
-            if not _is_count(record, 1):
+            if not is_count(record, 1):
                 problems.append(f"{ASKED} must be a whole number of at least 1, got {show(record)}")
         elif key != SPECIFICATION:
             problems.append(f"the study must have no attribute {show(key)}")
@@ -68,12 +70,45 @@ def read_space(description: Any) -> DesignSpace:
     """The space that `DesignSpace.to_dict` described.
 
     Raises:
-        ConfigError: it describes none.
+        ConfigError: it describes none, or one whose parts do not fit together.
     """
-    problems = _space_problems(description)
-    if problems:
-        raise ConfigError(problems)
-    return DesignSpace.from_dict(description)
+    try:
+        space = DesignSpace.from_dict(description)
+        described = space.to_dict()
+        problems = [
+            f"{part} must be as this program writes it, got {show(description[part])}"
+            for part in ("layers", "parameters", "start")
+            if described[part] != description[part]
+        ]
+        problems += [
+            f"start.{show(origin)} must give every parameter one of its choices"
+            for origin, values in space.start.items()
+            if not all(_is_choice(values[p.name], p.choices) for p in space.parameters)
+        ]
+        if not space.start or not space.parameters or not all(space.fronts.values()):
+            problems.append("start, parameters and each of the fronts must hold something")
+        if problems:
+            raise ConfigError(problems)
+        for values in space.start.values():
+            # A setting that no design can have makes infeasible trials, and is allowed.
+            with suppress(ConfigError):
+                space.build(values)
+    except ConfigError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise ConfigError(
+            f"it must be one that designs can be made of, got none ({told(error)})"
+        ) from error
+    return space
+
+
+def stored_parameters(given: Any) -> list[Parameter]:
+    """The parameters of a specification; none where it does not describe them."""
+    try:
+        found = [Parameter.from_dict(each) for each in given]
+    except (ConfigError, LookupError, TypeError):
+        return []
+    return found if [each.to_dict() for each in found] == given else []
 
 
 def specification_problems(given: Any) -> list[str]:
@@ -91,15 +126,15 @@ def specification_problems(given: Any) -> list[str]:
     must("name", "text", type(get("name")) is str)
     seed = get("seed")
     must("seed", "a whole number of at least 0", type(seed) is int and seed >= 0)
-    must("batch", "a whole number of at least 1", _is_count(get("batch"), 1))
+    must("batch", "a whole number of at least 1", is_count(get("batch"), 1))
     must("digest", "text", type(get("digest")) is str)
-    must("quality", f"one of {', '.join(QUALITIES)}", _among(get("quality"), QUALITIES))
+    must("quality", f"one of {', '.join(QUALITIES)}", is_among(get("quality"), QUALITIES))
     objectives = _objectives(given)
     must("objectives", "those of a search", bool(objectives))
     names = f"one of {', '.join(OPTIMISERS)}, or FILE:NAME"
     must("optimiser", names, is_optimiser_name(get("optimiser")))
     first = get("first_images")
-    must("first_images", "nothing or at least 1", first is None or _is_count(first, 1))
+    must("first_images", "nothing or at least 1", first is None or is_count(first, 1))
     learns = get("calibrate_under_reuse")
     must("calibrate_under_reuse", "true or nothing", learns in (None, True, False))
     must("plan", "a table or nothing", get("plan") is None or _is_plan(get("plan")))
@@ -108,7 +143,7 @@ def specification_problems(given: Any) -> list[str]:
     must("versions", "a table of texts", is_texts)
     workload = get("workload")
     is_workload = isinstance(workload, Mapping) and all(
-        _is_count(workload.get(name), 1) for name in ("images", "macs")
+        is_count(workload.get(name), 1) for name in ("images", "macs")
     )
     must("workload", "a table with images and macs, at least 1 each", is_workload)
     baseline = get("baseline")
@@ -133,78 +168,6 @@ def specification_problems(given: Any) -> list[str]:
     return problems
 
 
-def _space_problems(given: Any) -> list[str]:
-    """Whether `DesignSpace.from_dict` can read a description, and its parts fit together."""
-    if not isinstance(given, Mapping):
-        return [f"it must be a table, got {show(given)}"]
-    parameters, layers, start = given.get("parameters"), given.get("layers"), given.get("start")
-    fronts = given.get("fronts", {})
-    problems = []
-    if (
-        type(parameters) is not list
-        or not parameters
-        or not all(map(parameter_is_whole, parameters))
-    ):
-        problems.append(
-            f"parameters must each have name, choices and order, got {show(parameters)}"
-        )
-    if not isinstance(given.get("base"), Mapping):
-        problems.append(f"base must be a table, got {show(given.get('base'))}")
-    if type(layers) is not list or any(type(layer) is not str for layer in layers):
-        problems.append(f"layers must be a list of names, got {show(layers)}")
-    if not isinstance(start, Mapping) or not start:
-        problems.append(f"start must be a table of settings, got {show(start)}")
-    if not isinstance(fronts, Mapping) or not all(
-        type(each) is list and each and all(isinstance(setting, Mapping) for setting in each)
-        for each in fronts.values()
-    ):
-        problems.append(f"fronts must be a table of lists of settings, got {show(fronts)}")
-    return problems or _unfit(given)
-
-
-def _unfit(given: Mapping[str, Any]) -> list[str]:
-    """Parts of a described space that do not fit together."""
-    choices = {parameter["name"]: parameter["choices"] for parameter in given["parameters"]}
-    problems = [
-        f"start.{show(origin)} must give every parameter one of its choices"
-        for origin, values in given["start"].items()
-        if not isinstance(values, Mapping)
-        or not {*choices} <= {*values}
-        or any(not _is_choice(values[name], choices[name]) for name in choices)
-    ]
-    if len(choices) < len(given["parameters"]):
-        problems.append("parameters must have names of their own")
-    if problems:
-        return problems
-    try:
-        space = DesignSpace.from_dict(given)
-        for values in space.start.values():
-            _needed_parameters(space, values)
-    except ConfigError as error:
-        return list(error.violations)
-    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        return [f"it must be one that designs can be made of, got none ({told(error)})"]
-    return []
-
-
-def _needed_parameters(space: DesignSpace, values: Mapping[str, Any]) -> None:
-    """The start shows whether a space has the parameters that a design needs: else, a KeyError."""
-    try:
-        space.build(values)
-    except ConfigError:
-        return  # a setting that no design can have makes infeasible trials, and is allowed
-
-
-def parameter_is_whole(given: Any) -> bool:
-    """Whether a stored parameter has what `Parameter` needs."""
-    if not isinstance(given, Mapping) or type(given.get("name")) is not str:
-        return False
-    choices = given.get("choices")
-    if type(choices) is not list or not choices or type(given.get("ordered")) is not bool:
-        return False
-    return all(each is None or type(each) in (str, bool) or is_number(each) for each in choices)
-
-
 class _Reader:
     """Checks the trials of a study whose specification is sound."""
 
@@ -221,7 +184,7 @@ class _Reader:
         problems = [*params_problems(frozen, self.space.parameters)]
         origin = frozen.user_attrs.get("origin")
         origins = (*_ORIGINS, *self.space.start)
-        if not _among(origin, origins):
+        if not is_among(origin, origins):
             problems.append(f"origin must be one of {', '.join(origins)}, got {show(origin)}")
         if frozen.state == TrialState.RUNNING:
             return problems  # what was measured is told before it is finished, and told again
@@ -231,7 +194,8 @@ class _Reader:
         if not isinstance(record, Mapping) or "repeat_of" not in record:
             return [*problems, f"evaluation must be a table, got {show(record)}"]
         values = frozen.values if frozen.state == TrialState.COMPLETE else None
-        has_limits = {name.removeprefix(EXCESS) for name in _excess(frozen)}
+        limited = (key for key in frozen.system_attrs if key.startswith(EXCESS))
+        has_limits = {key.removeprefix(EXCESS) for key in limited}
         problems += self._evaluation(record, values, is_limited=bool(has_limits))
         if problems or values is None:
             return [*problems, *_repeat_problems(frozen, record["repeat_of"], trials)]
@@ -285,7 +249,7 @@ class _Reader:
         state, summary, reason = record["state"], record["summary"], record["reason"]
         states = ("infeasible", "failed") if values is None else ("complete", "infeasible")
         problems = []
-        if not _among(state, states):
+        if not is_among(state, states):
             problems.append(f"state must be one of {', '.join(states)}, got {show(state)}")
         if (reason is not None) if state == "complete" else (type(reason) is not str or not reason):
             problems.append(f"reason must be {'nothing' if reason else 'told'}, got {show(reason)}")
@@ -305,19 +269,11 @@ class _Reader:
         if problems or values is None:
             return problems
         return [
-            f"{name} must be that of the summary, {same:g}, got {value:g}"
-            for name, value, same in self._said_twice(values, summary)
-            if abs(value - same) > 1e-9 * abs(same)
+            f"{objective.name} must be that of the summary, {same:g}, got {value:g}"
+            for objective, value in zip(self.objectives, values, strict=True)
+            if (same := objective.recalled(summary)) is not None
+            and abs(value - same) > 1e-9 * abs(same)
         ]
-
-    def _said_twice(
-        self, values: list[float], summary: Mapping[str, Any]
-    ) -> Iterator[tuple[str, float, float]]:
-        """Objective, its value, and the same as its simulation says it, where it does."""
-        for objective, value in zip(self.objectives, values, strict=True):
-            recalled = objective.recalled(summary)
-            if recalled is not None:
-                yield objective.name, value, recalled
 
 
 def params_problems(frozen: FrozenTrial, parameters: Any) -> Iterator[str]:
@@ -332,7 +288,7 @@ def params_problems(frozen: FrozenTrial, parameters: Any) -> Iterator[str]:
         if parameter.ordered:
             is_own &= type(stored) is int and 0 <= stored < len(parameter.choices)
         else:
-            is_own &= _is_choice(stored, list(parameter.choices))
+            is_own &= _is_choice(stored, parameter.choices)
         if not is_own:
             yield f"{name} must be one of its choices, got {show(stored)}"
 
@@ -341,15 +297,11 @@ def _repeat_problems(frozen: FrozenTrial, repeat_of: Any, trials: list[FrozenTri
     """A repeat has what an earlier trial has."""
     if repeat_of is None:
         return []
-    if not _is_count(repeat_of, 0) or repeat_of >= frozen.number:
+    if not is_count(repeat_of, 0) or repeat_of >= frozen.number:
         return [f"repeat_of must be an earlier trial, got {show(repeat_of)}"]
     if frozen.values != trials[repeat_of].values:
         return [f"values must be those of trial {repeat_of}, which it repeats"]
     return []
-
-
-def _excess(frozen: FrozenTrial) -> dict[str, Any]:
-    return {key: value for key, value in frozen.system_attrs.items() if key.startswith(EXCESS)}
 
 
 def _objectives(specification: Mapping[str, Any]) -> tuple[Objective, ...]:
@@ -358,7 +310,7 @@ def _objectives(specification: Mapping[str, Any]) -> tuple[Objective, ...]:
     if not isinstance(stored, list) or not all(isinstance(each, Mapping) for each in stored):
         return ()
     try:
-        return stored_objectives(stored, str(quality) if _among(quality, QUALITIES) else ACCURACY)
+        return stored_objectives(stored, str(quality) if is_among(quality, QUALITIES) else ACCURACY)
     except ConfigError:
         return ()
 
@@ -380,14 +332,16 @@ def _is_plan(plan: Any) -> bool:
         return False
 
 
-def _among(value: Any, known: Any) -> bool:
+def is_among(value: Any, known: Any) -> bool:
+    """Whether it is one of some texts."""
     return type(value) is str and value in known
 
 
-def _is_count(value: Any, least: int) -> bool:
+def is_count(value: Any, least: int) -> bool:
+    """Whether it is a whole number of at least so many."""
     return type(value) is int and least <= value < 2**63
 
 
-def _is_choice(value: Any, choices: list[Any]) -> bool:
+def _is_choice(value: Any, choices: Sequence[Any]) -> bool:
     """By kind too: `True` is not the number 1."""
     return any(type(value) is type(each) and value == each for each in choices)

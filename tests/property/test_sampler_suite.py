@@ -18,8 +18,11 @@ from optuna.testing.pytest_samplers import (
 )
 
 from codesign.optimisers.gp import ImprovementSampler
+from codesign.optimisers.optimiser import Problem
 from codesign.optimisers.qlognehvi import QLogNehviSampler
 from codesign.optimisers.sobol import SobolSampler
+
+PROBLEM = Problem(distributions={}, maximise=(False,), reference_point=(0.0,))
 
 
 class Suite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
@@ -29,23 +32,20 @@ class Suite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSampler
 class TestSobolSampler(Suite):
     @pytest.fixture
     def sampler(self):
-        return lambda: SobolSampler(distributions={}, seed=0)
+        return lambda: SobolSampler(PROBLEM, seed=0)
 
 
 class TestImprovementSampler(Suite):
     @pytest.fixture
     def sampler(self):
-        return lambda: ImprovementSampler(
-            distributions={}, seed=0, sobol_seed=0, reference_point=(0.0,), conditions={},
-            depends=(),
-        )  # fmt: skip
+        return lambda: ImprovementSampler(PROBLEM, seed=0, sobol_seed=0)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("botorch") is None, reason="needs botorch")
 class TestQLogNehviSampler(Suite):
     @pytest.fixture
     def sampler(self):
-        return lambda: QLogNehviSampler(distributions={}, seed=0, reference_point=(0.0,))
+        return lambda: QLogNehviSampler(PROBLEM, seed=0)
 
     def test_sample_relative_numerical(self):
         pytest.skip("it answers nothing before its startup trials")

@@ -15,9 +15,10 @@ from codesign import DesignSpace, load_nested, load_study, nested_search, search
 from codesign.evaluation.evaluator import Evaluator
 from codesign.evaluation.layers import LAYER_OBJECTIVES, LayerEvaluator, LayerSpace
 from codesign.report.nested_page import front_rows, verdict, write_nested_html
+from codesign.space.parameters import Parameter
 from codesign.study.layer_asking import LayerAsker, chebyshev
 from codesign.study.nested import LayerFront
-from codesign.study.nested_store import DIRECTIONS, stored_parameter
+from codesign.study.nested_store import DIRECTIONS
 from codesign.study.store import open_storage
 from codesign.study.trial import Trial
 from simulator import LshReuse, PerLayer, decide
@@ -196,7 +197,7 @@ def test_files_of_earlier_versions_go_on_with_the_same_numbers(whole, workload, 
 
 
 def parameters_of(study):
-    return map(stored_parameter, study.user_attrs["specification"]["parameters"])
+    return map(Parameter.from_dict, study.user_attrs["specification"]["parameters"])
 
 
 def test_wrong_arguments_are_reported_together(workload, tmp_path):
