@@ -26,6 +26,7 @@ from accelerators.rules import (
     one_of,
     optional,
     real,
+    refuse,
     show,
     text,
     violations,
@@ -186,9 +187,7 @@ class Baseline:
     )
 
     def __post_init__(self) -> None:
-        broken = violations(self, "Baseline")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "Baseline"))
 
     @property
     def energy_label(self) -> str:
@@ -287,8 +286,7 @@ def baselines(
     ]
     if framework is not None and not any(row.framework.startswith(framework) for row in rows):
         problems.append(_unknown("framework", framework, rows))
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
     return tuple(
         row
         for row in rows

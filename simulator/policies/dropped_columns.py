@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import real, show, violations
+from accelerators.rules import real, refuse, show, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.policies.activations import check_finite, check_rows
@@ -51,9 +51,7 @@ class DroppedColumns(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = violations(self, "DroppedColumns")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "DroppedColumns"))
         columns = {name: tuple(numbers) for name, numbers in self.columns.items()}
         object.__setattr__(self, "columns", columns)
 
@@ -65,8 +63,7 @@ class DroppedColumns(ReusePolicy):
             for layer in layers
             if max(self.columns.get(layer.name, ()), default=-1) >= layer.gemm.n
         ]
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def needs_calibration(self, layer: Layer) -> bool:
         """Weights tell which columns are small."""

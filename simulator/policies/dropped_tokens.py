@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import show, text, violations
+from accelerators.rules import refuse, show, text, violations
 from simulator.decisions.tokens import DROPPED, TokenPlan
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import LONGEST_NAME, Layer
@@ -42,9 +42,7 @@ class DroppedTokens(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = violations(self, "DroppedTokens")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "DroppedTokens"))
         object.__setattr__(self, "dropped", tuple(self.dropped))
 
     def applies_to(self, layer: Layer) -> bool:

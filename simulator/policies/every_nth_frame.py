@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from accelerators import ConfigError
-from accelerators.rules import integer, violations
+from accelerators.rules import integer, refuse, violations
 from simulator.decisions.frames import KEEP, RUN, FrameDecisions
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
@@ -31,9 +30,7 @@ class EveryNthFrame(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check the distance."""
-        broken = violations(self, "EveryNthFrame")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "EveryNthFrame"))
 
     def applies_to(self, layer: Layer) -> bool:
         """To none: only frames are decided on."""

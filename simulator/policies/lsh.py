@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
-from accelerators.rules import Relation, flag, integer, one_of, real, show
+from accelerators.rules import Relation, flag, integer, one_of, real, refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Buckets, Evidence, Signatures
 from simulator.decisions.rows import SharedRows
@@ -183,8 +183,7 @@ class LshReuse(SubVectorPolicy):
             super().check_layers(layers)
         except ConfigError as error:
             broken += error.violations
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def needs_calibration(self, layer: Layer) -> bool:
         """Random hyperplanes with thresholds of zero do not."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import integer, one_of, real, violations
+from accelerators.rules import integer, one_of, real, refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import FilledRows
 from simulator.policies.activations import check_finite, check_rows
@@ -45,9 +45,7 @@ class PerforationReuse(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = violations(self, "PerforationReuse")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "PerforationReuse"))
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Only a convolution has positions."""

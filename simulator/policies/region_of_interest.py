@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import show, violations
+from accelerators.rules import refuse, show, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import KeptRows
 from simulator.policies.activations import check_finite, check_rows
@@ -47,9 +47,7 @@ class RegionOfInterest(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check the region."""
-        broken = violations(self, "RegionOfInterest")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "RegionOfInterest"))
         object.__setattr__(self, "region", tuple(self.region))
 
     def check_layers(self, layers: Sequence[Layer]) -> None:

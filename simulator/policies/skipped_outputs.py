@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from accelerators import ConfigError
-from accelerators.rules import show, violations
+from accelerators.rules import refuse, show, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.policies.activations import check_finite, check_rows
@@ -55,9 +54,7 @@ class SkippedOutputs(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check the masks."""
-        broken = violations(self, "SkippedOutputs")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "SkippedOutputs"))
         masks = {
             name: tuple(map(tuple, np.asarray(mask).tolist())) for name, mask in self.masks.items()
         }
@@ -78,8 +75,7 @@ class SkippedOutputs(ReusePolicy):
                     f"SkippedOutputs.masks of layer {layer.name!r} must be ({positions} or 1, "
                     f"{layer.gemm.n}), got {shape}; mark its outputs"
                 )
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """The same outputs of every image; `None` where none is skipped."""

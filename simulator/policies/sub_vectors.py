@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import integer, one_of, violations
+from accelerators.rules import integer, one_of, refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Evidence
 from simulator.policies.activations import check_rows
@@ -57,9 +57,7 @@ class SubVectorPolicy(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = violations(self, type(self).__name__)
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, type(self).__name__))
 
     @abstractmethod
     def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import integer, violations
+from accelerators.rules import integer, refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import FilledRows
 from simulator.policies.activations import check_finite, check_rows
@@ -40,9 +40,7 @@ class VirtualPooling(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check the stride."""
-        broken = violations(self, "VirtualPooling")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "VirtualPooling"))
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Only a convolution has positions."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import show
+from accelerators.rules import refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
@@ -45,8 +45,7 @@ class Above:
         self._images = trace.images
         self._gone: dict[str, np.ndarray] = {}
         broken = _broken_frames(trace, self.frames) + _broken_tokens(trace, self.tokens)
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
         gone = None
         for layer in trace.layers:
             if self.tokens is not None and layer.name in self.tokens.stands_for:
