@@ -13,7 +13,7 @@ RUN, KEEP, WARP = range(3)
 
 @dataclass(frozen=True, kw_only=True)
 class FrameDecisions:
-    """A schedule of layers over the frames of a batch, which follow each other in time.
+    """Which layers run in which frames of a batch; frames follow each other in time.
 
     Attributes:
         frames: in the batch.
@@ -24,7 +24,7 @@ class FrameDecisions:
             one where the answer is remembered.
 
     Raises:
-        ConfigError: a schedule is of another length, or starts with a frame that nobody computes;
+        ConfigError: a layer has marks for other frames, or does not run in the first;
             an answer is remembered before it is given.
     """
 

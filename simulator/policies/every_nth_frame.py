@@ -15,7 +15,7 @@ from workloads.traces.trace import WorkloadTrace
 class EveryNthFrame(ReusePolicy):
     """All layers run in every n-th frame of a batch, whose answer the frames after it give too.
 
-    The plainest schedule of key frames (Zhu et al., "Deep feature flow", CVPR 2017, without the
+    The plainest choice of key frames (Zhu et al., "Deep feature flow", CVPR 2017, without the
     flow). The images of a batch are frames in a row; each batch starts with a key frame.
 
     Attributes:

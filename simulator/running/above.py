@@ -26,14 +26,14 @@ _BATCHED = ("batched_matmul", "attention_scores", "attention_values")
 
 
 class Above:
-    """The schedule of frames and the token plan of one run.
+    """The decisions on frames and the token plan of one run.
 
     Args:
         trace: the workload.
         policy: decides on both.
 
     Attributes:
-        frames: the schedule, if there is one.
+        frames: in which each layer runs, if that is decided.
         tokens: the plan, likewise.
 
     Raises:
@@ -141,7 +141,7 @@ class Above:
 
 
 def _broken_frames(trace: WorkloadTrace, frames: FrameDecisions | None) -> list[str]:
-    """What of a schedule is not this trace's, or can't be run."""
+    """What of decisions on frames is not this trace's, or can't be run."""
     if frames is None:
         return []
     if not isinstance(frames, FrameDecisions):

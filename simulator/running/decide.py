@@ -55,7 +55,7 @@ def decide(
             changed. It brings its calibration.
         layer_errors: measure `relative_mse`, for which every reused layer runs dense as well, and
             `centroid_error`.
-        cache: answers of earlier calls, used and added to: a layer is not decided again if it and
+        cache: results of earlier calls, used and added to: a layer is not decided again if it and
             all layers before it have the policies they had, nor is a whole run. The model must
             compute the same each time.
         workload: with `cache`, what names this trace, model and calibration apart from others in
