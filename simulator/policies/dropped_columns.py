@@ -9,7 +9,7 @@ from accelerators import ConfigError
 from accelerators.rules import real, refuse, show, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerState, ReadWeights, ReusePolicy
 from workloads.traces.layer import Layer
 
@@ -73,8 +73,7 @@ class DroppedColumns(ReusePolicy):
         self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
     ) -> LayerState:
         """`magnitudes` `(n,)`, the sum of each column's absolute weights over all GEMMs."""
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         if weights is None:
             raise ConfigError(
                 f"weights of layer {layer.name!r} must be given to rank DroppedColumns, got none; "
@@ -85,8 +84,7 @@ class DroppedColumns(ReusePolicy):
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """The same columns for every input; `None` where none is dropped."""
         self.check_layers([layer])
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         dropped = self._dropped(layer, state)
         if not dropped.size:
             return None

@@ -9,7 +9,7 @@ from accelerators import ConfigError
 from accelerators.rules import refuse, show, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import KeptRows
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 
@@ -78,8 +78,7 @@ class RegionOfInterest(ReusePolicy):
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """The same positions in every batch but the first; nothing but results is remembered."""
         self.check_layers([layer])
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         kept = np.zeros((layer.gemm.count, layer.gemm.m), bool)
         if memory is not None:
             outside = ~self.inside(layer).ravel()

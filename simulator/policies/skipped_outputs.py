@@ -8,7 +8,7 @@ import numpy as np
 from accelerators.rules import refuse, show, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 
@@ -80,8 +80,7 @@ class SkippedOutputs(ReusePolicy):
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """The same outputs of every image; `None` where none is skipped."""
         self.check_layers([layer])
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         mask = np.asarray(self.masks.get(layer.name, False))
         if not mask.any():
             return None

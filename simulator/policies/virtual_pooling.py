@@ -12,7 +12,7 @@ from accelerators import ConfigError
 from accelerators.rules import integer, refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import FilledRows
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 
@@ -54,8 +54,7 @@ class VirtualPooling(ReusePolicy):
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """The same positions for every image; `None` where an image has a single position."""
         self.check_layers([layer])
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         size = layer.output_shape[2:]
         if math.prod(size) == 1:
             return None
