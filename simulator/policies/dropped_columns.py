@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import real, refuse, show, violations
+from accelerators.rules import real, refuse, show, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.policies.activations import check_activations
@@ -14,16 +14,14 @@ from simulator.policies.policy import LayerState, ReadWeights, ReusePolicy
 from workloads.traces.layer import Layer
 
 
-def _numbers_rule(value: object, path: str) -> list[str]:
-    """Numbers of columns for each layer."""
-    if isinstance(value, Mapping) and all(
+def _are_numbers(value: object) -> bool:
+    """Whether these are numbers of columns for each layer."""
+    return isinstance(value, Mapping) and all(
         isinstance(name, str)
         and isinstance(numbers, Sequence)
         and all(type(number) is int and number >= 0 for number in numbers)
         for name, numbers in value.items()
-    ):
-        return []
-    return [f"{path} must map layers to numbers of columns, got {show(value)}; try {{'fc': (0,)}}"]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,8 @@ class DroppedColumns(ReusePolicy):
 
     fraction: float = field(default=0.0, metadata=real(0, 1))
     columns: Mapping[str, Sequence[int]] = field(
-        default_factory=dict, metadata={"rule": _numbers_rule}
+        default_factory=dict,
+        metadata=true_of(_are_numbers, "map layers to numbers of columns", "try {'fc': (0,)}"),
     )
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import refuse, show, violations
+from accelerators.rules import refuse, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import KeptRows
 from simulator.policies.activations import check_activations
@@ -14,16 +14,19 @@ from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 
 
-def _box_rule(value: object, path: str) -> list[str]:
-    """Two corners within the unit square."""
-    if isinstance(value, tuple | list) and len(value) == 4:
-        numbers = all(type(each) in (int, float) and 0 <= each <= 1 for each in value)
-        if numbers and value[0] <= value[2] and value[1] <= value[3]:
-            return []
-    return [
-        f"{path} must be (top, left, bottom, right) from 0 to 1, the lower before the higher, got "
-        f"{show(value)}; use (0, 0, 1, 1) for the whole image"
-    ]
+def _is_box(value: object) -> bool:
+    """Whether these are two corners within the unit square."""
+    if not isinstance(value, tuple | list) or len(value) != 4:
+        return False
+    numbers = all(type(each) in (int, float) and 0 <= each <= 1 for each in value)
+    return numbers and value[0] <= value[2] and value[1] <= value[3]
+
+
+_BOX = true_of(
+    _is_box,
+    "be (top, left, bottom, right) from 0 to 1, the lower before the higher",
+    "use (0, 0, 1, 1) for the whole image",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class RegionOfInterest(ReusePolicy):
             two-dimensional convolution or activations are not finite, naming the layer.
     """
 
-    region: Sequence[float] = field(metadata={"rule": _box_rule})
+    region: Sequence[float] = field(metadata=_BOX)
 
     def __post_init__(self) -> None:
         """Check the region."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from accelerators.rules import refuse, show, violations
+from accelerators.rules import refuse, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.policies.activations import check_activations
@@ -13,16 +13,11 @@ from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 
 
-def _masks_rule(value: object, path: str) -> list[str]:
-    """A matrix of truth values for each layer."""
-    if isinstance(value, Mapping) and all(
+def _are_masks(value: object) -> bool:
+    """Whether this is a matrix of truth values for each layer."""
+    return isinstance(value, Mapping) and all(
         isinstance(name, str) and _is_mask(mask) for name, mask in value.items()
-    ):
-        return []
-    return [
-        f"{path} must map layers to (positions, columns) truth values, got {show(value)}; try "
-        "{'fc': ((True, False),)}"
-    ]
+    )
 
 
 def _is_mask(mask: object) -> bool:
@@ -49,7 +44,12 @@ class SkippedOutputs(ReusePolicy):
     """
 
     masks: Mapping[str, Sequence[Sequence[bool]]] = field(
-        metadata={"rule": _masks_rule}, repr=False
+        metadata=true_of(
+            _are_masks,
+            "map layers to (positions, columns) truth values",
+            "try {'fc': ((True, False),)}",
+        ),
+        repr=False,
     )
 
     def __post_init__(self) -> None:
