@@ -25,6 +25,7 @@ from accelerators.rules import (
     part,
     quoted,
     real,
+    refuse,
     show,
     text,
     violations,
@@ -139,9 +140,7 @@ class Accelerator:
     )
 
     def __post_init__(self) -> None:
-        broken = violations(self, type(self).__name__)
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, type(self).__name__))
 
     @classmethod
     def parts(cls) -> dict[str, Part]:
@@ -160,21 +159,6 @@ class Accelerator:
         """Whether there is any unit that exploits redundancy."""
         parts = parts_of(type(self))
         return any(parts[name].exploits for name in self.units)
-
-    @property
-    def reuse_units(self) -> Any:
-        """The design itself, which has all four of the units that share results by signature.
-
-        Raises:
-            ConfigError: it lacks one.
-        """
-        if None in (self.front_end, self.cache, self.centroid_buffer, self.reconstructor):
-            raise ConfigError(
-                f"{type(self).__name__} {self.name!r} must have reuse units to share results, got "
-                f"{', '.join(self.units)}; add front_end, cache, centroid_buffer and "
-                "reconstructor, or use NoReuse()"
-            )
-        return self
 
     def without_reuse(self, name: str | None = None) -> Self:
         """The dense design with the same array, buffers, DRAM and clock.

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
-from accelerators.reading import refuse_endless
+from accelerators.reading import csv_rows, refuse_endless, refuse_file
 from accelerators.rules import (
     ConfigError,
     FieldRule,
@@ -26,6 +26,7 @@ from accelerators.rules import (
     one_of,
     optional,
     real,
+    refuse,
     show,
     text,
     violations,
@@ -46,7 +47,6 @@ ENERGY_ORIGINS = ("", "measured", "derived")
 
 _LONGEST = 500
 _LARGEST = 1e12
-_MOST_VIOLATIONS = 20
 
 
 def _short(longest: int = _LONGEST) -> dict[str, FieldRule]:
@@ -186,9 +186,7 @@ class Baseline:
     )
 
     def __post_init__(self) -> None:
-        broken = violations(self, "Baseline")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "Baseline"))
 
     @property
     def energy_label(self) -> str:
@@ -287,8 +285,7 @@ def baselines(
     ]
     if framework is not None and not any(row.framework.startswith(framework) for row in rows):
         problems.append(_unknown("framework", framework, rows))
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
     return tuple(
         row
         for row in rows
@@ -315,38 +312,20 @@ def _built_in() -> tuple[Baseline, ...]:
 
 def _read(content: str, label: str) -> tuple[Baseline, ...]:
     """Checks and reads a file's text; ``label`` is how messages call it."""
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     problems: list[str] = []
     rows: list[Baseline] = []
     if "\0" in content:  # as a file that was cut off while it was written
         raise ConfigError(f"{label} must be text, got NUL characters in it; write the file again")
-    try:
-        header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
-        problems += _header_problems(header, label)
-        for cells in () if problems else reader:
-            at = f"{label} line {reader.line_num}"
-            if None in cells or None in cells.values():
-                problems.append(
-                    f"{at} must have {len(header)} columns, got "
-                    f"{'more' if None in cells else 'fewer'}; quote a text that holds a comma"
-                )
-                continue
-            try:
-                rows.append(Baseline(**_values(cells)))
-            except ConfigError as error:
-                problems += [at + message.removeprefix("Baseline") for message in error.violations]
-    except csv.Error as error:
-        problems.append(
-            f"{label} line {reader.line_num} must be comma-separated text, got {error}; save the "
-            "table as CSV"
-        )
+    for at, cells in csv_rows(
+        content, label, lambda header: _header_problems(header, label), problems
+    ):
+        try:
+            rows.append(Baseline(**_values(cells)))
+        except ConfigError as error:
+            problems += [at + message.removeprefix("Baseline") for message in error.violations]
     if not rows and not problems:
         problems.append(f"{label} must hold a row, got a header alone; add one, or leave it out")
-    if problems:
-        more = len(problems) - _MOST_VIOLATIONS
-        tail = [f"{label} breaks {more} more rules; mend these first"] if more > 0 else []
-        raise ConfigError(problems[:_MOST_VIOLATIONS] + tail)
+    refuse_file(problems, label)
     return tuple(rows)
 
 

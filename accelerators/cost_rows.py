@@ -5,16 +5,14 @@ The columns are those of ``data/hwcomponents_45nm.csv``; ``data/SOURCES.md`` des
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accelerators.rules import ConfigError, choose, quoted, show
+from accelerators.reading import csv_rows, refuse_file
+from accelerators.rules import choose, quoted, show
 
 if TYPE_CHECKING:
     from scipy.interpolate import RegularGridInterpolator
@@ -51,7 +49,6 @@ _PUBLISHED_NAMES = {
 }
 _PARAMETERS = {"int_mac": ("multiplier_width", "adder_width"), "sram": ("size_kib", "width_bits")}
 _LARGEST = 1e12  # pJ, mm2, mW, KiB: far above any component, far below where a product overflows
-_MOST_VIOLATIONS = 20
 SRAM_COLUMNS = ("read", "write", "area", "leakage")
 
 
@@ -156,13 +153,6 @@ class _Findings:
     sources: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
     values: dict[str, dict[tuple[float, ...], dict[str, float]]] = field(default_factory=dict)
 
-    def stop_if_broken(self) -> None:
-        if self.problems:
-            listed = self.problems[:_MOST_VIOLATIONS]
-            more = len(self.problems) - len(listed)
-            tail = [f"{self.label} breaks {more} more rules; mend these first"] if more else []
-            raise ConfigError(listed + tail)
-
 
 def read_cost_rows(text: str, label: str) -> CostRows:
     """Checks and reads the text of a cost table.
@@ -175,9 +165,11 @@ def read_cost_rows(text: str, label: str) -> CostRows:
         ConfigError: with every broken rule (at most 20), by line and column.
     """
     findings = _Findings(label)
-    for line, row in _rows(text, findings):
-        _read_row(line, row, findings)
-    findings.stop_if_broken()
+    for at, row in csv_rows(
+        text, label, lambda header: _header_problems(header, label), findings.problems
+    ):
+        _read_row(at, {name: row[name].strip() for name in COLUMNS}, findings)
+    refuse_file(findings.problems, label)
     if len(findings.nodes) > 1:
         listed = ", ".join(f"{node:g}" for node in sorted(findings.nodes))
         findings.problems.append(
@@ -185,7 +177,7 @@ def read_cost_rows(text: str, label: str) -> CostRows:
             "keep one node per file"
         )
     _check_complete(findings)
-    findings.stop_if_broken()
+    refuse_file(findings.problems, label)
     return CostRows(
         node_nm=findings.nodes.pop(),
         source="; ".join(findings.sources),
@@ -195,39 +187,19 @@ def read_cost_rows(text: str, label: str) -> CostRows:
     )
 
 
-def _rows(text: str, findings: _Findings) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows that have every column, with their line numbers."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
-        missing = [name for name in COLUMNS if name not in header]
-        for name in missing:
-            given = ", ".join(header) if header else "an empty file"
-            findings.problems.append(
-                f"{findings.label} must have the column {name}, got {given[:200]}; "
-                f"add it, the columns are {','.join(COLUMNS)}"
-            )
-        if missing:
-            return
-        for row in reader:
-            if None in row or None in row.values():
-                findings.problems.append(
-                    f"{findings.label} line {reader.line_num} must have {len(header)} columns, got "
-                    f"{'more' if None in row else 'fewer'}; quote a text that holds a comma"
-                )
-                continue
-            yield reader.line_num, {name: row[name].strip() for name in COLUMNS}
-    except csv.Error as error:
-        findings.problems.append(
-            f"{findings.label} line {reader.line_num} must be comma-separated text, got "
-            f"{error}; save the table as CSV"
-        )
+def _header_problems(header: list[str], label: str) -> list[str]:
+    """Columns that are missing."""
+    given = ", ".join(header) if header else "an empty file"
+    return [
+        f"{label} must have the column {name}, got {given[:200]}; "
+        f"add it, the columns are {','.join(COLUMNS)}"
+        for name in COLUMNS
+        if name not in header
+    ]
 
 
-def _read_row(line: int, row: dict[str, str], findings: _Findings) -> None:
+def _read_row(at: str, row: dict[str, str], findings: _Findings) -> None:
     """Adds one row to the findings, or what is wrong with it."""
-    at = f"{findings.label} line {line}"
     before = len(findings.problems)
     component = _PUBLISHED_NAMES.get(row["component"], row["component"])
     numbers = {name: _number(row[name], f"{at} {name}", findings) for name in NUMBERS}

@@ -12,7 +12,7 @@ from typing import TypedDict, Unpack
 
 from accelerators.cost_rows import ACTIONS, CostRows, read_cost_rows
 from accelerators.reading import refuse_endless
-from accelerators.rules import ConfigError, choose, quoted, show
+from accelerators.rules import ConfigError, choose, quoted, refuse, show
 
 BUILT_IN_TABLES = (
     "hwcomponents_45nm",
@@ -114,8 +114,7 @@ class CostTable:
             for name in wanted
             if not _is_size(complete.get(name))
         ]
-        if problems:
-            raise ConfigError(problems)
+        refuse(problems)
         return _priced(self, component, quantity, *(float(complete[name]) for name in wanted))  # type: ignore[arg-type]
 
 

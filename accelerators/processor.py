@@ -15,6 +15,7 @@ from accelerators.rules import (
     optional,
     quoted,
     real,
+    refuse,
     show,
     text,
     violations,
@@ -74,9 +75,7 @@ class Processor:
     )
 
     def __post_init__(self) -> None:
-        broken = violations(self, "Processor")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "Processor"))
 
     def macs_per_cycle(self, precision: str) -> int:
         """Multiply-accumulates one core does in a cycle at most, in "fp32", "fp16" or "int8"."""

@@ -121,6 +121,12 @@ def problems(
     ]
 
 
+def refuse(broken: Sequence[str]) -> None:
+    """Raise one `ConfigError` with all messages, if there are any."""
+    if broken:
+        raise ConfigError(broken)
+
+
 def show(value: object, expected: type | tuple[type, ...] = ()) -> str:
     """A short text of any value for a message; the type is added unless it is an expected one.
 

@@ -16,6 +16,7 @@ from accelerators.rules import (
     nearest,
     quoted,
     real,
+    refuse,
     show,
     text,
 )
@@ -108,7 +109,7 @@ def read_scale_sim_config(path: str | os.PathLike[str], *, clock_hz: float = 1e9
         bandwidth = config.number("architecture_presets", "Bandwidth")
     for section, key in _UNSUPPORTED:
         config.must_be_off(section, key)
-    config.stop_if_broken()
+    refuse(config.problems)
 
     operands = _ports(max(rows, columns) * _OPERAND_BITS // 8)
     sums = _ports(max(rows, columns) * _ACCUMULATOR_BITS // 8, accesses=2)  # read, written back
@@ -121,7 +122,7 @@ def read_scale_sim_config(path: str | os.PathLike[str], *, clock_hz: float = 1e9
                 f"array moves in a cycle, {least} bytes, got {capacities[key] // _KIB} KiB; "
                 f"use {-(-least // _KIB)} or more"
             )
-    config.stop_if_broken()
+    refuse(config.problems)
     ifmap, filters, ofmap = (
         SramBuffer(capacity_bytes=capacities[key], width_bits=8 * port_bytes, ports=count)
         for key, (count, port_bytes) in ports.items()
@@ -170,11 +171,6 @@ class _Config:
     def where(self, section: str, key: str) -> str:
         """How messages call a key."""
         return f"{self.label} [{section}] {key}"
-
-    def stop_if_broken(self) -> None:
-        """Raise what was found so far."""
-        if self.problems:
-            raise ConfigError(self.problems)
 
     def given(self, section: str, key: str) -> str | None:
         """The text of a key; None, and a violation, where it is missing."""

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from accelerators import Accelerator, ConfigError
-from accelerators.rules import problems, true_of
+from accelerators.rules import named, problems, refuse, true_of
 from simulator.policies.policy import LayerState, NoReuse, ReusePolicy
 from simulator.results.design import DesignReport
 from simulator.running.decide import decide
 from simulator.running.reuse_run import ReuseRun
 from simulator.simulation_report import SimulationReport
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
-from simulator.timing.engines.engine import engine_named
+from simulator.timing.engines.engine import ENGINES
 from simulator.timing.pipeline import layer_timing
 from simulator.timing.remaining import layers_as_run
 from workloads.traces.trace import WorkloadTrace
@@ -54,12 +54,15 @@ def simulate(
     normalisation); overlap of one layer with the next.
     """
     given = {"trace": trace, "accelerator": accelerator, "policy": policy}
-    if broken := problems("simulate.", given, _ARGUMENTS):
-        raise ConfigError(broken)
-    timer = engine_named(engine)
+    refuse(problems("simulate.", given, _ARGUMENTS))
+    timer = named("simulate.engine", engine, ENGINES)
     if isinstance(policy, ReuseRun):
-        asked = model is not None or calibration is not None or calibrate_under_reuse
-        _check_run(policy, trace, asks_to_decide=asked)
+        if model is not None or calibration is not None or calibrate_under_reuse:
+            raise ConfigError(
+                "simulate.model, simulate.calibration and simulate.calibrate_under_reuse must not "
+                "be given with decisions that are made already; pass them to decide() instead"
+            )
+        policy.check_made_on(trace, "simulate.policy")
         run = policy
     else:
         run = decide(
@@ -120,27 +123,3 @@ _ARGUMENTS = {
         "try LshReuse(hashes=10, length=10)",
     ),
 }
-
-
-def _check_run(run: ReuseRun, trace: WorkloadTrace, *, asks_to_decide: bool) -> None:
-    """Decisions must have been made on this trace; nothing is left to decide."""
-    if asks_to_decide:
-        raise ConfigError(
-            "simulate.model, simulate.calibration and simulate.calibrate_under_reuse must not be "
-            "given with decisions that are made already; pass them to decide() instead"
-        )
-    made = {name: decisions and decisions.gemm for name, decisions in run.decisions.items()}
-    broken = [
-        f"simulate.policy must hold decisions on layer {layer.name!r} of {layer.gemm}, got "
-        + (f"{made[layer.name]}" if layer.name in made else "none")
-        + "; make them with decide() on this trace"
-        for layer in trace.layers
-        if made.get(layer.name, ...) not in (None, layer.gemm)
-    ]
-    if run.images != trace.images:
-        broken.append(
-            f"simulate.policy must hold decisions on {trace.images} images, got {run.images}; "
-            "make them with decide() on this trace"
-        )
-    if broken:
-        raise ConfigError(broken)

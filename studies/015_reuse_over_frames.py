@@ -44,7 +44,7 @@ from workloads import ImageSet
 
 STEPS = (1, 2, 3)  # 15, 7.5 and 5 Hz of 15
 DESIGN = preset("reuse_16x16")
-CACHE = DESIGN.reuse_units.cache
+CACHE = DESIGN.cache
 ALONE = "every frame alone"
 # The cache kept over frames, `None` for a table without end, and the sub-vectors that may take a
 # result before it is computed anew.

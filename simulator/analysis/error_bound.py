@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
-from accelerators import ConfigError
+from accelerators.rules import refuse
 from simulator.analysis.operator_norms import layer_norm_of, matrix_norm
 from simulator.running.reuse_run import ReuseRun
 from workloads.traces.trace import WorkloadTrace
@@ -211,5 +211,4 @@ def _check(trace: WorkloadTrace, run: ReuseRun) -> None:
             f"{trace.images} images, got {len(run.decisions)} and {run.images}; make it with "
             "decide() on this trace"
         )
-    if broken:
-        raise ConfigError(broken)
+    refuse(broken)

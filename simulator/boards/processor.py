@@ -1,6 +1,7 @@
 """Predicts the latency of a workload on a CPU: a roofline per kernel with a few fitted constants.
 
     from accelerators import processor_preset
+from accelerators.rules import refuse
     from simulator import predict
 
     report = predict(trace, processor_preset("Pi 4B"), threads=4)
@@ -263,7 +264,8 @@ def predict(
     Not modelled: that a first run is slower; throttling; frameworks other than the fitted one; a
     centroid kept from earlier images (its result counts as computed, its memory is free).
     """
-    _check_run(trace, run)
+    if run is not None:
+        run.check_made_on(trace, "predict.run")
     native = "fp16" if processor.fp16_arithmetic else "fp32"
     precision = native if precision is None else precision
     if precision == "fp16" and not processor.fp16_arithmetic:
@@ -373,23 +375,3 @@ def predict_layer(
         bound_by=PROCESSOR_LIMITS[int(np.argmax(longest))],
         stages_ms={} if counts is None else dict(zip(stages, times_ms.tolist(), strict=True)),
     )
-
-
-def _check_run(trace: WorkloadTrace, run: ReuseRun | None) -> None:
-    """Decisions must have been made on this trace."""
-    if run is None:
-        return
-    made = {name: decisions and decisions.gemm for name, decisions in run.decisions.items()}
-    broken = [
-        f"predict.run must hold decisions on layer {layer.name!r} of {layer.gemm}, got "
-        f"{made.get(layer.name, 'none')}; make them with decide() on this trace"
-        for layer in trace.layers
-        if made.get(layer.name, ...) not in (None, layer.gemm)
-    ]
-    if run.images != trace.images:
-        broken.append(
-            f"predict.run must hold decisions on {trace.images} images, got {run.images}; "
-            "make them with decide() on this trace"
-        )
-    if broken:
-        raise ConfigError(broken)

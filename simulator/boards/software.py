@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from accelerators import ConfigError
+from accelerators.rules import refuse
 from simulator.kernels.feature_maps import (
     FeatureMap,
     families_of,
@@ -167,5 +168,4 @@ def _check_policy(policy: LshReuse) -> None:
         for name, allowed in wanted.items()
         if getattr(policy, name) not in allowed
     ]
-    if broken:
-        raise ConfigError(broken)
+    refuse(broken)

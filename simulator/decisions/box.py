@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from accelerators import ConfigError
+from accelerators.rules import refuse
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence, Signatures, Static
@@ -48,11 +49,9 @@ class Decisions:
             for part in parts
             if part is not None and part.gemm != self.gemm
         ]
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
         broken = [f"decisions of layer {self.layer!r} must {rule}" for rule in self._contradictions]
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     @property
     def _contradictions(self) -> list[str]:

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from accelerators import PROJECTIONS, ConfigError
-from accelerators.rules import integer, quoted, show
+from accelerators import PROJECTIONS
+from accelerators.rules import integer, quoted, refuse, show
 from simulator.decisions.table import ClusterCache
 
 # One signed word.
@@ -25,10 +25,6 @@ class Evidence:
 
     units: ClassVar[tuple[str, ...]]
     words: ClassVar[str]
-
-    def without_arrays(self) -> "Evidence":
-        """The evidence as it can be shown: itself, unless it holds much."""
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +87,7 @@ class Signatures(Evidence):
                     f"hashes={self.hashes} tell clusters apart by it, got one for several; give "
                     "other evidence where clusters are not those of equal signatures"
                 )
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from accelerators import ConfigError
-from accelerators.rules import integer
+from accelerators.rules import integer, refuse
 
 # What a layer does in a frame.
 RUN, KEEP, WARP = range(3)
@@ -14,7 +13,7 @@ RUN, KEEP, WARP = range(3)
 
 @dataclass(frozen=True, kw_only=True)
 class FrameDecisions:
-    """A schedule of layers over the frames of a batch, which follow each other in time.
+    """Which layers run in which frames of a batch; frames follow each other in time.
 
     Attributes:
         frames: in the batch.
@@ -25,7 +24,7 @@ class FrameDecisions:
             one where the answer is remembered.
 
     Raises:
-        ConfigError: a schedule is of another length, or starts with a frame that nobody computes;
+        ConfigError: a layer has marks for other frames, or does not run in the first;
             an answer is remembered before it is given.
     """
 
@@ -36,8 +35,7 @@ class FrameDecisions:
     def __post_init__(self) -> None:
         """What is kept must have been computed before."""
         broken = integer(1, 2**40)["rule"](self.frames, "FrameDecisions.frames")
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
         broken += [
             f"FrameDecisions.layers[{name!r}] must be RUN, KEEP or WARP for each of "
             f"{self.frames} frames, and RUN for the first, got shape {made.shape}"
@@ -56,8 +54,7 @@ class FrameDecisions:
                 f"FrameDecisions.answers must name for each of {self.frames} frames itself or an "
                 f"earlier frame that gives its own answer, got {answers.tolist()}; name that frame"
             )
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def runs(self, layer: str) -> np.ndarray:
         """`(frames,)` bool, the frames in which a layer is computed."""

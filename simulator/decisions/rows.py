@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import show
+from accelerators.rules import refuse, show
 from workloads.traces.layer import Gemm
 
 
@@ -214,8 +214,7 @@ class FilledRows:
                 f"FilledRows.weights must be one for each of the taps of shape {taps.shape}, got "
                 f"{show(None if self.weights is None else self.weights.shape)}; weigh every tap"
             )
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     @property
     def positions(self) -> int:

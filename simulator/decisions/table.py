@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from accelerators import REPLACEMENTS, CentroidCache, ConfigError
-from accelerators.rules import Relation, integer, one_of, optional, violations
+from accelerators import REPLACEMENTS, CentroidCache
+from accelerators.rules import Relation, integer, one_of, optional, refuse, violations
 
 # More uses than any cluster has.
 FOREVER = 2**62
@@ -58,9 +58,7 @@ class ClusterCache:
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = violations(self, "ClusterCache")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "ClusterCache"))
 
     @classmethod
     def of(cls, cache: CentroidCache) -> "ClusterCache":

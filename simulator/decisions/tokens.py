@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from accelerators import ConfigError
+from accelerators.rules import refuse
 
 # In place of a token's number: the token is gone.
 DROPPED = -1
@@ -46,8 +46,7 @@ class TokenPlan:
                     f"{where} must not bring back what an earlier layer dropped; leave it out"
                 )
             before = living
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def living(self, layer: str) -> np.ndarray:
         """`(images,)` int64, tokens that live on from a named layer."""

@@ -51,6 +51,16 @@ def check_rows(layer: Layer, rows: np.ndarray) -> None:
         )
 
 
+def check_activations(layer: Layer, rows: np.ndarray) -> None:
+    """Both: rows of the layer, and finite ones.
+
+    Raises:
+        ConfigError: naming the layer.
+    """
+    check_rows(layer, rows)
+    check_finite(layer, rows)
+
+
 def check_finite(layer: Layer, values: np.ndarray) -> None:
     """No value may be NaN or infinite; either, anywhere, shows in the sum.
 

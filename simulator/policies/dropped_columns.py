@@ -6,24 +6,22 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import real, show, violations
+from accelerators.rules import real, refuse, show, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerState, ReadWeights, ReusePolicy
 from workloads.traces.layer import Layer
 
 
-def _numbers_rule(value: object, path: str) -> list[str]:
-    """Numbers of columns for each layer."""
-    if isinstance(value, Mapping) and all(
+def _are_numbers(value: object) -> bool:
+    """Whether these are numbers of columns for each layer."""
+    return isinstance(value, Mapping) and all(
         isinstance(name, str)
         and isinstance(numbers, Sequence)
         and all(type(number) is int and number >= 0 for number in numbers)
         for name, numbers in value.items()
-    ):
-        return []
-    return [f"{path} must map layers to numbers of columns, got {show(value)}; try {{'fc': (0,)}}"]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +44,13 @@ class DroppedColumns(ReusePolicy):
 
     fraction: float = field(default=0.0, metadata=real(0, 1))
     columns: Mapping[str, Sequence[int]] = field(
-        default_factory=dict, metadata={"rule": _numbers_rule}
+        default_factory=dict,
+        metadata=true_of(_are_numbers, "map layers to numbers of columns", "try {'fc': (0,)}"),
     )
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = violations(self, "DroppedColumns")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "DroppedColumns"))
         columns = {name: tuple(numbers) for name, numbers in self.columns.items()}
         object.__setattr__(self, "columns", columns)
 
@@ -65,8 +62,7 @@ class DroppedColumns(ReusePolicy):
             for layer in layers
             if max(self.columns.get(layer.name, ()), default=-1) >= layer.gemm.n
         ]
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def needs_calibration(self, layer: Layer) -> bool:
         """Weights tell which columns are small."""
@@ -76,8 +72,7 @@ class DroppedColumns(ReusePolicy):
         self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
     ) -> LayerState:
         """`magnitudes` `(n,)`, the sum of each column's absolute weights over all GEMMs."""
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         if weights is None:
             raise ConfigError(
                 f"weights of layer {layer.name!r} must be given to rank DroppedColumns, got none; "
@@ -88,8 +83,7 @@ class DroppedColumns(ReusePolicy):
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """The same columns for every input; `None` where none is dropped."""
         self.check_layers([layer])
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         dropped = self._dropped(layer, state)
         if not dropped.size:
             return None

@@ -6,18 +6,16 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import show, text, violations
+from accelerators.rules import refuse, text, true_of, violations
 from simulator.decisions.tokens import DROPPED, TokenPlan
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import LONGEST_NAME, Layer
 from workloads.traces.trace import WorkloadTrace
 
 
-def _numbers_rule(value: object, path: str) -> list[str]:
-    """Different numbers of tokens."""
-    if isinstance(value, tuple | list) and all(type(x) is int and x >= 0 for x in value):
-        return []
-    return [f"{path} must be numbers of tokens, got {show(value)}; try (1, 2)"]
+def _are_numbers(value: object) -> bool:
+    """Whether these are numbers of tokens."""
+    return isinstance(value, tuple | list) and all(type(x) is int and x >= 0 for x in value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +36,13 @@ class DroppedTokens(ReusePolicy):
     """
 
     first_layer: str = field(metadata=text(LONGEST_NAME, "blocks.3.attn.query"))
-    dropped: Sequence[int] = field(metadata={"rule": _numbers_rule})
+    dropped: Sequence[int] = field(
+        metadata=true_of(_are_numbers, "be numbers of tokens", "try (1, 2)")
+    )
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = violations(self, "DroppedTokens")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "DroppedTokens"))
         object.__setattr__(self, "dropped", tuple(self.dropped))
 
     def applies_to(self, layer: Layer) -> bool:

@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from accelerators import ConfigError
-from accelerators.rules import integer, violations
+from accelerators.rules import integer, refuse, violations
 from simulator.decisions.frames import KEEP, RUN, FrameDecisions
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
@@ -16,7 +15,7 @@ from workloads.traces.trace import WorkloadTrace
 class EveryNthFrame(ReusePolicy):
     """All layers run in every n-th frame of a batch, whose answer the frames after it give too.
 
-    The plainest schedule of key frames (Zhu et al., "Deep feature flow", CVPR 2017, without the
+    The plainest choice of key frames (Zhu et al., "Deep feature flow", CVPR 2017, without the
     flow). The images of a batch are frames in a row; each batch starts with a key frame.
 
     Attributes:
@@ -31,9 +30,7 @@ class EveryNthFrame(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check the distance."""
-        broken = violations(self, "EveryNthFrame")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "EveryNthFrame"))
 
     def applies_to(self, layer: Layer) -> bool:
         """To none: only frames are decided on."""

@@ -9,7 +9,7 @@ import numpy as np
 from accelerators.rules import Relation, integer, one_of
 from simulator.decisions.evidence import Bins, Evidence
 from simulator.kernels.grouping import Clusters, group_equal
-from simulator.policies.activations import check_finite, check_rows, check_state
+from simulator.policies.activations import check_activations, check_finite, check_state
 from simulator.policies.clustering import Clusterer
 from simulator.policies.policy import LayerState, ReadWeights
 from simulator.policies.sub_vectors import SubVectorPolicy
@@ -74,8 +74,7 @@ class HyperCubeReuse(SubVectorPolicy):
         self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
     ) -> LayerState:
         """The variance of each column, `(count, k)`."""
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         return {"variance": rows.var(axis=1)}
 
     def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators import PROJECTIONS, ConfigError
-from accelerators.rules import Relation, flag, integer, one_of, real, show
+from accelerators.rules import Relation, flag, integer, one_of, real, refuse, true_of
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Buckets, Evidence, Signatures
 from simulator.decisions.rows import SharedRows
@@ -75,14 +75,11 @@ def _stream_keeps_plain_means(policy: "LshReuse") -> list[str]:
     ]
 
 
-def _cache_rule(value: object, path: str) -> list[str]:
-    """A table, or `None`."""
-    if value is None or isinstance(value, ClusterCache):
-        return []
-    return [
-        f"{path} must be None or a ClusterCache, got {show(value)}; "
-        "try ClusterCache(entries=1024, ways=4)"
-    ]
+_CACHE_OR_NONE = true_of(
+    lambda value: isinstance(value, ClusterCache | None),
+    "be None or a ClusterCache",
+    "try ClusterCache(entries=1024, ways=4)",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +138,7 @@ class LshReuse(SubVectorPolicy):
     learning: str = field(default="none", metadata=one_of(lambda: LEARNINGS))
     normalised: bool = field(default=False, metadata=flag())
     seed: int = field(default=0, metadata=integer(0, 2**63 - 1))
-    cache: ClusterCache | None = field(default=None, metadata={"rule": _cache_rule})
+    cache: ClusterCache | None = field(default=None, metadata=_CACHE_OR_NONE)
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(("projection", "learning"), _projection_can_be_learned),
@@ -183,8 +180,7 @@ class LshReuse(SubVectorPolicy):
             super().check_layers(layers)
         except ConfigError as error:
             broken += error.violations
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def needs_calibration(self, layer: Layer) -> bool:
         """Random hyperplanes with thresholds of zero do not."""

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import integer, one_of, real, violations
+from accelerators.rules import integer, one_of, real, refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import FilledRows
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 
@@ -45,9 +45,7 @@ class PerforationReuse(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = violations(self, "PerforationReuse")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "PerforationReuse"))
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Only a convolution has positions."""
@@ -80,8 +78,7 @@ class PerforationReuse(ReusePolicy):
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """The same positions for every image; `None` where an image has a single position."""
         self.check_layers([layer])
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         gemm, positions = layer.gemm, math.prod(layer.output_shape[2:])
         images = gemm.m // positions
         if positions == 1:

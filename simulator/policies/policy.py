@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import show
+from accelerators.rules import refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.tokens import TokenPlan
@@ -215,8 +215,7 @@ class PerLayer(ReusePolicy):
             for name, value in (given | {"default": self.default}).items()
             if isinstance(value, ReusePolicy) and value.is_above_layers
         ]
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def policy_of(self, name: str) -> ReusePolicy:
         """The policy of the layer called `name`."""
@@ -249,8 +248,7 @@ class PerLayer(ReusePolicy):
                 policy.check_layers([x for x in layers if self.policy_of(x.name) is policy])
             except ConfigError as error:
                 broken += error.violations
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def applies_to(self, layer: Layer) -> bool:
         """As the layer's own policy."""

@@ -6,24 +6,27 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import show, violations
+from accelerators.rules import refuse, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import KeptRows
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 
 
-def _box_rule(value: object, path: str) -> list[str]:
-    """Two corners within the unit square."""
-    if isinstance(value, tuple | list) and len(value) == 4:
-        numbers = all(type(each) in (int, float) and 0 <= each <= 1 for each in value)
-        if numbers and value[0] <= value[2] and value[1] <= value[3]:
-            return []
-    return [
-        f"{path} must be (top, left, bottom, right) from 0 to 1, the lower before the higher, got "
-        f"{show(value)}; use (0, 0, 1, 1) for the whole image"
-    ]
+def _is_box(value: object) -> bool:
+    """Whether these are two corners within the unit square."""
+    if not isinstance(value, tuple | list) or len(value) != 4:
+        return False
+    numbers = all(type(each) in (int, float) and 0 <= each <= 1 for each in value)
+    return numbers and value[0] <= value[2] and value[1] <= value[3]
+
+
+_BOX = true_of(
+    _is_box,
+    "be (top, left, bottom, right) from 0 to 1, the lower before the higher",
+    "use (0, 0, 1, 1) for the whole image",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +46,11 @@ class RegionOfInterest(ReusePolicy):
             two-dimensional convolution or activations are not finite, naming the layer.
     """
 
-    region: Sequence[float] = field(metadata={"rule": _box_rule})
+    region: Sequence[float] = field(metadata=_BOX)
 
     def __post_init__(self) -> None:
         """Check the region."""
-        broken = violations(self, "RegionOfInterest")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "RegionOfInterest"))
         object.__setattr__(self, "region", tuple(self.region))
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
@@ -80,8 +81,7 @@ class RegionOfInterest(ReusePolicy):
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """The same positions in every batch but the first; nothing but results is remembered."""
         self.check_layers([layer])
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         kept = np.zeros((layer.gemm.count, layer.gemm.m), bool)
         if memory is not None:
             outside = ~self.inside(layer).ravel()

@@ -5,25 +5,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from accelerators import ConfigError
-from accelerators.rules import show, violations
+from accelerators.rules import refuse, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 
 
-def _masks_rule(value: object, path: str) -> list[str]:
-    """A matrix of truth values for each layer."""
-    if isinstance(value, Mapping) and all(
+def _are_masks(value: object) -> bool:
+    """Whether this is a matrix of truth values for each layer."""
+    return isinstance(value, Mapping) and all(
         isinstance(name, str) and _is_mask(mask) for name, mask in value.items()
-    ):
-        return []
-    return [
-        f"{path} must map layers to (positions, columns) truth values, got {show(value)}; try "
-        "{'fc': ((True, False),)}"
-    ]
+    )
 
 
 def _is_mask(mask: object) -> bool:
@@ -50,14 +44,17 @@ class SkippedOutputs(ReusePolicy):
     """
 
     masks: Mapping[str, Sequence[Sequence[bool]]] = field(
-        metadata={"rule": _masks_rule}, repr=False
+        metadata=true_of(
+            _are_masks,
+            "map layers to (positions, columns) truth values",
+            "try {'fc': ((True, False),)}",
+        ),
+        repr=False,
     )
 
     def __post_init__(self) -> None:
         """Check the masks."""
-        broken = violations(self, "SkippedOutputs")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "SkippedOutputs"))
         masks = {
             name: tuple(map(tuple, np.asarray(mask).tolist())) for name, mask in self.masks.items()
         }
@@ -78,14 +75,12 @@ class SkippedOutputs(ReusePolicy):
                     f"SkippedOutputs.masks of layer {layer.name!r} must be ({positions} or 1, "
                     f"{layer.gemm.n}), got {shape}; mark its outputs"
                 )
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """The same outputs of every image; `None` where none is skipped."""
         self.check_layers([layer])
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         mask = np.asarray(self.masks.get(layer.name, False))
         if not mask.any():
             return None

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import integer, one_of, violations
+from accelerators.rules import integer, one_of, optional, refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Evidence
 from simulator.policies.activations import check_rows
@@ -20,11 +20,6 @@ from workloads.traces.unfold import ORDERS
 
 SCOPES = ("image", "batch")
 REPRESENTATIVES = ("centroid", "first")
-
-
-def _length_rule(value: object, path: str) -> list[str]:
-    """A sub-vector's length, or `None` for a whole row."""
-    return [] if value is None else integer(1, 2**20)["rule"](value, path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +45,14 @@ class SubVectorPolicy(ReusePolicy):
 
     kind: ClassVar[str]
 
-    length: int | None = field(metadata={"rule": _length_rule})
+    length: int | None = field(metadata=optional(integer(1, 2**20)))
     scope: str = field(default="image", metadata=one_of(lambda: SCOPES))
     order: str = field(default="channels_first", metadata=one_of(lambda: ORDERS))
     representative: str = field(default="centroid", metadata=one_of(lambda: REPRESENTATIVES))
 
     def __post_init__(self) -> None:
         """Check every rule."""
-        broken = violations(self, type(self).__name__)
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, type(self).__name__))
 
     @abstractmethod
     def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:

@@ -9,10 +9,10 @@ from itertools import product
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import integer, violations
+from accelerators.rules import integer, refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import FilledRows
-from simulator.policies.activations import check_finite, check_rows
+from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 
@@ -40,9 +40,7 @@ class VirtualPooling(ReusePolicy):
 
     def __post_init__(self) -> None:
         """Check the stride."""
-        broken = violations(self, "VirtualPooling")
-        if broken:
-            raise ConfigError(broken)
+        refuse(violations(self, "VirtualPooling"))
 
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Only a convolution has positions."""
@@ -56,8 +54,7 @@ class VirtualPooling(ReusePolicy):
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """The same positions for every image; `None` where an image has a single position."""
         self.check_layers([layer])
-        check_rows(layer, rows)
-        check_finite(layer, rows)
+        check_activations(layer, rows)
         size = layer.output_shape[2:]
         if math.prod(size) == 1:
             return None

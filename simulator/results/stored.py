@@ -17,6 +17,7 @@ from simulator.results.lookup import (
     given_design,
     in_present_names,
 )
+from simulator.timing.layer import TRAFFIC
 from simulator.timing.schedule import BLOCKS, LIMITS, most_blamed
 
 # Of the design as given -> the designs that a report of it has; see `SimulationReport.designs`.
@@ -100,16 +101,15 @@ _LAYER: dict[str, _Rule] = {
     "remaining_ratio": _or_none(_AMOUNT),
     "relative_mse": _or_none(_ERROR),
 }
-_KINDS_OF_DRAM_BYTES = ("inputs", "weights", "outputs", "spilled_sums", "spilled_results")
 # Table of a design and of each of its layers -> the names in it, whether all must be there, and
 # what each must be.
 _AMOUNTS: dict[str, tuple[tuple[str, ...], bool, _Rule]] = {
     "busy_cycles": (BLOCKS, True, _COUNT),
     "critical_cycles": (LIMITS, False, _COUNT),
-    "dram_bytes": (_KINDS_OF_DRAM_BYTES, True, _COUNT),
+    "dram_bytes": (TRAFFIC, True, _COUNT),
 }
 # Tables that hold what a unit of a user's own adds beside the names that are always there.
-_OPEN = (BLOCKS, LIMITS, _KINDS_OF_DRAM_BYTES)
+_OPEN = (BLOCKS, LIMITS, TRAFFIC)
 # What a summary says of two designs: how its name begins -> amount of a design.
 _RATIOS = {"speedup_": "cycles", "energy_ratio_": "energy_uj_per_image"}
 

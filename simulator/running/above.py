@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import show
+from accelerators.rules import refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
@@ -26,14 +26,14 @@ _BATCHED = ("batched_matmul", "attention_scores", "attention_values")
 
 
 class Above:
-    """The schedule of frames and the token plan of one run.
+    """The decisions on frames and the token plan of one run.
 
     Args:
         trace: the workload.
         policy: decides on both.
 
     Attributes:
-        frames: the schedule, if there is one.
+        frames: in which each layer runs, if that is decided.
         tokens: the plan, likewise.
 
     Raises:
@@ -45,8 +45,7 @@ class Above:
         self._images = trace.images
         self._gone: dict[str, np.ndarray] = {}
         broken = _broken_frames(trace, self.frames) + _broken_tokens(trace, self.tokens)
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
         gone = None
         for layer in trace.layers:
             if self.tokens is not None and layer.name in self.tokens.stands_for:
@@ -142,7 +141,7 @@ class Above:
 
 
 def _broken_frames(trace: WorkloadTrace, frames: FrameDecisions | None) -> list[str]:
-    """What of a schedule is not this trace's, or can't be run."""
+    """What of decisions on frames is not this trace's, or can't be run."""
     if frames is None:
         return []
     if not isinstance(frames, FrameDecisions):

@@ -5,12 +5,10 @@ are made on its integers (less the zero point), and its centroids are integers a
 8-bit array are: the accuracy is that of the hardware.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from accelerators import ConfigError
-from accelerators.rules import Relation, show, violations
+from accelerators.rules import problems, refuse, true_of
 from simulator.policies.policy import LayerState, ReusePolicy
 from simulator.running.above import Above
 from simulator.running.calibration import calibrate, check_learns_under_reuse, states_of
@@ -57,7 +55,7 @@ def decide(
             changed. It brings its calibration.
         layer_errors: measure `relative_mse`, for which every reused layer runs dense as well, and
             `centroid_error`.
-        cache: answers of earlier calls, used and added to: a layer is not decided again if it and
+        cache: results of earlier calls, used and added to: a layer is not decided again if it and
             all layers before it have the policies they had, nor is a whole run. The model must
             compute the same each time.
         workload: with `cache`, what names this trace, model and calibration apart from others in
@@ -69,15 +67,14 @@ def decide(
             be learned under reuse; a cache without a workload's name, or with a memory.
         TraceError: the trace holds no activations, or the model asks for layers it does not have.
     """
-    _Asked(
-        trace=trace,
-        policy=policy,
-        model=model,
-        calibration=calibration,
-        memory=memory,
-        cache=cache,
-        workload=workload,
-    )
+    given = {
+        "trace": trace,
+        "policy": policy,
+        "model": model,
+        "calibration": calibration,
+        "memory": memory,
+    }
+    refuse([*problems("decide.", given, _ARGUMENTS), *_unnamed(cache, workload, memory)])
     policy.check_layers(trace.layers)
     if calibrate_under_reuse:
         check_learns_under_reuse(model, calibration, memory)
@@ -102,17 +99,6 @@ def decide(
     return run.finish(trace, quality)
 
 
-def _is(fits: Callable[[Any], bool], wanted: str) -> dict[str, Any]:
-    """A rule for an argument: `fits` tells whether it is what is wanted."""
-
-    def rule(value: object, path: str) -> list[str]:
-        if fits(value):
-            return []
-        return [f"{path} must be {wanted}, got {show(value)}; give that or leave it out"]
-
-    return {"rule": rule}
-
-
 def _is_calibration(value: object) -> bool:
     """A trace, or states of layers."""
     if isinstance(value, Mapping):
@@ -120,43 +106,31 @@ def _is_calibration(value: object) -> bool:
     return value is None or isinstance(value, WorkloadTrace)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """What `decide` is asked, with a rule for each argument."""
+_FIX = "give that or leave it out"
+_ARGUMENTS = {
+    "trace": true_of(lambda given: isinstance(given, WorkloadTrace), "be a WorkloadTrace", _FIX),
+    "policy": true_of(
+        lambda given: isinstance(given, ReusePolicy), "be a policy, such as NoReuse()", _FIX
+    ),
+    "model": true_of(lambda given: given is None or callable(given), "be the captured model", _FIX),
+    "calibration": true_of(
+        _is_calibration, "be a WorkloadTrace, or what calibrate() made of one", _FIX
+    ),
+    "memory": true_of(
+        lambda given: isinstance(given, StreamMemory | None), "be the memory of a ReuseRun", _FIX
+    ),
+}
 
-    trace: Any = field(metadata=_is(lambda x: isinstance(x, WorkloadTrace), "a WorkloadTrace"))
-    policy: Any = field(
-        metadata=_is(lambda x: isinstance(x, ReusePolicy), "a policy, such as NoReuse()")
-    )
-    model: Any = field(metadata=_is(lambda x: x is None or callable(x), "the captured model"))
-    calibration: Any = field(
-        metadata=_is(_is_calibration, "a WorkloadTrace, or what calibrate() made of one")
-    )
-    memory: Any = field(
-        metadata=_is(lambda x: x is None or isinstance(x, StreamMemory), "the memory of a ReuseRun")
-    )
-    cache: Any
-    workload: Any
 
-    RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation(("memory",), lambda asked: asked.unnamed()),
-    )
-
-    def __post_init__(self) -> None:
-        """All that is wrong, at once."""
-        broken = violations(self, "decide")
-        if broken:
-            raise ConfigError(broken)
-
-    def unnamed(self) -> list[str]:
-        """What is cached must be named, and no stream's."""
-        if self.cache is None or (self.workload and self.memory is None):
-            return []
-        return [
-            f"cache must be given with workload and without memory, got workload="
-            f"{self.workload!r} and {'a' if self.memory is not None else 'no'} memory; name the "
-            "workload, and decide streams without a cache"
-        ]
+def _unnamed(cache: DecisionCache | None, workload: str, memory: StreamMemory | None) -> list[str]:
+    """What is cached must be named, and no stream's."""
+    if cache is None or (workload and memory is None):
+        return []
+    return [
+        f"decide.cache must be given with workload and without memory, got workload={workload!r} "
+        f"and {'a' if memory is not None else 'no'} memory; name the workload, and decide streams "
+        "without a cache"
+    ]
 
 
 def decide_stream(

@@ -69,7 +69,7 @@ class Run:
         sees_reuse: bool,
         calibrates_under_reuse: bool,
     ) -> None:
-        """Look answers up in a cache, and keep new ones there.
+        """Look results up in a cache, and keep new ones there.
 
         What a layer learns under reuse depends on no more than what it sees: on the policies of
         the layers before it and on its own, which its key covers.
@@ -122,7 +122,7 @@ class Run:
     def replayed(self, trace: WorkloadTrace, model: "torch.nn.Module") -> dict[str, Any]:
         """Decide while the model runs under the decisions; how good its answers are."""
 
-        def answer(call: "GemmCall") -> "torch.Tensor | None":
+        def result_of(call: "GemmCall") -> "torch.Tensor | None":
             def error_of(result: np.ndarray) -> float | None:
                 outputs = call.from_result(result), call.dense()
                 bias = call.from_result(np.zeros_like(result))
@@ -134,7 +134,7 @@ class Run:
             return call.from_result(self._above.masked(call.layer, result))
 
         check_model(trace, model)
-        return quality_of(trace, self._above.answers(run_model(trace, model, answer)))
+        return quality_of(trace, self._above.answers(run_model(trace, model, result_of)))
 
     def _decides(self, layer: Layer) -> bool:
         """Whether anything is decided on a layer."""

@@ -52,10 +52,10 @@ def _held_bytes(value: object) -> int:
 
 
 class DecisionCache:
-    """Layers' answers and runs' quality, the least recently used forgotten first.
+    """Layers' results and runs' quality, the least recently used forgotten first.
 
     Args:
-        max_bytes: bound on what is held, at least 0; an answer larger than that is not kept.
+        max_bytes: bound on what is held, at least 0; an entry larger than that is not kept.
 
     Attributes:
         held_bytes: what is held.
@@ -108,7 +108,7 @@ class RunKeys:
         workload: names the trace, the model and the calibration.
         policy: the policy; its `describe` must tell all that its decisions depend on.
         sees_reuse: whether a model runs, so that layers see the reuse before them.
-        settings: whatever else the answers depend on.
+        settings: whatever else the results depend on.
     """
 
     def __init__(

@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from accelerators.rules import refuse
 from simulator.decisions.box import Decisions
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.tokens import TokenPlan
 from simulator.results.intervals import Interval
 from simulator.running.stream_memory import StreamMemory
+from workloads.traces.trace import WorkloadTrace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +69,23 @@ class ReuseRun:
     memory: StreamMemory | None = None
     frames: FrameDecisions | None = field(default=None, repr=False)
     tokens: TokenPlan | None = field(default=None, repr=False)
+
+    def check_made_on(self, trace: WorkloadTrace, path: str) -> None:
+        """The decisions must have been made on this trace; `path` is how messages call the run.
+
+        Raises:
+            ConfigError: with every layer on which they were not.
+        """
+        made = {name: each and each.gemm for name, each in self.decisions.items()}
+        broken = [
+            f"{path} must hold decisions on layer {layer.name!r} of {layer.gemm}, got "
+            f"{made.get(layer.name, 'none')}; make them with decide() on this trace"
+            for layer in trace.layers
+            if made.get(layer.name, ...) not in (None, layer.gemm)
+        ]
+        if self.images != trace.images:
+            broken.append(
+                f"{path} must hold decisions on {trace.images} images, got {self.images}; "
+                "make them with decide() on this trace"
+            )
+        refuse(broken)

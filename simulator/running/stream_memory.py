@@ -16,7 +16,7 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from accelerators import ConfigError
-from accelerators.rules import show, true_of, violations
+from accelerators.rules import refuse, show, true_of, violations
 from simulator.policies.policy import LayerMemory, LayerState
 from workloads.errors import plain, told
 from workloads.writing import replacing
@@ -58,8 +58,7 @@ class StreamMemory:
     tables: Mapping[str, LayerMemory] = field(metadata=_ARRAYS)
 
     def __post_init__(self) -> None:
-        if broken := violations(self, "StreamMemory"):
-            raise ConfigError(broken)
+        refuse(violations(self, "StreamMemory"))
 
     def check_policy(self, described: dict) -> None:
         """Raise a `ConfigError` for any policy but the one that made the memory."""

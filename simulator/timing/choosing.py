@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 # Of two ways no more than this apart in cycles, the one with the fewer DRAM bytes is taken.
 AS_FAST = 1.01
-# A plan of reuse may be so much slower than the fastest, if it moves that many fewer bytes.
+# A cut of shared rows may be so much slower than the fastest, if it moves that many fewer bytes.
 WORTH_WAITING = 1.25
 
 

@@ -4,11 +4,12 @@ import math
 from collections import Counter
 from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
 from accelerators import Accelerator, ConfigError, SramBuffer, SystolicArray, area_by_part
-from simulator.timing.choosing import AS_FAST
+from simulator.timing.choosing import least_traffic
 from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
 from simulator.timing.engines.engine import COMPILED, Engine
 from simulator.timing.layer import LayerTiming
@@ -79,17 +80,16 @@ def equal_area_dense(
     if not accelerator.has_reuse:
         return plain, time_dense(layers, plain, engine)
     budget_mm2 = math.fsum(area_by_part(accelerator).values())
-    timed = [(plain, time_dense(layers, plain))]
+    timed = [_Timed(plain, time_dense(layers, plain))]
     ranked = _ranked(layers, plain, budget_mm2)
     for candidates in (ranked[:_DESIGNS_TIMED], None):
-        best, timings = _least_traffic(timed)
-        tried = _neighbours(ranked, best) if candidates is None else candidates
+        tried = candidates or _neighbours(ranked, _least_traffic(timed).design)
         for capacities, shape in tried:
             design = _fitted(plain, capacities, shape, budget_mm2)
             if design is None:
                 continue
             try:
-                timed.append((design, time_dense(layers, design)))
+                timed.append(_Timed(design, time_dense(layers, design)))
             except ConfigError:  # a buffer holds no tile of a layer, or the layer needs too many
                 continue
     best, timings = _least_traffic(timed)
@@ -97,23 +97,27 @@ def equal_area_dense(
     return design, timings if engine is COMPILED else time_dense(layers, design, engine)
 
 
-def _cycles(timings: Timings) -> int:
-    return sum(timing.cycles for _, timing in timings)
+class _Timed(NamedTuple):
+    """A design with the time of every layer on it."""
+
+    design: Accelerator
+    timings: Timings
+
+    @property
+    def cycles(self) -> int:
+        """Of all layers."""
+        return sum(timing.cycles for _, timing in self.timings)
+
+    @property
+    def dram_bytes(self) -> int:
+        """Of all layers."""
+        return sum(sum(timing.dram_bytes.values()) for _, timing in self.timings)
 
 
-def _dram_bytes(timings: Timings) -> int:
-    return sum(sum(timing.dram_bytes.values()) for _, timing in timings)
-
-
-def _least_traffic(timed: list[tuple[Accelerator, Timings]]) -> tuple[Accelerator, Timings]:
+def _least_traffic(timed: list[_Timed]) -> _Timed:
     """Of the designs about as fast as the fastest, and no slower than the first, the one that moves
     the fewest DRAM bytes; the faster of two that move as many."""
-    cycles = [_cycles(timings) for _, timings in timed]
-    enough = min(AS_FAST * min(cycles), cycles[0])
-    return min(
-        (each for each, spent in zip(timed, cycles, strict=True) if spent <= enough),
-        key=lambda each: (_dram_bytes(each[1]), _cycles(each[1])),
-    )
+    return least_traffic([each for each in timed if each.cycles <= timed[0].cycles])
 
 
 # Capacities of the three buffers, and the array.
@@ -171,7 +175,7 @@ def _buffer_areas(design: Accelerator, name: str) -> list[float]:
 def _estimate(
     layers: tuple[Layer, ...], plain: Accelerator, array: SystolicArray, capacities: np.ndarray
 ) -> np.ndarray:
-    """Cycles of many designs at once, the busier of array and memory in each layer.
+    """Cycles of many designs at once, the busier of array and DRAM in each layer.
 
     Args:
         layers: the workload.
@@ -199,8 +203,8 @@ def _estimate(
         moved = inputs * np.where(again_inputs, column_tiles, 1)
         moved = moved + weights * np.where(weights > weight, row_tiles, 1)
         moved = moved + byte_count(gemm.m * gemm.n, operand)
-        memory = moved / plain.dram.bandwidth_bytes_per_cycle
-        cycles = np.where(fitting >= 1, np.maximum(compute, memory), np.inf)
+        dram = moved / plain.dram.bandwidth_bytes_per_cycle
+        cycles = np.where(fitting >= 1, np.maximum(compute, dram), np.inf)
         total += times * gemm.count * cycles
     return total
 

@@ -7,6 +7,8 @@ from simulator.timing.schedule import Schedule, most_blamed
 
 # (part, action) -> how often; priced by `accelerators.energy_per_action`.
 ActionCounts = Counter[tuple[str, str]]
+# Kinds of DRAM bytes that are always told.
+TRAFFIC = ("inputs", "weights", "outputs", "spilled_sums", "spilled_results")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 A dense layer is one of which nothing is taken off.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.rows import SharedRows
 from simulator.timing.dataflows.dataflow import check_feeds
 from simulator.timing.engines.engine import COMPILED, Engine
-from simulator.timing.layer import ActionCounts, LayerTiming
+from simulator.timing.layer import TRAFFIC, ActionCounts, LayerTiming
 from simulator.timing.passes import best_passes
 from simulator.timing.remaining import Remaining
 from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
@@ -23,8 +24,7 @@ from simulator.timing.tiling import best_tilings
 from simulator.timing.transfers import burst_bytes, transfer_cycles
 from workloads.traces.layer import Layer
 
-# Kinds of DRAM bytes that are always told, and parts in the order in which data meets them.
-_KINDS = ("inputs", "weights", "outputs", "spilled_sums", "spilled_results")
+# Parts in the order in which data meets them.
 _ARRAY = ("array", "activation_buffer", "weight_buffer")
 _OUT = ("output_buffer", "dram")
 
@@ -188,31 +188,28 @@ class Run:
             for block, cycles in work.busy_cycles.items()
         }
         moving = int(self.schedule.load_cycles.sum() + self.schedule.store_cycles.sum())
-        moved: dict[str, int] = dict.fromkeys(_KINDS, 0)
-        counts: dict[tuple[str, str], int] = {}
+        moved, counts = Counter(dict.fromkeys(TRAFFIC, 0)), ActionCounts()
         for each in self.transfers:
             total = int(each.moved_bytes.sum())
-            moved[each.kind] = moved.get(each.kind, 0) + total
+            moved[each.kind] += total
             if each.buffer is not None:
-                action = each.buffer, "read_byte" if each.stored else "write_byte"
-                counts[action] = counts.get(action, 0) + total
+                counts[each.buffer, "read_byte" if each.stored else "write_byte"] += total
         return LayerTiming(
             cycles=self.makespan.cycles,
             critical_cycles=self.tiles.cut.blame(
                 self.tiles, self.makespan.critical_cycles, busy["array"]
             ),
             busy_cycles=dict.fromkeys(BLOCKS, 0) | {"dram": moving} | busy,
-            dram_bytes=moved,
+            dram_bytes=dict(moved),
             actions=self._actions(counts),
             macs=self.left.macs,
             schedule=self.schedule,
         )
 
-    def _actions(self, counts: dict[tuple[str, str], int]) -> ActionCounts:
+    def _actions(self, counts: ActionCounts) -> ActionCounts:
         """What is done beside transfers, added; part by part, as data meets them."""
         for done in (self.tiles.actions, *(work.actions() for work in self.works)):
-            for action, count in done.items():
-                counts[action] = counts.get(action, 0) + count
+            counts.update(done)
         counts["dram", "read_byte"] = int(burst_bytes(self.loads, self.accelerator).sum())
         counts["dram", "write_byte"] = int(burst_bytes(self.stores, self.accelerator).sum())
         units = () if self.left.decisions is None else self.left.decisions.units

@@ -162,7 +162,7 @@ class Tiling:
         """Charge the array's cycles that only the cutting of rows costs to the buffer behind it.
 
         Every row tile fills and drains the array anew. Where all rows' partial sums do not fit
-        half of the output buffer, that buffer is to blame; else the inputs' buffer, or the memory
+        half of the output buffer, that buffer is to blame; else the inputs' buffer, or the DRAM
         whose transfers the tiles hide: `activation_buffer`.
         """
         array, sizes, count = self.accelerator.array, self.sizes, tiles.shape[0]
@@ -283,8 +283,8 @@ def loads(tiling: Tiling) -> tuple:
 def _estimate(tiling: Tiling, computed_share: float) -> tuple:
     """Cycles, and DRAM bytes, of many tilings, `(t,)` float64 each: no size overflows.
 
-    The busier of array and memory sets the pace. Where it is the array, the first load and the last
-    store are not hidden; where it is the memory, the last tile's product is not. Operands that are
+    The busier of array and DRAM sets the pace. Where it is the array, the first load and the last
+    store are not hidden; where it is the DRAM, the last tile's product is not. Operands that are
     loaded once travel while the first tiles of the outer dimension are worked on, so these are
     taken apart from the rest. Every tile is taken to compute the same share of its rows.
     """

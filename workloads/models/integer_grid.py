@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import PerChannelMinMaxObserver
 
 from workloads.errors import TraceError
+from workloads.rules import refuse
 from workloads.traces.layer import Quantisation
 
 BITS = 8
@@ -149,8 +150,7 @@ def copied(model: nn.Module) -> tuple[nn.Module, dict[str, WeightedLayer]]:
                 f"layer {path!r} must have finite weights, got NaN or infinity; check the model's "
                 "parameters"
             )
-    if broken:
-        raise TraceError("\n".join(broken))
+    refuse(broken, TraceError)
     network = copy.deepcopy(model)
     return network, weighted_layers(network)
 

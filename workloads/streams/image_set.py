@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from workloads.errors import InputError, show
+from workloads.rules import refuse
 from workloads.traces.scores import IGNORED
 
 
@@ -48,9 +49,7 @@ class ImageSet:
     source: str
 
     def __post_init__(self) -> None:
-        violations = [*_image_violations(self.images), *_label_violations(self)]
-        if violations:
-            raise StreamError("\n".join(violations))
+        refuse([*_image_violations(self.images), *_label_violations(self)], StreamError)
 
     def __len__(self) -> int:
         """Number of images."""

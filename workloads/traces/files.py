@@ -28,7 +28,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from workloads.errors import TraceError, plain, show
-from workloads.rules import LARGEST_LAYER, whole
+from workloads.rules import LARGEST_LAYER, refuse, whole
 from workloads.scratch import REPLACED, Scratch, restore
 from workloads.traces.layer import Layer
 from workloads.traces.provenance import provenance_problems
@@ -201,9 +201,7 @@ class TraceWriter:
             provenance: JSON values.
             layers: the layers, where none was added with tensors.
         """
-        problems = provenance_problems(provenance)
-        if problems:
-            raise TraceError("\n".join(f"WorkloadTrace.{problem}" for problem in problems))
+        refuse([f"WorkloadTrace.{each}" for each in provenance_problems(provenance)], TraceError)
         description = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

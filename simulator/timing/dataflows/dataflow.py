@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from accelerators import Accelerator, ConfigError, SramBuffer, SystolicArray
+from accelerators.rules import refuse
 from accelerators.units.array import register_dataflow
 from simulator.timing.transfers import byte_count, ceil_div
 
@@ -215,5 +216,4 @@ def check_feeds(accelerator: Accelerator) -> None:
                 f"Accelerator.{field}.capacity_bytes must hold the {what} of two {unit} of the "
                 f"{array.rows}x{array.columns} array, got {capacity}; use {needed} or more"
             )
-    if broken:
-        raise ConfigError(broken)
+    refuse(broken)

@@ -6,11 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from accelerators import CentroidCache, ConfigError
-from accelerators.rules import choose, quoted, show
+from accelerators import CentroidCache
 from simulator.decisions.box import Decisions
-from simulator.timing.engines import compiled, event, event_cache
-from simulator.timing.engines import compiled_cache as cache
+from simulator.timing.engines import compiled, compiled_cache, event, event_cache
 from simulator.timing.engines.compiled_cache import CacheReplay
 from simulator.timing.schedule import Makespan, Schedule
 
@@ -44,20 +42,6 @@ class Engine:
     replay: Replay = field(repr=False)
 
 
-COMPILED = Engine(name="compiled", run=compiled.run, replay=cache.replay)
+COMPILED = Engine(name="compiled", run=compiled.run, replay=compiled_cache.replay)
 EVENT = Engine(name="event", run=event.run, replay=event_cache.replay)
 ENGINES = {engine.name: engine for engine in (COMPILED, EVENT)}
-
-
-def engine_named(name: str) -> Engine:
-    """The engine of a name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if not isinstance(name, str) or name not in ENGINES:
-        names = tuple(ENGINES)
-        raise ConfigError(
-            f"simulate.engine must be {quoted(names)}, got {show(name, str)}; {choose(name, names)}"
-        )
-    return ENGINES[name]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from accelerators import ConfigError
+from accelerators.rules import refuse
 from accelerators.units import AddressList
 from simulator.decisions.rows import FilledRows, KeptRows
 from simulator.timing.stages.stage import Counts, Place, Stage, Work, register
@@ -71,8 +72,7 @@ class Addressing(Stage):
             )
         if isinstance(self._rows, FilledRows):
             broken += self._broken_taps(self._rows)
-        if broken:
-            raise ConfigError(broken)
+        refuse(broken)
 
     def _broken_taps(self, rows: FilledRows) -> list[str]:
         """A filled row takes `taps` results in equal shares, one of them repeatedly if need be."""
