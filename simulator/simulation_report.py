@@ -234,12 +234,17 @@ class SimulationReport:
         return write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     def rows(self) -> list[dict]:
-        """A flat row for each design and layer, as `write_csv` writes them."""
-        return [
+        """A flat row for each design and layer, as `write_csv` writes them.
+
+        All have the same columns; one design's blocks and transfers are 0 in the others.
+        """
+        rows = [
             {"design": name, **row}
             for name, design in self.designs.items()
             for row in design.rows()
         ]
+        columns = dict.fromkeys(name for row in rows for name in row)
+        return [{name: row.get(name, 0) for name in columns} for row in rows]
 
     def write_csv(self, path: str | Path) -> Path:
         """Write a row for each design and layer."""

@@ -18,7 +18,7 @@ from simulator.pages.page import card
 from simulator.results.design_tables import LAYER_COLUMNS, LAYERS_TEXT, layer_rows
 from simulator.results.differences import AGREEMENTS, ratio_text
 from simulator.results.lookup import equal_area_design, given_design
-from simulator.results.names import LIMIT_NAMES
+from simulator.results.names import limit_name
 from simulator.results.tables import column, number, percent
 from workloads.traces.scores import SCORES
 
@@ -198,7 +198,7 @@ def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
                 "ratio": ratio_text(trial.summary["energy_ratio_equal_area"]),
                 "area": reuse["area_mm2"],
                 "array": f"{array['rows']} × {array['columns']}",
-                "bound": LIMIT_NAMES[reuse["bound_by"]],
+                "bound": limit_name(reuse["bound_by"], reuse["accelerator"]),
                 **{f"layer {name}": setting for name, setting in settings.items()},
                 "marked": best is not None and trial.number == best.number,
             }

@@ -29,7 +29,7 @@ from simulator.results.differences import (
     unclear_text,
 )
 from simulator.results.lookup import given_design, reuses
-from simulator.results.names import BOUND_MEANS
+from simulator.results.names import bound_means
 from workloads.traces.judged import judged_text
 from workloads.traces.scores import OWN_SCORE, SCORES
 from workloads.traces.trace import not_counted_line
@@ -91,7 +91,7 @@ def _verdict(result: StudyResult) -> tuple[str, str]:
     left_out = not_counted_line(result.specification.get("workload", {}))
     if left_out:
         first = f"{first} {left_out}"
-    more = [BOUND_MEANS[design["bound_by"]], _others(result)]
+    more = [bound_means(design["bound_by"], design["accelerator"]), _others(result)]
     if result.start.values is not None and best.number != result.start.number:
         start = result.start.summary
         more.append(

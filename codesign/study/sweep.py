@@ -23,7 +23,7 @@ from simulator.results.differences import (
     counted,
     ratio_text,
 )
-from simulator.results.names import LIMIT_NAMES
+from simulator.results.names import limit_name
 from simulator.results.rows import write_rows
 from simulator.results.tables import column, percent, shown
 from workloads.traces.trace import WorkloadTrace, not_counted_line
@@ -157,6 +157,7 @@ class Sweep:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A row of the table for each valid combination."""
+        described = self.base.to_dict()
         return [
             {
                 **{path: shown(value) for path, value in point.values.items()},
@@ -164,7 +165,7 @@ class Sweep:
                 "cycles": round(point.numbers["cycles_per_image"]),
                 "speedup": ratio_text(point.numbers.get("speedup_equal_area", 1.0)),
                 "used": percent(point.numbers["utilization"]),
-                "bound": LIMIT_NAMES[point.numbers["bound_by"]],
+                "bound": limit_name(point.numbers["bound_by"], described),
             }
             for point in self.simulated
         ]

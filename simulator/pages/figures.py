@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots
 
 from accelerators import Accelerator
 from accelerators.accelerator import described_parts
-from simulator.results.names import LIMIT_NAMES, PART_NAMES, TRAFFIC_NAMES
-from simulator.timing.schedule import BLOCKS, LIMITS
+from simulator.results.names import LIMIT_NAMES, PART_NAMES, TRAFFIC_NAMES, limit_name
+from simulator.timing.schedule import BLOCKS, LIMITS, with_own
 
 Designs = Mapping[str, Mapping]
 
@@ -29,7 +29,12 @@ TRAFFIC_COLOURS = {
     "outputs": LIMIT_COLOURS["output_buffer"],
     "spilled_sums": LIMIT_COLOURS["cache"],
     "spilled_results": LIMIT_COLOURS["reconstructor"],
+    "addresses": PART_COLOURS["address_list"],
+    "kept_results": "#5d6b80",
 }
+
+# Of what no unit here gives a colour, as of a class that was not imported.
+UNKNOWN_COLOUR = "#9aa0a8"
 
 # Of lines and points that are told apart by what they belong to.
 LINE_COLOURS = ("#8b929c", "#4178be", "#2a9d84", "#b3589f", "#e08a3c")
@@ -45,7 +50,7 @@ def time_by_limit(designs: Designs) -> go.Figure:
     """Cycles per image of each design by the limit to blame; the pieces add up to all cycles."""
     cycles = _per_image(designs, "critical_cycles", 1)
     title = "cycles per image, by what holds them up"
-    return _pieces(cycles, LIMIT_NAMES, LIMIT_COLOURS, title, "cycles")
+    return _pieces(cycles, *_limits(designs), title, "cycles")
 
 
 def busy_by_layer(designs: Designs) -> go.Figure:
@@ -61,21 +66,22 @@ def busy_by_layer(designs: Designs) -> go.Figure:
         vertical_spacing=0.32 / lines,
     )
     names = _plotted_layers(designs)
+    called, colours = _limits(designs)
+    blocks = with_own(BLOCKS, _told(designs, "busy_cycles"))
     for position, design in enumerate(designs.values()):
         place = {"row": position // columns + 1, "col": position % columns + 1}
-        groups = _grouped(design, names)
+        groups = _grouped(design, names, blocks)
         ticks = list(groups)
-        for block in BLOCKS:
+        for block in blocks:
             figure.add_bar(
                 x=ticks,
                 y=[group[block] for group in groups.values()],
-                name=LIMIT_NAMES[block],
+                name=called[block],
                 legendgroup=block,
                 showlegend=position == 0,
-                marker={"color": LIMIT_COLOURS[block]},
+                marker={"color": colours[block]},
                 hovertemplate=(
-                    f"%{{x}}: {LIMIT_NAMES[block]} works %{{y:,.0f}} cycles per image"
-                    "<extra></extra>"
+                    f"%{{x}}: {called[block]} works %{{y:,.0f}} cycles per image<extra></extra>"
                 ),
                 **place,
             )
@@ -122,10 +128,32 @@ def _parts(designs: Designs) -> tuple[dict[str, str], dict[str, str]]:
     return names, colours
 
 
+def _limits(designs: Designs) -> tuple[dict[str, str], dict[str, str]]:
+    """Names and colours of what may hold designs up, their own units among it."""
+    names, colours = dict(LIMIT_NAMES), dict(LIMIT_COLOURS)
+    for design in designs.values():
+        parts = described_parts(design["accelerator"])
+        for limit in _told({"": design}, "critical_cycles", "busy_cycles"):
+            if limit not in LIMIT_NAMES:
+                names[limit] = limit_name(limit, design["accelerator"])
+                colours[limit] = parts[limit].colour if limit in parts else UNKNOWN_COLOUR
+    return names, colours
+
+
+def _told(designs: Designs, *tables: str) -> dict[str, None]:
+    """The names in some tables of designs, each once."""
+    return dict.fromkeys(
+        name for design in designs.values() for table in tables for name in design[table]
+    )
+
+
 def traffic_by_kind(designs: Designs) -> go.Figure:
     """KiB per image that each design moves to and from the DRAM, stacked by what they are."""
     moved = _per_image(designs, "dram_bytes", 1 / 1024)
-    return _pieces(moved, TRAFFIC_NAMES, TRAFFIC_COLOURS, "DRAM traffic in KiB per image", "KiB")
+    own = [kind for kind in _told(designs, "dram_bytes") if kind not in TRAFFIC_NAMES]
+    names = TRAFFIC_NAMES | {kind: kind.replace("_", " ") for kind in own}
+    colours = TRAFFIC_COLOURS | dict.fromkeys(own, UNKNOWN_COLOUR)
+    return _pieces(moved, names, colours, "DRAM traffic in KiB per image", "KiB")
 
 
 def _per_image(designs: Designs, key: str, unit: float) -> dict[str, dict[str, float]]:
@@ -229,7 +257,9 @@ def _plotted_layers(designs: Designs) -> list[str]:
     return [name for name in shares if name in largest and shares[name] >= _SMALL_SHARE]
 
 
-def _grouped(design: Mapping, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def _grouped(
+    design: Mapping, names: Sequence[str], blocks: Sequence[str]
+) -> dict[str, dict[str, float]]:
     """Layer -> cycles per image of each block and of the layer; the small ones as one."""
     rest = [layer for layer in design["layers"] if layer["layer"] not in names]
     groups = {layer["layer"]: [layer] for layer in design["layers"] if layer["layer"] in names}
@@ -237,8 +267,8 @@ def _grouped(design: Mapping, names: Sequence[str]) -> dict[str, dict[str, float
         groups[f"{len(rest)} small" if len(rest) > 1 else rest[0]["layer"]] = rest
     return {
         label: {
-            block: sum(layer["busy_cycles"][block] for layer in layers) / design["images"]
-            for block in BLOCKS
+            block: sum(layer["busy_cycles"].get(block, 0) for layer in layers) / design["images"]
+            for block in blocks
         }
         | {"cycles": sum(layer["cycles"] for layer in layers) / design["images"]}
         for label, layers in groups.items()

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from simulator.pages.figures import LINE_COLOURS, LINE_DASHES, Designs, finished
-from simulator.results.names import LIMIT_NAMES
+from simulator.results.names import limit_name
 
 _HEIGHT_PIXELS, _LEGEND_PIXELS = 490, 64  # the legend: of each three designs
 
@@ -77,7 +77,7 @@ def _points(design: Mapping) -> list[dict]:
                 "layer": layer["layer"],
                 "x": [work / moved for work in works],
                 "y": [work / layer["cycles"] for work in works],
-                "bound_by": LIMIT_NAMES[layer["bound_by"]],
+                "bound_by": limit_name(layer["bound_by"], design["accelerator"]),
                 "reuse": layer["remaining_ratio"] is not None,
             }
         )

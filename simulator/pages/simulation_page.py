@@ -19,7 +19,7 @@ from simulator.results.design_tables import (
 )
 from simulator.results.error_table import ERROR_COLUMNS, error_rows, error_text
 from simulator.results.lookup import DENSE, IDLE, REUSE, given_design, in_present_names, reuse_parts
-from simulator.results.names import BOUND_MEANS
+from simulator.results.names import bound_means
 from simulator.results.weights import headline_name
 
 DESIGN_LABELS = {
@@ -60,7 +60,7 @@ def simulation_html(
         "title": f"{headline_name(report['workload'])} on {accelerator.name}",
         "subtitle": workload_line(report["workload"], reuse["images"]),
         "verdict": report["verdict"],
-        "bound": BOUND_MEANS[reuse["bound_by"]],
+        "bound": bound_means(reuse["bound_by"], reuse["accelerator"]),
         "cards": key_numbers(report),
         "ratios_text": RATIOS_TEXT if accelerator.has_reuse else UNITS_TEXT,
         "pixels": pixels and pixel_answers_html(pixels, pixels_text(report)),

@@ -36,6 +36,7 @@ STALL_COLOURS = {
     "centroid_buffer": "rail_animation",
     "output_buffer": "rail_load",
 }
+OWN_STALL_COLOUR = "generic_work"  # of a unit of a user's own
 WORK_COLOUR = "good"
 LEFT_OUT_COLOUR = "grey"
 
@@ -75,8 +76,7 @@ def _trace(report: DesignReport, layers: Sequence[str] | None, max_tiles: int) -
             "; use 1 or more"
         )
     shown = _shown(report, layers)
-    used = {stage for layer in shown for stage in layer.timing.schedule.stages}
-    tracks = [track for track in TRACK_NAMES if track in (LAYERS, DMA) or track in used]
+    tracks = _tracks([layer.timing.schedule.stages for layer in shown])
     events = _names(report.accelerator.name, tracks)
     begin, shortened = 0, []
     for layer in shown:
@@ -119,6 +119,18 @@ def _shown(report: DesignReport, names: Sequence[str] | None) -> list[LayerRepor
     return [layer for layer in report.layers if layer.layer.name in names]
 
 
+def _tracks(stages: Sequence[Sequence[str]]) -> list[str]:
+    """The tracks of layers that pass these stages, a user's own stages where tiles pass them."""
+    order = list(TRACK_NAMES)
+    for passed in stages:
+        for place, track in enumerate(passed):
+            if track not in order:
+                is_after = "array" in passed[:place]
+                order.insert(len(order) if is_after else order.index("array"), track)
+    used = {LAYERS, DMA}.union(*stages)
+    return [track for track in order if track in used]
+
+
 def _tiles(layer: LayerReport) -> int:
     return len(layer.timing.schedule.load_cycles)
 
@@ -128,7 +140,9 @@ def _names(design: str, tracks: list[str]) -> list[dict]:
     events = [{"ph": "M", "pid": _PID, "name": "process_name", "args": {"name": design}}]
     for tid, track in enumerate(tracks):
         place = {"ph": "M", "pid": _PID, "tid": tid}
-        events.append({**place, "name": "thread_name", "args": {"name": TRACK_NAMES[track]}})
+        events.append(
+            {**place, "name": "thread_name", "args": {"name": TRACK_NAMES.get(track, track)}}
+        )
         events.append({**place, "name": "thread_sort_index", "args": {"sort_index": tid}})
     return events
 
@@ -164,5 +178,7 @@ def _layer_events(report: LayerReport, tracks: list[str], begin: int, max_tiles:
 def _look(each: TimelineSlice) -> tuple[str, str]:
     """Name and colour of a slice."""
     if each.kind == "stall":
-        return f"stall: {each.limit.replace('_', ' ')}", STALL_COLOURS[each.limit]
+        return f"stall: {each.limit.replace('_', ' ')}", STALL_COLOURS.get(
+            each.limit, OWN_STALL_COLOUR
+        )
     return each.step, WORK_COLOUR

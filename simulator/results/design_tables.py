@@ -7,7 +7,7 @@ from typing import Any
 
 from simulator.results.differences import ratio_text
 from simulator.results.lookup import equal_area_design, given_design, reuse_parts
-from simulator.results.names import LIMIT_NAMES
+from simulator.results.names import limit_name
 from simulator.results.tables import column, percent
 
 _LAYER_TEXT = (
@@ -19,13 +19,13 @@ _BOUND_COLUMN = column("bound", "Bound by", text=True)
 _UTILIZATION_COLUMN = column("utilization", "Utilization", "% of the array's peak")
 
 
-def _layer_cells(layer: Mapping[str, Any]) -> dict[str, Any]:
+def _layer_cells(layer: Mapping[str, Any], design: Mapping[str, Any]) -> dict[str, Any]:
     """What both tables of layers say of one."""
     count = f"{layer['count']} × " if layer["count"] > 1 else ""
     return {
         "layer": layer["layer"],
         "shape": f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}",
-        "bound": LIMIT_NAMES[layer["bound_by"]],
+        "bound": limit_name(layer["bound_by"], design["accelerator"]),
     }
 
 
@@ -54,7 +54,7 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     for layer, dense in zip(reuse["layers"], equal["layers"], strict=True):
         rows.append(
             {
-                **_layer_cells(layer),
+                **_layer_cells(layer, reuse),
                 "remaining": percent(layer["remaining_ratio"]),
                 "error": None if layer["relative_mse"] is None else 100 * layer["relative_mse"],
                 "dense": round(dense["cycles"] / equal["images"]),
@@ -90,7 +90,7 @@ def layer_table(report: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[d
     images = design["images"]
     return DENSE_LAYER_COLUMNS, [
         {
-            **_layer_cells(layer),
+            **_layer_cells(layer, design),
             "compute": round(layer["compute_cycles"] / images),
             "cycles": round(layer["cycles"] / images),
             "utilization": percent(layer["utilization"]),
@@ -127,5 +127,5 @@ def design_row(label: str, design: Mapping[str, Any]) -> dict[str, Any]:
         "time": design["latency_ms_per_image"],
         "energy": design["energy_uj_per_image"],
         "utilization": percent(design["utilization"]),
-        "bound": LIMIT_NAMES[design["bound_by"]],
+        "bound": limit_name(design["bound_by"], described),
     }

@@ -1,6 +1,10 @@
 """What blocks, parts and kinds of traffic are called in words, and what a limit means."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from accelerators import Accelerator
+from accelerators.accelerator import described_parts
 from simulator.timing.schedule import LIMITS
 
 _PARTS = Accelerator.parts()
@@ -14,6 +18,8 @@ TRAFFIC_NAMES = {
     "outputs": "outputs",
     "spilled_sums": "spilled sums of clusters",
     "spilled_results": "spilled results of clusters",
+    "addresses": "lists of addresses",
+    "kept_results": "results kept from before",
 }
 # What a limit that sets the pace means, and what would help.
 BOUND_MEANS = {
@@ -57,3 +63,20 @@ BOUND_MEANS = {
         "array. Wider or more ports, an array with more rows, or more capacity, would help."
     ),
 }
+
+
+def limit_name(limit: str, described: Mapping[str, Any]) -> str:
+    """What a limit is called, of a design as `Accelerator.to_dict` described it.
+
+    A unit of the design's own has its own words, if its class was imported.
+    """
+    part = described_parts(described).get(limit)
+    own = limit.replace("_", " ") if part is None else part.words
+    return LIMIT_NAMES.get(limit, own)
+
+
+def bound_means(limit: str, described: Mapping[str, Any]) -> str:
+    """What a limit that sets the pace means, of a design likewise."""
+    name = limit_name(limit, described)
+    own = f"The {name} sets the pace: it is waited for longest. A faster one would help."
+    return BOUND_MEANS.get(limit, own)

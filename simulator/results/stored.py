@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from accelerators import Accelerator, ConfigError
@@ -60,10 +60,6 @@ _ERROR: _Rule = ("a number", lambda v: is_number(v) or type(v) is float)
 _TEXT: _Rule = ("text", lambda v: type(v) is str)
 _TABLE: _Rule = ("a table", lambda v: isinstance(v, Mapping))
 _LIST: _Rule = ("a list that is not empty", lambda v: type(v) is list and bool(v))
-_LIMIT: _Rule = (
-    f"a name such as {', '.join(LIMITS)}",
-    lambda v: type(v) is str and v.isidentifier(),
-)
 
 _SUMMARY: dict[str, _Rule] = {
     "format_version": (f"1 to {FORMAT_VERSION}", lambda v: _count(v) and 1 <= v <= FORMAT_VERSION),
@@ -84,7 +80,7 @@ _DESIGN: dict[str, _Rule] = {
     "accelerator": _TABLE,
     "images": _POSITIVE_COUNT,
     "cycles": _POSITIVE_COUNT,
-    "bound_by": _LIMIT,
+    "bound_by": _TEXT,
     "utilization": _AMOUNT,
     "latency_ms_per_image": _POSITIVE,
     "energy_uj_per_image": _POSITIVE,
@@ -96,20 +92,18 @@ _LAYER: dict[str, _Rule] = {
     "kind": _TEXT,
     **dict.fromkeys(("m", "n", "k", "count", "compute_cycles", "cycles"), _POSITIVE_COUNT),
     "macs": _COUNT,
-    "bound_by": _LIMIT,
+    "bound_by": _TEXT,
     "utilization": _AMOUNT,
     "remaining_ratio": _or_none(_AMOUNT),
     "relative_mse": _or_none(_ERROR),
 }
 # Table of a design and of each of its layers -> the names in it, whether all must be there, and
-# what each must be.
+# what each must be. Units of a design's own, and what they move, may be there too.
 _AMOUNTS: dict[str, tuple[tuple[str, ...], bool, _Rule]] = {
     "busy_cycles": (BLOCKS, True, _COUNT),
     "critical_cycles": (LIMITS, False, _COUNT),
     "dram_bytes": (TRAFFIC, True, _COUNT),
 }
-# Tables that hold what a unit of a user's own adds beside the names that are always there.
-_OPEN = (BLOCKS, LIMITS, TRAFFIC)
 # What a summary says of two designs: how its name begins -> amount of a design.
 _RATIOS = {"speedup_": "cycles", "energy_ratio_": "energy_uj_per_image"}
 
@@ -206,24 +200,30 @@ def _design_problems(design: Any, path: str) -> list[str]:
 
 def _amount_problems(holder: Mapping[str, Any], path: str, accelerator: Accelerator) -> list[str]:
     """Rules that the tables of a design or a layer break."""
-    energies = ((*accelerator.parts(), "leakage"), False, _AMOUNT)
-    return [
-        problem
-        for name, (known, whole, rule) in (_AMOUNTS | {"energy_pj": energies}).items()
-        for problem in _table_problems(holder.get(name), known, whole, rule, f"{path}.{name}")
-    ]
+    parts = tuple(accelerator.parts())
+    energies = ((*parts, "leakage"), False, _AMOUNT)
+    problems = []
+    for name, (known, whole, rule) in (_AMOUNTS | {"energy_pj": energies}).items():
+        table = holder.get(name)
+        more: Iterable[str] = parts
+        if name == "dram_bytes" and type(table) is dict:
+            more = (kind for kind in table if type(kind) is str and kind.isidentifier())
+        problems += _table_problems(table, known, whole, rule, f"{path}.{name}", more)
+    return problems
 
 
 def _table_problems(
-    table: Any, known: tuple[str, ...], whole: bool, rule: _Rule, path: str
+    table: Any,
+    known: tuple[str, ...],
+    whole: bool,
+    rule: _Rule,
+    path: str,
+    more: Iterable[str] = (),
 ) -> list[str]:
-    """Rules that a table of amounts breaks."""
+    """Rules that a table of amounts breaks; there may be more in it than what is known."""
     words, holds = rule
-    if type(table) is dict and known in _OPEN:
-        known = (*known, *(name for name in table if name not in known and name.isidentifier()))
-    if type(table) is not dict or not (
-        {*table} == {*known} if whole else table and {*table} <= {*known}
-    ):
+    names = {*table} if type(table) is dict else set()
+    if not names or (whole and not names >= {*known}) or not names <= {*known, *more}:
         return [f"{path} must be a table of {', '.join(known)}, got {show(table)}"]
     return [
         f"{path}.{name} must be {words}, got {show(value)}"

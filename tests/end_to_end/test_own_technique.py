@@ -1,9 +1,11 @@
 """The policy of `docs/own_technique.md`, in a file of a user, on every way through the house."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
+from csv import DictReader
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from accelerators import ConfigError, preset
 from accelerators.units import AddressList
+from codesign.study.sweep import read_settings, sweep
 from simulator import (
     Decisions,
     DepthDecisions,
@@ -21,6 +24,10 @@ from simulator import (
     decide_stream,
     simulate,
 )
+from simulator.pages.figures import busy_by_layer, time_by_limit
+from simulator.pages.timeline import write_timeline
+from simulator.results.design_tables import layer_table
+from simulator.results.stored import summary_problems
 from workloads import capture, digits, trained_cifarnet
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +41,8 @@ def folder(tmp_path, monkeypatch):
     assert [name for name, _ in blocks] == ["unchanged.py", "test_unchanged.py", "detector.py"]
     for name, text in blocks:
         (tmp_path / name).write_text(text)
-        lines = [line for line in text.splitlines() if line.strip()]
-        assert len(lines) < 30
+    lines = [line for _, text in blocks for line in text.splitlines() if line.strip()]
+    assert len(lines) < 60
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
@@ -90,6 +97,35 @@ def test_a_unit_is_timed_and_priced(folder):
         assert second.energy_pj["change_detector"] > 0 < second.area_by_part_mm2["change_detector"]
     with pytest.raises(ConfigError, match="none here has a change_detector"):
         simulate(traces[0], base, runs[0])
+
+
+def test_a_unit_that_sets_the_pace_is_on_every_page_in_its_words_and_colour(folder):
+    detector = importlib.import_module("detector")
+    policy = importlib.import_module("unchanged").Unchanged(0.0)
+    trace = capture(trained_cifarnet("digits")[0], digits("test").take(1).images)
+    parts = {
+        "change_detector": detector.ChangeDetector(lanes=1),
+        "address_list": AddressList(entries=4096),
+    }
+    design = detector.Watching(**vars(preset("dense_16x16")) | parts)
+    report = simulate(trace, design, policy)
+    assert report.reuse.bound_by == "change_detector"
+    stored = json.loads(report.write_json(folder / "report.json").read_text())
+    assert summary_problems(stored) == []
+    words, colour = "change detector", "#5f9e6e"
+    designs = {"reuse": stored["designs"]["reuse"]}
+    for figure in (time_by_limit(designs), busy_by_layer(designs)):
+        assert {bar.name: bar.marker.color for bar in figure.data}[words] == colour
+    assert words in {row["bound"] for row in layer_table(stored)[1]}
+    assert f"The {words} sets the pace" in report.write_html(folder / "page.html").read_text()
+    with report.write_csv(folder / "rows.csv").open() as file:
+        blamed = [int(row["blamed_change_detector_cycles_per_batch"]) for row in DictReader(file)]
+    assert sum(blamed) == report.reuse.critical_cycles["change_detector"] > 0
+    lanes = read_settings(["change_detector.lanes=1,4"], design)
+    assert sweep(trace, design, policy, lanes).rows[0]["bound"] == words
+    drawn = json.loads(write_timeline(report.reuse, folder / "timeline.json").read_text())
+    named = [each["args"] for each in drawn["traceEvents"] if each["name"] == "thread_name"]
+    assert [each["name"] for each in named] == ["layers", "DMA", "watching", "systolic array"]
 
 
 class HalfSums(ReusePolicy):

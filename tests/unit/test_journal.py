@@ -176,7 +176,7 @@ DAMAGE = {
     "no summary": (evaluation(lambda e: e.pop("summary")), "trial 2: evaluation must have summary"),
     "bound": (
         evaluation(lambda e: e["summary"]["designs"]["reuse"].pop("bound_by")),
-        r"trial 2: summary\.designs\.reuse\.bound_by must be one of",
+        r"trial 2: summary\.designs\.reuse\.bound_by must be text",
     ),
     "cycles": (
         evaluation(lambda e: e["summary"]["designs"]["reuse"].update(cycles=1)),

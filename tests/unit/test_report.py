@@ -72,7 +72,7 @@ def test_every_block_and_part_has_a_name_a_colour_and_a_meaning():
     for names, colours in ((LIMIT_NAMES, LIMIT_COLOURS), (TRAFFIC_NAMES, TRAFFIC_COLOURS)):
         assert set(names) == set(colours)
         assert len(set(names.values())) == len(names)
-    assert set(dense_report().reuse.dram_bytes) == set(TRAFFIC_NAMES)
+    assert set(dense_report().reuse.dram_bytes) < set(TRAFFIC_NAMES)
     assert parts <= set(PART_NAMES)
     assert set(PART_NAMES) == set(PART_COLOURS)
     assert len(set(PART_COLOURS.values())) == len(PART_COLOURS)
