@@ -13,10 +13,11 @@ _BLOCKS_OF_BEFORE = {"memory": "dram", "reconstruction": "reconstructor"}
 DENSE, IDLE, REUSE = "dense", "reuse_units_idle", "reuse"
 
 
-def in_present_names(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report as this program would name what is in it; one that is no report stays as it is."""
-    if report.get("format_version") not in range(1, FORMAT_VERSION):
-        return dict(report)
+def in_present_names(report: Any) -> Any:
+    """A report as this program would name what is in it; what is no report stays as it is."""
+    is_report = isinstance(report, Mapping)
+    if not is_report or report.get("format_version") not in range(1, FORMAT_VERSION):
+        return report
     verdict = report.get("verdict")
     if type(verdict) is str:
         for old, new in _BLOCKS_OF_BEFORE.items():

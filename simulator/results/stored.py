@@ -131,6 +131,9 @@ def summary_problems(summary: Any) -> list[str]:
         return [f"designs must be a table of {', '.join(known)}, got {show(sorted(designs))}"]
     for name in known:
         problems += _design_problems(designs[name], f"designs.{name}")
+    intervals = summary.get("intervals", {})  # reports of before have none
+    if type(intervals) is not dict or not all(map(_is_interval, intervals.values())):
+        problems.append(f"intervals must be pairs of numbers by name, got {show(intervals)}")
     if problems:
         return problems
     others = {"equal_array": designs[DENSE], "equal_area": equal_area_design(summary)}
@@ -140,6 +143,11 @@ def summary_problems(summary: Any) -> list[str]:
             expected = 1 / ratio if amount == "cycles" else ratio
             problems += _unequal(f"{beginning}{end}", summary[f"{beginning}{end}"], expected)
     return problems
+
+
+def _is_interval(value: Any) -> bool:
+    """Whether a value is a lowest and a highest number."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_number, value))
 
 
 def _problems(given: Any, rules: Mapping[str, _Rule], path: str) -> list[str]:
