@@ -413,8 +413,8 @@ def test_orders_are_those_of_unfolding(policy):
 def test_what_is_not_built_is_refused_by_hardware_alone(policy):
     layer = conv_layer()
     decisions = decide_on(policy, layer, example_rows(layer, 11))
-    is_built = isinstance(policy, LshReuse) and (
-        policy.metric == "angular" and not policy.normalised
+    is_built = isinstance(policy, PerforationReuse) or (
+        isinstance(policy, LshReuse) and policy.metric == "angular" and not policy.normalised
     )
     known = {field.name for field in fields(Accelerator)}
     assert (set(decisions.units) <= known) == is_built
