@@ -17,8 +17,7 @@ from simulator.results.lookup import (
     given_design,
     in_present_names,
 )
-from simulator.timing.layer import TRAFFIC
-from simulator.timing.schedule import BLOCKS, LIMITS, most_blamed
+from simulator.timing.schedule import BLOCKS, LIMITS
 
 # Of the design as given -> the designs that a report of it has; see `SimulationReport.designs`.
 DESIGNS = {
@@ -97,12 +96,13 @@ _LAYER: dict[str, _Rule] = {
     "remaining_ratio": _or_none(_AMOUNT),
     "relative_mse": _or_none(_ERROR),
 }
+_KINDS_OF_DRAM_BYTES = ("inputs", "weights", "outputs", "spilled_sums", "spilled_results")
 # Table of a design and of each of its layers -> the names in it, whether all must be there, and
 # what each must be. Units of a design's own, and what they move, may be there too.
 _AMOUNTS: dict[str, tuple[tuple[str, ...], bool, _Rule]] = {
     "busy_cycles": (BLOCKS, True, _COUNT),
     "critical_cycles": (LIMITS, False, _COUNT),
-    "dram_bytes": (TRAFFIC, True, _COUNT),
+    "dram_bytes": (_KINDS_OF_DRAM_BYTES, True, _COUNT),
 }
 # What a summary says of two designs: how its name begins -> amount of a design.
 _RATIOS = {"speedup_": "cycles", "energy_ratio_": "energy_uj_per_image"}
@@ -188,7 +188,7 @@ def _design_problems(design: Any, path: str) -> list[str]:
     for each, place in [(design, path), *layers]:
         blamed = each["critical_cycles"]
         problems += _unequal(f"{place}.cycles", each["cycles"], sum(blamed.values()))
-        longest = most_blamed(blamed)
+        longest = max(LIMITS, key=lambda limit: blamed.get(limit, 0))
         if each["bound_by"] != longest:
             problems.append(f"{place}.bound_by must be {longest!r}, got {show(each['bound_by'])}")
     for name in (*_AMOUNTS, "energy_pj"):
