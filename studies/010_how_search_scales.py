@@ -42,12 +42,12 @@ from rich.table import Table
 from torch import nn
 
 from accelerators import preset
-from codesign import OBJECTIVES, Constraints, DesignSpace, Workload, load_workload, search
+from codesign import OBJECTIVES, DesignSpace, Workload, load_workload, search
 from codesign.evaluation.evaluator import Evaluation, Evaluator
 from codesign.optimisers.optimiser import Problem
 from codesign.optimisers.quiet import quiet_optuna
 from codesign.optimisers.registry import ask
-from codesign.study.records import Records, measured
+from codesign.study.records import Records
 from codesign.study.runner import RayRunner
 from codesign.study.store import SPECIFICATION, open_study, read_study, study_place
 from workloads import capture, models
@@ -144,6 +144,11 @@ def measure_driver(workload: Workload, tasks: int = 1000) -> Driver:
         study = read_study(study_place(directory))
         trials = study.get_trials()
         store = store_seconds(study.user_attrs[SPECIFICATION], evaluator, trials)
+        complete = next(trial for trial in trials if trial.state == TrialState.COMPLETE)
+        outcome = Records(
+            study=study, place=study_place(directory), space=evaluator.space,
+            objectives=evaluator.objectives,
+        ).measured(complete)  # fmt: skip
     problem = Problem(
         distributions=evaluator.space.distributions,
         maximise=tuple(objective.maximise for objective in OBJECTIVES),
@@ -158,8 +163,7 @@ def measure_driver(workload: Workload, tasks: int = 1000) -> Driver:
                 ask("gp", problem, trials[:known], seed=seed)
             took.append((time.perf_counter() - start[0], time.process_time() - start[1]))
         question[known], processor[known] = map(statistics.median, zip(*took, strict=True))
-    complete = next(trial for trial in trials if trial.state == TrialState.COMPLETE)
-    runner = RayRunner(Nothing(measured(complete)), workers=2)
+    runner = RayRunner(Nothing(outcome), workers=2)
     list(runner.run((number, {}) for number in range(20)))  # the workers start
     trip = seconds(lambda: list(runner.run((n, {}) for n in range(tasks)))) / tasks
     put = seconds(ray.put, evaluator)
@@ -188,8 +192,8 @@ def store_seconds(specification, evaluator: Evaluator, trials: Sequence[FrozenTr
         place = study_place(directory)
         with open_study(place, specification, resume=False) as study:
             records = Records(
-                study=study, place=place, space=evaluator.space, limits=Constraints(),
-                baseline=evaluator.baseline,
+                study=study, place=place, space=evaluator.space,
+                objectives=evaluator.objectives, baseline=evaluator.baseline,
             )  # fmt: skip
 
             start = time.perf_counter()
@@ -199,7 +203,7 @@ def store_seconds(specification, evaluator: Evaluator, trials: Sequence[FrozenTr
                     distributions=trial.distributions, user_attrs={"origin": "sampler"},
                 )  # fmt: skip
                 study.add_trial(asked)
-                records.tell(number, measured(trial), None)
+                records.tell(number, records.measured(trial), None)
             return (time.perf_counter() - start) / len(trials)
 
 

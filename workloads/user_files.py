@@ -2,6 +2,7 @@
 
 A file is executed once in a process, under a module name that follows from its path and its text:
 what it defines pickles by reference, and another process that has read the same files finds it.
+It may import files beside it; these do not travel to another machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 import hashlib
 import importlib
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +87,14 @@ def named_in(name: str, wanted: str, kind: type | tuple[type, ...] = ()) -> Any:
     raise UserFileError(f"{wanted} {name!r} must exist, got no {attribute!r} in {location}; {hint}")
 
 
+def raised_in(error: BaseException) -> str | None:
+    """Where in a file of the user's own an error was raised or passed through last, if anywhere."""
+    paths = {each.path for each in _READ.values()}
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [each for each in frames if each.filename in paths]
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else None
+
+
 def _module(location: str, wanted: str) -> ModuleType:
     try:
         if not location.endswith(".py"):
@@ -112,6 +122,9 @@ def _execute(file: UserFile) -> ModuleType:
         module.__file__ = file.path
         # Before it is executed: dataclasses look their module up.
         sys.modules[file.module] = module
+        folder = str(Path(file.path).parent)
+        if folder not in sys.path:  # files beside it, behind all that is installed
+            sys.path.append(folder)
         try:
             exec(compile(file.text, file.path, "exec", dont_inherit=True), vars(module))
         except BaseException:

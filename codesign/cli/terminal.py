@@ -22,8 +22,9 @@ from rich.table import Table
 from accelerators import ConfigError
 from codesign.cli import stopping, supervision
 from simulator.results.tables import NOTHING, shown
-from workloads.errors import InputError, NotCountedWarning, plain
+from workloads.errors import InputError, NotCountedWarning, plain, told
 from workloads.scratch import clear_temporary
+from workloads.user_files import raised_in
 
 if TYPE_CHECKING:
     from codesign.study.search import OnProgress
@@ -204,6 +205,13 @@ def guarded(command: Callable[Given, None]) -> Callable[Given, None]:
                 raise
             # What a user's code raised may hold anything.
             note("\n".join(map(plain, traceback.format_exc().splitlines())))
+            place = raised_in(error)
+            if place is not None:
+                _leave(
+                    f"Error: your code at {plain(place)} must not raise, got {plain(told(error))}; "
+                    "mend the file",
+                    supervision.WRONG_INPUT,
+                )
             note("This is a bug in codesign, not in what you gave it.")
             supervision.farewell(UNEXPECTED)
             raise typer.Exit(UNEXPECTED) from error

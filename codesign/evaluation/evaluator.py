@@ -135,7 +135,7 @@ class Evaluator:
             calibrate_under_reuse=workload.calibrate_under_reuse,
             quality=quality,
             objectives=searched,
-            baseline=_values(_dense_report(report, trace, quality), searched),
+            baseline=_baseline(_dense_report(report, trace, quality), searched),
             digest=digest,
             identity=f"{digest} {hashlib.sha256(outputs).hexdigest()}",
         )
@@ -195,6 +195,21 @@ def _values(report: SimulationReport, objectives: Sequence[Objective]) -> dict[s
     if beyond:
         raise ValueError(f"values must be {', '.join(beyond)}, got {values}")
     return values
+
+
+def _baseline(report: SimulationReport, objectives: Sequence[Objective]) -> dict[str, float]:
+    """The same of the dense model; what is no number there is none anywhere.
+
+    Raises:
+        ConfigError: one is no value that it can have.
+    """
+    try:
+        return _values(report, objectives)
+    except ValueError as error:
+        raise ConfigError(
+            f"search.objectives: {error} of the dense model on the design that is searched from; "
+            "let Objective.read give such a number"
+        ) from error
 
 
 def _dense_report(report: SimulationReport, trace: WorkloadTrace, quality: str) -> SimulationReport:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from accelerators import Accelerator, Reconstructor, SramBuffer
+from codesign.space.checks import SEARCHED_UNITS, has_searched_units
 from codesign.space.parameters import KIB
 from simulator import ReusePolicy
 
@@ -43,6 +44,16 @@ def reuse_design(
     without hashes and lengths, such as a user's own, leave the front-end as long as it is.
     """
     design, accumulator = dense_design(base, values), base.accumulator_bits
+    # Units that no usual parameter is of, such as a user's own, stay as they are.
+    varied = SEARCHED_UNITS if has_searched_units(base) else ()
+    kept: dict[str, Any] = {
+        name: unit
+        for name, unit in base.units.items()
+        if base.parts()[name].exploits and name not in varied
+    }
+    name = f"{base.name}_searched"
+    if not varied:
+        return replace(design, name=name, **kept)
     assert base.front_end and base.cache and base.reconstructor  # checked by DesignSpace
     sums = values["reconstructor.sums_per_cycle"]
     # Ports as wide as the base design's, and as many as it takes: a further port is dearer than
@@ -56,7 +67,8 @@ def reuse_design(
     operand = base.operand_bits
     return replace(
         design,
-        name=f"{base.name}_searched",
+        name=name,
+        **kept,
         # Every lane reads a sub-vector.
         activation_buffer=replace(
             design.activation_buffer,

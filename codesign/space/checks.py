@@ -71,15 +71,23 @@ def is_table(values: object) -> bool:
     return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
 
 
-def check_base(base: Accelerator) -> None:
-    """There must be units to vary."""
+SEARCHED_UNITS = ("front_end", "cache", "centroid_buffer", "reconstructor")
+"""Units that a search varies together, where a design has them all."""
+
+
+def has_searched_units(base: Accelerator) -> bool:
+    """Whether a design has all of them; those that another has stay as they are."""
+    return all(name in base.units for name in SEARCHED_UNITS)
+
+
+def check_base(base: Accelerator, *, for_policy: bool = False) -> None:
+    """There must be units to vary; a policy of a user's own says itself which it needs."""
     if not isinstance(base, Accelerator):
         raise ConfigError(
             f"DesignSpace.base must be an Accelerator, got {show(base)}; try preset('reuse_16x16')"
         )
-    searched = ("front_end", "cache", "centroid_buffer", "reconstructor")
-    missing = [name for name in searched if name not in base.units]
-    if missing:
+    missing = [name for name in SEARCHED_UNITS if name not in base.units]
+    if missing and not for_policy:
         raise ConfigError(
             f"DesignSpace.base must have reuse units, got {base.name!r} without "
             f"{', '.join(missing)}; use preset('reuse_16x16'), or add them"

@@ -10,7 +10,7 @@ from typing import Any
 from accelerators import Accelerator, ConfigError
 from codesign.space.building import dense_design, reuse_design
 from codesign.space.checks import all_of, check_base, is_table, whole
-from codesign.space.fields import field_types, field_value, with_fields
+from codesign.space.fields import field_types, field_value, with_fields, wrong_kinds
 from codesign.space.parameters import (
     Condition,
     Parameter,
@@ -91,7 +91,7 @@ class DesignSpace(ParameterSpace):
 
     def _name_problems(self) -> list[str]:
         """Parameters without effect, missing ones, and starts that are of others."""
-        check_base(self.base)
+        check_base(self.base, for_policy=self.base_policy is not None)
         if self.base_policy is not None and self.layers:
             return [
                 f"DesignSpace.layers must be none with base_policy, got {show(self.layers)}; a "
@@ -166,12 +166,13 @@ class DesignSpace(ParameterSpace):
 
         Args:
             policy: a dataclass, if fields of it are to be searched.
-            base: a design with reuse units.
+            base: a design with the units that the policy asks for. Front-end, cache, centroid
+                buffer and reconstructor are varied where it has them all.
 
         Raises:
-            ConfigError: the base has no reuse units.
+            ConfigError: the base is no design.
         """
-        check_base(base)
+        check_base(base, for_policy=True)
         return cls(
             base=base,
             layers=(),
@@ -327,6 +328,7 @@ class DesignSpace(ParameterSpace):
             if name in known:
                 problems += known[name].problems(values, known=name in positions)
             elif name in possible:
+                problems += wrong_kinds(f"space.parameters.{name!r}", values, possible[name])
                 try:
                     own.append(Parameter.of(name, values))
                 except ConfigError as error:
@@ -359,7 +361,8 @@ class DesignSpace(ParameterSpace):
         """
         own = {name: values[name] for name in self.own_fields}
         changes = {name.removeprefix(POLICY): own.pop(name) for name in [*own] if _is_policy(name)}
-        hashing = {"projection": values["front_end.projection"]}
+        chosen = values.get("front_end.projection")
+        hashing = {} if chosen is None else {"projection": chosen}
         policies: dict[str, ReusePolicy] = {}
         if self.base_policy is not None:
             known = field_values(self.base_policy)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from accelerators import Accelerator
+from accelerators.rules import show
 
 Owner = TypeVar("Owner")
 
@@ -54,3 +55,21 @@ def with_fields(design: Accelerator, values: Mapping[str, Any]) -> Accelerator:
         if owner is not None:
             owner[name] = value
     return type(design).from_dict(description)
+
+
+def wrong_kinds(path: str, values: object, present: object) -> list[str]:
+    """A message for values of a field that are of another kind than what it has now.
+
+    Numbers stand where a number is, and texts and switches where such are; `None` tells no kind.
+    """
+    kind = _kind_of(present)
+    given = values if isinstance(values, list | tuple) else ()
+    wrong = [each for each in given if each is not None and _kind_of(each) != kind]
+    if kind is None or not wrong:
+        return []
+    return [f"{path} must be {kind}, as {show(present)} is now, got {show(wrong[0])}; use {kind}"]
+
+
+def _kind_of(value: object) -> str | None:
+    kinds = {bool: "true or false", int: "numbers", float: "numbers", str: "texts"}
+    return kinds.get(type(value))

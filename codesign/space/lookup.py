@@ -74,12 +74,16 @@ def policies() -> dict[str, type[ReusePolicy]]:
     }
 
 
-def find_policy(name: str, settings: Sequence[str] = ()) -> ReusePolicy:
+def find_policy(
+    name: str, settings: Sequence[str] = (), *, searched: Mapping[str, Any] | None = None
+) -> ReusePolicy:
     """A policy of `simulator` by its class name, or one of one's own: an instance or a class.
 
     Args:
         name: see `find`.
         settings: `FIELD=VALUE` each, of fields of its dataclass; others stay as they are.
+        searched: field -> a choice of it, for a search that varies the policy's fields; those
+            without a default take it.
 
     Raises:
         ConfigError: there is none, or a setting names no field of it, or breaks a rule of it.
@@ -89,11 +93,15 @@ def find_policy(name: str, settings: Sequence[str] = ()) -> ReusePolicy:
         raise _unknown("policy", name, known)
     found = known[name] if name in known else _located("policy", name, ReusePolicy)
     values = _policy_values(name, found, settings)
-    missing = [each for each in _needed(found) if each not in values]
+    needed = _needed(found)
+    values = {key: value for key, value in (searched or {}).items() if key in needed} | values
+    missing = [each for each in needed if each not in values]
     if missing:
+        option = f"--policy-set {missing[0]}=VALUE"
+        if searched is not None:
+            option = f"--parameter policy.{missing[0]}=VALUE,VALUE"
         raise ConfigError(
-            f"policy {name} must be given {', '.join(missing)}, got nothing; add --policy-set "
-            f"{missing[0]}=VALUE"
+            f"policy {name} must be given {', '.join(missing)}, got nothing; add {option}"
         )
     try:
         if isinstance(found, ReusePolicy):

@@ -13,6 +13,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from accelerators import FOLD_TIMINGS, PROJECTIONS, Accelerator, ConfigError
+from codesign.space.checks import SEARCHED_UNITS, has_searched_units
 from workloads.errors import show
 from workloads.traces.layer import Layer, is_name
 from workloads.traces.trace import WorkloadTrace
@@ -269,23 +270,34 @@ def hardware_parameters(base: Accelerator) -> list[Parameter]:
     parameters = [
         Parameter(name=name, choices=tuple(sorted({*values, own[name]})))
         for name, values in choices.items()
+        if name in own
     ]
     for name, kinds in (
         ("array.fold_timing", FOLD_TIMINGS),
         ("front_end.projection", PROJECTIONS),
     ):
-        parameters.append(Parameter(name=name, choices=kinds, ordered=False))
+        if name in own:
+            parameters.append(Parameter(name=name, choices=kinds, ordered=False))
     return parameters
 
 
 def hardware_values(base: Accelerator) -> dict[str, Any]:
     """The values of the base design; buffers rounded up to whole KiB."""
-    assert base.front_end and base.cache and base.reconstructor  # checked by for_workload
-    return {
+    usual = {
         "array.rows": base.array.rows,
         "array.columns": base.array.columns,
         "array.fold_timing": base.array.fold_timing,
-        **{f"{name}.kib": -(-getattr(base, name).capacity_bytes // KIB) for name in BUFFERS},
+        **{
+            f"{name}.kib": -(-getattr(base, name).capacity_bytes // KIB)
+            for name in BUFFERS
+            if name not in SEARCHED_UNITS
+        },
+    }
+    if not has_searched_units(base):
+        return usual
+    assert base.front_end and base.cache and base.centroid_buffer and base.reconstructor
+    return usual | {
+        "centroid_buffer.kib": -(-base.centroid_buffer.capacity_bytes // KIB),
         "cache.entries": base.cache.entries,
         "cache.ways": base.cache.ways,
         "cache.banks": base.cache.banks,

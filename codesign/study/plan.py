@@ -225,7 +225,7 @@ class StudyPlan:
             ConfigError: see `DesignSpace.for_workload` and `DesignSpace.narrowed`; or `fronts` are
                 not of this workload.
         """
-        from codesign.space.design_space import DesignSpace
+        from codesign.space.design_space import POLICY, DesignSpace
         from codesign.study.nested import fronts_of
 
         base = find_accelerator(self.accelerator)
@@ -235,7 +235,12 @@ class StudyPlan:
                 "out: a policy of your own decides in every layer"
             )
         if self.policy is not None:
-            own = find_policy(self.policy)
+            fields = {
+                name.removeprefix(POLICY): choices[0]
+                for name, choices in self.parameters.items()
+                if name.startswith(POLICY)
+            }
+            own = find_policy(self.policy, searched=fields)
             space = DesignSpace.for_policy(own, base)
         elif self.fronts is None:
             space = DesignSpace.for_workload(workload.trace, base, top=self.layers)

@@ -1,6 +1,7 @@
 """The one place where a layer's product is computed under a policy."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,7 @@ def execute(
     elif decides:
         decisions, kept = policy.decide_next(layer, given.rows, state, memory)
         if decisions is not None:
+            _check_made(policy, layer, decisions)
             decisions.check_claims()  # of signatures that the package finds itself, they hold
             decisions = _with_results(layer, decisions, memory)
     keeps = decisions is not None and isinstance(decisions.rows, KeptRows)
@@ -103,6 +105,21 @@ def execute(
     if keeps and result is not None:
         kept = {**(kept or {}), RESULTS: result}
     return _executed(decisions, kept, result, centroids=centroids)
+
+
+def _check_made(policy: ReusePolicy, layer: Layer, made: Any) -> None:
+    """Policies of a user's own may give anything."""
+    wanted = f"{layer.name!r} of {layer.gemm.m} x {layer.gemm.k} x {layer.gemm.n}"
+    if not isinstance(made, Decisions):
+        found = type(made).__name__
+    elif (made.layer, made.gemm) != (layer.name, layer.gemm):
+        found = f"{made.layer!r} of {made.gemm.m} x {made.gemm.k} x {made.gemm.n}"
+    else:
+        return
+    raise ConfigError(
+        f"{type(policy).__name__}.decide must give Decisions of layer {wanted}, or None, got "
+        f"{found}; make them with layer=layer.name, gemm=layer.gemm"
+    )
 
 
 def _with_results(layer: Layer, decisions: Decisions, memory: LayerMemory | None) -> Decisions:

@@ -18,7 +18,7 @@ from simulator.timing.passes import best_passes
 from simulator.timing.remaining import Remaining
 from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
 from simulator.timing.stages import STAGES, Multiplying, Stage, Work
-from simulator.timing.stages.stage import beside
+from simulator.timing.stages.stage import beside, work_of
 from simulator.timing.tiles import Tiles
 from simulator.timing.tiling import best_tilings
 from simulator.timing.transfers import burst_bytes, transfer_cycles
@@ -135,7 +135,7 @@ class Run:
         tiles: Tiles,
     ) -> None:
         self.left, self.accelerator, self.tiles = left, accelerator, tiles
-        before, array, after = ([stage.work(tiles) for stage in each] for each in stages)
+        before, array, after = ([work_of(stage, tiles) for stage in each] for each in stages)
         self.works = [*before, *array, *after]
         self.transfers = [*tiles.transfers, *(t for work in self.works for t in work.transfers)]
         self.loads, self.stores = self._moved(stored=False), self._moved(stored=True)

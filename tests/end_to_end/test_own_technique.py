@@ -151,6 +151,27 @@ class HalfSums(ReusePolicy):
         return {"policy": "half_sums"}
 
 
+class Anything(ReusePolicy):
+    """Gives what no executor can read."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def decide(self, layer, rows, state):
+        return self.made
+
+    def describe(self):
+        return {"policy": "anything"}
+
+
+def test_what_is_no_decision_of_the_layer_is_refused():
+    trace = capture(trained_cifarnet("digits")[0], digits("test").take(1).images)
+    other = Decisions(layer="fc3", gemm=trace.layers[0].gemm)
+    for made, told in ((17, "got int"), (other, "got 'fc3' of")):
+        with pytest.raises(ConfigError, match=f"Anything.decide must give Decisions .*{told}"):
+            decide(trace, Anything(made))
+
+
 def test_a_policy_of_ones_own_decides_and_trains_as_any_other():
     model, _ = trained_cifarnet("digits")
     images = digits("test").take(4).images

@@ -1,6 +1,7 @@
 """What a user adds to a search: an objective, a parameter, a policy; in Python and from a file."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 
 import codesign.evaluation.workload
 from accelerators import ConfigError, preset
+from accelerators.units import AddressList
 from codesign import OBJECTIVES, DesignSpace, Objective, Parameter, StudyPlan, load_study, search
 from codesign.evaluation.objectives import QUALITIES, find_objectives, stored_objectives
 from codesign.report.study_report import StudyReport, trial_rows
 from codesign.space.parameters import read_choices
-from simulator import LshReuse, PerLayer, decide, simulate
+from simulator import LshReuse, PerforationReuse, PerLayer, decide, simulate
 from simulator.results.lookup import given_design
 from tests.small_search import small_search, small_space, small_workload, table
 
@@ -152,6 +154,30 @@ def test_an_objective_that_raises_makes_a_failed_trial(tmp_path):
     result = small_search(tmp_path, objectives=(*OBJECTIVES, mine), trials=1)
     assert result.trials[0].state == "failed"
     assert "objectives must be finite, got {'mine': 'fast'}" in result.trials[0].reason
+
+
+def test_an_objective_that_is_no_number_of_the_dense_model_is_refused(tmp_path):
+    mine = Objective(name="mine", words="mine", unit="1", maximise=True, read=lambda _: math.nan)
+    with pytest.raises(ConfigError, match=r"finite, got \{'mine': nan\} of the dense model"):
+        small_search(tmp_path, objectives=(*OBJECTIVES, mine), trials=1)
+
+
+def test_a_search_keeps_units_that_it_does_not_vary():
+    listed = AddressList(entries=4096)
+    policy = PerforationReuse(computed=0.5)
+    for name, searches_cache in (("dense_16x16", False), ("reuse_16x16", True)):
+        base = replace(preset(name), address_list=listed)
+        space = DesignSpace.for_policy(policy, base)
+        assert ("cache.entries" in space.start["start"]) == searches_cache
+        design, built = space.build(space.start["start"])
+        assert built == policy and {*design.units} == {*base.units}
+        assert design.address_list == listed
+
+
+def test_choices_of_another_kind_are_refused(space):
+    for name, choices in (("dram.bandwidth_bytes_per_cycle", (8, "fast")), ("dram.kind", (1,))):
+        with pytest.raises(ConfigError, match=f"{name}' must be .* is now, got"):
+            space.narrowed({name: choices})
 
 
 @pytest.fixture(scope="module")

@@ -302,6 +302,18 @@ def test_a_unit_of_ones_own_is_blamed_on_both_engines():
                 actions=lambda: {("sorter", "compare"): 64},
             )
 
+    for wrong, told in (
+        ({"sorter": -1}, "must be whole cycles of at least 0, .* got -1"),
+        ({"sorter": 0.5}, "must be whole cycles .* got float64"),
+        ({"sorter": np.ones(7, int)}, r"of the tiles' shape .* got int64 of shape \(7,\)"),
+        ({"sortr": 1}, "limits must name units of the design, got 'sortr'"),
+    ):
+        right = Sorting.work
+        Sorting.work = lambda self, tiles, wrong=wrong: Work(limits=wrong, busy_cycles={})
+        with pytest.raises(ConfigError, match=told):
+            layer_timing(layer, decisions, design)
+        Sorting.work = right
+
     compiled, event = (layer_timing(layer, decisions, design, each) for each in (COMPILED, EVENT))
     assert same(compiled, event)
     assert compiled.bound_by == "sorter" and compiled.busy_cycles["sorter"] == 9 * 64

@@ -15,7 +15,7 @@ from codesign.cli import app as cli
 from codesign.optimisers.registry import ask, optimiser_name
 from codesign.space.lookup import find_accelerator, find_policy, find_score, policies
 from codesign.testing import PROBLEM
-from simulator import KMeansReuse, LshReuse, PerforationReuse
+from simulator import KMeansReuse, LshReuse, NoReuse, PerforationReuse
 from tests.small_search import small_search, small_space, small_workload, table
 from workloads import models
 from workloads.user_files import UserFiles, named_in
@@ -116,6 +116,30 @@ def test_what_a_file_defines_is_there_in_another_process(tmp_path):
         [sys.executable, "-c", script], cwd=ROOT, input=sent, capture_output=True, check=True
     )
     assert done.stdout == b"42\n"
+
+
+def test_a_file_imports_files_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside_mine.py").write_text("from simulator import NoReuse as Other\n")
+    (tmp_path / "mine.py").write_text("from beside_mine import Other\nMine = Other()\n")
+    assert isinstance(find_policy(f"{tmp_path}/mine.py:Mine"), NoReuse)
+
+
+def test_where_a_users_code_raised_is_told(trace, tmp_path):
+    file = tmp_path / "raises.py"
+    file.write_text(
+        "from simulator import NoReuse\nclass Mine(NoReuse):\n"
+        "    def applies_to(self, layer):\n        raise ValueError('not yet')\n"
+    )
+    told = run("simulate", trace, "--policy", f"{file}:Mine", code=2)
+    assert f"your code at {file}, line 4 must not raise, got ValueError: not yet" in told
+    assert "bug in codesign" not in told
+
+
+def test_a_search_gives_the_fields_that_a_policy_lacks():
+    assert find_policy("PerforationReuse", searched={"computed": 0.5, "seed": 4}).seed != 4
+    with pytest.raises(ConfigError, match=r"add --parameter policy\.computed=VALUE,VALUE"):
+        find_policy("PerforationReuse", searched={})
 
 
 def test_policies_are_known_by_their_class_and_take_settings():

@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
+
 from accelerators import Accelerator, ConfigError
+from accelerators.rules import choose, show
 from simulator.timing.engines.engine import Engine
 from simulator.timing.remaining import Remaining
 from simulator.timing.tiles import Tiles
@@ -99,6 +102,57 @@ class Stage(ABC):
     @abstractmethod
     def work(self, tiles: Tiles) -> Work:
         """What the stage does on the tiles of one cut."""
+
+
+_SHIPPED = f"{__name__.rpartition('.')[0]}."
+
+
+def work_of(stage: Stage, tiles: Tiles) -> Work:
+    """The stage's work on the tiles; that of a user's own stage is checked.
+
+    Raises:
+        ConfigError: the work is no `Work`, names what is no unit of the design, or holds cycles
+            that are not whole, negative, or not of the tiles' shape.
+    """
+    work = stage.work(tiles)
+    if type(stage).__module__.startswith(_SHIPPED):
+        return work
+    path = f"{type(stage).__name__}.work"
+    if not isinstance(work, Work):
+        raise ConfigError(f"{path} must give Work, got {show(work)}; give Work(limits=...)")
+    named = {"limits": work.limits, "busy_cycles": work.busy_cycles}
+    single = {"occupancy_cycles": work.occupancy_cycles, "latency_cycles": work.latency_cycles}
+    parts = stage.accelerator.parts()
+    problems = [
+        f"{path}: {place} must name units of the design, got {show(name)}; "
+        f"{choose(str(name), list(parts))}"
+        for place, table in named.items()
+        for name in table
+        if name not in parts
+    ]
+    found = {f"{place}[{name!r}]": x for place, table in named.items() for name, x in table.items()}
+    found |= {place: cycles for place, cycles in single.items() if cycles is not None}
+    for place, cycles in found.items():
+        given = np.asarray(cycles)
+        told = f"{given.dtype} of shape {given.shape}"
+        if given.dtype.kind in "iu" and _fits(given.shape, tiles.shape):
+            told = f"{given.min()}" if given.size and given.min() < 0 else ""
+        if told:
+            problems.append(
+                f"{path}: {place} must be whole cycles of at least 0, one number or of the tiles' "
+                f"shape {tiles.shape}, got {told}; use integers, as -(-a // b) rounds up"
+            )
+    if problems:
+        raise ConfigError(problems)
+    return work
+
+
+def _fits(shape: tuple[int, ...], tiles: tuple[int, ...]) -> bool:
+    """Whether an array broadcasts to the tiles."""
+    try:
+        return np.broadcast_shapes(shape, tiles) == tiles
+    except ValueError:
+        return False
 
 
 STAGES: dict[str, type[Stage]] = {}
