@@ -76,18 +76,18 @@ class SimulationReport:
 
     @property
     def design(self) -> str:
-        """What the design as given is called: `dense` without reuse units, else `reuse`.
+        """What the design as given is called: `reuse` where something is taken off some layer.
 
-        `reuse_units_idle` is a design with reuse units on which nothing is reused.
+        Else it is `reuse_units_idle` with reuse units, and `dense` without. What is known before
+        the inputs are, such as which columns are dropped, may be taken off without any unit.
         """
-        if not self.reuse.accelerator.has_reuse:
-            return DENSE
-        reuses = any(layer.remaining_ratio is not None for layer in self.reuse.layers)
-        return REUSE if reuses else IDLE
+        if any(layer.remaining_ratio is not None for layer in self.reuse.layers):
+            return REUSE
+        return IDLE if self.reuse.accelerator.has_reuse else DENSE
 
     @property
     def designs(self) -> dict[str, DesignReport]:
-        """The designs by name, that as given last; without reuse units it is the only one."""
+        """The designs by name, that as given last; one that runs dense is alone."""
         if self.design == DENSE:
             return {DENSE: self.reuse}
         return {

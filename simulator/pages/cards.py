@@ -13,7 +13,7 @@ from simulator.results.differences import (
     ratio_text,
     tone,
 )
-from simulator.results.lookup import equal_area_design, given_design, reuse_parts
+from simulator.results.lookup import equal_area_design, given_design, reuse_parts, reuses
 from simulator.results.tables import number, percent
 from workloads.traces.scores import score_meaning, score_name
 
@@ -33,7 +33,7 @@ RATIOS_TEXT = (
 def key_numbers(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """The cards below the verdict: each number with its unit and what it is compared with."""
     reuse, equal = given_design(report), equal_area_design(report)
-    if not reuse_parts(reuse):
+    if not reuse_parts(reuse) and not reuses(report):
         return [
             card("Time", number(reuse["latency_ms_per_image"]), "ms per image", "dense, no reuse"),
             card("Energy", number(reuse["energy_uj_per_image"]), "µJ per image", "with DRAM"),

@@ -18,7 +18,15 @@ from simulator.results.design_tables import (
     layer_table,
 )
 from simulator.results.error_table import ERROR_COLUMNS, error_rows, error_text
-from simulator.results.lookup import DENSE, IDLE, REUSE, given_design, in_present_names, reuse_parts
+from simulator.results.lookup import (
+    DENSE,
+    IDLE,
+    REUSE,
+    given_design,
+    in_present_names,
+    reuse_parts,
+    reuses,
+)
 from simulator.results.names import bound_means
 from simulator.results.weights import headline_name
 
@@ -54,6 +62,7 @@ def simulation_html(
     reuse = given_design(report)
     accelerator = Accelerator.from_dict(reuse["accelerator"])
     columns, rows = layer_table(report)
+    is_reuse = accelerator.has_reuse or reuses(report)
     context = {
         "kind": kind,
         "back": back,
@@ -62,10 +71,10 @@ def simulation_html(
         "verdict": report["verdict"],
         "bound": bound_means(reuse["bound_by"], reuse["accelerator"]),
         "cards": key_numbers(report),
-        "ratios_text": RATIOS_TEXT if accelerator.has_reuse else UNITS_TEXT,
+        "ratios_text": RATIOS_TEXT if is_reuse else UNITS_TEXT,
         "pixels": pixels and pixel_answers_html(pixels, pixels_text(report)),
         "sections": design_sections(designs),
-        "layers_text": LAYERS_TEXT if accelerator.has_reuse else DENSE_LAYERS_TEXT,
+        "layers_text": LAYERS_TEXT if is_reuse else DENSE_LAYERS_TEXT,
         "layer_columns": columns,
         "layer_rows": rows,
         "design_columns": DESIGN_COLUMNS,
@@ -91,7 +100,7 @@ def error_context(bound: Mapping[str, Any] | None) -> dict[str, Any]:
 def labelled(report: Mapping[str, Any]) -> dict[str, Any]:
     """The designs by their label; without reuse units there is one."""
     given = given_design(report)
-    if not reuse_parts(given):
+    if not reuse_parts(given) and not reuses(report):
         return {DENSE: given}
     designs = report["designs"]
     return {label: designs[name] for name, label in DESIGN_LABELS.items() if name in designs}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simulator.results.differences import ratio_text
-from simulator.results.lookup import equal_area_design, given_design, reuse_parts
+from simulator.results.lookup import equal_area_design, given_design, reuse_parts, reuses
 from simulator.results.names import limit_name
 from simulator.results.tables import column, percent
 
@@ -85,7 +85,7 @@ DENSE_LAYER_COLUMNS = [
 def layer_table(report: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Columns and rows of the table of layers: under reuse beside dense, or dense alone."""
     design = given_design(report)
-    if reuse_parts(design):
+    if reuse_parts(design) or reuses(report):
         return LAYER_COLUMNS, layer_rows(report)
     images = design["images"]
     return DENSE_LAYER_COLUMNS, [

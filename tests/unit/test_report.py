@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+import torch
 
 from accelerators import cost_table, preset
 from codesign import load_study
@@ -13,7 +14,7 @@ from codesign.report.plots import hypervolume_figure, pareto_figure
 from codesign.report.study_report import StudyReport, designs_compared
 from codesign.report.tables import PARAMETER_NAMES, design_python, study_cards
 from codesign.report.verdict import best_trial, verdict
-from simulator import BLOCKS, LIMITS, simulate
+from simulator import BLOCKS, LIMITS, DroppedColumns, NoReuse, simulate
 from simulator.pages.figures import (
     LIMIT_COLOURS,
     PART_COLOURS,
@@ -31,7 +32,7 @@ from simulator.results.names import BOUND_MEANS, LIMIT_NAMES, PART_NAMES, TRAFFI
 from simulator.results.stored import summary_problems
 from simulator.results.tables import column, number, percent, shown
 from tests.small_search import small_search, small_workload
-from workloads import Gemm, WorkloadTrace
+from workloads import Gemm, WorkloadTrace, capture
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,17 @@ def test_every_block_and_part_has_a_name_a_colour_and_a_meaning():
     assert parts <= set(PART_NAMES)
     assert set(PART_NAMES) == set(PART_COLOURS)
     assert len(set(PART_COLOURS.values())) == len(PART_COLOURS)
+
+
+def test_what_needs_no_unit_is_compared_with_dense_on_a_dense_design(tmp_path):
+    trace = capture(torch.nn.Linear(48, 64), torch.ones(64, 48))
+    design = preset("dense_16x16")
+    less = simulate(trace, design, DroppedColumns(columns={trace.layers[0].name: tuple(range(32))}))
+    assert less.design == "reuse" and less.reuse.cycles < less.dense.cycles
+    assert not summary_problems(json.loads(json.dumps(less.to_dict())))
+    assert "Speed against dense" in simulation_html(less.to_dict())
+    assert "of a dense design of equal area" in less.verdict
+    assert simulate(trace, design, NoReuse()).design == "dense"
 
 
 def test_a_stored_report_may_lack_a_part_that_its_design_lacks():
