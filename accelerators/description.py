@@ -44,7 +44,7 @@ def described_class(kind: type[Described], description: object) -> type[Describe
         return known[given]
     raise ConfigError(
         f"{kind.__name__}.{CLASS} must be a loaded class of designs, got {show(given, str)}; "
-        "import the file that defines it first"
+        "import the file that defines it first (on the command line: --accelerator FILE.py:NAME)"
     )
 
 

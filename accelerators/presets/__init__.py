@@ -2,12 +2,18 @@
 
 from accelerators.accelerator import Accelerator
 from accelerators.presets.published import cicek_design_b, focus_32x32
-from accelerators.presets.size_16x16 import dense_16x16, reuse_16x16, reuse_16x16_int8
+from accelerators.presets.size_16x16 import (
+    dense_16x16,
+    listed_16x16,
+    reuse_16x16,
+    reuse_16x16_int8,
+)
 from accelerators.presets.size_32x32 import dense_32x32, reuse_32x32
 from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
+    listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
     dense_32x32,
@@ -35,6 +41,7 @@ def preset(name: str) -> Accelerator:
 __all__ = [
     "dense_16x16",
     "dense_32x32",
+    "listed_16x16",
     "preset",
     "presets",
     "reuse_16x16",

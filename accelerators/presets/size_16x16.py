@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from accelerators.accelerator import Accelerator
 from accelerators.units import (
+    AddressList,
     CentroidCache,
     Dram,
     LshFrontEnd,
@@ -38,6 +39,20 @@ def dense_16x16() -> Accelerator:
         operand_bits=8,  # as nmcicek/deepreuse-soc
         accumulator_bits=32,  # our choice: holds any sum of 131,071 int8 products
         technology="hwcomponents_45nm",  # our choice: the node of Horowitz, ISSCC 2014
+    )
+
+
+def listed_16x16() -> Accelerator:
+    """The array with a list of positions that are computed; the others are filled in from them."""
+    return replace(
+        dense_16x16(),
+        name="listed_16x16",
+        address_list=AddressList(
+            entries=4096,  # our choice: the positions of a 64x64 output
+            address_bits=16,  # our choice: some to spare
+            taps=4,  # as a skipped position has neighbours
+        ),
+        reconstructor=Reconstructor(ports=1, width=16),  # our choice: a row of the array's sums
     )
 
 

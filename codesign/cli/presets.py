@@ -42,6 +42,11 @@ def command(
     for design in presets().values():
         buffers = (design.activation_buffer, design.weight_buffer, design.output_buffer)
         unit = design.front_end
+        others = [
+            part.words
+            for name, part in design.parts().items()
+            if part.exploits and name in design.units
+        ]
         rows.append(
             {
                 "name": design.name,
@@ -49,7 +54,7 @@ def command(
                 "buffers": ", ".join(f"{buffer.capacity_bytes / 1024:g}" for buffer in buffers),
                 "clock": f"{design.clock_hz / 1e6:g}",
                 "area": sum(area_by_part(design).values()),
-                "reuse": "none"
+                "reuse": ", ".join(others) or "none"
                 if unit is None
                 else f"{unit.max_hashes} hashes of {unit.max_length}, {unit.projection}",
             }

@@ -27,7 +27,7 @@ from codesign.space.lookup import (
     policy_from_options,
     refuse_idle,
 )
-from simulator import NoReuse, ReusePolicy
+from simulator import NoReuse, PerLayer, ReusePolicy
 from simulator.results.weights import AS_CLASS_SETS, untrained
 from workloads.traces.files import DESCRIPTION
 from workloads.traces.scale_sim import read_topology
@@ -182,9 +182,15 @@ class ReplayOptions:
             for name in (*lsh, "representative")
             if getattr(self, name) not in (defaults[name], [])
         ]
+        dense = [
+            text.removesuffix("=dense") for text in self.layer or [] if text.endswith("=dense")
+        ]
+        if self.policy is not None and len(dense) == len(self.layer or []):
+            given = [name for name in given if name != "layer"]
         check_policy(self.policy, self.policy_set, given)
         if self.policy is not None:
-            return find_policy(self.policy, self.policy_set or ())
+            policy = find_policy(self.policy, self.policy_set or ())
+            return PerLayer(dict.fromkeys(dense, NoReuse()), policy) if dense else policy
         return policy_from_options(
             hashes=self.hashes,
             length=self.length,
@@ -289,7 +295,7 @@ def check_policy(policy: str | None, settings: Sequence[str] | None, lsh: Sequen
         given = ", ".join(f"--{name}" for name in lsh)
         raise ConfigError(
             f"--policy must stand without {given}, got both: these are of LSH; leave out {given}, "
-            "or give them as --policy-set FIELD=VALUE"
+            "or give them as --policy-set FIELD=VALUE; of --layer, only NAME=dense may stay"
         )
 
 

@@ -25,16 +25,26 @@ def command(
     out: Annotated[Path, typer.Option(help="The page; JSON and CSV go beside it.")] = Path(
         "report.html"
     ),
+    accelerator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:NAME",
+            help="Where the class of the study's designs is, if it is one of your own (executed).",
+        ),
+    ] = None,
 ) -> None:
     """Write the report of a search, also while it is running."""
     from codesign import load_study
     from codesign.report.study_report import StudyReport
+    from codesign.space.lookup import find_accelerator
 
     if out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, got {str(out)!r}; name a page")
     check_files(out=out)
     check_files(out=out.with_suffix(".json"), inputs=[Path(study)])
     check_files(out=out.with_suffix(".csv"), inputs=[Path(study)])
+    if accelerator is not None:
+        find_accelerator(accelerator)
     tell(StudyReport(result=load_study(study)), out)
 
 

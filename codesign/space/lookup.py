@@ -89,6 +89,12 @@ def find_policy(
         ConfigError: there is none, or a setting names no field of it, or breaks a rule of it.
     """
     known = policies()
+    exported = getattr(simulator, name, None) if name in simulator.__all__ else None
+    if name not in known and isinstance(exported, type) and issubclass(exported, ReusePolicy):
+        raise ConfigError(
+            f"policy {name} must be set up in Python, as no text gives its fields, got its name; "
+            f"make one in a file of yours and name it, FILE.py:NAME"
+        )
     if name not in known and not is_located(name):
         raise _unknown("policy", name, known)
     found = known[name] if name in known else _located("policy", name, ReusePolicy)

@@ -17,7 +17,7 @@ from simulator.results.lookup import (
     given_design,
     in_present_names,
 )
-from simulator.timing.schedule import BLOCKS, LIMITS
+from simulator.timing.schedule import BLOCKS, LIMITS, most_blamed
 
 # Of the design as given -> the designs that a report of it has; see `SimulationReport.designs`.
 DESIGNS = {
@@ -188,7 +188,7 @@ def _design_problems(design: Any, path: str) -> list[str]:
     for each, place in [(design, path), *layers]:
         blamed = each["critical_cycles"]
         problems += _unequal(f"{place}.cycles", each["cycles"], sum(blamed.values()))
-        longest = max(LIMITS, key=lambda limit: blamed.get(limit, 0))
+        longest = most_blamed(blamed)
         if each["bound_by"] != longest:
             problems.append(f"{place}.bound_by must be {longest!r}, got {show(each['bound_by'])}")
     for name in (*_AMOUNTS, "energy_pj"):
