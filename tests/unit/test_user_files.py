@@ -254,3 +254,20 @@ def test_the_command_line_takes_an_optimiser_of_ones_own(tmp_path, monkeypatch):
 def test_a_model_of_ones_own_is_found_in_the_same_way(tmp_path):
     with pytest.raises(models.ModelError, match=r"model file must exist, got 'none\.py'; check"):
         models.load("none.py:Net")
+
+
+def test_layers_stay_dense_beside_a_policy(trace, tmp_path):
+    perforated = ("--policy", "PerforationReuse", "--policy-set", "computed=0.5")
+    design, out = ("--accelerator", "listed_16x16"), tmp_path / "report.json"
+    dense = ("--layer", "second=dense", "--layer", "answers=dense")
+    run("simulate", trace, *design, *perforated, *dense, "--json", out)
+    layers = json.loads(out.read_text())["designs"]["reuse"]["layers"]
+    left = {layer["layer"]: layer["remaining_ratio"] for layer in layers}
+    assert left["first"] < 1 and left["second"] is left["answers"] is None
+    told = run("simulate", trace, *design, *perforated, "--layer", "second=4,9", code=2)
+    assert "--policy must stand without --layer" in told and "NAME=dense may stay" in told
+
+
+def test_a_policy_that_no_text_sets_up_says_so(trace):
+    told = run("simulate", trace, "--policy", "RegionOfInterest", code=2)
+    assert "policy RegionOfInterest must be set up in Python" in told and "FILE.py:NAME" in told
