@@ -10,6 +10,7 @@ from accelerators import (
     energy_per_action,
     leakage_by_part,
 )
+from accelerators.rules import refuse
 
 # Energy of every part that leaks, whatever it does; kept apart so that it can be seen.
 LEAKAGE = "leakage"
@@ -24,8 +25,19 @@ def energy_by_part(
         accelerator: prices the actions.
         actions: (part, action) -> how often.
         cycles: time for which every part leaks.
+
+    Raises:
+        ConfigError: a stage counts an action that the unit does not price.
     """
     prices = energy_per_action(accelerator)
+    refuse(
+        [
+            f"actions of {part} must be among those that it prices, got {action!r}; give it in "
+            "the unit's prices()"
+            for part, action in actions
+            if (part, action) not in prices
+        ]
+    )
     energy: dict[str, float] = {}
     for (part, action), count in actions.items():
         energy[part] = energy.get(part, 0.0) + count * prices[part, action]

@@ -16,6 +16,7 @@ from simulator.decisions.evidence import Evidence
 from simulator.decisions.frames import KEEP, RUN, FrameDecisions
 from simulator.decisions.rows import FilledRows, KeptRows
 from simulator.decisions.tokens import TokenPlan
+from simulator.results.costs import energy_by_part
 from simulator.results.stored import summary_problems
 from simulator.timing.choosing import AS_FAST
 from simulator.timing.dataflows.dataflow import Dataflow
@@ -330,3 +331,8 @@ def test_a_dataflow_must_have_a_name_of_its_own():
         register_dataflow(
             type("Mine", (Dataflow,), {"name": "weight_stationary", "stays": "weights"})
         )
+
+
+def test_an_action_that_no_unit_prices_is_named():
+    with pytest.raises(ConfigError, match=r"actions of array must be among .* got 'dream'"):
+        energy_by_part(LISTED, {("array", "dream"): 3}, 10)
