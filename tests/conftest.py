@@ -22,3 +22,19 @@ def decided(monkeypatch):
 
     monkeypatch.setattr(executor, "execute", counted)
     return names
+
+
+@pytest.fixture(scope="module")
+def on_ray():
+    """A Ray of two CPUs on this machine, for all tests of a file."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * 2**20,
+    )
+    yield
+    ray.shutdown()

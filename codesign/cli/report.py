@@ -44,7 +44,7 @@ def command(
     check_files(out=out.with_suffix(".json"), inputs=[Path(study)])
     check_files(out=out.with_suffix(".csv"), inputs=[Path(study)])
     if accelerator is not None:
-        find_accelerator(accelerator)
+        find_accelerator(accelerator)  # executes the file, which defines the class of the designs
     tell(StudyReport(result=load_study(study)), out)
 
 

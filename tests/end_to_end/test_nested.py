@@ -1,7 +1,5 @@
 """A nested search on a real Ray, and the joint search on its fronts, few images first."""
 
-import pytest
-import ray
 from typer.testing import CliRunner
 
 from accelerators import preset
@@ -11,19 +9,6 @@ from tests.small_search import small_workload, table
 from tests.unit.test_nested import table as nested_table
 
 IMAGES = 4
-
-
-@pytest.fixture(scope="module")
-def on_ray():
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
 
 
 def test_command_finds_a_front_for_each_layer(on_ray, tmp_path):

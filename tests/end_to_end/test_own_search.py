@@ -1,7 +1,5 @@
 """An objective, a policy and parameters of a user's own, from the command line, on a real Ray."""
 
-import pytest
-import ray
 from typer.testing import CliRunner
 
 from codesign import StudyPlan, load_study
@@ -16,19 +14,6 @@ class Net(torch.nn.Sequential):
         super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(),
             torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 10))
 """
-
-
-@pytest.fixture(scope="module")
-def on_ray():
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
 
 
 def test_command_searches_what_is_the_users_own(on_ray, tmp_path):

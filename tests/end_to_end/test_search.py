@@ -27,19 +27,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def on_ray():
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
 def whole(on_ray, tmp_path_factory):
     """An uninterrupted search with two workers."""
     return small_search(tmp_path_factory.mktemp("whole"), executor="ray", workers=2)

@@ -271,3 +271,17 @@ def test_layers_stay_dense_beside_a_policy(trace, tmp_path):
 def test_a_policy_that_no_text_sets_up_says_so(trace):
     told = run("simulate", trace, "--policy", "RegionOfInterest", code=2)
     assert "policy RegionOfInterest must be set up in Python" in told and "FILE.py:NAME" in told
+
+
+def test_a_report_executes_the_file_of_its_designs_first(tmp_path):
+    file = tmp_path / "design_of_report.py"
+    file.write_text(
+        "from accelerators import preset\n"
+        f"open({str(tmp_path / 'executed')!r}, 'w').close()\n"
+        "design = preset('dense_16x16')\n"
+    )
+    out = ("--out", tmp_path / "report.html")
+    run("report", tmp_path / "nothing", *out, code=2)
+    assert not (tmp_path / "executed").exists()
+    run("report", tmp_path / "nothing", *out, "--accelerator", f"{file}:design", code=2)
+    assert (tmp_path / "executed").exists()
