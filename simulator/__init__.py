@@ -32,6 +32,7 @@ from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence, Signatures, Static
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
@@ -86,6 +87,7 @@ __all__ = [
     "LayerReport",
     "LayerSimilarity",
     "LayerTiming",
+    "Looks",
     "LshReuse",
     "NoReuse",
     "PerLayer",

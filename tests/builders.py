@@ -11,7 +11,7 @@ from accelerators import (
     SramBuffer,
     SystolicArray,
 )
-from simulator import Decisions, SharedRows, Signatures
+from simulator import Decisions, Looks, SharedRows, Signatures
 from workloads.traces.layer import Convolution, Gemm, Layer
 
 ROOMY = 2**30
@@ -56,8 +56,7 @@ def even_decisions(layer: Layer, *, length: int, clusters: int, groups: int = 1,
     segments = gemm.count * sub_matrices * groups
     shared = SharedRows(
         gemm=gemm,
-        sub_vector_length=length,
-        groups=groups,
+        looks=Looks(gemm=gemm, sub_vector_length=length, tiles=groups),
         ids=np.broadcast_to(stream, (gemm.count, sub_matrices, gemm.m)),
         clusters=np.full((gemm.count, sub_matrices, groups), clusters, np.int32),
         centroids=None,

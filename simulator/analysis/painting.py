@@ -180,20 +180,30 @@ def _decided(trace: WorkloadTrace, run: ReuseRun, name: str, image: int) -> tupl
 
 def _clusters_of(made: Decisions, grid: Grid, image: int) -> Iterator[_Clusters]:
     """Every sub-vector of the image's positions, GEMM after GEMM."""
+    shared, looks = made.shared, made.shared.looks
     first = image * grid.rows_per_image
-    shared = made.shared
-    per_group = made.gemm.m // shared.groups
-    group = first // per_group
-    in_group = slice(group * per_group, (group + 1) * per_group)
-    ends = np.cumsum(shared.clusters.ravel()).reshape(shared.clusters.shape)
-    for gemm, part in np.ndindex(shared.ids.shape[:2]):
-        ids = shared.ids[gemm, part]
-        count, end = int(shared.clusters[gemm, part, group]), int(ends[gemm, part, group])
-        fresh = np.ones(count, bool) if shared.fresh is None else shared.fresh[end - count : end]
+    positions = slice(first + grid.skipped, first + grid.rows_per_image)
+    fresh = np.ones(len(shared.members), bool) if shared.fresh is None else shared.fresh
+    for gemm, part in np.ndindex(made.gemm.count, looks.sub_matrices):
+        met = shared.clusters_met(gemm, part)
+        # Those of the tiles that the image's rows meet, whether it uses them or not.
+        numbers = met[positions]
+        tiles = np.unique(looks.tiles_met[part // looks.segments, positions])
+        view, known = int(looks.view_of[part]), tiles[tiles >= 0]
+        of_tiles = [
+            np.arange(start, start + count)
+            for start, count in zip(
+                shared.firsts[gemm, view, known], shared.clusters[gemm, view, known], strict=True
+            )
+        ]
+        used = np.concatenate([*of_tiles, np.full(int((numbers < 0).any()), len(fresh))])
+        met = np.where(met < 0, len(fresh), met)
+        # What is computed once a tap is paid by the rows that meet it; zeros cost nothing.
+        sizes = np.bincount(met, minlength=len(fresh) + 1)[used]
         yield _Clusters(
-            ids=ids[first + grid.skipped : first + grid.rows_per_image],
-            sizes=np.bincount(ids[in_group], minlength=count),
-            new=fresh,
+            ids=np.searchsorted(used, met[positions]),
+            sizes=np.maximum(sizes, 1),
+            new=np.append(fresh, False)[used],
         )
 
 

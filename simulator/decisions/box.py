@@ -65,7 +65,12 @@ class Decisions:
                         "not end sums of rows that share them, got both rows and depth; leave the "
                         "depth out, or share no rows"
                     )
-                if rows.groups % groups:
+                if groups > 1 and rows.looks.tile_of is not None:
+                    found.append(
+                        f"have the same columns for all rows that share within tiles, got {groups} "
+                        "runs with columns of their own; decide on columns for all rows"
+                    )
+                elif rows.groups % groups:
                     found.append(
                         f"share rows within runs of the same columns, got {groups} runs with "
                         f"columns of their own and {rows.groups} with clusters; cluster within "
@@ -102,7 +107,8 @@ class Decisions:
             shared = self.rows
             clusters = shared.new_clusters.sum(axis=0, dtype=np.int64)
             per_run = clusters.reshape(len(shared.widths), groups, -1).sum(axis=2)
-            return int((shared.widths @ per_run) @ columns.computed)
+            elements = shared.widths * shared.looks.taps_of_view
+            return int((elements @ per_run) @ columns.computed)
         shape = (gemm.count, groups, gemm.m // groups, gemm.n)
         left = np.ones(shape[:3], bool) if self.rows is None else self.rows.is_computed
         left = left.reshape(shape[:3])

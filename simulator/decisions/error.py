@@ -7,32 +7,26 @@ from simulator.decisions.box import Decisions
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def squared_distances(columns, length, ids, firsts, representatives):
-    """Sum of squared distances of all sub-vectors of one GEMM to their representatives.
+def squared_distances(columns, order, clusters, representatives):
+    """Sum of squared distances of the sub-vectors of one sub-matrix to their representatives.
 
     Args:
         columns: `(k, m)` float32.
-        length: sub-vector length L.
-        ids: `(s, m)` int32, cluster of each sub-vector in its (sub-matrix, group).
-        firsts: `(s, groups)` int64, row in `representatives` of each one's cluster 0.
+        order: `(L or fewer,)` int64, the columns that the sub-matrix is cut from.
+        clusters: `(m,)` int64, row in `representatives` of each one's; -1 for zeros, which stand
+            for themselves.
         representatives: `(clusters, L)` float32.
     """
-    k, m = columns.shape
-    rows = m // firsts.shape[1]
     total = 0.0
-    for j in range(ids.shape[0]):
-        for group in range(firsts.shape[1]):
-            begin = group * rows
-            own = ids[j, begin : begin + rows]
-            for column in range(j * length, min((j + 1) * length, k)):
-                values = columns[column, begin : begin + rows]
-                of_cluster = representatives[firsts[j, group] :, column - j * length]
-                partial = np.float64(0.0)
-                for row in range(rows):
-                    # In doubles: the difference of near equals keeps all its digits.
-                    distance = np.float64(values[row]) - np.float64(of_cluster[own[row]])
-                    partial += distance * distance
-                total += partial
+    for place in range(order.size):
+        values, of_cluster = columns[order[place]], representatives[:, place]
+        partial = np.float64(0.0)
+        for row in range(clusters.size):
+            if clusters[row] >= 0:
+                # In doubles: the difference of near equals keeps all its digits.
+                distance = np.float64(values[row]) - np.float64(of_cluster[clusters[row]])
+                partial += distance * distance
+        total += partial
     return total
 
 
@@ -40,7 +34,7 @@ def centroid_error(decisions: Decisions, rows: np.ndarray) -> float:
     """Err_c of a layer (Deep Reuse, section IV): sum of ||x - representative of x||^2.
 
     Taken directly, not as sum x^2 - sum |c| ||c||^2: that cancels where clusters are tight, and
-    holds only for means.
+    holds only for means. A pixel that is looked at once counts for each row and tap that meet it.
 
     Args:
         decisions: with their centroids.
@@ -52,17 +46,17 @@ def centroid_error(decisions: Decisions, rows: np.ndarray) -> float:
     Raises:
         ValueError: the centroids were dropped.
     """
-    if decisions.shared.centroids is None:
+    shared, looks = decisions.shared, decisions.shared.looks
+    if shared.centroids is None:
         raise ValueError(f"decisions of layer {decisions.layer!r} hold no centroids any more")
-    ends = np.cumsum(decisions.shared.clusters.ravel(), dtype=np.int64)
-    firsts = (ends - decisions.shared.clusters.ravel()).reshape(decisions.shared.clusters.shape)
-    return sum(
-        squared_distances(
-            np.ascontiguousarray(rows[i].T, dtype=np.float32),
-            decisions.shared.sub_vector_length,
-            decisions.shared.ids[i],
-            firsts[i],
-            decisions.shared.centroids,
-        )
-        for i in range(decisions.gemm.count)
-    )
+    order = shared.column_order
+    places = np.arange(decisions.gemm.k) if order is None else order
+    widths = looks.widths[looks.view_of]
+    total = 0.0
+    for i in range(decisions.gemm.count):
+        columns = np.ascontiguousarray(rows[i].T, dtype=np.float32)
+        for j, (first, width) in enumerate(zip(looks.firsts, widths, strict=True)):
+            total += squared_distances(
+                columns, places[first : first + width], shared.clusters_met(i, j), shared.centroids
+            )
+    return total

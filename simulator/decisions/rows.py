@@ -8,6 +8,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from accelerators.rules import refuse, show
+from simulator.decisions.looks import Looks
 from workloads.traces.layer import Gemm
 
 
@@ -15,19 +16,18 @@ from workloads.traces.layer import Gemm
 class SharedRows:
     """Rows, or segments of them, that take the result of one representative.
 
-    The `(m, k)` activations of each of the layer's `count` GEMMs are cut into `s = ceil(k / L)`
-    sub-matrices; the rows of each sub-matrix are clustered within each of `groups` consecutive,
-    equal runs of rows (one per image, or one for the whole batch). In a stream, clusters of earlier
-    batches keep their results (`ages`).
+    The vectors of each view (`Looks`) are clustered within each tile; usually a view is one of the
+    `s = ceil(k / L)` sub-matrices of the `(m, k)` activations of each of the layer's `count` GEMMs,
+    and a tile the rows of an image. In a stream, clusters of earlier batches keep their results
+    (`ages`).
 
     Attributes:
         gemm: shape of the layer's products.
-        sub_vector_length: L; the last sub-vector is shorter where L does not divide k.
-        groups: runs of rows that are clustered apart.
-        ids: `(count, s, m)` int32, cluster of each sub-vector, numbered from 0 in each (sub-matrix,
-            group) in the order in which the clusters appear in the stream.
-        clusters: `(count, s, groups)` int32, number of clusters |C|.
-        centroids: `(total clusters, L)` float32 in the order (GEMM, sub-matrix, group, id), zero
+        looks: which vectors are clustered, in which tiles, and who meets them.
+        ids: `(count, v, p)` int32, cluster of each vector, numbered from 0 in each (view, tile) in
+            the order in which the clusters appear in the stream; -1 where there is no vector.
+        clusters: `(count, v, tiles)` int32, number of clusters |C|.
+        centroids: `(total clusters, L)` float32 in the order (GEMM, view, tile, id), zero
             beyond a short sub-vector; `None` once the results were computed.
         ages: `(total clusters,)` int64 in the same order, batches of the stream since the result
             was computed, 0 for those that are computed now. `None`: all are.
@@ -36,13 +36,12 @@ class SharedRows:
         column_order: `(k,)` int64, the column of the layer's rows at each place of the rows that
             were cut into sub-vectors; `None` where they were cut as they are.
         scaled: whether each sub-vector's share of the result is multiplied by a number of its own.
-        scales: `(count, s, m)` float32, these numbers; `None` where there are none, or once the
+        scales: `(count, v, p)` float32, these numbers; `None` where there are none, or once the
             results were computed.
     """
 
     gemm: Gemm
-    sub_vector_length: int
-    groups: int
+    looks: Looks
     ids: np.ndarray
     clusters: np.ndarray
     centroids: np.ndarray | None
@@ -53,6 +52,16 @@ class SharedRows:
     scales: np.ndarray | None = None
 
     @property
+    def groups(self) -> int:
+        """Tiles of vectors that are clustered apart."""
+        return self.looks.tiles
+
+    @property
+    def sub_vector_length(self) -> int:
+        """L."""
+        return self.looks.sub_vector_length
+
+    @property
     def units(self) -> tuple[str, ...]:
         """Fields of an `Accelerator` that sharing takes, whatever the evidence."""
         scaler = ("scaler",) if self.scaled else ()
@@ -60,8 +69,8 @@ class SharedRows:
 
     @property
     def sub_vectors(self) -> int:
-        """Sub-vectors hashed, looked up and gathered: count x m x s."""
-        return self.ids.size
+        """Vectors that are looked at; count x m x s where every tap looks for itself."""
+        return self.looks.looked_at
 
     @cached_property
     def fresh(self) -> np.ndarray | None:
@@ -76,33 +85,57 @@ class SharedRows:
         return np.bincount(self.ages, weights=self.members).astype(np.int64)
 
     @cached_property
+    def firsts(self) -> np.ndarray:
+        """`(count, v, tiles)` int64, the number of each one's cluster 0 among all clusters."""
+        ends = np.cumsum(self.clusters.ravel(), dtype=np.int64)
+        return (ends - self.clusters.ravel()).reshape(self.clusters.shape)
+
+    def clusters_of(self, index: int, view: int) -> np.ndarray:
+        """`(p,)` int64, the number of each vector's cluster among all, -1 where there is none."""
+        looks = self.looks
+        tiles = looks.tile_numbers[view // looks.segments]
+        numbers = self.firsts[index, view, np.maximum(tiles, 0)] + self.ids[index, view]
+        return np.where(tiles < 0, np.int64(-1), numbers)
+
+    def clusters_met(self, index: int, sub_matrix: int) -> np.ndarray:
+        """`(m,)` int64, the number of the cluster that each row takes a sub-matrix's result of; -1
+        for none, where the row has zeros."""
+        looks = self.looks
+        met = looks.met[sub_matrix // looks.segments]
+        numbers = self.clusters_of(index, int(looks.view_of[sub_matrix]))
+        return np.where(met < 0, np.int64(-1), numbers[met])
+
+    @cached_property
     def members(self) -> np.ndarray:
-        """`(total clusters,)` int64, sub-vectors in each, in the order of `signatures`."""
-        ids = self.ids.reshape(*self.clusters.shape, -1)
-        sizes = [
-            np.bincount(ids[place], minlength=int(self.clusters[place]))
-            for place in np.ndindex(self.clusters.shape)
-        ]
-        return np.concatenate(sizes)
+        """`(total clusters,)` int64, vectors in each, in the order of `signatures`."""
+        sizes = np.zeros(int(self.clusters.sum(dtype=np.int64)), np.int64)
+        for index, view in np.ndindex(self.clusters.shape[:2]):
+            numbers = self.clusters_of(index, view)
+            own = numbers[numbers >= 0]
+            if own.size:
+                first = int(self.firsts[index, view, 0])
+                counted = np.bincount(own - first)
+                sizes[first : first + counted.size] = counted
+        return sizes
 
     @cached_property
     def new_clusters(self) -> np.ndarray:
-        """`(count, s, groups)`, of the clusters those whose results are computed now."""
+        """`(count, v, tiles)`, of the clusters those whose results are computed now."""
         if self.fresh is None:
             return self.clusters
         return self._summed(self.fresh)
 
     @cached_property
     def new_cluster_rows(self) -> np.ndarray:
-        """`(count, s, groups)` int64, sub-vectors that fall into these clusters."""
+        """`(count, v, tiles)` int64, vectors that fall into these clusters."""
         if self.fresh is None:
-            return np.full(self.clusters.shape, self.gemm.m // self.groups, np.int64)
+            return np.broadcast_to(self.looks.vectors, self.clusters.shape)
         return self._summed(self.members * self.fresh)
 
     def _summed(self, of_clusters: np.ndarray) -> np.ndarray:
-        """`(count, s, groups)` int64, over the clusters of each."""
-        firsts = np.cumsum(self.clusters.ravel()) - self.clusters.ravel()
-        return np.add.reduceat(of_clusters, firsts, dtype=np.int64).reshape(self.clusters.shape)
+        """`(count, v, tiles)` int64, over the clusters of each."""
+        sums = np.concatenate([[0], np.cumsum(of_clusters, dtype=np.int64)])
+        return sums[self.firsts + self.clusters] - sums[self.firsts]
 
     @cached_property
     def total_clusters(self) -> int:
@@ -127,21 +160,23 @@ class SharedRows:
     def remaining_ratio(self) -> float:
         """r_c = |C| / N averaged over sub-matrices (Deep Reuse, III-B3); 1 means no reuse.
 
-        Only new clusters count: 0 where every result was computed in an earlier batch.
+        Only new clusters count: 0 where every result was computed in an earlier batch. Clusters of
+        pixels that are looked at once count for each tap that they are multiplied for.
         """
-        return self.total_clusters / self.sub_vectors
+        per_view = self.new_clusters.sum(axis=(0, 2), dtype=np.int64)
+        cells = self.gemm.count * self.gemm.m * self.looks.sub_matrices
+        return int((per_view * self.looks.taps_of_view).sum()) / cells
 
-    @cached_property
+    @property
     def widths(self) -> np.ndarray:
-        """`(s,)` int64, columns of each sub-matrix: L, the last one maybe fewer."""
-        starts = np.arange(self.ids.shape[1], dtype=np.int64) * self.sub_vector_length
-        return np.minimum(self.sub_vector_length, self.gemm.k - starts)
+        """`(v,)` int64, columns of each view: L, the last one of a tap maybe fewer."""
+        return self.looks.widths
 
     @cached_property
     def macs(self) -> int:
-        """Multiplications left to the array: sum of |C_j| x L_j x n over new clusters."""
-        per_sub_matrix = self.new_clusters.sum(axis=(0, 2), dtype=np.int64)
-        return int((per_sub_matrix * self.widths).sum()) * self.gemm.n
+        """Multiplications left to the array: sum of |C_j| x L_j x taps x n over new clusters."""
+        per_view = self.new_clusters.sum(axis=(0, 2), dtype=np.int64)
+        return int((per_view * self.widths * self.looks.taps_of_view).sum()) * self.gemm.n
 
     def with_whole_centroids(self) -> "SharedRows":
         """The same with centroids rounded to integers, as an integer array gets them."""

@@ -25,7 +25,7 @@ def by_bucket(
         widths: `(H, 1)` float64 of a bucket, above 0.
         shifts: `(H, 1)` float64, b of each projection.
     """
-    length, sub_matrices = cutting.length, cutting.sub_matrices(layer)
+    length, sub_matrices = cutting.length, cutting.looks.sub_matrices
 
     def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
         check_finite(layer, columns)
@@ -37,7 +37,7 @@ def by_bucket(
             buckets = np.floor((projected + shifts) / widths).astype(np.int64)
             for bucket in buckets.view(np.uint64):
                 keys[j] = _mixed(keys[j], bucket)
-        return group_equal(keys, columns, length, cutting.groups, cutting.representative)
+        return group_equal(keys, columns, length, cutting.looks.tiles, cutting.representative)
 
     return cluster
 

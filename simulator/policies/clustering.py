@@ -1,6 +1,5 @@
 """How sub-vectors are clustered, as plain data and as functions; and the decisions that follow."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -8,10 +7,13 @@ import numpy as np
 
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Evidence, Signatures
+from simulator.decisions.looks import Looks
 from simulator.decisions.rows import SharedRows
 from simulator.kernels.grouping import Clusters, joined, represent, stacked
 from simulator.kernels.hashing import cluster_rows
+from simulator.kernels.vectors import cluster_vectors
 from simulator.policies.activations import check_finite
+from simulator.policies.looking import pixel_vectors
 from workloads.traces.layer import Layer
 
 # From a GEMM's index, its `(k, m)` columns in the layer's own order, and the column at each place
@@ -24,22 +26,26 @@ class Cutting:
     """How a layer's rows are cut into sub-vectors, and which of them may share a cluster.
 
     Attributes:
-        length: sub-vector length L; the last sub-vector is shorter where L does not divide k.
-        groups: consecutive, equal runs of rows that are clustered apart.
+        looks: the vectors that are clustered, and their tiles.
         column_order: `(k,)` int64, the layer's column at each place of a row that is cut; `None`
             where it is cut as it is.
         representative: of a cluster: `centroid`, the mean of its members, or `first`, the first
             one in the stream.
     """
 
-    length: int
-    groups: int
+    looks: Looks
     column_order: np.ndarray | None
     representative: str
 
-    def sub_matrices(self, layer: Layer) -> int:
-        """Sub-matrices of each of a layer's GEMMs."""
-        return math.ceil(layer.gemm.k / self.length)
+    @property
+    def length(self) -> int:
+        """Sub-vector length L."""
+        return self.looks.sub_vector_length
+
+    @property
+    def is_by_runs(self) -> bool:
+        """Whether rows look for themselves, in equal runs that are clustered apart."""
+        return self.looks.tile_of is None
 
     def clustered(self, layer: Layer, rows: np.ndarray, cluster: Clusterer) -> list[Clusters]:
         """The clusters of each of a layer's GEMMs.
@@ -71,8 +77,7 @@ class Cutting:
         check_finite(layer, representatives)
         shared = SharedRows(
             gemm=layer.gemm,
-            sub_vector_length=self.length,
-            groups=self.groups,
+            looks=self.looks,
             ids=stacked([each.ids for each in made]),
             clusters=stacked([each.clusters for each in made]),
             centroids=representatives,
@@ -91,13 +96,13 @@ class Cutting:
 
 @dataclass(frozen=True, kw_only=True)
 class SignatureClustering(Cutting):
-    """Sub-vectors of one (sub-matrix, group) with equal signatures form a cluster.
+    """Vectors of one (view, tile) with equal signatures form a cluster.
 
     Deep Reuse, equation 1: bit h of a signature is 1 where v_h . x exceeds a threshold.
 
     Attributes:
         hyperplanes: `(H, L)` float32.
-        thresholds: `(count, s, H)` float32, what a projection must exceed.
+        thresholds: `(count, v, H)` float32, what a projection must exceed.
         projection: what the front-end multiplies by, one of `PROJECTIONS`.
     """
 
@@ -116,13 +121,16 @@ class SignatureClustering(Cutting):
 
     def clusterer(self, layer: Layer) -> Clusterer:
         """Clusters a GEMM's unfolded rows."""
-        length, sub_matrices = self.length, self.sub_matrices(layer)
+        return self._in_runs(layer) if self.is_by_runs else self._in_tiles
+
+    def _in_runs(self, layer: Layer) -> Clusterer:
+        length, looks = self.length, self.looks
 
         def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
-            ids = np.empty((sub_matrices, layer.gemm.m), np.int32)
-            clusters = np.empty((sub_matrices, self.groups), np.int32)
+            ids = np.empty((looks.sub_matrices, layer.gemm.m), np.int32)
+            clusters = np.empty((looks.sub_matrices, looks.tiles), np.int32)
             signatures, representatives = cluster_rows(
-                columns, order, length, self.groups, self.hyperplanes, self.thresholds[index],
+                columns, order, length, looks.tiles, self.hyperplanes, self.thresholds[index],
                 ids, clusters,
             )  # fmt: skip
             if self.representative == "first":
@@ -135,3 +143,48 @@ class SignatureClustering(Cutting):
             )
 
         return cluster
+
+    def _in_tiles(self, index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
+        """Of unfolded rows, a row that meets each vector gives it."""
+        looks = self.looks
+        each = looks.gemm.k // looks.taps
+        kinds = []
+        for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
+            elements = order[taps * each + np.arange(each)[:, None]]
+            kinds.append((columns[elements, rows], vectors, bounds))
+        return self.clusters_of(index, kinds, np.arange(each))
+
+    def clusters_of_pixels(self, layer: Layer, images: np.ndarray, index: int) -> Clusters:
+        """The clusters of one GEMM, of vectors that are read where they lie in feature maps.
+
+        Args:
+            layer: one that is looked at once a pixel.
+            images: `(n, channels, *size)` of its input.
+            index: the GEMM.
+        """
+        looks = self.looks
+        vectors = pixel_vectors(layer, images, index)
+        kinds = [(each, *own) for each, own in zip(vectors, looks.orders, strict=True)]
+        return self.clusters_of(index, kinds, np.arange(looks.gemm.k // looks.taps))
+
+    def clusters_of(
+        self,
+        index: int,
+        kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        order: np.ndarray,
+    ) -> Clusters:
+        """The clusters of one GEMM's vectors.
+
+        Args:
+            index: the GEMM.
+            kinds: as for `cluster_vectors`.
+            order: `(c,)` int64, the element at each place of a vector that is cut.
+        """
+        length = self.length
+        return cluster_vectors(
+            kinds,
+            [order[first : first + length] for first in range(0, order.size, length)],
+            (self.hyperplanes, self.thresholds[index]),
+            tiles=self.looks.tiles,
+            first_only=self.representative == "first",
+        )

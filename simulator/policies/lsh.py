@@ -21,7 +21,8 @@ from simulator.policies.clustering import Clusterer, SignatureClustering
 from simulator.policies.hyperplanes import CalibrationRows, principal, quantised, task_learned
 from simulator.policies.policy import LayerMemory, LayerState, ReadWeights
 from simulator.policies.stream_tables import check_memory, empty_memory, serve_batch
-from simulator.policies.sub_vectors import SCOPES, SubVectorPolicy
+from simulator.policies.sub_vectors import SCOPES
+from simulator.policies.tiled import TiledPolicy
 from workloads.traces.layer import Layer
 
 MAX_HASHES = 62
@@ -65,6 +66,23 @@ def _cache_keeps_a_stream(policy: "LshReuse") -> list[str]:
     ]
 
 
+def _only_plain_means_in_tiles(policy: "LshReuse") -> list[str]:
+    """Tiles and pixels are clustered by plain signatures, batch for batch."""
+    asked = [f"scope={policy.scope!r}"] * (policy.scope == "tile")
+    asked += ["look_once=True"] * policy.look_once
+    if not asked:
+        return []
+    where = " and ".join(asked)
+    broken = []
+    if policy.metric != "angular":
+        broken.append(f"metric must be 'angular' with {where}, got {policy.metric!r}")
+    if policy.normalised:
+        broken.append(f"normalised must be False with {where}, got True")
+    if policy.scope == "stream":
+        broken.append(f"scope must be 'tile', 'image' or 'batch' with {where}, got 'stream'")
+    return [f"{each}; change one of them" for each in broken]
+
+
 def _stream_keeps_plain_means(policy: "LshReuse") -> list[str]:
     """A stream's table holds signatures and the means themselves."""
     if policy.scope != "stream" or (policy.metric == "angular" and not policy.normalised):
@@ -83,7 +101,7 @@ _CACHE_OR_NONE = true_of(
 
 
 @dataclass(frozen=True, kw_only=True)
-class LshReuse(SubVectorPolicy):
+class LshReuse(TiledPolicy):
     """Sub-vectors with equal signatures, under H hyperplanes, share a result.
 
     Deep Reuse, section III-B: signature bit h of a sub-vector x is 1 where v_h . x exceeds a
@@ -128,7 +146,7 @@ class LshReuse(SubVectorPolicy):
 
     kind: ClassVar[str] = "lsh"
 
-    scope: str = field(default="image", metadata=one_of(lambda: (*SCOPES, "stream")))
+    scope: str = field(default="image", metadata=one_of(lambda: (*SCOPES, "tile", "stream")))
     hashes: int = field(metadata=integer(1, MAX_HASHES))
     thresholds: str = field(default="spread", metadata=one_of(lambda: THRESHOLDS))
     spread: float = field(default=1.0, metadata=real(0, 10))
@@ -145,6 +163,8 @@ class LshReuse(SubVectorPolicy):
         Relation(("metric", "learning"), _metric_can_be_learned),
         Relation(("scope", "cache"), _cache_keeps_a_stream),
         Relation(("scope", "metric", "normalised"), _stream_keeps_plain_means),
+        *TiledPolicy.RELATIONS,
+        Relation(("scope", "look_once", "metric", "normalised"), _only_plain_means_in_tiles),
     )
 
     def projections(self, layer_name: str, length: int | None = None) -> np.ndarray:
@@ -249,8 +269,7 @@ class LshReuse(SubVectorPolicy):
         )
         shared = SharedRows(
             gemm=layer.gemm,
-            sub_vector_length=length,
-            groups=1,
+            looks=self.looks(layer),
             ids=served.ids,
             clusters=served.clusters,
             centroids=served.representatives,
@@ -283,7 +302,7 @@ class LshReuse(SubVectorPolicy):
     def clustering(self, layer: Layer, state: LayerState) -> SignatureClustering | None:
         """Signatures of plain sub-vectors, within an image or a batch."""
         plain = self.metric == "angular" and self.scope != "stream" and not self.normalised
-        if not plain or layer.gemm.m == self.groups_in(layer):
+        if not plain or self.looks(layer).are_alone:
             return None
         return self._signatures(layer, state)
 
@@ -351,8 +370,8 @@ class LshReuse(SubVectorPolicy):
             length=self.length_in(layer),
             shift=shift,
             # As many rows a group as the layer has; calibration may hold other images.
-            groups=max(1, rows.shape[1] * layer.row_images // layer.gemm.m)
-            if self.scope == "image"
+            groups=max(1, rows.shape[1] * self.looks(layer).tiles // layer.gemm.m)
+            if self.scope in ("image", "tile")
             else 1,
         )
 
@@ -360,6 +379,13 @@ class LshReuse(SubVectorPolicy):
         self, layer: Layer, rows: np.ndarray, shift: np.ndarray, weights: ReadWeights | None
     ) -> np.ndarray:
         """`(H, L)` float32 learned hyperplanes, whole numbers."""
+        looks = self.looks(layer)
+        if looks.taps > 1 and (looks.widths != looks.sub_vector_length).any():
+            raise ConfigError(
+                f"LshReuse.length must divide the channels of a tap of layer {layer.name!r}, "
+                f"{layer.gemm.k // looks.taps}, to learn hyperplanes with look_once=True, got "
+                f"{self.length}; use a divisor, or learning='none'"
+            )
         calibration = self._calibration(layer, rows, shift)
         rng = self._rng(layer.name)
         if self.learning == "pca":
@@ -401,18 +427,20 @@ class LshReuse(SubVectorPolicy):
         return self.projections(layer.name, self.length_in(layer))
 
     def _thresholds(self, layer: Layer, state: LayerState, projections: np.ndarray) -> np.ndarray:
-        """`(count, s, H)` float32, what a projection must exceed for a bit of 1."""
-        gemm, length, sub_matrices = layer.gemm, self.length_in(layer), self.sub_matrices_in(layer)
-        shape = (gemm.count, sub_matrices, self.hashes)
+        """`(count, v, H)` float32, what a projection must exceed for a bit of 1.
+
+        Those of a pixel's vectors follow from the tap that meets most of them.
+        """
+        gemm, looks = layer.gemm, self.looks(layer)
         if self.thresholds == "zero":
-            return np.zeros(shape, np.float32)
-        order = self.column_order(layer)
+            return np.zeros((gemm.count, looks.views, self.hashes), np.float32)
+        columns = self._columns_of_views(layer)
 
         def projected(values: np.ndarray) -> np.ndarray:
-            """`(..., k)` in the layer's order as `(..., s, H)`."""
-            padded = np.zeros((*values.shape[:-1], sub_matrices * length), np.float32)
-            padded[..., : gemm.k] = values if order is None else values[..., order]
-            return padded.reshape(*values.shape[:-1], sub_matrices, length) @ projections.T
+            """`(..., k)` in the layer's order as `(..., v, H)`."""
+            wide = np.zeros((*values.shape[:-1], gemm.k + 1), np.float32)
+            wide[..., :-1] = values
+            return wide[..., columns] @ projections.T
 
         mean = np.asarray(state["mean"])
         thresholds = projected(mean)
@@ -423,3 +451,16 @@ class LshReuse(SubVectorPolicy):
             places = 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
             thresholds += (deviation * self.spread * places).astype(np.float32)
         return thresholds
+
+    def _columns_of_views(self, layer: Layer) -> np.ndarray:
+        """`(v, L)` int64, the columns that a vector's elements are found in; k beyond a short one.
+
+        A pixel's are those of the tap that meets most pixels of its kind.
+        """
+        looks, k = self.looks(layer), layer.gemm.k
+        order = self.column_order(layer)
+        padded = np.append(np.arange(k) if order is None else order, k)
+        firsts = looks.firsts.reshape(looks.taps, looks.segments)[looks.reference_taps].ravel()
+        within = np.arange(looks.sub_vector_length)
+        places = np.where(within < looks.widths[:, None], firsts[:, None] + within, k)
+        return padded[places]

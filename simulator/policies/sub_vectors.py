@@ -12,8 +12,10 @@ from accelerators import ConfigError
 from accelerators.rules import integer, one_of, optional, refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Evidence
+from simulator.decisions.looks import Looks
 from simulator.policies.activations import check_rows
 from simulator.policies.clustering import Clusterer, Cutting
+from simulator.policies.looking import looks_of
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import Layer
 from workloads.traces.unfold import ORDERS
@@ -107,6 +109,16 @@ class SubVectorPolicy(ReusePolicy):
             return None
         return np.arange(layer.gemm.k).reshape(-1, taps).T.ravel()
 
+    def looks(self, layer: Layer) -> Looks:
+        """How the layer's vectors are looked at.
+
+        Raises:
+            ConfigError: L is longer than a row.
+        """
+        return looks_of(
+            layer, self.length_in(layer), images=self.groups_in(layer), tile=None, once=False
+        )
+
     def cutting(self, layer: Layer) -> Cutting:
         """How the layer's rows are cut.
 
@@ -114,8 +126,7 @@ class SubVectorPolicy(ReusePolicy):
             ConfigError: L is longer than a row.
         """
         return Cutting(
-            length=self.length_in(layer),
-            groups=self.groups_in(layer),
+            looks=self.looks(layer),
             column_order=self.column_order(layer),
             representative=self.representative,
         )
@@ -135,14 +146,13 @@ class SubVectorPolicy(ReusePolicy):
             )
 
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
-        """Cluster the sub-vectors of one layer; `None` where each group has a single row."""
+        """Cluster the sub-vectors of one layer; `None` where each has no other to be like."""
         check_rows(layer, rows)
-        self.length_in(layer)
-        groups = self.groups_in(layer)
-        if layer.gemm.m == groups:
-            return None
         cutting = self.cutting(layer)
-        made = cutting.clustered(layer, rows, self.clusterer(layer, groups, state))
+        if cutting.looks.are_alone:
+            return None
+        cluster = self.clusterer(layer, self.groups_in(layer), state)
+        made = cutting.clustered(layer, rows, cluster)
         return cutting.decisions(layer, made, self.evidence)
 
     def describe(self) -> dict:

@@ -83,7 +83,13 @@ def execute(
         decisions, result = fused(layer, clustering, given, weights, centroids=centroids)
         return _executed(decisions, None, result, centroids=centroids)
     if clustering is not None:
-        made = clustering.clustered(layer, given.rows, clustering.clusterer(layer))
+        if clustering.looks.taps > 1:
+            made = [
+                clustering.clusters_of_pixels(layer, given.stored, index)
+                for index in range(layer.gemm.count)
+            ]
+        else:
+            made = clustering.clustered(layer, given.rows, clustering.clusterer(layer))
         decisions = clustering.decisions(layer, made, clustering.evidence)
     elif decides:
         decisions, kept = policy.decide_next(layer, given.rows, state, memory)
@@ -100,7 +106,8 @@ def execute(
     result = None
     if wants_result or keeps:
         whole = decisions if layer.quantisation is None else _whole(decisions)
-        result = product(whole, given.rows, read_weights())
+        shares = isinstance(whole.rows, SharedRows)
+        result = product(whole, None if shares else given.rows, read_weights())
         result = result if above is None else above.finished(layer, result)
     if keeps and result is not None:
         kept = {**(kept or {}), RESULTS: result}

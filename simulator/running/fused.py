@@ -22,7 +22,8 @@ from workloads.traces.layer import Layer
 
 def is_fused(layer: Layer, clustering: SignatureClustering) -> bool:
     """Whether the compiled loops know the pattern: means of clusters in a laid-out feature map."""
-    return is_laid_out(layer) and clustering.representative == "centroid"
+    plain = clustering.is_by_runs and clustering.representative == "centroid"
+    return plain and is_laid_out(layer)
 
 
 def fused(
@@ -64,8 +65,8 @@ def _clusters(
     centroids: bool,
 ) -> Clusters:
     """The clusters of one GEMM; their results are added to the output on the way."""
-    gemm, groups, length = layer.gemm, clustering.groups, clustering.length
-    sub_matrices = clustering.sub_matrices(layer)
+    gemm, groups, length = layer.gemm, clustering.looks.tiles, clustering.length
+    sub_matrices = clustering.looks.sub_matrices
     ids = np.empty((sub_matrices, gemm.m), np.int32)
     clusters = np.empty((sub_matrices, groups), np.int32)
     most = groups * min(gemm.m // groups, 2**clustering.hashes)

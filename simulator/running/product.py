@@ -9,6 +9,7 @@ from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.kernels.gathering import gather_add
 from simulator.kernels.lanes import aligned_empty
+from simulator.kernels.vectors import gather_taps, results_of
 
 # Centroid results held while an output is rebuilt: of one group, about what a second-level cache
 # holds; of all of them, a bound on memory.
@@ -16,12 +17,12 @@ _GROUP_RESULT_BYTES = 4 * 2**20
 _RESULT_BYTES = 64 * 2**20
 
 
-def product(decisions: Decisions, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
     """A layer's result under decisions.
 
     Args:
         decisions: with their operands.
-        rows: `(count, m, k)` float32 activations.
+        rows: `(count, m, k)` float32 activations; not read where rows are shared.
         weights: `(count, k, n)` float32.
 
     Returns:
@@ -30,10 +31,11 @@ def product(decisions: Decisions, rows: np.ndarray, weights: np.ndarray) -> np.n
     Raises:
         ConfigError: the decisions' operands were dropped.
     """
+    if isinstance(decisions.rows, SharedRows):
+        output = _shared(decisions, decisions.rows, weights)
+        return _with_columns(decisions, output, np.arange(decisions.gemm.m))
+    assert rows is not None
     match decisions.rows:
-        case SharedRows():
-            output = _shared(decisions, decisions.rows, weights)
-            return _with_columns(decisions, output, np.arange(decisions.gemm.m))
         case FilledRows():
             return _filled(decisions, decisions.rows, rows, weights)
         case KeptRows():
@@ -105,12 +107,37 @@ def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np
     output = np.zeros((gemm.count, gemm.m, gemm.n), np.float32)
     ends = np.cumsum(shared.clusters.sum(axis=2, dtype=np.int64)).reshape(shared.ids.shape[:2])
     bounds = np.concatenate([[0], ends.ravel()])
-    sub_matrices = shared.ids.shape[1]
+    views = shared.ids.shape[1]
     for i in range(gemm.count):
-        of_gemm = bounds[i * sub_matrices : (i + 1) * sub_matrices + 1]
+        of_gemm = bounds[i * views : (i + 1) * views + 1]
         matrix = weights[i] if shared.column_order is None else weights[i][shared.column_order]
-        _rebuild(shared, i, of_gemm, matrix, output[i])
+        if shared.looks.tile_of is None:
+            _rebuild(shared, i, of_gemm, matrix, output[i])
+        else:
+            _hand_out(shared, i, matrix, output[i])
     return output
+
+
+def _hand_out(shared: SharedRows, index: int, weights: np.ndarray, output: np.ndarray) -> None:
+    """Fill the `(m, n)` output of one GEMM view by view, as many columns at a time as the bound
+    allows: the product of a view's centroids with the weights of all taps that meet them."""
+    looks, centroids, n = shared.looks, shared.centroids, shared.gemm.n
+    assert centroids is not None
+    by_tap = looks.firsts.reshape(looks.taps, looks.segments)
+    for view in range(looks.views):
+        kind, segment = divmod(view, looks.segments)
+        taps = np.flatnonzero(looks.kinds_of_taps == kind)
+        first, width = int(shared.firsts[index, view, 0]), int(looks.widths[view])
+        own = centroids[first : first + int(shared.clusters[index, view].sum(dtype=np.int64))]
+        numbers = shared.clusters_of(index, view) - first
+        rows = by_tap[taps, segment][:, None] + np.arange(width)
+        most = max(1, _RESULT_BYTES // (4 * taps.size * max(1, len(own))) // 64 * 64)
+        for column in range(0, n, most):
+            part = weights[rows, column : column + most]  # (taps, L, columns)
+            columns = part.shape[2]
+            wide = np.ascontiguousarray(part.transpose(1, 0, 2)).reshape(width, -1)
+            results = results_of(np.ascontiguousarray(own[:, :width]), wide)
+            gather_taps(results, columns, numbers, taps, looks.met, output, column)
 
 
 def _rebuild(

@@ -66,19 +66,29 @@ def reference_macs(decisions: Decisions) -> int:
 
 def standing_rows(shared: SharedRows) -> np.ndarray:
     """`(count, m, k)` float64, the row that stands for each: of representatives, put together."""
-    gemm, length = shared.gemm, shared.sub_vector_length
+    gemm, looks = shared.gemm, shared.looks
     assert shared.centroids is not None
     standing = np.zeros((gemm.count, gemm.m, gemm.k))
-    first, per_group = 0, gemm.m // shared.groups
-    for index, j, group in np.ndindex(shared.clusters.shape):
-        for row in range(group * per_group, (group + 1) * per_group):
-            centroid = shared.centroids[first + shared.ids[index, j, row]]
-            scale = 1.0 if shared.scales is None else shared.scales[index, j, row]
-            for place in range(j * length, min((j + 1) * length, gemm.k)):
-                column = place if shared.column_order is None else shared.column_order[place]
-                standing[index, row, column] = scale * centroid[place - j * length]
-        first += int(shared.clusters[index, j, group])
+    firsts, first = {}, 0
+    for place in np.ndindex(shared.clusters.shape):
+        firsts[place] = first
+        first += int(shared.clusters[place])
     assert first == len(shared.centroids)
+    each = gemm.k // looks.taps
+    for index, tap, row in np.ndindex(gemm.count, looks.taps, gemm.m):
+        kind = 0 if looks.kinds is None else int(looks.kinds[tap])
+        vector = row if looks.places is None else int(looks.places[tap, row])
+        if vector < 0:
+            continue  # zeros
+        tile = int(looks.tile_numbers[kind, vector])
+        for element in range(each):
+            segment, within = divmod(element, looks.sub_vector_length)
+            view = kind * looks.segments + segment
+            cluster = firsts[index, view, tile] + shared.ids[index, view, vector]
+            scale = 1.0 if shared.scales is None else shared.scales[index, view, vector]
+            place = tap * each + element
+            column = place if shared.column_order is None else shared.column_order[place]
+            standing[index, row, column] = scale * shared.centroids[cluster, within]
     return standing
 
 
@@ -128,15 +138,18 @@ def _terms(decisions: Decisions, place: tuple[int, int, int]) -> int:
 
 
 def _shared_macs(decisions: Decisions, shared: SharedRows) -> int:
-    """Of new clusters, the columns that their run of rows computes."""
-    gemm, length, total, first = decisions.gemm, shared.sub_vector_length, 0, 0
-    for index, j, group in np.ndindex(shared.clusters.shape):
+    """Of new clusters, the columns that their run of rows computes, for each tap of theirs."""
+    gemm, looks, total, first = decisions.gemm, shared.looks, 0, 0
+    for index, view, tile in np.ndindex(shared.clusters.shape):
         assert index < gemm.count
-        row = group * (gemm.m // shared.groups)
+        row = 0 if looks.tile_of is not None else tile * (gemm.m // looks.tiles)
         columns = sum(_source(decisions, row, column) == column for column in range(gemm.n))
-        width = min(length, gemm.k - j * length)
-        for cluster in range(first, first + shared.clusters[index, j, group]):
+        kind, segment = divmod(view, looks.segments)
+        taps = 1 if looks.kinds is None else sum(each == kind for each in looks.kinds)
+        start = segment * looks.sub_vector_length
+        width = min(looks.sub_vector_length, gemm.k // looks.taps - start)
+        for cluster in range(first, first + shared.clusters[index, view, tile]):
             if shared.ages is None or shared.ages[cluster] == 0:
-                total += width * columns
-        first += int(shared.clusters[index, j, group])
+                total += width * columns * taps
+        first += int(shared.clusters[index, view, tile])
     return total

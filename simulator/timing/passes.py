@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accelerators import Accelerator
+from accelerators import Accelerator, ConfigError
 from simulator.decisions.evidence import Signatures
 from simulator.decisions.rows import SharedRows
 from simulator.decisions.table import ClusterCache
@@ -15,29 +15,57 @@ from simulator.timing.tiles import MOST_TILES, Tiles, check_tiles, cut
 from simulator.timing.transfers import Transfer, access_bytes, byte_count, ceil_div
 from workloads.traces.layer import Layer
 
+# Of the array's columns, so many at least are a pass's where several taps multiply by each.
+_NARROWER = 4
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Passes:
-    """Passes over a group's sub-matrices, P of them; in each, every sub-matrix is a tile.
+    """Passes over the tiles of vectors, P of them; in each, every view of a tile is a tile of work.
+
+    Arrays of tiles are `(count, tiles of vectors, P, v)`, or with the passes outside
+    `(count, P, tiles of vectors, v)`; what follows the `of_` methods broadcasts to them.
 
     Attributes:
+        outside: whether all tiles of vectors are worked on in one pass after the other; else all
+            passes in one tile of vectors after the other.
         results_first: whether the first pass finds the results of all centroids and the later
             ones only gather them; else every pass does all for its columns.
         multiplied_columns: `(P,)` int64, columns of n that the pass multiplies and, before that,
-            looks at rows for; 0 where it only gathers.
-        gathered_rows: `(P,)` int64, rows of a group that the pass rebuilds.
+            looks at vectors for; 0 where it only gathers.
+        gathered_rows: `(P,)` int64, rows of a tile that the pass rebuilds where results come first;
+            `None`: all that meet it.
         gathered_columns: `(P,)` int64, columns of them.
     """
 
+    outside: bool
     results_first: bool
     multiplied_columns: np.ndarray
-    gathered_rows: np.ndarray
+    gathered_rows: np.ndarray | None
     gathered_columns: np.ndarray
+
+    def of_pass(self, values: np.ndarray) -> np.ndarray:
+        """`(P,)` values."""
+        return values[:, None, None] if self.outside else values[:, None]
+
+    def of_tile(self, values: np.ndarray) -> np.ndarray:
+        """`(count, v, tiles)` values."""
+        turned = values.transpose(0, 2, 1)
+        return turned[:, None] if self.outside else turned[:, :, None]
+
+    def of_tiles(self, values: np.ndarray) -> np.ndarray:
+        """`(tiles,)` values, the same for all views."""
+        return values[:, None] if self.outside else values[:, None, None]
 
     @property
     def looked(self) -> np.ndarray:
-        """`(P,)` int64, 1 where the pass looks at rows."""
+        """`(P,)` int64, 1 where the pass looks at vectors."""
         return (self.multiplied_columns > 0).astype(np.int64)
+
+    @property
+    def times_looked(self) -> int:
+        """Passes that look at vectors."""
+        return int(self.looked.sum())
 
     def best(self, runs: Sequence[Way]) -> Way:
         """The one with the least product of cycles and traffic, of those worth waiting for."""
@@ -46,62 +74,90 @@ class Passes:
     def blame(
         self, tiles: Tiles, critical_cycles: dict[str, int], busy_cycles: int
     ) -> dict[str, int]:
-        """As it is: a tile has all rows of its group."""
+        """As it is: the decisions, not the buffers, say how large tiles are."""
         return critical_cycles
 
+    def shape(self, shared: SharedRows) -> tuple[int, int, int, int]:
+        """Of the tiles of work."""
+        count, views, tiles = shared.clusters.shape
+        passes = len(self.multiplied_columns)
+        return (count, passes, tiles, views) if self.outside else (count, tiles, passes, views)
+
     def tiles(self, left: Remaining, accelerator: Accelerator) -> Tiles:
-        """The layer's tiles, `(count, groups, P, s)`: the innermost are a group's sub-matrices."""
-        shared = _shared(left)
-        clusters = by_tile(shared.new_clusters).astype(np.int64)
-        columns = self.multiplied_columns[:, None] * (clusters > 0)
-        count, groups, _, sub_matrices = clusters.shape
-        times = int(self.looked.sum())  # every such pass looks, and hands on, anew
+        """The layer's tiles; the innermost are the views of a tile of vectors."""
+        shared, looks = _shared(left), _shared(left).looks
+        clusters = self.of_tile(shared.new_clusters).astype(np.int64)
+        columns = self.of_pass(self.multiplied_columns) * looks.taps_of_view * (clusters > 0)
+        times = self.times_looked  # every such pass looks, and hands on, anew
         buffer, length = accelerator.centroid_buffer, shared.sub_vector_length
         assert buffer is not None  # the decisions ask for it
         centroid_bytes = access_bytes(length, length, accelerator.operand_bits, buffer)
-        id_bytes = times * byte_count(shared.sub_vectors, id_bits(left))
+        bits, results = id_bits(left), shared.gemm.count * int(looks.handed.sum())
+        if self.gathered_rows is None:
+            handed_rows, taken = (self.of_tile(each[None]) for each in (looks.summed, looks.handed))
+        else:
+            handed_rows = taken = self.of_pass(self.gathered_rows)
         return Tiles(
-            shape=(count, groups, len(self.multiplied_columns), sub_matrices),
-            rows=np.full((1, 1, 1, 1), rows_per_group(shared), np.int64),
-            looked=self.looked[:, None],
+            shape=self.shape(shared),
+            rows=self.of_tile(looks.vectors[None]),
+            looked=self.of_pass(self.looked),
             m=clusters,
             n=columns,
             k=shared.widths,
             inputs="centroid_buffer",
             sums="centroid_buffer",
-            handed_rows=self.gathered_rows[:, None],
-            handed_columns=self.gathered_columns[:, None],
-            results=self.gathered_rows[:, None],
+            handed_rows=handed_rows,
+            handed_columns=self.of_pass(self.gathered_columns),
+            results=taken,
             transfers=_transfers(left, accelerator, self),
             actions={
-                ("centroid_buffer", "write_byte"): times * shared.total_clusters * centroid_bytes
-                + id_bytes,
-                ("centroid_buffer", "read_byte"): id_bytes,
+                ("centroid_buffer", "write_byte"): times
+                * (shared.total_clusters * centroid_bytes + byte_count(shared.sub_vectors, bits)),
+                ("centroid_buffer", "read_byte"): times * byte_count(results, bits),
             },
             cut=self,
         )
 
 
+def passes_of(tiles: Tiles) -> Passes:
+    """The passes that tiles of shared rows were cut by.
+
+    Raises:
+        ConfigError: their rows are not shared.
+    """
+    if isinstance(tiles.cut, Passes):
+        return tiles.cut
+    raise ConfigError(
+        f"tiles must be of shared rows to be looked at vector by vector, got "
+        f"{type(tiles.cut).__name__}; do not ask for the unit"
+    )
+
+
 def best_passes(left: Remaining, accelerator: Accelerator) -> list[Tiles]:
     """The layer under all passes worth trying.
 
-    Loops, outermost first: GEMMs, row groups, passes, sub-matrices; the innermost is a tile. A
-    tile's rows are looked at; then its centroids are multiplied by the array; then its rows are
-    gathered and added to the group's partial sums.
+    Loops, outermost first: GEMMs, tiles of vectors, passes, views; or GEMMs, passes, tiles of
+    vectors, views. The innermost is a tile of work. A tile's vectors are looked at; then its
+    centroids are multiplied by the array, with the weights of all taps that meet them; then their
+    results are gathered for the rows that take them and added to these rows' partial sums, once
+    for all taps.
 
     Partial sums beyond half of the output buffer travel out and back for every tile, and so do a
     tile's centroids, results and ids beyond half of the centroid buffer; where results come first,
-    all of a group's results and ids travel unless they fit. Activations of a group are loaded once
-    where they fit half of the activation buffer, else each tile loads the channels it touches. All
-    weights are loaded once where they fit the weight buffer, else once per group.
+    all of a group's results and ids travel unless they fit. Sums of rows that meet pixels of
+    several tiles stay begun from the first to the last of them. Activations of a tile are loaded
+    once where they fit half of the activation buffer, and only what is new where those that the
+    next tiles read as well do; else each tile of work loads the channels it touches. All weights
+    are loaded once where they fit the weight buffer, or, with the passes outside, where those of a
+    pass fit half of it; else once per tile of vectors.
 
     In a stream (`Signatures.cache`), only new clusters are multiplied; a tile loads its table, and
     the old results that its rows use. Each pass that looks loads a tile's table as it was before
     the batch; the last stores it. All new results are stored, also those forgotten within the
     batch. Weights are loaded where a tile has new clusters.
 
-    Not modelled: the wait of a spilled byte's return for its own way out; halo rows; that old
-    results and weights are asked for only when a tile is looked at.
+    Not modelled: the wait of a spilled byte's return for its own way out; halo rows of images; that
+    old results and weights are asked for only when a tile is looked at.
 
     Raises:
         ConfigError: the layer needs too many tiles.
@@ -115,26 +171,34 @@ def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
     """Passes worth trying.
 
     By columns: all of n at once; and once, twice, four times ... the array's columns, as long as
-    the partial sums of a group fit half of the output buffer: each pass looks again. Results
-    first, only where a group's sums do not fit: then as many rows at once as do, in powers of two.
-    Those of more tiles than can be scheduled are left out; all of n at once is always there.
+    the partial sums of a tile fit half of the output buffer, where a pixel is looked at once also
+    less: each pass looks again. Where there are several tiles that need several passes, also with
+    the passes outside. Results first, only where a group's sums do not fit: then as many rows at
+    once as do, in powers of two. Those of more tiles than can be scheduled are left out; all of n
+    at once is always there.
     """
     shared, n = _shared(left), left.n
-    rows = rows_per_group(shared)
+    looks = shared.looks
+    rows = int(looks.open_rows.max())
     half_bits = accelerator.output_buffer.capacity_bytes * 8 // 2
     columns_fitting = half_bits // (rows * accelerator.accumulator_bits)
-    found = [_by_columns(rows, n, n)]
+    found = [_by_columns(n, n, outside=False)]
     width = accelerator.array.columns
+    if looks.taps > 1:
+        width = max(1, width // _NARROWER)
     while width < n and width <= columns_fitting:
-        found.append(_by_columns(rows, n, width))
+        found.append(_by_columns(n, width, outside=False))
+        if looks.tile_of is not None and looks.tiles > 1:
+            found.append(_by_columns(n, width, outside=True))
         width *= 2
     rows_fitting = half_bits // (n * accelerator.accumulator_bits)
     height = 1 << (min(rows, rows_fitting).bit_length() - 1) if rows_fitting else 0
-    if columns_fitting < n and height:
+    if columns_fitting < n and height and looks.tile_of is None:
         gathered = cut(rows, height)
         nothing = np.zeros(1, np.int64)
         found.append(
             Passes(
+                outside=False,
                 results_first=True,
                 multiplied_columns=np.concatenate([[n], np.zeros_like(gathered)]),
                 gathered_rows=np.concatenate([nothing, gathered]),
@@ -142,44 +206,30 @@ def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
             )
         )
     most = MOST_TILES // shared.clusters.size
-    return found[:1] + [each for each in found[1:] if len(each.gathered_rows) <= most]
+    return found[:1] + [each for each in found[1:] if len(each.multiplied_columns) <= most]
 
 
-def _by_columns(rows: int, n: int, width: int) -> Passes:
+def _by_columns(n: int, width: int, *, outside: bool) -> Passes:
     columns = cut(n, width)
     return Passes(
+        outside=outside,
         results_first=False,
         multiplied_columns=columns,
-        gathered_rows=np.full_like(columns, rows),
+        gathered_rows=None,
         gathered_columns=columns,
     )
 
 
 def _transfers(left: Remaining, accelerator: Accelerator, cut_by: Passes) -> tuple[Transfer, ...]:
     """DRAM bytes of every tile: operands, finished results, and what does not fit."""
-    shared, gemm = _shared(left), left.layer.gemm
-    operand, accumulator = accelerator.operand_bits, accelerator.accumulator_bits
-    columns = cut_by.multiplied_columns[:, None]
-    count, sub_matrices, groups = shared.clusters.shape
-    nothing = np.zeros((count, groups, len(columns), sub_matrices), np.int64)
-
-    weights = nothing + byte_count(columns * shared.widths, operand)
-    if byte_count(gemm.k * left.n, operand) <= accelerator.weight_buffer.capacity_bytes:
-        weights[:, 1:] = 0
-
-    outputs = nothing.copy()
-    outputs[..., -1] = byte_count(cut_by.gathered_rows * cut_by.gathered_columns, operand)
-
-    sums = byte_count(cut_by.gathered_rows * cut_by.gathered_columns, accumulator)[:, None]
-    excess = np.maximum(0, sums - accelerator.output_buffer.capacity_bytes // 2)
-    sums_out, sums_in = nothing + excess, nothing + excess
-    sums_in[..., 0] = 0  # the first tile starts from nothing
-    sums_out[..., -1] = 0  # the last one's sums leave as outputs
-
+    shared = _shared(left)
+    nothing = np.zeros(cut_by.shape(shared), np.int64)
+    weights = _weights(left, accelerator, cut_by, nothing)
+    outputs, sums_out, sums_in = _sums(left, accelerator, cut_by, nothing)
     results_out, results_in = _results(left, accelerator, cut_by, nothing)
     tables: tuple[Transfer, ...] = ()
     if stream_cache(left) is not None:
-        weights = weights * (by_tile(shared.new_clusters) > 0)
+        weights = weights * (cut_by.of_tile(shared.new_clusters) > 0)
         results_out, results_in = _stream_results(
             left, accelerator, cut_by, results_out, results_in
         )
@@ -202,20 +252,76 @@ def _transfers(left: Remaining, accelerator: Accelerator, cut_by: Passes) -> tup
     )
 
 
+def _weights(
+    left: Remaining, accelerator: Accelerator, cut_by: Passes, nothing: np.ndarray
+) -> np.ndarray:
+    """Weights that tiles load."""
+    looks, gemm, bits = _shared(left).looks, left.layer.gemm, accelerator.operand_bits
+    room = accelerator.weight_buffer.capacity_bytes
+    columns = cut_by.of_pass(cut_by.multiplied_columns)
+    weights = nothing + byte_count(columns * looks.widths * looks.taps_of_view, bits)
+    of_pass = byte_count(gemm.k * int(cut_by.multiplied_columns.max()), bits)
+    if cut_by.outside:
+        if of_pass <= room // 2:
+            weights[:, :, 1:] = 0
+    elif byte_count(gemm.k * left.n, bits) <= room:
+        weights[:, 1:] = 0
+    return weights
+
+
+def _sums(
+    left: Remaining, accelerator: Accelerator, cut_by: Passes, nothing: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bytes of finished outputs, and of partial sums that travel out and in."""
+    looks, bits = _shared(left).looks, accelerator.accumulator_bits
+    half = accelerator.output_buffer.capacity_bytes // 2
+    columns = cut_by.of_pass(cut_by.gathered_columns)
+    if cut_by.gathered_rows is None:
+        finished, begun = cut_by.of_tiles(looks.finished_rows), cut_by.of_tiles(looks.open_rows)
+    else:
+        finished = begun = cut_by.of_pass(cut_by.gathered_rows)
+    outputs = nothing.copy()
+    outputs[..., -1] = byte_count(finished * columns, accelerator.operand_bits)[..., 0]
+    # Sums that a tile leaves begun, and finds so.
+    stay = looks.open_rows - looks.finished_rows
+    going, coming = cut_by.of_tiles(stay), cut_by.of_tiles(np.append(0, stay[:-1]))
+    elsewhere = 0 if cut_by.outside else np.maximum(going, coming) * (left.n - columns)
+    excess = np.maximum(0, byte_count(begun * columns + elsewhere, bits) - half)
+    sums_out, sums_in = nothing + excess, nothing + excess
+    # The first view starts from what the tile finds; the last one leaves what stays begun, and the
+    # rest as outputs.
+    sums_in[..., 0] = np.minimum(excess, byte_count(coming * columns, bits))[..., 0]
+    sums_out[..., -1] = np.minimum(excess, byte_count(going * columns, bits))[..., 0]
+    return outputs, sums_out, sums_in
+
+
 def _inputs(
     left: Remaining, accelerator: Accelerator, cut_by: Passes, nothing: np.ndarray
 ) -> np.ndarray:
     """Activations that tiles load."""
-    shared, gemm = _shared(left), left.layer.gemm
-    group_bytes = byte_count(
-        left.layer.input_elements // (gemm.count * shared.groups), accelerator.operand_bits
-    )
-    fits = group_bytes <= accelerator.activation_buffer.capacity_bytes // 2
-    read = shared.widths if fits else _channels_touched(left.layer, shared)
-    # Each tile's share of the group's input, by what it reads; rounded so that they add up.
-    share = np.diff(np.concatenate([[0], np.cumsum(read)]) * group_bytes // gemm.k)
-    inputs = nothing + share * cut_by.looked[:, None]
-    if fits:
+    shared, looks, gemm = _shared(left), _shared(left).looks, left.layer.gemm
+    elements, bits = left.layer.input_elements // gemm.count, accelerator.operand_bits
+    half = accelerator.activation_buffer.capacity_bytes // 2
+    if looks.loaded is None:
+        tile_bytes = np.full(looks.tiles, byte_count(elements // looks.tiles, bits), np.int64)
+        window_bytes = int(tile_bytes[0])
+    else:
+        loaded, total = looks.loaded, byte_count(elements, bits)
+        window_bytes = ceil_div(loaded.window * total, loaded.positions)
+        own = loaded.fresh if window_bytes <= half else loaded.touched
+        tile_bytes = np.diff(np.concatenate([[0], np.cumsum(own)]) * total // loaded.positions)
+    fits = window_bytes <= half or int(tile_bytes.max()) <= half
+    read = looks.widths if fits or looks.taps > 1 else _channels_touched(left.layer, shared)
+    # Each view's share of the tile's input, by what it reads; rounded so that they add up.
+    vectors = looks.vectors
+    whole = (looks.widths[:, None] * vectors).sum(axis=0)
+    ends = np.cumsum(read[:, None] * vectors, axis=0) * tile_bytes // np.maximum(1, whole)
+    share = np.diff(np.concatenate([np.zeros((1, looks.tiles), np.int64), ends]), axis=0)
+    inputs = nothing + cut_by.of_tile(share[None]) * cut_by.of_pass(cut_by.looked)
+    if cut_by.outside:
+        if byte_count(elements, bits) <= accelerator.activation_buffer.capacity_bytes:
+            inputs[:, 1:] = 0
+    elif fits:
         inputs[:, :, 1:] = 0
     return inputs
 
@@ -226,19 +332,21 @@ def _results(
     """Bytes out and in of centroids, their results and ids that do not fit the centroid buffer."""
     shared, buffer = _shared(left), accelerator.centroid_buffer
     assert buffer is not None  # the decisions ask for it
-    half, bits, rows = buffer.capacity_bytes // 2, id_bits(left), rows_per_group(shared)
-    columns = cut_by.multiplied_columns[:, None]
-    clusters = by_tile(shared.clusters).astype(np.int64)
+    half, bits = buffer.capacity_bytes // 2, id_bits(left)
+    vectors = cut_by.of_tile(shared.looks.vectors[None])
+    columns = cut_by.of_pass(cut_by.multiplied_columns) * shared.looks.taps_of_view
+    clusters = cut_by.of_tile(shared.clusters).astype(np.int64)
     results = byte_count(clusters * columns, accelerator.accumulator_bits)
     if not cut_by.results_first:
         centroids = byte_count(
-            by_tile(shared.new_clusters) * shared.widths, accelerator.operand_bits
+            cut_by.of_tile(shared.new_clusters) * shared.widths, accelerator.operand_bits
         )
-        held = centroids + results + byte_count(rows, bits)
+        held = centroids + results + byte_count(vectors, bits)
         spilled = nothing + np.maximum(0, held - half)
         return spilled, spilled
+    assert cut_by.gathered_rows is not None
     results = results[:, :, :1]
-    held = results + byte_count(rows, bits)
+    held = results + byte_count(vectors, bits)
     travels = held.sum(axis=3, keepdims=True) > half
     results_out, results_in = nothing.copy(), nothing.copy()
     results_out[:, :, :1] = held * travels
@@ -256,16 +364,16 @@ def _stream_results(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same with the old results that a stream's tiles use, and the new ones."""
     shared, bits = _shared(left), accelerator.accumulator_bits
-    columns = cut_by.multiplied_columns[:, None]
-    used = by_tile(shared.clusters).astype(np.int64)
-    new = by_tile(shared.new_clusters)
+    columns = cut_by.of_pass(cut_by.multiplied_columns)
+    used = cut_by.of_tile(shared.clusters).astype(np.int64)
+    new = cut_by.of_tile(shared.new_clusters)
     old_results = byte_count((used - new) * columns, bits)
     new_results = byte_count(new * columns, bits)
     if not cut_by.results_first:
         return results_out + new_results, results_in + old_results
     # Results that do not stay on the chip lie in the DRAM anyway: the old ones already.
     travels = results_out[:, :, :1] > 0
-    ids = byte_count(rows_per_group(shared), id_bits(left))
+    ids = byte_count(shared.gemm.m // shared.groups, id_bits(left))
     results_in[:, :, :1] += old_results[:, :, :1] * ~travels
     results_out[:, :, :1] = new_results[:, :, :1] + ids * travels
     return results_out, results_in
@@ -276,7 +384,7 @@ def _tables(
 ) -> tuple[Transfer, ...]:
     """A stream's tables: loaded for every pass that looks, stored by the last."""
     table = table_bytes(left, accelerator)
-    loaded = nothing + table * cut_by.looked[:, None]
+    loaded = nothing + table * cut_by.of_pass(cut_by.looked)
     stored = nothing.copy()
     stored[:, :, np.flatnonzero(cut_by.looked)[-1]] = table
     return (
@@ -311,20 +419,10 @@ def _shared(left: Remaining) -> SharedRows:
     return left.decisions.shared
 
 
-def by_tile(values: np.ndarray) -> np.ndarray:
-    """`(count, s, groups)` as `(count, groups, 1, s)`."""
-    return values.transpose(0, 2, 1)[:, :, None, :]
-
-
-def rows_per_group(shared: SharedRows) -> int:
-    """Rows that are clustered together."""
-    return shared.gemm.m // shared.groups
-
-
 def id_bits(left: Remaining) -> int:
-    """Bits of a cluster's number: a group of r rows has at most r clusters."""
+    """Bits of a cluster's number: a tile of so many vectors has at most as many clusters."""
     assert left.decisions is not None
-    largest, evidence = rows_per_group(_shared(left)), left.decisions.evidence
+    largest, evidence = int(_shared(left).looks.vectors.max()), left.decisions.evidence
     # A stream's table may make two clusters of one signature.
     if isinstance(evidence, Signatures) and evidence.cache is None:
         largest = min(largest, 2**evidence.hashes)

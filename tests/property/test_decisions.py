@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelerators import ConfigError
-from simulator import Decisions, FilledRows, KeptRows, SharedRows
+from simulator import Decisions, FilledRows, KeptRows, Looks, SharedRows
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.frames import KEEP, RUN, FrameDecisions
@@ -29,8 +29,7 @@ def shared_rows(rng, gemm, groups):
             centroids[end - size : end, short:] = 0
     return SharedRows(
         gemm=gemm,
-        sub_vector_length=length,
-        groups=groups,
+        looks=Looks(gemm=gemm, sub_vector_length=length, tiles=groups),
         ids=ids.reshape(*shape[:2], gemm.m).astype(np.int32),
         clusters=clusters,
         centroids=centroids,

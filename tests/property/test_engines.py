@@ -22,7 +22,16 @@ from accelerators.units import AddressList
 from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
 from accelerators.units.front_end import PROJECTIONS
-from simulator import LIMITS, ClusterCache, Decisions, LshReuse, SharedRows, Signatures, simulate
+from simulator import (
+    LIMITS,
+    ClusterCache,
+    Decisions,
+    Looks,
+    LshReuse,
+    SharedRows,
+    Signatures,
+    simulate,
+)
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.rows import FilledRows, KeptRows
@@ -162,8 +171,7 @@ def any_decisions(layer, length, hashes, groups, kinds, seed, projection="sign")
         gemm=gemm,
         rows=SharedRows(
             gemm=gemm,
-            sub_vector_length=length,
-            groups=groups,
+            looks=Looks(gemm=gemm, sub_vector_length=length, tiles=groups),
             ids=ids.reshape(gemm.count, sub_matrices, gemm.m),
             clusters=clusters,
             centroids=None,

@@ -112,7 +112,7 @@ def test_every_broken_rule_is_named():
         LshReuse(hashes=63, length=0, scope="frame", thresholds="0", projection="int4", seed=-1)
     assert [message.rpartition("; ")[0] for message in caught.value.violations] == [
         "LshReuse.length must be an integer from 1 to 1048576, got 0",
-        "LshReuse.scope must be one of 'image', 'batch', 'stream', got 'frame'",
+        "LshReuse.scope must be one of 'image', 'batch', 'tile', 'stream', got 'frame'",
         "LshReuse.hashes must be an integer from 1 to 62, got 63",
         "LshReuse.thresholds must be one of 'zero', 'mean', 'spread', got '0'",
         "LshReuse.projection must be one of 'sign', 'sparse', 'int8', got 'int4'",

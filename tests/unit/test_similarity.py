@@ -19,6 +19,7 @@ from codesign.report.similarity_page import (
 )
 from simulator import (
     Decisions,
+    Looks,
     LshReuse,
     NoReuse,
     PerLayer,
@@ -62,8 +63,7 @@ def grouped(trace: WorkloadTrace, length: int, groups: int) -> ReuseRun:
         ids[gemm, part, chosen], clusters[place] = numbers.ravel(), len(found)
     shared = SharedRows(
         gemm=layer.gemm,
-        sub_vector_length=length,
-        groups=groups,
+        looks=Looks(gemm=layer.gemm, sub_vector_length=length, tiles=groups),
         ids=ids,
         clusters=clusters,
         centroids=None,

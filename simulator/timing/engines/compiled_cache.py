@@ -7,6 +7,7 @@ from numba import njit
 
 from accelerators import REPLACEMENTS, CentroidCache
 from simulator.decisions.box import Decisions
+from simulator.decisions.rows import SharedRows
 from simulator.kernels.tables import random_way, set_index
 
 # Later than any cycle.
@@ -60,33 +61,51 @@ def replay(
     Args:
         decisions: the layer's.
         cache: the cache.
-        vectors_per_group: `(s,)` int64, signatures that the front-end makes at once.
-        cycles_per_group: `(s,)` int64, how often.
+        vectors_per_group: `(v,)` int64, signatures that the front-end makes at once.
+        cycles_per_group: `(v,)` int64, how often.
     """
     sets = cache.entries // cache.ways
-    count, sub_matrices, _ = decisions.shared.ids.shape
-    clusters = decisions.shared.clusters.reshape(-1)
+    shared, looks = decisions.shared, decisions.shared.looks
+    clusters = shared.clusters.reshape(-1)
     starts = np.zeros(clusters.size + 1, np.int64)
     np.cumsum(clusters, out=starts[1:])
     found = np.zeros((4, clusters.size), np.int64)
     _replay(
-        decisions.shared.ids.reshape(count * sub_matrices, -1), starts, decisions.signatures.values,
-        decisions.shared.groups, vectors_per_group, cycles_per_group, sets, cache.ways, cache.banks,
-        cache.update_cycles, cache.pipelined, REPLACEMENTS.index(cache.replacement),
-        cache.miss_cycles, found,
+        streamed(shared), np.concatenate([[0], np.cumsum(looks.vectors)]), starts,
+        decisions.signatures.values, vectors_per_group, cycles_per_group, sets, cache.ways,
+        cache.banks, cache.update_cycles, cache.pipelined,
+        REPLACEMENTS.index(cache.replacement), cache.miss_cycles, found,
     )  # fmt: skip
-    cycles, waiting, refills, evictions = found.reshape(4, *decisions.shared.clusters.shape)
+    cycles, waiting, refills, evictions = found.reshape(4, *shared.clusters.shape)
     return CacheReplay(cycles=cycles, waiting_cycles=waiting, refills=refills, evictions=evictions)
+
+
+def streamed(shared: SharedRows) -> np.ndarray:
+    """`(count, vectors)` int32, the clusters of each GEMM's vectors as they come: view after view,
+    and of each tile after tile."""
+    looks = shared.looks
+    if looks.tile_of is None:
+        return shared.ids.reshape(len(shared.ids), -1)
+    orders = [order for order, _ in looks.orders for _ in range(looks.segments)]
+    return np.stack(
+        [
+            np.concatenate([ids[order] for ids, order in zip(of_gemm, orders, strict=True)])
+            for of_gemm in shared.ids
+        ]
+    )
 
 
 @njit(cache=True, nogil=True)
 def _replay(
-    ids, starts, signatures, groups, vectors_per_group, cycles_per_group, sets, ways, banks,
+    ids, bounds, starts, signatures, vectors_per_group, cycles_per_group, sets, ways, banks,
     update_cycles, pipelined, replacement, miss_cycles, found,
 ):  # fmt: skip
     """Fill `found`: cycles, waiting cycles, refills, evictions of every segment (tile)."""
-    rows = ids.shape[1] // groups
-    sub_matrices = vectors_per_group.size
+    segments = bounds.size - 1  # of a GEMM
+    tiles = segments // vectors_per_group.size
+    rows = 1
+    for segment in range(segments):
+        rows = max(rows, bounds[segment + 1] - bounds[segment])
     occupancy = np.zeros(sets, np.int64)
     held_by = np.empty((sets, ways), np.int64)
     used = np.empty((sets, ways), np.int64)
@@ -100,17 +119,18 @@ def _replay(
     random = np.ones(1, np.uint64)
     for segment in range(starts.size - 1):
         first, last = starts[segment], starts[segment + 1]
-        row_of_ids = segment // groups
-        j = row_of_ids % sub_matrices
-        size, interval = vectors_per_group[j], cycles_per_group[j]
+        place = segment % segments
+        size, interval = vectors_per_group[place // tiles], cycles_per_group[place // tiles]
         fits = _place(signatures[first:last], ways, banks, set_of, bank_of, occupancy)
-        stream = ids[row_of_ids, (segment % groups) * rows : (segment % groups + 1) * rows]
+        stream = ids[segment // segments, bounds[place] : bounds[place + 1]]
+        if stream.size == 0:
+            continue
         if fits and update_cycles == 0:
             if size == 1 or banks == 1:
                 # One at a time: groups follow each other by their arrival or their size.
-                full = (rows - 1) // size  # groups before the last
-                end = interval - 1 + full * max(interval, size) + rows - full * size
-                idle = end - rows
+                full = (stream.size - 1) // size  # groups before the last
+                end = interval - 1 + full * max(interval, size) + stream.size - full * size
+                idle = end - stream.size
             else:
                 _, end, idle = _flow(stream, 0, size, interval, 0, bank_of, asked)
             found[0, segment], found[1, segment] = end, idle

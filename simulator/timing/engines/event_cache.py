@@ -131,17 +131,17 @@ def replay(
     cycles_per_group: np.ndarray,
 ) -> CacheReplay:
     """Send every signature through the cache; see `compiled_cache.replay`."""
-    count, sub_matrices, rows = decisions.shared.ids.shape
-    rows //= decisions.shared.groups
-    found = np.zeros((4, count, sub_matrices, decisions.shared.groups), np.int64)
+    shared, looks = decisions.shared, decisions.shared.looks
+    found = np.zeros((4, *shared.clusters.shape), np.int64)
     first = 0
-    for i, j, group in np.ndindex(count, sub_matrices, decisions.shared.groups):
-        last = first + int(decisions.shared.clusters[i, j, group])
+    for i, view, tile in np.ndindex(shared.clusters.shape):
+        last = first + int(shared.clusters[i, view, tile])
         table = _Table(cache, decisions.signatures.values[first:last].tolist())
-        stream = decisions.shared.ids[i, j, group * rows : (group + 1) * rows].tolist()
-        vectors, interval = int(vectors_per_group[j]), int(cycles_per_group[j])
+        own = looks.tile_numbers[view // looks.segments] == tile
+        stream = shared.ids[i, view, own].tolist()
+        vectors, interval = int(vectors_per_group[view]), int(cycles_per_group[view])
         times = _replay_tile(stream, table, vectors, interval)
-        found[:, i, j, group] = *times, table.refills, table.evictions
+        found[:, i, view, tile] = *times, table.refills, table.evictions
         first = last
     cycles, waiting, refills, evictions = found
     return CacheReplay(cycles=cycles, waiting_cycles=waiting, refills=refills, evictions=evictions)

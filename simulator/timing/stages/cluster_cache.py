@@ -12,7 +12,6 @@ from accelerators import CentroidCache, ConfigError
 from simulator.decisions.box import Decisions
 from simulator.timing.engines.compiled_cache import CacheReplay
 from simulator.timing.engines.engine import Engine
-from simulator.timing.passes import by_tile
 from simulator.timing.transfers import ceil_div
 
 
@@ -58,7 +57,7 @@ def replay_cache(
 
 
 def around_cycles(decisions: Decisions, cache: CentroidCache) -> np.ndarray:
-    """Cycles of a tile before its first signature and after its last, `(count, groups, 1, s)`.
+    """Cycles of a tile before its first signature and after its last, `(count, v, tiles)`.
 
     Before, the cache's valid bits are cleared; or, in a stream, its tags change places with the
     last tile's, one set a bank and cycle: the ways of a set are one word of the tags' memory.
@@ -68,7 +67,7 @@ def around_cycles(decisions: Decisions, cache: CentroidCache) -> np.ndarray:
         entering = ceil_div(cache.entries, cache.clear_entries_per_cycle)
     else:
         entering = ceil_div(cache.entries // cache.ways, cache.banks)
-    handed_on = by_tile(decisions.shared.new_clusters).astype(np.int64)
+    handed_on = decisions.shared.new_clusters.astype(np.int64)
     return entering + ceil_div(handed_on, cache.banks)
 
 
@@ -96,13 +95,13 @@ def cache_actions(
     """
     shared, in_stream = decisions.shared, decisions.signatures.cache is not None
     averaged = shared.representative == "centroid"
-    added, clusters = by_tile(shared.new_cluster_rows), by_tile(shared.new_clusters)
-    clusters = clusters.astype(np.int64)
+    added, clusters = shared.new_cluster_rows, shared.new_clusters.astype(np.int64)
+    widths = shared.widths[:, None]
     # A first row is written once and read once; a mean is updated by every row.
     # A row of the cache is as long as a lane; a longer sub-vector has several.
-    rows = ceil_div(shared.widths, row_length)
+    rows = ceil_div(widths, row_length)
     touched = int(((added if averaged else clusters) * rows).sum())
-    elements = int((clusters * shared.widths).sum())
+    elements = int((clusters * widths).sum())
     refills = times * int(replayed.refills.sum())
     sets = cache.entries // cache.ways
     # A set's tags are moved in or out as a look-up reads them.
@@ -112,7 +111,7 @@ def cache_actions(
         # All but a cluster's first read to add to it; the end reads to hand it on.
         ("cache", "read_row"): times * touched,
         ("cache", "write_row"): times * touched + refills,
-        ("cache", "accumulate"): averaged * times * (int((added * shared.widths).sum()) - elements),
+        ("cache", "accumulate"): averaged * times * (int((added * widths).sum()) - elements),
         ("cache", "divide"): averaged * times * elements,
         ("cache", "clear_entry"): times * shared.clusters.size * cache.entries * (not in_stream),
     }

@@ -7,7 +7,7 @@ import numpy as np
 
 from accelerators import CentroidCache, ConfigError, LshFrontEnd
 from simulator.timing.engines.compiled_cache import CacheReplay
-from simulator.timing.passes import by_tile, rows_per_group
+from simulator.timing.passes import passes_of
 from simulator.timing.stages.cluster_cache import (
     around_cycles,
     cache_actions,
@@ -63,7 +63,7 @@ class Hashing(Stage):
 
     @cached_property
     def rate(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sub-vectors hashed at once, and cycles that takes, `(s,)` int64 each.
+        """Vectors hashed at once, and cycles that takes, `(v,)` int64 each.
 
         A lane takes one sub-vector a cycle, or as many short ones as it has elements for if it
         packs; longer sub-vectors or signatures than it is built for take several passes.
@@ -88,15 +88,16 @@ class Hashing(Stage):
 
     @cached_property
     def hashing_cycles(self) -> np.ndarray:
-        """`(s,)` int64, until the front-end is done with a tile."""
+        """`(v, tiles)` int64, until the front-end is done with a tile."""
         vectors, interval = self.rate
-        return ceil_div(rows_per_group(self.decisions.shared), vectors) * interval
+        looked = self.decisions.shared.looks.vectors
+        return ceil_div(looked, vectors[:, None]) * interval[:, None]
 
     @cached_property
     def vector_bytes(self) -> np.ndarray:
-        """`(s,)` int64, read from the activation buffer for a tile."""
-        widths = self.decisions.shared.widths
-        elements = rows_per_group(self.decisions.shared) * widths
+        """`(v, tiles)` int64, read from the activation buffer for a tile."""
+        widths = self.decisions.shared.widths[:, None]
+        elements = self.decisions.shared.looks.vectors * widths
         accelerator = self.accelerator
         return access_bytes(
             elements, widths, accelerator.operand_bits, accelerator.activation_buffer
@@ -104,16 +105,17 @@ class Hashing(Stage):
 
     @cached_property
     def cache_cycles(self) -> np.ndarray:
-        """`(count, groups, 1, s)` int64, until the cache is done with a tile."""
-        return around_cycles(self.decisions, self.cache) + by_tile(self.replayed.cycles)
+        """`(count, v, tiles)` int64, until the cache is done with a tile."""
+        return around_cycles(self.decisions, self.cache) + self.replayed.cycles
 
     def work(self, tiles: Tiles) -> Work:
         """Both units work at once, so together they may take longer than either alone; the busier
         one is to blame."""
-        hashing = self.hashing_cycles * tiles.looked
-        together = self.cache_cycles * tiles.looked
-        caching = together - by_tile(self.replayed.waiting_cycles) * tiles.looked
-        vector_reads = self.vector_bytes * tiles.looked
+        cut = passes_of(tiles)
+        hashing = cut.of_tile(self.hashing_cycles[None]) * tiles.looked
+        together = cut.of_tile(self.cache_cycles) * tiles.looked
+        caching = together - cut.of_tile(self.replayed.waiting_cycles) * tiles.looked
+        vector_reads = cut.of_tile(self.vector_bytes[None]) * tiles.looked
         reading = port_cycles(vector_reads, self.accelerator.activation_buffer)
         return Work(
             limits={"front_end": hashing, "cache": caching, "activation_buffer": reading},
@@ -125,16 +127,17 @@ class Hashing(Stage):
 
     def _actions(self, tiles: Tiles, vector_reads: np.ndarray) -> Counts:
         decisions, unit = self.decisions, self.front_end
-        shared, gemm, hashes = decisions.shared, decisions.gemm, decisions.signatures.hashes
+        shared, hashes = decisions.shared, decisions.signatures.hashes
+        elements = shared.gemm.count * int((shared.widths[:, None] * shared.looks.vectors).sum())
         # One element in three is added by a sparse projection.
         sparsity = 3 if decisions.signatures.projection == "sparse" else 1
-        times = int(np.sum(tiles.looked))
+        times = passes_of(tiles).times_looked
         buffer = self.accelerator.centroid_buffer
         assert buffer is not None  # shared rows ask for it
         length = shared.sub_vector_length + 1  # running sums and a count
         row_bytes = access_bytes(length, length, 16, buffer)
         return {
-            ("front_end", "project"): times * gemm.count * gemm.m * gemm.k * hashes // sparsity,
+            ("front_end", "project"): times * elements * hashes // sparsity,
             ("front_end", "compare"): times * shared.sub_vectors * hashes,
             **cache_actions(
                 decisions,

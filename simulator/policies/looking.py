@@ -1,0 +1,272 @@
+"""How a layer's vectors are looked at: in which tiles, and once a tap or once a pixel."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from simulator.decisions.looks import Loaded, Looks
+from workloads.traces.layer import Layer
+
+TILE_SHAPES = ("strip", "block")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A tile of a layer's rows, whose vectors are clustered apart from those of others.
+
+    Attributes:
+        rows: at most so many, 1 or more. Tiles of an image are as equal as they can be, and none
+            has rows of two images.
+        shape: `strip`, consecutive rows, or `block`, a square of a convolution's output positions;
+            other layers have strips.
+    """
+
+    rows: int
+    shape: str = "strip"
+
+
+@lru_cache(maxsize=512)
+def looks_of(layer: Layer, length: int, *, images: int, tile: Tile | None, once: bool) -> Looks:
+    """How a layer's vectors are looked at.
+
+    Where a pixel is looked at once, a convolution's input pixels are the vectors. Taps of a kernel
+    whose distance is a whole number of strides meet the same pixels; those of another *kind* meet
+    others: a stride of 2 has up to four kinds. A pixel is in the tile of the output position that
+    lies at it, and beyond the borders in that of the nearest one. Pixels of zeros, in the padding,
+    are not looked at. A layer of a single tap, or whose unpadded pixels outnumber its rows, which
+    would multiply more than its dense product, is looked at row by row as ever.
+
+    Args:
+        layer: the layer.
+        length: L, at most the channels that a tap meets where a pixel is looked at once.
+        images: runs of rows that are clustered apart where there are no tiles.
+        tile: within which vectors are clustered; `None` for whole runs.
+        once: whether a pixel is looked at once, not once a tap.
+    """
+    gemm = layer.gemm
+    if tile is None:
+        tiles, of_row = images, None
+    else:
+        of_row = _tiles_of_rows(layer, tile)
+        tiles = int(of_row[-1]) + 1
+    pixels = _pixels(layer) if once or tile is not None else None
+    if once and pixels is not None:
+        if of_row is None:
+            of_row = np.repeat(np.arange(tiles, dtype=np.int32), gemm.m // tiles)
+        tile_of = np.where(pixels.is_met, of_row[pixels.nearest], np.int32(-1))
+        if (np.count_nonzero(pixels.is_met, axis=1) <= gemm.m).all():
+            looks = Looks(
+                gemm=gemm,
+                sub_vector_length=length,
+                tiles=tiles,
+                tile_of=tile_of,
+                kinds=pixels.kinds,
+                places=pixels.places,
+            )
+            return _with_loads(looks, looks.vectors_of_kind.sum(axis=0)) if tile else looks
+    if tile is None:
+        return Looks(gemm=gemm, sub_vector_length=length, tiles=tiles)
+    assert of_row is not None
+    looks = Looks(gemm=gemm, sub_vector_length=length, tiles=tiles, tile_of=of_row[None])
+    if pixels is None:
+        return _with_loads(looks, looks.vectors_of_kind[0])
+    return _loading(looks, pixels, of_row)
+
+
+def is_looked_at_once(layer: Layer) -> bool:
+    """Whether pixels, not rows, are what is looked at where the policy looks once."""
+    pixels = _pixels(layer)
+    if pixels is None:
+        return False
+    return bool((np.count_nonzero(pixels.is_met, axis=1) <= layer.gemm.m).all())
+
+
+def _with_loads(looks: Looks, vectors: np.ndarray) -> Looks:
+    """Tiles that load what nobody else does."""
+    loaded = Loaded(
+        positions=int(vectors.sum()), touched=vectors, fresh=vectors, window=int(vectors.max())
+    )
+    return _replaced(looks, loaded)
+
+
+def _loading(looks: Looks, pixels: "_Pixels", of_row: np.ndarray) -> Looks:
+    """Tiles of rows whose patches overlap."""
+    tiles = looks.tiles
+    touched, fresh = np.zeros(tiles, np.int64), np.zeros(tiles, np.int64)
+    ended = np.zeros(tiles, np.int64)
+    for kind in range(len(pixels.is_met)):
+        taps = np.flatnonzero(pixels.kinds == kind)
+        by = np.full((taps.size, pixels.is_met.shape[1]), -1, np.int32)
+        for number, tap in enumerate(taps):
+            seen = pixels.places[tap] >= 0
+            by[number, pixels.places[tap, seen]] = of_row[seen]
+        by.sort(axis=0)
+        own = by >= 0
+        own[1:] &= by[1:] != by[:-1]
+        touched += np.bincount(by[own], minlength=tiles)
+        last = by[-1]
+        met = last >= 0
+        first = np.where(by < 0, tiles, by).min(axis=0)
+        fresh += np.bincount(first[met], minlength=tiles)
+        ended += np.bincount(last[met], minlength=tiles)
+    held = np.cumsum(fresh) - np.concatenate([[0], np.cumsum(ended)[:-1]])
+    loaded = Loaded(
+        positions=int(fresh.sum()), touched=touched, fresh=fresh, window=int(held.max())
+    )
+    return _replaced(looks, loaded)
+
+
+def _replaced(looks: Looks, loaded: Loaded) -> Looks:
+    return Looks(
+        gemm=looks.gemm,
+        sub_vector_length=looks.sub_vector_length,
+        tiles=looks.tiles,
+        tile_of=looks.tile_of,
+        kinds=looks.kinds,
+        places=looks.places,
+        loaded=loaded,
+    )
+
+
+def _tiles_of_rows(layer: Layer, tile: Tile) -> np.ndarray:
+    """`(m,)` int32, the tile of each row."""
+    m, size = layer.gemm.m, output_size(layer)
+    if tile.shape == "block" and size is not None and len(size) == 2:
+        side = max(1, math.isqrt(tile.rows))
+        down, across = (-(-each // side) for each in size)
+        y = np.arange(size[0]) * down // size[0]
+        x = np.arange(size[1]) * across // size[1]
+        within = (y[:, None] * across + x).ravel()
+        each = down * across
+    else:
+        rows = math.prod(size) if size is not None else m // layer.row_images
+        each = -(-rows // tile.rows)
+        within = np.arange(rows) * each // rows
+    images = m // within.size
+    return (np.arange(images)[:, None] * each + within).ravel().astype(np.int32)
+
+
+def output_size(layer: Layer) -> tuple[int, ...] | None:
+    """Output positions of a convolution in each dimension; `None` of other layers."""
+    if layer.kind != "conv" or layer.convolution is None:
+        return None
+    return layer.output_shape[2:]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pixels:
+    """A convolution's input pixels, as its taps meet them.
+
+    Attributes:
+        kinds: `(t,)` int64, see `Looks`.
+        places: `(t, m)` int32, likewise.
+        is_met: `(u, p)` bool, whether a place holds a pixel that some row meets.
+        nearest: `(p,)` or `(u, p)` int64, the row at or nearest to each.
+    """
+
+    kinds: np.ndarray
+    places: np.ndarray
+    is_met: np.ndarray
+    nearest: np.ndarray
+
+
+@lru_cache(maxsize=128)
+def _pixels_of(layer_key: tuple) -> _Pixels:
+    """As `_pixels`, of kernel, stride, padding, dilation, input and output size, and images."""
+    kernel, stride, padding, dilation, size, output, images = layer_key
+    dims = range(len(kernel))
+    taps = np.stack(np.meshgrid(*(np.arange(each) for each in kernel), indexing="ij"), axis=-1)
+    offsets = taps.reshape(-1, len(kernel)) * dilation
+    phases, shifts = offsets % stride, offsets // stride
+    distinct, kinds = np.unique(phases, axis=0, return_inverse=True)
+    grid = shifts.max(axis=0) + output
+    rows = np.stack(np.meshgrid(*(np.arange(each) for each in output), indexing="ij"), axis=-1)
+    rows = rows.reshape(-1, len(kernel))
+    steps = np.array([math.prod(grid[d + 1 :]) for d in dims], np.int64)
+    places = ((rows[None] + shifts[:, None]) @ steps).astype(np.int64)
+    outside = np.zeros(places.shape, bool)
+    for d in dims:
+        at = rows[None, :, d] * stride[d] + offsets[:, None, d] - padding[d]
+        outside |= (at < 0) | (at >= size[d])
+    nearest = []
+    for phase in distinct:
+        found = np.zeros(1, np.int64)
+        for d in dims:
+            centre = (kernel[d] - 1) * dilation[d] // 2
+            at = np.arange(grid[d]) * stride[d] + phase[d] - centre + stride[d] // 2
+            own = np.clip(at // stride[d], 0, output[d] - 1)
+            found = (found[:, None] * output[d] + own).ravel()
+        nearest.append(found)
+    is_met = np.zeros((len(distinct), math.prod(grid)), bool)
+    for kind, met, none in zip(kinds.ravel(), places, outside, strict=True):
+        is_met[kind, met[~none]] = True
+    each, of_image = is_met.shape[1], len(rows)
+    numbers = np.arange(images)
+    places = np.where(outside, -1, places)[:, None] + numbers[:, None] * each * ~outside[:, None]
+    return _Pixels(
+        kinds=kinds.ravel().astype(np.int64),
+        places=places.reshape(len(offsets), -1).astype(np.int32),
+        is_met=np.tile(is_met, (1, images)),
+        nearest=(np.stack(nearest)[:, None] + numbers[:, None] * of_image).reshape(
+            len(distinct), -1
+        ),
+    )
+
+
+def _pixels(layer: Layer) -> _Pixels | None:
+    """A convolution's pixels; `None` of a single tap, or of no convolution."""
+    geometry, output = layer.convolution, output_size(layer)
+    if geometry is None or output is None or math.prod(geometry.kernel) == 1:
+        return None
+    return _pixels_of(
+        (
+            geometry.kernel,
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+            layer.input_shape[2:],
+            output,
+            layer.gemm.m // math.prod(output),
+        )
+    )
+
+
+def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarray]:
+    """Of each kind of taps the `(channels, p)` float32 vectors of a convolution's pixels.
+
+    Args:
+        layer: a convolution that is looked at once a pixel.
+        images: `(n, channels, *size)` of its input.
+        index: of the GEMM, a group of channels.
+    """
+    geometry, output = layer.convolution, output_size(layer)
+    assert geometry is not None and output is not None
+    channels = layer.input_shape[1] // geometry.groups
+    own = images[:, index * channels : (index + 1) * channels]
+    found = []
+    taps = [
+        np.arange(size) * apart
+        for size, apart in zip(geometry.kernel, geometry.dilation, strict=True)
+    ]
+    grid = [
+        int((offsets // step).max()) + size
+        for offsets, step, size in zip(taps, geometry.stride, output, strict=True)
+    ]
+    for phase in product(
+        *(np.unique(offsets % step) for offsets, step in zip(taps, geometry.stride, strict=True))
+    ):
+        kind = np.zeros((channels, len(images), *grid), np.float32)
+        inside, given = [slice(None)] * 2, [slice(None)] * 2
+        for d, begin in enumerate(phase):
+            pad, step, size = geometry.padding[d], geometry.stride[d], layer.input_shape[2 + d]
+            first = -(-max(0, pad - int(begin)) // step)
+            at = first * step + int(begin) - pad
+            held = max(0, min(grid[d] - first, -(-(size - at) // step)))
+            inside.append(slice(first, first + held))
+            given.append(slice(at, at + held * step, step))
+        kind[tuple(inside)] = own[tuple(given)].swapaxes(0, 1)
+        found.append(kind.reshape(channels, -1))
+    return found
