@@ -194,6 +194,13 @@ def test_comparisons_must_be_those_of_the_views():
     ] * 2
 
 
+def test_rows_of_nothing_but_zeros_are_begun_and_finished():
+    # Seven outputs a line, of which the first and the last lie in the padding alone.
+    layer = convolution_layer(size=(4, 4), kernel=(1, 2), padding=(0, 2), channels=1)
+    looks = replace(ALIKE, look_once=True).looks(layer)
+    assert looks.open_rows.tolist() == looks.finished_rows.tolist() == [28]
+
+
 def test_tokens_lie_in_a_line():
     layer = matrix_layer("mlp", m=8, n=4, k=2, row_images=2)
     policy = replace(ALIKE, block_rows=8, neighbourhood="window")
