@@ -35,6 +35,7 @@ from accelerators.units import (
     CentroidCache,
     Dram,
     LshFrontEnd,
+    NeighbourMatcher,
     Part,
     Reconstructor,
     SramBuffer,
@@ -99,6 +100,7 @@ class Accelerator:
         reconstructor: gathers and adds results.
         address_list: rows computed, and those that fill skipped ones, for positions chosen
             beforehand.
+        neighbour_matcher: finds vectors that are like one of their neighbours.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -133,6 +135,9 @@ class Accelerator:
     )
     address_list: AddressList | None = field(
         default=None, metadata=part(AddressList, optional=True)
+    )
+    neighbour_matcher: NeighbourMatcher | None = field(
+        default=None, metadata=part(NeighbourMatcher, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

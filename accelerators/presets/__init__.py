@@ -8,7 +8,7 @@ from accelerators.presets.size_16x16 import (
     reuse_16x16,
     reuse_16x16_int8,
 )
-from accelerators.presets.size_32x32 import dense_32x32, reuse_32x32
+from accelerators.presets.size_32x32 import dense_32x32, neighbour_32x32, reuse_32x32
 from accelerators.rules import named
 
 _BUILDERS = (
@@ -18,6 +18,7 @@ _BUILDERS = (
     reuse_16x16_int8,
     dense_32x32,
     reuse_32x32,
+    neighbour_32x32,
     cicek_design_b,
     focus_32x32,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "dense_16x16",
     "dense_32x32",
     "listed_16x16",
+    "neighbour_32x32",
     "preset",
     "presets",
     "reuse_16x16",

@@ -9,6 +9,7 @@ from accelerators.units import (
     CentroidCache,
     Dram,
     LshFrontEnd,
+    NeighbourMatcher,
     Reconstructor,
     SramBuffer,
     SystolicArray,
@@ -61,4 +62,24 @@ def reuse_32x32() -> Accelerator:
         # capacity: our choice; width: two 64-wide rows of 32-bit results a cycle
         centroid_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=64 * 32, ports=2),
         reconstructor=Reconstructor(ports=2, width=64),  # our choice: keeps up with the lanes
+    )
+
+
+def neighbour_32x32() -> Accelerator:
+    """The array with a neighbour matcher: Focus's vector width, line buffer and gather."""
+    return replace(
+        dense_32x32(),
+        name="neighbour_32x32",
+        neighbour_matcher=NeighbourMatcher(
+            width=32,  # Focus: 32-wide vectors; one of 32 bytes a cycle from the activation buffer
+            lanes=1,  # Focus's simulator: a comparison a cycle
+            line_entries=256,  # Focus: 16 KB of 32-wide FP16 vectors
+            means=True,  # Focus: members take the mean
+            latency_cycles=8,  # our choice: an adder tree of 5 levels, a test of 3
+        ),
+        # two 32-wide rows of 32-bit sums a cycle, read and written back by the reconstructor
+        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=32 * 32, ports=4),
+        # capacity: our choice, as reuse_32x32; width: two 32-wide rows of 32-bit results a cycle
+        centroid_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=32 * 32, ports=2),
+        reconstructor=Reconstructor(ports=2, width=32),  # Focus: two ports, where one takes longer
     )

@@ -281,7 +281,7 @@ class LshReuse(TiledPolicy):
             layer=layer.name,
             gemm=layer.gemm,
             rows=shared,
-            evidence=self.evidence(served.signatures),
+            evidence=self.evidence(layer, served.signatures),
         )
         return decisions, served.memory
 
@@ -345,7 +345,7 @@ class LshReuse(TiledPolicy):
         planes = self._hyperplanes(layer, state)
         return by_bucket(layer, self.cutting(layer), planes, widths, shifts)
 
-    def evidence(self, signatures: np.ndarray) -> Evidence:
+    def evidence(self, layer: Layer, signatures: np.ndarray) -> Evidence:
         """Signatures, or the buckets of the Euclidean metric."""
         if self.metric == "euclidean":
             return Buckets()

@@ -3,6 +3,7 @@
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
 from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
 
@@ -11,6 +12,7 @@ __all__ = [
     "Addressing",
     "HandingOut",
     "Hashing",
+    "Matching",
     "Multiplying",
     "Stage",
     "Work",
