@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -121,7 +122,7 @@ class SignatureClustering(Cutting):
 
     def clusterer(self, layer: Layer) -> Clusterer:
         """Clusters a GEMM's unfolded rows."""
-        return self._in_runs(layer) if self.is_by_runs else self._in_tiles
+        return self._in_runs(layer) if self.is_by_runs else partial(self._in_tiles, layer)
 
     def _in_runs(self, layer: Layer) -> Clusterer:
         length, looks = self.length, self.looks
@@ -144,7 +145,9 @@ class SignatureClustering(Cutting):
 
         return cluster
 
-    def _in_tiles(self, index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
+    def _in_tiles(
+        self, layer: Layer, index: int, columns: np.ndarray, order: np.ndarray
+    ) -> Clusters:
         """Of unfolded rows, a row that meets each vector gives it."""
         looks = self.looks
         each = looks.gemm.k // looks.taps
@@ -152,7 +155,7 @@ class SignatureClustering(Cutting):
         for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
             elements = order[taps * each + np.arange(each)[:, None]]
             kinds.append((columns[elements, rows], vectors, bounds))
-        return self.clusters_of(index, kinds, np.arange(each))
+        return self._clusters_of(layer, index, kinds)
 
     def clusters_of_pixels(self, layer: Layer, images: np.ndarray, index: int) -> Clusters:
         """The clusters of one GEMM, of vectors that are read where they lie in feature maps.
@@ -165,22 +168,17 @@ class SignatureClustering(Cutting):
         looks = self.looks
         vectors = pixel_vectors(layer, images, index)
         kinds = [(each, *own) for each, own in zip(vectors, looks.orders, strict=True)]
-        return self.clusters_of(index, kinds, np.arange(looks.gemm.k // looks.taps))
+        return self._clusters_of(layer, index, kinds)
 
-    def clusters_of(
-        self,
-        index: int,
-        kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-        order: np.ndarray,
+    def _clusters_of(
+        self, layer: Layer, index: int, kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
     ) -> Clusters:
-        """The clusters of one GEMM's vectors.
-
-        Args:
-            index: the GEMM.
-            kinds: as for `cluster_vectors`.
-            order: `(c,)` int64, the element at each place of a vector that is cut.
-        """
+        """The clusters of one GEMM's vectors, `kinds` as for `cluster_vectors`."""
         length = self.length
+        order = np.arange(self.looks.gemm.k // self.looks.taps)
+        if self.representative == "first":  # which need not show every number
+            for columns, vectors, _ in kinds:
+                check_finite(layer, columns[:, vectors])
         return cluster_vectors(
             kinds,
             [order[first : first + length] for first in range(0, order.size, length)],
