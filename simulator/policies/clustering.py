@@ -133,7 +133,7 @@ class Clustering(Cutting, ABC):
             for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
                 elements = order[taps * each + np.arange(each)[:, None]]
                 kinds.append((columns[elements, rows], vectors, bounds))
-            return self.clusters_of(index, kinds)
+            return self._checked(layer, index, kinds)
 
         return cluster
 
@@ -147,7 +147,16 @@ class Clustering(Cutting, ABC):
         """
         vectors = pixel_vectors(layer, images, index)
         pairs = zip(vectors, self.looks.orders, strict=True)
-        return self.clusters_of(index, [(each, *own) for each, own in pairs])
+        return self._checked(layer, index, [(each, *own) for each, own in pairs])
+
+    def _checked(
+        self, layer: Layer, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    ) -> Clusters:
+        """The clusters; a first member need not show every number, so its vectors are checked."""
+        if self.representative == "first":
+            for columns, vectors, _ in kinds:
+                check_finite(layer, columns[:, vectors])
+        return self.clusters_of(index, kinds)
 
     @property
     def elements_of_segments(self) -> list[np.ndarray]:
