@@ -58,6 +58,7 @@ from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
+from simulator.timing.fitting import fitted_design
 from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
 
@@ -117,6 +118,7 @@ __all__ = [
     "decide",
     "decide_stream",
     "error_bound",
+    "fitted_design",
     "input_similarity",
     "layer_similarity",
     "load_memory",
