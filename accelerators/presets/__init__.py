@@ -8,7 +8,12 @@ from accelerators.presets.size_16x16 import (
     reuse_16x16,
     reuse_16x16_int8,
 )
-from accelerators.presets.size_32x32 import dense_32x32, reuse_32x32
+from accelerators.presets.size_32x32 import (
+    dense_32x32,
+    leader_32x32,
+    neighbour_32x32,
+    reuse_32x32,
+)
 from accelerators.rules import named
 
 _BUILDERS = (
@@ -18,6 +23,8 @@ _BUILDERS = (
     reuse_16x16_int8,
     dense_32x32,
     reuse_32x32,
+    neighbour_32x32,
+    leader_32x32,
     cicek_design_b,
     focus_32x32,
 )
@@ -41,7 +48,9 @@ def preset(name: str) -> Accelerator:
 __all__ = [
     "dense_16x16",
     "dense_32x32",
+    "leader_32x32",
     "listed_16x16",
+    "neighbour_32x32",
     "preset",
     "presets",
     "reuse_16x16",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from accelerators import ConfigError
+from accelerators import Accelerator, ConfigError
 from codesign.evaluation.objective import Objective
 from codesign.evaluation.objectives import OBJECTIVES, of_quality
 from codesign.evaluation.threads import single_thread
@@ -23,6 +23,7 @@ from codesign.evaluation.workload import Workload
 from codesign.space.design_space import DesignSpace
 from simulator import (
     DecisionCache,
+    DesignReport,
     LshReuse,
     NoReuse,
     PerLayer,
@@ -33,6 +34,7 @@ from simulator import (
 )
 from simulator.running.captured import check_model
 from simulator.running.quality import labels_fit
+from simulator.timing.dense_baseline import best_dense
 from workloads.capturing.unchanged import remember
 from workloads.traces.files import TraceFiles
 from workloads.traces.judged import classes_in
@@ -167,6 +169,8 @@ class Evaluator:
             workload=self.identity,
         )
         report = simulate(self.trace, accelerator, run)
+        if not accelerator.has_reuse:
+            report = beside_the_best(report, self.trace, accelerator)
         return _values(report, self.objectives), summary_of(report)
 
     def _check_model(self) -> None:
@@ -174,6 +178,15 @@ class Evaluator:
         for name, trace in (("judged", self.trace), ("calibration", self.calibration)):
             if self.model is not None and isinstance(trace, WorkloadTrace):
                 check_model(trace, self.model, copy_of=f"{self.identity} {name}")
+
+
+def beside_the_best(
+    report: SimulationReport, trace: WorkloadTrace, accelerator: Accelerator
+) -> SimulationReport:
+    """The report of a dense design, which `simulate` compares with itself, beside the fastest dense
+    design of its area."""
+    best, timings = best_dense(trace.layers, accelerator)
+    return replace(report, dense_equal_area=DesignReport.of(best, timings, trace.images))
 
 
 def _values(report: SimulationReport, objectives: Sequence[Objective]) -> dict[str, float]:

@@ -19,14 +19,15 @@ class Tile:
     """A tile of a layer's rows, whose vectors are clustered apart from those of others.
 
     Attributes:
-        rows: at most so many, 1 or more. Tiles of an image are as equal as they can be, and none
-            has rows of two images.
+        rows: of an image at most so many, 1 or more. Tiles of an image are as equal as they can be.
         shape: `strip`, consecutive rows, or `block`, a square of a convolution's output positions;
             other layers have strips.
+        frames: consecutive images whose rows at the same places are in one tile, 1 or more.
     """
 
     rows: int
     shape: str = "strip"
+    frames: int = 1
 
 
 @lru_cache(maxsize=512)
@@ -146,8 +147,8 @@ def _tiles_of_rows(layer: Layer, tile: Tile) -> np.ndarray:
         rows = math.prod(size) if size is not None else m // layer.row_images
         each = -(-rows // tile.rows)
         within = np.arange(rows) * each // rows
-    images = m // within.size
-    return (np.arange(images)[:, None] * each + within).ravel().astype(np.int32)
+    runs = np.arange(m // within.size) // tile.frames
+    return (runs[:, None] * each + within).ravel().astype(np.int32)
 
 
 def output_size(layer: Layer) -> tuple[int, ...] | None:
@@ -235,6 +236,14 @@ def _pixels(layer: Layer) -> _Pixels | None:
     )
 
 
+def pixel_grid(layer: Layer) -> tuple[int, ...]:
+    """Places of an image's pixels of one kind in each dimension, of a convolution."""
+    geometry, output = layer.convolution, output_size(layer)
+    assert geometry is not None and output is not None
+    sizes = zip(geometry.kernel, geometry.dilation, geometry.stride, output, strict=True)
+    return tuple((taps - 1) * apart // step + size for taps, apart, step, size in sizes)
+
+
 def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarray]:
     """Of each kind of taps the `(channels, p)` float32 vectors of a convolution's pixels.
 
@@ -282,10 +291,7 @@ def _grids(layer: Layer) -> Iterator[tuple[list[int], list[slice], list[slice]]]
         np.arange(size) * apart
         for size, apart in zip(geometry.kernel, geometry.dilation, strict=True)
     ]
-    grid = [
-        int((offsets // step).max()) + size
-        for offsets, step, size in zip(taps, geometry.stride, output, strict=True)
-    ]
+    grid = pixel_grid(layer)
     for phase in product(
         *(np.unique(offsets % step) for offsets, step in zip(taps, geometry.stride, strict=True))
     ):
