@@ -219,11 +219,12 @@ def _pixels_of(layer_key: tuple) -> _Pixels:
 
 
 def _pixels(layer: Layer) -> _Pixels | None:
-    """A convolution's pixels; `None` of a single tap, or of no convolution."""
+    """A convolution's pixels; `None` of a single tap, where rows meet nothing but padding, or of no
+    convolution."""
     geometry, output = layer.convolution, output_size(layer)
     if geometry is None or output is None or math.prod(geometry.kernel) == 1:
         return None
-    return _pixels_of(
+    found = _pixels_of(
         (
             geometry.kernel,
             geometry.stride,
@@ -234,6 +235,7 @@ def _pixels(layer: Layer) -> _Pixels | None:
             layer.gemm.m // math.prod(output),
         )
     )
+    return found if found.is_met.any() else None
 
 
 def pixel_grid(layer: Layer) -> tuple[int, ...]:
