@@ -21,6 +21,7 @@ from simulator import (
     HyperCubeReuse,
     KMeansReuse,
     LshReuse,
+    NeighbourReuse,
     PerforationReuse,
     RegionOfInterest,
     SkippedOutputs,
@@ -64,6 +65,10 @@ POLICIES = {
     "hyper_cube_first": HyperCubeReuse(
         bins=3, dimensions=3, length=9, primary="first", order="channels_last", scope="batch"
     ),
+    "neighbours": NeighbourReuse(threshold=0.6, length=4, neighbourhood="window"),
+    "neighbours_in_one_block": NeighbourReuse(
+        threshold=0.5, block_rows=4, block_columns=5, representative="first"
+    ),
     "perforation": PerforationReuse(computed=0.4),
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
     "virtual_pooling": VirtualPooling(),
@@ -83,6 +88,7 @@ EXACT = {
     "lsh_itq": LshReuse(hashes=62, length=None, learning="itq", projection="int8"),
     "k_means": KMeansReuse(clusters=1.0, length=4, order="channels_last"),
     "hyper_cube": HyperCubeReuse(bins=2**15, dimensions=4, length=4, order="channels_last"),
+    "neighbours": NeighbourReuse(threshold=1.0, length=4, order="channels_last"),
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
@@ -94,6 +100,10 @@ BOLDER = {
     "lsh": (LshReuse(hashes=2, length=4), LshReuse(hashes=1, length=4)),
     "k_means": (KMeansReuse(clusters=2, length=4), KMeansReuse(clusters=1, length=4)),
     "hyper_cube": (HyperCubeReuse(bins=1, dimensions=2, length=4),),
+    "neighbours": (
+        NeighbourReuse(threshold=0.3, length=4, neighbourhood="window"),
+        NeighbourReuse(threshold=0.0, length=4, neighbourhood="window", block_columns=3),
+    ),
     "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
     "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
@@ -415,7 +425,7 @@ def test_orders_are_those_of_unfolding(policy):
 def test_what_is_not_built_is_refused_by_hardware_alone(policy):
     layer = conv_layer()
     decisions = decide_on(policy, layer, example_rows(layer, 11))
-    is_built = isinstance(policy, PerforationReuse) or (
+    is_built = isinstance(policy, PerforationReuse | NeighbourReuse) or (
         isinstance(policy, LshReuse) and policy.metric == "angular" and not policy.normalised
     )
     known = {field.name for field in fields(Accelerator)}
