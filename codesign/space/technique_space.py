@@ -82,15 +82,7 @@ class TechniqueSpace(DesignSpace):
         ]
 
     def _check_base(self) -> None:
-        check_design(self.base)
-        for technique in self._techniques:
-            missing = [name for name in technique.units if name not in self.base.units]
-            if missing:
-                raise ConfigError(
-                    f"DesignSpace.base must have the units of technique {technique.name!r}, got "
-                    f"{self.base.name!r} without {', '.join(missing)}; add them, use a preset that "
-                    "has them, or leave the technique out"
-                )
+        _check_units(self.base, self._techniques)
 
     @property
     def _techniques(self) -> tuple[Technique, ...]:
@@ -131,6 +123,7 @@ class TechniqueSpace(DesignSpace):
                 has rows to share.
         """
         chosen = found_techniques(techniques)
+        _check_units(base, chosen)
         if problems := whole()["rule"](groups, "DesignSpace.groups"):
             raise ConfigError(f"{problems[0]}; use 8")
         able = reusable_layers(trace, len(trace.layers))
@@ -374,6 +367,19 @@ def _widths(trace: WorkloadTrace) -> tuple[int, ...]:
     except TraceError:
         bits = {layer.name: most_bits(layer) for layer in trace.layers}
     return tuple(width for width in _WIDTHS if width >= max(bits.values())) or _WIDTHS[-1:]
+
+
+def _check_units(base: Accelerator, techniques: Sequence[Technique]) -> None:
+    """A design must have the units of every technique."""
+    check_design(base)
+    for technique in techniques:
+        missing = [name for name in technique.units if name not in base.units]
+        if missing:
+            raise ConfigError(
+                f"DesignSpace.base must have the units of technique {technique.name!r}, got "
+                f"{base.name!r} without {', '.join(missing)}; add them, use a preset that has "
+                "them, or leave the technique out"
+            )
 
 
 def _usual_fields(technique: Technique) -> dict[str, Any]:
