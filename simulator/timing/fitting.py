@@ -18,6 +18,7 @@ from simulator.decisions.looks import Looks
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.policy import ReusePolicy
+from simulator.timing.dataflows.dataflow import dataflow_of
 from simulator.timing.dense_baseline import BUFFERS, with_rates
 from simulator.timing.transfers import byte_count, ceil_div
 from workloads.traces.layer import Layer
@@ -94,12 +95,24 @@ def fitted_design(
         _capacity(accelerator, name, [each.bytes_in(name, accelerator) for each in shared], dense)
         for name in BUFFERS
     ]
+    capacities = [
+        max(capacity, _power_of_two(least_bytes(accelerator, name)))
+        for name, capacity in zip(BUFFERS, capacities, strict=True)
+    ]
     design = with_rates(
         accelerator.without_reuse(accelerator.name), accelerator.array, tuple(capacities)
     )
     kept = {name: getattr(accelerator, name) for name in accelerator.units if name not in BUFFERS}
     design = replace(design, **kept)
     return _with_units(design, shared) if shared else design
+
+
+def least_bytes(design: Accelerator, name: str) -> int:
+    """Bytes below which a buffer of a design can't work: an access on each of its ports, and two of
+    what the array takes at once (`simulator.timing.dataflows.dataflow.check_feeds`)."""
+    inputs, weights = dataflow_of(design.array).fed(design.array)
+    fed = {"activation_buffer": inputs, "weight_buffer": weights}.get(name, 0)
+    return max(getattr(design, name).bytes_per_cycle, 2 * byte_count(fed, design.operand_bits))
 
 
 def _one_image(layer: Layer, policy: ReusePolicy) -> Layer:
