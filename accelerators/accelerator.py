@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     Dram,
+    LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
     Part,
@@ -101,6 +102,7 @@ class Accelerator:
         address_list: rows computed, and those that fill skipped ones, for positions chosen
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
+        leader_table: finds vectors that are like one of a few leaders before them.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -138,6 +140,9 @@ class Accelerator:
     )
     neighbour_matcher: NeighbourMatcher | None = field(
         default=None, metadata=part(NeighbourMatcher, optional=True)
+    )
+    leader_table: LeaderTable | None = field(
+        default=None, metadata=part(LeaderTable, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

@@ -21,6 +21,7 @@ from workloads.traces.trace import WorkloadTrace
 KIB = 1024
 BUFFERS = ("activation_buffer", "weight_buffer", "output_buffer", "centroid_buffer")
 
+ARRAY_SIZES = {"array.rows": (8, 16, 32), "array.columns": (8, 16, 32, 64)}
 HASHES = tuple(range(4, 21))
 SHORTEST, LONGEST = 4, 64
 _MOST_CHOICES = 1000
@@ -154,12 +155,13 @@ class Parameter:
             if self.ordered and list(values) != sorted(values):
                 return [f"{path} must be from small to large, got {list(values)}; sort them"]
             return []
-        whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values)
-        if not whole or list(values) != sorted(set(values)):
-            return [
-                f"{path} must be integers of at least 1 from small to large, got {list(values)}; "
-                "sort them"
-            ]
+        kinds: tuple[type, ...] = (int,)
+        words, least = "integers of at least 1", 1.0
+        if any(isinstance(choice, float) for choice in self.choices):
+            kinds, words, least = (int, float), "numbers above 0", math.ulp(0)
+        numbers = all(isinstance(v, kinds) and not isinstance(v, bool) for v in values)
+        if not numbers or not _is_ascending(values) or not least <= values[0] < math.inf:
+            return [f"{path} must be {words} from small to large, got {list(values)}; sort them"]
         return []
 
 
@@ -205,14 +207,18 @@ class Condition:
     """When a parameter has an effect.
 
     Attributes:
-        on: another parameter, a category.
-        value: what that must be, as Optuna stores it.
-        otherwise: what the parameter is set to where it is not, as Optuna stores it.
+        on: other parameters, categories.
+        values: what one of them must be, as Optuna stores it.
+        otherwise: what the parameter is set to where none of them is, as Optuna stores it.
     """
 
-    on: str
-    value: Any
+    on: tuple[str, ...]
+    values: tuple[Any, ...]
     otherwise: Any
+
+    def holds(self, chosen: Mapping[str, Any]) -> bool:
+        """Whether the parameter has an effect beside other parameters' values."""
+        return any(chosen[name] in self.values for name in self.on)
 
 
 def reusable_layers(trace: WorkloadTrace, top: int) -> list[Layer]:
@@ -255,8 +261,7 @@ def _powers(low: int, high: int) -> tuple[int, ...]:
 def hardware_parameters(base: Accelerator) -> list[Parameter]:
     """Hardware choices, the base design's own among them."""
     choices: dict[str, tuple[int, ...]] = {
-        "array.rows": (8, 16, 32),
-        "array.columns": (8, 16, 32, 64),
+        **ARRAY_SIZES,
         **{f"{name}.kib": _powers(16, 512) for name in BUFFERS},
         "cache.entries": _powers(256, 8192),
         "cache.ways": _powers(1, 16),

@@ -13,7 +13,7 @@ from codesign.evaluation.evaluator import Evaluation
 from codesign.evaluation.objective import Objective, values_of
 from codesign.evaluation.objectives import stored_objectives
 from codesign.space.constraints import Constraints
-from codesign.space.design_space import DesignSpace
+from codesign.space.described import described_space
 from codesign.space.parameters import ParameterSpace
 from codesign.study.result import StudyResult
 from codesign.study.store import Place, storing
@@ -157,7 +157,7 @@ def is_failed(frozen: FrozenTrial) -> bool:
 def read_result(study: optuna.Study, place: Place, *, in_use: bool | None = False) -> StudyResult:
     """All of a study, finished or not; `in_use` is `StudyResult`'s."""
     specification = study.user_attrs[SPECIFICATION]
-    space = DesignSpace.from_dict(specification["space"])
+    space = described_space(specification["space"])
     objectives = stored_objectives(specification["objectives"], specification["quality"])
     records = Records(study=study, place=place, space=space, objectives=objectives)
     return StudyResult(

@@ -13,6 +13,7 @@ from accelerators import Accelerator
 from codesign.evaluation.front import hypervolumes, knee, non_dominated
 from codesign.evaluation.objective import Objective, directions_of, points_of
 from codesign.evaluation.objectives import ACCURACY, QUALITIES, Accuracy, stored_objectives
+from codesign.space.described import described_space
 from codesign.space.design_space import DesignSpace
 from codesign.study import shortfall
 from codesign.study.trial import Trial
@@ -56,7 +57,7 @@ class StudyResult:
     @cached_property
     def space(self) -> DesignSpace:
         """The design space."""
-        return DesignSpace.from_dict(self.specification["space"])
+        return described_space(self.specification["space"])
 
     @property
     def quality(self) -> str:

@@ -19,6 +19,7 @@ from codesign.evaluation.objective import Objective
 from codesign.evaluation.objectives import ACCURACY, QUALITIES, stored_objectives
 from codesign.optimisers.registry import OPTIMISERS, is_optimiser_name
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
+from codesign.space.described import described_space
 from codesign.space.design_space import DesignSpace
 from codesign.space.parameters import Parameter
 from simulator.results.stored import is_number, summary_problems
@@ -73,7 +74,7 @@ def read_space(description: Any) -> DesignSpace:
         ConfigError: it describes none, or one whose parts do not fit together.
     """
     try:
-        space = DesignSpace.from_dict(description)
+        space = described_space(description)
         described = space.to_dict()
         problems = [
             f"{part} must be as this program writes it, got {show(description[part])}"

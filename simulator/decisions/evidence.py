@@ -128,6 +128,22 @@ class Neighbours(Evidence):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Leaders(Evidence):
+    """Distances of each vector to the latest leaders of its tile before it.
+
+    Clusters are numbered, within each (view, tile), in the order in which their leaders appear.
+
+    Attributes:
+        entries: leaders held at a time.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("leader_table",)
+    words: ClassVar[str] = "distances to leaders"
+
+    entries: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Buckets(Evidence):
     """Numbers of buckets along projections, as Euclidean LSH makes them, in place of bits."""
 

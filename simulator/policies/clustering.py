@@ -113,15 +113,11 @@ class Clustering(Cutting, ABC):
 
     @abstractmethod
     def clusters_of(
-        self,
-        layer: Layer,
-        index: int,
-        kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        self, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
     ) -> Clusters:
         """The clusters of one GEMM's vectors.
 
         Args:
-            layer: the layer.
             index: the GEMM.
             kinds: of each kind of taps its `(c, p)` float32 vectors, `(vectors,)` int64 vectors
                 tile after tile and `(tiles + 1,)` int64 first ones, see `Looks.orders`.
@@ -137,7 +133,7 @@ class Clustering(Cutting, ABC):
             for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
                 elements = order[taps * each + np.arange(each)[:, None]]
                 kinds.append((columns[elements, rows], vectors, bounds))
-            return self.clusters_of(layer, index, kinds)
+            return self._checked(layer, index, kinds)
 
         return cluster
 
@@ -151,7 +147,16 @@ class Clustering(Cutting, ABC):
         """
         vectors = pixel_vectors(layer, images, index)
         pairs = zip(vectors, self.looks.orders, strict=True)
-        return self.clusters_of(layer, index, [(each, *own) for each, own in pairs])
+        return self._checked(layer, index, [(each, *own) for each, own in pairs])
+
+    def _checked(
+        self, layer: Layer, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    ) -> Clusters:
+        """The clusters; a first member need not show every number, so its vectors are checked."""
+        if self.representative == "first":
+            for columns, vectors, _ in kinds:
+                check_finite(layer, columns[:, vectors])
+        return self.clusters_of(index, kinds)
 
     @property
     def elements_of_segments(self) -> list[np.ndarray]:
@@ -211,15 +216,9 @@ class SignatureClustering(Clustering):
         return cluster
 
     def clusters_of(
-        self,
-        layer: Layer,
-        index: int,
-        kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        self, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
     ) -> Clusters:
         """Those of equal signatures."""
-        if self.representative == "first":  # which need not show every number
-            for columns, vectors, _ in kinds:
-                check_finite(layer, columns[:, vectors])
         return cluster_vectors(
             kinds,
             self.elements_of_segments,

@@ -243,10 +243,7 @@ class NeighbourClustering(Clustering):
         return Neighbours(comparisons=comparisons, reach=self.pairs.reach)
 
     def clusters_of(
-        self,
-        layer: Layer,
-        index: int,
-        kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        self, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
     ) -> Clusters:
         """Those that end at the same vector."""
         return cluster_neighbours(

@@ -53,6 +53,10 @@ POLICIES = {
     "lsh_itq": LshReuse(hashes=6, length=4, learning="itq", projection="int8"),
     "lsh_task": LshReuse(hashes=3, length=4, learning="task", projection="int8"),
     "lsh_task_sign": LshReuse(hashes=3, length=4, learning="task", order="channels_last"),
+    "lsh_tiles": LshReuse(hashes=2, length=4, scope="tile", tile_rows=7),
+    "lsh_blocks_first": LshReuse(
+        hashes=2, length=5, scope="tile", tile_rows=5, tile_shape="block", representative="first"
+    ),
     "k_means": KMeansReuse(clusters=3, length=4),
     "k_means_euclidean": KMeansReuse(
         clusters=0.3, length=5, metric="euclidean", scope="batch", representative="first"
@@ -190,14 +194,12 @@ def reconstructed(decisions, rows):
     )
     ordered = rows[:, :, order].astype(np.float64)
     found, result = np.empty_like(ordered), np.empty_like(ordered)
-    per_group = gemm.m // decisions.rows.groups
+    tiles = decisions.rows.looks.tile_numbers[0]
     start = 0
     for i, j, group in np.ndindex(decisions.rows.clusters.shape):
         columns = slice(j * length, min((j + 1) * length, gemm.k))
         for cluster in range(decisions.rows.clusters[i, j, group]):
-            members = group * per_group + np.flatnonzero(
-                decisions.rows.ids[i, j, group * per_group : (group + 1) * per_group] == cluster
-            )
+            members = np.flatnonzero((tiles == group) & (decisions.rows.ids[i, j] == cluster))
             part = ordered[i, members, columns]
             norms = np.ones((len(members), 1))
             if decisions.rows.scales is not None:
@@ -244,11 +246,11 @@ def test_decisions_are_clusters_of_the_stream(policy, layer, seed):
     assert decisions.rows.ids.shape == (gemm.count, sub_matrices, gemm.m)
     assert decisions.rows.ids.dtype == decisions.rows.clusters.dtype == np.int32
     assert decisions.rows.clusters.shape == (gemm.count, sub_matrices, decisions.rows.groups)
-    streams = decisions.rows.ids.reshape(*decisions.rows.clusters.shape, -1)
-    for place in np.ndindex(decisions.rows.clusters.shape):
+    tiles = decisions.rows.looks.tile_numbers[0]
+    for i, j, tile in np.ndindex(decisions.rows.clusters.shape):
         # Numbers come up one by one: none is left out, so no cluster is empty.
-        numbers = list(dict.fromkeys(streams[place].tolist()))
-        assert numbers == list(range(decisions.rows.clusters[place]))
+        numbers = list(dict.fromkeys(decisions.rows.ids[i, j, tiles == tile].tolist()))
+        assert numbers == list(range(decisions.rows.clusters[i, j, tile]))
     total = int(decisions.rows.clusters.sum())
     assert decisions.rows.total_clusters == total == len(decisions.rows.centroids)
     assert decisions.remaining_ratio == total / (gemm.count * gemm.m * sub_matrices)
@@ -258,7 +260,7 @@ def test_decisions_are_clusters_of_the_stream(policy, layer, seed):
 def test_one_row_a_group_runs_dense(policy):
     layer = conv_layer(images=3, size=(1, 1))
     if isinstance(policy, SubVectorPolicy):
-        policy = replace(policy, scope="image")
+        policy = replace(policy, scope="image" if policy.scope == "batch" else policy.scope)
     if policy.needs_calibration(layer):  # it must do with single rows too
         state = policy.calibrate(layer, example_rows(layer, 2), lambda: example_weights(layer))
         assert all(np.isfinite(values).all() for values in state.values())
