@@ -30,7 +30,7 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Signatures, Static
+from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
@@ -41,7 +41,9 @@ from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
+from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
+from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.perforation import PerforationReuse
 from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.policies.region_of_interest import RegionOfInterest
@@ -89,8 +91,12 @@ __all__ = [
     "LayerReport",
     "LayerSimilarity",
     "LayerTiming",
+    "LeaderReuse",
+    "Leaders",
     "Looks",
     "LshReuse",
+    "NeighbourReuse",
+    "Neighbours",
     "NoReuse",
     "PerLayer",
     "PerforationReuse",

@@ -1,5 +1,7 @@
 """Layers, decisions and designs that tests derive their numbers from."""
 
+import math
+
 import numpy as np
 
 from accelerators import (
@@ -43,6 +45,46 @@ def cifarnet_conv2(images: int = 100) -> Layer:
         convolution=Convolution(kernel=(5, 5), stride=(1, 1), padding=(2, 2), dilation=(1, 1)),
         input_shape=(images, 64, 16, 16),
         output_shape=(images, 64, 16, 16),
+        weights_are_parameters=True,
+    )
+
+
+def convolution_layer(
+    *,
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...] | None = None,
+    padding: tuple[int, ...] | None = None,
+    dilation: tuple[int, ...] | None = None,
+    groups: int = 1,
+    channels: int = 4,
+    n: int = 3,
+    images: int = 1,
+) -> Layer:
+    """A convolution of any geometry; `n` are the outputs of a group."""
+    ones = (1,) * len(kernel)
+    geometry = Convolution(
+        kernel=kernel,
+        stride=stride or ones,
+        padding=padding or (0,) * len(kernel),
+        dilation=dilation or ones,
+        groups=groups,
+    )
+    output = geometry.output_size(size)
+    return Layer(
+        name="conv",
+        kind="conv",
+        gemm=Gemm(
+            m=images * math.prod(output),
+            n=n,
+            k=channels // groups * math.prod(kernel),
+            count=groups,
+        ),
+        images=images,
+        row_images=images,
+        convolution=geometry,
+        input_shape=(images, channels, *size),
+        output_shape=(images, n * groups, *output),
         weights_are_parameters=True,
     )
 

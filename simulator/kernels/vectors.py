@@ -1,5 +1,7 @@
 """Compiled loops that cluster vectors within tiles of any shape, and hand results to many taps."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
@@ -87,7 +89,7 @@ def mean_in_tiles(columns, channels, order, bounds, ids, clusters, first_only, f
 
 
 def cluster_vectors(
-    kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
     orders: list[np.ndarray],
     hashing: tuple[np.ndarray, np.ndarray],
     *,

@@ -68,10 +68,15 @@ def check_finite(layer: Layer, values: np.ndarray) -> None:
         ConfigError: naming the layer.
     """
     if not np.isfinite(values.sum(dtype=np.float64)):
-        raise ConfigError(
-            f"activations of layer {layer.name!r} must be finite, got NaN or infinity; "
-            "check the model's weights and inputs"
-        )
+        raise non_finite(layer)
+
+
+def non_finite(layer: Layer) -> ConfigError:
+    """The error for values that are none."""
+    return ConfigError(
+        f"activations of layer {layer.name!r} must be finite, got NaN or infinity; "
+        "check the model's weights and inputs"
+    )
 
 
 def check_state(

@@ -1,5 +1,6 @@
 """How sub-vectors are clustered, as plain data and as functions; and the decisions that follow."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -95,7 +96,77 @@ class Cutting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignatureClustering(Cutting):
+class Clustering(Cutting, ABC):
+    """How a layer's vectors are clustered, as plain data: all that a policy decides.
+
+    Vectors come as unfolded rows or, of pixels that are looked at once, from feature maps where
+    they lie; the same ones fall into the same clusters.
+    """
+
+    @abstractmethod
+    def evidence(self, signatures: np.ndarray) -> Evidence:
+        """What was looked at in the layer.
+
+        Args:
+            signatures: `(total clusters,)` uint64, of the clusters that were found.
+        """
+
+    @abstractmethod
+    def clusters_of(
+        self, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    ) -> Clusters:
+        """The clusters of one GEMM's vectors.
+
+        Args:
+            index: the GEMM.
+            kinds: of each kind of taps its `(c, p)` float32 vectors, `(vectors,)` int64 vectors
+                tile after tile and `(tiles + 1,)` int64 first ones, see `Looks.orders`.
+        """
+
+    def clusterer(self, layer: Layer) -> Clusterer:
+        """Clusters a GEMM's unfolded rows: a row that meets each vector gives it."""
+        looks = self.looks
+        each = looks.gemm.k // looks.taps
+
+        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
+            kinds = []
+            for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
+                elements = order[taps * each + np.arange(each)[:, None]]
+                kinds.append((columns[elements, rows], vectors, bounds))
+            return self._checked(layer, index, kinds)
+
+        return cluster
+
+    def clusters_of_pixels(self, layer: Layer, images: np.ndarray, index: int) -> Clusters:
+        """The clusters of one GEMM, of vectors that are read where they lie in feature maps.
+
+        Args:
+            layer: one that is looked at once a pixel.
+            images: `(n, channels, *size)` of its input.
+            index: the GEMM.
+        """
+        vectors = pixel_vectors(layer, images, index)
+        pairs = zip(vectors, self.looks.orders, strict=True)
+        return self._checked(layer, index, [(each, *own) for each, own in pairs])
+
+    def _checked(
+        self, layer: Layer, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    ) -> Clusters:
+        """The clusters; a first member need not show every number, so its vectors are checked."""
+        if self.representative == "first":
+            for columns, vectors, _ in kinds:
+                check_finite(layer, columns[:, vectors])
+        return self.clusters_of(index, kinds)
+
+    @property
+    def elements_of_segments(self) -> list[np.ndarray]:
+        """Of each segment the `(L or fewer,)` int64 elements of a tap."""
+        order = np.arange(self.looks.gemm.k // self.looks.taps)
+        return [order[first : first + self.length] for first in range(0, order.size, self.length)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignatureClustering(Clustering):
     """Vectors of one (view, tile) with equal signatures form a cluster.
 
     Deep Reuse, equation 1: bit h of a signature is 1 where v_h . x exceeds a threshold.
@@ -121,7 +192,7 @@ class SignatureClustering(Cutting):
 
     def clusterer(self, layer: Layer) -> Clusterer:
         """Clusters a GEMM's unfolded rows."""
-        return self._in_runs(layer) if self.is_by_runs else self._in_tiles
+        return self._in_runs(layer) if self.is_by_runs else super().clusterer(layer)
 
     def _in_runs(self, layer: Layer) -> Clusterer:
         length, looks = self.length, self.looks
@@ -144,46 +215,13 @@ class SignatureClustering(Cutting):
 
         return cluster
 
-    def _in_tiles(self, index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
-        """Of unfolded rows, a row that meets each vector gives it."""
-        looks = self.looks
-        each = looks.gemm.k // looks.taps
-        kinds = []
-        for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
-            elements = order[taps * each + np.arange(each)[:, None]]
-            kinds.append((columns[elements, rows], vectors, bounds))
-        return self.clusters_of(index, kinds, np.arange(each))
-
-    def clusters_of_pixels(self, layer: Layer, images: np.ndarray, index: int) -> Clusters:
-        """The clusters of one GEMM, of vectors that are read where they lie in feature maps.
-
-        Args:
-            layer: one that is looked at once a pixel.
-            images: `(n, channels, *size)` of its input.
-            index: the GEMM.
-        """
-        looks = self.looks
-        vectors = pixel_vectors(layer, images, index)
-        kinds = [(each, *own) for each, own in zip(vectors, looks.orders, strict=True)]
-        return self.clusters_of(index, kinds, np.arange(looks.gemm.k // looks.taps))
-
     def clusters_of(
-        self,
-        index: int,
-        kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-        order: np.ndarray,
+        self, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
     ) -> Clusters:
-        """The clusters of one GEMM's vectors.
-
-        Args:
-            index: the GEMM.
-            kinds: as for `cluster_vectors`.
-            order: `(c,)` int64, the element at each place of a vector that is cut.
-        """
-        length = self.length
+        """Those of equal signatures."""
         return cluster_vectors(
             kinds,
-            [order[first : first + length] for first in range(0, order.size, length)],
+            self.elements_of_segments,
             (self.hyperplanes, self.thresholds[index]),
             tiles=self.looks.tiles,
             first_only=self.representative == "first",

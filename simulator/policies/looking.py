@@ -1,6 +1,7 @@
 """How a layer's vectors are looked at: in which tiles, and once a tap or once a pixel."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -18,14 +19,15 @@ class Tile:
     """A tile of a layer's rows, whose vectors are clustered apart from those of others.
 
     Attributes:
-        rows: at most so many, 1 or more. Tiles of an image are as equal as they can be, and none
-            has rows of two images.
+        rows: of an image at most so many, 1 or more. Tiles of an image are as equal as they can be.
         shape: `strip`, consecutive rows, or `block`, a square of a convolution's output positions;
             other layers have strips.
+        frames: consecutive images whose rows at the same places are in one tile, 1 or more.
     """
 
     rows: int
     shape: str = "strip"
+    frames: int = 1
 
 
 @lru_cache(maxsize=512)
@@ -145,8 +147,8 @@ def _tiles_of_rows(layer: Layer, tile: Tile) -> np.ndarray:
         rows = math.prod(size) if size is not None else m // layer.row_images
         each = -(-rows // tile.rows)
         within = np.arange(rows) * each // rows
-    images = m // within.size
-    return (np.arange(images)[:, None] * each + within).ravel().astype(np.int32)
+    runs = np.arange(m // within.size) // tile.frames
+    return (runs[:, None] * each + within).ravel().astype(np.int32)
 
 
 def output_size(layer: Layer) -> tuple[int, ...] | None:
@@ -217,11 +219,12 @@ def _pixels_of(layer_key: tuple) -> _Pixels:
 
 
 def _pixels(layer: Layer) -> _Pixels | None:
-    """A convolution's pixels; `None` of a single tap, or of no convolution."""
+    """A convolution's pixels; `None` of a single tap, where rows meet nothing but padding, or of no
+    convolution."""
     geometry, output = layer.convolution, output_size(layer)
     if geometry is None or output is None or math.prod(geometry.kernel) == 1:
         return None
-    return _pixels_of(
+    found = _pixels_of(
         (
             geometry.kernel,
             geometry.stride,
@@ -232,6 +235,15 @@ def _pixels(layer: Layer) -> _Pixels | None:
             layer.gemm.m // math.prod(output),
         )
     )
+    return found if found.is_met.any() else None
+
+
+def pixel_grid(layer: Layer) -> tuple[int, ...]:
+    """Places of an image's pixels of one kind in each dimension, of a convolution."""
+    geometry, output = layer.convolution, output_size(layer)
+    assert geometry is not None and output is not None
+    sizes = zip(geometry.kernel, geometry.dilation, geometry.stride, output, strict=True)
+    return tuple((taps - 1) * apart // step + size for taps, apart, step, size in sizes)
 
 
 def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarray]:
@@ -242,24 +254,50 @@ def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarr
         images: `(n, channels, *size)` of its input.
         index: of the GEMM, a group of channels.
     """
-    geometry, output = layer.convolution, output_size(layer)
-    assert geometry is not None and output is not None
-    channels = layer.input_shape[1] // geometry.groups
+    assert layer.convolution is not None
+    channels = layer.input_shape[1] // layer.convolution.groups
     own = images[:, index * channels : (index + 1) * channels]
     found = []
+    for grid, inside, given in _grids(layer):
+        kind = np.zeros((channels, len(images), *grid), np.float32)
+        kind[(slice(None), slice(None), *inside)] = own[
+            (slice(None), slice(None), *given)
+        ].swapaxes(0, 1)
+        found.append(kind.reshape(channels, -1))
+    return found
+
+
+def pixel_numbers(layer: Layer) -> list[np.ndarray]:
+    """Of each kind of taps the `(p,)` int64 pixel of the input at each place, -1 in the padding.
+
+    Pixels are numbered through the images of a batch, as `images` of `pixel_vectors` hold them.
+
+    Args:
+        layer: a convolution that is looked at once a pixel, or one of a single tap.
+    """
+    count, _, *size = layer.input_shape
+    numbers = np.arange(count * math.prod(size)).reshape(count, *size)
+    found = []
+    for grid, inside, given in _grids(layer):
+        kind = np.full((count, *grid), -1, np.int64)
+        kind[(slice(None), *inside)] = numbers[(slice(None), *given)]
+        found.append(kind.ravel())
+    return found
+
+
+def _grids(layer: Layer) -> Iterator[tuple[list[int], list[slice], list[slice]]]:
+    """Of each kind of taps its grid of places, the part of it that holds pixels, and which."""
+    geometry, output = layer.convolution, output_size(layer)
+    assert geometry is not None and output is not None
     taps = [
         np.arange(size) * apart
         for size, apart in zip(geometry.kernel, geometry.dilation, strict=True)
     ]
-    grid = [
-        int((offsets // step).max()) + size
-        for offsets, step, size in zip(taps, geometry.stride, output, strict=True)
-    ]
+    grid = pixel_grid(layer)
     for phase in product(
         *(np.unique(offsets % step) for offsets, step in zip(taps, geometry.stride, strict=True))
     ):
-        kind = np.zeros((channels, len(images), *grid), np.float32)
-        inside, given = [slice(None)] * 2, [slice(None)] * 2
+        inside, given = [], []
         for d, begin in enumerate(phase):
             pad, step, size = geometry.padding[d], geometry.stride[d], layer.input_shape[2 + d]
             first = -(-max(0, pad - int(begin)) // step)
@@ -267,6 +305,4 @@ def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarr
             held = max(0, min(grid[d] - first, -(-(size - at) // step)))
             inside.append(slice(first, first + held))
             given.append(slice(at, at + held * step, step))
-        kind[tuple(inside)] = own[tuple(given)].swapaxes(0, 1)
-        found.append(kind.reshape(channels, -1))
-    return found
+        yield grid, inside, given

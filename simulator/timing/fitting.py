@@ -5,9 +5,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from accelerators import Accelerator, ConfigError, Reconstructor, SramBuffer
+from accelerators import (
+    Accelerator,
+    ConfigError,
+    LeaderTable,
+    NeighbourMatcher,
+    Reconstructor,
+    SramBuffer,
+)
 from accelerators.rules import show
 from simulator.decisions.looks import Looks
+from simulator.policies.leaders import LeaderReuse
+from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.policy import ReusePolicy
 from simulator.timing.dataflows.dataflow import dataflow_of
 from simulator.timing.dense_baseline import BUFFERS, with_rates
@@ -23,6 +32,8 @@ _CLEARING_CYCLES = 16  # as of the presets: valid bits are registers
 # Rows of a dense tile, in times of what filling and draining the array takes.
 _DENSE_ROWS = 4
 _MOST_PORTS = 64
+_WIDEST_LANE = 64  # elements of a lane of a leader table: our choice, as of its presets
+_MOST_LANES = 64  # of a neighbour matcher, by its rule
 
 
 def fitted_design(
@@ -47,6 +58,9 @@ def fitted_design(
     - the front-end: as many hashes at a time, and lanes, as hash a vector no slower than the array
       multiplies; the largest layer that reuses decides;
     - the cache: an entry for each vector of a tile, up to 8,192, cleared in 16 cycles;
+    - the leader table: as many leaders, as long, as are decided with; as few lanes as compare a
+      vector with all of them, and divide what is left, no slower than the array multiplies;
+    - the neighbour matcher: entries back to the farthest neighbour, and as few lanes, likewise;
     - the reconstructor: as wide as it takes to hand results out in the time of the product.
 
     Three quarters of a tile's vectors are taken to be multiplied.
@@ -104,7 +118,10 @@ def least_bytes(design: Accelerator, name: str) -> int:
 def _one_image(layer: Layer, policy: ReusePolicy) -> Layer:
     """A convolution on one image where all are cut alike: far fewer vectors to look at."""
     images = layer.row_images
-    alike = getattr(policy, "scope", None) in ("tile", "image")
+    tile = getattr(policy, "tile", None)
+    alike = getattr(policy, "scope", None) in ("tile", "image") and (
+        tile is None or tile.frames == 1
+    )
     if layer.convolution is None or layer.input_shape[0] != images or images == 1 or not alike:
         return layer
     return replace(
@@ -239,6 +256,20 @@ def _with_units(design: Accelerator, shared: Sequence[_Shared]) -> Accelerator:
         )
         if design.cache is not None:
             changes["cache"] = _cache(design, hashing, lanes)
+    following = [each for each in shared if isinstance(each.policy, LeaderReuse)]
+    if design.leader_table is not None and following:
+        changes["leader_table"], bits = _leader_table(design, design.leader_table, following)
+        reading_bits = max(reading_bits, bits)
+    matching = [
+        each
+        for each in shared
+        if isinstance(each.policy, NeighbourReuse) and each.policy.pairs(each.layer).reach
+    ]
+    if design.neighbour_matcher is not None and matching:
+        changes["neighbour_matcher"], bits = _neighbour_matcher(
+            design, design.neighbour_matcher, matching
+        )
+        reading_bits = max(reading_bits, bits)
     activations = design.activation_buffer
     changes["activation_buffer"] = _held(
         activations, max(activations.width_bits, reading_bits), lanes
@@ -278,6 +309,57 @@ def _cache(design: Accelerator, hashing: Iterable[_Shared], lanes: int) -> Any:
         banks=lanes,
         clear_entries_per_cycle=max(1, entries // _CLEARING_CYCLES),
     )
+
+
+def _leader_table(
+    design: Accelerator, unit: LeaderTable, following: Sequence[_Shared]
+) -> tuple[LeaderTable, int]:
+    """A table for all leaders, and bits of a vector that are read a cycle meanwhile."""
+    busiest = max(following, key=lambda each: each.layer.gemm.macs)
+    entries = max(each.policy.entries for each in following)
+    length = max(each.length for each in following)
+    width, cycles = min(length, _WIDEST_LANE), busiest.product_cycles(design)
+    steps = ceil_div(length, width)
+    turns = max(1, min(entries, math.floor(cycles / steps)))
+    fitted = replace(
+        unit,
+        entries=entries,
+        max_length=length,
+        width=width,
+        lanes=ceil_div(entries, turns),
+        means=_take_means(following),
+        divided_elements=min(length, math.ceil(_REMAINING * length / cycles)),
+    )
+    return fitted, _bits_read(design, length, turns * steps)
+
+
+def _neighbour_matcher(
+    design: Accelerator, unit: NeighbourMatcher, matching: Sequence[_Shared]
+) -> tuple[NeighbourMatcher, int]:
+    """A matcher for all neighbours, and bits of a vector that are read a cycle meanwhile."""
+    busiest = max(matching, key=lambda each: each.layer.gemm.macs)
+    pairs = busiest.policy.pairs(busiest.layer)
+    steps = ceil_div(busiest.length, unit.width)
+    compared = steps * int(pairs.comparisons.sum()) / int(busiest.looks.vectors_of_kind.sum())
+    lanes = min(_MOST_LANES, max(1, math.ceil(compared / busiest.product_cycles(design))))
+    reached = max(
+        each.policy.pairs(each.layer).reach * ceil_div(each.length, unit.width) for each in matching
+    )
+    fitted = replace(
+        unit, lanes=lanes, line_entries=max(lanes, reached), means=_take_means(matching)
+    )
+    each_vector = max(steps, math.floor(compared / lanes))
+    return fitted, _bits_read(design, busiest.length, each_vector)
+
+
+def _take_means(shared: Sequence[_Shared]) -> bool:
+    """Whether any layer's clusters take their mean."""
+    return any(each.policy.representative == "centroid" for each in shared)
+
+
+def _bits_read(design: Accelerator, length: int, cycles: int) -> int:
+    """Bits of a vector that are read a cycle, whole bytes."""
+    return _multiple_of_8(ceil_div(length * design.operand_bits, cycles))
 
 
 def _held(buffer: SramBuffer, width_bits: int, ports: int) -> SramBuffer:

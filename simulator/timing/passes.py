@@ -15,8 +15,8 @@ from simulator.timing.tiles import MOST_TILES, Tiles, check_tiles, cut
 from simulator.timing.transfers import Transfer, access_bytes, byte_count, ceil_div
 from workloads.traces.layer import Layer
 
-# Of the array's columns, so many at least are a pass's where several taps multiply by each.
-_NARROWER = 4
+# Columns of the narrowest pass where several taps multiply by each.
+_NARROWEST = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,9 +170,9 @@ def best_passes(left: Remaining, accelerator: Accelerator) -> list[Tiles]:
 def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
     """Passes worth trying.
 
-    By columns: all of n at once; and once, twice, four times ... the array's columns, as long as
-    the partial sums of a tile fit half of the output buffer, where a pixel is looked at once also
-    less: each pass looks again. Where there are several tiles that need several passes, also with
+    By columns: all of n at once; and once, twice, four times ... the array's columns, or 8 where a
+    pixel is looked at once, as long as the partial sums of a tile fit half of the output buffer:
+    each pass looks again. Where there are several tiles that need several passes, also with
     the passes outside. Results first, only where a group's sums do not fit: then as many rows at
     once as do, in powers of two. Those of more tiles than can be scheduled are left out; all of n
     at once is always there.
@@ -183,9 +183,7 @@ def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
     half_bits = accelerator.output_buffer.capacity_bytes * 8 // 2
     columns_fitting = half_bits // (rows * accelerator.accumulator_bits)
     found = [_by_columns(n, n, outside=False)]
-    width = accelerator.array.columns
-    if looks.taps > 1:
-        width = max(1, width // _NARROWER)
+    width = accelerator.array.columns if looks.taps == 1 else _NARROWEST
     while width < n and width <= columns_fitting:
         found.append(_by_columns(n, width, outside=False))
         if looks.tile_of is not None and looks.tiles > 1:

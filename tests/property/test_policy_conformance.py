@@ -21,6 +21,7 @@ from simulator import (
     HyperCubeReuse,
     KMeansReuse,
     LshReuse,
+    NeighbourReuse,
     PerforationReuse,
     RegionOfInterest,
     SkippedOutputs,
@@ -52,6 +53,10 @@ POLICIES = {
     "lsh_itq": LshReuse(hashes=6, length=4, learning="itq", projection="int8"),
     "lsh_task": LshReuse(hashes=3, length=4, learning="task", projection="int8"),
     "lsh_task_sign": LshReuse(hashes=3, length=4, learning="task", order="channels_last"),
+    "lsh_tiles": LshReuse(hashes=2, length=4, scope="tile", tile_rows=7),
+    "lsh_blocks_first": LshReuse(
+        hashes=2, length=5, scope="tile", tile_rows=5, tile_shape="block", representative="first"
+    ),
     "k_means": KMeansReuse(clusters=3, length=4),
     "k_means_euclidean": KMeansReuse(
         clusters=0.3, length=5, metric="euclidean", scope="batch", representative="first"
@@ -59,6 +64,10 @@ POLICIES = {
     "hyper_cube": HyperCubeReuse(bins=2, dimensions=2, length=4),
     "hyper_cube_first": HyperCubeReuse(
         bins=3, dimensions=3, length=9, primary="first", order="channels_last", scope="batch"
+    ),
+    "neighbours": NeighbourReuse(threshold=0.6, length=4, neighbourhood="window"),
+    "neighbours_in_one_block": NeighbourReuse(
+        threshold=0.5, block_rows=4, block_columns=5, representative="first"
     ),
     "perforation": PerforationReuse(computed=0.4),
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
@@ -79,6 +88,7 @@ EXACT = {
     "lsh_itq": LshReuse(hashes=62, length=None, learning="itq", projection="int8"),
     "k_means": KMeansReuse(clusters=1.0, length=4, order="channels_last"),
     "hyper_cube": HyperCubeReuse(bins=2**15, dimensions=4, length=4, order="channels_last"),
+    "neighbours": NeighbourReuse(threshold=1.0, length=4, order="channels_last"),
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
@@ -90,6 +100,10 @@ BOLDER = {
     "lsh": (LshReuse(hashes=2, length=4), LshReuse(hashes=1, length=4)),
     "k_means": (KMeansReuse(clusters=2, length=4), KMeansReuse(clusters=1, length=4)),
     "hyper_cube": (HyperCubeReuse(bins=1, dimensions=2, length=4),),
+    "neighbours": (
+        NeighbourReuse(threshold=0.3, length=4, neighbourhood="window"),
+        NeighbourReuse(threshold=0.0, length=4, neighbourhood="window", block_columns=3),
+    ),
     "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
     "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
@@ -180,14 +194,12 @@ def reconstructed(decisions, rows):
     )
     ordered = rows[:, :, order].astype(np.float64)
     found, result = np.empty_like(ordered), np.empty_like(ordered)
-    per_group = gemm.m // decisions.rows.groups
+    tiles = decisions.rows.looks.tile_numbers[0]
     start = 0
     for i, j, group in np.ndindex(decisions.rows.clusters.shape):
         columns = slice(j * length, min((j + 1) * length, gemm.k))
         for cluster in range(decisions.rows.clusters[i, j, group]):
-            members = group * per_group + np.flatnonzero(
-                decisions.rows.ids[i, j, group * per_group : (group + 1) * per_group] == cluster
-            )
+            members = np.flatnonzero((tiles == group) & (decisions.rows.ids[i, j] == cluster))
             part = ordered[i, members, columns]
             norms = np.ones((len(members), 1))
             if decisions.rows.scales is not None:
@@ -234,11 +246,11 @@ def test_decisions_are_clusters_of_the_stream(policy, layer, seed):
     assert decisions.rows.ids.shape == (gemm.count, sub_matrices, gemm.m)
     assert decisions.rows.ids.dtype == decisions.rows.clusters.dtype == np.int32
     assert decisions.rows.clusters.shape == (gemm.count, sub_matrices, decisions.rows.groups)
-    streams = decisions.rows.ids.reshape(*decisions.rows.clusters.shape, -1)
-    for place in np.ndindex(decisions.rows.clusters.shape):
+    tiles = decisions.rows.looks.tile_numbers[0]
+    for i, j, tile in np.ndindex(decisions.rows.clusters.shape):
         # Numbers come up one by one: none is left out, so no cluster is empty.
-        numbers = list(dict.fromkeys(streams[place].tolist()))
-        assert numbers == list(range(decisions.rows.clusters[place]))
+        numbers = list(dict.fromkeys(decisions.rows.ids[i, j, tiles == tile].tolist()))
+        assert numbers == list(range(decisions.rows.clusters[i, j, tile]))
     total = int(decisions.rows.clusters.sum())
     assert decisions.rows.total_clusters == total == len(decisions.rows.centroids)
     assert decisions.remaining_ratio == total / (gemm.count * gemm.m * sub_matrices)
@@ -248,7 +260,7 @@ def test_decisions_are_clusters_of_the_stream(policy, layer, seed):
 def test_one_row_a_group_runs_dense(policy):
     layer = conv_layer(images=3, size=(1, 1))
     if isinstance(policy, SubVectorPolicy):
-        policy = replace(policy, scope="image")
+        policy = replace(policy, scope="image" if policy.scope == "batch" else policy.scope)
     if policy.needs_calibration(layer):  # it must do with single rows too
         state = policy.calibrate(layer, example_rows(layer, 2), lambda: example_weights(layer))
         assert all(np.isfinite(values).all() for values in state.values())
@@ -413,7 +425,7 @@ def test_orders_are_those_of_unfolding(policy):
 def test_what_is_not_built_is_refused_by_hardware_alone(policy):
     layer = conv_layer()
     decisions = decide_on(policy, layer, example_rows(layer, 11))
-    is_built = isinstance(policy, PerforationReuse) or (
+    is_built = isinstance(policy, PerforationReuse | NeighbourReuse) or (
         isinstance(policy, LshReuse) and policy.metric == "angular" and not policy.normalised
     )
     known = {field.name for field in fields(Accelerator)}

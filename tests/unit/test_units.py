@@ -14,6 +14,7 @@ from accelerators import (
     CentroidCache,
     ConfigError,
     LshFrontEnd,
+    NeighbourMatcher,
     Reconstructor,
     SramBuffer,
     SystolicArray,
@@ -112,6 +113,49 @@ def test_address_list_by_hand():
         assert energy_per_action(design)["address_list", action] == price
     with pytest.raises(ConfigError, match=r"entries must be at least one for each of ports=4"):
         dense_with(address_list=AddressList(entries=3, ports=4))
+
+
+class TestNeighbourMatcher(UnitSuite):
+    design = dense_with(neighbour_matcher=NeighbourMatcher(width=8, line_entries=64))
+    part = "neighbour_matcher"
+    larger = (
+        NeighbourMatcher(width=9, line_entries=64),
+        NeighbourMatcher(width=8, lanes=2, line_entries=64),
+        NeighbourMatcher(width=8, line_entries=128),
+    )
+
+
+class TestNeighbourMatcherWithoutMeans(TestNeighbourMatcher):
+    design = dense_with(neighbour_matcher=NeighbourMatcher(width=8, line_entries=64, means=False))
+    larger = (NeighbourMatcher(width=8, line_entries=64),)
+
+
+def test_neighbour_matcher_by_hand():
+    # Two lanes and one of squares of 32 int8 products, added in 32 bits; five tests a lane and t^2;
+    # 128 entries a lane of 32 x 8 + 24 + 16 = 296 bits: 4,736 bytes; 256 sums of 32 x 16 + 32 bits.
+    unit = NeighbourMatcher(width=32, lanes=2, line_entries=256)
+    design, table = dense_with(neighbour_matcher=unit), cost_table(DENSE.technology)
+    bank = {"size_bytes": 4736, "width_bits": 296}
+    sums = {"size_bytes": 17408, "width_bits": 544}
+    expected = {
+        ("int_multiplier", 8): 96,
+        ("int_adder", 32): 96,
+        ("int_multiplier", 16): 11 + 32,  # 32 divide sums
+        ("comparator", 32): 6,
+        ("int_adder", 16): 32,
+    }
+    logic = sum(count * table.area_mm2(name, bits=b) for (name, b), count in expected.items())
+    memories = 2 * table.area_mm2("sram", **bank) + table.area_mm2("sram", **sums)
+    assert area_by_part(design)["neighbour_matcher"] == pytest.approx(logic + memories)
+    prices = energy_per_action(design)
+    assert prices["neighbour_matcher", "read_line"] == table.energy_pj("sram", "read", **bank)
+    assert prices["neighbour_matcher", "write_sums"] == table.energy_pj("sram", "write", **sums)
+    assert prices["neighbour_matcher", "test"] == pytest.approx(
+        5 * table.energy_pj("int_multiplier", "multiply", bits=16)
+        + 3 * table.energy_pj("comparator", "compare", bits=32)
+    )
+    with pytest.raises(ConfigError, match=r"line_entries must be at least one for each of lanes=2"):
+        dense_with(neighbour_matcher=NeighbourMatcher(lanes=2, line_entries=1))
 
 
 def _needs_an_address_list(design):
