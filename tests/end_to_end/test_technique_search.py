@@ -103,9 +103,7 @@ def test_the_front_is_judged_on_inputs_held_out(workload, space, tmp_path):
     assert report.to_dict()["held_out"]["images"] == 6
 
     unlabelled = replace(workload, held_out=workload.calibration)
-    with pytest.raises(
-        ConfigError, match=r"as the trace is, by accuracy, got agreement"
-    ):
+    with pytest.raises(ConfigError, match=r"as the trace is, by accuracy, got agreement"):
         search(unlabelled, space, storage=tmp_path / "other", trials=4, executor="inline")
 
 
