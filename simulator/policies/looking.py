@@ -285,7 +285,7 @@ def pixel_numbers(layer: Layer) -> list[np.ndarray]:
     return found
 
 
-def _grids(layer: Layer) -> Iterator[tuple[list[int], list[slice], list[slice]]]:
+def _grids(layer: Layer) -> Iterator[tuple[tuple[int, ...], list[slice], list[slice]]]:
     """Of each kind of taps its grid of places, the part of it that holds pixels, and which."""
     geometry, output = layer.convolution, output_size(layer)
     assert geometry is not None and output is not None

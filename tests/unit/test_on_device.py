@@ -66,7 +66,7 @@ def both(policy: LshReuse, call: GemmCall):
     )
     clustering = clustering_of(policy, layer, state)
     assert clustering is not None
-    assert is_on_device(layer, clustering)
+    assert is_on_device(clustering, layer)
     here = DeviceClustering(layer, clustering, call.input.device)
     return made, here, here.replaced(call.input)
 
@@ -149,7 +149,7 @@ def test_what_compiled_loops_decide():
         (call,) = calls_of(network, given)
         state = policy.calibrate(call.layer, call.rows())
         clustering = clustering_of(policy, call.layer, state)
-        assert not is_on_device(call.layer, clustering)
+        assert not is_on_device(clustering, call.layer)
         with torch.no_grad():
             outputs = ReusedForward(policy)(network, given)
         made = executor.execute(
