@@ -236,6 +236,24 @@ def _pixels(layer: Layer) -> _Pixels | None:
     return found if found.is_met.any() else None
 
 
+def pixel_grid(layer: Layer) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Places that a kind of pixels has in each dimension of an image, and of each kind of taps the
+    first of its pixels, counted from the corner of the padding. The next ones are strides apart.
+
+    Args:
+        layer: a convolution that is looked at once a pixel.
+    """
+    geometry, output = layer.convolution, output_size(layer)
+    assert geometry is not None and output is not None
+    offsets = [
+        np.arange(size) * apart
+        for size, apart in zip(geometry.kernel, geometry.dilation, strict=True)
+    ]
+    each = list(zip(offsets, geometry.stride, strict=True))
+    grid = tuple(int((own // step).max()) + n for (own, step), n in zip(each, output, strict=True))
+    return grid, list(product(*(np.unique(own % step).tolist() for own, step in each)))
+
+
 def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarray]:
     """Of each kind of taps the `(channels, p)` float32 vectors of a convolution's pixels.
 
@@ -244,28 +262,19 @@ def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarr
         images: `(n, channels, *size)` of its input.
         index: of the GEMM, a group of channels.
     """
-    geometry, output = layer.convolution, output_size(layer)
-    assert geometry is not None and output is not None
+    geometry = layer.convolution
+    assert geometry is not None
     channels = layer.input_shape[1] // geometry.groups
     own = images[:, index * channels : (index + 1) * channels]
     found = []
-    taps = [
-        np.arange(size) * apart
-        for size, apart in zip(geometry.kernel, geometry.dilation, strict=True)
-    ]
-    grid = [
-        int((offsets // step).max()) + size
-        for offsets, step, size in zip(taps, geometry.stride, output, strict=True)
-    ]
-    for phase in product(
-        *(np.unique(offsets % step) for offsets, step in zip(taps, geometry.stride, strict=True))
-    ):
+    grid, kinds = pixel_grid(layer)
+    for phase in kinds:
         kind = np.zeros((channels, len(images), *grid), np.float32)
         inside, given = [slice(None)] * 2, [slice(None)] * 2
         for d, begin in enumerate(phase):
             pad, step, size = geometry.padding[d], geometry.stride[d], layer.input_shape[2 + d]
-            first = -(-max(0, pad - int(begin)) // step)
-            at = first * step + int(begin) - pad
+            first = -(-max(0, pad - begin) // step)
+            at = first * step + begin - pad
             held = max(0, min(grid[d] - first, -(-(size - at) // step)))
             inside.append(slice(first, first + held))
             given.append(slice(at, at + held * step, step))
