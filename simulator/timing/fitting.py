@@ -24,8 +24,8 @@ from simulator.timing.transfers import byte_count, ceil_div
 from workloads.traces.layer import Layer
 
 # Of a tile's vectors, so many are multiplied: our choice, the most that tiles of 100 to 300 rows of
-# a ResNet-18 left on street video. Where more are, what does not fit travels, and is charged.
-_REMAINING = 0.75
+# a ResNet-18 left on street video.
+REMAINING = 0.75
 _LEAST_BYTES, _MOST_BYTES = 2**11, 2**20  # as of the dense designs of equal area
 _MOST_ENTRIES, _MOST_WAYS = 2**13, 8
 _CLEARING_CYCLES = 16  # as of the presets: valid bits are registers
@@ -42,6 +42,7 @@ def fitted_design(
     policy: ReusePolicy,
     *,
     columns: int | None = None,
+    remaining: float = REMAINING,
 ) -> Accelerator:
     """The design with memories that hold what tiles need, and reuse units that keep up.
 
@@ -63,7 +64,8 @@ def fitted_design(
     - the neighbour matcher: entries back to the farthest neighbour, and as few lanes, likewise;
     - the reconstructor: as wide as it takes to hand results out in the time of the product.
 
-    Three quarters of a tile's vectors are taken to be multiplied.
+    Where more of a tile's vectors are multiplied than `remaining`, what does not fit travels, and is
+    charged; where fewer are, units do not keep up with the array.
 
     Args:
         accelerator: the design.
@@ -71,15 +73,21 @@ def fitted_design(
         policy: what is decided on each; layers that it does not look at in tiles of vectors are
             dense here.
         columns: of a layer's n that are multiplied in one pass, 1 or more; `None`: the array's.
+        remaining: of a tile's vectors, those that are multiplied; above 0 and at most 1.
 
     Raises:
-        ConfigError: the number of columns breaks its rule; the array is too wide for any buffer's
-            ports; or L is longer than a layer's rows.
+        ConfigError: the number of columns or what remains breaks its rule; the array is too wide
+            for any buffer's ports; or L is longer than a layer's rows.
     """
     if columns is not None and (type(columns) is not int or columns < 1):
         raise ConfigError(
             f"fitted_design.columns must be an integer of at least 1, got {show(columns)}; leave "
             "it out for the array's"
+        )
+    if not (isinstance(remaining, float | int) and 0 < remaining <= 1):
+        raise ConfigError(
+            f"fitted_design.remaining must be above 0 and at most 1, got {show(remaining)}; leave "
+            f"it out for {REMAINING}"
         )
     shared = []
     for layer in layers:
@@ -88,7 +96,9 @@ def fitted_design(
         looks = _looks(own, each) if own.applies_to(layer) else None
         if looks is not None:
             wide = min(columns or accelerator.array.columns, layer.gemm.n)
-            shared.append(_Shared(layer=each, looks=looks, policy=own, columns=wide))
+            shared.append(
+                _Shared(layer=each, looks=looks, policy=own, columns=wide, remaining=remaining)
+            )
     reused = {each.layer.name for each in shared}
     dense = [layer for layer in layers if layer.name not in reused]
     capacities = [
@@ -150,12 +160,14 @@ class _Shared:
         looks: how.
         policy: by what.
         columns: of n in a pass.
+        remaining: of the vectors, those that are multiplied.
     """
 
     layer: Layer
     looks: Looks
     policy: Any
     columns: int
+    remaining: float
 
     @property
     def vectors(self) -> int:
@@ -189,7 +201,7 @@ class _Shared:
             case "output_buffer":
                 return 2 * byte_count(int(self.looks.open_rows.max()) * columns, accumulator)
             case "centroid_buffer":
-                clusters = math.ceil(_REMAINING * self.vectors)
+                clusters = math.ceil(self.remaining * self.vectors)
                 held = byte_count(clusters * self.length, operand)
                 held += byte_count(clusters * columns * self.taps, accumulator)
                 return 2 * (held + byte_count(self.vectors, max(1, self.vectors.bit_length())))
@@ -200,7 +212,7 @@ class _Shared:
         """That the array takes for each vector that is looked at."""
         array = design.array
         folds = ceil_div(self.length, array.rows)
-        return _REMAINING * folds * ceil_div(self.columns * self.taps, array.columns)
+        return self.remaining * folds * ceil_div(self.columns * self.taps, array.columns)
 
     def handed_sums(self, design: Accelerator) -> float:
         """Partial sums that are handed out a cycle, so that the array need not wait."""
@@ -328,7 +340,7 @@ def _leader_table(
         width=width,
         lanes=ceil_div(entries, turns),
         means=_take_means(following),
-        divided_elements=min(length, math.ceil(_REMAINING * length / cycles)),
+        divided_elements=min(length, math.ceil(busiest.remaining * length / cycles)),
     )
     return fitted, _bits_read(design, length, turns * steps)
 

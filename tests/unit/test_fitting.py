@@ -71,3 +71,14 @@ def test_images_do_not_make_memories_larger():
 def test_columns_are_counted():
     with pytest.raises(ConfigError, match=r"columns must be an integer of at least 1, got 0"):
         fitted_design(preset("reuse_16x16"), [LAYER], POLICY, columns=0)
+
+
+def test_units_keep_up_with_what_remains():
+    one = fitted_design(preset("reuse_16x16"), [LAYER], POLICY, columns=32, remaining=0.25)
+    # A vector takes the array 0.25 x 2 x 2 cycles: all hashes at once, 32 sums a cycle.
+    assert one.front_end.max_hashes == 20
+    assert one.reconstructor.ports * one.reconstructor.width == 32
+    # 32 of 128 centroids and their results, and ids: 2 x 5,248 bytes.
+    assert one.centroid_buffer.capacity_bytes == 16 * KIB
+    with pytest.raises(ConfigError, match=r"remaining must be above 0 and at most 1, got 0"):
+        fitted_design(preset("reuse_16x16"), [LAYER], POLICY, remaining=0)
