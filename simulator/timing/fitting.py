@@ -64,8 +64,8 @@ def fitted_design(
     - the neighbour matcher: entries back to the farthest neighbour, and as few lanes, likewise;
     - the reconstructor: as wide as it takes to hand results out in the time of the product.
 
-    Where more of a tile's vectors are multiplied than `remaining`, what does not fit travels, and is
-    charged; where fewer are, units do not keep up with the array.
+    Where more of a tile's vectors are multiplied than `remaining`, what does not fit travels, and
+    is charged; where fewer are, units do not keep up with the array.
 
     Args:
         accelerator: the design.
