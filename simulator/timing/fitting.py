@@ -289,9 +289,10 @@ def _with_units(design: Accelerator, shared: Sequence[_Shared]) -> Accelerator:
     if design.reconstructor is None or design.centroid_buffer is None:
         return replace(design, **changes)
     sums = _power_of_two(largest.handed_sums(design), 8, 4096)
-    # Ports as wide as the given design's, and as many as it takes: a further port is dearer than a
-    # wider one, in wires and banks that the area model does not see.
-    width = min(sums, design.reconstructor.width)
+    # Ports as wide as the given design's, but not wider than a row has columns in a pass, and as
+    # many as it takes: a further port is dearer than a wider one, in wires and banks that the area
+    # model does not see.
+    width = min(sums, design.reconstructor.width, largest.columns)
     ports = min(_MOST_PORTS // 2, ceil_div(sums, width))
     sum_bits = width * design.accumulator_bits
     needed = max(each.bytes_in("centroid_buffer", design) for each in shared)
@@ -300,11 +301,12 @@ def _with_units(design: Accelerator, shared: Sequence[_Shared]) -> Accelerator:
         "reconstructor": Reconstructor(ports=ports, width=width),
         # Every row gathered reads a result, reads the sum so far and writes it back.
         "output_buffer": _held(outputs, max(outputs.width_bits, sum_bits), 2 * ports),
-        # The array reads a centroid and writes a result in a cycle.
+        # The array reads a centroid and writes a result in a cycle, and where a vector takes
+        # several folds reads what the one before left of it.
         "centroid_buffer": _held(
             replace(design.centroid_buffer, capacity_bytes=_power_of_two(needed)),
             _multiple_of_8(sum_bits),
-            max(2, ports),
+            max(2 if largest.length <= design.array.rows else 3, ports),
         ),
     }
     return replace(design, **changes)
