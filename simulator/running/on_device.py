@@ -39,11 +39,9 @@ class Replaced:
 
 
 def is_on_device(clustering: Clustering, layer: Layer) -> TypeGuard[SignatureClustering]:
-    """Whether vectors of equal signatures are pixels of the layer's input, or its rows, and means
-    stand for them."""
-    if not isinstance(clustering, SignatureClustering):
-        return False
-    if clustering.representative != "centroid" or layer.quantisation is not None:
+    """Whether means of equal signatures stand for pixels of the layer's input, or for its rows."""
+    hashed = isinstance(clustering, SignatureClustering)
+    if not hashed or clustering.representative != "centroid" or layer.quantisation is not None:
         return False
     if layer.kind != "conv" or layer.convolution is None or clustering.looks.taps > 1:
         return True

@@ -197,6 +197,15 @@ class TestInAForwardPass:
         torch.testing.assert_close(whole, parts)
         assert 0 < reuse.removed_fraction() < 1
 
+    def test_normalisation_sees_what_reuse_gives_it(self):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(8, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=1.0))
+        policy = PerLayer({"0": POLICIES["strips"]})
+        ReusedForward(policy)(network.train(), maps())
+        seen = ReusedForward(PerLayer({"*": POLICIES["strips"]}))(network[:1], maps())
+        torch.testing.assert_close(network[1].running_mean, seen.mean(dim=(0, 2, 3)))
+        assert not torch.allclose(network[1].running_var, network[0](maps()).var(dim=(0, 2, 3)))
+
     @pytest.mark.parametrize("device", DEVICES)
     @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
     def test_mixed_precision_decides_in_float32(self, device, kind):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from accelerators import ConfigError, preset
+from accelerators import ConfigError, preset, presets
 from codesign.space import techniques as entries
 from codesign.space.described import described_space
 from codesign.space.grouping import groups_of
@@ -217,8 +217,23 @@ def test_a_technique_is_an_entry(trace, monkeypatch):
     assert space.is_idle("lsh.hashes", values) and not space.is_idle("k_means.clusters", values)
 
 
+@pytest.mark.parametrize("name", sorted(entries.TECHNIQUES))
+def test_a_design_has_the_units_of_its_technique_alone(trace, name):
+    technique = entries.TECHNIQUES[name]
+    base = next(
+        design
+        for design in presets().values()
+        if all(unit in design.units for each in entries.TECHNIQUES.values() for unit in each.units)
+    )
+    space = TechniqueSpace.for_techniques(trace, base, (name,), grouping="all")
+    design, policy = space.build(space.start["start"])
+    exploiting = {unit for unit in design.units if design.parts()[unit].exploits}
+    assert exploiting == set(technique.units)
+    assert all(isinstance(each, technique.policy) for each in policy.policies.values())
+
+
 def test_what_is_no_technique_is_refused(trace):
-    with pytest.raises(ConfigError, match=r"must be of dense, lsh, got 'lhs'; did you mean|lsh"):
+    with pytest.raises(ConfigError, match=r"must be of dense, lsh, .*got 'lhs' \(str\); use 'lsh'"):
         found_techniques(("dense", "lhs"))
     with pytest.raises(ConfigError, match=r"with one beside dense, got \('dense',\)"):
         found_techniques(("dense",))
