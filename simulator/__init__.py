@@ -57,6 +57,7 @@ from simulator.running.forward import ReusedForward
 from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
+from simulator.running.sums import bits_of_sums
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
@@ -117,6 +118,7 @@ __all__ = [
     "SubVectorPolicy",
     "TokenPlan",
     "VirtualPooling",
+    "bits_of_sums",
     "calibrate",
     "decide",
     "decide_stream",

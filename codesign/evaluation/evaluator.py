@@ -28,6 +28,7 @@ from simulator import (
     NoReuse,
     PerLayer,
     SimulationReport,
+    bits_of_sums,
     calibrate,
     decide,
     simulate,
@@ -75,6 +76,7 @@ class Evaluator:
         calibrate_under_reuse: whether it learns under the reuse of the setting.
         quality: what the objective `accuracy` is, a key of `QUALITIES`.
         objectives: what is read of each report.
+        sum_bits: layer -> bits that its partial sums need, see `simulator.bits_of_sums`.
         baseline: objective -> value of the dense design with the base design's area.
         digest: of the weights and inputs, to tell workloads apart.
         identity: of these and the dense outputs, under which a process keeps decisions.
@@ -87,6 +89,7 @@ class Evaluator:
     calibrate_under_reuse: bool
     quality: str
     objectives: tuple[Objective, ...]
+    sum_bits: Mapping[str, int]
     baseline: dict[str, float]
     digest: str
     identity: str
@@ -119,7 +122,8 @@ class Evaluator:
             if model is not None:
                 check_model(trace, model)  # else every trial finds that it is not the captured one
                 remember(kept, model, verified=True)
-            report = simulate(trace, space.base, NoReuse())
+            bits = bits_of_sums(trace, beyond=space.least_accumulator_bits)
+            report = simulate(trace, space.base, NoReuse(), sum_bits=bits)
         quality = _quality_kind(workload)
         searched = of_quality(objectives, quality)
         digest = workload_digest(workload, states)
@@ -137,6 +141,7 @@ class Evaluator:
             calibrate_under_reuse=workload.calibrate_under_reuse,
             quality=quality,
             objectives=searched,
+            sum_bits=bits,
             baseline=_baseline(_dense_report(report, trace, quality), searched),
             digest=digest,
             identity=f"{digest} {hashlib.sha256(outputs).hexdigest()}",
@@ -168,7 +173,7 @@ class Evaluator:
             cache=_DECISIONS,
             workload=self.identity,
         )
-        report = simulate(self.trace, accelerator, run)
+        report = simulate(self.trace, accelerator, run, sum_bits=self.sum_bits)
         if not accelerator.has_reuse:
             report = beside_the_best(report, self.trace, accelerator)
         return _values(report, self.objectives), summary_of(report)

@@ -160,6 +160,12 @@ class DesignSpace(ParameterSpace):
         return {path: field_value(self.base, path) for path in paths}
 
     @property
+    def least_accumulator_bits(self) -> int:
+        """The narrowest partial sums of any design."""
+        choices = [p.choices for p in self.parameters if p.name == "accumulator_bits"]
+        return min(self.base.accumulator_bits, *(each for some in choices for each in some), 64)
+
+    @property
     def own_fields(self) -> tuple[str, ...]:
         """Parameters that are fields of the design or the policy and of no usual search."""
         needed = set(self._needed())

@@ -20,9 +20,11 @@ from codesign.space.parameters import (
     reusable_layers,
 )
 from codesign.space.techniques import DENSE, Technique, found_techniques
-from simulator import NoReuse, PerLayer, ReusePolicy, fitted_design
+from simulator import NoReuse, PerLayer, ReusePolicy, bits_of_sums, fitted_design
+from simulator.running.sums import most_bits
 from simulator.timing.dense_baseline import best_dense
-from workloads.errors import show
+from simulator.timing.fitting import least_bytes
+from workloads.errors import TraceError, show
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 
@@ -33,6 +35,7 @@ TIMES = ".times"
 # Columns that are multiplied in a pass, of all layers with a technique.
 PASS_COLUMNS = "pass_columns"
 _TIMES = (0.5, 1, 2)
+# Of accumulators.
 _WIDTHS = (16, 24, 32)
 
 
@@ -79,15 +82,7 @@ class TechniqueSpace(DesignSpace):
         ]
 
     def _check_base(self) -> None:
-        check_design(self.base)
-        for technique in self._techniques:
-            missing = [name for name in technique.units if name not in self.base.units]
-            if missing:
-                raise ConfigError(
-                    f"DesignSpace.base must have the units of technique {technique.name!r}, got "
-                    f"{self.base.name!r} without {', '.join(missing)}; add them, use a preset that "
-                    "has them, or leave the technique out"
-                )
+        _check_units(self.base, self._techniques)
 
     @property
     def _techniques(self) -> tuple[Technique, ...]:
@@ -116,7 +111,8 @@ class TechniqueSpace(DesignSpace):
         front is never below these.
 
         Args:
-            trace: the workload; only the shapes of its layers are looked at.
+            trace: the workload: the shapes of its layers, and how large their sums become, which
+                decides how wide accumulators must be.
             base: a design with the units of the techniques.
             techniques: names of `TECHNIQUES`; `dense` is always one.
             grouping: how layers are grouped, see `codesign.space.grouping.groups_of`.
@@ -127,6 +123,7 @@ class TechniqueSpace(DesignSpace):
                 has rows to share.
         """
         chosen = found_techniques(techniques)
+        _check_units(base, chosen)
         if problems := whole()["rule"](groups, "DesignSpace.groups"):
             raise ConfigError(f"{problems[0]}; use 8")
         able = reusable_layers(trace, len(trace.layers))
@@ -134,7 +131,7 @@ class TechniqueSpace(DesignSpace):
         layers = tuple(name for each in found.values() for name in each)
         dense, _ = best_dense(trace.layers, base)
         own = [layer for layer in trace.layers if layer.name in layers]
-        parameters, start = _parameters(base, chosen, found, own)
+        parameters, start = _parameters(base, chosen, found, own, _widths(trace))
         space = cls(
             base=base,
             layers=layers,
@@ -333,8 +330,9 @@ class TechniqueSpace(DesignSpace):
             unit = getattr(design, name)
             if unit is not None:
                 times = values[f"{name}{TIMES}"]
-                least = unit.ports * unit.width_bits // 8
-                found[f"{name}.capacity_bytes"] = max(least, int(times * unit.capacity_bytes))
+                found[f"{name}.capacity_bytes"] = max(
+                    least_bytes(design, name), int(times * unit.capacity_bytes)
+                )
         for name in self.own_fields:
             if self._field(name)[0] is None:
                 buffer, _, of = name.rpartition(".")
@@ -361,6 +359,29 @@ class TechniqueSpace(DesignSpace):
         }
 
 
+def _widths(trace: WorkloadTrace) -> tuple[int, ...]:
+    """Of accumulators, those that hold every partial sum of the trace; of one without tensors,
+    those that hold any."""
+    try:
+        bits = bits_of_sums(trace, beyond=min(_WIDTHS))
+    except TraceError:
+        bits = {layer.name: most_bits(layer) for layer in trace.layers}
+    return tuple(width for width in _WIDTHS if width >= max(bits.values())) or _WIDTHS[-1:]
+
+
+def _check_units(base: Accelerator, techniques: Sequence[Technique]) -> None:
+    """A design must have the units of every technique."""
+    check_design(base)
+    for technique in techniques:
+        missing = [name for name in technique.units if name not in base.units]
+        if missing:
+            raise ConfigError(
+                f"DesignSpace.base must have the units of technique {technique.name!r}, got "
+                f"{base.name!r} without {', '.join(missing)}; add them, use a preset that has "
+                "them, or leave the technique out"
+            )
+
+
 def _usual_fields(technique: Technique) -> dict[str, Any]:
     """Field of its policy -> its value where nobody searches it."""
     needed = {name: choices[0] for name, choices in technique.parameters.items()}
@@ -374,6 +395,7 @@ def _parameters(
     techniques: Sequence[Technique],
     groups: Mapping[str, tuple[str, ...]],
     layers: Sequence[Layer],
+    widths: tuple[int, ...],
 ) -> tuple[list[Parameter], dict[str, Any]]:
     """What is chosen, and the values of the first start."""
     start: dict[str, Any] = {
@@ -385,7 +407,7 @@ def _parameters(
     }
     choices: dict[str, tuple[Any, ...]] = {
         **ARRAY_SIZES,
-        "accumulator_bits": _WIDTHS,
+        "accumulator_bits": widths,
         PASS_COLUMNS: (8, 16, 32, 64, 128),
     }
     sizes = [f"{name}{TIMES}" for name in BUFFERS if getattr(base, name) is not None]

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerators import PROJECTIONS, ConfigError
 from accelerators.rules import choose, show
-from simulator import LshReuse, ReusePolicy
+from simulator import LeaderReuse, LshReuse, NeighbourReuse, ReusePolicy
 from workloads.traces.layer import Layer
 
 # Of a layer without a technique.
@@ -84,6 +84,48 @@ TECHNIQUES: Mapping[str, Technique] = {
                 "order": "channels_last",
             },
             hardware={"front_end.projection": PROJECTIONS},
+        ),
+        Technique(
+            name="leaders",
+            policy=LeaderReuse,
+            units=("leader_table", "centroid_buffer", "reconstructor"),
+            parameters={
+                "tolerance": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4),
+                "length": (32, 64, 128),
+                "tile_rows": (64, 144, 256, 576, 1024),
+                "tile_shape": ("strip", "block"),
+                "entries": (8, 16),
+            },
+            start={
+                "tolerance": 0.2,
+                "length": 64,
+                "tile_rows": 256,
+                "tile_shape": "block",
+                "entries": 16,
+                "look_once": True,
+                "scope": "tile",
+                "order": "channels_last",
+            },
+        ),
+        Technique(
+            name="neighbours",
+            policy=NeighbourReuse,
+            units=("neighbour_matcher", "centroid_buffer", "reconstructor"),
+            parameters={
+                "threshold": (0.9, 0.92, 0.94, 0.96, 0.98, 0.99),
+                "length": (32, 64, 128),
+                "tile_rows": (64, 144, 256, 576, 1024),
+                "tile_shape": ("strip", "block"),
+            },
+            start={
+                "threshold": 0.96,
+                "length": 64,
+                "tile_rows": 256,
+                "tile_shape": "block",
+                "look_once": True,
+                "scope": "tile",
+                "order": "channels_last",
+            },
         ),
     )
 }

@@ -186,17 +186,22 @@ class Looks:
         tiles = self.tiles_met
         last = tiles.max(axis=0)
         first = np.where(tiles < 0, self.tiles, tiles).min(axis=0)
-        met = last >= 0
-        return self._between(first[met], last[met])
+        # Rows that meet nothing but zeros are finished with the first tile.
+        return self._between(np.where(last < 0, 0, first), np.maximum(last, 0))
 
     @cached_property
     def finished_rows(self) -> np.ndarray:
         """`(tiles,)` int64, rows whose sums are complete after each tile."""
         if self.places is None:
             return self.vectors_of_kind[0]
-        last = self.tiles_met.max(axis=0)
-        # Rows that meet nothing but zeros are finished with the first tile.
-        return self._counted(np.maximum(last, 0))
+        return self._counted(np.maximum(self.tiles_met.max(axis=0), 0))
+
+    @cached_property
+    def taking_rows(self) -> int:
+        """Rows of a product that take any result: those that do not meet zeros alone."""
+        if self.places is None:
+            return self.gemm.m
+        return int(np.count_nonzero((self.places >= 0).any(axis=0)))
 
     @cached_property
     def reference_taps(self) -> np.ndarray:

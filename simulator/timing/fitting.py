@@ -5,23 +5,36 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from accelerators import Accelerator, ConfigError, Reconstructor, SramBuffer
+from accelerators import (
+    Accelerator,
+    ConfigError,
+    LeaderTable,
+    NeighbourMatcher,
+    Reconstructor,
+    SramBuffer,
+)
 from accelerators.rules import show
 from simulator.decisions.looks import Looks
+from simulator.policies.leaders import LeaderReuse
+from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.policy import ReusePolicy
+from simulator.timing.dataflows.dataflow import dataflow_of
 from simulator.timing.dense_baseline import BUFFERS, with_rates
 from simulator.timing.transfers import byte_count, ceil_div
 from workloads.traces.layer import Layer
 
 # Of a tile's vectors, so many are multiplied: our choice, the most that tiles of 100 to 300 rows of
-# a ResNet-18 left on street video. Where more are, what does not fit travels, and is charged.
-_REMAINING = 0.75
+# a ResNet-18 left on street video.
+REMAINING = 0.75
 _LEAST_BYTES, _MOST_BYTES = 2**11, 2**20  # as of the dense designs of equal area
 _MOST_ENTRIES, _MOST_WAYS = 2**13, 8
 _CLEARING_CYCLES = 16  # as of the presets: valid bits are registers
 # Rows of a dense tile, in times of what filling and draining the array takes.
 _DENSE_ROWS = 4
 _MOST_PORTS = 64
+_WIDEST_LANE = 64  # elements of a lane of a leader table: our choice, as of its presets
+_MOST_LANES = 64  # of a neighbour matcher, by its rule
+_MOST_UNDECIDED = 64  # of a leader table, likewise
 
 
 def fitted_design(
@@ -30,6 +43,7 @@ def fitted_design(
     policy: ReusePolicy,
     *,
     columns: int | None = None,
+    remaining: float = REMAINING,
 ) -> Accelerator:
     """The design with memories that hold what tiles need, and reuse units that keep up.
 
@@ -46,9 +60,13 @@ def fitted_design(
     - the front-end: as many hashes at a time, and lanes, as hash a vector no slower than the array
       multiplies; the largest layer that reuses decides;
     - the cache: an entry for each vector of a tile, up to 8,192, cleared in 16 cycles;
+    - the leader table: as many leaders, as long, as are decided with; as few lanes as compare a
+      vector with all of them, and divide what is left, no slower than the array multiplies;
+    - the neighbour matcher: entries back to the farthest neighbour, and as few lanes, likewise;
     - the reconstructor: as wide as it takes to hand results out in the time of the product.
 
-    Three quarters of a tile's vectors are taken to be multiplied.
+    Where more of a tile's vectors are multiplied than `remaining`, what does not fit travels, and
+    is charged; where fewer are, units do not keep up with the array.
 
     Args:
         accelerator: the design.
@@ -56,15 +74,21 @@ def fitted_design(
         policy: what is decided on each; layers that it does not look at in tiles of vectors are
             dense here.
         columns: of a layer's n that are multiplied in one pass, 1 or more; `None`: the array's.
+        remaining: of a tile's vectors, those that are multiplied; above 0 and at most 1.
 
     Raises:
-        ConfigError: the number of columns breaks its rule; the array is too wide for any buffer's
-            ports; or L is longer than a layer's rows.
+        ConfigError: the number of columns or what remains breaks its rule; the array is too wide
+            for any buffer's ports; or L is longer than a layer's rows.
     """
     if columns is not None and (type(columns) is not int or columns < 1):
         raise ConfigError(
             f"fitted_design.columns must be an integer of at least 1, got {show(columns)}; leave "
             "it out for the array's"
+        )
+    if not (isinstance(remaining, float | int) and 0 < remaining <= 1):
+        raise ConfigError(
+            f"fitted_design.remaining must be above 0 and at most 1, got {show(remaining)}; leave "
+            f"it out for {REMAINING}"
         )
     shared = []
     for layer in layers:
@@ -73,12 +97,18 @@ def fitted_design(
         looks = _looks(own, each) if own.applies_to(layer) else None
         if looks is not None:
             wide = min(columns or accelerator.array.columns, layer.gemm.n)
-            shared.append(_Shared(layer=each, looks=looks, policy=own, columns=wide))
+            shared.append(
+                _Shared(layer=each, looks=looks, policy=own, columns=wide, remaining=remaining)
+            )
     reused = {each.layer.name for each in shared}
     dense = [layer for layer in layers if layer.name not in reused]
     capacities = [
         _capacity(accelerator, name, [each.bytes_in(name, accelerator) for each in shared], dense)
         for name in BUFFERS
+    ]
+    capacities = [
+        max(capacity, _power_of_two(least_bytes(accelerator, name)))
+        for name, capacity in zip(BUFFERS, capacities, strict=True)
     ]
     design = with_rates(
         accelerator.without_reuse(accelerator.name), accelerator.array, tuple(capacities)
@@ -88,10 +118,21 @@ def fitted_design(
     return _with_units(design, shared) if shared else design
 
 
+def least_bytes(design: Accelerator, name: str) -> int:
+    """Bytes below which a buffer of a design can't work: an access on each of its ports, and two of
+    what the array takes at once (`simulator.timing.dataflows.dataflow.check_feeds`)."""
+    inputs, weights = dataflow_of(design.array).fed(design.array)
+    fed = {"activation_buffer": inputs, "weight_buffer": weights}.get(name, 0)
+    return max(getattr(design, name).bytes_per_cycle, 2 * byte_count(fed, design.operand_bits))
+
+
 def _one_image(layer: Layer, policy: ReusePolicy) -> Layer:
     """A convolution on one image where all are cut alike: far fewer vectors to look at."""
     images = layer.row_images
-    alike = getattr(policy, "scope", None) in ("tile", "image")
+    tile = getattr(policy, "tile", None)
+    alike = getattr(policy, "scope", None) in ("tile", "image") and (
+        tile is None or tile.frames == 1
+    )
     if layer.convolution is None or layer.input_shape[0] != images or images == 1 or not alike:
         return layer
     return replace(
@@ -120,12 +161,14 @@ class _Shared:
         looks: how.
         policy: by what.
         columns: of n in a pass.
+        remaining: of the vectors, those that are multiplied.
     """
 
     layer: Layer
     looks: Looks
     policy: Any
     columns: int
+    remaining: float
 
     @property
     def vectors(self) -> int:
@@ -159,7 +202,7 @@ class _Shared:
             case "output_buffer":
                 return 2 * byte_count(int(self.looks.open_rows.max()) * columns, accumulator)
             case "centroid_buffer":
-                clusters = math.ceil(_REMAINING * self.vectors)
+                clusters = math.ceil(self.remaining * self.vectors)
                 held = byte_count(clusters * self.length, operand)
                 held += byte_count(clusters * columns * self.taps, accumulator)
                 return 2 * (held + byte_count(self.vectors, max(1, self.vectors.bit_length())))
@@ -170,7 +213,7 @@ class _Shared:
         """That the array takes for each vector that is looked at."""
         array = design.array
         folds = ceil_div(self.length, array.rows)
-        return _REMAINING * folds * ceil_div(self.columns * self.taps, array.columns)
+        return self.remaining * folds * ceil_div(self.columns * self.taps, array.columns)
 
     def handed_sums(self, design: Accelerator) -> float:
         """Partial sums that are handed out a cycle, so that the array need not wait."""
@@ -226,6 +269,20 @@ def _with_units(design: Accelerator, shared: Sequence[_Shared]) -> Accelerator:
         )
         if design.cache is not None:
             changes["cache"] = _cache(design, hashing, lanes)
+    following = [each for each in shared if isinstance(each.policy, LeaderReuse)]
+    if design.leader_table is not None and following:
+        changes["leader_table"], bits = _leader_table(design, design.leader_table, following)
+        reading_bits = max(reading_bits, bits)
+    matching = [
+        each
+        for each in shared
+        if isinstance(each.policy, NeighbourReuse) and each.policy.pairs(each.layer).reach
+    ]
+    if design.neighbour_matcher is not None and matching:
+        changes["neighbour_matcher"], bits = _neighbour_matcher(
+            design, design.neighbour_matcher, matching
+        )
+        reading_bits = max(reading_bits, bits)
     activations = design.activation_buffer
     changes["activation_buffer"] = _held(
         activations, max(activations.width_bits, reading_bits), lanes
@@ -233,9 +290,10 @@ def _with_units(design: Accelerator, shared: Sequence[_Shared]) -> Accelerator:
     if design.reconstructor is None or design.centroid_buffer is None:
         return replace(design, **changes)
     sums = _power_of_two(largest.handed_sums(design), 8, 4096)
-    # Ports as wide as the given design's, and as many as it takes: a further port is dearer than a
-    # wider one, in wires and banks that the area model does not see.
-    width = min(sums, design.reconstructor.width)
+    # Ports as wide as the given design's, but not wider than a row has columns in a pass, and as
+    # many as it takes: a further port is dearer than a wider one, in wires and banks that the area
+    # model does not see.
+    width = min(sums, design.reconstructor.width, largest.columns)
     ports = min(_MOST_PORTS // 2, ceil_div(sums, width))
     sum_bits = width * design.accumulator_bits
     needed = max(each.bytes_in("centroid_buffer", design) for each in shared)
@@ -244,11 +302,12 @@ def _with_units(design: Accelerator, shared: Sequence[_Shared]) -> Accelerator:
         "reconstructor": Reconstructor(ports=ports, width=width),
         # Every row gathered reads a result, reads the sum so far and writes it back.
         "output_buffer": _held(outputs, max(outputs.width_bits, sum_bits), 2 * ports),
-        # The array reads a centroid and writes a result in a cycle.
+        # The array reads a centroid and writes a result in a cycle, and where a vector takes
+        # several folds reads what the one before left of it.
         "centroid_buffer": _held(
             replace(design.centroid_buffer, capacity_bytes=_power_of_two(needed)),
             _multiple_of_8(sum_bits),
-            max(2, ports),
+            max(2 if largest.length <= design.array.rows else 3, ports),
         ),
     }
     return replace(design, **changes)
@@ -265,6 +324,62 @@ def _cache(design: Accelerator, hashing: Iterable[_Shared], lanes: int) -> Any:
         banks=lanes,
         clear_entries_per_cycle=max(1, entries // _CLEARING_CYCLES),
     )
+
+
+def _leader_table(
+    design: Accelerator, unit: LeaderTable, following: Sequence[_Shared]
+) -> tuple[LeaderTable, int]:
+    """A table for all leaders, and bits of a vector that are read a cycle meanwhile."""
+    busiest = max(following, key=lambda each: each.layer.gemm.macs)
+    entries = max(each.policy.entries for each in following)
+    length = max(each.length for each in following)
+    width, cycles = min(length, _WIDEST_LANE), busiest.product_cycles(design)
+    steps = ceil_div(length, width)
+    # As few wait undecided as let a vector come in the time of the product.
+    undecided = min(_MOST_UNDECIDED, ceil_div(unit.latency_cycles, max(1, math.floor(cycles))))
+    undecided = max(0, undecided - 1)
+    compared = entries + undecided
+    turns = max(1, min(compared, math.floor(cycles / steps)))
+    fitted = replace(
+        unit,
+        entries=entries,
+        max_length=length,
+        width=width,
+        lanes=ceil_div(compared, turns),
+        undecided=undecided,
+        means=_take_means(following),
+        divided_elements=min(length, math.ceil(busiest.remaining * length / cycles)),
+    )
+    return fitted, _bits_read(design, length, turns * steps)
+
+
+def _neighbour_matcher(
+    design: Accelerator, unit: NeighbourMatcher, matching: Sequence[_Shared]
+) -> tuple[NeighbourMatcher, int]:
+    """A matcher for all neighbours, and bits of a vector that are read a cycle meanwhile."""
+    busiest = max(matching, key=lambda each: each.layer.gemm.macs)
+    pairs = busiest.policy.pairs(busiest.layer)
+    steps = ceil_div(busiest.length, unit.width)
+    compared = steps * int(pairs.comparisons.sum()) / int(busiest.looks.vectors_of_kind.sum())
+    lanes = min(_MOST_LANES, max(1, math.ceil(compared / busiest.product_cycles(design))))
+    reached = max(
+        each.policy.pairs(each.layer).reach * ceil_div(each.length, unit.width) for each in matching
+    )
+    fitted = replace(
+        unit, lanes=lanes, line_entries=max(lanes, reached), means=_take_means(matching)
+    )
+    each_vector = max(steps, math.floor(compared / lanes))
+    return fitted, _bits_read(design, busiest.length, each_vector)
+
+
+def _take_means(shared: Sequence[_Shared]) -> bool:
+    """Whether any layer's clusters take their mean."""
+    return any(each.policy.representative == "centroid" for each in shared)
+
+
+def _bits_read(design: Accelerator, length: int, cycles: int) -> int:
+    """Bits of a vector that are read a cycle, whole bytes."""
+    return _multiple_of_8(ceil_div(length * design.operand_bits, cycles))
 
 
 def _held(buffer: SramBuffer, width_bits: int, ports: int) -> SramBuffer:

@@ -20,7 +20,11 @@ from simulator.testing import RowSuite
 from simulator.testing.examples import decide_on, example_weights
 from simulator.testing.policies import same_decisions
 from simulator.testing.reference import reference_product
+from simulator.timing.passes import best_passes
+from simulator.timing.pipeline import layer_timing
+from simulator.timing.remaining import Remaining
 from tests.builders import convolution_layer, matrix_layer
+from tests.property.test_engines import designs, same_layers
 from workloads.traces.unfold import rows_of
 
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -40,7 +44,7 @@ def convolutions(draw):
     padding = tuple(draw(st.integers(0, each)) for each in kernel)
     spans = zip(kernel, dilation, padding, strict=True)
     least = [max(1, (size - 1) * apart + 1 - 2 * pad) for size, apart, pad in spans]
-    grown = steps(0, {1: 12, 2: 5, 3: 2}[dims])
+    grown = steps(0, {1: 40, 2: 5, 3: 2}[dims])
     groups = draw(st.sampled_from([1, 1, 2]))
     return convolution_layer(
         size=tuple(map(sum, zip(least, grown, strict=True))),
@@ -49,7 +53,7 @@ def convolutions(draw):
         padding=padding,
         dilation=dilation,
         groups=groups,
-        channels=groups * draw(st.integers(1, 5)),
+        channels=groups * draw(st.integers(1, 5) | st.sampled_from([16, 37])),
         n=draw(st.integers(1, 3)),
         images=draw(st.integers(1, 2)),
     )
@@ -163,10 +167,11 @@ def test_pixels_in_tiles_are_those_of_plain_loops(layer, tile, length):
     assert looks.segments == math.ceil(channels / length)
     assert looks.looked_at == layer.gemm.count * looks.segments * len(pixels)
     spans = [(min(own), max(own)) for own in map(tiles_of_row.get, range(layer.gemm.m)) if own]
+    assert looks.taking_rows == len(spans)
+    spans += [(0, 0)] * (layer.gemm.m - len(spans))  # rows that meet zeros only
     for place in range(looks.tiles):
         assert looks.open_rows[place] == sum(a <= place <= b for a, b in spans)
-        alone = layer.gemm.m - len(spans) if place == 0 else 0  # rows that meet zeros only
-        assert looks.finished_rows[place] == sum(b == place for _, b in spans) + alone
+        assert looks.finished_rows[place] == sum(b == place for _, b in spans)
     assert looks.finished_rows.sum() == layer.gemm.m
     if tile is not None:
         each = [sum(tile_of[pixel] == place for pixel in pixels) for place in range(looks.tiles)]
@@ -182,7 +187,7 @@ def test_what_tiles_of_rows_load_is_counted_pixel_by_pixel(layer, tile):
     for (_, row), pixel in met_pixels(layer).items():
         if pixel is not None:
             tiles_of[pixel].add(int(looks.tile_numbers[0, row]))
-    if math.prod(layer.convolution.kernel) == 1:
+    if math.prod(layer.convolution.kernel) == 1 or not tiles_of:
         expected = looks.vectors[0].tolist()
         assert looks.loaded.touched.tolist() == looks.loaded.fresh.tolist() == expected
         return
@@ -260,7 +265,7 @@ def looking_policies(draw):
     scope = draw(st.sampled_from(["image", "batch"])) if tile_rows is None else "tile"
     return LshReuse(
         hashes=draw(st.integers(1, 6)),
-        length=draw(st.none() | st.integers(1, 5)),
+        length=draw(st.none() | st.integers(1, 5) | st.sampled_from([16, 21])),
         scope=scope,
         tile_rows=tile_rows,
         tile_shape=draw(st.sampled_from(["strip", "block"])),
@@ -299,6 +304,29 @@ def test_looking_once_is_a_convolution_of_averaged_pixels(layer, policy, seed):
     if policy.representative == "centroid":
         expected = averaged_convolution(policy, layer, images, weights, decisions)
         np.testing.assert_allclose(found, expected, **close)
+
+
+@given(convolutions(), looking_policies(), st.booleans(), designs(), st.integers(0, 2**16))
+@settings(relaxed, max_examples=150)
+def test_engines_agree_on_tiles_and_pixels(layer, policy, once, design, seed):
+    policy = replace(policy, look_once=once, length=min(policy.length or 5, layer.gemm.k))
+    rows = rows_of(layer, few_images(layer, seed))
+    decisions = policy.decide(layer, rows, policy.calibrate(layer, rows))
+    assume(decisions is not None)
+    same_layers(layer, decisions, design)
+    timing = layer_timing(layer, decisions, design)
+    assert timing.macs == timing.actions["array", "mac"] == decisions.macs <= layer.gemm.macs
+    assert min(timing.actions.values()) >= 0
+    for tiles in best_passes(Remaining.of(layer, decisions), design):
+        moved = dict.fromkeys(("inputs", "weights", "outputs"), 0)
+        for each in tiles.transfers:
+            if each.kind in moved:
+                moved[each.kind] += tiles.total(each.moved_bytes)
+        elements = layer.gemm.count * layer.gemm.m * layer.gemm.n
+        # A tile and pass is rounded up to whole bytes.
+        assert moved["outputs"] == elements * design.operand_bits // 8
+        assert moved["weights"] >= layer.gemm.count * layer.gemm.k * layer.gemm.n
+        assert moved["inputs"] >= layer.input_elements * design.operand_bits // 8 - layer.images
 
 
 class PixelSuite(RowSuite):

@@ -74,10 +74,13 @@ class HandingOut(Stage):
         sums = tiles.total(written)
         # Each row's first result is taken as it is; of shared rows every sub-vector has one.
         handed = tiles.total(np.asarray(tiles.results) * tiles.handed_columns)
-        layer = self.left.layer.gemm
+        gemm, decisions = self.left.layer.gemm, self.left.decisions
+        assert decisions is not None
+        shared = isinstance(decisions.rows, SharedRows)
+        rows = decisions.shared.looks.taking_rows if shared else gemm.m
         return {
             (tiles.sums, "read_byte"): tiles.total(gathered),
-            ("reconstructor", "add"): handed - layer.count * layer.m * self.left.n,
+            ("reconstructor", "add"): handed - gemm.count * rows * self.left.n,
             ("output_buffer", "write_byte"): sums,
             # One read per later sub-matrix, and one to store the outputs.
             ("output_buffer", "read_byte"): sums,
