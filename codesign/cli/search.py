@@ -84,6 +84,18 @@ class SearchOptions:
     output: Output = None
     classes_dimension: ClassesDimension = None
     score: Score = None
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Inputs that the search does not see, those that follow the judged ones: the "
+            "designs on its front are judged on them too, at its end.",
+        ),
+    ] = None
+    held_out_inputs: Annotated[
+        str | None,
+        typer.Option(help="Where to take these from instead, as --inputs; with --held-out."),
+    ] = None
     calibrate_under_reuse: CalibrateUnderReuse = False
     accelerator: Design = "reuse_16x16"
     techniques: Annotated[
@@ -291,6 +303,12 @@ def _plan(context: typer.Context, options: SearchOptions) -> StudyPlan:
     if "parameter" in given:
         changes["parameters"] = {**plan.parameters, **read_choices(given["parameter"])}
     limits = {n: given[f"max_{n}"] for n in CONSTRAINT_NAMES if f"max_{n}" in given}
+    is_held_out = changes.get("held_out", plan.held_out) is not None
+    if "held_out_inputs" in changes and not is_held_out:
+        raise ConfigError(
+            "--held-out-inputs must be given with --held-out, got it alone; add --held-out N, how "
+            "many of them"
+        )
     plan = replace(plan, **changes, constraints=replace(plan.constraints, **limits))
     if plan.first_images is not None and plan.first_images >= plan.images:
         raise ConfigError(

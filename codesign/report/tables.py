@@ -183,6 +183,7 @@ def front_columns(result: StudyResult) -> list[dict[str, Any]]:
         column("trial", "Trial"),
         *(column(each.name, each.heading, each.shown_unit) for each in result.objectives),
         column("ratio", "Energy", "× dense, equal area"),
+        *_held_out_columns(result),
         column("area", "Area", "mm²"),
         column("array", "Array", "rows × columns"),
         column("bound", "Bound by", text=True),
@@ -191,6 +192,28 @@ def front_columns(result: StudyResult) -> list[dict[str, Any]]:
             for name in result.space.choosing
         ),
     ]
+
+
+def _held_out_columns(result: StudyResult) -> list[dict[str, Any]]:
+    """Of what designs are on inputs that the search did not see."""
+    if result.held_out is None:
+        return []
+    return [
+        column("held_out_accuracy", f"{result.accuracy.heading}, held out", "%"),
+        column("held_out_speedup", "Speed, held out", "× dense, equal area"),
+        column("held_out_ratio", "Energy, held out", "× dense, equal area"),
+    ]
+
+
+def _held_out_cells(result: StudyResult, trial: Trial) -> dict[str, Any]:
+    if result.held_out is None or trial.number not in result.held_out.trials:
+        return {}
+    values = result.held_out.trials[trial.number]
+    return {
+        "held_out_accuracy": result.accuracy.cell(values[ACCURACY]),
+        "held_out_speedup": ratio_text(values["speedup_equal_area"]),
+        "held_out_ratio": ratio_text(values["energy_ratio_equal_area"]),
+    }
 
 
 def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
@@ -206,6 +229,7 @@ def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
                 "trial": trial.number,
                 **{each.name: each.cell(values[each.name]) for each in result.objectives},
                 "ratio": ratio_text(trial.summary["energy_ratio_equal_area"]),
+                **_held_out_cells(result, trial),
                 "area": reuse["area_mm2"],
                 "array": f"{array['rows']} × {array['columns']}",
                 "bound": limit_name(reuse["bound_by"], reuse["accelerator"]),

@@ -39,6 +39,8 @@ _SECTIONS = {
         "output",
         "classes_dimension",
         "score",
+        "held_out",
+        "held_out_inputs",
     ),
     "space": (
         "accelerator",
@@ -95,6 +97,8 @@ class StudyPlan:
         output: which of several outputs is judged, as in `load_workload`, as are the next two.
         classes_dimension: where its classes lie, as text.
         score: how it is judged.
+        held_out: how many inputs that the search does not see judge the front at its end.
+        held_out_inputs: where these are taken from; `None` for those that follow the judged ones.
         accelerator: the base design: a preset, "file.py:NAME" or "package.module:NAME" (executed).
         policy: a policy of your own that decides in every layer, see `DesignSpace.for_policy`:
             "file.py:NAME" or "package.module:NAME" (executed); `None` hashes in `layers`.
@@ -130,6 +134,8 @@ class StudyPlan:
     output: str | None = field(default=None, metadata=_TEXT)
     classes_dimension: str | None = field(default=None, metadata=_TEXT)
     score: str | None = field(default=None, metadata=_TEXT)
+    held_out: int | None = field(default=None, metadata=whole())
+    held_out_inputs: str | None = field(default=None, metadata=_TEXT)
     accelerator: str = field(default="reuse_16x16", metadata={"rule": _accelerator})
     policy: str | None = field(default=None, metadata=_TEXT)
     techniques: tuple[str, ...] | None = field(default=None, metadata={"rule": _techniques})
@@ -243,7 +249,7 @@ class StudyPlan:
         from codesign.evaluation.workload import load_workload
 
         given = {name: getattr(self, name) for name in (*_SECTIONS["workload"], "seed")}
-        return load_workload(**given)
+        return load_workload(**{**given, "held_out": self.held_out or 0})
 
     def space_for(self, workload: Workload) -> DesignSpace:
         """The design space on a workload.

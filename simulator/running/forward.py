@@ -148,7 +148,7 @@ class ReusedForward:
         if key not in self._on_device:
             clustering = clustering_of(self._policy, layer, state)
             found = None
-            if clustering is not None and is_on_device(layer, clustering):
+            if clustering is not None and is_on_device(clustering, layer):
                 found = DeviceClustering(layer, clustering, device)
             self._on_device[key] = found
         return self._on_device[key]

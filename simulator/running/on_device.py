@@ -6,13 +6,14 @@ is left to do here: hash, number, average, replace. Padding stays zeros.
 """
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from simulator.policies.activations import non_finite
-from simulator.policies.clustering import SignatureClustering
+from simulator.policies.clustering import Clustering, SignatureClustering
 from simulator.policies.looking import pixel_numbers
 from workloads.traces.layer import Layer
 
@@ -37,9 +38,10 @@ class Replaced:
     kept_elements: int
 
 
-def is_on_device(layer: Layer, clustering: SignatureClustering) -> bool:
-    """Whether vectors are pixels of the layer's input, or its rows, and means stand for them."""
-    if clustering.representative != "centroid" or layer.quantisation is not None:
+def is_on_device(clustering: Clustering, layer: Layer) -> TypeGuard[SignatureClustering]:
+    """Whether means of equal signatures stand for pixels of the layer's input, or for its rows."""
+    hashed = isinstance(clustering, SignatureClustering)
+    if not hashed or clustering.representative != "centroid" or layer.quantisation is not None:
         return False
     if layer.kind != "conv" or layer.convolution is None or clustering.looks.taps > 1:
         return True

@@ -34,6 +34,7 @@ _DENSE_ROWS = 4
 _MOST_PORTS = 64
 _WIDEST_LANE = 64  # elements of a lane of a leader table: our choice, as of its presets
 _MOST_LANES = 64  # of a neighbour matcher, by its rule
+_MOST_UNDECIDED = 64  # of a leader table, likewise
 
 
 def fitted_design(
@@ -334,13 +335,18 @@ def _leader_table(
     length = max(each.length for each in following)
     width, cycles = min(length, _WIDEST_LANE), busiest.product_cycles(design)
     steps = ceil_div(length, width)
-    turns = max(1, min(entries, math.floor(cycles / steps)))
+    # As few wait undecided as let a vector come in the time of the product.
+    undecided = min(_MOST_UNDECIDED, ceil_div(unit.latency_cycles, max(1, math.floor(cycles))))
+    undecided = max(0, undecided - 1)
+    compared = entries + undecided
+    turns = max(1, min(compared, math.floor(cycles / steps)))
     fitted = replace(
         unit,
         entries=entries,
         max_length=length,
         width=width,
-        lanes=ceil_div(entries, turns),
+        lanes=ceil_div(compared, turns),
+        undecided=undecided,
         means=_take_means(following),
         divided_elements=min(length, math.ceil(busiest.remaining * length / cycles)),
     )

@@ -95,6 +95,21 @@ def test_trains_under_a_policy_by_name_in_mixed_precision(place, tmp_path):
     assert "--policy-set must come with --policy" in told
 
 
+@pytest.mark.slow
+def test_the_small_segmenter_learns_under_look_once_reuse_in_tiles(place, tmp_path):
+    reuse = ["--policy", "LshReuse", "--layer", "conv1=dense"]
+    for each in ("hashes=16", "length=16", "look_once=true", "scope=tile", "tile_rows=160"):
+        reuse += ["--policy-set", each]
+    _, told = train(
+        place, tmp_path / "out", "--model", "resnet18_camvid", "--size", "60x80", *reuse,
+        "--epochs", "6", "--optimizer", "adamw", "--learning-rate", "0.001",
+    )  # fmt: skip
+    with (tmp_path / "out" / "curves.csv").open() as file:
+        losses = [float(row["task"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0] / 2
+    assert "removed fraction 0." in told
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_is_told_at_once(tmp_path):
     _, told = train(tmp_path / "no clips", tmp_path / "out", "--device", "cuda", code=2)

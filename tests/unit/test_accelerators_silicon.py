@@ -217,12 +217,15 @@ def test_parts_and_their_sum(name):
     design = preset(name)
     areas, leakages = area_by_part(design), leakage_by_part(design)
     assert tuple(areas) == tuple(leakages) == PARTS
-    looking = ("front_end", "cache", "address_list", "neighbour_matcher")
-    reuse = (*looking, "centroid_buffer", "reconstructor")
+    looking = ("front_end", "cache", "neighbour_matcher", "leader_table")
+    sharing = ("centroid_buffer", "reconstructor")
+    reuse = ("address_list", *looking, *sharing)
     held = {
         "listed_16x16": ("address_list", "reconstructor"),
-        "neighbour_32x32": ("neighbour_matcher", "centroid_buffer", "reconstructor"),
-    }.get(name, ("front_end", "cache", "centroid_buffer", "reconstructor"))
+        "neighbour_32x32": ("neighbour_matcher", *sharing),
+        "leader_32x32": ("leader_table", *sharing),
+        "every_64x64": (*looking, *sharing),
+    }.get(name, ("front_end", "cache", *sharing))
     dense = area_by_part(design.without_reuse())
     for part in PARTS:
         present = getattr(design, part) is not None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from accelerators import ConfigError, NeighbourMatcher, SystolicArray, preset
+from codesign.space.lookup import find_policy
 from simulator import NeighbourReuse, decide, simulate
 from simulator.pages.simulation_page import simulation_html
 from simulator.policies.activations import Activations
@@ -193,6 +194,13 @@ def test_comparisons_must_be_those_of_the_views():
     ] * 2
 
 
+def test_rows_of_nothing_but_zeros_are_begun_and_finished():
+    # Seven outputs a line, of which the first and the last lie in the padding alone.
+    layer = convolution_layer(size=(4, 4), kernel=(1, 2), padding=(0, 2), channels=1)
+    looks = replace(ALIKE, look_once=True).looks(layer)
+    assert looks.open_rows.tolist() == looks.finished_rows.tolist() == [28]
+
+
 def test_tokens_lie_in_a_line():
     layer = matrix_layer("mlp", m=8, n=4, k=2, row_images=2)
     policy = replace(ALIKE, block_rows=8, neighbourhood="window")
@@ -201,6 +209,12 @@ def test_tokens_lie_in_a_line():
     rows = turned(0, 0, 90, 90, 90, 90, 0, 0).astype(np.float32)
     made = policy.decide(layer, rows[None], {})
     assert made.rows.ids.tolist() == [[[0, 0, 1, 1, 0, 0, 1, 1]]]
+
+
+def test_it_is_found_by_name():
+    settings = ["threshold=0.98", "look_once=true", "block_frames=2", "scope=batch"]
+    expected = NeighbourReuse(threshold=0.98, look_once=True, block_frames=2, scope="batch")
+    assert find_policy("NeighbourReuse", settings) == expected
 
 
 def test_a_model_is_simulated_and_told_about():

@@ -66,7 +66,7 @@ def both(policy: LshReuse, call: GemmCall):
     )
     clustering = clustering_of(policy, layer, state)
     assert clustering is not None
-    assert is_on_device(layer, clustering)
+    assert is_on_device(clustering, layer)
     here = DeviceClustering(layer, clustering, call.input.device)
     return made, here, here.replaced(call.input)
 
@@ -149,7 +149,7 @@ def test_what_compiled_loops_decide():
         (call,) = calls_of(network, given)
         state = policy.calibrate(call.layer, call.rows())
         clustering = clustering_of(policy, call.layer, state)
-        assert not is_on_device(call.layer, clustering)
+        assert not is_on_device(clustering, call.layer)
         with torch.no_grad():
             outputs = ReusedForward(policy)(network, given)
         made = executor.execute(
@@ -196,6 +196,15 @@ class TestInAForwardPass:
             parts = torch.cat([reuse(network, given[:1]), reuse(network, given[1:])])
         torch.testing.assert_close(whole, parts)
         assert 0 < reuse.removed_fraction() < 1
+
+    def test_normalisation_sees_what_reuse_gives_it(self):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(8, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=1.0))
+        policy = PerLayer({"0": POLICIES["strips"]})
+        ReusedForward(policy)(network.train(), maps())
+        seen = ReusedForward(PerLayer({"*": POLICIES["strips"]}))(network[:1], maps())
+        torch.testing.assert_close(network[1].running_mean, seen.mean(dim=(0, 2, 3)))
+        assert not torch.allclose(network[1].running_var, network[0](maps()).var(dim=(0, 2, 3)))
 
     @pytest.mark.parametrize("device", DEVICES)
     @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])

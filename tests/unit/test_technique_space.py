@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import pytest
 
-from accelerators import ConfigError, preset
+from accelerators import ConfigError, preset, presets
 from codesign.space import techniques as entries
 from codesign.space.described import described_space
 from codesign.space.grouping import groups_of
 from codesign.space.technique_space import TechniqueSpace
 from codesign.space.techniques import Technique, found_techniques
 from codesign.study.asking import design_key
-from simulator import KMeansReuse, LshReuse, NoReuse
+from simulator import KMeansReuse, LeaderReuse, LshReuse, NeighbourReuse, NoReuse
 from simulator.timing.dense_baseline import best_dense
 from tests.builders import matrix_layer
 from workloads.traces.layer import Convolution, Gemm, Layer
@@ -217,10 +217,53 @@ def test_a_technique_is_an_entry(trace, monkeypatch):
     assert space.is_idle("lsh.hashes", values) and not space.is_idle("k_means.clusters", values)
 
 
+@pytest.mark.parametrize("name", sorted(entries.TECHNIQUES))
+def test_a_design_has_the_units_of_its_technique_alone(trace, name):
+    technique = entries.TECHNIQUES[name]
+    base = next(
+        design
+        for design in presets().values()
+        if all(unit in design.units for each in entries.TECHNIQUES.values() for unit in each.units)
+    )
+    space = TechniqueSpace.for_techniques(trace, base, (name,), grouping="all")
+    design, policy = space.build(space.start["start"])
+    exploiting = {unit for unit in design.units if design.parts()[unit].exploits}
+    assert exploiting == set(technique.units)
+    assert all(isinstance(each, technique.policy) for each in policy.policies.values())
+
+
 def test_what_is_no_technique_is_refused(trace):
-    with pytest.raises(ConfigError, match=r"must be of dense, lsh, got 'lhs'; did you mean|lsh"):
+    with pytest.raises(ConfigError, match=r"must be of dense, lsh, .*got 'lhs' \(str\); use 'lsh'"):
         found_techniques(("dense", "lhs"))
     with pytest.raises(ConfigError, match=r"with one beside dense, got \('dense',\)"):
         found_techniques(("dense",))
     with pytest.raises(ConfigError, match=r"units of technique 'lsh'.*'dense_16x16' without"):
         TechniqueSpace.for_techniques(trace, preset("dense_16x16"), ("lsh",))
+
+
+def test_groups_choose_among_all_techniques_on_a_base_with_every_unit(trace):
+    names = ("dense", "leaders", "neighbours", "lsh")
+    space = TechniqueSpace.for_techniques(trace, preset("every_64x64"), names)
+    # Rows are up to 288 long.
+    assert choices_of(space, "leaders.length") == (32, 64, 128)
+    start = space.start["start"]
+    assert start["stage1.0+1.technique"] == "leaders" and start["leaders.tolerance"] == 0.2
+    chosen = dict(zip((f"{name}.technique" for name in space.groups), names, strict=True))
+    design, policy = space.build(start | chosen)
+    kinds = {name: type(each) for name, each in policy.policies.items()}
+    assert kinds == {
+        "stage1.0": LeaderReuse,
+        "stage1.1": LeaderReuse,
+        "stage2.0": NeighbourReuse,
+        "stage2.1": NeighbourReuse,
+        "stage2.side": LshReuse,
+    }
+    # L is cut to a tap's 16 channels.
+    assert design.leader_table.max_length == 16
+    assert {"front_end", "cache", "neighbour_matcher", "reconstructor"} < {*design.units}
+    design, _ = space.build(start)
+    looking = {"front_end", "cache", "neighbour_matcher", "leader_table"}
+    assert looking & {*design.units} == {"leader_table"}
+    lacking = "'neighbours', got 'leader_32x32' without neighbour_matcher"
+    with pytest.raises(ConfigError, match=lacking):
+        TechniqueSpace.for_techniques(trace, preset("leader_32x32"), names)
