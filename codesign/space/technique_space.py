@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from accelerators import FOLD_TIMINGS, Accelerator, ConfigError, SystolicArray
 from codesign.space.checks import all_of, check_design, whole
 from codesign.space.design_space import DesignSpace
 from codesign.space.fields import with_fields
-from codesign.space.grouping import groups_of, has_few_channels
+from codesign.space.grouping import groups_of, has_few_channels, has_one_tap
 from codesign.space.parameters import (
     ARRAY_SIZES,
     BUFFERS,
@@ -34,7 +34,10 @@ TECHNIQUE = ".technique"
 TIMES = ".times"
 # Columns that are multiplied in a pass, of all layers with a technique.
 PASS_COLUMNS = "pass_columns"
-_TIMES = (0.5, 1, 2)
+_TIMES = (0.25, 0.5, 0.75, 1, 2)
+# Of a tile's vectors, those that are taken to be multiplied, to fit the hardware to.
+REMAINING = "remaining"
+_REMAINING = (0.25, 0.35, 0.5, 0.75)
 # Of accumulators.
 _WIDTHS = (16, 24, 32)
 
@@ -43,14 +46,15 @@ _WIDTHS = (16, 24, 32)
 class TechniqueSpace(DesignSpace):
     """Every choice of a technique for each group of layers, and of hardware that fits it.
 
-    A group has one categorical parameter, `GROUP.technique`; what a technique is set to, such as
-    `lsh.hashes`, is chosen once for all groups that use it. Memories and reuse units are as large
+    A group has one categorical parameter, `GROUP.technique`, and its own of what says how much is
+    shared, such as `GROUP.lsh.hashes`; what else a technique is set to, such as `lsh.length`, is
+    chosen once for all groups that use it. Memories and reuse units are as large
     as tiles need them (`simulator.fitted_design`), buffers so many times that: `BUFFER.times`. A
     design has the units that its techniques run on and no others: where all groups are dense, it
     is a dense design.
 
     A parameter may also be any other field of a technique's policy, `lsh.order`; the same of one
-    group alone, `GROUP.lsh.hashes`; the capacity of a buffer, `weight_buffer.kib`; or any field of
+    group alone, `GROUP.lsh.length`; the capacity of a buffer, `weight_buffer.kib`; or any field of
     the design by its path, `cache.entries`, in place of what would fit.
 
     Attributes:
@@ -106,7 +110,7 @@ class TechniqueSpace(DesignSpace):
         """The space around a design for the layers where reuse can save most.
 
         Starts from every group with the first technique, but first layers, which read few
-        channels; from the base design without reuse units;
+        channels, and convolutions of one tap; from the base design without reuse units;
         and from the fastest dense design of the base design's area. So whatever is searched, the
         front is never below these.
 
@@ -164,15 +168,32 @@ class TechniqueSpace(DesignSpace):
             for p in self.parameters
         )
         starts = {"start": start, "dense": plain, "dense_equal_area": best}
+        starts |= {"start_low": self._start_at(1), "start_high": self._start_at(2)}
         return replace(self, parameters=parameters, start=starts)
+
+    def _start_at(self, thirds: int) -> dict[str, Any]:
+        """The start with what each group has its own of at so many thirds of its choices."""
+        start = dict(self.start["start"])
+        own = {
+            name
+            for technique in self._techniques
+            for of in technique.own
+            for name in _named(technique, of, self.groups)
+        }
+        for parameter in self.parameters:
+            if parameter.name in own:
+                choices = parameter.choices
+                start[parameter.name] = choices[(len(choices) - 1) * thirds // 3]
+        return start
 
     def _needed(self) -> list[str]:
         sizes = [f"{name}{TIMES}" for name in BUFFERS if getattr(self.base, name) is not None]
         needed = ["array.rows", "array.columns", "array.fold_timing", "accumulator_bits", *sizes]
-        needed += [PASS_COLUMNS]
+        needed += [PASS_COLUMNS, REMAINING]
         for technique in self._techniques:
             needed += [*technique.hardware]
-            needed += [f"{technique.name}.{name}" for name in technique.parameters]
+            for name in technique.parameters:
+                needed += _named(technique, name, self.groups)
         return [*needed, *(f"{name}{TECHNIQUE}" for name in self.groups)]
 
     def _possible(self) -> dict[str, Any]:
@@ -183,6 +204,11 @@ class TechniqueSpace(DesignSpace):
         for technique in self._techniques:
             usual = _usual_fields(technique)
             found |= {f"{technique.name}.{name}": value for name, value in usual.items()}
+            found = {
+                name: value
+                for name, value in found.items()
+                if name not in {f"{technique.name}.{own}" for own in technique.own}
+            }
             for group in self.groups:
                 found |= {f"{group}.{technique.name}.{name}": v for name, v in usual.items()}
         needed = set(self._needed())
@@ -251,7 +277,7 @@ class TechniqueSpace(DesignSpace):
 
     def _users(self, name: str) -> list[Technique]:
         """Techniques that a parameter of the hardware is for; none where it is for dense ones."""
-        if name == PASS_COLUMNS:
+        if name in (PASS_COLUMNS, REMAINING):
             return [*self._techniques]
         unit = name.partition(".")[0]
         return [each for each in self._techniques if unit in each.units or name in each.hardware]
@@ -320,7 +346,13 @@ class TechniqueSpace(DesignSpace):
             **given,  # type: ignore[arg-type]
         )
         design = with_fields(design, {path: values[path] for path in paths})
-        design = fitted_design(design, self.workload, policy, columns=values[PASS_COLUMNS])
+        design = fitted_design(
+            design,
+            self.workload,
+            policy,
+            columns=values[PASS_COLUMNS],
+            remaining=values[REMAINING],
+        )
         return with_fields(design, self._sizes(design, values)), policy
 
     def _sizes(self, design: Accelerator, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -390,6 +422,12 @@ def _usual_fields(technique: Technique) -> dict[str, Any]:
     return {name: getattr(made, name) for name in technique.fields if name not in kinds}
 
 
+def _named(technique: Technique, of: str, groups: Iterable[str]) -> list[str]:
+    """The parameters that a setting of a technique is chosen by: one, or one a group."""
+    name = f"{technique.name}.{of}"
+    return [f"{group}.{name}" for group in groups] if of in technique.own else [name]
+
+
 def _parameters(
     base: Accelerator,
     techniques: Sequence[Technique],
@@ -404,11 +442,13 @@ def _parameters(
         "array.fold_timing": base.array.fold_timing,
         "accumulator_bits": base.accumulator_bits,
         PASS_COLUMNS: base.array.columns,
+        REMAINING: _REMAINING[1],
     }
     choices: dict[str, tuple[Any, ...]] = {
         **ARRAY_SIZES,
         "accumulator_bits": widths,
         PASS_COLUMNS: (8, 16, 32, 64, 128),
+        REMAINING: _REMAINING,
     }
     sizes = [f"{name}{TIMES}" for name in BUFFERS if getattr(base, name) is not None]
     choices |= dict.fromkeys(sizes, _TIMES)
@@ -419,9 +459,9 @@ def _parameters(
             kept = values
             if of == "length":
                 kept = tuple(value for value in values if value <= longest) or (longest,)
-            name = f"{technique.name}.{of}"
-            choices[name] = kept
-            start[name] = Parameter.of(name, kept).nearest(technique.start[of])
+            for name in _named(technique, of, groups):
+                choices[name] = kept
+                start[name] = Parameter.of(name, kept).nearest(technique.start[of])
         for path, kinds in technique.hardware.items():
             unit, _, of = path.rpartition(".")
             start[path] = getattr(getattr(base, unit), of)
@@ -434,7 +474,8 @@ def _parameters(
         parameters.append(known)
     parameters.append(Parameter(name="array.fold_timing", choices=FOLD_TIMINGS, ordered=False))
     kinds = (DENSE, *(each.name for each in techniques))
-    of_few = {layer.name for layer in layers if has_few_channels(layer)}
+    # Looking costs as much at one tap as at nine, and saves a ninth.
+    of_few = {layer.name for layer in layers if has_few_channels(layer) or has_one_tap(layer)}
     for group, names in groups.items():
         name = f"{group}{TECHNIQUE}"
         parameters.append(Parameter(name=name, choices=kinds, ordered=False))

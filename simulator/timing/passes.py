@@ -179,10 +179,10 @@ def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
 
     By columns: all of n at once; and once, twice, four times ... the array's columns, or 8 where a
     pixel is looked at once, as long as the partial sums of a tile fit half of the output buffer:
-    each pass looks again or, in tiles, the first one does for all. Where there are several tiles
-    that need several passes, also with the passes outside, which look again. Results first, only where a group's sums do not fit: then as many rows at
-    once as do, in powers of two. Those of more tiles than can be scheduled are left out; all of n
-    at once is always there.
+    each pass looks again or, in tiles, the first one looks for all. Where there are several tiles
+    that need several passes, also with the passes outside, which look again. Results first, only
+    where a group's sums do not fit: then as many rows at once as do, in powers of two. Those of
+    more tiles than can be scheduled are left out; all of n at once is always there.
     """
     shared, n = _shared(left), left.n
     looks = shared.looks
