@@ -142,6 +142,18 @@ class Leaders(Evidence):
 
     entries: int
 
+    def check(self, where: str, clusters: np.ndarray) -> None:
+        """A table has a place at least.
+
+        Args:
+            where: names the decisions in messages.
+            clusters: `(count, v, tiles)` int, number of clusters of each.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        refuse(integer(1, 2**31 - 1)["rule"](self.entries, f"{where} entries"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Buckets(Evidence):

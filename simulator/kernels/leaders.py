@@ -3,9 +3,6 @@
 import numpy as np
 from numba import njit
 
-# Of a vector's squared length, what rounding may leave of the distance to an equal one.
-_ROUNDING = np.float32(1e-6)
-
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
 def follow_leaders(
@@ -33,8 +30,8 @@ def follow_leaders(
     for tile in range(bounds.size - 1):
         largest = max(largest, bounds[tile + 1] - bounds[tile])
     vectors, sizes = np.empty((largest, length), np.float32), np.empty(largest, np.float32)
-    leaders = np.empty((entries, length), np.float32)
-    of_leaders, numbers = np.empty(entries, np.float32), np.empty(entries, np.int32)
+    held = min(entries, largest)
+    leaders, numbers = np.empty((held, length), np.float32), np.empty(held, np.int32)
     total = 0
     for tile in range(bounds.size - 1):
         first, count = bounds[tile], bounds[tile + 1] - bounds[tile]
@@ -50,15 +47,16 @@ def follow_leaders(
                 square += own[element] * own[element]
             nearest, least = -1, np.float32(np.inf)
             for entry in range(min(made, entries)):
-                other, shared = leaders[entry], np.float32(0.0)
+                # Of differences, not of lengths and a product: exactly 0 between equal vectors.
+                other, distance = leaders[entry], np.float32(0.0)
                 for element in range(length):
-                    shared += own[element] * other[element]
-                distance = square + of_leaders[entry] - np.float32(2.0) * shared
+                    apart = own[element] - other[element]
+                    distance += apart * apart
                 # The earliest of several; the table is a ring.
-                if distance < least or (distance == least and numbers[entry] < numbers[nearest]):
+                tied = distance == least and nearest >= 0
+                if distance < least or (tied and numbers[entry] < numbers[nearest]):
                     nearest, least = entry, distance
-            near = max(tolerance * square, floor) + _ROUNDING * square
-            if nearest >= 0 and least <= near:
+            if nearest >= 0 and least <= max(tolerance * square, floor):
                 number = numbers[nearest]
                 sizes[number] += np.float32(1.0)
                 if not first_only:
@@ -66,8 +64,7 @@ def follow_leaders(
                         found[total + number, element] += own[element]
             else:
                 number, entry = np.int32(made), made % entries
-                leaders[entry] = own
-                of_leaders[entry], numbers[entry] = square, number
+                leaders[entry], numbers[entry] = own, number
                 sizes[number] = np.float32(1.0)
                 found[total + made] = np.float32(0.0)
                 for element in range(length):

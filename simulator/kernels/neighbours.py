@@ -6,7 +6,6 @@ import numpy as np
 from numba import njit
 
 from simulator.kernels.grouping import Clusters
-from simulator.kernels.vectors import mean_in_tiles
 
 # Vectors that are compared together, while their elements are in a near cache.
 _CHUNK = 512
@@ -106,6 +105,47 @@ def _number_roots(roots, order, bounds, ids, clusters, names):
         clusters[tile] = count
         total += count
     return total
+
+
+@njit(cache=True, nogil=True)
+def mean_in_tiles(columns, channels, order, bounds, ids, clusters, first_only, found):
+    """Fill `found` with the mean, or the first, of each cluster of one view.
+
+    Args:
+        columns: `(c, p)` float32, the vectors' elements.
+        channels: `(L or fewer,)` int64, which of them a vector has.
+        order: `(vectors,)` int64, the vectors tile after tile.
+        bounds: `(tiles + 1,)` int64, each tile's first of them.
+        ids: `(p,)` int32.
+        clusters: `(tiles,)` int32.
+        first_only: whether the first member stands for a cluster.
+        found: out, `(clusters of all tiles, L)` float32, zeros before.
+    """
+    most = np.int64(0)
+    for tile in range(clusters.size):
+        most = max(most, np.int64(clusters[tile]))
+    sizes = np.empty(most, np.float32)
+    sums = np.empty(most, np.float32)
+    start = 0
+    for tile in range(clusters.size):
+        count = clusters[tile]
+        sizes[:count] = np.float32(0.0)
+        for place in range(bounds[tile], bounds[tile + 1]):
+            sizes[ids[order[place]]] += np.float32(1.0)
+        for element in range(channels.size):
+            values = columns[channels[element]]
+            sums[:count] = np.float32(0.0)
+            if first_only:
+                for place in range(bounds[tile + 1] - 1, bounds[tile] - 1, -1):
+                    sums[ids[order[place]]] = values[order[place]]
+            else:
+                for place in range(bounds[tile], bounds[tile + 1]):
+                    sums[ids[order[place]]] += values[order[place]]
+                for cluster in range(count):
+                    sums[cluster] *= np.float32(1.0) / sizes[cluster]
+            for cluster in range(count):
+                found[start + cluster, element] = sums[cluster]
+        start += count
 
 
 def cluster_neighbours(

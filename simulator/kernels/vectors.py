@@ -7,85 +7,111 @@ from numba import njit
 
 from simulator.kernels.grouping import Clusters
 from simulator.kernels.hashing import (
-    Tables,
-    hash_rows,
+    ROW_BLOCK,
+    accumulate,
+    average,
     lane_thresholds,
     lane_weights,
     new_tables,
     number_clusters,
+    project,
+    sign,
 )
-from simulator.kernels.lanes import LANES, aligned_empty, gather_narrow, gather_wide, padded
+from simulator.kernels.lanes import (
+    LANES,
+    aligned_empty,
+    gather_narrow,
+    gather_wide,
+    padded,
+    transpose_lanes,
+)
 
 # Rows of output that are gathered for together.
 _GATHER_BLOCK = 64
 
 
 @njit(cache=True, nogil=True)
-def _number_tiles(signatures, order, bounds, tables, generation, ids, clusters, names):
-    """Number the clusters of every tile; `names` is filled with their signatures.
-
-    Returns:
-        The generation reached, and the clusters of all tiles.
-    """
-    largest = 0
-    for tile in range(bounds.size - 1):
-        largest = max(largest, bounds[tile + 1] - bounds[tile])
-    own, numbers = np.empty(largest, np.uint64), np.empty(largest, np.int32)
-    total = 0
-    for tile in range(bounds.size - 1):
-        first, last = bounds[tile], bounds[tile + 1]
-        for place in range(first, last):
-            own[place - first] = signatures[order[place]]
-        generation += 1
-        found = number_clusters(own, last - first, tables, 0, generation, 0, numbers, 0)
-        for place in range(first, last):
-            ids[order[place]] = numbers[place - first]
-        for cluster in range(found):
-            names[total + cluster] = tables.signatures[cluster]
-        clusters[tile] = found
-        total += found
-    return generation, total
+def _turned(columns, channels, places, segments, width):
+    """Copy elements `channels` of the vectors at `places` to `(vectors, width)`."""
+    length, p = channels.size, columns.shape[1]
+    whole, offsets = length // LANES * LANES, channels * p
+    source, starts, target = columns.ctypes.data, offsets.ctypes.data, segments.ctypes.data
+    row = 0
+    while row < places.size:
+        place = places[row]
+        # Mostly 16 vectors lie side by side.
+        beside = row + LANES <= places.size and places[row + LANES - 1] == place + LANES - 1
+        for first in range(0, whole if beside else 0, LANES):
+            transpose_lanes(target, row * width + first, width, source, place, starts, first)
+        last = row + (LANES if beside else 1)
+        for element in range(whole if beside else 0, length):
+            values = columns[channels[element]]
+            for own in range(row, last):
+                segments[own * width + element] = values[places[own]]
+        row = last
 
 
 @njit(cache=True, nogil=True)
-def mean_in_tiles(columns, channels, order, bounds, ids, clusters, first_only, found):
-    """Fill `found` with the mean, or the first, of each cluster of one view.
+def _cluster_view(
+    columns, channels, order, bounds, weights, limits, tables, generation, first_only, ids,
+    clusters, names, sums, start,
+):  # fmt: skip
+    """Cluster the vectors of one view tile by tile; see `cluster_vectors`.
 
     Args:
-        columns: `(c, p)` float32, the vectors' elements.
+        columns: `(c, p)` float32, the vectors' elements, C-contiguous.
         channels: `(L or fewer,)` int64, which of them a vector has.
-        order: `(vectors,)` int64, the vectors tile after tile.
+        order: `(vectors,)` int64, the vectors tile after tile; ascending within a tile.
         bounds: `(tiles + 1,)` int64, each tile's first of them.
-        ids: `(p,)` int32.
-        clusters: `(tiles,)` int32.
-        first_only: whether the first member stands for a cluster.
-        found: out, `(clusters of all tiles, L)` float32, zeros before.
+        weights: `lane_weights` of the hyperplanes.
+        limits: `lane_thresholds` of the view, `(H padded,)`.
+        tables: `Tables`, one for the largest tile.
+        generation: of the tile before.
+        first_only: whether the first member stands for a cluster; else their mean.
+        ids: out, `(p,)` int32.
+        clusters: out, `(tiles,)` int32.
+        names: out, `(clusters or more,)` uint64, their signatures.
+        sums: out, `(clusters or more, L padded)` float32, what stands for them.
+        start: the view's first cluster in both.
+
+    Returns:
+        The generation reached, and one past the view's last cluster.
     """
-    most = np.int64(0)
-    for tile in range(clusters.size):
-        most = max(most, np.int64(clusters[tile]))
-    sizes = np.empty(most, np.float32)
-    sums = np.empty(most, np.float32)
-    start = 0
-    for tile in range(clusters.size):
-        count = clusters[tile]
-        sizes[:count] = np.float32(0.0)
-        for place in range(bounds[tile], bounds[tile + 1]):
-            sizes[ids[order[place]]] += np.float32(1.0)
-        for element in range(channels.size):
-            values = columns[channels[element]]
-            sums[:count] = np.float32(0.0)
+    bits, width = weights.shape[1], sums.shape[1]
+    projected = np.empty(ROW_BLOCK * bits, np.float32)
+    segments = np.zeros(ROW_BLOCK * width, np.float32)  # and so beyond a short vector
+    signatures, numbers = np.empty(ROW_BLOCK, np.uint64), np.empty(ROW_BLOCK, np.int32)
+    for tile in range(bounds.size - 1):
+        generation += 1
+        found = 0
+        for begin in range(bounds[tile], bounds[tile + 1], ROW_BLOCK):
+            places = order[begin : min(begin + ROW_BLOCK, bounds[tile + 1])]
+            size, before = places.size, found
+            _turned(columns, channels, places, segments, width)
+            project(
+                segments.ctypes.data, size, width, weights.shape[0], weights, projected.ctypes.data
+            )
+            sign(projected.ctypes.data, 0, size, bits, limits.ctypes.data, 0, signatures)
+            found = number_clusters(signatures, size, tables, 0, generation, found, numbers, 0)
+            for row in range(size):
+                ids[places[row]] = numbers[row]
             if first_only:
-                for place in range(bounds[tile + 1] - 1, bounds[tile] - 1, -1):
-                    sums[ids[order[place]]] = values[order[place]]
-            else:
-                for place in range(bounds[tile], bounds[tile + 1]):
-                    sums[ids[order[place]]] += values[order[place]]
-                for cluster in range(count):
-                    sums[cluster] *= np.float32(1.0) / sizes[cluster]
-            for cluster in range(count):
-                found[start + cluster, element] = sums[cluster]
-        start += count
+                for row in range(size):
+                    if numbers[row] == before:  # new ones are numbered one by one
+                        own = segments[row * width : (row + 1) * width]
+                        sums[start + before] = own
+                        before += 1
+                continue
+            sums[start + before : start + found] = np.float32(0.0)
+            accumulate(
+                segments.ctypes.data, 0, size, numbers, 0, sums.ctypes.data, start * width, width
+            )
+        if not first_only:
+            average(tables, 0, found, sums.ctypes.data, start * width, width)
+        names[start : start + found] = tables.signatures[:found]
+        clusters[tile] = found
+        start += found
+    return generation, start
 
 
 def cluster_vectors(
@@ -112,34 +138,45 @@ def cluster_vectors(
     views, positions = len(kinds) * len(orders), kinds[0][0].shape[1]
     ids = np.full((views, positions), -1, np.int32)
     clusters = np.empty((views, tiles), np.int32)
-    signatures = np.empty(positions, np.uint64)
-    names, found = [], []
-    largest = max(1, *(int(np.diff(bounds).max()) for _, _, bounds in kinds))
-    tables: Tables = new_tables(1, largest, hashes)
-    generation, view = 0, 0
+    sizes = [np.diff(bounds) for _, _, bounds in kinds]
+    most = [int(np.minimum(each, 2**hashes).sum()) for each in sizes]
+    capacity = len(orders) * sum(most)
+    names, sums = np.empty(capacity, np.uint64), aligned_empty((capacity, padded(length)))
+    tables = new_tables(1, max(1, *(int(each.max()) for each in sizes)), hashes)
+    generation, start, view = 0, 0, 0
     for columns, order, bounds in kinds:
         for channels in orders:
-            hash_rows(
-                columns, channels, 0, channels.size, padded(length), weights, limits[view],
-                signatures,
+            generation, start = _cluster_view(
+                columns, channels, order, bounds, weights, limits[view], tables, generation,
+                first_only, ids[view], clusters[view], names, sums, start,
             )  # fmt: skip
-            own = np.empty(order.size, np.uint64)
-            generation, total = _number_tiles(
-                signatures, order, bounds, tables, generation, ids[view], clusters[view], own
-            )
-            means = np.zeros((total, length), np.float32)
-            mean_in_tiles(
-                columns, channels, order, bounds, ids[view], clusters[view], first_only, means
-            )
-            names.append(own[:total])
-            found.append(means)
             view += 1
     return Clusters(
         ids=ids,
         clusters=clusters,
-        signatures=np.concatenate(names),
-        representatives=np.concatenate(found),
+        signatures=names[:start].copy(),
+        representatives=sums[:start, :length].copy(),
     )
+
+
+@njit(cache=True, nogil=True)
+def stand_in(numbers, representatives, pixels):
+    """Write what stands for each vector, zeros where nothing does.
+
+    Args:
+        numbers: `(p,)` int64, rows of `representatives`, -1 for none.
+        representatives: `(clusters, L)` float32.
+        pixels: out, `(p, L or fewer)` float32.
+    """
+    width = pixels.shape[1]
+    for place in range(numbers.size):
+        number, own = numbers[place], pixels[place]
+        if number < 0:
+            own[:] = np.float32(0.0)
+        else:
+            source = representatives[number]
+            for element in range(width):
+                own[element] = source[element]
 
 
 @njit(cache=True, nogil=True)

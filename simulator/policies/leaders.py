@@ -29,12 +29,13 @@ class LeaderReuse(TiledPolicy):
     times a squared length; else it becomes a leader, in place of the oldest where the table is
     full. No hyperplanes are drawn, and no member is farther from its leader than the tolerance.
 
-    A vector of zeros joins another one only; none joins it where the tolerance is below 1.
+    Of a relative distance, a vector of zeros joins another one only, and none joins it where the
+    tolerance is below 1.
 
     Attributes:
         tolerance: 0 shares equal vectors alone.
         distance: which squared length that is: `relative`, the vector's own, or `absolute`, the
-            mean of the calibration vectors of its sub-matrix, so that short vectors are all alike.
+            mean of its view's calibration vectors, so that short vectors are all alike.
         entries: leaders held at a time, 1 to 1024; the table is empty at the start of a tile.
         length: as ever; by default whole rows or, of pixels, all channels of a tap.
     """

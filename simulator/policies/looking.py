@@ -238,12 +238,22 @@ def _pixels(layer: Layer) -> _Pixels | None:
     return found if found.is_met.any() else None
 
 
-def pixel_grid(layer: Layer) -> tuple[int, ...]:
-    """Places of an image's pixels of one kind in each dimension, of a convolution."""
+def pixel_grid(layer: Layer) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Places that a kind of pixels has in each dimension of an image, and of each kind of taps the
+    first of its pixels, counted from the corner of the padding. The next ones are strides apart.
+
+    Args:
+        layer: a convolution that is looked at once a pixel.
+    """
     geometry, output = layer.convolution, output_size(layer)
     assert geometry is not None and output is not None
-    sizes = zip(geometry.kernel, geometry.dilation, geometry.stride, output, strict=True)
-    return tuple((taps - 1) * apart // step + size for taps, apart, step, size in sizes)
+    offsets = [
+        np.arange(size) * apart
+        for size, apart in zip(geometry.kernel, geometry.dilation, strict=True)
+    ]
+    each = list(zip(offsets, geometry.stride, strict=True))
+    grid = tuple(int((own // step).max()) + n for (own, step), n in zip(each, output, strict=True))
+    return grid, list(product(*(np.unique(own % step).tolist() for own, step in each)))
 
 
 def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarray]:
@@ -287,21 +297,15 @@ def pixel_numbers(layer: Layer) -> list[np.ndarray]:
 
 def _grids(layer: Layer) -> Iterator[tuple[tuple[int, ...], list[slice], list[slice]]]:
     """Of each kind of taps its grid of places, the part of it that holds pixels, and which."""
-    geometry, output = layer.convolution, output_size(layer)
-    assert geometry is not None and output is not None
-    taps = [
-        np.arange(size) * apart
-        for size, apart in zip(geometry.kernel, geometry.dilation, strict=True)
-    ]
-    grid = pixel_grid(layer)
-    for phase in product(
-        *(np.unique(offsets % step) for offsets, step in zip(taps, geometry.stride, strict=True))
-    ):
+    geometry = layer.convolution
+    assert geometry is not None
+    grid, kinds = pixel_grid(layer)
+    for phase in kinds:
         inside, given = [], []
         for d, begin in enumerate(phase):
             pad, step, size = geometry.padding[d], geometry.stride[d], layer.input_shape[2 + d]
-            first = -(-max(0, pad - int(begin)) // step)
-            at = first * step + int(begin) - pad
+            first = -(-max(0, pad - begin) // step)
+            at = first * step + begin - pad
             held = max(0, min(grid[d] - first, -(-(size - at) // step)))
             inside.append(slice(first, first + held))
             given.append(slice(at, at + held * step, step))

@@ -174,7 +174,7 @@ def pairs_of(layer: Layer, looks: Looks, block: tuple[int, int, int], *, window:
 def _grid(layer: Layer, looks: Looks) -> tuple[int, int, int]:
     """Frames, rows and columns on which a layer's vectors lie."""
     if looks.taps > 1:
-        size = pixel_grid(layer)
+        size, _ = pixel_grid(layer)
     else:
         size = output_size(layer) or (layer.gemm.m // layer.row_images,)
     rows, columns = (1, *size)[-2:]

@@ -17,8 +17,9 @@ from simulator.policies.policy import (
     clustering_of,
 )
 from simulator.running.above import Above
+from simulator.running.convolving import LEAST_REMAINING, convolved
 from simulator.running.fused import fused, is_fused
-from simulator.running.product import product
+from simulator.running.product import product, with_columns
 from workloads.traces.layer import Layer
 
 # What a layer's memory calls its results of the batch before.
@@ -106,12 +107,25 @@ def execute(
     result = None
     if wants_result or keeps:
         whole = decisions if layer.quantisation is None else _whole(decisions)
-        shares = isinstance(whole.rows, SharedRows)
-        result = product(whole, None if shares else given.rows, read_weights())
+        result = _result(layer, whole, given, read_weights())
         result = result if above is None else above.finished(layer, result)
     if keeps and result is not None:
         kept = {**(kept or {}), RESULTS: result}
     return _executed(decisions, kept, result, centroids=centroids)
+
+
+def _result(
+    layer: Layer, decisions: Decisions, given: Activations, weights: np.ndarray
+) -> np.ndarray:
+    """The product, in whichever of its ways takes the least time."""
+    rows = decisions.rows
+    if not isinstance(rows, SharedRows):
+        return product(decisions, given.rows, weights)
+    if rows.looks.taps > 1 and rows.remaining_ratio > LEAST_REMAINING:
+        found = convolved(layer, rows, weights)
+        if found is not None:
+            return with_columns(decisions, found)
+    return product(decisions, None, weights)
 
 
 def _check_made(policy: ReusePolicy, layer: Layer, made: Any) -> None:

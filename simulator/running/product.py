@@ -32,8 +32,7 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
         ConfigError: the decisions' operands were dropped.
     """
     if isinstance(decisions.rows, SharedRows):
-        output = _shared(decisions, decisions.rows, weights)
-        return _with_columns(decisions, output, np.arange(decisions.gemm.m))
+        return with_columns(decisions, _shared(decisions, decisions.rows, weights))
     assert rows is not None
     match decisions.rows:
         case FilledRows():
@@ -59,7 +58,7 @@ def _multiplied(
     if depth is not None:
         terms = np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[gemms][:, chosen]
         found = _ended(depth, terms, given, weights[gemms], found)
-    return _with_columns(decisions, found, np.arange(gemm.m)[chosen])
+    return with_columns(decisions, found, np.arange(gemm.m)[chosen])
 
 
 def _ended(
@@ -85,11 +84,15 @@ def _ended(
     return result
 
 
-def _with_columns(decisions: Decisions, found: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Every column's result from its source; `rows` are the numbers of the results' rows."""
+def with_columns(
+    decisions: Decisions, found: np.ndarray, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Every column's result from its source; `rows` are the numbers of the results' rows, if not
+    all are there."""
     columns = decisions.columns
     if columns is None or columns.is_computed.all():
         return found
+    rows = np.arange(decisions.gemm.m) if rows is None else rows
     sources = columns.sources[rows * columns.groups // decisions.gemm.m]
     found = np.take_along_axis(found, np.maximum(sources, 0)[None], axis=2)
     found[:, sources == DROPPED] = 0

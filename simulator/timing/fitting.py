@@ -24,16 +24,19 @@ from simulator.timing.transfers import byte_count, ceil_div
 from workloads.traces.layer import Layer
 
 # Of a tile's vectors, so many are multiplied: our choice, the most that tiles of 100 to 300 rows of
-# a ResNet-18 left on street video. Where more are, what does not fit travels, and is charged.
-_REMAINING = 0.75
+# a ResNet-18 left on street video.
+REMAINING = 0.75
 _LEAST_BYTES, _MOST_BYTES = 2**11, 2**20  # as of the dense designs of equal area
 _MOST_ENTRIES, _MOST_WAYS = 2**13, 8
 _CLEARING_CYCLES = 16  # as of the presets: valid bits are registers
+# Of the multiply-accumulates, those of layers whose inputs, or weights, a buffer holds: our choice.
+_HELD_SHARE = 0.6
 # Rows of a dense tile, in times of what filling and draining the array takes.
 _DENSE_ROWS = 4
 _MOST_PORTS = 64
 _WIDEST_LANE = 64  # elements of a lane of a leader table: our choice, as of its presets
 _MOST_LANES = 64  # of a neighbour matcher, by its rule
+_MOST_UNDECIDED = 64  # of a leader table, likewise
 
 
 def fitted_design(
@@ -42,6 +45,7 @@ def fitted_design(
     policy: ReusePolicy,
     *,
     columns: int | None = None,
+    remaining: float = REMAINING,
 ) -> Accelerator:
     """The design with memories that hold what tiles need, and reuse units that keep up.
 
@@ -63,7 +67,8 @@ def fitted_design(
     - the neighbour matcher: entries back to the farthest neighbour, and as few lanes, likewise;
     - the reconstructor: as wide as it takes to hand results out in the time of the product.
 
-    Three quarters of a tile's vectors are taken to be multiplied.
+    Where more of a tile's vectors are multiplied than `remaining`, what does not fit travels, and
+    is charged; where fewer are, units do not keep up with the array.
 
     Args:
         accelerator: the design.
@@ -71,15 +76,21 @@ def fitted_design(
         policy: what is decided on each; layers that it does not look at in tiles of vectors are
             dense here.
         columns: of a layer's n that are multiplied in one pass, 1 or more; `None`: the array's.
+        remaining: of a tile's vectors, those that are multiplied; above 0 and at most 1.
 
     Raises:
-        ConfigError: the number of columns breaks its rule; the array is too wide for any buffer's
-            ports; or L is longer than a layer's rows.
+        ConfigError: the number of columns or what remains breaks its rule; the array is too wide
+            for any buffer's ports; or L is longer than a layer's rows.
     """
     if columns is not None and (type(columns) is not int or columns < 1):
         raise ConfigError(
             f"fitted_design.columns must be an integer of at least 1, got {show(columns)}; leave "
             "it out for the array's"
+        )
+    if not (isinstance(remaining, float | int) and 0 < remaining <= 1):
+        raise ConfigError(
+            f"fitted_design.remaining must be above 0 and at most 1, got {show(remaining)}; leave "
+            f"it out for {REMAINING}"
         )
     shared = []
     for layer in layers:
@@ -88,13 +99,12 @@ def fitted_design(
         looks = _looks(own, each) if own.applies_to(layer) else None
         if looks is not None:
             wide = min(columns or accelerator.array.columns, layer.gemm.n)
-            shared.append(_Shared(layer=each, looks=looks, policy=own, columns=wide))
+            shared.append(
+                _Shared(layer=each, looks=looks, policy=own, columns=wide, remaining=remaining)
+            )
     reused = {each.layer.name for each in shared}
     dense = [layer for layer in layers if layer.name not in reused]
-    capacities = [
-        _capacity(accelerator, name, [each.bytes_in(name, accelerator) for each in shared], dense)
-        for name in BUFFERS
-    ]
+    capacities = [_capacity(accelerator, name, shared, dense) for name in BUFFERS]
     capacities = [
         max(capacity, _power_of_two(least_bytes(accelerator, name)))
         for name, capacity in zip(BUFFERS, capacities, strict=True)
@@ -150,12 +160,14 @@ class _Shared:
         looks: how.
         policy: by what.
         columns: of n in a pass.
+        remaining: of the vectors, those that are multiplied.
     """
 
     layer: Layer
     looks: Looks
     policy: Any
     columns: int
+    remaining: float
 
     @property
     def vectors(self) -> int:
@@ -189,7 +201,7 @@ class _Shared:
             case "output_buffer":
                 return 2 * byte_count(int(self.looks.open_rows.max()) * columns, accumulator)
             case "centroid_buffer":
-                clusters = math.ceil(_REMAINING * self.vectors)
+                clusters = math.ceil(self.remaining * self.vectors)
                 held = byte_count(clusters * self.length, operand)
                 held += byte_count(clusters * columns * self.taps, accumulator)
                 return 2 * (held + byte_count(self.vectors, max(1, self.vectors.bit_length())))
@@ -200,7 +212,7 @@ class _Shared:
         """That the array takes for each vector that is looked at."""
         array = design.array
         folds = ceil_div(self.length, array.rows)
-        return _REMAINING * folds * ceil_div(self.columns * self.taps, array.columns)
+        return self.remaining * folds * ceil_div(self.columns * self.taps, array.columns)
 
     def handed_sums(self, design: Accelerator) -> float:
         """Partial sums that are handed out a cycle, so that the array need not wait."""
@@ -208,11 +220,28 @@ class _Shared:
         return each_vector * self.columns / self.product_cycles(design)
 
 
-def _capacity(design: Accelerator, name: str, shared: Sequence[int], dense: Sequence[Layer]) -> int:
-    """A power of two that holds what every layer needs."""
-    return _power_of_two(
-        max([*shared, *(_dense_bytes(design, name, layer) for layer in dense)], default=1)
-    )
+def _capacity(
+    design: Accelerator, name: str, shared: Sequence["_Shared"], dense: Sequence[Layer]
+) -> int:
+    """A power of two that holds what layers need.
+
+    Sums that do not fit travel for every view, so all of what is shared counts. Inputs and weights
+    that do not are loaded again, which a layer of few tiles can bear: layers with most of the work
+    count.
+    """
+    needs = [(each.bytes_in(name, design), each.layer.gemm.macs) for each in shared]
+    if shared and name == "output_buffer":
+        return _power_of_two(max(need for need, _ in needs))
+    needs += [(_dense_bytes(design, name, layer), layer.gemm.macs) for layer in dense]
+    needs.sort()
+    if not shared:
+        return _power_of_two(max((need for need, _ in needs), default=1))
+    total, held = sum(macs for _, macs in needs), 0
+    for need, macs in needs:
+        held += macs
+        if held >= _HELD_SHARE * total:
+            return _power_of_two(need)
+    raise AssertionError("shares of the work add up to all of it")
 
 
 def _dense_bytes(design: Accelerator, name: str, layer: Layer) -> int:
@@ -277,9 +306,10 @@ def _with_units(design: Accelerator, shared: Sequence[_Shared]) -> Accelerator:
     if design.reconstructor is None or design.centroid_buffer is None:
         return replace(design, **changes)
     sums = _power_of_two(largest.handed_sums(design), 8, 4096)
-    # Ports as wide as the given design's, and as many as it takes: a further port is dearer than a
-    # wider one, in wires and banks that the area model does not see.
-    width = min(sums, design.reconstructor.width)
+    # Ports as wide as the given design's, but not wider than a row has columns in a pass, and as
+    # many as it takes: a further port is dearer than a wider one, in wires and banks that the area
+    # model does not see.
+    width = min(sums, design.reconstructor.width, largest.columns)
     ports = min(_MOST_PORTS // 2, ceil_div(sums, width))
     sum_bits = width * design.accumulator_bits
     needed = max(each.bytes_in("centroid_buffer", design) for each in shared)
@@ -288,11 +318,12 @@ def _with_units(design: Accelerator, shared: Sequence[_Shared]) -> Accelerator:
         "reconstructor": Reconstructor(ports=ports, width=width),
         # Every row gathered reads a result, reads the sum so far and writes it back.
         "output_buffer": _held(outputs, max(outputs.width_bits, sum_bits), 2 * ports),
-        # The array reads a centroid and writes a result in a cycle.
+        # The array reads a centroid and writes a result in a cycle, and where a vector takes
+        # several folds reads what the one before left of it.
         "centroid_buffer": _held(
             replace(design.centroid_buffer, capacity_bytes=_power_of_two(needed)),
             _multiple_of_8(sum_bits),
-            max(2, ports),
+            max(2 if largest.length <= design.array.rows else 3, ports),
         ),
     }
     return replace(design, **changes)
@@ -320,15 +351,20 @@ def _leader_table(
     length = max(each.length for each in following)
     width, cycles = min(length, _WIDEST_LANE), busiest.product_cycles(design)
     steps = ceil_div(length, width)
-    turns = max(1, min(entries, math.floor(cycles / steps)))
+    # As few wait undecided as let a vector come in the time of the product.
+    undecided = min(_MOST_UNDECIDED, ceil_div(unit.latency_cycles, max(1, math.floor(cycles))))
+    undecided = max(0, undecided - 1)
+    compared = entries + undecided
+    turns = max(1, min(compared, math.floor(cycles / steps)))
     fitted = replace(
         unit,
         entries=entries,
         max_length=length,
         width=width,
-        lanes=ceil_div(entries, turns),
+        lanes=ceil_div(compared, turns),
+        undecided=undecided,
         means=_take_means(following),
-        divided_elements=min(length, math.ceil(_REMAINING * length / cycles)),
+        divided_elements=min(length, math.ceil(busiest.remaining * length / cycles)),
     )
     return fitted, _bits_read(design, length, turns * steps)
 

@@ -111,6 +111,25 @@ def test_focus_matcher_is_priced_alike():
     assert 1 < comparison / prices["array", "mac"] / (power_mw / (324 / 1024)) < 2
 
 
+def test_a_lane_of_leaders_is_priced_as_focus_prices_a_cosine():
+    """A distance takes no division and one product less than a cosine, but the same dot product."""
+    cosine = 0.0159
+    base = replace(preset("leader_32x32"), technology="hwcomponents_28nm")
+    costs = cost_table(base.technology)
+    narrow = replace(base.leader_table, width=32)
+    for bits, factor in ((8, 1.0), (16, 2.6)):
+        design = replace(base, operand_bits=bits, leader_table=narrow)
+        dots, sums, distances, least = narrow.bill(design)[:4]
+        # Of the dot products, one is of squares.
+        share = narrow.lanes / (narrow.lanes + 1)
+        areas = [
+            item.count * costs.area_mm2(item.component, **item.size)
+            for item in (dots, sums, distances, least)
+        ]
+        lane = (share * (areas[0] + areas[1]) + areas[2] + areas[3]) / narrow.lanes
+        assert 0.7 * cosine < lane < factor * cosine
+
+
 def test_focus_area_and_power_are_not_met_and_why():
     """Focus adds 2.8 % area and 2.2 % power; this model's units add far more, by what they hold.
 

@@ -44,7 +44,7 @@ def convolutions(draw):
     padding = tuple(draw(st.integers(0, each)) for each in kernel)
     spans = zip(kernel, dilation, padding, strict=True)
     least = [max(1, (size - 1) * apart + 1 - 2 * pad) for size, apart, pad in spans]
-    grown = steps(0, {1: 12, 2: 5, 3: 2}[dims])
+    grown = steps(0, {1: 40, 2: 5, 3: 2}[dims])
     groups = draw(st.sampled_from([1, 1, 2]))
     return convolution_layer(
         size=tuple(map(sum, zip(least, grown, strict=True))),
@@ -53,7 +53,7 @@ def convolutions(draw):
         padding=padding,
         dilation=dilation,
         groups=groups,
-        channels=groups * draw(st.integers(1, 5)),
+        channels=groups * draw(st.integers(1, 5) | st.sampled_from([16, 37])),
         n=draw(st.integers(1, 3)),
         images=draw(st.integers(1, 2)),
     )
@@ -265,7 +265,7 @@ def looking_policies(draw):
     scope = draw(st.sampled_from(["image", "batch"])) if tile_rows is None else "tile"
     return LshReuse(
         hashes=draw(st.integers(1, 6)),
-        length=draw(st.none() | st.integers(1, 5)),
+        length=draw(st.none() | st.integers(1, 5) | st.sampled_from([16, 21])),
         scope=scope,
         tile_rows=tile_rows,
         tile_shape=draw(st.sampled_from(["strip", "block"])),

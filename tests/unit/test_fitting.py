@@ -37,6 +37,8 @@ def test_units_keep_up_with_the_array():
     assert (cache.entries, cache.ways, cache.clear_entries_per_cycle) == (128, 8, 8)
     # A row takes 32 sums a vector, in 3 cycles: 16 a cycle.
     assert (design.reconstructor.ports, design.reconstructor.width) == (1, 16)
+    # A centroid is read, what the first of two folds left of its result is read, and it is written.
+    assert design.centroid_buffer.ports == 3
     assert (design.output_buffer.width_bits, design.output_buffer.ports) == (16 * 32, 2)
 
 
@@ -71,3 +73,23 @@ def test_images_do_not_make_memories_larger():
 def test_columns_are_counted():
     with pytest.raises(ConfigError, match=r"columns must be an integer of at least 1, got 0"):
         fitted_design(preset("reuse_16x16"), [LAYER], POLICY, columns=0)
+
+
+def test_units_keep_up_with_what_remains():
+    one = fitted_design(preset("reuse_16x16"), [LAYER], POLICY, columns=32, remaining=0.25)
+    # A vector takes the array 0.25 x 2 x 2 cycles: all hashes at once, 32 sums a cycle.
+    assert one.front_end.max_hashes == 20
+    assert one.reconstructor.ports * one.reconstructor.width == 32
+    # 32 of 128 centroids and their results, and ids: 2 x 5,248 bytes.
+    assert one.centroid_buffer.capacity_bytes == 16 * KIB
+    with pytest.raises(ConfigError, match=r"remaining must be above 0 and at most 1, got 0"):
+        fitted_design(preset("reuse_16x16"), [LAYER], POLICY, remaining=0)
+
+
+def test_a_port_is_no_wider_than_the_columns_of_a_pass():
+    design = fitted_design(
+        preset("reuse_32x32"), [LAYER], replace(POLICY, length=8), columns=8, remaining=0.25
+    )
+    # 8 sums a row in 0.25 cycles, of a row a port.
+    assert (design.reconstructor.ports, design.reconstructor.width) == (4, 8)
+    assert design.centroid_buffer.ports == 4

@@ -13,7 +13,7 @@ from codesign.space.grouping import groups_of
 from codesign.space.technique_space import TechniqueSpace
 from codesign.space.techniques import Technique, found_techniques
 from codesign.study.asking import design_key
-from simulator import KMeansReuse, LshReuse, NoReuse
+from simulator import KMeansReuse, LeaderReuse, LshReuse, NeighbourReuse, NoReuse
 from simulator.timing.dense_baseline import best_dense
 from tests.builders import matrix_layer
 from workloads.traces.layer import Convolution, Gemm, Layer
@@ -239,3 +239,31 @@ def test_what_is_no_technique_is_refused(trace):
         found_techniques(("dense",))
     with pytest.raises(ConfigError, match=r"units of technique 'lsh'.*'dense_16x16' without"):
         TechniqueSpace.for_techniques(trace, preset("dense_16x16"), ("lsh",))
+
+
+def test_groups_choose_among_all_techniques_on_a_base_with_every_unit(trace):
+    names = ("dense", "leaders", "neighbours", "lsh")
+    space = TechniqueSpace.for_techniques(trace, preset("every_64x64"), names)
+    # Rows are up to 288 long.
+    assert choices_of(space, "leaders.length") == (32, 64, 128)
+    start = space.start["start"]
+    assert start["stage1.0+1.technique"] == "leaders" and start["leaders.tolerance"] == 0.2
+    chosen = dict(zip((f"{name}.technique" for name in space.groups), names, strict=True))
+    design, policy = space.build(start | chosen)
+    kinds = {name: type(each) for name, each in policy.policies.items()}
+    assert kinds == {
+        "stage1.0": LeaderReuse,
+        "stage1.1": LeaderReuse,
+        "stage2.0": NeighbourReuse,
+        "stage2.1": NeighbourReuse,
+        "stage2.side": LshReuse,
+    }
+    # L is cut to a tap's 16 channels.
+    assert design.leader_table.max_length == 16
+    assert {"front_end", "cache", "neighbour_matcher", "reconstructor"} < {*design.units}
+    design, _ = space.build(start)
+    looking = {"front_end", "cache", "neighbour_matcher", "leader_table"}
+    assert looking & {*design.units} == {"leader_table"}
+    lacking = "'neighbours', got 'leader_32x32' without neighbour_matcher"
+    with pytest.raises(ConfigError, match=lacking):
+        TechniqueSpace.for_techniques(trace, preset("leader_32x32"), names)

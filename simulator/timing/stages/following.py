@@ -18,11 +18,10 @@ from simulator.timing.transfers import ceil_div, port_cycles, vector_bytes
 class Following(Stage):
     """Vectors come one after the other: what one becomes decides what the next is compared with.
 
-    A vector takes a step for each `width` of its elements and each turn of the lanes over the
-    leaders that are held when it comes, at least one; its sum is read and written in that time. A
-    cluster's sum is divided as it leaves, beside the comparisons.
-
-    Not modelled: that the last clusters of a tile are divided while the next one's vectors come.
+    A vector takes a step for each `width` of its elements and each turn of the lanes over what it
+    is compared with, see `followed`, at least one; and no fewer cycles than let those before it be
+    decided on. Its sum is read and written in that time. A cluster's sum is divided as it leaves,
+    beside the comparisons; those that a tile has at its end, while the next one's vectors come.
     """
 
     units = ("leader_table",)
@@ -87,37 +86,39 @@ class Following(Stage):
             raise ConfigError(broken)
 
     @cached_property
-    def turns(self) -> np.ndarray:
-        """`(count, v, tiles)` int64, turns of the lanes over leaders, for all vectors."""
-        return turns_of(self.shared, self.evidence.entries, self.unit.lanes)
+    def followed(self) -> tuple[np.ndarray, np.ndarray]:
+        """`(count, v, tiles)` int64, cycles for all vectors, and what they are compared with."""
+        return followed(self.shared, self.evidence.entries, self.unit)
 
-    @cached_property
-    def comparisons(self) -> np.ndarray:
-        """`(count, v, tiles)` int64, vectors compared with leaders."""
-        compared = turns_of(self.shared, self.evidence.entries, 1)
-        # The first vector of a tile has none to be compared with, but takes its turn.
-        return compared - (self.shared.looks.vectors > 0)
+    @property
+    def dividing_cycles(self) -> np.ndarray:
+        """`(v, 1)` int64, for each cluster."""
+        if not self.averages:
+            return np.zeros((len(self.shared.widths), 1), np.int64)
+        return ceil_div(self.shared.widths, self.unit.divided_elements)[:, None]
 
     def work(self, tiles: Tiles) -> Work:
         """What takes longest of comparing, dividing and reading sets the pace."""
         cut = passes_of(tiles)
-        cycles = self.turns * self.steps
-        if self.averages:
-            each = ceil_div(self.shared.widths, self.unit.divided_elements)[:, None]
-            cycles = np.maximum(cycles, self.shared.clusters * each)
+        comparing, _ = self.followed
+        clusters, each = self.shared.clusters.astype(np.int64), self.dividing_cycles
+        cycles = np.maximum(comparing, clusters * each)
+        # The sums that are there when the last vector came.
+        still_open = np.minimum(clusters, self.evidence.entries)
+        behind = np.maximum(comparing + still_open * each - cycles, 0)
         following = cut.of_tile(cycles) * tiles.looked
         vectors = vector_bytes(self.shared, self.accelerator)[None]
         vector_reads = cut.of_tile(vectors) * tiles.looked
         reading = port_cycles(vector_reads, self.accelerator.activation_buffer)
         return Work(
             limits={"leader_table": following, "activation_buffer": reading},
-            latency_cycles=self.unit.latency_cycles * tiles.looked,
+            latency_cycles=(self.unit.latency_cycles + cut.of_tile(behind)) * tiles.looked,
             busy_cycles={"leader_table": following},
             actions=partial(self._actions, tiles, vector_reads),
         )
 
     def _actions(self, tiles: Tiles, vector_reads: np.ndarray) -> Counts:
-        shared, comparisons = self.shared, self.comparisons
+        shared, (_, comparisons) = self.shared, self.followed
         times, widths = passes_of(tiles).times_looked, shared.widths[:, None]
         vectors = np.broadcast_to(shared.looks.vectors, comparisons.shape)
         clusters = shared.clusters.astype(np.int64)
@@ -128,8 +129,9 @@ class Following(Stage):
         counts = {
             # A vector's squared length is one more product.
             "correlate": total((comparisons + vectors) * widths),
-            "test": total(comparisons),
-            "lead": total(clusters * widths),
+            "compare": total(comparisons),
+            "judge": total(vectors),
+            "keep": total((vectors + clusters) * widths),
         }
         if self.averages:
             entered = total(vectors * self.steps)
@@ -146,26 +148,52 @@ class Following(Stage):
         }
 
 
-def turns_of(shared: SharedRows, entries: int, lanes: int) -> np.ndarray:
-    """`(count, v, tiles)` int64, turns that lanes take over the leaders held, for all vectors.
+def followed(shared: SharedRows, entries: int, unit: LeaderTable) -> tuple[np.ndarray, np.ndarray]:
+    """Cycles that all vectors take, and what they are compared with.
 
-    A vector is compared with the leaders that its tile has found before it, the latest `entries` of
-    them, `lanes` in a turn; a tile's first vector takes a turn as well.
+    A vector is compared with the `undecided` ones before it in its tile, and with the leaders among
+    those before these, the latest `entries` of them.
+
+    Returns:
+        Cycles and comparisons, `(count, v, tiles)` int64 each.
     """
-    found = np.zeros(shared.clusters.shape, np.int64)
-    looks = shared.looks
+    cycles = np.zeros(shared.clusters.shape, np.int64)
+    comparisons, looks = np.zeros_like(cycles), shared.looks
+    # So that what comes `undecided + 1` vectors later knows what this one is.
+    least = ceil_div(unit.latency_cycles, unit.undecided + 1)
     for index, view in np.ndindex(shared.clusters.shape[:2]):
         order, bounds = looks.orders[view // looks.segments]
-        _turns(shared.ids[index, view], order, bounds, entries, lanes, found[index, view])
-    return found
+        _follow(
+            shared.ids[index, view], order, bounds,
+            (entries, unit.undecided, unit.lanes),
+            (int(ceil_div(shared.widths[view], unit.width)), least),
+            cycles[index, view], comparisons[index, view],
+        )  # fmt: skip
+    return cycles, comparisons
 
 
 @njit(cache=True, nogil=True)
-def _turns(ids, order, bounds, entries, lanes, found):
-    """Fill in a view's `(tiles,)` turns."""
-    for tile in range(found.size):
-        known = np.int64(0)
-        for place in range(bounds[tile], bounds[tile + 1]):
-            held = min(known, np.int64(entries))
-            found[tile] += max(np.int64(1), (held + lanes - 1) // lanes)
-            known = max(known, np.int64(ids[order[place]]) + 1)
+def _follow(ids, order, bounds, sizes, pace, cycles, comparisons):
+    """Fill in a view's `(tiles,)` cycles and comparisons.
+
+    Args:
+        ids: `(p,)` int32.
+        order: `(vectors,)` int64, the vectors tile after tile.
+        bounds: `(tiles + 1,)` int64, each tile's first of them.
+        sizes: leaders held, vectors that wait to be decided on, lanes.
+        pace: cycles of a turn, and of a vector at least.
+        cycles: out.
+        comparisons: out.
+    """
+    entries, undecided, lanes = sizes
+    steps, least = pace
+    for tile in range(cycles.size):
+        known, first = 0, bounds[tile]
+        for place in range(first, bounds[tile + 1]):
+            decided = place - undecided - 1
+            if decided >= first:
+                known = max(known, ids[order[decided]] + 1)
+            compared = min(known, entries) + min(place - first, undecided)
+            turns = max(1, (compared + lanes - 1) // lanes)
+            cycles[tile] += max(turns * steps, least)
+            comparisons[tile] += compared
