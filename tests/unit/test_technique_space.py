@@ -106,6 +106,7 @@ def test_a_first_layer_starts_dense_and_the_others_with_the_technique(space):
         order="channels_last",
     )
     assert policy.policies["stage2.1"] == wanted
+    _, policy = space.build(start | {"stage2.side.technique": "lsh"})
     assert policy.policies["stage2.side"] == replace(wanted, length=16)  # its rows have 16 elements
 
 
@@ -250,7 +251,9 @@ def test_groups_choose_among_all_techniques_on_a_base_with_every_unit(trace):
     # Rows are up to 288 long.
     assert choices_of(space, "leaders.length") == (32, 64, 128)
     start = space.start["start"]
-    assert start["stage1.0+1.technique"] == "leaders" and start["stage1.0+1.leaders.tolerance"] == 0.2
+    assert (
+        start["stage1.0+1.technique"] == "leaders" and start["stage1.0+1.leaders.tolerance"] == 0.2
+    )
     chosen = dict(zip((f"{name}.technique" for name in space.groups), names, strict=True))
     design, policy = space.build(start | chosen)
     kinds = {name: type(each) for name, each in policy.policies.items()}
