@@ -692,6 +692,7 @@ def test_demo_shows_pictures_of_what_reuse_does(tmp_path, monkeypatch):
         return search(workload, small_space(workload), executor="inline", **settings)
 
     monkeypatch.setattr(demo, "load_workload", loaded)
+    monkeypatch.setattr(demo, "GROUPS", "all")
     monkeypatch.setattr(demo, "search", inline)
     monkeypatch.setattr(demo.webbrowser, "open", None)  # calling it would raise
     for _ in range(2):  # the second replaces the first
@@ -710,7 +711,7 @@ def test_demo_shows_pictures_of_what_reuse_does(tmp_path, monkeypatch):
 
 def test_demo_needs_a_video_that_is_there_and_a_directory(tmp_path):
     _, told = run("demo", "--video", tmp_path / "none.mp4", "--out", tmp_path / "out", code=2)
-    assert "existing file" in told and "one of every 3, from --first-frame on" in told
+    assert "existing file" in told and "one of every 12, from --first-frame on" in told
     (tmp_path / "file").touch()
     _, told = run("demo", "--out", tmp_path / "file", code=2)
     assert told.startswith(f"Error: --out {tmp_path / 'file'} must be a directory")
@@ -728,12 +729,13 @@ def test_stopped_demo_says_where_its_trials_are_and_exits_with_130(tmp_path, mon
         return search(workload, small_space(workload), **settings)
 
     monkeypatch.setattr(demo, "load_workload", lambda **_: small_workload())
+    monkeypatch.setattr(demo, "GROUPS", "all")
     monkeypatch.setattr(demo, "search", interrupted)
     _, told = run("demo", "--out", tmp_path, "--trials", 4, code=130)
     study = tmp_path / "demo.journal"
     assert f"codesign report {study}\n" in told
     printed, _ = run("report", study, "--out", tmp_path / "report.html")
-    assert "for ResNet-18 scene parsing on 8 frames of bikes" in printed
+    assert "for ResNet-18 scene parsing on 2 frames of bikes" in printed
     monkeypatch.setattr(demo, "search", lambda *_, **__: interrupted_at_once())
     told = run("demo", "--out", tmp_path, code=130)[1]
     assert told == "Stopped; nothing is kept yet.\n"
