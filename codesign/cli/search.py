@@ -84,6 +84,12 @@ class SearchOptions:
     output: Output = None
     classes_dimension: ClassesDimension = None
     score: Score = None
+    calibration_images: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Inputs before those judged on, from which hashing takes its thresholds."
+        ),
+    ] = 50
     held_out: Annotated[
         int | None,
         typer.Option(

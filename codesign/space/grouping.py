@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -58,6 +59,11 @@ def _stages(layers: Sequence[Layer]) -> Groups:
 def has_few_channels(layer: Layer) -> bool:
     """Whether it is a convolution of at most four channels, as a network's first layer is."""
     return layer.convolution is not None and layer.input_shape[1] <= 4
+
+
+def has_one_tap(layer: Layer) -> bool:
+    """Whether it is a convolution of one tap, which looks at each vector for itself alone."""
+    return layer.convolution is not None and math.prod(layer.convolution.kernel) == 1
 
 
 def _called(names: Sequence[str]) -> str:

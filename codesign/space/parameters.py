@@ -21,7 +21,6 @@ from workloads.traces.trace import WorkloadTrace
 KIB = 1024
 BUFFERS = ("activation_buffer", "weight_buffer", "output_buffer", "centroid_buffer")
 
-ARRAY_SIZES = {"array.rows": (8, 16, 32), "array.columns": (8, 16, 32, 64)}
 HASHES = tuple(range(4, 21))
 SHORTEST, LONGEST = 4, 64
 _MOST_CHOICES = 1000
@@ -261,7 +260,8 @@ def _powers(low: int, high: int) -> tuple[int, ...]:
 def hardware_parameters(base: Accelerator) -> list[Parameter]:
     """Hardware choices, the base design's own among them."""
     choices: dict[str, tuple[int, ...]] = {
-        **ARRAY_SIZES,
+        "array.rows": (8, 16, 32),
+        "array.columns": (8, 16, 32, 64),
         **{f"{name}.kib": _powers(16, 512) for name in BUFFERS},
         "cache.entries": _powers(256, 8192),
         "cache.ways": _powers(1, 16),

@@ -6,51 +6,50 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from accelerators import FOLD_TIMINGS, Accelerator, ConfigError, SystolicArray
-from codesign.space.checks import all_of, check_design, whole
+from accelerators import Accelerator, ConfigError, SystolicArray
+from codesign.space.checks import all_of, whole
 from codesign.space.design_space import DesignSpace
 from codesign.space.fields import with_fields
-from codesign.space.grouping import groups_of, has_few_channels
+from codesign.space.grouping import groups_of
 from codesign.space.parameters import (
-    ARRAY_SIZES,
     BUFFERS,
     KIB,
     Condition,
-    Parameter,
     reusable_layers,
 )
+from codesign.space.technique_parameters import (
+    PASS_COLUMNS,
+    REMAINING,
+    TECHNIQUE,
+    TIMES,
+    check_units,
+    fitting_widths,
+    names_of,
+    usual_fields,
+    usual_parameters,
+)
 from codesign.space.techniques import DENSE, Technique, found_techniques
-from simulator import NoReuse, PerLayer, ReusePolicy, bits_of_sums, fitted_design
-from simulator.running.sums import most_bits
+from simulator import NoReuse, PerLayer, ReusePolicy, fitted_design
 from simulator.timing.dense_baseline import best_dense
 from simulator.timing.fitting import least_bytes
-from workloads.errors import TraceError, show
+from workloads.errors import show
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
-
-# Ends the name of the parameter that chooses a group's technique.
-TECHNIQUE = ".technique"
-# Ends that of what multiplies a buffer's fitted capacity.
-TIMES = ".times"
-# Columns that are multiplied in a pass, of all layers with a technique.
-PASS_COLUMNS = "pass_columns"
-_TIMES = (0.5, 1, 2)
-# Of accumulators.
-_WIDTHS = (16, 24, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TechniqueSpace(DesignSpace):
     """Every choice of a technique for each group of layers, and of hardware that fits it.
 
-    A group has one categorical parameter, `GROUP.technique`; what a technique is set to, such as
-    `lsh.hashes`, is chosen once for all groups that use it. Memories and reuse units are as large
+    A group has one categorical parameter, `GROUP.technique`, and its own of what says how much is
+    shared, such as `GROUP.lsh.hashes`; what else a technique is set to, such as `lsh.length`, is
+    chosen once for all groups that use it. Memories and reuse units are as large
     as tiles need them (`simulator.fitted_design`), buffers so many times that: `BUFFER.times`. A
     design has the units that its techniques run on and no others: where all groups are dense, it
     is a dense design.
 
     A parameter may also be any other field of a technique's policy, `lsh.order`; the same of one
-    group alone, `GROUP.lsh.hashes`; the capacity of a buffer, `weight_buffer.kib`; or any field of
+    group alone, `GROUP.lsh.length`; the capacity of a buffer, `weight_buffer.kib`; or any field of
     the design by its path, `cache.entries`, in place of what would fit.
 
     Attributes:
@@ -82,7 +81,7 @@ class TechniqueSpace(DesignSpace):
         ]
 
     def _check_base(self) -> None:
-        _check_units(self.base, self._techniques)
+        check_units(self.base, self._techniques)
 
     @property
     def _techniques(self) -> tuple[Technique, ...]:
@@ -106,7 +105,7 @@ class TechniqueSpace(DesignSpace):
         """The space around a design for the layers where reuse can save most.
 
         Starts from every group with the first technique, but first layers, which read few
-        channels; from the base design without reuse units;
+        channels, and convolutions of one tap; from the base design without reuse units;
         and from the fastest dense design of the base design's area. So whatever is searched, the
         front is never below these.
 
@@ -123,7 +122,7 @@ class TechniqueSpace(DesignSpace):
                 has rows to share.
         """
         chosen = found_techniques(techniques)
-        _check_units(base, chosen)
+        check_units(base, chosen)
         if problems := whole()["rule"](groups, "DesignSpace.groups"):
             raise ConfigError(f"{problems[0]}; use 8")
         able = reusable_layers(trace, len(trace.layers))
@@ -131,7 +130,7 @@ class TechniqueSpace(DesignSpace):
         layers = tuple(name for each in found.values() for name in each)
         dense, _ = best_dense(trace.layers, base)
         own = [layer for layer in trace.layers if layer.name in layers]
-        parameters, start = _parameters(base, chosen, found, own, _widths(trace))
+        parameters, start = usual_parameters(base, chosen, found, own, fitting_widths(trace))
         space = cls(
             base=base,
             layers=layers,
@@ -150,11 +149,16 @@ class TechniqueSpace(DesignSpace):
             dense: the fastest dense design of the base design's area.
         """
         start = self.start["start"]
-        plain = {**start, **dict.fromkeys((f"{name}{TECHNIQUE}" for name in self.groups), DENSE)}
+        own = {"array.fold_timing": self.base.array.fold_timing}
+        plain = {
+            **start,
+            **own,
+            **dict.fromkeys((f"{name}{TECHNIQUE}" for name in self.groups), DENSE),
+        }
         best = plain | {"array.rows": dense.array.rows, "array.columns": dense.array.columns}
-        fitted, _ = self.build(best)
+        once, _ = self.build(best | {name: 1 for name in best if name.endswith(TIMES)})
         for name in BUFFERS:
-            unit = getattr(fitted, name)
+            unit = getattr(once, name)
             if unit is not None:
                 # Both are powers of two, so that this is one too.
                 ratio = getattr(dense, name).capacity_bytes / unit.capacity_bytes
@@ -164,15 +168,32 @@ class TechniqueSpace(DesignSpace):
             for p in self.parameters
         )
         starts = {"start": start, "dense": plain, "dense_equal_area": best}
+        starts |= {"start_low": self._start_at(1), "start_high": self._start_at(2)}
         return replace(self, parameters=parameters, start=starts)
+
+    def _start_at(self, thirds: int) -> dict[str, Any]:
+        """The start with what each group has its own of at so many thirds of its choices."""
+        start = dict(self.start["start"])
+        own = {
+            name
+            for technique in self._techniques
+            for of in technique.own
+            for name in names_of(technique, of, self.groups)
+        }
+        for parameter in self.parameters:
+            if parameter.name in own:
+                choices = parameter.choices
+                start[parameter.name] = choices[(len(choices) - 1) * thirds // 3]
+        return start
 
     def _needed(self) -> list[str]:
         sizes = [f"{name}{TIMES}" for name in BUFFERS if getattr(self.base, name) is not None]
         needed = ["array.rows", "array.columns", "array.fold_timing", "accumulator_bits", *sizes]
-        needed += [PASS_COLUMNS]
+        needed += [PASS_COLUMNS, REMAINING]
         for technique in self._techniques:
             needed += [*technique.hardware]
-            needed += [f"{technique.name}.{name}" for name in technique.parameters]
+            for name in technique.parameters:
+                needed += names_of(technique, name, self.groups)
         return [*needed, *(f"{name}{TECHNIQUE}" for name in self.groups)]
 
     def _possible(self) -> dict[str, Any]:
@@ -181,8 +202,13 @@ class TechniqueSpace(DesignSpace):
             if getattr(self.base, name) is not None:
                 found[f"{name}.kib"] = -(-getattr(self.base, name).capacity_bytes // KIB)
         for technique in self._techniques:
-            usual = _usual_fields(technique)
+            usual = usual_fields(technique)
             found |= {f"{technique.name}.{name}": value for name, value in usual.items()}
+            found = {
+                name: value
+                for name, value in found.items()
+                if name not in {f"{technique.name}.{own}" for own in technique.own}
+            }
             for group in self.groups:
                 found |= {f"{group}.{technique.name}.{name}": v for name, v in usual.items()}
         needed = set(self._needed())
@@ -251,7 +277,7 @@ class TechniqueSpace(DesignSpace):
 
     def _users(self, name: str) -> list[Technique]:
         """Techniques that a parameter of the hardware is for; none where it is for dense ones."""
-        if name == PASS_COLUMNS:
+        if name in (PASS_COLUMNS, REMAINING):
             return [*self._techniques]
         unit = name.partition(".")[0]
         return [each for each in self._techniques if unit in each.units or name in each.hardware]
@@ -320,7 +346,13 @@ class TechniqueSpace(DesignSpace):
             **given,  # type: ignore[arg-type]
         )
         design = with_fields(design, {path: values[path] for path in paths})
-        design = fitted_design(design, self.workload, policy, columns=values[PASS_COLUMNS])
+        design = fitted_design(
+            design,
+            self.workload,
+            policy,
+            columns=values[PASS_COLUMNS],
+            remaining=values[REMAINING],
+        )
         return with_fields(design, self._sizes(design, values)), policy
 
     def _sizes(self, design: Accelerator, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -357,88 +389,3 @@ class TechniqueSpace(DesignSpace):
             "techniques": tuple(description["techniques"]),
             "workload": tuple(map(Layer.from_dict, description["workload"])),
         }
-
-
-def _widths(trace: WorkloadTrace) -> tuple[int, ...]:
-    """Of accumulators, those that hold every partial sum of the trace; of one without tensors,
-    those that hold any."""
-    try:
-        bits = bits_of_sums(trace, beyond=min(_WIDTHS))
-    except TraceError:
-        bits = {layer.name: most_bits(layer) for layer in trace.layers}
-    return tuple(width for width in _WIDTHS if width >= max(bits.values())) or _WIDTHS[-1:]
-
-
-def _check_units(base: Accelerator, techniques: Sequence[Technique]) -> None:
-    """A design must have the units of every technique."""
-    check_design(base)
-    for technique in techniques:
-        missing = [name for name in technique.units if name not in base.units]
-        if missing:
-            raise ConfigError(
-                f"DesignSpace.base must have the units of technique {technique.name!r}, got "
-                f"{base.name!r} without {', '.join(missing)}; add them, use a preset that has "
-                "them, or leave the technique out"
-            )
-
-
-def _usual_fields(technique: Technique) -> dict[str, Any]:
-    """Field of its policy -> its value where nobody searches it."""
-    needed = {name: choices[0] for name, choices in technique.parameters.items()}
-    made = technique.policy(**{**needed, **technique.start})
-    kinds = {path.rpartition(".")[2] for path in technique.hardware}
-    return {name: getattr(made, name) for name in technique.fields if name not in kinds}
-
-
-def _parameters(
-    base: Accelerator,
-    techniques: Sequence[Technique],
-    groups: Mapping[str, tuple[str, ...]],
-    layers: Sequence[Layer],
-    widths: tuple[int, ...],
-) -> tuple[list[Parameter], dict[str, Any]]:
-    """What is chosen, and the values of the first start."""
-    start: dict[str, Any] = {
-        "array.rows": base.array.rows,
-        "array.columns": base.array.columns,
-        "array.fold_timing": base.array.fold_timing,
-        "accumulator_bits": base.accumulator_bits,
-        PASS_COLUMNS: base.array.columns,
-    }
-    choices: dict[str, tuple[Any, ...]] = {
-        **ARRAY_SIZES,
-        "accumulator_bits": widths,
-        PASS_COLUMNS: (8, 16, 32, 64, 128),
-    }
-    sizes = [f"{name}{TIMES}" for name in BUFFERS if getattr(base, name) is not None]
-    choices |= dict.fromkeys(sizes, _TIMES)
-    start |= dict.fromkeys(sizes, 1)
-    longest = max(layer.gemm.k for layer in layers)
-    for technique in techniques:
-        for of, values in technique.parameters.items():
-            kept = values
-            if of == "length":
-                kept = tuple(value for value in values if value <= longest) or (longest,)
-            name = f"{technique.name}.{of}"
-            choices[name] = kept
-            start[name] = Parameter.of(name, kept).nearest(technique.start[of])
-        for path, kinds in technique.hardware.items():
-            unit, _, of = path.rpartition(".")
-            start[path] = getattr(getattr(base, unit), of)
-            choices[path] = kinds if start[path] in kinds else (start[path], *kinds)
-    parameters = []
-    for name, values in choices.items():
-        known = Parameter.of(name, values)
-        if known.ordered:
-            known = replace(known, choices=tuple(sorted({*values, start[name]})))
-        parameters.append(known)
-    parameters.append(Parameter(name="array.fold_timing", choices=FOLD_TIMINGS, ordered=False))
-    kinds = (DENSE, *(each.name for each in techniques))
-    of_few = {layer.name for layer in layers if has_few_channels(layer)}
-    for group, names in groups.items():
-        name = f"{group}{TECHNIQUE}"
-        parameters.append(Parameter(name=name, choices=kinds, ordered=False))
-        start[name] = DENSE if {*names} <= of_few else kinds[1]
-    if all(start[f"{group}{TECHNIQUE}"] == DENSE for group in groups):
-        start |= {f"{group}{TECHNIQUE}": kinds[1] for group in groups}
-    return parameters, start

@@ -28,6 +28,7 @@ class Technique:
             numbers are from small to large.
         start: field -> value tried first, of each parameter, and of further fields that are set but
             not searched.
+        own: parameters that each group has its own of: how much its layers bear differs.
         hardware: path of a field of its units -> choices, likewise.
     """
 
@@ -36,6 +37,7 @@ class Technique:
     units: tuple[str, ...]
     parameters: Mapping[str, tuple[Any, ...]]
     start: Mapping[str, Any]
+    own: tuple[str, ...] = ()
     hardware: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
@@ -83,6 +85,7 @@ TECHNIQUES: Mapping[str, Technique] = {
                 "scope": "tile",
                 "order": "channels_last",
             },
+            own=("hashes",),
             hardware={"front_end.projection": PROJECTIONS},
         ),
         Technique(
@@ -90,7 +93,7 @@ TECHNIQUES: Mapping[str, Technique] = {
             policy=LeaderReuse,
             units=("leader_table", "centroid_buffer", "reconstructor"),
             parameters={
-                "tolerance": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4),
+                "tolerance": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
                 "length": (32, 64, 128),
                 "tile_rows": (64, 144, 256, 576, 1024),
                 "tile_shape": ("strip", "block"),
@@ -106,6 +109,7 @@ TECHNIQUES: Mapping[str, Technique] = {
                 "scope": "tile",
                 "order": "channels_last",
             },
+            own=("tolerance",),
         ),
         Technique(
             name="neighbours",
@@ -126,6 +130,7 @@ TECHNIQUES: Mapping[str, Technique] = {
                 "scope": "tile",
                 "order": "channels_last",
             },
+            own=("threshold",),
         ),
     )
 }

@@ -29,6 +29,8 @@ REMAINING = 0.75
 _LEAST_BYTES, _MOST_BYTES = 2**11, 2**20  # as of the dense designs of equal area
 _MOST_ENTRIES, _MOST_WAYS = 2**13, 8
 _CLEARING_CYCLES = 16  # as of the presets: valid bits are registers
+# Of the multiply-accumulates, those of layers whose inputs, or weights, a buffer holds: our choice.
+_HELD_SHARE = 0.6
 # Rows of a dense tile, in times of what filling and draining the array takes.
 _DENSE_ROWS = 4
 _MOST_PORTS = 64
@@ -102,10 +104,7 @@ def fitted_design(
             )
     reused = {each.layer.name for each in shared}
     dense = [layer for layer in layers if layer.name not in reused]
-    capacities = [
-        _capacity(accelerator, name, [each.bytes_in(name, accelerator) for each in shared], dense)
-        for name in BUFFERS
-    ]
+    capacities = [_capacity(accelerator, name, shared, dense) for name in BUFFERS]
     capacities = [
         max(capacity, _power_of_two(least_bytes(accelerator, name)))
         for name, capacity in zip(BUFFERS, capacities, strict=True)
@@ -221,11 +220,28 @@ class _Shared:
         return each_vector * self.columns / self.product_cycles(design)
 
 
-def _capacity(design: Accelerator, name: str, shared: Sequence[int], dense: Sequence[Layer]) -> int:
-    """A power of two that holds what every layer needs."""
-    return _power_of_two(
-        max([*shared, *(_dense_bytes(design, name, layer) for layer in dense)], default=1)
-    )
+def _capacity(
+    design: Accelerator, name: str, shared: Sequence["_Shared"], dense: Sequence[Layer]
+) -> int:
+    """A power of two that holds what layers need.
+
+    Sums that do not fit travel for every view, so all of what is shared counts. Inputs and weights
+    that do not are loaded again, which a layer of few tiles can bear: layers with most of the work
+    count.
+    """
+    needs = [(each.bytes_in(name, design), each.layer.gemm.macs) for each in shared]
+    if shared and name == "output_buffer":
+        return _power_of_two(max(need for need, _ in needs))
+    needs += [(_dense_bytes(design, name, layer), layer.gemm.macs) for layer in dense]
+    needs.sort()
+    if not shared:
+        return _power_of_two(max((need for need, _ in needs), default=1))
+    total, held = sum(macs for _, macs in needs), 0
+    for need, macs in needs:
+        held += macs
+        if held >= _HELD_SHARE * total:
+            return _power_of_two(need)
+    raise AssertionError("shares of the work add up to all of it")
 
 
 def _dense_bytes(design: Accelerator, name: str, layer: Layer) -> int:

@@ -153,7 +153,7 @@ tables = st.builds(
         entries=entries,
         undecided=undecided,
         lanes=min(lanes, entries + undecided),
-        max_length=256,
+        max_length=4096,
         **others,
     ),
     entries=st.integers(5, 9),
