@@ -12,8 +12,58 @@ tile and r, the one with the least product of time and energy over those of the 
 that is as large, or up to 3 % larger, found anew for each shape. Energies are of 45 nm; a byte of
 DRAM takes 100 pJ, the least in `accelerators/data/dram.csv`.
 
-`--networks NAME:INPUTS ...` adds a table of real ones, each with the best design of a small
-`codesign search --techniques` (`searched`).
+`--networks MODEL:INPUTS ...` searches real networks instead, for `--trials` designs each, and tells
+the best one that loses at most a point, beside it the best with reuse; a network that was trained
+under reuse too has a second line. The wide ones: `--networks resnet18_w64_camvid:camvid:FOLDER
+vgg16_cifar10:cifar10:ARCHIVE --images 20 --trials 100`.
+
+Answer, of 2026-11-28. Speed and energy over dense of equal area, at best:
+
+                              r=0.1       r=0.3       r=0.5       r=0.7     faster up to r (tile)
+    3x3  64, 120x160       3.89 0.26   2.18 0.38   1.37 0.50   0.99 0.71    0.74 (144)
+    3x3 128,  60x80        2.87 0.16   2.01 0.33   1.21 0.50   0.95 0.63    0.69 (144)
+    3x3 256,  30x40        3.14 0.17   2.48 0.25   1.46 0.37   1.14 0.48    0.80 (144, 256)
+    3x3 512,  15x20        2.53 0.21   1.26 0.33   1.04 0.45   0.78 0.56    0.54 (256)
+    13 of these on one     2.15 0.23   1.33 0.39   0.89 0.55   0.78 0.80    0.46 (256)
+    1x1 128->512, 60x80    2.10 0.39   1.93 0.50   1.29 0.53   1.07 0.65    0.82 (144)
+    VGG's 3x3 512, 4x4     0.85 0.81   0.85 0.85   0.85 0.89   0.85 0.93    never
+    linear 768, 196 tokens 1.48 0.33   1.41 0.44   0.83 0.53   0.78 0.64    0.50 (256)
+
+Energy falls where speed does not, with tiles nearly everywhere up to r = 0.9. Part of that is not
+reuse's: the dense design is the fastest of its area, not the thriftiest. On 3x3 128 (neighbours,
+r = 0.5, tile 144) it takes 1.76 mJ against 0.94, and with the same array and more buffers 1.53.
+
+What decides, on 3x3 128 with r = 0.5 unless told otherwise; speed and energy are 1.22x and 0.54x
+with leaders, tiles of 256, L = 64, 64 columns in a pass and sums of 24 bits:
+- Area. The array is 56 % of the design; dense has 1.5 times the multipliers, so that r must be
+  below 0.66 to be faster. A 32x32 array shrinks to a quarter, its buffers do not: 0.54x.
+- Clusters of a tile reach the array's rows: a fold takes as long as its successor's weights take to
+  load, so that the array is used |C| / rows of its time: 12, 27 and 47 % at 8, 17 and 30 clusters
+  on 64 rows, 100 % at 69 (1.26x). Tiles of 64 rows are never faster on a 64x64 array.
+- L is the array's rows: 0.58x at 32, 1.23x 0.60x at 128; on 128x128 1.22x at 128 and 0.71x at 64.
+- Sums and results stay. 3x3 64 at r = 0.3: tile 256 moves 2.5 MB as dense does (2.38x 0.43x); whole
+  images spill 20 MB of results (0.25x 1.68x), and looked at once a tap 51 MB of sums, 18 MB of
+  results, and read inputs nine times (0.12x 5.46x). So image scope hardly pays, but where an image
+  is no more than a tile.
+- What results take, |C| x taps x columns x bits: 120 x 9 x 64 x 24 bits, 207 kB in each half, a
+  sixth of the area. So passes of 32 and 64 columns (1.13x, 1.22x), not of 8, each of which looks
+  again (0.72x), nor of 128 (0.93x); and tiles of 1024 rows want r below 0.5.
+- Gathering keeps up: rows x columns of the array / (L r) = 4096 / 32 = 128 sums a cycle; half of
+  these lanes 0.62x, a quarter 0.31x.
+- A look serves taps x columns: once a tap 0.73x 0.77x. Layers of one tap need wider passes: 1x1
+  128->512, leaders, r = 0.3, with 64 columns 0.77x 0.86x, with 256 1.57x 0.55x.
+- Weights stay: with an eighth of their buffer 1.22x 0.69x. Dearer DRAM favours reuse (0.50x at 325
+  pJ), which moves 0.4 of dense's bytes.
+- Sizes are for the r that there is: built for 0.2, results spill (0.83x 1.34x), for 0.8 the leader
+  table is too slow (0.79x 0.56x). One design for all stages of a ResNet-18 has the largest of each:
+  0.89x at r = 0.5, where each alone has 1.04x to 1.46x.
+- Strips are as good as blocks here: blocks are better by the r that they leave, not in hardware.
+
+Real networks, 4 frames of `bikes`, 16 trials; EfficientNet-Lite0 3 frames and 10 trials. For all of
+them the best found is dense. The small ResNet-18, of 16 to 128 channels, with reuse comes to 0.72x
+the speed and 1.24x the energy with nothing left out, at 0.9 points lost; after training (for drives
+of CamVid, not for these streets) to 0.59x and 1.19x with 0.99 of the products at 1.3 points.
+EfficientNet-Lite0 with reuse has 0.81 of its products left, 0.90x the speed and 0.92x the energy.
 """
 
 import argparse
@@ -25,7 +75,7 @@ from itertools import product
 from multiprocessing import get_context
 
 import plotly.graph_objects as go
-from paper_tables import show, write_figure
+from paper_tables import OUT, show, write_figure
 from plotly.subplots import make_subplots
 from reuse_causes import (
     FOLDING,
@@ -41,6 +91,7 @@ from reuse_causes import (
     spill_rows,
     tile_name,
 )
+from reuse_networks import network_rows
 from synthetic import SHAPES, Setting, as_large, run
 
 from codesign.space.techniques import TECHNIQUES
@@ -289,13 +340,22 @@ def _add_folds(made: go.Figure, folds: Sequence[Folded]) -> None:
 
 
 def main() -> None:
-    """Draw the map, explain it, and add real networks where asked for."""
+    """Draw the map and explain it, or search real networks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two shapes, three ratios")
     parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), metavar="LAYER",
                         help=f"of {'; '.join(SHAPES)}")  # fmt: skip
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--networks", nargs="*", default=(), metavar="MODEL:INPUTS",
+                        help="searched instead, as codesign search takes them")  # fmt: skip
+    parser.add_argument("--trials", type=int, default=20, help="of a network's search")
+    parser.add_argument("--images", type=int, default=4, help="to judge a network on")
     given = parser.parse_args()
+    if given.networks:
+        rows = network_rows(given.networks, OUT / "where_reuse_pays", trials=given.trials,
+                            images=given.images)  # fmt: skip
+        show("The best design of each search that loses at most a point", rows)
+        return
     effort = QUICK if given.quick else Effort()
     shapes = given.shapes or list(QUICK_SHAPES if given.quick else SHAPES)
     with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
