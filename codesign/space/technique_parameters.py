@@ -101,7 +101,7 @@ def usual_parameters(
     choices: dict[str, tuple[Any, ...]] = {
         **_ARRAY_SIZES,
         "accumulator_bits": widths,
-        PASS_COLUMNS: (8, 16, 32, 64, 128),
+        PASS_COLUMNS: (8, 16, 32, 64, 128, 256),
         REMAINING: _REMAINING,
     }
     for name in BUFFERS:
