@@ -1,5 +1,6 @@
 """How sub-vectors are clustered, as plain data and as functions; and the decisions that follow."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from simulator.kernels.grouping import Clusters, joined, represent, stacked
 from simulator.kernels.hashing import cluster_rows
 from simulator.kernels.vectors import cluster_vectors
 from simulator.policies.activations import check_finite
-from simulator.policies.looking import pixel_vectors
+from simulator.policies.looking import pixels_read
 from workloads.traces.layer import Layer
 
 # From a GEMM's index, its `(k, m)` columns in the layer's own order, and the column at each place
@@ -150,12 +151,12 @@ class SignatureClustering(Cutting):
     ) -> Clusters:
         """Of unfolded rows, a row that meets each vector gives it."""
         looks = self.looks
-        each = looks.gemm.k // looks.taps
+        each, p = looks.gemm.k // looks.taps, looks.positions
         kinds = []
         for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
             elements = order[taps * each + np.arange(each)[:, None]]
-            kinds.append((columns[elements, rows], vectors, bounds))
-        return self._clusters_of(layer, index, kinds)
+            kinds.append((columns[elements, rows].ravel(), vectors, vectors, bounds))
+        return self._clusters_of(layer, index, kinds, np.arange(each) * p)
 
     def clusters_of_pixels(self, layer: Layer, images: np.ndarray, index: int) -> Clusters:
         """The clusters of one GEMM, of vectors that are read where they lie in feature maps.
@@ -165,24 +166,30 @@ class SignatureClustering(Cutting):
             images: `(n, channels, *size)` of its input.
             index: the GEMM.
         """
-        looks = self.looks
-        vectors = pixel_vectors(layer, images, index)
-        kinds = [(each, *own) for each, own in zip(vectors, looks.orders, strict=True)]
-        return self._clusters_of(layer, index, kinds)
+        looks, plane = self.looks, math.prod(images.shape[2:])
+        values = np.ascontiguousarray(images, np.float32).ravel()
+        kinds = [
+            (values, places, *own)
+            for places, own in zip(pixels_read(layer, looks), looks.orders, strict=True)
+        ]
+        each = looks.gemm.k // looks.taps
+        return self._clusters_of(layer, index, kinds, (index * each + np.arange(each)) * plane)
 
     def _clusters_of(
-        self, layer: Layer, index: int, kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+        self,
+        layer: Layer,
+        index: int,
+        kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+        elements: np.ndarray,
     ) -> Clusters:
-        """The clusters of one GEMM's vectors, `kinds` as for `cluster_vectors`."""
-        length = self.length
-        order = np.arange(self.looks.gemm.k // self.looks.taps)
+        """The clusters of one GEMM's vectors; arguments as for `cluster_vectors`."""
         if self.representative == "first":  # which need not show every number
-            for columns, vectors, _ in kinds:
-                check_finite(layer, columns[:, vectors])
+            for values, places, _, _ in kinds:
+                check_finite(layer, values[elements[:, None] + places])
         return cluster_vectors(
             kinds,
-            [order[first : first + length] for first in range(0, order.size, length)],
+            self.looks.positions,
+            elements,
             (self.hyperplanes, self.thresholds[index]),
-            tiles=self.looks.tiles,
             first_only=self.representative == "first",
         )

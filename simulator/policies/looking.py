@@ -76,6 +76,7 @@ def looks_of(layer: Layer, length: int, *, images: int, tile: Tile | None, once:
     return _loading(looks, pixels, of_row)
 
 
+@lru_cache(maxsize=512)
 def is_looked_at_once(layer: Layer) -> bool:
     """Whether pixels, not rows, are what is looked at where the policy looks once."""
     pixels = _pixels(layer)
@@ -236,48 +237,30 @@ def _pixels(layer: Layer) -> _Pixels | None:
     return found if found.is_met.any() else None
 
 
-def pixel_grid(layer: Layer) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Places that a kind of pixels has in each dimension of an image, and of each kind of taps the
-    first of its pixels, counted from the corner of the padding. The next ones are strides apart.
+@lru_cache(maxsize=128)
+def pixels_read(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
+    """Of each kind of taps `(vectors,)` int64, where pixels lie in the layer's input, in the order
+    of `Looks.orders`: the places of their first channel in `(images, channels, *size)`.
 
     Args:
         layer: a convolution that is looked at once a pixel.
+        looks: how it is looked at.
     """
     geometry, output = layer.convolution, output_size(layer)
     assert geometry is not None and output is not None
+    size, channels = layer.input_shape[2:], layer.input_shape[1]
     offsets = [
-        np.arange(size) * apart
-        for size, apart in zip(geometry.kernel, geometry.dilation, strict=True)
+        np.arange(taps) * apart
+        for taps, apart in zip(geometry.kernel, geometry.dilation, strict=True)
     ]
     each = list(zip(offsets, geometry.stride, strict=True))
-    grid = tuple(int((own // step).max()) + n for (own, step), n in zip(each, output, strict=True))
-    return grid, list(product(*(np.unique(own % step).tolist() for own, step in each)))
-
-
-def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarray]:
-    """Of each kind of taps the `(channels, p)` float32 vectors of a convolution's pixels.
-
-    Args:
-        layer: a convolution that is looked at once a pixel.
-        images: `(n, channels, *size)` of its input.
-        index: of the GEMM, a group of channels.
-    """
-    geometry = layer.convolution
-    assert geometry is not None
-    channels = layer.input_shape[1] // geometry.groups
-    own = images[:, index * channels : (index + 1) * channels]
+    grid = [int((own // step).max()) + n for (own, step), n in zip(each, output, strict=True)]
+    kinds = product(*(np.unique(own % step) for own, step in each))
     found = []
-    grid, kinds = pixel_grid(layer)
-    for phase in kinds:
-        kind = np.zeros((channels, len(images), *grid), np.float32)
-        inside, given = [slice(None)] * 2, [slice(None)] * 2
-        for d, begin in enumerate(phase):
-            pad, step, size = geometry.padding[d], geometry.stride[d], layer.input_shape[2 + d]
-            first = -(-max(0, pad - begin) // step)
-            at = first * step + begin - pad
-            held = max(0, min(grid[d] - first, -(-(size - at) // step)))
-            inside.append(slice(first, first + held))
-            given.append(slice(at, at + held * step, step))
-        kind[tuple(inside)] = own[tuple(given)].swapaxes(0, 1)
-        found.append(kind.reshape(channels, -1))
-    return found
+    for phase, (order, _) in zip(kinds, looks.orders, strict=True):
+        image, *places = np.unravel_index(order, (layer.gemm.m // math.prod(output), *grid))
+        at = image * channels
+        for d, place in enumerate(places):
+            at = at * size[d] + place * geometry.stride[d] + phase[d] - geometry.padding[d]
+        found.append(at)
+    return tuple(found)

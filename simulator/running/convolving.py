@@ -6,7 +6,7 @@ import numpy as np
 
 from simulator.decisions.rows import SharedRows
 from simulator.kernels.vectors import stand_in
-from simulator.policies.looking import pixel_grid
+from simulator.policies.looking import pixels_read
 from workloads.traces.layer import Layer
 
 # Where less of the work is left, only that is multiplied in less time.
@@ -32,52 +32,38 @@ def convolved(layer: Layer, shared: SharedRows, weights: np.ndarray) -> np.ndarr
         return None
     geometry, gemm = layer.convolution, layer.gemm
     assert geometry is not None
-    dims = len(geometry.kernel)
+    images = layer.input_shape[0]
     # A copy, as weights may be read-only.
     kernels = torch.from_numpy(np.array(weights.transpose(0, 2, 1)))
-    kernels = kernels.reshape(gemm.count * gemm.n, -1, *geometry.kernel)
-    # Channels last is as vectors lie, and as rows of the product do.
-    given = torch.from_numpy(_feature_map(layer, shared)).movedim(-1, 1)
-    last = torch.channels_last if dims == 2 else torch.contiguous_format
     with torch.no_grad():
         found = torch.convolution(
-            given,
-            kernels.contiguous(memory_format=last),
+            torch.from_numpy(_feature_map(layer, shared)),
+            kernels.reshape(gemm.count * gemm.n, -1, *geometry.kernel),
             None,
             geometry.stride,
-            (0,) * dims,
+            geometry.padding,
             geometry.dilation,
             False,
-            (0,) * dims,
+            (0,) * len(geometry.kernel),
             geometry.groups,
         )
-    inside = (slice(None), slice(None), *map(slice, layer.output_shape[2:]))
-    rows = found[inside].movedim(1, -1).reshape(gemm.m, gemm.count, gemm.n)
-    return rows.movedim(1, 0).numpy()
+    columns = found.reshape(images, gemm.count, gemm.n, -1).permute(1, 2, 0, 3)
+    # Rows of one column lie together, as the operation has them.
+    return columns.reshape(gemm.count, gemm.n, gemm.m).transpose(1, 2).numpy()
 
 
 def _feature_map(layer: Layer, shared: SharedRows) -> np.ndarray:
-    """`(n, *size, channels)` float32, padding included, of what stands for pixels' segments."""
-    looks, geometry = shared.looks, layer.convolution
-    assert geometry is not None and shared.centroids is not None
-    channels, steps = layer.input_shape[1], geometry.stride
-    grid, kinds = pixel_grid(layer)
-    size = tuple(places * step for places, step in zip(grid, steps, strict=True))
-    images = layer.gemm.m // math.prod(layer.output_shape[2:])
-    if len(kinds) < math.prod(steps):
-        whole = np.zeros((images, *size, channels), np.float32)
-    else:
-        whole = np.empty((images, *size, channels), np.float32)
-    for kind, phase in enumerate(kinds):
-        own = whole[(slice(None), *map(slice, phase, size, steps))]
-        pixels = own.reshape(looks.positions, channels)  # a copy where there are several kinds
+    """`(n, channels, *size)` float32 of what stands for each pixel's segments; zeros where no row
+    meets a pixel."""
+    looks, shape = shared.looks, layer.input_shape
+    assert shared.centroids is not None
+    centroids, plane = np.ascontiguousarray(shared.centroids), math.prod(shape[2:])
+    values = np.zeros(math.prod(shape), np.float32)
+    for kind, places in enumerate(pixels_read(layer, looks)):
+        order, _ = looks.orders[kind]
         for index, segment in np.ndindex(layer.gemm.count, looks.segments):
             view = kind * looks.segments + segment
-            first = index * channels // geometry.groups + segment * looks.sub_vector_length
-            stand_in(
-                shared.clusters_of(index, view),
-                shared.centroids,
-                pixels[:, first : first + int(looks.widths[view])],
-            )
-        own[...] = pixels.reshape(own.shape)
-    return whole
+            first = index * (looks.gemm.k // looks.taps) + segment * looks.sub_vector_length
+            numbers, width = shared.clusters_of(index, view)[order], int(looks.widths[view])
+            stand_in(numbers, centroids, places, first * plane, plane, width, values)
+    return values.reshape(shape)

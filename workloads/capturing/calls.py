@@ -76,7 +76,7 @@ class GemmCall:
                 f"GemmCall.from_result of layer {self.layer.name!r} must get (count, m, n)="
                 f"{expected}, got {result.shape}; give one row per row of rows()"
             )
-        plain = np.require(result, np.float32, ("C", "W"))
+        plain = np.require(result, np.float32, "W")
         given = torch.from_numpy(plain)
         folded = self.fold(given.to(self.input.device))
         folded = folded.to(self.input.dtype).reshape(self.layer.output_shape).contiguous()
