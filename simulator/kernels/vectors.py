@@ -53,33 +53,25 @@ def _take(values, elements, places, vectors, width):
 
 
 @njit(cache=True, nogil=True)
-def stand_in(numbers, representatives, places, first, step, length, values):
-    """Write what stands for each vector to where the vector lies.
+def stand_in(ids, firsts, representatives, order, bounds, places, pixels):
+    """Write what stands for each vector of a view to where the vector lies.
 
     Args:
-        numbers: `(vectors,)` int64, rows of `representatives`.
-        representatives: `(clusters, L)` float32, C-contiguous.
-        places: `(vectors,)` int64 of each vector in `values`, ascending in runs.
-        first: offset of its first element from there.
-        step: from an element to the next.
-        length: elements of a vector.
-        values: out, flat float32.
+        ids: `(p,)` int32, the cluster of each vector in its tile.
+        firsts: `(tiles,)` int64, of each tile the first row in `representatives`.
+        representatives: `(clusters, L)` float32.
+        order: `(vectors,)` int64, the vectors tile after tile.
+        bounds: `(tiles + 1,)` int64, each tile's first of them.
+        places: `(vectors,)` int64, the pixel of each of them.
+        pixels: out, `(pixels, L or fewer)` float32.
     """
-    starts = numbers * representatives.shape[1]
-    whole = length // LANES * LANES
-    source, offsets, target = representatives.ctypes.data, starts.ctypes.data, values.ctypes.data
-    row = 0
-    while row < places.size:
-        beside = _lie_side_by_side(places, row)
-        for element in range(0, whole if beside else 0, LANES):
-            at = places[row] + first + element * step
-            transpose_lanes(target, at, step, source, element, offsets, row)
-        last = row + (LANES if beside else 1)
-        for element in range(whole if beside else 0, length):
-            for own in range(row, last):
-                at = places[own] + first + element * step
-                values[at] = representatives[numbers[own], element]
-        row = last
+    length = pixels.shape[1]
+    for tile in range(firsts.size):
+        for place in range(bounds[tile], bounds[tile + 1]):
+            source = representatives[firsts[tile] + ids[order[place]]]
+            target = pixels[places[place]]
+            for element in range(length):
+                target[element] = source[element]
 
 
 @njit(cache=True, nogil=True)

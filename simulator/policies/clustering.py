@@ -15,7 +15,7 @@ from simulator.kernels.grouping import Clusters, joined, represent, stacked
 from simulator.kernels.hashing import cluster_rows
 from simulator.kernels.vectors import cluster_vectors
 from simulator.policies.activations import check_finite
-from simulator.policies.looking import pixels_read
+from simulator.policies.looking import pixels_met
 from workloads.traces.layer import Layer
 
 # From a GEMM's index, its `(k, m)` columns in the layer's own order, and the column at each place
@@ -169,8 +169,9 @@ class SignatureClustering(Cutting):
         looks, plane = self.looks, math.prod(images.shape[2:])
         values = np.ascontiguousarray(images, np.float32).ravel()
         kinds = [
-            (values, places, *own)
-            for places, own in zip(pixels_read(layer, looks), looks.orders, strict=True)
+            # The channels of an image lie between it and its pixels.
+            (values, pixels + pixels // plane * (images.shape[1] - 1) * plane, *own)
+            for pixels, own in zip(pixels_met(layer, looks), looks.orders, strict=True)
         ]
         each = looks.gemm.k // looks.taps
         return self._clusters_of(layer, index, kinds, (index * each + np.arange(each)) * plane)

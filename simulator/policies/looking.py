@@ -238,9 +238,9 @@ def _pixels(layer: Layer) -> _Pixels | None:
 
 
 @lru_cache(maxsize=128)
-def pixels_read(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
-    """Of each kind of taps `(vectors,)` int64, where pixels lie in the layer's input, in the order
-    of `Looks.orders`: the places of their first channel in `(images, channels, *size)`.
+def pixels_met(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
+    """Of each kind of taps `(vectors,)` int64, their pixels in the order of `Looks.orders`: numbers
+    of places in `(images, *size)` of the layer's input.
 
     Args:
         layer: a convolution that is looked at once a pixel.
@@ -248,7 +248,6 @@ def pixels_read(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
     """
     geometry, output = layer.convolution, output_size(layer)
     assert geometry is not None and output is not None
-    size, channels = layer.input_shape[2:], layer.input_shape[1]
     offsets = [
         np.arange(taps) * apart
         for taps, apart in zip(geometry.kernel, geometry.dilation, strict=True)
@@ -258,9 +257,9 @@ def pixels_read(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
     kinds = product(*(np.unique(own % step) for own, step in each))
     found = []
     for phase, (order, _) in zip(kinds, looks.orders, strict=True):
-        image, *places = np.unravel_index(order, (layer.gemm.m // math.prod(output), *grid))
-        at = image * channels
+        at, *places = np.unravel_index(order, (layer.input_shape[0], *grid))
         for d, place in enumerate(places):
-            at = at * size[d] + place * geometry.stride[d] + phase[d] - geometry.padding[d]
+            own = place * geometry.stride[d] + phase[d] - geometry.padding[d]
+            at = at * layer.input_shape[2 + d] + own
         found.append(at)
     return tuple(found)

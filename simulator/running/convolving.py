@@ -6,7 +6,7 @@ import numpy as np
 
 from simulator.decisions.rows import SharedRows
 from simulator.kernels.vectors import stand_in
-from simulator.policies.looking import pixels_read
+from simulator.policies.looking import pixels_met
 from workloads.traces.layer import Layer
 
 # Where less of the work is left, only that is multiplied in less time.
@@ -32,13 +32,15 @@ def convolved(layer: Layer, shared: SharedRows, weights: np.ndarray) -> np.ndarr
         return None
     geometry, gemm = layer.convolution, layer.gemm
     assert geometry is not None
-    images = layer.input_shape[0]
     # A copy, as weights may be read-only.
     kernels = torch.from_numpy(np.array(weights.transpose(0, 2, 1)))
+    kernels = kernels.reshape(gemm.count * gemm.n, -1, *geometry.kernel)
+    if len(geometry.kernel) == 2:  # as the feature map, which PyTorch would copy else
+        kernels = kernels.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         found = torch.convolution(
-            torch.from_numpy(_feature_map(layer, shared)),
-            kernels.reshape(gemm.count * gemm.n, -1, *geometry.kernel),
+            torch.from_numpy(_feature_map(layer, shared)).movedim(-1, 1),
+            kernels,
             None,
             geometry.stride,
             geometry.padding,
@@ -47,23 +49,26 @@ def convolved(layer: Layer, shared: SharedRows, weights: np.ndarray) -> np.ndarr
             (0,) * len(geometry.kernel),
             geometry.groups,
         )
-    columns = found.reshape(images, gemm.count, gemm.n, -1).permute(1, 2, 0, 3)
-    # Rows of one column lie together, as the operation has them.
-    return columns.reshape(gemm.count, gemm.n, gemm.m).transpose(1, 2).numpy()
+    rows = found.movedim(1, -1).reshape(gemm.m, gemm.count, gemm.n)
+    return rows.movedim(1, 0).numpy()
 
 
 def _feature_map(layer: Layer, shared: SharedRows) -> np.ndarray:
-    """`(n, channels, *size)` float32 of what stands for each pixel's segments; zeros where no row
-    meets a pixel."""
-    looks, shape = shared.looks, layer.input_shape
+    """`(n, *size, channels)` float32 of what stands for each pixel's segments, zeros where no row
+    meets a pixel: a pixel's channels side by side, as the centroids have them."""
+    looks, (images, channels, *size) = shared.looks, layer.input_shape
     assert shared.centroids is not None
-    centroids, plane = np.ascontiguousarray(shared.centroids), math.prod(shape[2:])
-    values = np.zeros(math.prod(shape), np.float32)
-    for kind, places in enumerate(pixels_read(layer, looks)):
-        order, _ = looks.orders[kind]
+    pixels = np.zeros((images * math.prod(size), channels), np.float32)
+    for kind, (places, own) in enumerate(zip(pixels_met(layer, looks), looks.orders, strict=True)):
         for index, segment in np.ndindex(layer.gemm.count, looks.segments):
             view = kind * looks.segments + segment
             first = index * (looks.gemm.k // looks.taps) + segment * looks.sub_vector_length
-            numbers, width = shared.clusters_of(index, view)[order], int(looks.widths[view])
-            stand_in(numbers, centroids, places, first * plane, plane, width, values)
-    return values.reshape(shape)
+            stand_in(
+                shared.ids[index, view],
+                shared.firsts[index, view],
+                shared.centroids,
+                *own,
+                places,
+                pixels[:, first : first + int(looks.widths[view])],
+            )
+    return pixels.reshape(images, *size, channels)
