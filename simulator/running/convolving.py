@@ -9,8 +9,8 @@ from simulator.kernels.vectors import stand_in
 from simulator.policies.looking import pixels_met
 from workloads.traces.layer import Layer
 
-# Where less of the work is left, only that is multiplied in less time.
-LEAST_REMAINING = 0.2
+# Where less of the work is left, it takes less time to multiply only that.
+LEAST_REMAINING = 0.4
 
 
 def convolved(layer: Layer, shared: SharedRows, weights: np.ndarray) -> np.ndarray | None:
