@@ -34,7 +34,9 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     Dram,
+    LeaderTable,
     LshFrontEnd,
+    NeighbourMatcher,
     Part,
     Reconstructor,
     SramBuffer,
@@ -99,6 +101,8 @@ class Accelerator:
         reconstructor: gathers and adds results.
         address_list: rows computed, and those that fill skipped ones, for positions chosen
             beforehand.
+        neighbour_matcher: finds vectors that are like one of their neighbours.
+        leader_table: finds vectors that are like one of a few leaders before them.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -133,6 +137,12 @@ class Accelerator:
     )
     address_list: AddressList | None = field(
         default=None, metadata=part(AddressList, optional=True)
+    )
+    neighbour_matcher: NeighbourMatcher | None = field(
+        default=None, metadata=part(NeighbourMatcher, optional=True)
+    )
+    leader_table: LeaderTable | None = field(
+        default=None, metadata=part(LeaderTable, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

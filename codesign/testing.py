@@ -35,7 +35,7 @@ PROBLEM = Problem(
     distributions=DISTRIBUTIONS,
     maximise=(True, False),
     reference_point=(5.0, 25.0),
-    conditions={"hashes": Condition(on="reuse", value=True, otherwise=3)},
+    conditions={"hashes": Condition(on=("reuse",), values=(True,), otherwise=3)},
 )
 # More than the startup of any that is shipped.
 TRIALS = 16

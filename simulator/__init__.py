@@ -30,7 +30,7 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Signatures, Static
+from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
@@ -41,7 +41,9 @@ from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
+from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
+from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.perforation import PerforationReuse
 from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.policies.region_of_interest import RegionOfInterest
@@ -55,8 +57,10 @@ from simulator.running.forward import ReusedForward
 from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
+from simulator.running.sums import bits_of_sums
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
+from simulator.timing.fitting import fitted_design
 from simulator.timing.layer import ActionCounts, LayerTiming
 from simulator.timing.schedule import BLOCKS, LIMITS
 
@@ -87,8 +91,12 @@ __all__ = [
     "LayerReport",
     "LayerSimilarity",
     "LayerTiming",
+    "LeaderReuse",
+    "Leaders",
     "Looks",
     "LshReuse",
+    "NeighbourReuse",
+    "Neighbours",
     "NoReuse",
     "PerLayer",
     "PerforationReuse",
@@ -110,10 +118,12 @@ __all__ = [
     "SubVectorPolicy",
     "TokenPlan",
     "VirtualPooling",
+    "bits_of_sums",
     "calibrate",
     "decide",
     "decide_stream",
     "error_bound",
+    "fitted_design",
     "input_similarity",
     "layer_similarity",
     "load_memory",

@@ -9,6 +9,7 @@ from simulator.policies.policy import LayerState, NoReuse, ReusePolicy
 from simulator.results.design import DesignReport
 from simulator.running.decide import decide
 from simulator.running.reuse_run import ReuseRun
+from simulator.running.sums import check_sums
 from simulator.simulation_report import SimulationReport
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.timing.engines.engine import ENGINES
@@ -28,6 +29,7 @@ def simulate(
     model: "torch.nn.Module | None" = None,
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
     calibrate_under_reuse: bool = False,
+    sum_bits: Mapping[str, int] | None = None,
     engine: str = "compiled",
 ) -> SimulationReport:
     """Replay a workload on an accelerator and on its two dense baselines.
@@ -40,14 +42,16 @@ def simulate(
         model: the captured model, to know the accuracy under reuse; see `decide`.
         calibration: see `decide`.
         calibrate_under_reuse: see `decide`.
+        sum_bits: what `bits_of_sums` found of the trace; by default it is found here where the
+            design's accumulators do not hold any sum of int8 products.
         engine: `compiled`, or `event`, the slow reference; both find the same cycles.
 
     Returns:
         Cycles, energy, area and accuracy of the same decisions.
 
     Raises:
-        ConfigError: the design, the policy and the workload do not fit together, or there is no
-            such engine.
+        ConfigError: the design, the policy and the workload do not fit together: units or buffers
+            are missing or too small, or partial sums overflow; or there is no such engine.
         TraceError: the policy needs activations that the trace does not hold.
 
     Not modelled: operations that are not matrix products (activation functions, pooling,
@@ -56,6 +60,7 @@ def simulate(
     given = {"trace": trace, "accelerator": accelerator, "policy": policy}
     refuse(problems("simulate.", given, _ARGUMENTS))
     timer = named("simulate.engine", engine, ENGINES)
+    check_sums(trace, accelerator, sum_bits)
     if isinstance(policy, ReuseRun):
         if model is not None or calibration is not None or calibrate_under_reuse:
             raise ConfigError(

@@ -44,7 +44,8 @@ class SimulationReport:
         policy: what decided, as plain values.
         reuse: the design as given, under the policy. A design without reuse units runs dense.
         dense: the dense design with the same array and buffers.
-        dense_equal_area: the dense design that has the reuse units' area as well.
+        dense_equal_area: the dense design that has the reuse units' area as well; of a design that
+            runs dense, itself, or the best dense one of its area where that was asked for.
         accuracy: under reuse, by the workload's score: the fraction of images labelled right unless
             the workload names another; `None` if unknown.
         dense_accuracy: the same without reuse.
@@ -87,9 +88,11 @@ class SimulationReport:
 
     @property
     def designs(self) -> dict[str, DesignReport]:
-        """The designs by name, that as given last; one that runs dense is alone."""
+        """The designs by name, that as given last; one that runs dense is the dense one."""
         if self.design == DENSE:
-            return {DENSE: self.reuse}
+            is_alone = self.dense_equal_area.accelerator == self.reuse.accelerator
+            others = {} if is_alone else {"dense_equal_area": self.dense_equal_area}
+            return {**others, DENSE: self.reuse}
         return {
             DENSE: self.dense,
             "dense_equal_area": self.dense_equal_area,
@@ -118,7 +121,7 @@ class SimulationReport:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """The four by name; without reuse units all are 1, the design against itself."""
+        """The four by name; of a design against itself all are 1."""
         names = (
             "speedup_equal_array",
             "speedup_equal_area",
@@ -133,10 +136,17 @@ class SimulationReport:
         bound = f"bound by {self.reuse.bound_by.replace('_', '-')}."
         weights = weights_clause(self.workload.get("weights"))
         if self.design == DENSE:
+            best = ""
+            if len(self.designs) > 1:
+                best = (
+                    f" ({ratio_text(self.speedup_equal_area)}x the speed and "
+                    f"{ratio_text(self.energy_ratio_equal_area)}x the energy of the best dense "
+                    "design of its area)"
+                )
             return (
                 f"{self.reuse.accelerator.name} runs dense{weights}: "
                 f"{self.reuse.latency_ms_per_image:.3g} ms and "
-                f"{self.reuse.energy_uj_per_image:.3g} uJ per image{self._score}; {bound}"
+                f"{self.reuse.energy_uj_per_image:.3g} uJ per image{best}{self._score}; {bound}"
                 f"{self._not_counted}"
             )
         compared = (

@@ -24,6 +24,10 @@ class NotCountedWarning(UserWarning):
     """A captured model runs operations that may hide products, which the trace then lacks."""
 
 
+class ClassOrderWarning(UserWarning):
+    """The labels of a captured batch come class after class, which flatters reuse within it."""
+
+
 class TraceError(InputError):
     """A workload that can't be captured, stored or read.
 

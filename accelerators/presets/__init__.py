@@ -1,4 +1,4 @@
-"""Ready designs: a dense array and the same with reuse, in two sizes; and published reuse units."""
+"""Ready designs: dense arrays and the same with reuse, in a few sizes; published reuse units."""
 
 from accelerators.accelerator import Accelerator
 from accelerators.presets.published import cicek_design_b, focus_32x32
@@ -8,7 +8,13 @@ from accelerators.presets.size_16x16 import (
     reuse_16x16,
     reuse_16x16_int8,
 )
-from accelerators.presets.size_32x32 import dense_32x32, reuse_32x32
+from accelerators.presets.size_32x32 import (
+    dense_32x32,
+    leader_32x32,
+    neighbour_32x32,
+    reuse_32x32,
+)
+from accelerators.presets.size_64x64 import every_64x64
 from accelerators.rules import named
 
 _BUILDERS = (
@@ -18,6 +24,9 @@ _BUILDERS = (
     reuse_16x16_int8,
     dense_32x32,
     reuse_32x32,
+    neighbour_32x32,
+    leader_32x32,
+    every_64x64,
     cicek_design_b,
     focus_32x32,
 )
@@ -41,7 +50,10 @@ def preset(name: str) -> Accelerator:
 __all__ = [
     "dense_16x16",
     "dense_32x32",
+    "every_64x64",
+    "leader_32x32",
     "listed_16x16",
+    "neighbour_32x32",
     "preset",
     "presets",
     "reuse_16x16",

@@ -8,7 +8,9 @@ from accelerators.accelerator import Accelerator
 from accelerators.units import (
     CentroidCache,
     Dram,
+    LeaderTable,
     LshFrontEnd,
+    NeighbourMatcher,
     Reconstructor,
     SramBuffer,
     SystolicArray,
@@ -61,4 +63,47 @@ def reuse_32x32() -> Accelerator:
         # capacity: our choice; width: two 64-wide rows of 32-bit results a cycle
         centroid_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=64 * 32, ports=2),
         reconstructor=Reconstructor(ports=2, width=64),  # our choice: keeps up with the lanes
+    )
+
+
+def neighbour_32x32() -> Accelerator:
+    """The array with a neighbour matcher: Focus's vector width, line buffer and gather."""
+    return replace(
+        dense_32x32(),
+        name="neighbour_32x32",
+        neighbour_matcher=NeighbourMatcher(
+            width=32,  # Focus: 32-wide vectors; one of 32 bytes a cycle from the activation buffer
+            lanes=1,  # Focus's simulator: a comparison a cycle
+            line_entries=256,  # Focus: 16 KB of 32-wide FP16 vectors
+            means=True,  # Focus: members take the mean
+            latency_cycles=8,  # our choice: an adder tree of 5 levels, a test of 3
+        ),
+        # two 32-wide rows of 32-bit sums a cycle, read and written back by the reconstructor
+        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=32 * 32, ports=4),
+        # capacity: our choice, as reuse_32x32; width: two 32-wide rows of 32-bit results a cycle
+        centroid_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=32 * 32, ports=2),
+        reconstructor=Reconstructor(ports=2, width=32),  # Focus: two ports, where one takes longer
+    )
+
+
+def leader_32x32() -> Accelerator:
+    """The array with a leader table, and buffers that hold tiles of 256 pixels of 64 channels."""
+    return replace(
+        dense_32x32(),
+        name="leader_32x32",
+        # a vector of 64 bytes in two cycles
+        activation_buffer=SramBuffer(capacity_bytes=128 * KIB, width_bits=256),
+        # two 32-wide rows of 32-bit sums a cycle, read and written back by the reconstructor
+        output_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=32 * 32, ports=4),
+        leader_table=LeaderTable(
+            entries=16,  # our choice: twice as many leave hardly less work on street video
+            max_length=64,  # our choice: two of the array's folds
+            width=64,
+            lanes=4,  # our choice: five turns for all, half of what a 3x3 kernel's product takes
+            undecided=1,  # our choice: a vector in five cycles, as those turns take
+            latency_cycles=9,  # our choice: an adder tree of 6 levels, a test of 3
+        ),
+        # capacity: our choice, twice reuse_32x32; the array writes a result as two are gathered
+        centroid_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=32 * 32, ports=4),
+        reconstructor=Reconstructor(ports=2, width=32),
     )

@@ -9,6 +9,8 @@ from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.dram import Dram
 from accelerators.units.front_end import LshFrontEnd
+from accelerators.units.leader_table import LeaderTable
+from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.unit import Item, Part, Unit
 
@@ -17,7 +19,9 @@ __all__ = [
     "CentroidCache",
     "Dram",
     "Item",
+    "LeaderTable",
     "LshFrontEnd",
+    "NeighbourMatcher",
     "Part",
     "Reconstructor",
     "SramBuffer",

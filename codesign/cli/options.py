@@ -20,7 +20,8 @@ Model = Annotated[
     str,
     typer.Option(
         help="cifarnet (trained on the digits at first use), efficientnet_lite0 (with its ImageNet "
-        "weights), resnet18_camvid (street scenes, with this project's weights), alexnet, vgg19, "
+        "weights), resnet18_camvid and resnet18_w64_camvid (street scenes, at a quarter of the "
+        "width and at all of it) and vgg16_cifar10 (with this project's weights), alexnet, vgg19, "
         "resnet18, resnet50, resnet20, resnet56, squeezenet1_0, squeezenet1_1, mobilenet_v2, "
         "resnest50, psanet50, vit_b_16, vit_s_16, swin_t, espnet, twinlitenet, resnet18_scenes, "
         "resnet18_lanes, swin_scenes, swin_lanes, "
@@ -47,8 +48,8 @@ Precision = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="Weights of the model, .safetensors or PyTorch's .pth, .pt, .th, .bin, .ckpt, named "
-        "as by torchvision or timm, alone or as an entry of a checkpoint; without them most "
+        help="Weights of the model, .safetensors[.gz] or PyTorch's .pth, .pt, .th, .bin, .ckpt, "
+        "named as by torchvision or timm, alone or as an entry of a checkpoint; without them most "
         "models have random ones."
     ),
 ]

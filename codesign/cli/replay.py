@@ -182,15 +182,9 @@ class ReplayOptions:
             for name in (*lsh, "representative")
             if getattr(self, name) not in (defaults[name], [])
         ]
-        dense = [
-            text.removesuffix("=dense") for text in self.layer or [] if text.endswith("=dense")
-        ]
-        if self.policy is not None and len(dense) == len(self.layer or []):
-            given = [name for name in given if name != "layer"]
-        check_policy(self.policy, self.policy_set, given)
-        if self.policy is not None:
-            policy = find_policy(self.policy, self.policy_set or ())
-            return PerLayer(dict.fromkeys(dense, NoReuse()), policy) if dense else policy
+        named = policy_by_name(self.policy, self.policy_set, self.layer or [], given)
+        if named is not None:
+            return named
         return policy_from_options(
             hashes=self.hashes,
             length=self.length,
@@ -277,6 +271,29 @@ def needs_model(option: str) -> ConfigError:
         f"{option} must come with --model, got none; name the captured model, such as "
         "--model cifarnet"
     )
+
+
+def policy_by_name(
+    policy: str | None, settings: Sequence[str] | None, layers: Sequence[str], lsh: Sequence[str]
+) -> ReusePolicy | None:
+    """The policy that was named, and layers that run dense beside it; `None` without a name.
+
+    Args:
+        policy: as for `check_policy`, as are `settings` and `lsh`.
+        settings: of its fields.
+        layers: what `--layer` says.
+        lsh: names of the options of LSH that are given.
+
+    Raises:
+        ConfigError: options that do not go together, or that name no policy or field of it.
+    """
+    dense = [text.removesuffix("=dense") for text in layers if text.endswith("=dense")]
+    alone = policy is not None and len(dense) == len(layers)
+    check_policy(policy, settings, [name for name in lsh if name != "layer" or not alone])
+    if policy is None:
+        return None
+    found = find_policy(policy, settings or ())
+    return PerLayer(dict.fromkeys(dense, NoReuse()), found) if dense else found
 
 
 def check_policy(policy: str | None, settings: Sequence[str] | None, lsh: Sequence[str]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,7 +46,9 @@ EPILOG = (
     "Example: codesign search --model cifarnet --inputs digits --trials 40 --workers 2 "
     "--out out/study\n\n"
     "Once more: codesign search --study out/study/study.toml --out out/again\n\n"
-    "With each layer's own front: codesign search --fronts out/nested --out out/joint"
+    "With each layer's own front: codesign search --fronts out/nested --out out/joint\n\n"
+    "A technique for each stage: codesign search --model resnet18_camvid --inputs camvid:FOLDER "
+    "--images 20 --techniques dense,lsh --trials 100 --out out/wide"
 )
 _AT_MOST = "Designs beyond it are infeasible."
 
@@ -81,8 +84,46 @@ class SearchOptions:
     output: Output = None
     classes_dimension: ClassesDimension = None
     score: Score = None
+    calibration_images: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Inputs before those judged on, from which hashing takes its thresholds."
+        ),
+    ] = 50
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Inputs that the search does not see, those that follow the judged ones: the "
+            "designs on its front are judged on them too, at its end.",
+        ),
+    ] = None
+    held_out_inputs: Annotated[
+        str | None,
+        typer.Option(help="Where to take these from instead, as --inputs; with --held-out."),
+    ] = None
     calibrate_under_reuse: CalibrateUnderReuse = False
     accelerator: Design = "reuse_16x16"
+    techniques: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Techniques among which each group of layers chooses, such as dense,lsh, on "
+            "memories and units that fit what is chosen; dense designs are tried first.",
+        ),
+    ] = None
+    grouping: Annotated[
+        str,
+        typer.Option(
+            metavar="stage|layer|all|PATTERN,PATTERN",
+            help="With --techniques, how layers are grouped: those of a kernel and a stage, each "
+            "alone, all, or by patterns of their names.",
+        ),
+    ] = "stage"
+    groups: Annotated[
+        int,
+        typer.Option(min=1, help="With --techniques, most groups that choose; others run dense."),
+    ] = 8
     layers: Annotated[int, typer.Option(min=1, help="Most layers whose reuse is searched.")] = 4
     fronts: Annotated[
         Path | None,
@@ -212,6 +253,25 @@ def command(options: SearchOptions, context: typer.Context) -> None:
             raise typer.Exit(NOTHING_FOUND)
 
 
+def _check_techniques(changes: Mapping[str, Any], plan: StudyPlan) -> None:
+    """What goes with techniques only, and what does not.
+
+    Raises:
+        ConfigError: options that would have no effect.
+    """
+    if changes.get("techniques", plan.techniques) is None:
+        idle = [f"--{name}" for name in ("grouping", "groups") if name in changes]
+        rule, fix = "with --techniques", "such as --techniques dense,lsh"
+    else:
+        idle = [f"--{name}" for name in ("layers", "fronts", "policy") if name in changes]
+        rule, fix = "without --techniques", "or leave --techniques out"
+    if idle:
+        raise ConfigError(
+            f"{', '.join(idle)} must be given {rule}, got {'it' if len(idle) == 1 else 'them'} "
+            f"otherwise; leave {', '.join(idle)} out, {fix}"
+        )
+
+
 def _plan(context: typer.Context, options: SearchOptions) -> StudyPlan:
     """The plan that the options and the study file describe; options given win.
 
@@ -240,12 +300,21 @@ def _plan(context: typer.Context, options: SearchOptions) -> StudyPlan:
             f"{', '.join(idle)} must be given without --policy, got both; leave one out: a policy "
             "of your own decides in every layer"
         )
+    _check_techniques(changes, plan)
+    if "techniques" in changes:
+        changes["techniques"] = tuple(each.strip() for each in changes["techniques"].split(","))
     changes |= {name: str(changes[name]) for name in ("weights", "fronts") if name in changes}
     if "objective" in given:
         changes["objectives"] = tuple(given["objective"])
     if "parameter" in given:
         changes["parameters"] = {**plan.parameters, **read_choices(given["parameter"])}
     limits = {n: given[f"max_{n}"] for n in CONSTRAINT_NAMES if f"max_{n}" in given}
+    is_held_out = changes.get("held_out", plan.held_out) is not None
+    if "held_out_inputs" in changes and not is_held_out:
+        raise ConfigError(
+            "--held-out-inputs must be given with --held-out, got it alone; add --held-out N, how "
+            "many of them"
+        )
     plan = replace(plan, **changes, constraints=replace(plan.constraints, **limits))
     if plan.first_images is not None and plan.first_images >= plan.images:
         raise ConfigError(

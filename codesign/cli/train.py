@@ -17,12 +17,15 @@ from codesign.cli.options import (
     DEFAULT_DESIGN,
     Design,
     Model,
+    Policy,
+    PolicySet,
     Seed,
     Weights,
     is_given,
     with_options,
 )
 from codesign.cli.outputs import check_directory
+from codesign.cli.replay import policy_by_name
 from codesign.cli.terminal import guarded, note, resumable, resume_command, say, working
 from codesign.space.lookup import find_accelerator, policy_from_options, refuse_idle
 
@@ -97,9 +100,12 @@ class TrainOptions:
     cluster_average_weight: Annotated[
         float, typer.Option(help="Of weights being like their cluster's average; 0 leaves it out.")
     ] = 0.0
-    precision: Annotated[str, typer.Option(help="float32, or int8: learn on 8-bit grids.")] = (
-        "float32"
-    )
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32; bfloat16 or float16: mixed precision; or int8: learn on 8-bit grids."
+        ),
+    ] = "float32"
     accelerator: Design = DEFAULT_DESIGN
     hashes: Annotated[
         int | None, typer.Option(help="Train under reuse, with hashes H in every layer.")
@@ -112,6 +118,8 @@ class TrainOptions:
     learning: Annotated[
         str, typer.Option(help="Hyperplanes: none (random) or task (learned anew every epoch).")
     ] = "none"
+    policy: Policy = None
+    policy_set: PolicySet = None
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "auto"
     seed: Seed = 0
     resume: Annotated[
@@ -121,7 +129,8 @@ class TrainOptions:
     @property
     def reuses(self) -> bool:
         """Whether to train under reuse."""
-        return not (self.hashes is None and self.length is None and not self.layer)
+        by_lsh = not (self.hashes is None and self.length is None and not self.layer)
+        return by_lsh or self.policy is not None
 
 
 @guarded
@@ -130,6 +139,7 @@ def command(options: TrainOptions, context: typer.Context) -> None:
     """Train a network on video so that its products can be reused (similarity-aware)."""
     from workloads import models
     from workloads.training import TrainingPlan, similarity_aware_training
+    from workloads.training.classifier import device_named
     from workloads.training.similarity import CHECKPOINT
 
     out = options.out
@@ -137,8 +147,9 @@ def command(options: TrainOptions, context: typer.Context) -> None:
     if not options.reuses:
         refuse_idle(
             {name: is_given(context, name[2:]) for name in ("--learning", "--accelerator")},
-            "with reuse, as --hashes and --length or --layer ask for it",
+            "with reuse, as --hashes and --length, --layer or --policy ask for it",
         )
+    device_named(options.device)  # no GPU is told before clips are read
     shared = {each.name for each in fields(TrainingPlan)} & {each.name for each in fields(options)}
     plan = TrainingPlan(**{name: getattr(options, name) for name in sorted(shared)})
     reuse = _reuse(options)
@@ -267,19 +278,28 @@ def _reuse(options: TrainOptions) -> ReuseInForward | None:
     """The forward pass under the reuse that options describe; None without them."""
     from simulator import ReusedForward
 
-    if not options.reuses:
+    given = {
+        "hashes": options.hashes is not None,
+        "length": options.length is not None,
+        "layer": bool(options.layer),
+        "learning": options.learning != "none",
+    }
+    lsh = [name for name, is_set in given.items() if is_set]
+    policy = policy_by_name(options.policy, options.policy_set, options.layer or [], lsh)
+    if policy is None and not options.reuses:
         return None
-    policy = policy_from_options(
-        hashes=options.hashes,
-        length=options.length,
-        layers=options.layer or [],
-        scope="image",
-        thresholds="spread",
-        learning=options.learning,
-        order="channels_first",
-        representative="centroid",
-        accelerator=find_accelerator(options.accelerator),
-    )
+    if policy is None:
+        policy = policy_from_options(
+            hashes=options.hashes,
+            length=options.length,
+            layers=options.layer or [],
+            scope="image",
+            thresholds="spread",
+            learning=options.learning,
+            order="channels_first",
+            representative="centroid",
+            accelerator=find_accelerator(options.accelerator),
+        )
     return ReusedForward(policy)
 
 
@@ -293,7 +313,9 @@ def _simulate_options(options: TrainOptions) -> str:
         "--hashes": options.hashes,
         "--length": options.length,
         "--learning": None if learning == "none" else learning,
+        "--policy": options.policy,
     }
     words = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
+    words += [word for each in options.policy_set or [] for word in ("--policy-set", each)]
     words += [word for layer in options.layer or [] for word in ("--layer", layer)]
     return shlex.join([*words, "--calibrate-under-reuse"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from accelerators import ConfigError
+from accelerators import Accelerator, ConfigError
 from codesign.evaluation.objective import Objective
 from codesign.evaluation.objectives import OBJECTIVES, of_quality
 from codesign.evaluation.threads import single_thread
@@ -23,16 +23,19 @@ from codesign.evaluation.workload import Workload
 from codesign.space.design_space import DesignSpace
 from simulator import (
     DecisionCache,
+    DesignReport,
     LshReuse,
     NoReuse,
     PerLayer,
     SimulationReport,
+    bits_of_sums,
     calibrate,
     decide,
     simulate,
 )
 from simulator.running.captured import check_model
 from simulator.running.quality import labels_fit
+from simulator.timing.dense_baseline import best_dense
 from workloads.capturing.unchanged import remember
 from workloads.traces.files import TraceFiles
 from workloads.traces.judged import classes_in
@@ -73,6 +76,7 @@ class Evaluator:
         calibrate_under_reuse: whether it learns under the reuse of the setting.
         quality: what the objective `accuracy` is, a key of `QUALITIES`.
         objectives: what is read of each report.
+        sum_bits: layer -> bits that its partial sums need, see `simulator.bits_of_sums`.
         baseline: objective -> value of the dense design with the base design's area.
         digest: of the weights and inputs, to tell workloads apart.
         identity: of these and the dense outputs, under which a process keeps decisions.
@@ -85,6 +89,7 @@ class Evaluator:
     calibrate_under_reuse: bool
     quality: str
     objectives: tuple[Objective, ...]
+    sum_bits: Mapping[str, int]
     baseline: dict[str, float]
     digest: str
     identity: str
@@ -117,7 +122,8 @@ class Evaluator:
             if model is not None:
                 check_model(trace, model)  # else every trial finds that it is not the captured one
                 remember(kept, model, verified=True)
-            report = simulate(trace, space.base, NoReuse())
+            bits = bits_of_sums(trace, beyond=space.least_accumulator_bits)
+            report = simulate(trace, space.base, NoReuse(), sum_bits=bits)
         quality = _quality_kind(workload)
         searched = of_quality(objectives, quality)
         digest = workload_digest(workload, states)
@@ -135,6 +141,7 @@ class Evaluator:
             calibrate_under_reuse=workload.calibrate_under_reuse,
             quality=quality,
             objectives=searched,
+            sum_bits=bits,
             baseline=_baseline(_dense_report(report, trace, quality), searched),
             digest=digest,
             identity=f"{digest} {hashlib.sha256(outputs).hexdigest()}",
@@ -166,7 +173,9 @@ class Evaluator:
             cache=_DECISIONS,
             workload=self.identity,
         )
-        report = simulate(self.trace, accelerator, run)
+        report = simulate(self.trace, accelerator, run, sum_bits=self.sum_bits)
+        if not accelerator.has_reuse:
+            report = beside_the_best(report, self.trace, accelerator)
         return _values(report, self.objectives), summary_of(report)
 
     def _check_model(self) -> None:
@@ -174,6 +183,15 @@ class Evaluator:
         for name, trace in (("judged", self.trace), ("calibration", self.calibration)):
             if self.model is not None and isinstance(trace, WorkloadTrace):
                 check_model(trace, self.model, copy_of=f"{self.identity} {name}")
+
+
+def beside_the_best(
+    report: SimulationReport, trace: WorkloadTrace, accelerator: Accelerator
+) -> SimulationReport:
+    """The report of a dense design, which `simulate` compares with itself, beside the fastest dense
+    design of its area."""
+    best, timings = best_dense(trace.layers, accelerator)
+    return replace(report, dense_equal_area=DesignReport.of(best, timings, trace.images))
 
 
 def _values(report: SimulationReport, objectives: Sequence[Objective]) -> dict[str, float]:

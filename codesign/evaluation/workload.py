@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,7 @@ class Workload:
             accuracy is not known.
         calibration: the same model on other inputs, from which hashing takes its thresholds;
             `None` takes them from the trace itself.
+        held_out: the same model on inputs that no search sees, which judge its front at the end.
         calibrate_under_reuse: hashing learns of each layer under the reuse of the layers before it,
             anew for each setting, as a model that was trained under reuse needs it. A nested
             search tries a layer alone, with no reuse before it: there it changes nothing.
@@ -71,6 +72,7 @@ class Workload:
     trace: WorkloadTrace
     model: torch.nn.Module | None = None
     calibration: WorkloadTrace | None = None
+    held_out: WorkloadTrace | None = None
     calibrate_under_reuse: bool = False
     name: str
 
@@ -115,6 +117,8 @@ def load_workload(
     output: str | None = None,
     classes_dimension: str | int | None = None,
     score: str | None = None,
+    held_out: int = 0,
+    held_out_inputs: str | None = None,
 ) -> Workload:
     """Build a model, read its inputs and capture both.
 
@@ -125,18 +129,14 @@ def load_workload(
             of a video, of a folder of pictures in order of name, or of a `.npy`, `.npz` or
             `.safetensors` file of what the model takes (see `workloads.streams.array_inputs`).
             Frames and pictures are cut and resized to the model's `input_shape`; without one,
-            frames to 224x224, while pictures keep their size. Other tensors: capture a model with
-            `workloads.capture`.
+            frames to 224x224, while pictures keep their size.
         images: how many to judge on, at least 1.
         weights: a file that `workloads.models.load` reads. Without it CifarNet is trained on the
             scanned digits (and kept in the user's cache), EfficientNet-Lite0 has its ImageNet
-            weights, and other models have what their constructor sets: random weights, which the
-            workload's name then says.
-        calibration_images: how many more to calibrate on; 0 calibrates on the judged ones.
-            Digits and CIFAR-10 take them from the training split; the others from what comes
-            before.
-        calibrate_under_reuse: see `Workload`; for weights of `similarity_aware_training` with
-            `reuse`.
+            weights, and other models have what their constructor sets: random weights.
+        calibration_images: how many more to calibrate on; 0 calibrates on the judged ones. Digits
+            and CIFAR-10 take them from the training split; the others from what comes before.
+        calibrate_under_reuse: see `Workload`; for weights that were trained under reuse.
         precision: "float32", the model's own, or "int8": quantised after training, with ranges from
             the calibration images. Weights that were trained on 8-bit grids bring their own.
         seed: of the training of CifarNet, of the weights that other models draw, and of the random
@@ -148,13 +148,15 @@ def load_workload(
         score: how labels judge answers, in place of the usual score of the inputs: a key of
             `workloads.traces.scores.SCORES`, "file.py:FUNCTION" or "package.module:FUNCTION"
             (executed).
+        held_out: how many more to judge designs on at the end of a search: those that follow.
+        held_out_inputs: where to take these from instead.
 
     Raises:
         ConfigError: the model and the inputs do not go together.
         StreamError, ModelError, TraceError: what was asked for cannot be read or captured.
     """
     counts = {"images": images, "calibration_images": calibration_images, "seed": seed}
-    counts |= {"first_frame": first_frame, "every": every}
+    counts |= {"first_frame": first_frame, "every": every, "held_out": held_out}
     problems = _problems(model, inputs, weights, precision, counts)
     dimension = _dimension(classes_dimension, problems)
     if problems:
@@ -162,7 +164,13 @@ def load_workload(
     judged_by = None if score is None else find_score(score)
     network = loaded_model(model, weights, seed=seed)
     frames = _Frames(first=first_frame, every=every)
-    stream = _stream(model, network, inputs, images, calibration_images, frames)
+    following = 0 if held_out_inputs else held_out
+    stream = _stream(model, network, inputs, images + following, calibration_images, frames)
+    judged, others = stream.judged, None
+    if following:
+        judged, others = _part(judged, 0, images), _part(judged, images, following)
+    elif held_out and held_out_inputs:
+        others = _stream(model, network, held_out_inputs, held_out, 0, frames).judged
     if precision == "int8" and not is_quantised(network):
         assert stream.calibration is not None
         with _running(model, inputs, stream.calibration):
@@ -174,12 +182,19 @@ def load_workload(
         return _captured(network, chosen, model, inputs, by, settings, usual=score is None)
 
     return Workload(
-        trace=captured(stream.judged),
+        trace=captured(judged),
         model=network,
         calibration=captured(stream.calibration) if stream.calibration else None,
+        held_out=captured(others) if others is not None else None,
         calibrate_under_reuse=calibrate_under_reuse,
         name=f"{_called(network)} on {images} {stream.name}",
     )
+
+
+def _part(chosen: ImageSet | Arrays, start: int, count: int) -> ImageSet | Arrays:
+    """Some in a row."""
+    labels = None if chosen.labels is None else chosen.labels[start : start + count]
+    return replace(chosen, images=chosen.images[start : start + count], labels=labels)
 
 
 def _captured(
@@ -215,7 +230,7 @@ def _problems(
     model: str, inputs: str, weights: str | Path | None, precision: str, counts: Mapping[str, int]
 ) -> list[str]:
     """Rules over what a workload is made of."""
-    least = {"calibration_images": 0, "first_frame": 0, "seed": 0}
+    least = {"calibration_images": 0, "first_frame": 0, "seed": 0, "held_out": 0}
     problems = integer_problems("", counts, least)
     problems += among(PRECISIONS)["rule"](precision, "precision")
     if precision == "int8" and counts["calibration_images"] == 0:
@@ -290,9 +305,8 @@ def _running(model: str, inputs: str, chosen: ImageSet | Arrays) -> Iterator[Non
 
 def _called(network: torch.nn.Module) -> str:
     """A model's name; weights that are or may be random are always told."""
-    return headline_name(
-        {"model": f".{type(network).__name__}", "weights": models.weights_source(network)}
-    )
+    weights = models.weights_source(network)
+    return headline_name({"model": f".{type(network).__name__}", "weights": weights})
 
 
 def _normalise(network: torch.nn.Module, default: str) -> str:

@@ -134,17 +134,23 @@ class Cube(UnitCube):
         self,
         distributions: Mapping[str, BaseDistribution],
         conditions: Mapping[str, Condition],
-    ) -> Iterator[tuple[int, slice, np.ndarray]]:
-        """Column that is 0 where a parameter is idle, its columns, and what they are then."""
+    ) -> Iterator[tuple[list[int], slice, np.ndarray]]:
+        """Columns that all are 0 where a parameter is idle, its own, and what they are then."""
         for name, condition in conditions.items():
-            on = distributions.get(condition.on)
-            if name not in distributions or not isinstance(on, CategoricalDistribution):
+            if name not in distributions:
                 continue
-            columns = self.columns[self._names.index(name)]
-            switch = self.columns[self._names.index(condition.on)].start
+            switches = []
+            for other in condition.on:
+                on = distributions.get(other)
+                if isinstance(on, CategoricalDistribution):
+                    first = self.columns[self._names.index(other)].start
+                    wanted = [value for value in condition.values if value in on.choices]
+                    switches += [first + on.choices.index(value) for value in wanted]
+            if not switches:
+                continue
             own = UnitCube({name: distributions[name]})
             otherwise = own.point({name: condition.otherwise})
-            yield switch + on.choices.index(condition.value), columns, otherwise
+            yield switches, self.columns[self._names.index(name)], otherwise
 
     def columns_of(self, names: Collection[str] | None) -> np.ndarray:
         """Those of some parameters, of all where `None` or where none of them has a choice."""
@@ -171,8 +177,8 @@ class Cube(UnitCube):
 
     def _settled(self, points: np.ndarray) -> np.ndarray:
         """The points, changed in place, with idle parameters as they are always told."""
-        for switch, columns, otherwise in self._idle:
-            rows = np.flatnonzero(points[:, switch] == 0)
+        for switches, columns, otherwise in self._idle:
+            rows = np.flatnonzero((points[:, switches] == 0).all(axis=1))
             points[rows, columns] = otherwise
         return points
 

@@ -192,17 +192,6 @@ def start_name(result: StudyResult) -> str:
     return "paper's setting" if result.start.origin == "paper" else "usual setting"
 
 
-def layer_settings(result: StudyResult, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Layer -> `H/L`, hashes and length of its sub-vectors, or `dense`."""
-    chosen = result.space.reuse_of(parameters)
-    return {
-        layer: f"{chosen[layer]['hashes']}/{chosen[layer]['length']}"
-        if layer in chosen
-        else "dense"
-        for layer in result.space.layers
-    }
-
-
 def _round_numbers(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten around a range of positive numbers."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -243,21 +232,22 @@ def _add_mark(
 def trial_text(result: StudyResult, trial: Trial) -> str:
     """What a trial is, in a few lines."""
     parameters = trial.parameters
-    layers = set(result.space.layers)
+    space = result.space
+    choosing = set(space.choosing)
     reuse = ", ".join(
-        f"{layer} {setting}" for layer, setting in layer_settings(result, parameters).items()
+        f"{name} {setting}" for name, setting in space.reuse_texts(parameters).items()
     )
     hardware = [
         f"{name} {value}"
         for name, value in parameters.items()
-        if name.rpartition(".")[0] not in layers
+        if name.rpartition(".")[0] not in choosing and not space.is_idle(name, parameters)
     ]
     lines = [
         f"trial {trial.number}",
         ", ".join(
             f"{each.short} {each.told(objective_value(trial, each))}" for each in result.objectives
         ),
-        f"hashes/length: {reuse}",
+        f"{space.reuse_heading}: {reuse}",
         *(", ".join(hardware[index : index + 3]) for index in range(0, len(hardware), 3)),
     ]
     return "<br>".join(escape(line) for line in lines)

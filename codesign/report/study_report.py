@@ -159,6 +159,7 @@ class StudyReport:
             "command": self.command,
             "quality": result.quality,
             "baseline": dict(result.baseline),
+            "held_out": result.held_out and result.held_out.to_dict(),
             "reference_point": dict(result.reference_point),
             "best": None if best is None else best.number,
             "front": [trial.number for trial in result.front],

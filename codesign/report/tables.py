@@ -8,7 +8,8 @@ from typing import Any
 
 from accelerators import Accelerator
 from codesign.evaluation.objectives import ACCURACY
-from codesign.report.plots import layer_settings, start_name
+from codesign.report.plots import start_name
+from codesign.space.parameters import BUFFERS
 from codesign.space.template import StoredPolicy
 from codesign.study.result import StudyResult
 from codesign.study.trial import Trial
@@ -37,6 +38,14 @@ PARAMETER_NAMES = {
     "cache.clear_entries_per_cycle": ("centroid cache clearing", "entries per cycle"),
     "front_end.lanes": ("hash lanes", "sub-vectors per cycle"),
     "front_end.projection": ("hash projections", "sign: adders, int8: multipliers"),
+    "accumulator_bits": ("width of partial sums", "bits"),
+    "pass_columns": ("columns multiplied in a pass", "of a layer's n"),
+    **{f"{name}.times": (f"{name.replace('_', ' ')}", "times what tiles need") for name in BUFFERS},
+    "lsh.hashes": ("hashes H", "bits of a signature"),
+    "lsh.length": ("sub-vector length L", "elements"),
+    "lsh.tile_rows": ("tile", "rows at most"),
+    "lsh.tile_shape": ("shape of a tile", "strip of rows or block of positions"),
+    "lsh.look_once": ("vectors looked at", "yes: once a pixel, no: once a tap"),
     "reconstructor.sums_per_cycle": ("reconstructor rate", "partial sums per cycle"),
 }
 # The same of a layer's own parameters.
@@ -44,6 +53,7 @@ LAYER_PARAMETER_NAMES = {
     "reuse": ("reuse", "no: the layer runs dense"),
     "hashes": ("hashes H", "bits of a signature"),
     "length": ("sub-vector length L", "elements"),
+    "technique": ("technique", ""),
     "position": ("position on its front", "0: dense, then from exact to compressed"),
 }
 
@@ -51,7 +61,7 @@ LAYER_PARAMETER_NAMES = {
 def parameter_name(result: StudyResult, name: str) -> tuple[str, str]:
     """A parameter in words and its unit; its own name where there are no words."""
     layer, _, of_layer = name.rpartition(".")
-    if layer in result.space.layers and of_layer in LAYER_PARAMETER_NAMES:
+    if layer in result.space.choosing and of_layer in LAYER_PARAMETER_NAMES:
         words, unit = LAYER_PARAMETER_NAMES[of_layer]
         return f"{layer}: {words}", unit
     return PARAMETER_NAMES.get(name, (name, ""))
@@ -142,11 +152,8 @@ def best_section(result: StudyResult, best: Trial) -> dict[str, Any]:
 
 
 def _applies(result: StudyResult, trial: Trial, name: str, value: Any) -> Any:
-    """The value, or a dash for a parameter of a layer that runs dense."""
-    layer, _, of_layer = name.rpartition(".")
-    if layer in result.space.layers and of_layer not in ("reuse", "position"):
-        return value if layer in result.space.reuse_of(trial.parameters) else None
-    return value
+    """The value, or a dash for a parameter that has no effect, as of a layer that runs dense."""
+    return None if result.space.is_idle(name, trial.parameters) else value
 
 
 def design_python(accelerator: Accelerator, policy: ReusePolicy) -> str:
@@ -176,11 +183,37 @@ def front_columns(result: StudyResult) -> list[dict[str, Any]]:
         column("trial", "Trial"),
         *(column(each.name, each.heading, each.shown_unit) for each in result.objectives),
         column("ratio", "Energy", "× dense, equal area"),
+        *_held_out_columns(result),
         column("area", "Area", "mm²"),
         column("array", "Array", "rows × columns"),
         column("bound", "Bound by", text=True),
-        *(column(f"layer {name}", name, "hashes/length") for name in result.space.layers),
+        *(
+            column(f"layer {name}", name, result.space.reuse_heading)
+            for name in result.space.choosing
+        ),
     ]
+
+
+def _held_out_columns(result: StudyResult) -> list[dict[str, Any]]:
+    """Of what designs are on inputs that the search did not see."""
+    if result.held_out is None:
+        return []
+    return [
+        column("held_out_accuracy", f"{result.accuracy.heading}, held out", "%"),
+        column("held_out_speedup", "Speed, held out", "× dense, equal area"),
+        column("held_out_ratio", "Energy, held out", "× dense, equal area"),
+    ]
+
+
+def _held_out_cells(result: StudyResult, trial: Trial) -> dict[str, Any]:
+    if result.held_out is None or trial.number not in result.held_out.trials:
+        return {}
+    values = result.held_out.trials[trial.number]
+    return {
+        "held_out_accuracy": result.accuracy.cell(values[ACCURACY]),
+        "held_out_speedup": ratio_text(values["speedup_equal_area"]),
+        "held_out_ratio": ratio_text(values["energy_ratio_equal_area"]),
+    }
 
 
 def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
@@ -190,12 +223,13 @@ def front_rows(result: StudyResult, best: Trial | None) -> list[dict[str, Any]]:
     for trial in sorted(result.front, key=lambda each: sign * (each.values or {})[first.name]):
         values, reuse = trial.values or {}, given_design(trial.summary)
         array = reuse["accelerator"]["array"]
-        settings = layer_settings(result, trial.parameters)
+        settings = result.space.reuse_texts(trial.parameters)
         rows.append(
             {
                 "trial": trial.number,
                 **{each.name: each.cell(values[each.name]) for each in result.objectives},
                 "ratio": ratio_text(trial.summary["energy_ratio_equal_area"]),
+                **_held_out_cells(result, trial),
                 "area": reuse["area_mm2"],
                 "array": f"{array['rows']} × {array['columns']}",
                 "bound": limit_name(reuse["bound_by"], reuse["accelerator"]),

@@ -92,6 +92,7 @@ def _verdict(result: StudyResult) -> tuple[str, str]:
     if left_out:
         first = f"{first} {left_out}"
     more = [bound_means(design["bound_by"], design["accelerator"]), _others(result)]
+    more += _held_out(result, best)
     if result.start.values is not None and best.number != result.start.number:
         start = result.start.summary
         more.append(
@@ -101,6 +102,20 @@ def _verdict(result: StudyResult) -> tuple[str, str]:
             f"{_quality_text(result, result.start)}."
         )
     return first, " ".join(more)
+
+
+def _held_out(result: StudyResult, trial: Trial) -> list[str]:
+    """What the trial is on inputs that the search did not see, where there were any."""
+    found = result.held_out
+    if found is None or trial.number not in found.trials:
+        return []
+    values, dense = found.trials[trial.number], found.baseline[ACCURACY]
+    return [
+        f"On {found.images} inputs that the search did not see: "
+        f"{ratio_text(values['speedup_equal_area'])}× the speed, "
+        f"{ratio_text(values['energy_ratio_equal_area'])}× the energy and "
+        f"{100 * values[ACCURACY]:.1f} % {result.accuracy.phrase} (dense: {100 * dense:.1f} %)."
+    ]
 
 
 def _quality_text(result: StudyResult, trial: Trial) -> str:

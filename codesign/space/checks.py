@@ -80,12 +80,17 @@ def has_searched_units(base: Accelerator) -> bool:
     return all(name in base.units for name in SEARCHED_UNITS)
 
 
-def check_base(base: Accelerator, *, for_policy: bool = False) -> None:
-    """There must be units to vary; a policy of a user's own says itself which it needs."""
+def check_design(base: Accelerator) -> None:
+    """What is varied must be a design."""
     if not isinstance(base, Accelerator):
         raise ConfigError(
             f"DesignSpace.base must be an Accelerator, got {show(base)}; try preset('reuse_16x16')"
         )
+
+
+def check_base(base: Accelerator, *, for_policy: bool = False) -> None:
+    """There must be units to vary; a policy of a user's own says itself which it needs."""
+    check_design(base)
     missing = [name for name in SEARCHED_UNITS if name not in base.units]
     if missing and not for_policy:
         raise ConfigError(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from accelerators import Accelerator, ConfigError
 from codesign.space.building import dense_design, reuse_design
 from codesign.space.checks import all_of, check_base, is_table, whole
-from codesign.space.fields import field_types, field_value, with_fields, wrong_kinds
+from codesign.space.fields import field_types, field_value, with_fields
+from codesign.space.narrowing import with_choices
 from codesign.space.parameters import (
     Condition,
     Parameter,
@@ -19,7 +20,13 @@ from codesign.space.parameters import (
     hardware_values,
     reusable_layers,
 )
-from codesign.space.starting import meant, nearest_start, space_of_positions, usual_space
+from codesign.space.starting import (
+    meant,
+    nearest_start,
+    space_of_positions,
+    tell_moved,
+    usual_space,
+)
 from codesign.space.template import StoredPolicy, changed, field_values, stored
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy
 from workloads.errors import show, told
@@ -91,7 +98,7 @@ class DesignSpace(ParameterSpace):
 
     def _name_problems(self) -> list[str]:
         """Parameters without effect, missing ones, and starts that are of others."""
-        check_base(self.base, for_policy=self.base_policy is not None)
+        self._check_base()
         if self.base_policy is not None and self.layers:
             return [
                 f"DesignSpace.layers must be none with base_policy, got {show(self.layers)}; a "
@@ -126,6 +133,9 @@ class DesignSpace(ParameterSpace):
                 )
         return problems
 
+    def _check_base(self) -> None:
+        check_base(self.base, for_policy=self.base_policy is not None)
+
     def _needed(self) -> list[str]:
         """Parameters without which there is no design."""
         needed = list(hardware_values(self.base))
@@ -136,15 +146,24 @@ class DesignSpace(ParameterSpace):
 
     def _possible(self) -> dict[str, Any]:
         """Field of the design or the policy that a parameter may be too -> its own value."""
-        paths = (path for path in field_types(self.base) if path != "name")
-        found = {path: field_value(self.base, path) for path in paths}
         policy = self.base_policy or LshReuse(hashes=1, length=1)
         chosen = () if self.base_policy else (*_OF_REUSE, "projection")
-        return found | {
+        return self._possible_fields() | {
             f"{POLICY}{name}": value
             for name, value in field_values(policy).items()
             if name not in chosen
         }
+
+    def _possible_fields(self) -> dict[str, Any]:
+        """Field of the design -> its own value."""
+        paths = (path for path in field_types(self.base) if path != "name")
+        return {path: field_value(self.base, path) for path in paths}
+
+    @property
+    def least_accumulator_bits(self) -> int:
+        """The narrowest partial sums of any design."""
+        choices = [p.choices for p in self.parameters if p.name == "accumulator_bits"]
+        return min(self.base.accumulator_bits, *(each for some in choices for each in some), 64)
 
     @property
     def own_fields(self) -> tuple[str, ...]:
@@ -272,9 +291,31 @@ class DesignSpace(ParameterSpace):
             if of in _OF_REUSE and layer in self.layers and layer not in self.fronts:
                 otherwise = parameter.encode(self._usual(parameter))
                 found[parameter.name] = Condition(
-                    on=f"{layer}.reuse", value=True, otherwise=otherwise
+                    on=(f"{layer}.reuse",), values=(True,), otherwise=otherwise
                 )
         return found
+
+    def is_idle(self, name: str, values: Mapping[str, Any]) -> bool:
+        """Whether a parameter has no effect with these values."""
+        condition = self.conditions.get(name)
+        return condition is not None and not condition.holds(values)
+
+    @property
+    def choosing(self) -> tuple[str, ...]:
+        """What reuses or not: the layers."""
+        return self.layers
+
+    reuse_heading: ClassVar[str] = "hashes/length"
+
+    def reuse_texts(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Layer -> `H/L`, hashes and length of its sub-vectors, or `dense`."""
+        chosen = self.reuse_of(values)
+        return {
+            layer: f"{chosen[layer]['hashes']}/{chosen[layer]['length']}"
+            if layer in chosen
+            else "dense"
+            for layer in self.layers
+        }
 
     @property
     def of_decisions(self) -> frozenset[str]:
@@ -321,31 +362,14 @@ class DesignSpace(ParameterSpace):
         Raises:
             ConfigError: there is no such parameter or field, or it cannot have these values.
         """
-        known = {parameter.name: parameter for parameter in self.parameters}
+        possible = self._possible()
         positions = {f"{name}.position" for name in self.fronts}
-        possible, problems, own = self._possible(), [], []
-        for name, values in choices.items():
-            if name in known:
-                problems += known[name].problems(values, known=name in positions)
-            elif name in possible:
-                problems += wrong_kinds(f"space.parameters.{name!r}", values, possible[name])
-                try:
-                    own.append(Parameter.of(name, values))
-                except ConfigError as error:
-                    problems += [f"space.parameters.{name!r}: {each}" for each in error.violations]
-            else:
-                problems.append(
-                    f"space.parameters must name parameters, got {name!r}; "
-                    f"{meant(name, [*known, *possible])}"
-                )
-        if problems:
-            raise ConfigError(problems)
-        parameters = tuple(
-            replace(p, choices=tuple(choices.get(p.name, p.choices))) for p in self.parameters
-        )
-        parameters += tuple(own)
+        parameters = with_choices(self.parameters, choices, possible, fixed=positions)
         given = {name: {**possible, **start} for name, start in self.start.items()}
-        return replace(self, parameters=parameters, start=nearest_start(given, parameters))
+        found = replace(self, parameters=parameters, start=nearest_start(given, parameters))
+        for (origin, before), now in zip(given.items(), found.start.values(), strict=True):
+            tell_moved(origin, before, now, (n for n in now if not found.is_idle(n, now)))
+        return found
 
     def build(self, values: Mapping[str, Any]) -> tuple[Accelerator, ReusePolicy]:
         """The design and the policy with these values.
@@ -405,21 +429,25 @@ class DesignSpace(ParameterSpace):
                 "result of to_dict()"
             )
         try:
-            return cls(
-                base=Accelerator.from_dict(description["base"]),
-                layers=tuple(description["layers"]),
-                parameters=tuple(map(Parameter.from_dict, description["parameters"])),
-                start=description["start"],
-                fronts={name: tuple(each) for name, each in description.get("fronts", {}).items()},
-                base_policy=StoredPolicy(**description["policy"])
-                if "policy" in description
-                else None,
-            )
+            return cls(**cls._of_description(description))
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 "DesignSpace must be described as to_dict() does it, got "
                 f"{show(description)} ({told(error)}); use the result of to_dict()"
             ) from error
+
+    @classmethod
+    def _of_description(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        """Field -> value."""
+        policy = description.get("policy")
+        return {
+            "base": Accelerator.from_dict(description["base"]),
+            "layers": tuple(description["layers"]),
+            "parameters": tuple(map(Parameter.from_dict, description["parameters"])),
+            "start": description["start"],
+            "fronts": {name: tuple(each) for name, each in description.get("fronts", {}).items()},
+            "base_policy": None if policy is None else StoredPolicy(**policy),
+        }
 
 
 def _is_policy(name: str) -> bool:

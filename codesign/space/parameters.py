@@ -154,12 +154,13 @@ class Parameter:
             if self.ordered and list(values) != sorted(values):
                 return [f"{path} must be from small to large, got {list(values)}; sort them"]
             return []
-        whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values)
-        if not whole or list(values) != sorted(set(values)):
-            return [
-                f"{path} must be integers of at least 1 from small to large, got {list(values)}; "
-                "sort them"
-            ]
+        kinds: tuple[type, ...] = (int,)
+        words, least = "integers of at least 1", 1.0
+        if any(isinstance(choice, float) for choice in self.choices):
+            kinds, words, least = (int, float), "numbers above 0", math.ulp(0)
+        numbers = all(isinstance(v, kinds) and not isinstance(v, bool) for v in values)
+        if not numbers or not _is_ascending(values) or not least <= values[0] < math.inf:
+            return [f"{path} must be {words} from small to large, got {list(values)}; sort them"]
         return []
 
 
@@ -205,14 +206,18 @@ class Condition:
     """When a parameter has an effect.
 
     Attributes:
-        on: another parameter, a category.
-        value: what that must be, as Optuna stores it.
-        otherwise: what the parameter is set to where it is not, as Optuna stores it.
+        on: other parameters, categories.
+        values: what one of them must be, as Optuna stores it.
+        otherwise: what the parameter is set to where none of them is, as Optuna stores it.
     """
 
-    on: str
-    value: Any
+    on: tuple[str, ...]
+    values: tuple[Any, ...]
     otherwise: Any
+
+    def holds(self, chosen: Mapping[str, Any]) -> bool:
+        """Whether the parameter has an effect beside other parameters' values."""
+        return any(chosen[name] in self.values for name in self.on)
 
 
 def reusable_layers(trace: WorkloadTrace, top: int) -> list[Layer]:

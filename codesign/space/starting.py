@@ -60,21 +60,37 @@ def space_of_positions(sizes: Mapping[str, int], largest: str, base: Accelerator
 def nearest_start(
     starts: Mapping[str, Mapping[str, Any]], parameters: Sequence[Parameter]
 ) -> dict[str, dict[str, Any]]:
-    """Starts with a choice of each parameter, the nearest to what they had, which is told."""
+    """Starts with a choice of each parameter, the nearest to what they had."""
     found = {}
     for origin, given in starts.items():
         nearest = {p.name: p.nearest(given[p.name]) for p in parameters}
-        moved = [name for name in nearest if nearest[name] != given[name]]
-        if moved:
-            told = ", ".join(f"{name} {given[name]} -> {nearest[name]}" for name in moved)
-            warnings.warn(
-                "the search starts from another design than the base with its usual setting, "
-                f"which is not among the choices: {told}",
-                stacklevel=3,
-            )
         # What is moved is no longer the setting of the paper.
-        found["start" if moved else origin] = nearest
+        is_moved = any(nearest[name] != given[name] for name in nearest)
+        found["start" if is_moved and origin == "paper" else origin] = nearest
     return found
+
+
+def tell_moved(
+    origin: str, before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]
+) -> None:
+    """Warn where a start is not among the choices.
+
+    Args:
+        origin: of the start.
+        before: its values.
+        now: those that it was moved to.
+        names: parameters that have an effect.
+    """
+    moved = [name for name in names if now[name] != before[name]]
+    if not moved:
+        return
+    what = (
+        "starts from another design than the base with its usual setting, which"
+        if origin in ("start", "paper")
+        else f"tries another design first than the start {origin!r}, which"
+    )
+    told = ", ".join(f"{name} {before[name]} -> {now[name]}" for name in moved)
+    warnings.warn(f"the search {what} is not among the choices: {told}", stacklevel=3)
 
 
 def meant(name: str, known: Iterable[str]) -> str:

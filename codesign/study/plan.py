@@ -39,8 +39,19 @@ _SECTIONS = {
         "output",
         "classes_dimension",
         "score",
+        "held_out",
+        "held_out_inputs",
     ),
-    "space": ("accelerator", "policy", "layers", "fronts", "parameters"),
+    "space": (
+        "accelerator",
+        "policy",
+        "techniques",
+        "grouping",
+        "groups",
+        "layers",
+        "fronts",
+        "parameters",
+    ),
     "search": ("objectives", "optimiser", "trials", "workers", "batch", "seed", "first_images"),
 }
 _TEXT = of_kind(str, "text in quotes")
@@ -61,6 +72,16 @@ def _optimiser(value: Any, path: str) -> list[str]:
     return [text.replace("search optimiser", path) for text in found]
 
 
+def _techniques(value: Any, path: str) -> list[str]:
+    from codesign.space.techniques import found_techniques
+
+    try:
+        found_techniques(value)
+    except ConfigError as error:
+        return [text.replace("techniques", path, 1) for text in error.violations]
+    return []
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
     """What is searched, on what, and how.
@@ -76,9 +97,16 @@ class StudyPlan:
         output: which of several outputs is judged, as in `load_workload`, as are the next two.
         classes_dimension: where its classes lie, as text.
         score: how it is judged.
+        held_out: how many inputs that the search does not see judge the front at its end.
+        held_out_inputs: where these are taken from; `None` for those that follow the judged ones.
         accelerator: the base design: a preset, "file.py:NAME" or "package.module:NAME" (executed).
         policy: a policy of your own that decides in every layer, see `DesignSpace.for_policy`:
             "file.py:NAME" or "package.module:NAME" (executed); `None` hashes in `layers`.
+        techniques: among which each group of layers chooses, see `TechniqueSpace`; `None` searches
+            hashing alone, each of `layers` with settings of its own.
+        grouping: of layers, see `codesign.space.grouping.groups_of`; with `techniques` only, as is
+            the next; `None` for `stage`.
+        groups: how many groups choose, at most; `None` for 8.
         layers: how many layers' reuse is searched.
         fronts: a nested search of this workload, see `load_nested`: positions on its fronts are
             searched in place of `layers`; `None` searches hashes and lengths.
@@ -106,8 +134,13 @@ class StudyPlan:
     output: str | None = field(default=None, metadata=_TEXT)
     classes_dimension: str | None = field(default=None, metadata=_TEXT)
     score: str | None = field(default=None, metadata=_TEXT)
+    held_out: int | None = field(default=None, metadata=whole())
+    held_out_inputs: str | None = field(default=None, metadata=_TEXT)
     accelerator: str = field(default="reuse_16x16", metadata={"rule": _accelerator})
     policy: str | None = field(default=None, metadata=_TEXT)
+    techniques: tuple[str, ...] | None = field(default=None, metadata={"rule": _techniques})
+    grouping: str | None = field(default=None, metadata=_TEXT)
+    groups: int | None = field(default=None, metadata=whole())
     layers: int = field(default=4, metadata=whole())
     fronts: str | None = field(default=None, metadata=_TEXT)
     parameters: Mapping[str, tuple[Any, ...]] = field(
@@ -188,7 +221,7 @@ class StudyPlan:
         problems += _problems(given) + constraint_problems(limits, "constraints")
         if problems:
             raise ConfigError([f"{place}{problem}" for problem in problems])
-        for key in ("parameters", "objectives"):
+        for key in ("parameters", "objectives", "techniques"):
             if key in given:
                 given[key] = _tuples(given[key])
         return cls(**given, constraints=Constraints(**limits))
@@ -216,7 +249,7 @@ class StudyPlan:
         from codesign.evaluation.workload import load_workload
 
         given = {name: getattr(self, name) for name in (*_SECTIONS["workload"], "seed")}
-        return load_workload(**given)
+        return load_workload(**{**given, "held_out": self.held_out or 0})
 
     def space_for(self, workload: Workload) -> DesignSpace:
         """The design space on a workload.
@@ -226,9 +259,25 @@ class StudyPlan:
                 not of this workload.
         """
         from codesign.space.design_space import POLICY, DesignSpace
+        from codesign.space.technique_space import TechniqueSpace
         from codesign.study.nested import fronts_of
 
         base = find_accelerator(self.accelerator)
+        if self.techniques is not None:
+            ways = {"policy": self.policy, "fronts": self.fronts}
+            other = [f"space.{name}" for name, given in ways.items() if given is not None]
+            if other:
+                raise ConfigError(
+                    f"space.techniques must be given without {' and '.join(other)}, got both; "
+                    "leave one out: each says in another way what layers reuse"
+                )
+            return TechniqueSpace.for_techniques(
+                workload.trace,
+                base,
+                self.techniques,
+                grouping=self.grouping or "stage",
+                groups=self.groups or 8,
+            ).narrowed(self.parameters)
         if self.policy is not None and self.fronts is not None:
             raise ConfigError(
                 f"space.fronts must be given without space.policy, got {self.fronts!r}; leave one "

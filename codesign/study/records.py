@@ -10,14 +10,15 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from codesign.evaluation.evaluator import Evaluation
+from codesign.evaluation.held_out import HeldOut
 from codesign.evaluation.objective import Objective, values_of
 from codesign.evaluation.objectives import stored_objectives
 from codesign.space.constraints import Constraints
-from codesign.space.design_space import DesignSpace
+from codesign.space.described import described_space
 from codesign.space.parameters import ParameterSpace
 from codesign.study.result import StudyResult
 from codesign.study.store import Place, storing
-from codesign.study.stored import ASKED, CONFIRMED, EXCESS, SPECIFICATION
+from codesign.study.stored import ASKED, CONFIRMED, EXCESS, HELD_OUT, SPECIFICATION
 from codesign.study.trial import Trial
 from simulator.results.lookup import in_present_names
 
@@ -157,9 +158,10 @@ def is_failed(frozen: FrozenTrial) -> bool:
 def read_result(study: optuna.Study, place: Place, *, in_use: bool | None = False) -> StudyResult:
     """All of a study, finished or not; `in_use` is `StudyResult`'s."""
     specification = study.user_attrs[SPECIFICATION]
-    space = DesignSpace.from_dict(specification["space"])
+    space = described_space(specification["space"])
     objectives = stored_objectives(specification["objectives"], specification["quality"])
     records = Records(study=study, place=place, space=space, objectives=objectives)
+    held_out = study.user_attrs.get(HELD_OUT)
     return StudyResult(
         name=specification["name"],
         seed=specification["seed"],
@@ -168,4 +170,5 @@ def read_result(study: optuna.Study, place: Place, *, in_use: bool | None = Fals
         # Studies of before have it in their plan, if they were begun with one.
         asked=study.user_attrs.get(ASKED) or (specification.get("plan") or {}).get("trials"),
         in_use=in_use,
+        held_out=None if held_out is None else HeldOut.from_dict(held_out),
     )

@@ -11,8 +11,10 @@ import numpy as np
 
 from accelerators import Accelerator
 from codesign.evaluation.front import hypervolumes, knee, non_dominated
+from codesign.evaluation.held_out import HeldOut
 from codesign.evaluation.objective import Objective, directions_of, points_of
 from codesign.evaluation.objectives import ACCURACY, QUALITIES, Accuracy, stored_objectives
+from codesign.space.described import described_space
 from codesign.space.design_space import DesignSpace
 from codesign.study import shortfall
 from codesign.study.trial import Trial
@@ -34,6 +36,7 @@ class StudyResult:
             optimiser, seed, batch, baseline, versions.
         asked: how many trials there are to be in all; `None` where the study does not tell.
         in_use: whether a search is running on the study; `None` where nobody can tell.
+        held_out: what became of the front on inputs that the search did not see, if there were any.
     """
 
     name: str
@@ -42,6 +45,7 @@ class StudyResult:
     specification: Mapping[str, Any]
     asked: int | None = None
     in_use: bool | None = False
+    held_out: HeldOut | None = None
 
     @property
     def progress(self) -> str:
@@ -56,7 +60,7 @@ class StudyResult:
     @cached_property
     def space(self) -> DesignSpace:
         """The design space."""
-        return DesignSpace.from_dict(self.specification["space"])
+        return described_space(self.specification["space"])
 
     @property
     def quality(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerators import ConfigError
 from accelerators.rules import show
-from codesign.space.design_space import DesignSpace
+from codesign.space.described import described_space
 from workloads.errors import TraceError
 from workloads.traces.judged import JUDGED, Judged
 from workloads.traces.scores import OWN_SCORE
@@ -45,7 +45,7 @@ def check_same_search(place: str, stored: Mapping[str, Any], given: Mapping[str,
     problems = []
     if isinstance(stored.get("space"), Mapping):
         # As it is described today: a design of an earlier version lacks units that came later.
-        space = DesignSpace.from_dict(stored["space"]).to_dict()
+        space = described_space(stored["space"]).to_dict()
         stored = {**stored, "space": json.loads(json.dumps(space))}  # lists for tuples
     for key, name in FIXED.items():
         if stored.get(key) != given[key]:

@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial
 
 from accelerators import ConfigError
 from codesign.evaluation.evaluator import Evaluation, Evaluator
+from codesign.evaluation.held_out import HeldOut, held_out_evaluator, ratios_of
 from codesign.evaluation.objective import Objective
 from codesign.evaluation.objectives import OBJECTIVES, objective_problems
 from codesign.evaluation.workload import Workload
@@ -51,6 +52,7 @@ from codesign.study.store import (
     storing,
     study_place,
 )
+from codesign.study.stored import HELD_OUT
 from codesign.study.trial import Trial
 
 VERSIONS_OF = ("torch", "numpy", "scipy", "numba", "optuna", "ray")
@@ -116,6 +118,7 @@ def search(
     place, limits = study_place(storage), constraints or Constraints()
     _check(optimiser, goals, executor, counts, limits, space)
     full = Evaluator.of(workload, space, goals)
+    others = held_out_evaluator(workload, full)
     staged = None if first_images is None else StagedEvaluator.of(workload, full, first_images)
     specification = _specification(workload, full) | {
         "seed": seed,
@@ -138,7 +141,34 @@ def search(
         for _, trial in rounds([loop], run):
             if on_progress is not None:
                 on_progress(trial, loop.finished, trials)
+        result = read_result(study, place)
+    if others is None:
+        return result
+    with (
+        quiet_optuna(),
+        open_study(place, specification, resume=True) as study,
+        running(executor, others, workers, ray_address) as run,
+    ):
+        _judge_held_out(study, place, others, run)
         return read_result(study, place)
+
+
+def _judge_held_out(study: optuna.Study, place: Place, others: Evaluator, run: Run) -> None:
+    """Judge the front on inputs that were held out, and keep what was found with the study."""
+    front = {trial.number: trial.parameters for trial in read_result(study, place).front}
+    found = {
+        number: outcome.values | ratios_of(outcome.summary)
+        for number, outcome in run(front.items())
+        if outcome.values is not None
+    }
+    judged = HeldOut(
+        images=others.trace.images,
+        source=str(others.trace.provenance.get("source", "")),
+        baseline=others.baseline,
+        trials=dict(sorted(found.items())),
+    )
+    with storing(place):
+        study.set_user_attr(HELD_OUT, json.loads(json.dumps(judged.to_dict())))
 
 
 def load_study(path: str | Path) -> StudyResult:

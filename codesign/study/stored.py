@@ -15,10 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from accelerators import ConfigError
 from accelerators.rules import show
+from codesign.evaluation.held_out import RATIOS, HeldOut
 from codesign.evaluation.objective import Objective
 from codesign.evaluation.objectives import ACCURACY, QUALITIES, stored_objectives
 from codesign.optimisers.registry import OPTIMISERS, is_optimiser_name
 from codesign.space.constraints import CONSTRAINT_NAMES, Constraints, constraint_problems
+from codesign.space.described import described_space
 from codesign.space.design_space import DesignSpace
 from codesign.space.parameters import Parameter
 from simulator.results.stored import is_number, summary_problems
@@ -27,6 +29,8 @@ from workloads.errors import told
 SPECIFICATION = "specification"
 # An attribute of a study: a trial's number follows; the value is its evaluation on all images.
 CONFIRMED = "confirmed "
+# Attribute of what became of the front on inputs that the search did not see.
+HELD_OUT = "held out"
 # Another: how many trials there are to be in all.
 ASKED = "asked"
 # An attribute of a trial: a stated limit follows; the value is by how much it is exceeded.
@@ -58,6 +62,8 @@ def study_problems(attributes: Mapping[str, Any], trials: list[FrozenTrial]) -> 
     for key, record in attributes.items():
         if key.startswith(CONFIRMED):
             problems += [f"{key}: {each}" for each in reader.confirmed(key, record, trials)]
+        elif key == HELD_OUT:
+            problems += [f"{key}: {each}" for each in reader.held_out(record, trials)]
         elif key == ASKED:
             if not is_count(record, 1):
                 problems.append(f"{ASKED} must be a whole number of at least 1, got {show(record)}")
@@ -73,7 +79,7 @@ def read_space(description: Any) -> DesignSpace:
         ConfigError: it describes none, or one whose parts do not fit together.
     """
     try:
-        space = DesignSpace.from_dict(description)
+        space = described_space(description)
         described = space.to_dict()
         problems = [
             f"{part} must be as this program writes it, got {show(description[part])}"
@@ -234,6 +240,20 @@ class _Reader:
         if isinstance(values, Mapping):
             values = [values.get(objective.name) for objective in self.objectives]
         return self._evaluation(record, values, is_limited=record.get("state") == "infeasible")
+
+    def held_out(self, record: Any, trials: list[FrozenTrial]) -> list[str]:
+        """What is wrong with what the front was found to be on inputs held out."""
+        try:
+            found = HeldOut.from_dict(record)
+            every = [found.baseline, *found.trials.values()]
+            names = [each.name for each in self.objectives]
+            sound = is_count(found.images, 1) and type(found.source) is str
+            sound &= all(_are_values([v[n] for n in names], self.objectives) for v in every)
+            sound &= all(is_number(v[n], 0) for v in found.trials.values() for n in RATIOS)
+            sound &= all(0 <= number < len(trials) for number in found.trials)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            sound = False
+        return [] if sound else [f"it must be values of trials, got {show(record)}"]
 
     def _evaluation(self, record: Mapping[str, Any], values: Any, *, is_limited: bool) -> list[str]:
         """What is wrong with an evaluation.

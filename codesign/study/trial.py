@@ -19,8 +19,9 @@ class Trial:
             `failed`, an error while it was evaluated; or `running`, asked for but not evaluated
             yet.
         origin: `paper`, the setting of Deep Reuse for CifarNet; `start`, that of another network;
-            `sampler`; or `neighbour`, a setting near the one that the sampler asked for, which had
-            been tried before.
+            `dense`, the base design without reuse units; `dense_equal_area`, the fastest dense
+            design of the base design's area; `sampler`; or `neighbour`, a setting near the one
+            that the sampler asked for, which had been tried before.
         parameters: name -> value.
         values: objective -> value; `None` unless complete.
         summary: `SimulationReport.to_dict()` without action counts and provenance; empty where

@@ -9,7 +9,7 @@ from accelerators import ConfigError
 from accelerators.rules import refuse
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Signatures, Static
+from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
 from simulator.decisions.rows import FilledRows, KeptRows, RowDecisions, SharedRows
 from workloads.traces.layer import Gemm
 
@@ -158,9 +158,9 @@ class Decisions:
         """Check that the evidence is what was decided.
 
         Raises:
-            ConfigError: see `Signatures.check`.
+            ConfigError: see `check` of `Signatures`, `Neighbours` and `Leaders`.
         """
-        if isinstance(self.evidence, Signatures):
+        if isinstance(self.evidence, Signatures | Neighbours | Leaders):
             where = f"decisions of layer {self.layer!r}"
             self.evidence.check(where, self.shared.clusters)
 

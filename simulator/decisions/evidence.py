@@ -91,6 +91,71 @@ class Signatures(Evidence):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Neighbours(Evidence):
+    """Comparisons of vectors with earlier neighbours, the most similar of which each points to.
+
+    Clusters are what points to the same vector in the end, which is the first of them: ids are
+    numbered, within each (view, tile), in the order in which these first vectors appear.
+
+    Attributes:
+        comparisons: `(count, v, tiles)` int64, pairs of vectors that are compared.
+        reach: vectors of its tile, at most, that a vector is behind one that it is compared with.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("neighbour_matcher",)
+    words: ClassVar[str] = "neighbouring vectors"
+
+    comparisons: np.ndarray = field(repr=False)
+    reach: int
+
+    def check(self, where: str, clusters: np.ndarray) -> None:
+        """What the hardware would be priced by must be of the layer.
+
+        Args:
+            where: names the decisions in messages.
+            clusters: `(count, v, tiles)` int, number of clusters of each.
+
+        Raises:
+            ConfigError: comparisons are not counted for each view and tile.
+        """
+        broken = integer(1, 2**31 - 1)["rule"](self.reach, f"{where} reach")
+        if self.comparisons.shape != clusters.shape:
+            broken.append(
+                f"{where} must have comparisons of shape (count, v, tiles) = {clusters.shape}, got "
+                f"{self.comparisons.shape}; count them for each view and tile"
+            )
+        refuse(broken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaders(Evidence):
+    """Distances of each vector to the latest leaders of its tile before it.
+
+    Clusters are numbered, within each (view, tile), in the order in which their leaders appear.
+
+    Attributes:
+        entries: leaders held at a time.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("leader_table",)
+    words: ClassVar[str] = "distances to leaders"
+
+    entries: int
+
+    def check(self, where: str, clusters: np.ndarray) -> None:
+        """A table has a place at least.
+
+        Args:
+            where: names the decisions in messages.
+            clusters: `(count, v, tiles)` int, number of clusters of each.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        refuse(integer(1, 2**31 - 1)["rule"](self.entries, f"{where} entries"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Buckets(Evidence):
     """Numbers of buckets along projections, as Euclidean LSH makes them, in place of bits."""
 

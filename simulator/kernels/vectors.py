@@ -1,5 +1,7 @@
 """Compiled loops that cluster vectors within tiles of any shape, and hand results to many taps."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
@@ -139,7 +141,7 @@ def _cluster_view(
 
 
 def cluster_vectors(
-    kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
     positions: int,
     elements: np.ndarray,
     hashing: tuple[np.ndarray, np.ndarray],

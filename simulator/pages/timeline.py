@@ -20,6 +20,7 @@ TRACK_NAMES = {
     LAYERS: "layers",
     DMA: "DMA",
     "hashing": "hashing (front-end and cache)",
+    "matching": "matching (neighbour matcher)",
     "array": "systolic array",
     "reconstructor": "reconstructor",
 }

@@ -71,10 +71,15 @@ def check_finite(layer: Layer, values: np.ndarray) -> None:
         total = values.sum()
     # A sum of 32 bits may overflow, but takes a tenth of the time.
     if not np.isfinite(total) and not np.isfinite(values.sum(dtype=np.float64)):
-        raise ConfigError(
-            f"activations of layer {layer.name!r} must be finite, got NaN or infinity; "
-            "check the model's weights and inputs"
-        )
+        raise non_finite(layer)
+
+
+def non_finite(layer: Layer) -> ConfigError:
+    """The error for values that are none."""
+    return ConfigError(
+        f"activations of layer {layer.name!r} must be finite, got NaN or infinity; "
+        "check the model's weights and inputs"
+    )
 
 
 def check_state(

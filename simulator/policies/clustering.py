@@ -1,9 +1,9 @@
 """How sub-vectors are clustered, as plain data and as functions; and the decisions that follow."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from simulator.kernels.grouping import Clusters, joined, represent, stacked
 from simulator.kernels.hashing import cluster_rows
 from simulator.kernels.vectors import cluster_vectors
 from simulator.policies.activations import check_finite
-from simulator.policies.looking import pixels_met
+from simulator.policies.looking import pixel_vectors, pixels_met
 from workloads.traces.layer import Layer
 
 # From a GEMM's index, its `(k, m)` columns in the layer's own order, and the column at each place
@@ -97,7 +97,77 @@ class Cutting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignatureClustering(Cutting):
+class Clustering(Cutting, ABC):
+    """How a layer's vectors are clustered, as plain data: all that a policy decides.
+
+    Vectors come as unfolded rows or, of pixels that are looked at once, from feature maps where
+    they lie; the same ones fall into the same clusters.
+    """
+
+    @abstractmethod
+    def evidence(self, signatures: np.ndarray) -> Evidence:
+        """What was looked at in the layer.
+
+        Args:
+            signatures: `(total clusters,)` uint64, of the clusters that were found.
+        """
+
+    @abstractmethod
+    def clusters_of(
+        self, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    ) -> Clusters:
+        """The clusters of one GEMM's vectors.
+
+        Args:
+            index: the GEMM.
+            kinds: of each kind of taps its `(c, p)` float32 vectors, `(vectors,)` int64 vectors
+                tile after tile and `(tiles + 1,)` int64 first ones, see `Looks.orders`.
+        """
+
+    def clusterer(self, layer: Layer) -> Clusterer:
+        """Clusters a GEMM's unfolded rows: a row that meets each vector gives it."""
+        looks = self.looks
+        each = looks.gemm.k // looks.taps
+
+        def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
+            kinds = []
+            for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
+                elements = order[taps * each + np.arange(each)[:, None]]
+                kinds.append((columns[elements, rows], vectors, bounds))
+            return self._checked(layer, index, kinds)
+
+        return cluster
+
+    def clusters_of_pixels(self, layer: Layer, images: np.ndarray, index: int) -> Clusters:
+        """The clusters of one GEMM, of vectors that are read where they lie in feature maps.
+
+        Args:
+            layer: one that is looked at once a pixel.
+            images: `(n, channels, *size)` of its input.
+            index: the GEMM.
+        """
+        vectors = pixel_vectors(layer, images, index)
+        pairs = zip(vectors, self.looks.orders, strict=True)
+        return self._checked(layer, index, [(each, *own) for each, own in pairs])
+
+    def _checked(
+        self, layer: Layer, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    ) -> Clusters:
+        """The clusters; a first member need not show every number, so its vectors are checked."""
+        if self.representative == "first":
+            for columns, vectors, _ in kinds:
+                check_finite(layer, columns[:, vectors])
+        return self.clusters_of(index, kinds)
+
+    @property
+    def elements_of_segments(self) -> list[np.ndarray]:
+        """Of each segment the `(L or fewer,)` int64 elements of a tap."""
+        order = np.arange(self.looks.gemm.k // self.looks.taps)
+        return [order[first : first + self.length] for first in range(0, order.size, self.length)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignatureClustering(Clustering):
     """Vectors of one (view, tile) with equal signatures form a cluster.
 
     Deep Reuse, equation 1: bit h of a signature is 1 where v_h . x exceeds a threshold.
@@ -123,7 +193,7 @@ class SignatureClustering(Cutting):
 
     def clusterer(self, layer: Layer) -> Clusterer:
         """Clusters a GEMM's unfolded rows."""
-        return self._in_runs(layer) if self.is_by_runs else partial(self._in_tiles, layer)
+        return self._in_runs(layer) if self.is_by_runs else super().clusterer(layer)
 
     def _in_runs(self, layer: Layer) -> Clusterer:
         length, looks = self.length, self.looks
@@ -146,26 +216,20 @@ class SignatureClustering(Cutting):
 
         return cluster
 
-    def _in_tiles(
-        self, layer: Layer, index: int, columns: np.ndarray, order: np.ndarray
+    def clusters_of(
+        self, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
     ) -> Clusters:
-        """Of unfolded rows, a row that meets each vector gives it."""
+        """Those of equal signatures."""
         looks = self.looks
-        each, p = looks.gemm.k // looks.taps, looks.positions
-        kinds = []
-        for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
-            elements = order[taps * each + np.arange(each)[:, None]]
-            kinds.append((columns[elements, rows].ravel(), vectors, vectors, bounds))
-        return self._clusters_of(layer, index, kinds, np.arange(each) * p)
+        flat = [(columns.ravel(), vectors, vectors, bounds) for columns, vectors, bounds in kinds]
+        return self._of_equal_signatures(
+            index, flat, np.arange(looks.gemm.k // looks.taps) * looks.positions
+        )
 
     def clusters_of_pixels(self, layer: Layer, images: np.ndarray, index: int) -> Clusters:
-        """The clusters of one GEMM, of vectors that are read where they lie in feature maps.
-
-        Args:
-            layer: one that is looked at once a pixel.
-            images: `(n, channels, *size)` of its input.
-            index: the GEMM.
-        """
+        """The same without a copy of the feature maps, where each pixel counts in a mean."""
+        if self.representative == "first":
+            return super().clusters_of_pixels(layer, images, index)
         looks, plane = self.looks, math.prod(images.shape[2:])
         values = np.ascontiguousarray(images, np.float32).ravel()
         kinds = [
@@ -174,19 +238,15 @@ class SignatureClustering(Cutting):
             for pixels, own in zip(pixels_met(layer, looks), looks.orders, strict=True)
         ]
         each = looks.gemm.k // looks.taps
-        return self._clusters_of(layer, index, kinds, (index * each + np.arange(each)) * plane)
+        return self._of_equal_signatures(index, kinds, (index * each + np.arange(each)) * plane)
 
-    def _clusters_of(
+    def _of_equal_signatures(
         self,
-        layer: Layer,
         index: int,
-        kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+        kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
         elements: np.ndarray,
     ) -> Clusters:
-        """The clusters of one GEMM's vectors; arguments as for `cluster_vectors`."""
-        if self.representative == "first":  # which need not show every number
-            for values, places, _, _ in kinds:
-                check_finite(layer, values[elements[:, None] + places])
+        """Arguments as for `cluster_vectors`."""
         return cluster_vectors(
             kinds,
             self.looks.positions,

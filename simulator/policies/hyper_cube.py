@@ -99,7 +99,7 @@ class HyperCubeReuse(SubVectorPolicy):
 
         return cluster
 
-    def evidence(self, signatures: np.ndarray) -> Evidence:
+    def evidence(self, layer: Layer, signatures: np.ndarray) -> Evidence:
         """Bins between a minimum and a maximum."""
         return Bins()
 

@@ -73,7 +73,7 @@ class KMeansReuse(SubVectorPolicy):
 
         return cluster
 
-    def evidence(self, signatures: np.ndarray) -> Evidence:
+    def evidence(self, layer: Layer, signatures: np.ndarray) -> Evidence:
         """A search for the nearest mean."""
         return Distances()
 

@@ -1,6 +1,7 @@
 """How a layer's vectors are looked at: in which tiles, and once a tap or once a pixel."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -18,14 +19,15 @@ class Tile:
     """A tile of a layer's rows, whose vectors are clustered apart from those of others.
 
     Attributes:
-        rows: at most so many, 1 or more. Tiles of an image are as equal as they can be, and none
-            has rows of two images.
+        rows: of an image at most so many, 1 or more. Tiles of an image are as equal as they can be.
         shape: `strip`, consecutive rows, or `block`, a square of a convolution's output positions;
             other layers have strips.
+        frames: consecutive images whose rows at the same places are in one tile, 1 or more.
     """
 
     rows: int
     shape: str = "strip"
+    frames: int = 1
 
 
 def looks_of(layer: Layer, length: int, *, images: int, tile: Tile | None, once: bool) -> Looks:
@@ -145,8 +147,8 @@ def _tiles_of_rows(layer: Layer, tile: Tile) -> np.ndarray:
         rows = math.prod(size) if size is not None else m // layer.row_images
         each = -(-rows // tile.rows)
         within = np.arange(rows) * each // rows
-    images = m // within.size
-    return (np.arange(images)[:, None] * each + within).ravel().astype(np.int32)
+    runs = np.arange(m // within.size) // tile.frames
+    return (runs[:, None] * each + within).ravel().astype(np.int32)
 
 
 def output_size(layer: Layer) -> tuple[int, ...] | None:
@@ -236,9 +238,27 @@ def _pixels(layer: Layer) -> _Pixels | None:
     return found if found.is_met.any() else None
 
 
+def pixel_grid(layer: Layer) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Places that a kind of pixels has in each dimension of an image, and of each kind of taps the
+    first of its pixels, counted from the corner of the padding. The next ones are strides apart.
+
+    Args:
+        layer: a convolution that is looked at once a pixel.
+    """
+    geometry, output = layer.convolution, output_size(layer)
+    assert geometry is not None and output is not None
+    offsets = [
+        np.arange(size) * apart
+        for size, apart in zip(geometry.kernel, geometry.dilation, strict=True)
+    ]
+    each = list(zip(offsets, geometry.stride, strict=True))
+    grid = tuple(int((own // step).max()) + n for (own, step), n in zip(each, output, strict=True))
+    return grid, list(product(*(np.unique(own % step).tolist() for own, step in each)))
+
+
 def pixels_met(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
-    """Of each kind of taps `(vectors,)` int64, their pixels in the order of `Looks.orders`: numbers
-    of places in `(images, *size)` of the layer's input.
+    """Of each kind of taps `(vectors,)` int64, their pixels in the order of `Looks.orders`, by the
+    numbers of `pixel_numbers`.
 
     Args:
         layer: a convolution that is looked at once a pixel.
@@ -250,20 +270,61 @@ def pixels_met(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
 @lru_cache(maxsize=64)
 def _pixels_met(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
     """As `pixels_met`, kept."""
-    geometry, output = layer.convolution, output_size(layer)
-    assert geometry is not None and output is not None
-    offsets = [
-        np.arange(taps) * apart
-        for taps, apart in zip(geometry.kernel, geometry.dilation, strict=True)
-    ]
-    each = list(zip(offsets, geometry.stride, strict=True))
-    grid = [int((own // step).max()) + n for (own, step), n in zip(each, output, strict=True)]
-    kinds = product(*(np.unique(own % step) for own, step in each))
+    pairs = zip(pixel_numbers(layer), looks.orders, strict=True)
+    return tuple(numbers[order] for numbers, (order, _) in pairs)
+
+
+def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarray]:
+    """Of each kind of taps the `(channels, p)` float32 vectors of a convolution's pixels.
+
+    Args:
+        layer: a convolution that is looked at once a pixel.
+        images: `(n, channels, *size)` of its input.
+        index: of the GEMM, a group of channels.
+    """
+    assert layer.convolution is not None
+    channels = layer.input_shape[1] // layer.convolution.groups
+    own = images[:, index * channels : (index + 1) * channels]
     found = []
-    for phase, (order, _) in zip(kinds, looks.orders, strict=True):
-        at, *places = np.unravel_index(order, (layer.input_shape[0], *grid))
-        for d, place in enumerate(places):
-            own = place * geometry.stride[d] + phase[d] - geometry.padding[d]
-            at = at * layer.input_shape[2 + d] + own
-        found.append(at)
-    return tuple(found)
+    for grid, inside, given in _grids(layer):
+        kind = np.zeros((channels, len(images), *grid), np.float32)
+        kind[(slice(None), slice(None), *inside)] = own[
+            (slice(None), slice(None), *given)
+        ].swapaxes(0, 1)
+        found.append(kind.reshape(channels, -1))
+    return found
+
+
+def pixel_numbers(layer: Layer) -> list[np.ndarray]:
+    """Of each kind of taps the `(p,)` int64 pixel of the input at each place, -1 in the padding.
+
+    Pixels are numbered through the images of a batch, as `images` of `pixel_vectors` hold them.
+
+    Args:
+        layer: a convolution that is looked at once a pixel, or one of a single tap.
+    """
+    count, _, *size = layer.input_shape
+    numbers = np.arange(count * math.prod(size)).reshape(count, *size)
+    found = []
+    for grid, inside, given in _grids(layer):
+        kind = np.full((count, *grid), -1, np.int64)
+        kind[(slice(None), *inside)] = numbers[(slice(None), *given)]
+        found.append(kind.ravel())
+    return found
+
+
+def _grids(layer: Layer) -> Iterator[tuple[tuple[int, ...], list[slice], list[slice]]]:
+    """Of each kind of taps its grid of places, the part of it that holds pixels, and which."""
+    geometry = layer.convolution
+    assert geometry is not None
+    grid, kinds = pixel_grid(layer)
+    for phase in kinds:
+        inside, given = [], []
+        for d, begin in enumerate(phase):
+            pad, step, size = geometry.padding[d], geometry.stride[d], layer.input_shape[2 + d]
+            first = -(-max(0, pad - begin) // step)
+            at = first * step + begin - pad
+            held = max(0, min(grid[d] - first, -(-(size - at) // step)))
+            inside.append(slice(first, first + held))
+            given.append(slice(at, at + held * step, step))
+        yield grid, inside, given

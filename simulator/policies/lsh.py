@@ -281,7 +281,7 @@ class LshReuse(TiledPolicy):
             layer=layer.name,
             gemm=layer.gemm,
             rows=shared,
-            evidence=self.evidence(served.signatures),
+            evidence=self.evidence(layer, served.signatures),
         )
         return decisions, served.memory
 
@@ -345,7 +345,7 @@ class LshReuse(TiledPolicy):
         planes = self._hyperplanes(layer, state)
         return by_bucket(layer, self.cutting(layer), planes, widths, shifts)
 
-    def evidence(self, signatures: np.ndarray) -> Evidence:
+    def evidence(self, layer: Layer, signatures: np.ndarray) -> Evidence:
         """Signatures, or the buckets of the Euclidean metric."""
         if self.metric == "euclidean":
             return Buckets()
@@ -434,7 +434,7 @@ class LshReuse(TiledPolicy):
         gemm, looks = layer.gemm, self.looks(layer)
         if self.thresholds == "zero":
             return np.zeros((gemm.count, looks.views, self.hashes), np.float32)
-        columns = self._columns_of_views(layer)
+        columns = self.columns_of_views(layer)
         missing, taken = columns == gemm.k, np.minimum(columns, gemm.k - 1)
 
         def of_views(values: np.ndarray) -> np.ndarray:
@@ -452,16 +452,3 @@ class LshReuse(TiledPolicy):
             places = 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
             thresholds += (deviation * self.spread * places).astype(np.float32)
         return thresholds
-
-    def _columns_of_views(self, layer: Layer) -> np.ndarray:
-        """`(v, L)` int64, the columns that a vector's elements are found in; k beyond a short one.
-
-        A pixel's are those of the tap that meets most pixels of its kind.
-        """
-        looks, k = self.looks(layer), layer.gemm.k
-        order = self.column_order(layer)
-        padded = np.append(np.arange(k) if order is None else order, k)
-        firsts = looks.firsts.reshape(looks.taps, looks.segments)[looks.reference_taps].ravel()
-        within = np.arange(looks.sub_vector_length)
-        places = np.where(within < looks.widths[:, None], firsts[:, None] + within, k)
-        return padded[places]

@@ -13,7 +13,7 @@ from accelerators.rules import refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.tokens import TokenPlan
-from simulator.policies.clustering import SignatureClustering
+from simulator.policies.clustering import Clustering
 from workloads.traces.layer import Layer
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class ReusePolicy(ABC):
         own = type(self)
         return own.frames is not ReusePolicy.frames or own.tokens is not ReusePolicy.tokens
 
-    def clustering(self, layer: Layer, state: LayerState) -> SignatureClustering | None:
-        """How `decide` clusters a layer, where it does nothing but cluster by signatures.
+    def clustering(self, layer: Layer, state: LayerState) -> Clustering | None:
+        """How `decide` clusters a layer, where it does nothing else and can say so in plain data.
 
         The executor then clusters by what this says, in one pass with the product where a compiled
         loop knows how, and does not call `decide`.
@@ -138,9 +138,7 @@ class ReusePolicy(ABC):
 _DECIDING = ("decide", "decide_next", "clusterer", "evidence")
 
 
-def clustering_of(
-    policy: ReusePolicy, layer: Layer, state: LayerState
-) -> SignatureClustering | None:
+def clustering_of(policy: ReusePolicy, layer: Layer, state: LayerState) -> Clustering | None:
     """How a policy clusters a layer, unless a subclass decides otherwise than it says.
 
     Args:
@@ -274,7 +272,7 @@ class PerLayer(ReusePolicy):
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
 
-    def clustering(self, layer: Layer, state: LayerState) -> SignatureClustering | None:
+    def clustering(self, layer: Layer, state: LayerState) -> Clustering | None:
         """As the layer's own policy."""
         return clustering_of(self.policy_of(layer.name), layer, state)
 

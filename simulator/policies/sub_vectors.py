@@ -4,6 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -67,10 +68,11 @@ class SubVectorPolicy(ReusePolicy):
         """
 
     @abstractmethod
-    def evidence(self, signatures: np.ndarray) -> Evidence:
+    def evidence(self, layer: Layer, signatures: np.ndarray) -> Evidence:
         """What was looked at to find the clusters.
 
         Args:
+            layer: the layer.
             signatures: `(total clusters,)` uint64, those of the clusters that `clusterer` made.
                 `Signatures` claims that hashing units tell clusters apart by them, which is
                 checked.
@@ -153,7 +155,7 @@ class SubVectorPolicy(ReusePolicy):
             return None
         cluster = self.clusterer(layer, self.groups_in(layer), state)
         made = cutting.clustered(layer, rows, cluster)
-        return cutting.decisions(layer, made, self.evidence)
+        return cutting.decisions(layer, made, partial(self.evidence, layer))
 
     def describe(self) -> dict:
         """The policy as plain values."""

@@ -98,3 +98,16 @@ class TiledPolicy(SubVectorPolicy):
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """No row may be shorter than L, but where a pixel is looked at once."""
         super().check_layers([layer for layer in layers if not self.looks_once_at(layer)])
+
+    def columns_of_views(self, layer: Layer) -> np.ndarray:
+        """`(v, L)` int64, the columns that a vector's elements are found in; k beyond a short one.
+
+        A pixel's are those of the tap that meets most pixels of its kind.
+        """
+        looks, k = self.looks(layer), layer.gemm.k
+        order = self.column_order(layer)
+        padded = np.append(np.arange(k) if order is None else order, k)
+        firsts = looks.firsts.reshape(looks.taps, looks.segments)[looks.reference_taps].ravel()
+        within = np.arange(looks.sub_vector_length)
+        places = np.where(within < looks.widths[:, None], firsts[:, None] + within, k)
+        return padded[places]

@@ -36,6 +36,15 @@ BOUND_MEANS = {
         "for every sub-matrix. More accesses a cycle, faster clearing or longer sub-vectors "
         "would help."
     ),
+    "neighbour_matcher": (
+        "The neighbour matcher sets the pace: every vector is compared with its neighbours, and "
+        "the means of a tile are handed on after it. More lanes, a smaller block or a wider unit "
+        "would help."
+    ),
+    "leader_table": (
+        "The leader table sets the pace: every vector is compared with the leaders before it. More "
+        "lanes, fewer leaders or a wider unit would help."
+    ),
     "array": (
         "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
         "or fewer clusters would help."

@@ -79,7 +79,7 @@ def execute(
     clustering = clustering_of(policy, layer, state) if decides else None
     kept = None
     decisions: Decisions | None = None
-    if clustering is not None and is_fused(layer, clustering) and not touched:
+    if clustering is not None and is_fused(clustering, layer) and not touched:
         weights = read_weights() if wants_result else None
         decisions, result = fused(layer, clustering, given, weights, centroids=centroids)
         return _executed(decisions, None, result, centroids=centroids)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from accelerators import ConfigError
 from accelerators.rules import show
 from simulator.policies.activations import Activations
-from simulator.policies.policy import LayerState, ReusePolicy
+from simulator.policies.policy import LayerState, ReusePolicy, clustering_of
 from simulator.running import executor
 from workloads.traces.layer import Layer
 
 if TYPE_CHECKING:
     import torch
 
+    from simulator.running.on_device import DeviceClustering
     from workloads.capturing.hook import GemmCall
 
 
@@ -25,6 +26,11 @@ class ReusedForward:
     mean, learned hyperplanes), it learns of each layer when it first runs, from the rows it then
     gets, which earlier layers' reuse has changed already. A policy that keeps clusters over a
     stream doesn't fit: weights change between steps, and with them every kept result.
+
+    Where a policy clusters whole pixels or rows by their signatures (1x1 convolutions, linear
+    layers and, with `look_once`, larger kernels), it is run by operations of PyTorch on the device
+    where the layer's tensors are, otherwise by compiled loops on the CPU; the clusters are the same
+    but for rounding. Under `torch.autocast` it decides in float32.
 
     While a network learns on 8-bit grids, whose ranges move, decisions are made on floating-point
     rows that lie on these grids; in a network that is quantised they are made on its integers.
@@ -45,6 +51,7 @@ class ReusedForward:
         self._policy = policy
         self._states: dict[str, LayerState] = {}
         self._checked: dict[str, Layer] = {}
+        self._on_device: dict[tuple[Layer, torch.device], DeviceClustering | None] = {}
         self._kept = self._total = 0
 
     def __call__(self, model: "torch.nn.Module", frames: "torch.Tensor") -> "torch.Tensor":
@@ -74,6 +81,7 @@ class ReusedForward:
     def recalibrate(self) -> None:
         """Learn anew from the next batch, and count anew."""
         self._states.clear()
+        self._on_device.clear()
         self._kept = self._total = 0
 
     def removed_fraction(self) -> float | None:
@@ -102,10 +110,16 @@ class ReusedForward:
             self._checked[layer.name] = layer
         if not policy.applies_to(layer):
             return None
-        given = Activations(layer, call.given())
         if policy.needs_calibration(layer) and layer.name not in self._states:
-            self._states[layer.name] = _beside(policy.calibrate, layer, given.rows, call.weights)
+            rows = Activations(layer, call.given()).rows
+            self._states[layer.name] = _beside(policy.calibrate, layer, rows, call.weights)
         state = self._states.get(layer.name, {})
+        here = self._device_clustering(layer, state, call.input.device)
+        if here is not None:
+            replaced = here.replaced(call.input)
+            self._count(layer, replaced.kept_elements)
+            return call.on_input(replaced.values)
+        given = Activations(layer, call.given())
         made = executor.execute(
             policy, layer, given, state, None, call.weights, wants_result=True, centroids=False
         )
@@ -116,10 +130,28 @@ class ReusedForward:
             )
         if made.decisions is None or made.result is None:
             return None
-        gemm = layer.gemm
-        self._kept += made.decisions.macs // gemm.n
-        self._total += gemm.count * gemm.m * gemm.k
+        self._count(layer, made.decisions.macs // layer.gemm.n)
         return call.from_result(given.rescaled(made.result))
+
+    def _count(self, layer: Layer, kept: int) -> None:
+        """Count the elements of a layer's rows, and of its new centroids."""
+        self._kept += kept
+        self._total += layer.gemm.count * layer.gemm.m * layer.gemm.k
+
+    def _device_clustering(
+        self, layer: Layer, state: LayerState, device: "torch.device"
+    ) -> "DeviceClustering | None":
+        """How a layer is clustered where its tensors are; `None` where compiled loops do it."""
+        from simulator.running.on_device import DeviceClustering, is_on_device
+
+        key = layer, device
+        if key not in self._on_device:
+            clustering = clustering_of(self._policy, layer, state)
+            found = None
+            if clustering is not None and is_on_device(clustering, layer):
+                found = DeviceClustering(layer, clustering, device)
+            self._on_device[key] = found
+        return self._on_device[key]
 
 
 def _beside(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,6 +1,7 @@
 """Decides by signatures and multiplies in one pass over a feature map, where it lies."""
 
 from itertools import chain
+from typing import TypeGuard
 
 import numpy as np
 
@@ -16,14 +17,15 @@ from simulator.kernels.feature_maps import (
 )
 from simulator.kernels.grouping import Clusters, joined, stacked
 from simulator.policies.activations import Activations
-from simulator.policies.clustering import SignatureClustering
+from simulator.policies.clustering import Clustering, SignatureClustering
 from workloads.traces.layer import Layer
 
 
-def is_fused(layer: Layer, clustering: SignatureClustering) -> bool:
-    """Whether the compiled loops know the pattern: means of clusters in a laid-out feature map."""
-    plain = clustering.is_by_runs and clustering.representative == "centroid"
-    return plain and is_laid_out(layer)
+def is_fused(clustering: Clustering, layer: Layer) -> TypeGuard[SignatureClustering]:
+    """Whether the compiled loops know the pattern: means of clusters of equal signatures in a
+    laid-out feature map."""
+    hashed = isinstance(clustering, SignatureClustering) and clustering.is_by_runs
+    return hashed and clustering.representative == "centroid" and is_laid_out(layer)
 
 
 def fused(

@@ -50,7 +50,7 @@ def same_array_dense(accelerator: Accelerator) -> Accelerator:
     plain = accelerator.without_reuse()
     if not accelerator.has_reuse:
         return plain
-    fed = _with_rates(plain, plain.array)
+    fed = with_rates(plain, plain.array)
     changes = {
         name: getattr(fed, name)
         for name in BUFFERS
@@ -76,9 +76,22 @@ def equal_area_dense(
         accelerator: a design, with or without reuse units.
         engine: times the design found; the search for it always uses the compiled engine.
     """
-    plain = same_array_dense(accelerator)
     if not accelerator.has_reuse:
-        return plain, time_dense(layers, plain, engine)
+        return accelerator, time_dense(layers, accelerator, engine)
+    return best_dense(layers, accelerator, engine)
+
+
+def best_dense(
+    layers: tuple[Layer, ...], accelerator: Accelerator, engine: Engine = COMPILED
+) -> tuple[Accelerator, Timings]:
+    """The same search also for a design without reuse units: is it as fast as its area can be?
+
+    Args:
+        layers: the workload.
+        accelerator: a design, with or without reuse units.
+        engine: as for `equal_area_dense`.
+    """
+    plain = same_array_dense(accelerator)
     budget_mm2 = math.fsum(area_by_part(accelerator).values())
     timed = [_Timed(plain, time_dense(layers, plain))]
     ranked = _ranked(layers, plain, budget_mm2)
@@ -126,7 +139,7 @@ _Candidate = tuple[tuple[int, ...], SystolicArray]
 
 def _ranked(layers: tuple[Layer, ...], plain: Accelerator, budget_mm2: float) -> list[_Candidate]:
     """Every choice of capacities with its best shape, best first by the closed form."""
-    narrow = _with_rates(plain, plain.array)
+    narrow = with_rates(plain, plain.array)
     areas = area_by_part(narrow)
     unit_mm2 = areas["array"] / (plain.array.rows * plain.array.columns)
     others_mm2 = math.fsum(areas[part] for part in areas if part not in ("array", *BUFFERS))
@@ -229,7 +242,7 @@ def _fitted(
     for fewer in range(min(_COLUMNS_GIVEN_UP, shape.columns)):
         array = replace(shape, columns=shape.columns - fewer)
         try:
-            design = _with_rates(plain, array, capacities)
+            design = with_rates(plain, array, capacities)
         except ConfigError:  # a buffer is smaller than what its ports move in a cycle
             continue
         if math.fsum(area_by_part(design).values()) <= budget_mm2:
@@ -237,10 +250,19 @@ def _fitted(
     return None
 
 
-def _with_rates(
+def with_rates(
     plain: Accelerator, array: SystolicArray, capacities: tuple[int, ...] | None = None
 ) -> Accelerator:
-    """The design with an array, capacities, and buffers just wide enough to feed the array."""
+    """The design with an array, and buffers just wide enough to feed it.
+
+    Args:
+        plain: a dense design.
+        array: its array.
+        capacities: bytes of each of `BUFFERS`; `None` leaves them.
+
+    Raises:
+        ConfigError: a buffer does not hold what its ports move in a cycle.
+    """
     inputs, weights = dataflow_of(array).streams(array)
     # A partial sum is read and written back.
     sums = 2 * array.columns * plain.accumulator_bits

@@ -15,8 +15,8 @@ from simulator.timing.tiles import MOST_TILES, Tiles, check_tiles, cut
 from simulator.timing.transfers import Transfer, access_bytes, byte_count, ceil_div
 from workloads.traces.layer import Layer
 
-# Of the array's columns, so many at least are a pass's where several taps multiply by each.
-_NARROWER = 4
+# Columns of the narrowest pass where several taps multiply by each.
+_NARROWEST = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,16 +29,19 @@ class Passes:
     Attributes:
         outside: whether all tiles of vectors are worked on in one pass after the other; else all
             passes in one tile of vectors after the other.
+        looks_again: whether each pass looks at vectors for its columns; else the first pass of a
+            tile does, and what it found of all views stays for the others.
         results_first: whether the first pass finds the results of all centroids and the later
             ones only gather them; else every pass does all for its columns.
-        multiplied_columns: `(P,)` int64, columns of n that the pass multiplies and, before that,
-            looks at vectors for; 0 where it only gathers.
+        multiplied_columns: `(P,)` int64, columns of n that the pass multiplies; 0 where it only
+            gathers.
         gathered_rows: `(P,)` int64, rows of a tile that the pass rebuilds where results come first;
             `None`: all that meet it.
         gathered_columns: `(P,)` int64, columns of them.
     """
 
     outside: bool
+    looks_again: bool
     results_first: bool
     multiplied_columns: np.ndarray
     gathered_rows: np.ndarray | None
@@ -60,7 +63,10 @@ class Passes:
     @property
     def looked(self) -> np.ndarray:
         """`(P,)` int64, 1 where the pass looks at vectors."""
-        return (self.multiplied_columns > 0).astype(np.int64)
+        looked = (self.multiplied_columns > 0).astype(np.int64)
+        if not self.looks_again:
+            looked[1:] = 0
+        return looked
 
     @property
     def times_looked(self) -> int:
@@ -93,6 +99,7 @@ class Passes:
         assert buffer is not None  # the decisions ask for it
         centroid_bytes = access_bytes(length, length, accelerator.operand_bits, buffer)
         bits, results = id_bits(left), shared.gemm.count * int(looks.handed.sum())
+        multiplying = int(np.count_nonzero(self.multiplied_columns))
         if self.gathered_rows is None:
             handed_rows, taken = (self.of_tile(each[None]) for each in (looks.summed, looks.handed))
         else:
@@ -113,7 +120,7 @@ class Passes:
             actions={
                 ("centroid_buffer", "write_byte"): times
                 * (shared.total_clusters * centroid_bytes + byte_count(shared.sub_vectors, bits)),
-                ("centroid_buffer", "read_byte"): times * byte_count(results, bits),
+                ("centroid_buffer", "read_byte"): multiplying * byte_count(results, bits),
             },
             cut=self,
         )
@@ -170,12 +177,12 @@ def best_passes(left: Remaining, accelerator: Accelerator) -> list[Tiles]:
 def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
     """Passes worth trying.
 
-    By columns: all of n at once; and once, twice, four times ... the array's columns, as long as
-    the partial sums of a tile fit half of the output buffer, where a pixel is looked at once also
-    less: each pass looks again. Where there are several tiles that need several passes, also with
-    the passes outside. Results first, only where a group's sums do not fit: then as many rows at
-    once as do, in powers of two. Those of more tiles than can be scheduled are left out; all of n
-    at once is always there.
+    By columns: all of n at once; and once, twice, four times ... the array's columns, or 8 where a
+    pixel is looked at once, as long as the partial sums of a tile fit half of the output buffer:
+    each pass looks again or, in tiles, the first one looks for all. Where there are several tiles
+    that need several passes, also with the passes outside, which look again. Results first, only
+    where a group's sums do not fit: then as many rows at once as do, in powers of two. Those of
+    more tiles than can be scheduled are left out; all of n at once is always there.
     """
     shared, n = _shared(left), left.n
     looks = shared.looks
@@ -183,11 +190,11 @@ def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
     half_bits = accelerator.output_buffer.capacity_bytes * 8 // 2
     columns_fitting = half_bits // (rows * accelerator.accumulator_bits)
     found = [_by_columns(n, n, outside=False)]
-    width = accelerator.array.columns
-    if looks.taps > 1:
-        width = max(1, width // _NARROWER)
+    width = accelerator.array.columns if looks.taps == 1 else _NARROWEST
     while width < n and width <= columns_fitting:
         found.append(_by_columns(n, width, outside=False))
+        if looks.tile_of is not None:
+            found.append(_by_columns(n, width, outside=False, looks_again=False))
         if looks.tile_of is not None and looks.tiles > 1:
             found.append(_by_columns(n, width, outside=True))
         width *= 2
@@ -199,6 +206,7 @@ def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
         found.append(
             Passes(
                 outside=False,
+                looks_again=True,
                 results_first=True,
                 multiplied_columns=np.concatenate([[n], np.zeros_like(gathered)]),
                 gathered_rows=np.concatenate([nothing, gathered]),
@@ -209,10 +217,11 @@ def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
     return found[:1] + [each for each in found[1:] if len(each.multiplied_columns) <= most]
 
 
-def _by_columns(n: int, width: int, *, outside: bool) -> Passes:
+def _by_columns(n: int, width: int, *, outside: bool, looks_again: bool = True) -> Passes:
     columns = cut(n, width)
     return Passes(
         outside=outside,
+        looks_again=looks_again,
         results_first=False,
         multiplied_columns=columns,
         gathered_rows=None,
@@ -341,7 +350,10 @@ def _results(
         centroids = byte_count(
             cut_by.of_tile(shared.new_clusters) * shared.widths, accelerator.operand_bits
         )
-        held = centroids + results + byte_count(vectors, bits)
+        found = centroids + byte_count(vectors, bits)
+        if not cut_by.looks_again:
+            found = found.sum(axis=3, keepdims=True)
+        held = found + results
         spilled = nothing + np.maximum(0, held - half)
         return spilled, spilled
     assert cut_by.gathered_rows is not None

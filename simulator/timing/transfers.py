@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accelerators import Accelerator, SramBuffer
+from simulator.decisions.rows import SharedRows
 
 
 def ceil_div(a, b):
@@ -43,6 +44,13 @@ def access_bytes(elements, each, bits: int, buffer: SramBuffer):
     whole = ceil_div(byte_count(each, bits), word) * word
     rest = ceil_div(byte_count(elements % each, bits), word) * word
     return elements // each * whole + rest
+
+
+def vector_bytes(shared: SharedRows, accelerator: Accelerator) -> np.ndarray:
+    """`(v, tiles)` int64, bytes of the activation buffer's accesses that read a tile's vectors."""
+    widths = shared.widths[:, None]
+    elements, bits = shared.looks.vectors * widths, accelerator.operand_bits
+    return access_bytes(elements, widths, bits, accelerator.activation_buffer)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from accelerators import ConfigError, area_by_part, preset
-from simulator.timing.dense_baseline import _estimate, _with_rates, equal_area_dense, time_dense
+from simulator.timing.dense_baseline import _estimate, equal_area_dense, time_dense, with_rates
 from tests.builders import cifarnet_conv2, matrix_layer
 
 LAYERS = (cifarnet_conv2(images=100), matrix_layer("fc", m=100, n=384, k=4096, row_images=100))
@@ -26,7 +26,7 @@ def best_of_grid(plain, budget_mm2, worth):
         for columns in (8, 13, 16, 22, 32, 43, 64, 96, 128):
             array = replace(plain.array, rows=rows, columns=columns)
             try:
-                design = _with_rates(plain, array, capacity)
+                design = with_rates(plain, array, capacity)
             except ConfigError:
                 continue
             many = replace(array, rows=np.array([rows]), columns=np.array([columns]))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from accelerators import area_by_part, preset
+from accelerators import area_by_part, cost_table, energy_per_action, preset
 from simulator import LshReuse
 from simulator.timing.engines.compiled_cache import replay
 from simulator.timing.pipeline import layer_timing
@@ -82,6 +82,52 @@ def test_focus_gather_formula():
         wide = roomy_design(rows=32, columns=32, front_end=design.front_end, reconstructor=gather)
         timing = layer_timing(layer, decisions, wide)
         assert timing.busy_cycles["reconstructor"] == 700 * 4 * 3 / ports
+
+
+def test_focus_matcher_is_priced_alike():
+    """Focus's RTL, 32-wide, FP16, 500 MHz, in mm2 and mW; its node is not stated, nearest is 28 nm.
+
+    Its products are of 11-bit significands: more than int8 and less than int16. Its dot product has
+    one adder, used for 32 cycles, where ours has a tree that a comparison a cycle takes.
+    """
+    cosine, norm, largest, mean = 0.0159, 0.0035, 5.6e-5, 0.0012
+    line_buffer, table, ids = 0.0912, 0.1104, 0.0051
+    focus, power_mw = cosine + norm + largest + mean + line_buffer + table + ids, 6.2
+    base = replace(preset("neighbour_32x32"), technology="hwcomponents_28nm")
+    costs = cost_table(base.technology)
+    for bits, factor in ((8, 1.1), (16, 2.6)):
+        design = replace(base, operand_bits=bits)
+        bill = design.neighbour_matcher.bill(design)
+        # Half of the dot products are squares; tests are the lane's.
+        areas = [item.count * costs.area_mm2(item.component, **item.size) for item in bill[:4]]
+        lane = areas[0] / 2 + areas[1] / 2 + areas[2] + areas[3]
+        assert cosine < lane < factor * cosine
+    # Wholes differ less: Focus's table is larger, ours divides in full.
+    assert area_by_part(design)["neighbour_matcher"] == pytest.approx(focus, rel=0.1)
+    # Energies of the tables are high; beside a multiplication of the array, which takes 324 mW at
+    # 1,024 a cycle in Focus, a comparison takes 19.6 there, and here twice that at most.
+    prices = energy_per_action(design)
+    comparison = 32 * prices["neighbour_matcher", "correlate"] + prices["neighbour_matcher", "test"]
+    assert 1 < comparison / prices["array", "mac"] / (power_mw / (324 / 1024)) < 2
+
+
+def test_a_lane_of_leaders_is_priced_as_focus_prices_a_cosine():
+    """A distance takes no division and one product less than a cosine, but the same dot product."""
+    cosine = 0.0159
+    base = replace(preset("leader_32x32"), technology="hwcomponents_28nm")
+    costs = cost_table(base.technology)
+    narrow = replace(base.leader_table, width=32)
+    for bits, factor in ((8, 1.0), (16, 2.6)):
+        design = replace(base, operand_bits=bits, leader_table=narrow)
+        dots, sums, distances, least = narrow.bill(design)[:4]
+        # Of the dot products, one is of squares.
+        share = narrow.lanes / (narrow.lanes + 1)
+        areas = [
+            item.count * costs.area_mm2(item.component, **item.size)
+            for item in (dots, sums, distances, least)
+        ]
+        lane = (share * (areas[0] + areas[1]) + areas[2] + areas[3]) / narrow.lanes
+        assert 0.7 * cosine < lane < factor * cosine
 
 
 def test_focus_area_and_power_are_not_met_and_why():

@@ -38,6 +38,7 @@ from workloads.training.tasks import LaneDetection, SceneParsing
 TASK = SceneParsing(classes=("dark", "bright"))
 PLAN = TrainingPlan(epochs=2, learning_rate=0.1, batch=2)
 MERGING = LshReuse(hashes=3, length=8)
+ONCE = LshReuse(hashes=3, length=4, look_once=True, scope="tile", tile_rows=12)
 
 
 class Drives(list):
@@ -144,6 +145,29 @@ class TestLearning:
         expected = [0.1 * (1 + math.cos(math.pi * done / 6)) / 2 for done in (2, 5)]
         assert rates == pytest.approx(expected)
 
+    @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+    def test_mixed_precision_learns_in_float32_weights(self, precision):
+        plan = replace(PLAN, epochs=12, precision=precision)
+        result = trained(plan, Drives(8), validation=Drives(3, seed=1))
+        assert {each.dtype for each in result.model.parameters()} == {torch.float32}
+        assert result.epochs[-1].task < math.log(2) / 2
+        # Halves round: the same steps in float32 end near by, but not there.
+        exact = trained(replace(plan, precision="float32"), Drives(8))
+        assert result.epochs[-1].task == pytest.approx(exact.epochs[-1].task, rel=0.1)
+        assert not same_weights(result.model, exact.model)
+        scored = score_of(result.model, Drives(3, seed=1), TASK)
+        assert scored == result.epochs[-1].validation
+
+    def test_a_loss_that_is_scaled_too_far_is_scaled_back(self, monkeypatch):
+        scaled = []
+        monkeypatch.setattr(
+            torch.amp.GradScaler, "update", _counted_scale(torch.amp.GradScaler.update, scaled)
+        )
+        # 2^16, the first scale, times 1e6 is no half: steps are left out until it fits.
+        result = trained(replace(PLAN, precision="float16", epochs=1, intra_weight=1e6))
+        assert scaled[-1] < scaled[0]
+        assert all(each.isfinite().all() for each in result.model.parameters())
+
     def test_int8_gives_a_quantised_network_that_learned(self):
         plan = replace(PLAN, epochs=15, precision="int8")
         result = trained(plan, Drives(8), validation=Drives(3, seed=1))
@@ -198,8 +222,18 @@ class TestRepeating:
         similarity_aware_training(model, Drives(), TASK, plan=PLAN)
         assert torch.equal(torch.random.get_rng_state(), before)
 
-    @pytest.mark.parametrize("precision", ["float32", "int8"])
-    @pytest.mark.parametrize("policy", [None, MERGING])
+    @pytest.mark.parametrize(
+        ("precision", "policy"),
+        [
+            ("float32", None),
+            ("float32", MERGING),
+            ("float32", ONCE),
+            ("bfloat16", ONCE),
+            ("float16", ONCE),
+            ("int8", None),
+            ("int8", MERGING),
+        ],
+    )
     def test_resumed_training_ends_as_one_that_was_not_stopped(self, tmp_path, precision, policy):
         plan = replace(PLAN, epochs=3, precision=precision, schedule="cosine")
 
@@ -380,6 +414,11 @@ class TestBadInput:
                 small_network().requires_grad_(False), Drives(), TASK, plan=PLAN
             )
 
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_no_gpu(self):
+        with pytest.raises(TrainingError, match=r"got 'cuda' \(.*\); use auto or cpu"):
+            trained(device="cuda")
+
     def test_unknown_device(self):
         with pytest.raises(TrainingError, match=r"device must be auto or one .* got 'abacus'"):
             trained(device="abacus")
@@ -414,7 +453,7 @@ class TestBadInput:
             "optimizer must be one of sgd, adamw, got 'adam'",
             "schedule must be one of constant, cosine, got 'linear'",
             "direction must be one of from_output, from_reference, got 'both'",
-            "precision must be one of float32, int8, got 'int4'",
+            "precision must be one of float32, bfloat16, float16, int8, got 'int4'",
         ):
             assert part in str(caught.value)
 
@@ -589,6 +628,14 @@ class TestReusedForward:
         trained(replace(PLAN, epochs=2), Drives(1), reuse=ReusedForward(policy))
         assert [tuple(each.shape) for each in learned] == [(2, 8), (2, 8)]
         assert not torch.equal(*map(torch.from_numpy, learned))
+
+
+def _counted_scale(update, found: list):
+    def updated(scaler):
+        update(scaler)
+        found.append(scaler.get_scale())
+
+    return updated
 
 
 def _counting(learn, found: list):

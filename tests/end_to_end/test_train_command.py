@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shlex
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -74,6 +76,44 @@ def test_trains_under_reuse_and_goes_on(place, tmp_path):
         f"codesign simulate TRACE --model {place / 'tiny.py'}:Tiny --weights {weights} "
         "--hashes 4 --length 8 --layer 0=dense --calibrate-under-reuse"
     )
+
+
+def test_trains_under_a_policy_by_name_in_mixed_precision(place, tmp_path):
+    reuse = ["--policy", "LshReuse"]
+    for each in ("hashes=4", "length=3", "look_once=true", "scope=tile", "tile_rows=48"):
+        reuse += ["--policy-set", each]
+    reuse += ["--layer", "2=dense"]
+    out = tmp_path / "out"
+    _, told = train(place, out, *reuse, "--epochs", "1", "--precision", "bfloat16")
+    assert "removed fraction 0." in told
+    reused = json.loads(read_metadata(out / "weights.safetensors")["reuse"])
+    assert reused["default"]["look_once"] is True
+    assert told.splitlines()[-1].endswith(shlex.join([*reuse, "--calibrate-under-reuse"]))
+    _, told = train(place, tmp_path / "both", *reuse, "--hashes", "4", code=2)
+    assert "--policy must stand without --hashes" in told
+    _, told = train(place, tmp_path / "idle", "--policy-set", "hashes=4", code=2)
+    assert "--policy-set must come with --policy" in told
+
+
+@pytest.mark.slow
+def test_the_small_segmenter_learns_under_look_once_reuse_in_tiles(place, tmp_path):
+    reuse = ["--policy", "LshReuse", "--layer", "conv1=dense"]
+    for each in ("hashes=16", "length=16", "look_once=true", "scope=tile", "tile_rows=160"):
+        reuse += ["--policy-set", each]
+    _, told = train(
+        place, tmp_path / "out", "--model", "resnet18_camvid", "--size", "60x80", *reuse,
+        "--epochs", "6", "--optimizer", "adamw", "--learning-rate", "0.001",
+    )  # fmt: skip
+    with (tmp_path / "out" / "curves.csv").open() as file:
+        losses = [float(row["task"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0] / 2
+    assert "removed fraction 0." in told
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_told_at_once(tmp_path):
+    _, told = train(tmp_path / "no clips", tmp_path / "out", "--device", "cuda", code=2)
+    assert "device must be auto or one that PyTorch has here, got 'cuda'" in told
 
 
 def test_settings_for_random_weights(place, tmp_path):

@@ -217,11 +217,18 @@ def test_parts_and_their_sum(name):
     design = preset(name)
     areas, leakages = area_by_part(design), leakage_by_part(design)
     assert tuple(areas) == tuple(leakages) == PARTS
-    reuse = ("front_end", "cache", "centroid_buffer", "reconstructor", "address_list")
+    looking = ("front_end", "cache", "neighbour_matcher", "leader_table")
+    sharing = ("centroid_buffer", "reconstructor")
+    reuse = ("address_list", *looking, *sharing)
+    held = {
+        "listed_16x16": ("address_list", "reconstructor"),
+        "neighbour_32x32": ("neighbour_matcher", *sharing),
+        "leader_32x32": ("leader_table", *sharing),
+        "every_64x64": (*looking, *sharing),
+    }.get(name, ("front_end", "cache", *sharing))
     dense = area_by_part(design.without_reuse())
     for part in PARTS:
         present = getattr(design, part) is not None
-        held = ("address_list", "reconstructor") if name == "listed_16x16" else reuse[:4]
         assert present == (part not in reuse or (design.has_reuse and part in held))
         assert (areas[part] > 0) == (leakages[part] > 0) == present
         assert dense[part] == (0 if part in reuse else areas[part])

@@ -181,11 +181,11 @@ def test_conditions_tell_when_a_parameter_has_an_effect(space):
     start = next(iter(space.start.values()))
     assert set(space.conditions) >= {"conv1.hashes", "conv1.length"}
     for name, condition in space.conditions.items():
-        reuse = next(p for p in space.parameters if p.name == condition.on)
+        reuse = next(p for p in space.parameters if p.name == condition.on[0])
         if False not in reuse.choices:
             continue
         parameter = next(p for p in space.parameters if p.name == name)
-        idle = start | {condition.on: False}
+        idle = start | {condition.on[0]: False}
         designs = set()
         for value in parameter.choices:
             settled = space.settled(idle | {name: value})

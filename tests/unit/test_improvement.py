@@ -208,7 +208,7 @@ DISTRIBUTIONS = {
     "kind": CategoricalDistribution(("a", "b", "c")),
     "share": FloatDistribution(0.0, 2.0),
 }
-CONDITIONS = {"hashes": Condition(on="reuse", value=True, otherwise=10)}
+CONDITIONS = {"hashes": Condition(on=("reuse",), values=(True,), otherwise=10)}
 
 
 def trial(parameters, distributions=DISTRIBUTIONS, values=None):
@@ -246,7 +246,7 @@ def test_the_default_asks_for_no_design_twice():
         distributions=distributions,
         maximise=(True, True),
         reference_point=(0.0, 0.0),
-        conditions={"hashes": Condition(on="reuse", value=True, otherwise=1)},
+        conditions={"hashes": Condition(on=("reuse",), values=(True,), otherwise=1)},
     )
     tried = [(True, 1, "a"), (True, 2, "a"), (True, 3, "a"), (False, 1, "a"), (False, 3, "b")]
     trials = [

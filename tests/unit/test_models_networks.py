@@ -28,6 +28,12 @@ from workloads.models import (
     weights_source,
 )
 
+SHIPPED = {
+    "resnet18_camvid": "CamVid",
+    "resnet18_camvid_reuse": "CamVid",
+    "resnet18_w64_camvid": "CamVid",
+    "vgg16_cifar10": "CIFAR-10",
+}
 VISION = ("swin_lanes", "swin_scenes", "swin_t", "vit_b_16", "vit_s_16")
 
 
@@ -36,7 +42,7 @@ def build(name, **arguments):
         pytest.importorskip("transformers")
     if name == "efficientnet_lite0":
         pytest.importorskip("efficientnet_lite_pytorch")
-    if name.startswith("resnet18_camvid"):
+    if name in SHIPPED:
         arguments["pretrained"] = False  # PyTorch warns of each weight that the meta device drops
     return load(name, **arguments)
 
@@ -101,6 +107,17 @@ def resnet18_segmenter(classes, width=16):
     return total + pixel_decoder(channels, 2 * width, classes)
 
 
+def vgg16_cifar10(operations=False):
+    """Parameters, or multiply-accumulates of a 32x32 image."""
+    total, inputs = 512 * 10 + (0 if operations else 10), 3
+    for stage, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
+        for _ in range(depth):
+            weights = 9 * inputs * width
+            total += (32 >> stage) ** 2 * weights if operations else weights + 2 * width
+            inputs = width
+    return total
+
+
 def swin_segmenter(classes, width=48):
     total = 48 * width + width + 2 * width  # patches and their normalisation
     total += 2 * 4 * width  # a last normalisation, which the backbone has and leaves out
@@ -135,6 +152,7 @@ PARAMETERS = {
     "resnet18_camvid_reuse": resnet18_segmenter(11),
     "resnet18_lanes": resnet18_segmenter(2),
     "resnet18_scenes": resnet18_segmenter(11),
+    "resnet18_w64_camvid": resnet18_segmenter(11, width=64),
     "resnet20": 269_722,
     "resnet50": 25_557_032,
     "resnet56": 853_018,
@@ -144,6 +162,7 @@ PARAMETERS = {
     "swin_scenes": swin_segmenter(11),
     "swin_t": 28_288_354,
     "twinlitenet": twinlitenet(),
+    "vgg16_cifar10": vgg16_cifar10(),
     "vgg19": 143_667_240,
     "vit_b_16": 86_567_656,
     "vit_s_16": 22_050_664,
@@ -225,6 +244,17 @@ def resnet18():
     return total + 512 * 1000
 
 
+def wide_segmenter():
+    """ResNet-18's stages and the decoder on 240x320: the finest features have 120x160 positions."""
+    positions, width = [120 * 160 >> 2 * stage for stage in range(4)], 64
+    total = positions[0] * (27 * width + 4 * 9 * width**2)
+    for stage in (1, 2, 3):
+        outputs = width << stage  # of which the first convolution and the shortcut see half
+        total += positions[stage] * outputs**2 * (4.5 + 3 * 9 + 0.5)
+    total += sum(size * (width << i) * 2 * width for i, size in enumerate(positions))  # laterals
+    return total + positions[0] * (9 * (2 * width) ** 2 + 2 * width * 11)
+
+
 def cifar_resnet(blocks):
     total = 32**2 * 27 * 16 + 2 * blocks * 32**2 * 9 * 16**2 + 64 * 10
     for size, width in ((16, 32), (8, 64)):
@@ -292,6 +322,7 @@ DERIVED_MACS = {
         5.39,
     ),
     "resnet18": (resnet18(), 1.81),
+    "resnet18_w64_camvid": (wide_segmenter(), None),
     "resnet20": (cifar_resnet(3), 0.041),
     "resnet50": (112**2 * 147 * 64 + residual_bottlenecks() + 2048 * 1000, 4.09),
     "resnet56": (cifar_resnet(9), 0.126),
@@ -311,6 +342,7 @@ DERIVED_MACS = {
         0.35,
     ),
     "swin_t": (swin_t(), 4.49),
+    "vgg16_cifar10": (vgg16_cifar10(operations=True), 0.31),
     "vgg19": (vgg19(), 19.63),
     "vit_b_16": (vit(768), 17.56),
     "vit_s_16": (vit(384), 4.60),
@@ -354,20 +386,27 @@ def test_lanes_take_the_network_of_scenes_with_two_classes(name):
 class TestShippedWeights:
     FILES = resources.files("workloads.models") / "data"
 
-    @pytest.mark.parametrize("name", ["resnet18_camvid", "resnet18_camvid_reuse"])
+    @pytest.mark.parametrize("name", SHIPPED)
     def test_come_by_name_unless_others_are_given(self, tmp_path, name):
         shipped = load(name)
         assert not shipped.training
-        assert weights_source(shipped) == "CamVid weights of this project"
-        drawn = load("resnet18_scenes", seed=3)
+        assert weights_source(shipped) == f"{SHIPPED[name]} weights of this project"
+        drawn = load(name, seed=3, pretrained=False)
+        assert weights_source(drawn) == "random weights, seed 3"
         save_weights(drawn, tmp_path / "drawn.safetensors")
         given = load(name, tmp_path / "drawn.safetensors")
         for key, tensor in drawn.state_dict().items():
             assert torch.equal(tensor, given.state_dict()[key])
-        assert not torch.equal(shipped.conv1.weight, drawn.conv1.weight)
+        differing = [
+            key
+            for key, tensor in shipped.state_dict().items()
+            if not torch.equal(tensor, given.state_dict()[key])
+        ]
+        assert {key for key, tensor in given.named_parameters() if tensor.ndim > 1} <= {*differing}
 
     def test_answer_as_many_classes_as_they_learned(self):
         assert load("resnet18_camvid", num_classes=11).class_names[0] == "sky"
+        assert load("vgg16_cifar10").class_names[9] == "truck"
         with pytest.raises(ModelError, match=r"shape \(11,.*the model \(2,"):
             load("resnet18_camvid", num_classes=2)
 
@@ -382,6 +421,23 @@ class TestShippedWeights:
         plan = json.loads(read_metadata(file)["plan"])
         for option in ("epochs", "optimizer", "learning_rate", "schedule", "batch"):
             assert f"--{option.replace('_', '-')} {plan[option]}" in card
+
+    @pytest.mark.parametrize(
+        ("name", "bits", "licence"),
+        [("resnet18_w64_camvid", 8, "CC BY-NC 4.0"), ("vgg16_cifar10", 7, "Krizhevsky")],
+    )
+    def test_few_bits_are_those_on_the_card(self, name, bits, licence):
+        content = (self.FILES / f"{name}.safetensors.gz").read_bytes()
+        assert len(content) < 11_500_000  # 22 MB for both
+        card = (self.FILES / f"{name}.md").read_text()
+        assert hashlib.sha256(content).hexdigest() in card
+        assert f"{bits} bits" in card and licence in card
+        assert f"{PARAMETERS[name] / 1e6:.1f} M parameters" in card
+        for key, weight in load(name).named_parameters():
+            if weight.ndim > 1:
+                step = weight.flatten(1).abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+                whole = weight.flatten(1) / step
+                assert (whole - whole.round()).abs().max() < 1e-3, key
 
 
 def test_espnet_needs_a_channel_for_each_dilation():

@@ -34,7 +34,7 @@ class Rounded(SubVectorPolicy):
 
         return cluster
 
-    def evidence(self, signatures):
+    def evidence(self, layer, signatures):
         if self.hashes is None:
             return Static()
         return Signatures(hashes=self.hashes, projection=self.projection, values=signatures)
@@ -43,8 +43,8 @@ class Rounded(SubVectorPolicy):
 class Cheaper(LshReuse):
     """Claims a smaller front-end than it needs."""
 
-    def evidence(self, signatures):
-        return replace(super().evidence(signatures), hashes=2)
+    def evidence(self, layer, signatures):
+        return replace(super().evidence(layer, signatures), hashes=2)
 
 
 def decisions(policy):

@@ -49,6 +49,16 @@ class TestImageSet:
         # 5 images by 2: 2 + 2 + 1
         assert [len(batch) for batch in image_set(5).batches(2)] == [2, 2, 1]
 
+    def test_shuffling_keeps_images_and_labels_together(self):
+        stream = image_set(20)
+        shuffled = stream.shuffled(3)
+        order = shuffled.images[:, 0, 0, 0].long()
+        assert order.tolist() != list(range(20)) and sorted(order.tolist()) == list(range(20))
+        assert torch.equal(shuffled.labels, order % 2)
+        assert torch.equal(shuffled.images, stream.shuffled(3).images)
+        assert not torch.equal(shuffled.images, stream.shuffled(4).images)
+        assert image_set(3, labels=False).shuffled().labels is None
+
     @pytest.mark.parametrize("count", [0, -1, 6])
     def test_take_outside_is_refused(self, count):
         with pytest.raises(StreamError, match=f"between 1 and the 5 images of counting.*{count}"):

@@ -47,8 +47,8 @@ def test_all_violations_are_told_together_with_their_place(tmp_path):
         "workload.precision must be one of float32, int8, got 'int4'",
         "workload.calibrate_under_reuse must be true or false, got 1; leave it out",
         "workload.modle must be one of model, inputs, images, weights, calibration_images, "
-        "calibrate_under_reuse, precision, output, classes_dimension, score, got 'modle'; did you "
-        "mean workload.model?",
+        "calibrate_under_reuse, precision, output, classes_dimension, score, held_out, "
+        "held_out_inputs, got 'modle'; did you mean workload.model?",
         "space.accelerator must be a preset, file.py:NAME or package.module:NAME, got 'reuse_17'",
         "space.layers must be an integer of at least 1, got True",
         "search.optimiser must be one of gp, gpsampler, botorch, tpe, nsga2, sobol, random, "
@@ -61,6 +61,33 @@ def test_all_violations_are_told_together_with_their_place(tmp_path):
         "did you mean search?",
     ):
         assert f"{path}: {told}" in text or (told in text and "serach" in text)
+
+
+def test_techniques_make_another_space(tmp_path):
+    plan = replace(PLAN, techniques=("dense", "lsh"), grouping="all", parameters={})
+    assert StudyPlan.load(plan.write(tmp_path / "study.toml")) == plan
+    space = plan.space_for(small_workload())
+    assert list(space.groups) == ["all"] and space.techniques == ("lsh",)
+    with pytest.raises(ConfigError, match=r"space.techniques must be of dense, lsh.*got 'lhs'"):
+        replace(PLAN, techniques=("dense", "lhs"))
+    both = replace(plan, fronts="out/nested")
+    with pytest.raises(ConfigError, match=r"techniques must be given without space.fronts"):
+        both.space_for(small_workload())
+
+
+def test_tiles_and_looks_are_parameters_of_a_policy():
+    tiles = {"policy.scope": ("tile",), "policy.tile_rows": (16, 32)}
+    looks = {"policy.tile_shape": ("strip", "block"), "policy.look_once": (False, True)}
+    plan = replace(PLAN, parameters={**tiles, **looks})
+    with pytest.warns(
+        UserWarning, match=r"policy.scope image -> tile, policy.tile_rows None -> 16"
+    ):
+        space = plan.space_for(small_workload())
+    values = next(iter(space.start.values())) | {"policy.look_once": True}
+    _, policy = space.build(values)
+    reuse = policy.policies["second"]
+    assert (reuse.scope, reuse.tile_rows, reuse.look_once) == ("tile", 16, True)
+    assert {*tiles, *looks} <= space.of_decisions
 
 
 @pytest.mark.parametrize(

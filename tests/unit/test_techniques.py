@@ -306,7 +306,7 @@ def test_a_subclass_is_clustered_as_it_says_not_as_it_inherits(network, frames):
 
             return cluster
 
-        def evidence(self, signatures):
+        def evidence(self, layer, signatures):
             return Static()
 
     trace = capture(network, frames[:2])

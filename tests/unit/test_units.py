@@ -13,7 +13,9 @@ from accelerators import (
     AddressList,
     CentroidCache,
     ConfigError,
+    LeaderTable,
     LshFrontEnd,
+    NeighbourMatcher,
     Reconstructor,
     SramBuffer,
     SystolicArray,
@@ -112,6 +114,106 @@ def test_address_list_by_hand():
         assert energy_per_action(design)["address_list", action] == price
     with pytest.raises(ConfigError, match=r"entries must be at least one for each of ports=4"):
         dense_with(address_list=AddressList(entries=3, ports=4))
+
+
+class TestLeaderTable(UnitSuite):
+    design = dense_with(leader_table=LeaderTable(max_length=32, width=16))
+    part = "leader_table"
+    larger = (
+        LeaderTable(max_length=33, width=16),
+        LeaderTable(max_length=32, width=17),
+        LeaderTable(max_length=32, width=16, lanes=5),
+        LeaderTable(max_length=32, width=16, entries=17),
+        LeaderTable(max_length=32, width=16, undecided=2),
+        LeaderTable(max_length=32, width=16, divided_elements=9),
+    )
+
+
+class TestLeaderTableWithoutMeans(TestLeaderTable):
+    design = dense_with(leader_table=LeaderTable(max_length=32, width=16, means=False))
+    larger = (LeaderTable(max_length=32, width=16),)
+
+
+def test_leader_table_by_hand():
+    # Three lanes and one of squares of 32 int8 products, added in 32 bits; of each lane two sums
+    # and a comparator; eleven vectors (8 leaders, two that wait and one that comes) of 64 x 8 + 32
+    # + 16 = 560 bits; 8 leaders' sums twice, of two steps of 32 x 16 + 16 bits: 2,112 bytes.
+    unit = LeaderTable(entries=8, max_length=64, width=32, lanes=3, undecided=2, divided_elements=4)
+    design, table = dense_with(leader_table=unit), cost_table(DENSE.technology)
+    sums = {"size_bytes": 2112, "width_bits": 528}
+    expected = {
+        ("int_multiplier", 8): 128,
+        ("int_adder", 32): 128 + 6,
+        ("comparator", 32): 3 + 1,
+        ("int_multiplier", 16): 1 + 4,  # the tolerance, and sums that are divided
+        ("int_adder", 16): 32,
+        ("register", 11 * 560): 1,
+    }
+    logic = sum(count * table.area_mm2(name, bits=b) for (name, b), count in expected.items())
+    area = logic + table.area_mm2("sram", **sums)
+    assert area_by_part(design)["leader_table"] == pytest.approx(area)
+    prices = energy_per_action(design)
+    register = table.energy_pj("register", "write", bits=8)
+    assert prices["leader_table", "keep"] == register
+    assert prices["leader_table", "correlate"] == pytest.approx(
+        table.energy_pj("int_multiplier", "multiply", bits=8)
+        + table.energy_pj("int_adder", "add", bits=32)
+        + register
+    )
+    assert prices["leader_table", "compare"] == pytest.approx(
+        2 * table.energy_pj("int_adder", "add", bits=32)
+        + table.energy_pj("comparator", "compare", bits=32)
+    )
+    assert prices["leader_table", "judge"] == pytest.approx(
+        table.energy_pj("int_multiplier", "multiply", bits=16)
+        + table.energy_pj("comparator", "compare", bits=32)
+    )
+    assert prices["leader_table", "read_sums"] == table.energy_pj("sram", "read", **sums)
+    with pytest.raises(ConfigError, match=r"lanes must be at most .* entries \+ undecided = 3"):
+        dense_with(leader_table=LeaderTable(max_length=8, entries=2, lanes=4))
+
+
+class TestNeighbourMatcher(UnitSuite):
+    design = dense_with(neighbour_matcher=NeighbourMatcher(width=8, line_entries=64))
+    part = "neighbour_matcher"
+    larger = (
+        NeighbourMatcher(width=9, line_entries=64),
+        NeighbourMatcher(width=8, lanes=2, line_entries=64),
+        NeighbourMatcher(width=8, line_entries=128),
+    )
+
+
+class TestNeighbourMatcherWithoutMeans(TestNeighbourMatcher):
+    design = dense_with(neighbour_matcher=NeighbourMatcher(width=8, line_entries=64, means=False))
+    larger = (NeighbourMatcher(width=8, line_entries=64),)
+
+
+def test_neighbour_matcher_by_hand():
+    # Two lanes and one of squares of 32 int8 products, added in 32 bits; five tests a lane and t^2;
+    # 128 entries a lane of 32 x 8 + 24 + 16 = 296 bits: 4,736 bytes; 256 sums of 32 x 16 + 32 bits.
+    unit = NeighbourMatcher(width=32, lanes=2, line_entries=256)
+    design, table = dense_with(neighbour_matcher=unit), cost_table(DENSE.technology)
+    bank = {"size_bytes": 4736, "width_bits": 296}
+    sums = {"size_bytes": 17408, "width_bits": 544}
+    expected = {
+        ("int_multiplier", 8): 96,
+        ("int_adder", 32): 96,
+        ("int_multiplier", 16): 11 + 32,  # 32 divide sums
+        ("comparator", 32): 6,
+        ("int_adder", 16): 32,
+    }
+    logic = sum(count * table.area_mm2(name, bits=b) for (name, b), count in expected.items())
+    memories = 2 * table.area_mm2("sram", **bank) + table.area_mm2("sram", **sums)
+    assert area_by_part(design)["neighbour_matcher"] == pytest.approx(logic + memories)
+    prices = energy_per_action(design)
+    assert prices["neighbour_matcher", "read_line"] == table.energy_pj("sram", "read", **bank)
+    assert prices["neighbour_matcher", "write_sums"] == table.energy_pj("sram", "write", **sums)
+    assert prices["neighbour_matcher", "test"] == pytest.approx(
+        5 * table.energy_pj("int_multiplier", "multiply", bits=16)
+        + 3 * table.energy_pj("comparator", "compare", bits=32)
+    )
+    with pytest.raises(ConfigError, match=r"line_entries must be at least one for each of lanes=2"):
+        dense_with(neighbour_matcher=NeighbourMatcher(lanes=2, line_entries=1))
 
 
 def _needs_an_address_list(design):

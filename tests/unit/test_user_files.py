@@ -198,6 +198,19 @@ def test_commands_take_policies_by_name_and_file(trace, mine, tmp_path):
     run("similarity", trace, *kmeans, "length=none", "--out", tmp_path / "page.html")
 
 
+def test_leaders_run_on_their_preset_by_name(trace, tmp_path):
+    out = tmp_path / "report.json"
+    settings = ("tolerance=0.2", "scope=tile", "tile_rows=64", "tile_shape=block", "look_once=true")
+    chosen = [word for each in settings for word in ("--policy-set", each)]
+    named = ("--policy", "LeaderReuse", *chosen)
+    run("simulate", trace, *named, "--accelerator", "leader_32x32", "--json", out)
+    report = json.loads(out.read_text())
+    assert report["policy"]["policy"] == "leaders" and report["policy"]["tolerance"] == 0.2
+    assert report["designs"]["reuse"]["energy_pj"]["leader_table"] > 0
+    told = run("simulate", trace, *named, "--accelerator", "reuse_32x32", code=2)
+    assert "'reuse_32x32' must have leader_table" in told
+
+
 def test_a_policy_and_the_options_of_lsh_are_one_of_the_two(trace, tmp_path):
     named = ("--policy", "LshReuse")
     told = run("simulate", trace, *named, "--hashes", 4, "--scope", "batch", code=2)

@@ -40,6 +40,7 @@ class GemmCall:
     bias: Tensor | None
     run: Callable[[], Tensor] = field(repr=False)
     fold: Callable[[Tensor], Tensor] = field(repr=False)
+    again: Callable[[Tensor], Tensor] = field(repr=False)
 
     def rows(self, *, order: str = "channels_first") -> Array:
         """`(count, m, k)` float32 rows, k-major; see `WorkloadTrace.rows`. It may be read-only."""
@@ -56,6 +57,14 @@ class GemmCall:
     def dense(self) -> Tensor:
         """Run the operation itself, bias included, and return its result."""
         return self.run()
+
+    def on_input(self, replaced: Tensor) -> Tensor:
+        """Run the operation on other activations, where they are, and return its result.
+
+        Args:
+            replaced: of `input`'s shape, dtype and device.
+        """
+        return self.again(replaced)
 
     def from_result(self, result: Array) -> Tensor:
         """Fold a product into the operation's result.
@@ -209,6 +218,10 @@ def convolution_call(
     )
     rows = RowOrder(outer=order.outer, images=order.images, inner=order.inner * positions)
 
+    def again(replaced: Tensor) -> Tensor:
+        rest = (weight, bias, *lists, transposed, output_padding, groups)
+        return torch.ops.aten.convolution.default(order.restore(replaced, 0), *rest)
+
     def fold(product: Tensor) -> Tensor:
         product = rows.restore(product, 1)
         if transposed:
@@ -248,6 +261,7 @@ def convolution_call(
         bias=bias,
         run=run,
         fold=fold,
+        again=again,
     )
 
 
@@ -335,6 +349,9 @@ def product_call(
         product = order.restore(product, 1).reshape(count, m, n)
         return finish(product.mT if swapped else product)
 
+    def again(replaced: Tensor) -> Tensor:
+        return fold(torch.matmul(replaced, right)).reshape(output_shape)
+
     return GemmCall(
         layer=Layer(
             name=name,
@@ -352,4 +369,5 @@ def product_call(
         bias=bias,
         run=run,
         fold=fold,
+        again=again,
     )

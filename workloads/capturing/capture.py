@@ -18,12 +18,13 @@ from torch import Tensor
 from workloads.capturing.answers import find_output
 from workloads.capturing.call_structure import call_provenance
 from workloads.capturing.calls import Array, GemmCall, array_of, to_numpy
+from workloads.capturing.class_order import class_order_line
 from workloads.capturing.flow import tensors_in
 from workloads.capturing.hook import arguments_from, run_hooked
 from workloads.capturing.random_numbers import seeded
 from workloads.capturing.real_values import check_inputs, check_real
 from workloads.capturing.unchanged import remember
-from workloads.errors import NotCountedWarning, TraceError, show, told
+from workloads.errors import ClassOrderWarning, NotCountedWarning, TraceError, show, told
 from workloads.models.weights import weights_source
 from workloads.rules import problems, refuse, true_of
 from workloads.scratch import Scratch
@@ -107,6 +108,8 @@ def capture(
     Returns:
         The trace, read from where it was written. Operations that may hide products are named in
         a `NotCountedWarning`, in its provenance (`not_counted`, with calls) and in every verdict.
+        Labels that come class after class, as in a folder sorted by class, are told in a
+        `ClassOrderWarning`.
 
     Raises:
         TraceError: if the batch is empty, the model has no product or one that is hidden, a layer's
@@ -133,6 +136,8 @@ def capture(
             NotCountedWarning,
             stacklevel=2,
         )
+    if asked.function is None and (in_order := class_order_line(trace.labels)):
+        warnings.warn(in_order, ClassOrderWarning, stacklevel=2)
     return trace
 
 

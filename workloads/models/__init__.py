@@ -14,7 +14,7 @@ from workloads.models.resnet_cifar import ResNet20, ResNet56
 from workloads.models.resnet_segmenter import ResNet18Segmenter
 from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
 from workloads.models.twinlitenet import TwinLiteNet
-from workloads.models.vgg import VGG19
+from workloads.models.vgg import VGG19, CifarVGG16
 from workloads.models.weights import (
     load_weights,
     note_weights,
@@ -28,6 +28,7 @@ __all__ = [
     "VGG19",
     "AlexNet",
     "CifarNet",
+    "CifarVGG16",
     "ESPNet",
     "MobileNetV2",
     "ModelError",

@@ -28,10 +28,11 @@ from workloads.models.resnet_segmenter import (
     ResNet18Segmenter,
     resnet18_camvid,
     resnet18_camvid_reuse,
+    resnet18_w64_camvid,
 )
 from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
 from workloads.models.twinlitenet import TwinLiteNet
-from workloads.models.vgg import VGG19
+from workloads.models.vgg import VGG19, vgg16_cifar10
 from workloads.models.weights import load_weights, note_weights, weights_source
 from workloads.user_files import UserFileError, is_located, named_in
 
@@ -71,6 +72,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18_camvid_reuse": resnet18_camvid_reuse,
     "resnet18_lanes": partial(ResNet18Segmenter, **_LANES),
     "resnet18_scenes": ResNet18Segmenter,
+    "resnet18_w64_camvid": resnet18_w64_camvid,
     "resnet20": ResNet20,
     "resnet50": ResNet50,
     "resnet56": ResNet56,
@@ -80,6 +82,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "swin_scenes": _of_transformers("SwinSegmenter", "swin_segmenter"),
     "swin_t": _of_transformers("SwinT"),
     "twinlitenet": TwinLiteNet,
+    "vgg16_cifar10": vgg16_cifar10,
     "vgg19": VGG19,
     "vit_b_16": _of_transformers("ViTB16"),
     "vit_s_16": _of_transformers("ViTS16"),
@@ -87,7 +90,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 """Models known by name."""
 
 # Those whose constructor loads weights unless told `pretrained=False`.
-_WITH_WEIGHTS = ("efficientnet_lite0", "resnet18_camvid", "resnet18_camvid_reuse")
+_WITH_WEIGHTS = (
+    *("efficientnet_lite0", "vgg16_cifar10"),
+    *("resnet18_camvid", "resnet18_camvid_reuse", "resnet18_w64_camvid"),
+)
 
 
 def load(
@@ -100,12 +106,13 @@ def load(
     Args:
         name: a key of `MODELS`, 'package.module:Class' or 'path/to/file.py:Class', where Class
             may be any callable that returns a module.
-        weights: a file that `load_weights` reads: `.safetensors`, or PyTorch's `.pth`, `.pt`,
-            `.th`, `.bin` or `.ckpt`, with torchvision's or timm's names (see each model), alone or
-            in a checkpoint. None keeps what the constructor sets: ImageNet weights for
-            'efficientnet_lite0', CamVid weights for 'resnet18_camvid' and 'resnet18_camvid_reuse',
-            random ones for the other names, which `weights_source` then tells. Weights of a
-            quantised model come with its grids: the model is then as `workloads.quantise` makes it.
+        weights: a file that `load_weights` reads: `.safetensors` or `.safetensors.gz`, or PyTorch's
+            `.pth`, `.pt`, `.th`, `.bin` or `.ckpt`, with torchvision's or timm's names (see each
+            model), alone or in a checkpoint. None keeps what the constructor sets: ImageNet weights
+            for 'efficientnet_lite0', CamVid weights for 'resnet18_camvid', 'resnet18_camvid_reuse'
+            and 'resnet18_w64_camvid', CIFAR-10 weights for 'vgg16_cifar10', random ones for the
+            other names, which `weights_source` then tells. Weights of a quantised model come with
+            its grids: the model is then as `workloads.quantise` makes it.
         seed: of PyTorch's generators while the model is built, so that weights the constructor
             draws are the same each time; the generators are left as they were.
         **arguments: passed to the constructor.

@@ -1,8 +1,6 @@
-"""A ResNet-18 of a quarter's width that gives every pixel a class."""
+"""A ResNet-18, of full or a quarter's width, that gives every pixel a class."""
 
 from __future__ import annotations
-
-from importlib import resources
 
 import torch
 from torch import nn
@@ -10,14 +8,15 @@ from torch import nn
 from workloads.models.initial import he_normal
 from workloads.models.pixel_decoder import CLASS_NAMES, PixelDecoder
 from workloads.models.resnet import BasicBlock, stage
-from workloads.models.weights import load_weights, note_weights
+from workloads.models.shipped import load_shipped
 
 
 class ResNet18Segmenter(nn.Module):
     """ResNet-18's stages with `width` channels instead of 64 and a small decoder, random weights.
 
-    Sized for a Raspberry Pi. As in residual networks for small images, a 3x3 convolution of
-    stride 2 replaces the 7x7 one and the pooling: the finest features are half the input's size.
+    Sized for a Raspberry Pi unless told otherwise. As in residual networks for small images, a 3x3
+    convolution of stride 2 replaces the 7x7 one and the pooling: the finest features are half the
+    input's size.
 
     Args:
         num_classes: 11 for CamVid's scenes, 2 for lanes.
@@ -64,7 +63,7 @@ def resnet18_camvid(*, pretrained: bool = True, num_classes: int = 11) -> ResNet
         pretrained: load these weights; False leaves random ones.
         num_classes: of the answer; these weights answer 11.
     """
-    return _shipped("resnet18_camvid", pretrained, num_classes)
+    return _segmenter("resnet18_camvid.safetensors", ResNet18Segmenter(num_classes), pretrained)
 
 
 def resnet18_camvid_reuse(*, pretrained: bool = True, num_classes: int = 11) -> ResNet18Segmenter:
@@ -74,14 +73,25 @@ def resnet18_camvid_reuse(*, pretrained: bool = True, num_classes: int = 11) -> 
         pretrained: load these weights; False leaves random ones.
         num_classes: of the answer; these weights answer 11.
     """
-    return _shipped("resnet18_camvid_reuse", pretrained, num_classes)
-
-
-def _shipped(name: str, pretrained: bool, num_classes: int) -> ResNet18Segmenter:
     model = ResNet18Segmenter(num_classes)
+    return _segmenter("resnet18_camvid_reuse.safetensors", model, pretrained)
+
+
+def resnet18_w64_camvid(*, pretrained: bool = True, num_classes: int = 11) -> ResNet18Segmenter:
+    """`ResNet18Segmenter` of ResNet-18's full width at 240x320, CamVid's 11 classes, in eval mode.
+
+    Its weights have 8 bits each on disk and float32 in the model; `resnet18_w64_camvid.md` beside
+    them is their card. CamVid is CC BY-NC 4.0: they may not be used commercially.
+
+    Args:
+        pretrained: load these weights; False leaves random ones.
+        num_classes: of the answer; these weights answer 11.
+    """
+    model = ResNet18Segmenter(num_classes, width=64, input_size=(240, 320))
+    return _segmenter("resnet18_w64_camvid.safetensors.gz", model, pretrained)
+
+
+def _segmenter(file_name: str, model: ResNet18Segmenter, pretrained: bool) -> ResNet18Segmenter:
     if pretrained:
-        file = resources.files("workloads.models") / "data" / f"{name}.safetensors"
-        with resources.as_file(file) as path:
-            load_weights(model, path)
-        note_weights(model, "CamVid weights of this project")
+        load_shipped(model, file_name, "CamVid weights of this project")
     return model.eval()

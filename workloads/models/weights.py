@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,9 @@ from workloads.models.naming import (
     is_average,
     matches,
 )
+from workloads.models.packed_weights import packed
 from workloads.models.weights_file import (
+    COMPRESSED,
     LISTED,
     Entry,
     checked_suffix,
@@ -64,22 +67,33 @@ def weights_source(model: object) -> str | None:
 
 
 def save_weights(
-    model: nn.Module, path: str | Path, *, metadata: Mapping[str, str] | None = None
+    model: nn.Module,
+    path: str | Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    weight_bits: int | None = None,
 ) -> Path:
     """Write a model's parameters and buffers to a `.safetensors` file, whole or not at all.
 
     Args:
         model: any module; tensors shared between layers are written once per name.
-        path: where to; missing folders are made, an existing file is replaced.
+        path: where to; missing folders are made, an existing file is replaced. A name that ends
+            with `.safetensors.gz` compresses the file, which pays where weights have few bits.
         metadata: text kept in the file's header, such as dataset, seed and accuracy.
+        weight_bits: 2 to 8 rounds weights, on disk alone, to so many bits with a scale for each
+            output channel (`workloads.models.packed_weights.packed`); None writes all as they are.
 
     Returns:
         The path written.
 
     Raises:
-        ModelError: if the name doesn't end with .safetensors or the file can't be written.
+        ModelError: if the name doesn't end so, weights can't be rounded or the file can't be
+            written.
     """
-    return save_tensors(model.state_dict(), path, metadata=metadata)
+    tensors = model.state_dict()
+    if weight_bits is not None:
+        tensors = packed(tensors, bits=weight_bits)
+    return save_tensors(tensors, path, metadata=metadata)
 
 
 def save_tensors(
@@ -89,7 +103,7 @@ def save_tensors(
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write tensors by their names, as `save_weights` does."""
-    path = checked_suffix(path, (".safetensors",))
+    path = checked_suffix(path, (".safetensors", COMPRESSED))
     from safetensors.torch import save
 
     plain = {
@@ -100,7 +114,10 @@ def save_tensors(
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as new:
             # Not save_file, which puts a file of its own into the place of what it is given.
-            new.write_bytes(save(plain, metadata=dict(metadata or {})))
+            content = save(plain, metadata=dict(metadata or {}))
+            if path.suffix.lower() == COMPRESSED:
+                content = gzip.compress(content, mtime=0)
+            new.write_bytes(content)
     except OSError as error:
         raise ModelError(f"weights can't be written to {path} ({error.strerror})") from error
     return path
@@ -109,8 +126,9 @@ def save_tensors(
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a file into a model; names and shapes must match exactly.
 
-    A `.safetensors` file, or a `.pth`, `.pt`, `.th`, `.bin`, `.ckpt` or `.pth.tar` file of PyTorch,
-    of which tensors and plain values alone are read and no code is run.
+    A `.safetensors` file, compressed (`.safetensors.gz`) or not, or a `.pth`, `.pt`, `.th`, `.bin`,
+    `.ckpt` or `.pth.tar` file of PyTorch, of which tensors and plain values alone are read and no
+    code is run. Weights that `save_weights` wrote with few bits are read in floating point.
 
     The tensors may be the whole file or one of its entries, such as 'state_dict', 'model' or
     'model_state_dict'. Of several entries that fit, the one that is not called an average ('ema',

@@ -1,13 +1,16 @@
 """What a weights file holds: tensors by their names, in one entry or several.
 
-Of a pickle only tensors and plain values are read, and no code that it names is run: PyTorch's
-reader of tensors does it, to which NumPy's numbers, arguments of a command line and paths are
-given as values too, since training scripts keep them beside the weights.
+A `.safetensors` file may be compressed (`.safetensors.gz`), and its weights of few bits, see
+`workloads.models.packed_weights`. Of a
+pickle only tensors and plain values are read, and no code that it names is run: PyTorch's reader of
+tensors does it, to which NumPy's numbers, arguments of a command line and paths are given as values
+too, since training scripts keep them beside the weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import importlib.util
 import pickle
 import re
@@ -22,11 +25,14 @@ import torch
 
 from workloads.errors import show, told
 from workloads.models.errors import ModelError
+from workloads.models.packed_weights import unpacked
 from workloads.plain_numpy import STAND_INS, PlainArray
 from workloads.reading import regular_file
 
 LISTED = 5  # how many differences a message names
 PICKLED = (".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
+COMPRESSED = ".gz"  # of safetensors
+_MOST_TIMES_UNPACKED = 100  # its own size; weights gain little, a file made to fill memory more
 _DEEPEST_ENTRY = 3
 _SAVE_AGAIN = "save them again as torch.save(model.state_dict(), ...) or as .safetensors"
 
@@ -85,7 +91,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 def weights_path(path: str | Path, suffixes: tuple[str, ...] | None = None) -> Path:
     """The path of an existing weights file; ModelError if it is none that can be read."""
-    path = checked_suffix(path, suffixes or (".safetensors", *PICKLED))
+    path = checked_suffix(path, suffixes or (".safetensors", *PICKLED, COMPRESSED))
     return regular_file(path, "weights", ModelError)
 
 
@@ -100,7 +106,8 @@ def checked_suffix(path: str | Path, suffixes: tuple[str, ...]) -> Path:
             f"weights must be a {' or '.join(suffixes)} file, got {str(path)!r}; convert them with "
             "safetensors.torch.save_file(model.state_dict(), ...)"
         )
-    if path.suffix.lower() == ".safetensors" and importlib.util.find_spec("safetensors") is None:
+    needs_package = path.suffix.lower() in (".safetensors", COMPRESSED)
+    if needs_package and importlib.util.find_spec("safetensors") is None:
         raise ModelError(
             f"weights {path} need the package safetensors, which is not installed; run: pip "
             "install safetensors, or save them as torch.save(model.state_dict(), 'weights.pth')"
@@ -116,12 +123,27 @@ def damaged_safetensors(path: Path, error: Exception) -> ModelError:
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     try:
-        return load_file(path)
+        is_compressed = path.suffix.lower() == COMPRESSED
+        return unpacked(load(_decompressed(path)) if is_compressed else load_file(path))
+    except ModelError:
+        raise
     except Exception as error:  # types that PyTorch lacks are KeyErrors, and more
         raise damaged_safetensors(path, error) from error
+
+
+def _decompressed(path: Path) -> bytes:
+    most_bytes = _MOST_TIMES_UNPACKED * path.stat().st_size
+    with gzip.open(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ModelError(
+            f"weights {path} must unpack to at most {_MOST_TIMES_UNPACKED} times their size, "
+            f"{most_bytes} bytes, but hold more; unpack them and give the .safetensors file"
+        )
+    return content
 
 
 def _unpickled(path: Path) -> Any:

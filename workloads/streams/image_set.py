@@ -76,6 +76,16 @@ class ImageSet:
         labels = None if self.labels is None else self.labels[start:stop]
         return replace(self, images=self.images[start:stop], labels=labels)
 
+    def shuffled(self, seed: int = 0) -> ImageSet:
+        """Return all images with their labels in a random order, the same for the same seed.
+
+        Reuse within a batch in class order scores what it does not on others, see
+        `workloads.capture`. Frames of a video are best left in their order.
+        """
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        labels = None if self.labels is None else self.labels[order]
+        return replace(self, images=self.images[order], labels=labels)
+
     def batches(self, size: int) -> Iterator[ImageSet]:
         """Yield consecutive batches of `size` images; the last one holds the remainder."""
         if size < 1:

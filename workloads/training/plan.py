@@ -15,7 +15,9 @@ from workloads.training.similarity_terms import DIRECTIONS
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine")
-PRECISIONS = ("float32", "int8")
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+# In which the forward pass of a network of float32 weights is computed, where it is not in those.
+_HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _WEIGHT = number(fix="use 0 to leave it out")
 
 
@@ -43,9 +45,12 @@ class TrainingPlan:
         direction: of the divergences in both: `from_output` or `from_reference`.
         cluster_average_weight: of `cluster_average_loss`; 0, the default, leaves it out.
         cluster_hashes: hyperplanes that cluster weights for it, 1 to 62.
-        precision: `float32`, or `int8`: weights and inputs of layers are on 8-bit grids while they
-            learn (see `workloads.quantisation_aware`). The paper's quantisation-aware training
-            before SA-training is a plan of its own with all weights 0.
+        precision: `float32`; `bfloat16` or `float16`, in which PyTorch's `autocast` runs what it
+            may of the forward pass, with losses, weights and what reuse decides in float32, and
+            for `float16` losses scaled so that gradients fit (Micikevicius et al., ICLR 2018); or
+            `int8`: weights and inputs of layers are on 8-bit grids while they learn (see
+            `workloads.quantisation_aware`). The paper's quantisation-aware training before
+            SA-training is a plan of its own with all weights 0.
     """
 
     epochs: int = field(default=50, metadata=integer(1, 10**6))
@@ -77,6 +82,11 @@ class TrainingPlan:
                 return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
             case _:
                 raise TrainingError(f"no schedule {self.schedule!r} is known")
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The type of 16 bits that the forward pass is computed in, if any."""
+        return _HALVES.get(self.precision)
 
     def optimizer_for(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """A new one that changes the parameters."""

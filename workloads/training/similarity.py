@@ -94,8 +94,8 @@ def similarity_aware_training(
     """Fine-tune a network on clips for task + lambda_1 R1 + lambda_2 R2 (Treasure, Fig. 5).
 
     With `reuse`, the forward pass computes with reused products and the backward pass is the dense
-    one at those values (straight-through); it learns its hyperplanes anew at the start of each
-    epoch, so that they follow the weights.
+    one at those values (straight-through); it learns its thresholds and hyperplanes anew at the
+    start of each epoch, so that they follow the activations. Validation is scored in float32.
 
     On the CPU with the same number of threads, results repeat, and a resumed training ends with the
     same weights, bit for bit, as one that was not stopped.
@@ -196,6 +196,7 @@ class _Training:
             raise TrainingError("model must have a parameter that requires a gradient, got none")
         self._parameters = trained
         self._optimizer = plan.optimizer_for(trained.values())
+        self._scaler = torch.amp.GradScaler(device.type, enabled=plan.half is torch.float16)
         self._outputs = LayerOutputs(
             self._network,
             temperature=plan.temperature,
@@ -266,10 +267,11 @@ class _Training:
         plan, network = self._plan, self._network
         count, length = frames.shape[:2]
         frames, labels = frames.flatten(0, 1).to(dtype_of(network)), labels.flatten(0, 1)
-        with self._outputs.watch(
-            clips=count, frames=length, intra=plan.intra_weight > 0, inter=plan.inter_weight > 0
-        ) as terms:
+        wanted = {"intra": plan.intra_weight > 0, "inter": plan.inter_weight > 0}
+        halves = torch.autocast(self._device.type, plan.half, enabled=plan.half is not None)
+        with self._outputs.watch(clips=count, frames=length, **wanted) as terms, halves:
             outputs = network(frames) if self._reuse is None else self._reuse(network, frames)
+        outputs = outputs if plan.half is None else outputs.float()
         losses = {"task": self._task.loss(outputs, labels), **self._regularisers(terms)}
         loss = losses["task"] + sum(
             getattr(plan, f"{name}_weight") * value
@@ -281,8 +283,9 @@ class _Training:
             if not math.isfinite(value):
                 raise diverged(_SPOKEN[name], epoch, step, plan.learning_rate)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         return values, outputs.detach()
 
     def _regularisers(self, terms: SimilarityTerms) -> dict[str, Tensor]:
@@ -311,6 +314,7 @@ class _Training:
             facts={
                 **self._beginning(),
                 "seen": self._outputs.seen,
+                "scaler": self._scaler.state_dict(),
                 "epochs": [asdict(report) for report in self.reports],
                 "torch": torch.__version__,
             },
@@ -337,6 +341,8 @@ class _Training:
         means = tensors.get("mean", {})
         self._outputs.means = {name: mean.to(self._device) for name, mean in means.items()}
         self._outputs.seen = dict(facts["seen"])
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(facts["scaler"])
         self.reports = [SimilarityEpoch(**each) for each in facts["epochs"]]
 
     def _restore_state(self, key: str, named: Mapping[str, Tensor]) -> None:
@@ -424,8 +430,8 @@ def _prepared(model: nn.Module, first: Clip, plan: TrainingPlan) -> nn.Module:
         return with_learned_grids(model, first.frames.to(device_of(model)))
     if is_quantised(model):
         raise TrainingError(
-            "TrainingPlan.precision must be int8 for a quantised model, got float32: its weights "
-            "would leave their grid; use precision='int8', or weights in floating point"
+            f"TrainingPlan.precision must be int8 for a quantised model, got {plan.precision}: its "
+            "weights would leave their grid; use precision='int8', or weights in floating point"
         )
     return copy.deepcopy(model)
 

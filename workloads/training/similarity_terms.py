@@ -94,6 +94,7 @@ class LayerOutputs:
                 )
             # At once: what comes after the layer may write to its output.
             flat = output.reshape(clips * frames, -1)
+            flat = flat if flat.dtype == torch.float64 else flat.float()
             logs = log_softmax(flat / self._temperature, dim=1)
             if intra:
                 mean = self._moved_mean(name, flat.detach())

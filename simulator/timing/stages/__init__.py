@@ -2,15 +2,19 @@
 
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
+from simulator.timing.stages.following import Following
 from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
 
 __all__ = [
     "STAGES",
     "Addressing",
+    "Following",
     "HandingOut",
     "Hashing",
+    "Matching",
     "Multiplying",
     "Stage",
     "Work",

@@ -16,7 +16,7 @@ from simulator.timing.stages.cluster_cache import (
 )
 from simulator.timing.stages.stage import Counts, Stage, Work, register
 from simulator.timing.tiles import Tiles
-from simulator.timing.transfers import access_bytes, ceil_div, port_cycles
+from simulator.timing.transfers import access_bytes, ceil_div, port_cycles, vector_bytes
 
 
 @register
@@ -94,16 +94,6 @@ class Hashing(Stage):
         return ceil_div(looked, vectors[:, None]) * interval[:, None]
 
     @cached_property
-    def vector_bytes(self) -> np.ndarray:
-        """`(v, tiles)` int64, read from the activation buffer for a tile."""
-        widths = self.decisions.shared.widths[:, None]
-        elements = self.decisions.shared.looks.vectors * widths
-        accelerator = self.accelerator
-        return access_bytes(
-            elements, widths, accelerator.operand_bits, accelerator.activation_buffer
-        )
-
-    @cached_property
     def cache_cycles(self) -> np.ndarray:
         """`(count, v, tiles)` int64, until the cache is done with a tile."""
         return around_cycles(self.decisions, self.cache) + self.replayed.cycles
@@ -115,7 +105,8 @@ class Hashing(Stage):
         hashing = cut.of_tile(self.hashing_cycles[None]) * tiles.looked
         together = cut.of_tile(self.cache_cycles) * tiles.looked
         caching = together - cut.of_tile(self.replayed.waiting_cycles) * tiles.looked
-        vector_reads = cut.of_tile(self.vector_bytes[None]) * tiles.looked
+        vectors = vector_bytes(self.decisions.shared, self.accelerator)[None]
+        vector_reads = cut.of_tile(vectors) * tiles.looked
         reading = port_cycles(vector_reads, self.accelerator.activation_buffer)
         return Work(
             limits={"front_end": hashing, "cache": caching, "activation_buffer": reading},

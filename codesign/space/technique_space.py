@@ -1,0 +1,391 @@
+"""The space of a technique for each group of layers, on hardware that fits what is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from accelerators import Accelerator, ConfigError, SystolicArray
+from codesign.space.checks import all_of, whole
+from codesign.space.design_space import DesignSpace
+from codesign.space.fields import with_fields
+from codesign.space.grouping import groups_of
+from codesign.space.parameters import (
+    BUFFERS,
+    KIB,
+    Condition,
+    reusable_layers,
+)
+from codesign.space.technique_parameters import (
+    PASS_COLUMNS,
+    REMAINING,
+    TECHNIQUE,
+    TIMES,
+    check_units,
+    fitting_widths,
+    names_of,
+    usual_fields,
+    usual_parameters,
+)
+from codesign.space.techniques import DENSE, Technique, found_techniques
+from simulator import NoReuse, PerLayer, ReusePolicy, fitted_design
+from simulator.timing.dense_baseline import best_dense
+from simulator.timing.fitting import least_bytes
+from workloads.errors import show
+from workloads.traces.layer import Layer
+from workloads.traces.trace import WorkloadTrace
+
+
+@dataclass(frozen=True, kw_only=True)
+class TechniqueSpace(DesignSpace):
+    """Every choice of a technique for each group of layers, and of hardware that fits it.
+
+    A group has one categorical parameter, `GROUP.technique`, and its own of what says how much is
+    shared, such as `GROUP.lsh.hashes`; what else a technique is set to, such as `lsh.length`, is
+    chosen once for all groups that use it. Memories and reuse units are as large
+    as tiles need them (`simulator.fitted_design`), buffers so many times that: `BUFFER.times`. A
+    design has the units that its techniques run on and no others: where all groups are dense, it
+    is a dense design.
+
+    A parameter may also be any other field of a technique's policy, `lsh.order`; the same of one
+    group alone, `GROUP.lsh.length`; the capacity of a buffer, `weight_buffer.kib`; or any field of
+    the design by its path, `cache.entries`, in place of what would fit.
+
+    Attributes:
+        groups: name -> layers.
+        techniques: names of `TECHNIQUES`.
+        workload: all layers of the trace, which the sizes of memories follow from.
+    """
+
+    groups: Mapping[str, tuple[str, ...]] = field(kw_only=True)
+    techniques: tuple[str, ...] = field(kw_only=True)
+    workload: tuple[Layer, ...] = field(kw_only=True)
+
+    def _type_problems(self) -> list[str]:
+        found = super()._type_problems()
+        if found:
+            return found
+        found_techniques(self.techniques)
+        if not all_of(self.workload, Layer):
+            return [
+                f"TechniqueSpace.workload must be a tuple of Layer, got {show(self.workload)}; use "
+                "the trace's layers"
+            ]
+        known, grouped = {each.name for each in self.workload}, [*self._group_of]
+        if self.base_policy is None and not self.fronts and {*self.layers} == {*grouped} <= known:
+            return []
+        return [
+            "TechniqueSpace.groups must be of the workload's layers, the same as layers, without "
+            f"base_policy or fronts, got {show(self.groups)}; use TechniqueSpace.for_techniques"
+        ]
+
+    def _check_base(self) -> None:
+        check_units(self.base, self._techniques)
+
+    @property
+    def _techniques(self) -> tuple[Technique, ...]:
+        return found_techniques(self.techniques)
+
+    @property
+    def _group_of(self) -> dict[str, str]:
+        """Layer -> its group."""
+        return {layer: name for name, layers in self.groups.items() for layer in layers}
+
+    @classmethod
+    def for_techniques(
+        cls,
+        trace: WorkloadTrace,
+        base: Accelerator,
+        techniques: Sequence[str],
+        *,
+        grouping: str = "stage",
+        groups: int = 8,
+    ) -> TechniqueSpace:
+        """The space around a design for the layers where reuse can save most.
+
+        Starts from every group with the first technique, but first layers, which read few
+        channels, and convolutions of one tap; from the base design without reuse units;
+        and from the fastest dense design of the base design's area. So whatever is searched, the
+        front is never below these.
+
+        Args:
+            trace: the workload: the shapes of its layers, and how large their sums become, which
+                decides how wide accumulators must be.
+            base: a design with the units of the techniques.
+            techniques: names of `TECHNIQUES`; `dense` is always one.
+            grouping: how layers are grouped, see `codesign.space.grouping.groups_of`.
+            groups: groups at most; layers of others run dense.
+
+        Raises:
+            ConfigError: there is no such technique or grouping, the base lacks units, or no layer
+                has rows to share.
+        """
+        chosen = found_techniques(techniques)
+        check_units(base, chosen)
+        if problems := whole()["rule"](groups, "DesignSpace.groups"):
+            raise ConfigError(f"{problems[0]}; use 8")
+        able = reusable_layers(trace, len(trace.layers))
+        found = groups_of(able, grouping, groups)
+        layers = tuple(name for each in found.values() for name in each)
+        dense, _ = best_dense(trace.layers, base)
+        own = [layer for layer in trace.layers if layer.name in layers]
+        parameters, start = usual_parameters(base, chosen, found, own, fitting_widths(trace))
+        space = cls(
+            base=base,
+            layers=layers,
+            parameters=tuple(parameters),
+            start={"start": start},
+            groups=found,
+            techniques=tuple(each.name for each in chosen),
+            workload=trace.layers,
+        )
+        return space._with_dense_starts(dense)
+
+    def _with_dense_starts(self, dense: Accelerator) -> TechniqueSpace:
+        """The space with the dense designs that are tried first; choices hold the values of both.
+
+        Args:
+            dense: the fastest dense design of the base design's area.
+        """
+        start = self.start["start"]
+        own = {"array.fold_timing": self.base.array.fold_timing}
+        plain = {
+            **start,
+            **own,
+            **dict.fromkeys((f"{name}{TECHNIQUE}" for name in self.groups), DENSE),
+        }
+        best = plain | {"array.rows": dense.array.rows, "array.columns": dense.array.columns}
+        once, _ = self.build(best | {name: 1 for name in best if name.endswith(TIMES)})
+        for name in BUFFERS:
+            unit = getattr(once, name)
+            if unit is not None:
+                # Both are powers of two, so that this is one too.
+                ratio = getattr(dense, name).capacity_bytes / unit.capacity_bytes
+                best[f"{name}{TIMES}"] = int(ratio) if ratio >= 1 else ratio
+        parameters = tuple(
+            replace(p, choices=tuple(sorted({*p.choices, best[p.name]}))) if p.ordered else p
+            for p in self.parameters
+        )
+        starts = {"start": start, "dense": plain, "dense_equal_area": best}
+        starts |= {"start_low": self._start_at(1), "start_high": self._start_at(2)}
+        return replace(self, parameters=parameters, start=starts)
+
+    def _start_at(self, thirds: int) -> dict[str, Any]:
+        """The start with what each group has its own of at so many thirds of its choices."""
+        start = dict(self.start["start"])
+        own = {
+            name
+            for technique in self._techniques
+            for of in technique.own
+            for name in names_of(technique, of, self.groups)
+        }
+        for parameter in self.parameters:
+            if parameter.name in own:
+                choices = parameter.choices
+                start[parameter.name] = choices[(len(choices) - 1) * thirds // 3]
+        return start
+
+    def _needed(self) -> list[str]:
+        sizes = [f"{name}{TIMES}" for name in BUFFERS if getattr(self.base, name) is not None]
+        needed = ["array.rows", "array.columns", "array.fold_timing", "accumulator_bits", *sizes]
+        needed += [PASS_COLUMNS, REMAINING]
+        for technique in self._techniques:
+            needed += [*technique.hardware]
+            for name in technique.parameters:
+                needed += names_of(technique, name, self.groups)
+        return [*needed, *(f"{name}{TECHNIQUE}" for name in self.groups)]
+
+    def _possible(self) -> dict[str, Any]:
+        found = self._possible_fields()
+        for name in BUFFERS:
+            if getattr(self.base, name) is not None:
+                found[f"{name}.kib"] = -(-getattr(self.base, name).capacity_bytes // KIB)
+        for technique in self._techniques:
+            usual = usual_fields(technique)
+            found |= {f"{technique.name}.{name}": value for name, value in usual.items()}
+            found = {
+                name: value
+                for name, value in found.items()
+                if name not in {f"{technique.name}.{own}" for own in technique.own}
+            }
+            for group in self.groups:
+                found |= {f"{group}.{technique.name}.{name}": v for name, v in usual.items()}
+        needed = set(self._needed())
+        return {name: value for name, value in found.items() if name not in needed}
+
+    @property
+    def searches_policy(self) -> bool:
+        """Other fields than the usual may change what is learned of activations."""
+        return any(technique is not None for technique, _, _ in map(self._field, self.own_fields))
+
+    def _field(self, name: str) -> tuple[Technique | None, str, str | None]:
+        """Technique, field of its policy and group that a parameter is of; none of each."""
+        head, _, of = name.rpartition(".")
+        for technique in self._techniques:
+            if head == technique.name:
+                return technique, of, None
+            group = head.removesuffix(f".{technique.name}")
+            if group != head and group in self.groups:
+                return technique, of, group
+        return None, name, None
+
+    @property
+    def choosing(self) -> tuple[str, ...]:
+        """The groups."""
+        return tuple(self.groups)
+
+    reuse_heading = "technique"
+
+    def reuse_texts(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Group -> its technique."""
+        return {name: values[f"{name}{TECHNIQUE}"] for name in self.groups}
+
+    @property
+    def of_decisions(self) -> frozenset[str]:
+        """Parameters that decide what is reused; accuracy depends on no others."""
+        kinds = {path for technique in self._techniques for path in technique.hardware}
+        return frozenset(
+            parameter.name
+            for parameter in self.parameters
+            if parameter.name in kinds
+            or parameter.name.endswith(TECHNIQUE)
+            or self._field(parameter.name)[0] is not None
+        )
+
+    @property
+    def conditions(self) -> dict[str, Condition]:
+        """Settings of a technique, and hardware for it, have an effect where some group uses it."""
+        found: dict[str, Condition] = {}
+        by_name = {parameter.name: parameter for parameter in self.parameters}
+        for name, parameter in by_name.items():
+            technique, _, group = self._field(name)
+            users = [technique] if technique else self._users(name)
+            if not users:
+                continue
+            wanted = {each.name for each in users}
+            groups = self.groups if group is None else (group,)
+            switches = [by_name[f"{each}{TECHNIQUE}"] for each in groups]
+            if any({*switch.choices} <= wanted for switch in switches):
+                continue  # some group always uses it
+            found[name] = Condition(
+                on=tuple(switch.name for switch in switches),
+                values=tuple(each.name for each in users),
+                otherwise=parameter.encode(self._usual(parameter)),
+            )
+        return found
+
+    def _users(self, name: str) -> list[Technique]:
+        """Techniques that a parameter of the hardware is for; none where it is for dense ones."""
+        if name in (PASS_COLUMNS, REMAINING):
+            return [*self._techniques]
+        unit = name.partition(".")[0]
+        return [each for each in self._techniques if unit in each.units or name in each.hardware]
+
+    def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same design and policy, told in one way only: idle parameters as at the start."""
+        settled = dict(values)
+        by_name = {parameter.name: parameter for parameter in self.parameters}
+        for name, condition in self.conditions.items():
+            if not condition.holds(values):
+                settled[name] = self._usual(by_name[name])
+        return settled
+
+    def policies_of(self, values: Mapping[str, Any]) -> dict[str, ReusePolicy]:
+        """Layer -> its policy with these values; layers that run dense are left out.
+
+        Raises:
+            ConfigError: a policy refuses them.
+        """
+        layers = {each.name: each for each in self.workload}
+        found: dict[str, ReusePolicy] = {}
+        for group, names in self.groups.items():
+            for technique in self._techniques:
+                if values[f"{group}{TECHNIQUE}"] != technique.name:
+                    continue
+                settings = self._settings(technique, group, values)
+                found |= {name: technique.made(layers[name], settings) for name in names}
+        return {name: found[name] for name in layers if name in found}
+
+    def _settings(
+        self, technique: Technique, group: str, values: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Field -> value of a technique in a group; those of the group alone come before all's."""
+        of_all: dict[str, Any] = {}
+        of_group: dict[str, Any] = {}
+        for parameter in self.parameters:
+            owner, of, alone = self._field(parameter.name)
+            if owner is technique and alone in (None, group):
+                (of_all if alone is None else of_group)[of] = values[parameter.name]
+        kinds = {path.rpartition(".")[2]: values[path] for path in technique.hardware}
+        return {**technique.start, **kinds, **of_all, **of_group}
+
+    def build(self, values: Mapping[str, Any]) -> tuple[Accelerator, ReusePolicy]:
+        """The design and the policy with these values.
+
+        Raises:
+            ConfigError: these values make no valid design.
+        """
+        policies = self.policies_of(values)
+        used = {values[f"{name}{TECHNIQUE}"] for name in self.groups}
+        units = {u for each in self._techniques if each.name in used for u in each.units}
+        paths = {p for each in self._techniques if each.name in used for p in each.hardware}
+        policy = PerLayer(policies) if policies else NoReuse()
+        array = SystolicArray(
+            rows=values["array.rows"],
+            columns=values["array.columns"],
+            dataflow=self.base.array.dataflow,
+            fold_timing=values["array.fold_timing"],
+        )
+        name = f"{self.base.name}_searched" + ("" if policies else "_dense")
+        given = {each: self.base.units[each] for each in self.base.units if each in units}
+        design = replace(
+            self.base.without_reuse(name),
+            array=array,
+            accumulator_bits=values["accumulator_bits"],
+            **given,  # type: ignore[arg-type]
+        )
+        design = with_fields(design, {path: values[path] for path in paths})
+        design = fitted_design(
+            design,
+            self.workload,
+            policy,
+            columns=values[PASS_COLUMNS],
+            remaining=values[REMAINING],
+        )
+        return with_fields(design, self._sizes(design, values)), policy
+
+    def _sizes(self, design: Accelerator, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Path -> value of what is not as it would fit."""
+        found: dict[str, Any] = {}
+        for name in BUFFERS:
+            unit = getattr(design, name)
+            if unit is not None:
+                times = values[f"{name}{TIMES}"]
+                found[f"{name}.capacity_bytes"] = max(
+                    least_bytes(design, name), int(times * unit.capacity_bytes)
+                )
+        for name in self.own_fields:
+            if self._field(name)[0] is None:
+                buffer, _, of = name.rpartition(".")
+                is_kib = of == "kib" and buffer in BUFFERS
+                path = f"{buffer}.capacity_bytes" if is_kib else name
+                found[path] = values[name] * KIB if is_kib else values[name]
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The space as plain values, to be stored with a study."""
+        return super().to_dict() | {
+            "groups": {name: list(layers) for name, layers in self.groups.items()},
+            "techniques": list(self.techniques),
+            "workload": [layer.to_dict() for layer in self.workload],
+        }
+
+    @classmethod
+    def _of_description(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        groups = description["groups"].items()
+        return super()._of_description(description) | {
+            "groups": {name: tuple(layers) for name, layers in groups},
+            "techniques": tuple(description["techniques"]),
+            "workload": tuple(map(Layer.from_dict, description["workload"])),
+        }

@@ -1,0 +1,317 @@
+"""Where does reuse pay? Speed and energy at equal area, by shape, ratio, tile, L and unit.
+
+Run it with `python studies/017_where_reuse_pays.py`: tables, and a figure in `studies/out/`, in
+three to five minutes on two cores; `--quick` takes a few shapes and ratios. Nothing is decided on
+data: each view of each tile keeps a given part r of its vectors (`synthetic`), so that a map can be
+read off for any layer whose r is known, from `codesign similarity` or a search.
+
+Each design has a 64x64 array with overlapped folds (16x16 for 16 channels), the units of one
+technique, and memories and units that fit its tiles, its columns in a pass and the ratio that it
+is built for (`simulator.fitted_design`). Of all of these the map takes, for each shape, technique,
+tile and r, the one with the least product of time and energy over those of the best dense design
+that is as large, or up to 3 % larger, found anew for each shape. Energies are of 45 nm; a byte of
+DRAM takes 100 pJ, the least in `accelerators/data/dram.csv`.
+
+`--networks NAME:INPUTS ...` adds a table of real ones, each with the best design of a small
+`codesign search --techniques` (`searched`).
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+
+import plotly.graph_objects as go
+from paper_tables import show, write_figure
+from plotly.subplots import make_subplots
+from reuse_causes import (
+    FOLDING,
+    KNOBS,
+    SPILLING,
+    TILES,
+    Folded,
+    against,
+    fold_rows,
+    folded,
+    knob_rows,
+    shares,
+    spill_rows,
+    tile_name,
+)
+from synthetic import SHAPES, Setting, as_large, run
+
+from codesign.space.techniques import TECHNIQUES
+from simulator.pages.figures import LIMIT_COLOURS, LINE_COLOURS, UNKNOWN_COLOUR
+
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+# Ratios that designs are built for.
+KEPT = (0.2, 0.5, 0.8)
+QUICK_SHAPES = ("VGG 3x3 64->64, 32x32", "VGG 3x3 256->256, 8x8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is tried.
+
+    Attributes:
+        ratios: r, ascending.
+        tiles: rows, `None` for whole images.
+        kept: ratios that designs are built for.
+        knobs: what is changed on one layer.
+        spilling, folding: rows of tiles on which sums spill, and folds reload.
+    """
+
+    ratios: tuple[float, ...] = RATIOS
+    tiles: tuple[int | None, ...] = TILES
+    kept: tuple[float, ...] = KEPT
+    knobs: tuple[str, ...] = tuple(KNOBS)
+    spilling: tuple[int | None, ...] = SPILLING
+    folding: tuple[int, ...] = FOLDING
+
+
+QUICK = Effort(
+    ratios=(0.1, 0.3, 0.7), tiles=(64, 256), kept=(0.3,), knobs=("as it is", "looks"),
+    spilling=(256,), folding=(64, 256),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A shape under a technique within a tile, at a ratio.
+
+    Attributes:
+        shape, technique, tile_rows, ratio: which.
+        setting: of the design with the least product of time and energy over dense.
+        speed: dense cycles over its cycles, at equal area.
+        energy: its energy over dense.
+        limits: limit -> part of its cycles that it is to blame for.
+        fastest: the most speed of any design.
+        thriftiest: the least energy of any.
+    """
+
+    shape: str
+    technique: str
+    tile_rows: int | None
+    ratio: float
+    setting: Setting
+    speed: float
+    energy: float
+    limits: dict[str, float]
+    fastest: float
+    thriftiest: float
+
+
+def settings(shape: str, technique: str, tile_rows: int | None, effort: Effort) -> list[Setting]:
+    """Designs worth trying."""
+    layers = SHAPES[shape]
+    channels = min(layer.input_shape[1] for layer in layers)
+    taps = max(1 if each.convolution is None else each.convolution.kernel[0] for each in layers)
+    array = min(64, channels)
+    # A vector is looked at once for the taps times these: a layer of one tap has wider passes.
+    wide = (array // 2, array) if taps > 1 else (array, 4 * array)
+    return [
+        Setting(
+            technique=technique, tile_rows=tile_rows, columns=columns, kept=kept, array=array,
+            length=min(64, channels),
+        )
+        for columns, kept in product(wide, effort.kept)
+    ]  # fmt: skip
+
+
+def cells(effort: Effort, shape: str) -> list[Cell]:
+    """The map of a shape: each technique, tile and ratio."""
+    layers, runs = SHAPES[shape], {}
+    for technique, tile_rows in product(TECHNIQUES, effort.tiles):
+        for setting in settings(shape, technique, tile_rows, effort):
+            design = setting.design(layers)
+            for ratio in effort.ratios:
+                runs[setting, ratio] = run(layers, setting, ratio, design)
+    beside = as_large(layers, {report.accelerator for report in runs.values()})
+    found = []
+    for technique, tile_rows, ratio in product(TECHNIQUES, effort.tiles, effort.ratios):
+        compared = {
+            setting: against(report, beside[report.accelerator])
+            for (setting, at), report in runs.items()
+            if (setting.technique, setting.tile_rows, at) == (technique, tile_rows, ratio)
+        }
+        best = min(compared, key=lambda setting: compared[setting][1] / compared[setting][0])
+        speed, energy = compared[best]
+        found.append(
+            Cell(
+                shape=shape,
+                technique=technique,
+                tile_rows=tile_rows,
+                ratio=ratio,
+                setting=best,
+                speed=speed,
+                energy=energy,
+                limits=shares(runs[best, ratio]),
+                fastest=max(each[0] for each in compared.values()),
+                thriftiest=min(each[1] for each in compared.values()),
+            )
+        )
+    return found
+
+
+def break_even(ratios: Sequence[float], gains: Sequence[float]) -> float:
+    """The largest r at which there is a gain of 1, between those tried; 0 where there is none.
+
+    Args:
+        ratios: ascending.
+        gains: of each.
+    """
+    paying = [index for index, gain in enumerate(gains) if gain >= 1]
+    if not paying:
+        return 0.0
+    last = paying[-1]
+    if last + 1 == len(ratios):
+        return ratios[last]
+    above, below = gains[last] - 1, 1 - gains[last + 1]
+    return ratios[last] + (ratios[last + 1] - ratios[last]) * above / (above + below)
+
+
+def best_of(found: Iterable[Cell]) -> Cell:
+    """The least product of time and energy."""
+    return min(found, key=lambda cell: cell.energy / cell.speed)
+
+
+def map_rows(found: Sequence[Cell], effort: Effort) -> list[dict[str, object]]:
+    """A line for each shape: its best technique and tile at some ratios."""
+    shown = [ratio for ratio in effort.ratios if round(10 * ratio) in (1, 3, 5, 7)]
+    rows = []
+    for shape in dict.fromkeys(cell.shape for cell in found):
+        row: dict[str, object] = {"layer": shape}
+        for ratio in shown:
+            own = (cell for cell in found if (cell.shape, cell.ratio) == (shape, ratio))
+            best = best_of(own)
+            row[f"r={ratio}: speed, energy"] = (
+                f"{best.speed:.2f}x {best.energy:.2f}x {best.technique} {tile_name(best.tile_rows)}"
+            )
+        rows.append(row)
+    return rows
+
+
+def break_even_rows(found: Sequence[Cell], effort: Effort) -> list[dict[str, object]]:
+    """Of each shape and tile the r up to which the fastest, and the thriftiest, design pays."""
+    rows = []
+    for shape in dict.fromkeys(cell.shape for cell in found):
+        row: dict[str, object] = {"layer": shape}
+        for tile in effort.tiles:
+            gains: list[tuple[float, float]] = []
+            for ratio in effort.ratios:
+                own = [
+                    cell
+                    for cell in found
+                    if (cell.shape, cell.tile_rows, cell.ratio) == (shape, tile, ratio)
+                ]
+                gains.append(
+                    (max(each.fastest for each in own), 1 / min(each.thriftiest for each in own))
+                )
+            speed, energy = (break_even(effort.ratios, each) for each in zip(*gains, strict=True))
+            row[tile_name(tile)] = f"{speed:.2f} {energy:.2f}"
+        rows.append(row)
+    return rows
+
+
+def figure(found: Sequence[Cell], folds: Sequence[Folded], effort: Effort) -> go.Figure:
+    """Speed and energy over shape and ratio of each technique; what limits; folds."""
+    names, shapes = list(TECHNIQUES), list(dict.fromkeys(cell.shape for cell in found))
+    made = make_subplots(
+        rows=4, cols=3, vertical_spacing=0.07, horizontal_spacing=0.05,
+        subplot_titles=[
+            *(f"speed, {name}" for name in names), *(f"energy, {name}" for name in names),
+            *(f"what limits {name}, the shapes' mean" for name in names),
+            "array used while busy, L as long as it has rows", "speed", "energy",
+        ],
+    )  # fmt: skip
+    for column, name in enumerate(names, start=1):
+        best = {
+            (shape, ratio): best_of(
+                c for c in found if (c.shape, c.ratio, c.technique) == (shape, ratio, name)
+            )
+            for shape in shapes
+            for ratio in effort.ratios
+        }
+        for row, of, scale in ((1, "speed", "RdBu"), (2, "energy", "RdBu_r")):
+            values = [[getattr(best[s, r], of) for r in effort.ratios] for s in shapes]
+            made.add_heatmap(
+                x=[f"{r:g}" for r in effort.ratios], y=shapes, z=values, colorscale=scale, zmin=0,
+                zmax=2, texttemplate="%{z:.2f}", showscale=column == 1 and row == 1, row=row,
+                col=column, customdata=[[str(best[s, r].setting) for r in effort.ratios]
+                                        for s in shapes],
+                hovertemplate="%{y}, r=%{x}: %{z:.2f}x<br>%{customdata}<extra></extra>",
+            )  # fmt: skip
+        _add_limits(made, best, effort, column)
+        made.update_yaxes(showticklabels=column == 1, autorange="reversed", row=1, col=column)
+        made.update_yaxes(showticklabels=column == 1, autorange="reversed", row=2, col=column)
+    _add_folds(made, folds)
+    made.update_xaxes(title_text="r, remaining ratio", row=3)
+    made.update_layout(
+        template="plotly_white", height=1700, barmode="stack",
+        title="Over the best dense design of equal area: speed above 1 and energy below 1 pay "
+              "(blue)",
+    )  # fmt: skip
+    return made
+
+
+def _add_limits(made: go.Figure, best: dict, effort: Effort, column: int) -> None:
+    """Part of the cycles that each limit is to blame for, mean over the shapes."""
+    means: dict[str, list[float]] = {}
+    for place, ratio in enumerate(effort.ratios):
+        own = [cell for (_, at), cell in best.items() if at == ratio]
+        for cell in own:
+            for name, share in cell.limits.items():
+                means.setdefault(name, [0.0] * len(effort.ratios))[place] += share / len(own)
+    for name, values in means.items():
+        if max(values) >= 0.01:
+            made.add_bar(
+                x=[f"{r:g}" for r in effort.ratios], y=values, name=name, legendgroup=name,
+                marker_color=LIMIT_COLOURS.get(name, UNKNOWN_COLOUR), showlegend=column == 1,
+                row=3, col=column,
+            )  # fmt: skip
+
+
+def _add_folds(made: go.Figure, folds: Sequence[Folded]) -> None:
+    """Over the clusters of a tile, in times of the array's rows."""
+    for column, of in enumerate(("used", "speed", "energy"), start=1):
+        for array, colour in zip((32, 64, 128), LINE_COLOURS[1:], strict=False):
+            own = [each for each in folds if each.array == array]
+            made.add_scatter(
+                x=[each.clusters / array for each in own], y=[getattr(each, of) for each in own],
+                name=f"{array}x{array}", legendgroup=str(array), showlegend=column == 1,
+                line_color=colour, row=4, col=column,
+            )  # fmt: skip
+        made.add_vline(x=1, line_dash="dot", row=4, col=column)
+        made.update_xaxes(title_text="|C| of a tile / rows", type="log", row=4, col=column)
+
+
+def main() -> None:
+    """Draw the map, explain it, and add real networks where asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two shapes, three ratios")
+    parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), metavar="LAYER",
+                        help=f"of {'; '.join(SHAPES)}")  # fmt: skip
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    given = parser.parse_args()
+    effort = QUICK if given.quick else Effort()
+    shapes = given.shapes or list(QUICK_SHAPES if given.quick else SHAPES)
+    with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
+        knobs = pool.submit(knob_rows, effort.knobs)
+        spills = pool.submit(spill_rows, effort.spilling)
+        folds = pool.submit(folded, effort.folding)
+        found = [each for own in pool.map(partial(cells, effort), shapes) for each in own]
+        show("The map: least product of time and energy over dense of equal area",
+             map_rows(found, effort))  # fmt: skip
+        show("r up to which the fastest, and the thriftiest, design pays, by rows of a tile",
+             break_even_rows(found, effort))  # fmt: skip
+        show("One thing changed: 3x3 128->128, 60x80, r=0.5", knobs.result())
+        show("Larger tiles: 3x3 64->64, 120x160, r=0.3", spills.result())
+        show("Fewer clusters than rows: 3x3 128->128, 60x80, r=0.5", fold_rows(folds.result()))
+    write_figure(figure(found, folds.result(), effort), "017_where_reuse_pays")
+
+
+if __name__ == "__main__":
+    main()

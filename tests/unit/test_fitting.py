@@ -1,0 +1,95 @@
+"""Memories and reuse units as large as tiles need them."""
+
+from dataclasses import replace
+
+import pytest
+
+from accelerators import ConfigError, preset
+from simulator import LshReuse, NoReuse, fitted_design
+from tests.builders import matrix_layer
+
+KIB = 1024
+# 512 rows of 64 elements by 64 columns, in four tiles of 128 rows.
+LAYER = matrix_layer("linear", 512, 64, 64)
+POLICY = LshReuse(hashes=20, length=32, scope="tile", tile_rows=128)
+
+
+def test_every_memory_holds_a_tile_twice():
+    design = fitted_design(preset("reuse_16x16"), [LAYER], POLICY, columns=32)
+    # A tile loads 128 x 64 bytes, twice: 16 KiB.
+    assert design.activation_buffer.capacity_bytes == 16 * KIB
+    # All weights, 64 x 64 bytes, or twice those of 32 columns: 4 KiB.
+    assert design.weight_buffer.capacity_bytes == 4 * KIB
+    # 128 rows x 32 sums of 4 bytes, twice: 32 KiB.
+    assert design.output_buffer.capacity_bytes == 32 * KIB
+    # 96 of 128 centroids of 32 bytes and 32 results of 4, and ids of 8 bits: 2 x 15,488 bytes.
+    assert design.centroid_buffer.capacity_bytes == 32 * KIB
+
+
+def test_units_keep_up_with_the_array():
+    design = fitted_design(preset("reuse_16x16"), [LAYER], POLICY, columns=32)
+    # A vector takes the array 0.75 x ceil(32 / 16) x ceil(32 / 16) = 3 cycles: 7 of 20 hashes each.
+    front_end = design.front_end
+    assert (front_end.max_hashes, front_end.max_length, front_end.lanes) == (7, 32, 1)
+    # 32 bytes in three cycles: no wider than the array's 16.
+    assert design.activation_buffer.width_bits == 16 * 8
+    cache = design.cache
+    assert (cache.entries, cache.ways, cache.clear_entries_per_cycle) == (128, 8, 8)
+    # A row takes 32 sums a vector, in 3 cycles: 16 a cycle.
+    assert (design.reconstructor.ports, design.reconstructor.width) == (1, 16)
+    # A centroid is read, what the first of two folds left of its result is read, and it is written.
+    assert design.centroid_buffer.ports == 3
+    assert (design.output_buffer.width_bits, design.output_buffer.ports) == (16 * 32, 2)
+
+
+def test_short_products_want_several_lanes():
+    wide = replace(preset("reuse_32x32"), accumulator_bits=24)
+    design = fitted_design(wide, [LAYER], replace(POLICY, length=8), columns=16)
+    # 0.75 x 1 x 1 cycles a vector: two lanes, each with all hashes, a bank for each.
+    front_end = design.front_end
+    assert (front_end.lanes, front_end.max_hashes, design.cache.banks) == (2, 20, 2)
+    assert design.activation_buffer.ports == 2
+    # 16 sums in 0.75 cycles.
+    assert design.reconstructor.width * design.reconstructor.ports == 32
+
+
+def test_dense_layers_are_fitted_too_and_units_stay_away():
+    design = fitted_design(preset("dense_16x16"), [LAYER], NoReuse())
+    assert not design.has_reuse
+    # 4 x 32 rows of 16 sums of 4 bytes, twice; and of 64 inputs, twice.
+    assert design.output_buffer.capacity_bytes == 16 * KIB
+    assert design.activation_buffer.capacity_bytes == 16 * KIB
+    # Twice 64 x 16 bytes of weights.
+    assert design.weight_buffer.capacity_bytes == 2 * KIB
+
+
+def test_images_do_not_make_memories_larger():
+    one = fitted_design(preset("reuse_16x16"), [LAYER], POLICY)
+    many = replace(LAYER, gemm=replace(LAYER.gemm, m=2048), input_shape=(2048, 64))
+    many = replace(many, output_shape=(2048, 64), images=4, row_images=4)
+    assert fitted_design(preset("reuse_16x16"), [many], POLICY) == one
+
+
+def test_columns_are_counted():
+    with pytest.raises(ConfigError, match=r"columns must be an integer of at least 1, got 0"):
+        fitted_design(preset("reuse_16x16"), [LAYER], POLICY, columns=0)
+
+
+def test_units_keep_up_with_what_remains():
+    one = fitted_design(preset("reuse_16x16"), [LAYER], POLICY, columns=32, remaining=0.25)
+    # A vector takes the array 0.25 x 2 x 2 cycles: all hashes at once, 32 sums a cycle.
+    assert one.front_end.max_hashes == 20
+    assert one.reconstructor.ports * one.reconstructor.width == 32
+    # 32 of 128 centroids and their results, and ids: 2 x 5,248 bytes.
+    assert one.centroid_buffer.capacity_bytes == 16 * KIB
+    with pytest.raises(ConfigError, match=r"remaining must be above 0 and at most 1, got 0"):
+        fitted_design(preset("reuse_16x16"), [LAYER], POLICY, remaining=0)
+
+
+def test_a_port_is_no_wider_than_the_columns_of_a_pass():
+    design = fitted_design(
+        preset("reuse_32x32"), [LAYER], replace(POLICY, length=8), columns=8, remaining=0.25
+    )
+    # 8 sums a row in 0.25 cycles, of a row a port.
+    assert (design.reconstructor.ports, design.reconstructor.width) == (4, 8)
+    assert design.centroid_buffer.ports == 4
