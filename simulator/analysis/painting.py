@@ -119,7 +119,8 @@ def remaining_work(
     """What each position has to pay of its dense work: its share of the clusters it falls into.
 
     A new cluster of n members costs each of them 1/n, an old one of a stream nothing. The mean over
-    all rows of the batch is the layer's `remaining_ratio`; hashing and gathering are not counted.
+    all rows of the batch is the layer's `remaining_ratio`, or less where a pixel that is looked at
+    once is multiplied for a tap at which no row meets it; hashing and gathering are not counted.
 
     Args:
         trace, run, layer, image: as for `paint_clusters`.
@@ -181,6 +182,7 @@ def _decided(trace: WorkloadTrace, run: ReuseRun, name: str, image: int) -> tupl
 def _clusters_of(made: Decisions, grid: Grid, image: int) -> Iterator[_Clusters]:
     """Every sub-vector of the image's positions, GEMM after GEMM."""
     shared, looks = made.shared, made.shared.looks
+    tiles_met = looks.tiles_met
     first = image * grid.rows_per_image
     positions = slice(first + grid.skipped, first + grid.rows_per_image)
     fresh = np.ones(len(shared.members), bool) if shared.fresh is None else shared.fresh
@@ -188,7 +190,7 @@ def _clusters_of(made: Decisions, grid: Grid, image: int) -> Iterator[_Clusters]
         met = shared.clusters_met(gemm, part)
         # Those of the tiles that the image's rows meet, whether it uses them or not.
         numbers = met[positions]
-        tiles = np.unique(looks.tiles_met[part // looks.segments, positions])
+        tiles = np.unique(tiles_met[part // looks.segments, positions])
         view, known = int(looks.view_of[part]), tiles[tiles >= 0]
         of_tiles = [
             np.arange(start, start + count)

@@ -161,6 +161,7 @@ def _check_policy(policy: LshReuse) -> None:
         "metric": ("angular",),
         "representative": ("centroid",),
         "normalised": (False,),
+        "look_once": (False,),
     }
     broken = [
         f"reused_convolution policy must have {name}={' or '.join(map(repr, allowed))}, got "

@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
+from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Signatures
 from workloads.traces.layer import Layer
@@ -146,7 +147,16 @@ class ReuseCounts:
 
     @classmethod
     def of(cls, layer: Layer, decisions: Decisions) -> ReuseCounts:
-        """The mean over the images of a layer that were decided on together."""
+        """The mean over the images of a layer that were decided on together.
+
+        Raises:
+            ConfigError: its pixels are looked at once, for which no software was timed.
+        """
+        if decisions.shared.looks.taps > 1:
+            raise ConfigError(
+                f"decisions of layer {layer.name!r} must look at rows to be timed on a board, got "
+                "pixels that are looked at once; use look_once=False"
+            )
         gemm, images, evidence = decisions.gemm, layer.images, decisions.evidence
         shared = _rows_are_shared(layer)
         return cls(

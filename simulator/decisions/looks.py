@@ -149,14 +149,25 @@ class Looks:
         return tuple(found)
 
     @cached_property
+    def _rows_of_tiles(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """`handed_of_kind`, `(u, tiles)` int64 rows that take anything, `open_rows` and
+        `finished_rows`, where rows meet vectors of several tiles."""
+        kinds, tiles = self.kinds_of_taps, self.tiles_met
+        handed, taking = (np.zeros(self.vectors_of_kind.shape, np.int64) for _ in range(2))
+        for kind in range(len(handed)):
+            met = np.sort(tiles[kinds == kind], axis=0)
+            own = np.ones(met.shape, bool)
+            own[1:] = met[1:] != met[:-1]
+            handed[kind], taking[kind] = self._counted(met), self._counted(met[own])
+        # Rows that meet nothing but zeros are finished with the first tile.
+        last = np.maximum(tiles.max(axis=0), 0)
+        first = np.where(tiles < 0, self.tiles, tiles).min(axis=0) % self.tiles
+        return handed, taking, self._between(first, last), self._counted(last)
+
+    @property
     def handed_of_kind(self) -> np.ndarray:
         """`(u, tiles)` int64, results that rows take from each tile: one a row and tap."""
-        if self.places is None:
-            return self.vectors_of_kind
-        found = np.zeros(self.vectors_of_kind.shape, np.int64)
-        for kind, met in zip(self.kinds_of_taps, self.tiles_met, strict=True):
-            found[kind] += self._counted(met)
-        return found
+        return self.vectors_of_kind if self.places is None else self._rows_of_tiles[0]
 
     @cached_property
     def handed(self) -> np.ndarray:
@@ -168,33 +179,18 @@ class Looks:
         """`(v, tiles)` int64, rows whose sums take something from each view of each tile."""
         if self.places is None:
             return self.vectors
-        found = np.zeros(self.vectors_of_kind.shape, np.int64)
-        tiles = self.tiles_met
-        for kind in range(len(found)):
-            met = np.sort(tiles[self.kinds_of_taps == kind], axis=0)
-            own = np.ones(met.shape, bool)
-            own[1:] = met[1:] != met[:-1]
-            found[kind] = self._counted(met[own])
-        return np.repeat(found, self.segments, axis=0)
+        return np.repeat(self._rows_of_tiles[1], self.segments, axis=0)
 
-    @cached_property
+    @property
     def open_rows(self) -> np.ndarray:
         """`(tiles,)` int64, rows whose sums are begun by the end of a tile, and not finished before
         it; they lie in the output buffer."""
-        if self.places is None:
-            return self.vectors_of_kind[0]
-        tiles = self.tiles_met
-        last = tiles.max(axis=0)
-        first = np.where(tiles < 0, self.tiles, tiles).min(axis=0)
-        # Rows that meet nothing but zeros are finished with the first tile.
-        return self._between(np.where(last < 0, 0, first), np.maximum(last, 0))
+        return self.vectors_of_kind[0] if self.places is None else self._rows_of_tiles[2]
 
-    @cached_property
+    @property
     def finished_rows(self) -> np.ndarray:
         """`(tiles,)` int64, rows whose sums are complete after each tile."""
-        if self.places is None:
-            return self.vectors_of_kind[0]
-        return self._counted(np.maximum(self.tiles_met.max(axis=0), 0))
+        return self.vectors_of_kind[0] if self.places is None else self._rows_of_tiles[3]
 
     @cached_property
     def taking_rows(self) -> int:
@@ -220,9 +216,10 @@ class Looks:
         """`(t, m)` int32, `places` also of rows that meet their own."""
         return np.arange(self.gemm.m, dtype=np.int32)[None] if self.places is None else self.places
 
-    @cached_property
+    @property
     def tiles_met(self) -> np.ndarray:
-        """`(t, m)` int32, the tile of the vector that each tap meets at each row, -1 for zeros."""
+        """`(t, m)` int32, the tile of the vector that each tap meets at each row, -1 for zeros; not
+        kept, as it may take megabytes."""
         kinds = self.kinds_of_taps[:, None]
         return np.where(self.met < 0, np.int32(-1), self.tile_numbers[kinds, self.met])
 

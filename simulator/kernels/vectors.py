@@ -31,37 +31,63 @@ _GATHER_BLOCK = 64
 
 
 @njit(cache=True, nogil=True)
-def _turned(columns, channels, places, segments, width):
-    """Copy elements `channels` of the vectors at `places` to `(vectors, width)`."""
-    length, p = channels.size, columns.shape[1]
-    whole, offsets = length // LANES * LANES, channels * p
-    source, starts, target = columns.ctypes.data, offsets.ctypes.data, segments.ctypes.data
+def _lie_side_by_side(places, first):
+    """Whether 16 vectors from `first` on do, as most do; places ascend."""
+    last = first + LANES - 1
+    return last < places.size and places[last] == places[first] + LANES - 1
+
+
+@njit(cache=True, nogil=True)
+def _take(values, elements, places, vectors, width):
+    """Copy the elements of the vectors at `places` to `(vectors, width)`."""
+    length, whole = elements.size, elements.size // LANES * LANES
+    source, offsets, target = values.ctypes.data, elements.ctypes.data, vectors.ctypes.data
     row = 0
     while row < places.size:
-        place = places[row]
-        # Mostly 16 vectors lie side by side.
-        beside = row + LANES <= places.size and places[row + LANES - 1] == place + LANES - 1
+        beside = _lie_side_by_side(places, row)
         for first in range(0, whole if beside else 0, LANES):
-            transpose_lanes(target, row * width + first, width, source, place, starts, first)
+            transpose_lanes(target, row * width + first, width, source, places[row], offsets, first)
         last = row + (LANES if beside else 1)
         for element in range(whole if beside else 0, length):
-            values = columns[channels[element]]
             for own in range(row, last):
-                segments[own * width + element] = values[places[own]]
+                vectors[own * width + element] = values[places[own] + elements[element]]
         row = last
 
 
 @njit(cache=True, nogil=True)
+def stand_in(ids, firsts, representatives, order, bounds, places, pixels):
+    """Write what stands for each vector of a view to where the vector lies.
+
+    Args:
+        ids: `(p,)` int32, the cluster of each vector in its tile.
+        firsts: `(tiles,)` int64, of each tile the first row in `representatives`.
+        representatives: `(clusters, L)` float32.
+        order: `(vectors,)` int64, the vectors tile after tile.
+        bounds: `(tiles + 1,)` int64, each tile's first of them.
+        places: `(vectors,)` int64, the pixel of each of them.
+        pixels: out, `(pixels, L or fewer)` float32.
+    """
+    length = pixels.shape[1]
+    for tile in range(firsts.size):
+        for place in range(bounds[tile], bounds[tile + 1]):
+            source = representatives[firsts[tile] + ids[order[place]]]
+            target = pixels[places[place]]
+            for element in range(length):
+                target[element] = source[element]
+
+
+@njit(cache=True, nogil=True)
 def _cluster_view(
-    columns, channels, order, bounds, weights, limits, tables, generation, first_only, ids,
+    values, elements, places, order, bounds, weights, limits, tables, generation, first_only, ids,
     clusters, names, sums, start,
 ):  # fmt: skip
     """Cluster the vectors of one view tile by tile; see `cluster_vectors`.
 
     Args:
-        columns: `(c, p)` float32, the vectors' elements, C-contiguous.
-        channels: `(L or fewer,)` int64, which of them a vector has.
-        order: `(vectors,)` int64, the vectors tile after tile; ascending within a tile.
+        values: flat float32.
+        elements: `(L or fewer,)` int64, where the elements of a vector lie from its place on.
+        places: `(vectors,)` int64, where they lie in `values`, in this order: ascending in a tile.
+        order: `(vectors,)` int64, the vectors tile after tile.
         bounds: `(tiles + 1,)` int64, each tile's first of them.
         weights: `lane_weights` of the hyperplanes.
         limits: `lane_thresholds` of the view, `(H padded,)`.
@@ -85,16 +111,16 @@ def _cluster_view(
         generation += 1
         found = 0
         for begin in range(bounds[tile], bounds[tile + 1], ROW_BLOCK):
-            places = order[begin : min(begin + ROW_BLOCK, bounds[tile + 1])]
-            size, before = places.size, found
-            _turned(columns, channels, places, segments, width)
+            end = min(begin + ROW_BLOCK, bounds[tile + 1])
+            size, before = end - begin, found
+            _take(values, elements, places[begin:end], segments, width)
             project(
                 segments.ctypes.data, size, width, weights.shape[0], weights, projected.ctypes.data
             )
             sign(projected.ctypes.data, 0, size, bits, limits.ctypes.data, 0, signatures)
             found = number_clusters(signatures, size, tables, 0, generation, found, numbers, 0)
             for row in range(size):
-                ids[places[row]] = numbers[row]
+                ids[order[begin + row]] = numbers[row]
             if first_only:
                 for row in range(size):
                     if numbers[row] == before:  # new ones are numbered one by one
@@ -115,39 +141,40 @@ def _cluster_view(
 
 
 def cluster_vectors(
-    kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    orders: list[np.ndarray],
+    kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    positions: int,
+    elements: np.ndarray,
     hashing: tuple[np.ndarray, np.ndarray],
     *,
-    tiles: int,
     first_only: bool,
 ) -> Clusters:
     """Cluster the vectors of every view of one GEMM by equal signatures, within tiles.
 
     Args:
-        kinds: of each kind of taps its `(c, p)` float32 vectors, `(vectors,)` int64 vectors tile
-            after tile and `(tiles + 1,)` int64 first ones.
-        orders: of each segment the `(L or fewer,)` int64 elements of c that it is cut from.
+        kinds: of each kind of taps the flat float32 values that its vectors lie in, their
+            `(vectors,)` int64 places there, the `(vectors,)` int64 vectors tile after tile, and
+            `(tiles + 1,)` int64 first ones.
+        positions: p, that may hold a vector.
+        elements: `(c,)` int64, where the elements of a vector lie from its place on; segments are
+            cut from them.
         hashing: `(H, L)` float32 hyperplanes and `(v, H)` float32 thresholds.
-        tiles: tiles.
         first_only: whether the first member stands for a cluster; else their mean.
     """
     projections, thresholds = hashing
     hashes, length = projections.shape
     weights, limits = lane_weights(projections), lane_thresholds(thresholds)
-    views, positions = len(kinds) * len(orders), kinds[0][0].shape[1]
-    ids = np.full((views, positions), -1, np.int32)
-    clusters = np.empty((views, tiles), np.int32)
-    sizes = [np.diff(bounds) for _, _, bounds in kinds]
-    most = [int(np.minimum(each, 2**hashes).sum()) for each in sizes]
-    capacity = len(orders) * sum(most)
+    cuts = [elements[first : first + length] for first in range(0, elements.size, length)]
+    sizes = np.array([np.diff(bounds) for *_, bounds in kinds])
+    ids = np.full((len(kinds) * len(cuts), positions), -1, np.int32)
+    clusters = np.empty((len(ids), sizes.shape[1]), np.int32)
+    capacity = len(cuts) * int(np.minimum(sizes, 2**hashes).sum())
     names, sums = np.empty(capacity, np.uint64), aligned_empty((capacity, padded(length)))
-    tables = new_tables(1, max(1, *(int(each.max()) for each in sizes)), hashes)
+    tables = new_tables(1, max(1, int(sizes.max())), hashes)
     generation, start, view = 0, 0, 0
-    for columns, order, bounds in kinds:
-        for channels in orders:
+    for values, places, order, bounds in kinds:
+        for own in cuts:
             generation, start = _cluster_view(
-                columns, channels, order, bounds, weights, limits[view], tables, generation,
+                values, own, places, order, bounds, weights, limits[view], tables, generation,
                 first_only, ids[view], clusters[view], names, sums, start,
             )  # fmt: skip
             view += 1
@@ -155,28 +182,8 @@ def cluster_vectors(
         ids=ids,
         clusters=clusters,
         signatures=names[:start].copy(),
-        representatives=sums[:start, :length].copy(),
+        representatives=np.ascontiguousarray(sums[:start, :length]),
     )
-
-
-@njit(cache=True, nogil=True)
-def stand_in(numbers, representatives, pixels):
-    """Write what stands for each vector, zeros where nothing does.
-
-    Args:
-        numbers: `(p,)` int64, rows of `representatives`, -1 for none.
-        representatives: `(clusters, L)` float32.
-        pixels: out, `(p, L or fewer)` float32.
-    """
-    width = pixels.shape[1]
-    for place in range(numbers.size):
-        number, own = numbers[place], pixels[place]
-        if number < 0:
-            own[:] = np.float32(0.0)
-        else:
-            source = representatives[number]
-            for element in range(width):
-                own[element] = source[element]
 
 
 @njit(cache=True, nogil=True)

@@ -1,5 +1,6 @@
 """How sub-vectors are clustered, as plain data and as functions; and the decisions that follow."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from simulator.kernels.grouping import Clusters, joined, represent, stacked
 from simulator.kernels.hashing import cluster_rows
 from simulator.kernels.vectors import cluster_vectors
 from simulator.policies.activations import check_finite
-from simulator.policies.looking import pixel_vectors
+from simulator.policies.looking import pixel_vectors, pixels_met
 from workloads.traces.layer import Layer
 
 # From a GEMM's index, its `(k, m)` columns in the layer's own order, and the column at each place
@@ -219,10 +220,37 @@ class SignatureClustering(Clustering):
         self, index: int, kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
     ) -> Clusters:
         """Those of equal signatures."""
+        looks = self.looks
+        flat = [(columns.ravel(), vectors, vectors, bounds) for columns, vectors, bounds in kinds]
+        return self._of_equal_signatures(
+            index, flat, np.arange(looks.gemm.k // looks.taps) * looks.positions
+        )
+
+    def clusters_of_pixels(self, layer: Layer, images: np.ndarray, index: int) -> Clusters:
+        """The same without a copy of the feature maps, where each pixel counts in a mean."""
+        if self.representative == "first":
+            return super().clusters_of_pixels(layer, images, index)
+        looks, plane = self.looks, math.prod(images.shape[2:])
+        values = np.ascontiguousarray(images, np.float32).ravel()
+        kinds = [
+            # The channels of an image lie between it and its pixels.
+            (values, pixels + pixels // plane * (images.shape[1] - 1) * plane, *own)
+            for pixels, own in zip(pixels_met(layer, looks), looks.orders, strict=True)
+        ]
+        each = looks.gemm.k // looks.taps
+        return self._of_equal_signatures(index, kinds, (index * each + np.arange(each)) * plane)
+
+    def _of_equal_signatures(
+        self,
+        index: int,
+        kinds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+        elements: np.ndarray,
+    ) -> Clusters:
+        """Arguments as for `cluster_vectors`."""
         return cluster_vectors(
             kinds,
-            self.elements_of_segments,
+            self.looks.positions,
+            elements,
             (self.hyperplanes, self.thresholds[index]),
-            tiles=self.looks.tiles,
             first_only=self.representative == "first",
         )

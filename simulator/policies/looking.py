@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
@@ -30,7 +30,6 @@ class Tile:
     frames: int = 1
 
 
-@lru_cache(maxsize=512)
 def looks_of(layer: Layer, length: int, *, images: int, tile: Tile | None, once: bool) -> Looks:
     """How a layer's vectors are looked at.
 
@@ -48,6 +47,18 @@ def looks_of(layer: Layer, length: int, *, images: int, tile: Tile | None, once:
         tile: within which vectors are clustered; `None` for whole runs.
         once: whether a pixel is looked at once, not once a tap.
     """
+    return _looks_of(_of_its_shape(layer), length, images, tile, once)
+
+
+@lru_cache(maxsize=2048)
+def _of_its_shape(layer: Layer) -> Layer:
+    """A layer that stands for all of the same shape: what is found of one is kept for all."""
+    return replace(layer, name="layer", weights_are_parameters=True, quantisation=None)
+
+
+@lru_cache(maxsize=64)
+def _looks_of(layer: Layer, length: int, images: int, tile: Tile | None, once: bool) -> Looks:
+    """As `looks_of`, kept: of a batch of large images each has megabytes."""
     gemm = layer.gemm
     if tile is None:
         tiles, of_row = images, None
@@ -78,6 +89,7 @@ def looks_of(layer: Layer, length: int, *, images: int, tile: Tile | None, once:
     return _loading(looks, pixels, of_row)
 
 
+@lru_cache(maxsize=2048)
 def is_looked_at_once(layer: Layer) -> bool:
     """Whether pixels, not rows, are what is looked at where the policy looks once."""
     pixels = _pixels(layer)
@@ -91,7 +103,7 @@ def _with_loads(looks: Looks, vectors: np.ndarray) -> Looks:
     loaded = Loaded(
         positions=int(vectors.sum()), touched=vectors, fresh=vectors, window=int(vectors.max())
     )
-    return _replaced(looks, loaded)
+    return replace(looks, loaded=loaded)
 
 
 def _loading(looks: Looks, pixels: "_Pixels", of_row: np.ndarray) -> Looks:
@@ -118,19 +130,7 @@ def _loading(looks: Looks, pixels: "_Pixels", of_row: np.ndarray) -> Looks:
     loaded = Loaded(
         positions=int(fresh.sum()), touched=touched, fresh=fresh, window=int(held.max())
     )
-    return _replaced(looks, loaded)
-
-
-def _replaced(looks: Looks, loaded: Loaded) -> Looks:
-    return Looks(
-        gemm=looks.gemm,
-        sub_vector_length=looks.sub_vector_length,
-        tiles=looks.tiles,
-        tile_of=looks.tile_of,
-        kinds=looks.kinds,
-        places=looks.places,
-        loaded=loaded,
-    )
+    return replace(looks, loaded=loaded)
 
 
 def _tiles_of_rows(layer: Layer, tile: Tile) -> np.ndarray:
@@ -175,7 +175,7 @@ class _Pixels:
     nearest: np.ndarray
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def _pixels_of(layer_key: tuple) -> _Pixels:
     """As `_pixels`, of kernel, stride, padding, dilation, input and output size, and images."""
     kernel, stride, padding, dilation, size, output, images = layer_key
@@ -254,6 +254,24 @@ def pixel_grid(layer: Layer) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     each = list(zip(offsets, geometry.stride, strict=True))
     grid = tuple(int((own // step).max()) + n for (own, step), n in zip(each, output, strict=True))
     return grid, list(product(*(np.unique(own % step).tolist() for own, step in each)))
+
+
+def pixels_met(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
+    """Of each kind of taps `(vectors,)` int64, their pixels in the order of `Looks.orders`, by the
+    numbers of `pixel_numbers`.
+
+    Args:
+        layer: a convolution that is looked at once a pixel.
+        looks: how it is looked at.
+    """
+    return _pixels_met(_of_its_shape(layer), looks)
+
+
+@lru_cache(maxsize=64)
+def _pixels_met(layer: Layer, looks: Looks) -> tuple[np.ndarray, ...]:
+    """As `pixels_met`, kept."""
+    pairs = zip(pixel_numbers(layer), looks.orders, strict=True)
+    return tuple(numbers[order] for numbers, (order, _) in pairs)
 
 
 def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarray]:

@@ -435,17 +435,18 @@ class LshReuse(TiledPolicy):
         if self.thresholds == "zero":
             return np.zeros((gemm.count, looks.views, self.hashes), np.float32)
         columns = self.columns_of_views(layer)
+        missing, taken = columns == gemm.k, np.minimum(columns, gemm.k - 1)
 
-        def projected(values: np.ndarray) -> np.ndarray:
-            """`(..., k)` in the layer's order as `(..., v, H)`."""
-            wide = np.zeros((*values.shape[:-1], gemm.k + 1), np.float32)
-            wide[..., :-1] = values
-            return wide[..., columns] @ projections.T
+        def of_views(values: np.ndarray) -> np.ndarray:
+            """`(..., k)` in the layer's order as `(..., v, L)`."""
+            found = np.asarray(values, np.float32)[..., taken]
+            found[..., missing] = 0
+            return found
 
-        mean = np.asarray(state["mean"])
-        thresholds = projected(mean)
+        mean = of_views(state["mean"])
+        thresholds = mean @ projections.T
         if self.thresholds == "spread":
-            distances = projected(np.asarray(state["sample"]) - mean[:, None])
+            distances = (of_views(state["sample"]) - mean[:, None]) @ projections.T
             # Squares of large activations need the wider exponent.
             deviation = np.sqrt(np.square(distances, dtype=np.float64).mean(axis=1))
             places = 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1

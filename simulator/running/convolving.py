@@ -6,11 +6,11 @@ import numpy as np
 
 from simulator.decisions.rows import SharedRows
 from simulator.kernels.vectors import stand_in
-from simulator.policies.looking import pixel_grid
+from simulator.policies.looking import pixels_met
 from workloads.traces.layer import Layer
 
-# Where less of the work is left, only that is multiplied in less time.
-LEAST_REMAINING = 0.2
+# Where less of the work is left, it takes less time to multiply only that.
+LEAST_REMAINING = 0.4
 
 
 def convolved(layer: Layer, shared: SharedRows, weights: np.ndarray) -> np.ndarray | None:
@@ -32,52 +32,43 @@ def convolved(layer: Layer, shared: SharedRows, weights: np.ndarray) -> np.ndarr
         return None
     geometry, gemm = layer.convolution, layer.gemm
     assert geometry is not None
-    dims = len(geometry.kernel)
     # A copy, as weights may be read-only.
     kernels = torch.from_numpy(np.array(weights.transpose(0, 2, 1)))
     kernels = kernels.reshape(gemm.count * gemm.n, -1, *geometry.kernel)
-    # Channels last is as vectors lie, and as rows of the product do.
-    given = torch.from_numpy(_feature_map(layer, shared)).movedim(-1, 1)
-    last = torch.channels_last if dims == 2 else torch.contiguous_format
+    if len(geometry.kernel) == 2:  # as the feature map, which PyTorch would copy else
+        kernels = kernels.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         found = torch.convolution(
-            given,
-            kernels.contiguous(memory_format=last),
+            torch.from_numpy(_feature_map(layer, shared)).movedim(-1, 1),
+            kernels,
             None,
             geometry.stride,
-            (0,) * dims,
+            geometry.padding,
             geometry.dilation,
             False,
-            (0,) * dims,
+            (0,) * len(geometry.kernel),
             geometry.groups,
         )
-    inside = (slice(None), slice(None), *map(slice, layer.output_shape[2:]))
-    rows = found[inside].movedim(1, -1).reshape(gemm.m, gemm.count, gemm.n)
+    rows = found.movedim(1, -1).reshape(gemm.m, gemm.count, gemm.n)
     return rows.movedim(1, 0).numpy()
 
 
 def _feature_map(layer: Layer, shared: SharedRows) -> np.ndarray:
-    """`(n, *size, channels)` float32, padding included, of what stands for pixels' segments."""
-    looks, geometry = shared.looks, layer.convolution
-    assert geometry is not None and shared.centroids is not None
-    channels, steps = layer.input_shape[1], geometry.stride
-    grid, kinds = pixel_grid(layer)
-    size = tuple(places * step for places, step in zip(grid, steps, strict=True))
-    images = layer.gemm.m // math.prod(layer.output_shape[2:])
-    if len(kinds) < math.prod(steps):
-        whole = np.zeros((images, *size, channels), np.float32)
-    else:
-        whole = np.empty((images, *size, channels), np.float32)
-    for kind, phase in enumerate(kinds):
-        own = whole[(slice(None), *map(slice, phase, size, steps))]
-        pixels = own.reshape(looks.positions, channels)  # a copy where there are several kinds
+    """`(n, *size, channels)` float32 of what stands for each pixel's segments, zeros where no row
+    meets a pixel: a pixel's channels side by side, as the centroids have them."""
+    looks, (images, channels, *size) = shared.looks, layer.input_shape
+    assert shared.centroids is not None
+    pixels = np.zeros((images * math.prod(size), channels), np.float32)
+    for kind, (places, own) in enumerate(zip(pixels_met(layer, looks), looks.orders, strict=True)):
         for index, segment in np.ndindex(layer.gemm.count, looks.segments):
             view = kind * looks.segments + segment
-            first = index * channels // geometry.groups + segment * looks.sub_vector_length
+            first = index * (looks.gemm.k // looks.taps) + segment * looks.sub_vector_length
             stand_in(
-                shared.clusters_of(index, view),
+                shared.ids[index, view],
+                shared.firsts[index, view],
                 shared.centroids,
+                *own,
+                places,
                 pixels[:, first : first + int(looks.widths[view])],
             )
-        own[...] = pixels.reshape(own.shape)
-    return whole
+    return pixels.reshape(images, *size, channels)

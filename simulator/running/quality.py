@@ -26,7 +26,7 @@ def quality_of(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, An
     if lost:
         quality["unjudged"] = f"{lost} of {outputs.size} outputs are NaN or infinite under reuse"
     else:
-        error, power = _mean_square(outputs, known), _mean_square(known, np.zeros_like(known))
+        error, power = _mean_square(outputs, known), _mean_square(known, 0)
         quality["output_mse"] = error
         if error is not None and power:
             quality["output_error"] = error / power
@@ -86,7 +86,7 @@ def labels_fit(labels: np.ndarray, answers: np.ndarray) -> bool:
     return labels.ndim > 1 or labels.shape == answers.shape
 
 
-def _mean_square(left: np.ndarray, right: np.ndarray) -> float | None:
+def _mean_square(left: np.ndarray, right: np.ndarray | int) -> float | None:
     """Of the difference; `None` where it overflows."""
     wide = np.complex128 if left.dtype.kind == "c" else np.float64
     with np.errstate(over="ignore"):

@@ -14,6 +14,7 @@ from accelerators import ConfigError
 from simulator import LshReuse
 from simulator.policies.activations import Activations
 from simulator.policies.looking import Tile, is_looked_at_once, looks_of
+from simulator.running.convolving import convolved
 from simulator.running.executor import execute
 from simulator.running.product import product
 from simulator.testing import RowSuite
@@ -25,6 +26,7 @@ from simulator.timing.pipeline import layer_timing
 from simulator.timing.remaining import Remaining
 from tests.builders import convolution_layer, matrix_layer
 from tests.property.test_engines import designs, same_layers
+from workloads.traces.layer import Quantisation
 from workloads.traces.unfold import rows_of
 
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -300,6 +302,7 @@ def test_looking_once_is_a_convolution_of_averaged_pixels(layer, policy, seed):
     found = product(decisions, None, weights)
     close = {"rtol": 1e-4, "atol": 1e-4}
     np.testing.assert_allclose(executed.result, found, **close)
+    np.testing.assert_allclose(convolved(layer, decisions.rows, weights), found, **close)
     np.testing.assert_allclose(found, reference_product(decisions, rows, weights), **close)
     if policy.representative == "centroid":
         expected = averaged_convolution(policy, layer, images, weights, decisions)
@@ -387,6 +390,26 @@ for _name, _policy, _layer in (
             "bolder": (replace(_policy, hashes=1),),
             "layer": _layer,
         },
+    )
+
+
+def test_quantised_pixels_have_whole_centroids():
+    grid = Quantisation(scale=0.25, zero_point=3)
+    layer = replace(conv(), quantisation=grid)
+    images = grid.scale * np.random.default_rng(0).integers(-3, 6, layer.input_shape)
+    weights = example_weights(layer)
+    policy = LshReuse(hashes=3, length=2, look_once=True, thresholds="zero")
+    executed = execute(
+        policy, layer, Activations(layer, images.astype(np.float32)), {}, None, lambda: weights,
+        wants_result=True, centroids=True,
+    )  # fmt: skip
+    # Decisions are made on whole steps; what stands for a cluster is rounded before it is taken.
+    rows = rows_of(layer, images / grid.scale)
+    same_decisions(executed.decisions, policy.decide(layer, rows, {}))
+    whole = replace(executed.decisions, rows=executed.decisions.rows.with_whole_centroids())
+    assert (executed.decisions.rows.centroids % 1).any()
+    np.testing.assert_allclose(
+        executed.result, reference_product(whole, rows, weights), rtol=1e-4, atol=1e-4
     )
 
 

@@ -37,7 +37,8 @@ from simulator.boards.work import (
     kernel_of,
     reuse_work,
 )
-from tests.builders import cifarnet_conv2, even_decisions, matrix_layer
+from simulator.testing.examples import example_rows
+from tests.builders import cifarnet_conv2, convolution_layer, even_decisions, matrix_layer
 from workloads import Convolution, Gemm, Layer, WorkloadTrace, capture
 
 PI4 = processor_preset("Pi 4B")
@@ -170,6 +171,14 @@ def test_stages_of_reuse_by_hand():
     report = predict_layer(layer, PI4, counts, threads=4, precision="fp32")
     assert report.kernel == "reuse"
     assert sum(report.stages_ms.values()) == pytest.approx(report.latency_ms)
+
+
+def test_pixels_looked_at_once_were_timed_on_no_board():
+    layer = convolution_layer(size=(4, 4), kernel=(3, 3), padding=(1, 1))
+    rows = example_rows(layer, 0)
+    made = LshReuse(hashes=2, length=4, thresholds="zero", look_once=True).decide(layer, rows, {})
+    with pytest.raises(ConfigError, match=r"layer 'conv' must look at rows .* look_once=False"):
+        ReuseCounts.of(layer, made)
 
 
 @given(remaining=st.floats(0.05, 1.0), length=st.sampled_from((10, 64, 1600)))

@@ -161,7 +161,13 @@ def test_what_it_cannot_run_names_layer_and_fix():
     weights = np.ones((8, 4, 3, 3), np.float32)
     with pytest.raises(ConfigError, match=r"length=40 must not exceed the row length"):
         reused_convolution(layer, weights, replace(policy, length=40), {})
-    for change in ({"normalised": True}, {"representative": "first"}, {"scope": "stream"}):
+    for change in (
+        {"normalised": True},
+        {"representative": "first"},
+        {"scope": "stream"},
+        {"scope": "tile", "tile_rows": 8},
+        {"look_once": True},
+    ):
         with pytest.raises(ConfigError, match=f"policy must have {next(iter(change))}="):
             reused_convolution(layer, weights, replace(policy, **change), {})
     ours = reused_convolution(layer, weights, policy, {})

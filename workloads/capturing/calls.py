@@ -228,6 +228,13 @@ def convolution_call(
             folded = _scatter(product, (batch, channels), size, spread, geometry)
             inside = (slice(p, p + o) for p, o in zip(padding, output, strict=True))
             folded = folded[(slice(None), slice(None), *inside)]
+        elif groups == 1:
+            # Image by image: PyTorch turns matrices in half the time of four dimensions.
+            folded = product.new_empty(batch, channels, positions)
+            for image, rows_of_image in zip(folded, product.view(batch, positions, n), strict=True):
+                image.copy_(rows_of_image.T)
+            folded = folded.reshape(batch, channels, *output)
+            return folded if bias is None else folded.add_(_column(bias, dims))
         else:
             folded = product.reshape(groups, batch, positions, n).permute(1, 0, 3, 2)
         folded = folded.reshape(batch, channels, *output)
