@@ -21,6 +21,7 @@ TRACK_NAMES = {
     DMA: "DMA",
     "hashing": "hashing (front-end and cache)",
     "matching": "matching (neighbour matcher)",
+    "following": "following (leader table)",
     "array": "systolic array",
     "reconstructor": "reconstructor",
 }

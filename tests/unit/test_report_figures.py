@@ -66,7 +66,9 @@ def test_timeline_is_a_trace_of_all_layers(report, tmp_path):
     trace = json.loads(write_timeline(report, tmp_path / "all.json").read_text())
     cycles = {layer.layer.name: layer.timing.cycles for layer in report.layers}
     tracks = check(trace, cycles)
-    assert list(tracks) == list(TRACK_NAMES.values())
+    # No tile passes the other ways of looking.
+    others = {TRACK_NAMES[name] for name in ("matching", "following")}
+    assert list(tracks) == [name for name in TRACK_NAMES.values() if name not in others]
     assert trace["otherData"]["cycles"] == report.cycles
     assert trace["otherData"]["unit"] == "1 cycle is shown as 1 us"
     assert trace["otherData"]["truncated"] == []
