@@ -19,6 +19,9 @@ from workloads.traces.unfold import rows_of, weights_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Of an image, from which on its results are turned alone.
+_MANY_POSITIONS = 2048
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GemmCall:
@@ -228,8 +231,8 @@ def convolution_call(
             folded = _scatter(product, (batch, channels), size, spread, geometry)
             inside = (slice(p, p + o) for p, o in zip(padding, output, strict=True))
             folded = folded[(slice(None), slice(None), *inside)]
-        elif groups == 1:
-            # Image by image: PyTorch turns matrices in half the time of four dimensions.
+        elif groups == 1 and positions >= _MANY_POSITIONS:
+            # Image by image: PyTorch turns a large matrix in less time than four dimensions.
             folded = product.new_empty(batch, channels, positions)
             for image, rows_of_image in zip(folded, product.view(batch, positions, n), strict=True):
                 image.copy_(rows_of_image.T)
