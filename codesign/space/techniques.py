@@ -144,7 +144,8 @@ def found_techniques(names: Any) -> tuple[Technique, ...]:
         ConfigError: a name is unknown or given twice, or there is none but `DENSE`.
     """
     known = (DENSE, *TECHNIQUES)
-    if not isinstance(names, list | tuple) or not {*names} - {DENSE}:
+    strings = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    if not strings or not {*names} - {DENSE}:
         raise ConfigError(
             f"techniques must be a list of {', '.join(known)} with one beside {DENSE}, got "
             f"{show(names)}; try ('{DENSE}', 'lsh')"
