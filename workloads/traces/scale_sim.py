@@ -279,7 +279,7 @@ def _extra(cell: str, column: str) -> str:
 def _name(cell: str, header: _Header, where: str, problems: list[str]) -> str:
     if not (1 <= len(cell) <= _LONGEST_NAME and cell.isprintable()):
         problems.append(
-            f"{where} column 1 {header.first!r} must be 1 to {_LONGEST_NAME} printable "
+            f"{where} column 1 {show(header.first)} must be 1 to {_LONGEST_NAME} printable "
             f"characters, got {show(cell)}; give the layer a name of that length"
         )
     return cell
