@@ -81,10 +81,11 @@ class TechniqueSpace(DesignSpace):
         ]
 
     def _check_base(self) -> None:
-        check_units(self.base, self._techniques)
+        check_units(self.base, self.chosen_techniques)
 
     @property
-    def _techniques(self) -> tuple[Technique, ...]:
+    def chosen_techniques(self) -> tuple[Technique, ...]:
+        """The techniques, without none at all."""
         return found_techniques(self.techniques)
 
     @property
@@ -176,7 +177,7 @@ class TechniqueSpace(DesignSpace):
         start = dict(self.start["start"])
         own = {
             name
-            for technique in self._techniques
+            for technique in self.chosen_techniques
             for of in technique.own
             for name in names_of(technique, of, self.groups)
         }
@@ -190,7 +191,7 @@ class TechniqueSpace(DesignSpace):
         sizes = [f"{name}{TIMES}" for name in BUFFERS if getattr(self.base, name) is not None]
         needed = ["array.rows", "array.columns", "array.fold_timing", "accumulator_bits", *sizes]
         needed += [PASS_COLUMNS, REMAINING]
-        for technique in self._techniques:
+        for technique in self.chosen_techniques:
             needed += [*technique.hardware]
             for name in technique.parameters:
                 needed += names_of(technique, name, self.groups)
@@ -201,7 +202,7 @@ class TechniqueSpace(DesignSpace):
         for name in BUFFERS:
             if getattr(self.base, name) is not None:
                 found[f"{name}.kib"] = -(-getattr(self.base, name).capacity_bytes // KIB)
-        for technique in self._techniques:
+        for technique in self.chosen_techniques:
             usual = usual_fields(technique)
             found |= {f"{technique.name}.{name}": value for name, value in usual.items()}
             found = {
@@ -222,7 +223,7 @@ class TechniqueSpace(DesignSpace):
     def _field(self, name: str) -> tuple[Technique | None, str, str | None]:
         """Technique, field of its policy and group that a parameter is of; none of each."""
         head, _, of = name.rpartition(".")
-        for technique in self._techniques:
+        for technique in self.chosen_techniques:
             if head == technique.name:
                 return technique, of, None
             group = head.removesuffix(f".{technique.name}")
@@ -244,7 +245,7 @@ class TechniqueSpace(DesignSpace):
     @property
     def of_decisions(self) -> frozenset[str]:
         """Parameters that decide what is reused; accuracy depends on no others."""
-        kinds = {path for technique in self._techniques for path in technique.hardware}
+        kinds = {path for technique in self.chosen_techniques for path in technique.hardware}
         return frozenset(
             parameter.name
             for parameter in self.parameters
@@ -278,9 +279,11 @@ class TechniqueSpace(DesignSpace):
     def _users(self, name: str) -> list[Technique]:
         """Techniques that a parameter of the hardware is for; none where it is for dense ones."""
         if name in (PASS_COLUMNS, REMAINING):
-            return [*self._techniques]
+            return [*self.chosen_techniques]
         unit = name.partition(".")[0]
-        return [each for each in self._techniques if unit in each.units or name in each.hardware]
+        return [
+            each for each in self.chosen_techniques if unit in each.units or name in each.hardware
+        ]
 
     def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same design and policy, told in one way only: idle parameters as at the start."""
@@ -300,7 +303,7 @@ class TechniqueSpace(DesignSpace):
         layers = {each.name: each for each in self.workload}
         found: dict[str, ReusePolicy] = {}
         for group, names in self.groups.items():
-            for technique in self._techniques:
+            for technique in self.chosen_techniques:
                 if values[f"{group}{TECHNIQUE}"] != technique.name:
                     continue
                 settings = self._settings(technique, group, values)
@@ -328,8 +331,8 @@ class TechniqueSpace(DesignSpace):
         """
         policies = self.policies_of(values)
         used = {values[f"{name}{TECHNIQUE}"] for name in self.groups}
-        units = {u for each in self._techniques if each.name in used for u in each.units}
-        paths = {p for each in self._techniques if each.name in used for p in each.hardware}
+        units = {u for each in self.chosen_techniques if each.name in used for u in each.units}
+        paths = {p for each in self.chosen_techniques if each.name in used for p in each.hardware}
         policy = PerLayer(policies) if policies else NoReuse()
         array = SystolicArray(
             rows=values["array.rows"],

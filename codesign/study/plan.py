@@ -305,12 +305,17 @@ class StudyPlan:
             storage: see `search`; a directory also gets the plan as `study.toml`.
             settings: further ones of `search`: `resume`, `ray_address`, `executor`, `on_progress`.
         """
+        from codesign.evaluation.allotting import with_allotted_starts
+        from codesign.space.technique_space import TechniqueSpace
         from codesign.study.search import search
 
         given = {name: getattr(self, name) for name in (*_SECTIONS["search"], "constraints")}
+        space = self.space_for(workload)
+        if isinstance(space, TechniqueSpace):
+            space = with_allotted_starts(space, workload)
         return search(
             workload,
-            self.space_for(workload),
+            space,
             **{**given, "objectives": find_objectives(self.objectives)},
             storage=storage,
             plan=self.to_dict(),
