@@ -66,20 +66,18 @@ def _looks_of(layer: Layer, length: int, images: int, tile: Tile | None, once: b
         of_row = _tiles_of_rows(layer, tile)
         tiles = int(of_row[-1]) + 1
     pixels = _pixels(layer) if once or tile is not None else None
-    if once and pixels is not None:
+    if once and pixels is not None and is_looked_at_once(layer):
         if of_row is None:
             of_row = np.repeat(np.arange(tiles, dtype=np.int32), gemm.m // tiles)
-        tile_of = np.where(pixels.is_met, of_row[pixels.nearest], np.int32(-1))
-        if (np.count_nonzero(pixels.is_met, axis=1) <= gemm.m).all():
-            looks = Looks(
-                gemm=gemm,
-                sub_vector_length=length,
-                tiles=tiles,
-                tile_of=tile_of,
-                kinds=pixels.kinds,
-                places=pixels.places,
-            )
-            return _with_loads(looks, looks.vectors_of_kind.sum(axis=0)) if tile else looks
+        looks = Looks(
+            gemm=gemm,
+            sub_vector_length=length,
+            tiles=tiles,
+            tile_of=np.where(pixels.is_met, of_row[pixels.nearest], np.int32(-1)),
+            kinds=pixels.kinds,
+            places=pixels.places,
+        )
+        return _with_loads(looks, looks.vectors_of_kind.sum(axis=0)) if tile else looks
     if tile is None:
         return Looks(gemm=gemm, sub_vector_length=length, tiles=tiles)
     assert of_row is not None
