@@ -90,13 +90,14 @@ def command(
     seen = shlex.join(["codesign", "report", str(study)])
     kept = f"finished trials are kept in {study} until the next demo. See them with: {seen}"
     with resumable(kept, lambda: holds_study(study)):
-        with trial_progress(trials) as on_progress, on_ray(kept):
+        with trial_progress(trials) as (on_progress, on_measured), on_ray(kept):
             result = search(
                 workload,
                 space,
                 trials=trials,
                 workers=workers,
                 storage=study,
+                on_measured=on_measured,
                 on_progress=on_progress,
             )
         with working("drawing what the network sees"):

@@ -233,12 +233,13 @@ def command(options: SearchOptions, context: typer.Context) -> None:
             note(f"Layers searched: {searched}, as no more of them have rows to share.")
     kept = f"finished trials are kept. Go on with: {resume_command()}"
     with resumable(kept, lambda: holds_study(place)):
-        with trial_progress(plan.trials) as on_progress, on_ray(kept):
+        with trial_progress(plan.trials) as (on_progress, on_measured), on_ray(kept):
             result = plan.search(
                 workload,
                 storage=storage or out,
                 resume=options.resume,
                 ray_address=options.ray_address,
+                on_measured=on_measured,
                 on_progress=on_progress,
             )
         pixels = trial_pixels(workload, result)

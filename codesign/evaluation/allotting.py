@@ -9,17 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from accelerators import ConfigError
+from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
 from codesign.space.technique_parameters import TECHNIQUE, names_of
 from codesign.space.technique_space import TechniqueSpace
 from codesign.space.techniques import DENSE
-from simulator import NoReuse, PerLayer, decide
+from simulator import PerLayer, decide
 
 # Mean squared errors of the answers, over the mean square of the dense ones, that the starts keep
-# to, if errors of groups add up: our choice. On street video 0.04 cost no point of mean IoU.
-_BOUNDS = (0.01, 0.02, 0.04, 0.08)
+# to, if errors of groups add up: our choice. Each costs a trial, so that there are few, each twice
+# the one before; the search picks, and goes on from there. On street video 0.04 cost no point of
+# mean IoU; at 0.16 answers differ much, but a workload that is judged by few classes may bear it.
+_BOUNDS = (0.01, 0.02, 0.04, 0.08, 0.16)
 # Prices of an error in parts of all multiplications, from dear to cheap.
 _PRICES = np.geomspace(1e3, 1e-3, 241)
+# Begins the name of such a start.
+_ALLOTTED = "error_"
+
+# Called with how many settings of groups are measured, and of how many.
+OnMeasured = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,32 +48,41 @@ class Borne:
     errors: np.ndarray
 
 
+def allotted_starts(space: TechniqueSpace) -> dict[str, Mapping[str, Any]]:
+    """Of the starts of a space, those in which groups share as much as they bear."""
+    return {name: values for name, values in space.start.items() if name.startswith(_ALLOTTED)}
+
+
 def with_allotted_starts(
     space: TechniqueSpace,
     workload: Workload,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_measured: OnMeasured | None = None,
 ) -> TechniqueSpace:
     """The space with further starts, in which groups share as much as they bear.
 
     Each group is run alone under its technique at the start, once for each choice of its own, on
-    the calibration inputs where there are any. Errors of groups are taken to add up. A price of
-    error against multiplications then tells each group's choice; the starts are of the cheapest
-    prices whose errors keep to 0.01, 0.02, 0.04 and 0.08.
+    the calibration inputs where there are any, with no label of theirs. Errors of groups are taken
+    to add up. A price of error against multiplications then tells each group's choice; the starts
+    are of the cheapest prices whose errors keep to 0.01, 0.02, 0.04, 0.08 and 0.16; of two alike
+    the first.
 
     Args:
-        space: with a start.
-        workload: the workload; without a model the space stays as it is.
-        on_progress: told how many runs are done, of how many.
+        space: of the workload.
+        workload: without a model, or without outputs, the space stays as it is.
+        on_measured: see `OnMeasured`.
     """
-    if workload.model is None:
+    trace = workload.calibration or workload.trace
+    if workload.model is None or trace.outputs is None or not space.start:
         return space
-    borne = list(_borne(space, workload, on_progress))
-    starts = {
-        f"error_{bound:g}": {**space.start["start"], **chosen}
-        for bound in _BOUNDS
-        if (chosen := allotted(borne, bound)) is not None
-    }
-    return replace(space, start={**space.start, **starts})
+    first = next(iter(space.start.values()))
+    with single_thread():
+        borne = list(_borne(space, first, workload, on_measured))
+    starts = dict(space.start)
+    for bound in _BOUNDS:
+        chosen = allotted(borne, bound)
+        if chosen and {**first, **chosen} not in starts.values():
+            starts[f"{_ALLOTTED}{bound:g}"] = {**first, **chosen}
+    return replace(space, start=starts)
 
 
 def allotted(borne: list[Borne], bound: float) -> Mapping[str, Any] | None:
@@ -82,52 +100,56 @@ def allotted(borne: list[Borne], bound: float) -> Mapping[str, Any] | None:
 
 def _borne(
     space: TechniqueSpace,
+    start: Mapping[str, Any],
     workload: Workload,
-    on_progress: Callable[[int, int], None] | None,
+    on_measured: OnMeasured | None,
 ) -> Iterator[Borne]:
-    """What each group of a technique bears."""
-    trace = workload.calibration or workload.trace
-    total = sum(layer.gemm.macs for layer in trace.layers)
-    start = space.start["start"]
+    """What each group that has a technique at the start bears of it."""
     choices = {parameter.name: parameter.choices for parameter in space.parameters}
-    none = {f"{group}{TECHNIQUE}": DENSE for group in space.groups}
-    dense: dict[str, Any] = {**start, **none}
-    asked = []
-    for group in space.groups:
-        for technique in space.chosen_techniques:
-            if start[f"{group}{TECHNIQUE}"] == technique.name:
-                asked += [
-                    (group, technique.name, name)
-                    for of in technique.own
-                    for name in names_of(technique, of, (group,))
-                ]
-    runs = sum(len(choices[name]) for _, _, name in asked)
-    done = 0
+    dense = {**start, **{f"{group}{TECHNIQUE}": DENSE for group in space.groups}}
+    asked = [
+        (group, technique.name, name)
+        for group in space.groups
+        for technique in space.chosen_techniques
+        if start[f"{group}{TECHNIQUE}"] == technique.name
+        for of in technique.own
+        for name in names_of(technique, of, (group,))
+    ]
+    runs, done = sum(len(choices[name]) for _, _, name in asked), 0
     for group, technique_name, name in asked:
+        alone = {**dense, f"{group}{TECHNIQUE}": technique_name}
         work, errors = [], []
         for choice in choices[name]:
-            values = {**dense, f"{group}{TECHNIQUE}": technique_name, name: choice}
-            policies = space.policies_of(values)
-            run = decide(
-                trace,
-                PerLayer(policies) if policies else NoReuse(),
-                model=workload.model,
-                layer_errors=False,
-            )
-            made = (run.decisions[layer] for layer in space.groups[group])
-            layers = (trace.layer(layer) for layer in space.groups[group])
-            macs = sum(
-                layer.gemm.macs if each is None else each.macs
-                for layer, each in zip(layers, made, strict=True)
-            )
-            work.append(macs / total)
-            errors.append(math.inf if run.output_error is None else run.output_error)
+            left, error = _measured(space, group, {**alone, name: choice}, workload)
+            work.append(left)
+            errors.append(error)
             done += 1
-            if on_progress is not None:
-                on_progress(done, runs)
+            if on_measured is not None:
+                on_measured(done, runs)
         yield Borne(
-            parameter=name,
-            choices=choices[name],
-            work=np.array(work),
-            errors=np.array(errors),
+            parameter=name, choices=choices[name], work=np.array(work), errors=np.array(errors)
         )
+
+
+def _measured(
+    space: TechniqueSpace, group: str, values: Mapping[str, Any], workload: Workload
+) -> tuple[float, float]:
+    """Work and error, as in `Borne`, of a group with these values; what none can have costs all."""
+    trace = workload.calibration or workload.trace
+    try:
+        run = decide(
+            trace,
+            PerLayer(space.policies_of(values)),
+            model=workload.model,
+            calibrate_under_reuse=workload.calibrate_under_reuse,
+            layer_errors=False,
+        )
+    except ConfigError:  # as a trial it would be infeasible
+        return 1.0, math.inf
+    macs = sum(
+        trace.layer(layer).gemm.macs if made is None else made.macs
+        for layer in space.groups[group]
+        for made in (run.decisions[layer],)
+    )
+    total = sum(layer.gemm.macs for layer in trace.layers)
+    return macs / total, math.inf if run.output_error is None else run.output_error

@@ -303,19 +303,15 @@ class StudyPlan:
         Args:
             workload: as `load_workload` gives it.
             storage: see `search`; a directory also gets the plan as `study.toml`.
-            settings: further ones of `search`: `resume`, `ray_address`, `executor`, `on_progress`.
+            settings: further ones of `search`: `resume`, `ray_address`, `executor`, `on_measured`,
+                `on_progress`.
         """
-        from codesign.evaluation.allotting import with_allotted_starts
-        from codesign.space.technique_space import TechniqueSpace
         from codesign.study.search import search
 
         given = {name: getattr(self, name) for name in (*_SECTIONS["search"], "constraints")}
-        space = self.space_for(workload)
-        if isinstance(space, TechniqueSpace):
-            space = with_allotted_starts(space, workload)
         return search(
             workload,
-            space,
+            self.space_for(workload),
             **{**given, "objectives": find_objectives(self.objectives)},
             storage=storage,
             plan=self.to_dict(),

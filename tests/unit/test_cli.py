@@ -614,13 +614,16 @@ def test_interrupt_exits_with_130(monkeypatch):
     assert run("presets", code=130)[1] == "Stopped.\n"
 
 
-def test_progress_is_for_terminals_only(monkeypatch):
-    with terminal.trial_progress(3) as on_progress:
-        assert on_progress is None  # a test's standard error is no terminal
+def test_progress_is_for_terminals_only(monkeypatch, capsys):
+    with terminal.trial_progress(3) as told:
+        assert told == (None, None)  # a test's standard error is no terminal
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with terminal.trial_progress(1) as on_progress:
-        assert on_progress is not None
+    with terminal.trial_progress(1) as (on_progress, on_measured):
+        on_measured(1, 2)
+        on_measured(2, 2)
         on_progress(small_trial(), 1, 1)
+    told = capsys.readouterr().err
+    assert "measuring what layers bear" in told and "searching" in told
 
 
 def small_trial():
