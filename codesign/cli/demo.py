@@ -49,11 +49,14 @@ GROUPS = "layer1.0.conv1,layer1.*,layer2.?.conv?,layer3.?.conv?,layer4.?.conv?,d
 # The fourth scene of the sample video: cars pass behind a bicycle. It lasts for 50 frames, 2 s.
 VIDEO_SCENE = 137
 FRAMES, EVERY = 2, 12
+# Before those judged: what each group of layers bears is measured on it, with no label.
+MEASURED_ON = 1
 ABOUT = (
     "A ResNet-18 of full width gives every pixel of a street video a class. It was trained on the "
     "streets of CamVid; this video is of another place, and nobody has labelled it. So reuse is "
-    "judged by how many pixels keep the class that they have without it. Dense designs are among "
-    "those that are tried."
+    "judged by how many pixels keep the class that they have without it. How much each stage of the "
+    "network bears is measured on a frame before those judged. Dense designs are among those that "
+    "are tried."
 )
 # Not a study of the user's: begun anew each time.
 STUDY_FILE = "demo.journal"
@@ -121,20 +124,21 @@ def command(
 
 
 def _street(video: str | None, first_frame: int) -> Workload:
-    """The scene parser on frames of a video; nothing has to be learned of others before."""
+    """The scene parser on frames of a video; starts of the search are measured on one before."""
     source = video or VIDEO
     try:
         workload = load_workload(
             model=MODEL,
             inputs=source,
             images=FRAMES,
-            calibration_images=0,
+            calibration_images=MEASURED_ON,
             first_frame=first_frame + (0 if video else VIDEO_SCENE),
             every=EVERY,
         )
     except StreamError as error:
         raise StreamError(
-            f"{error} (the demo takes {FRAMES} frames, one of every {EVERY}, from --first-frame on)"
+            f"{error} (the demo takes {MEASURED_ON + FRAMES} frames, one of every {EVERY}, from "
+            "--first-frame on)"
         ) from error
     name = f"ResNet-18 scene parsing on {FRAMES} frames of {Path(source).name}"
     return replace(workload, name=name)

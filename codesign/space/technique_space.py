@@ -107,8 +107,9 @@ class TechniqueSpace(DesignSpace):
 
         Starts from every group with the first technique, but first layers, which read few
         channels, and convolutions of one tap; from the base design without reuse units;
-        and from the fastest dense design of the base design's area. So whatever is searched, the
-        front is never below these.
+        and from the fastest dense design as large as the first start, which has the units of one
+        technique alone and memories that fit. So whatever is searched, the front is never below
+        these. A search with a model measures further starts, see `codesign.evaluation.allotting`.
 
         Args:
             trace: the workload: the shapes of its layers, and how large their sums become, which
@@ -129,7 +130,6 @@ class TechniqueSpace(DesignSpace):
         able = reusable_layers(trace, len(trace.layers))
         found = groups_of(able, grouping, groups)
         layers = tuple(name for each in found.values() for name in each)
-        dense, _ = best_dense(trace.layers, base)
         own = [layer for layer in trace.layers if layer.name in layers]
         parameters, start = usual_parameters(base, chosen, found, own, fitting_widths(trace))
         space = cls(
@@ -141,22 +141,27 @@ class TechniqueSpace(DesignSpace):
             techniques=tuple(each.name for each in chosen),
             workload=trace.layers,
         )
-        return space._with_dense_starts(dense)
+        return space._with_dense_starts()
 
-    def _with_dense_starts(self, dense: Accelerator) -> TechniqueSpace:
+    def _with_dense_starts(self) -> TechniqueSpace:
         """The space with the dense designs that are tried first; choices hold the values of both.
 
-        Args:
-            dense: the fastest dense design of the base design's area.
+        A base has the units of every technique, and memories of its own: the design that it becomes
+        at the start is what a dense design is to be as large as.
         """
         start = self.start["start"]
+        started, _ = self.build(start)
+        dense, _ = best_dense(self.workload, started)
         own = {"array.fold_timing": self.base.array.fold_timing}
         plain = {
             **start,
             **own,
             **dict.fromkeys((f"{name}{TECHNIQUE}" for name in self.groups), DENSE),
         }
-        best = plain | {"array.rows": dense.array.rows, "array.columns": dense.array.columns}
+        best = plain | {
+            f"array.{name}": getattr(dense.array, name)
+            for name in ("rows", "columns", "fold_timing")
+        }
         once, _ = self.build(best | {name: 1 for name in best if name.endswith(TIMES)})
         for name in BUFFERS:
             unit = getattr(once, name)
@@ -169,23 +174,7 @@ class TechniqueSpace(DesignSpace):
             for p in self.parameters
         )
         starts = {"start": start, "dense": plain, "dense_equal_area": best}
-        starts |= {"start_low": self._start_at(1), "start_high": self._start_at(2)}
         return replace(self, parameters=parameters, start=starts)
-
-    def _start_at(self, thirds: int) -> dict[str, Any]:
-        """The start with what each group has its own of at so many thirds of its choices."""
-        start = dict(self.start["start"])
-        own = {
-            name
-            for technique in self.chosen_techniques
-            for of in technique.own
-            for name in names_of(technique, of, self.groups)
-        }
-        for parameter in self.parameters:
-            if parameter.name in own:
-                choices = parameter.choices
-                start[parameter.name] = choices[(len(choices) - 1) * thirds // 3]
-        return start
 
     def _needed(self) -> list[str]:
         sizes = [f"{name}{TIMES}" for name in BUFFERS if getattr(self.base, name) is not None]
