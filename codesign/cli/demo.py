@@ -54,9 +54,9 @@ MEASURED_ON = 1
 ABOUT = (
     "A ResNet-18 of full width gives every pixel of a street video a class. It was trained on the "
     "streets of CamVid; this video is of another place, and nobody has labelled it. So reuse is "
-    "judged by how many pixels keep the class that they have without it. How much each stage of the "
-    "network bears is measured on a frame before those judged. Dense designs are among those that "
-    "are tried."
+    "judged by how many pixels keep the class that they have without it. How much each stage of "
+    "the network bears is measured on a frame before those judged. Dense designs are among those "
+    "that are tried."
 )
 # Not a study of the user's: begun anew each time.
 STUDY_FILE = "demo.journal"

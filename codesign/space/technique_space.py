@@ -158,10 +158,8 @@ class TechniqueSpace(DesignSpace):
             **own,
             **dict.fromkeys((f"{name}{TECHNIQUE}" for name in self.groups), DENSE),
         }
-        best = plain | {
-            f"array.{name}": getattr(dense.array, name)
-            for name in ("rows", "columns", "fold_timing")
-        }
+        shape = ("rows", "columns", "fold_timing")
+        best = plain | {f"array.{name}": getattr(dense.array, name) for name in shape}
         once, _ = self.build(best | {name: 1 for name in best if name.endswith(TIMES)})
         for name in BUFFERS:
             unit = getattr(once, name)
