@@ -26,7 +26,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from accelerators import ConfigError
-from codesign.evaluation.allotting import OnMeasured, allotted_starts, with_allotted_starts
+from codesign.evaluation.allotting import OnMeasured, further_starts, with_further_starts
 from codesign.evaluation.evaluator import Evaluation, Evaluator
 from codesign.evaluation.held_out import HeldOut, held_out_evaluator, ratios_of
 from codesign.evaluation.objective import Objective
@@ -93,7 +93,8 @@ def search(
 
     In a `TechniqueSpace` what each group of layers bears is measured before the first trial, and
     further starts follow from it, see `codesign.evaluation.allotting`. They are kept with the
-    study: one that goes on measures nothing. Cut off before, there is no study yet.
+    study: one that goes on measures nothing. Where it is cut off as it measures, there is no study
+    yet.
 
     Args:
         workload: what to judge designs on.
@@ -176,15 +177,15 @@ def _started(
     on_measured: OnMeasured | None,
 ) -> DesignSpace:
     """A space over techniques with the starts that are measured: now, or when its study began."""
-    if not isinstance(space, TechniqueSpace) or allotted_starts(space):
+    if not isinstance(space, TechniqueSpace) or further_starts(space):
         return space
     specification = stored_specification(place) if resume else None
     if specification is None:
-        return with_allotted_starts(space, workload, on_measured)
+        return with_further_starts(space, workload, on_measured)
     stored = described_space(specification["space"])
     if not isinstance(stored, TechniqueSpace) or stored.parameters != space.parameters:
         return space  # it is of another study, which is told as it is opened
-    return replace(space, start={**space.start, **allotted_starts(stored)})
+    return replace(space, start={**space.start, **further_starts(stored)})
 
 
 def _judge_held_out(study: optuna.Study, place: Place, others: Evaluator, run: Run) -> None:

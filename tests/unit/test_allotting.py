@@ -12,8 +12,8 @@ from codesign import StudyPlan, Workload, load_study, search
 from codesign.evaluation.allotting import (
     Borne,
     allotted,
-    allotted_starts,
-    with_allotted_starts,
+    further_starts,
+    with_further_starts,
 )
 from codesign.space.technique_space import TechniqueSpace
 from simulator import decide
@@ -56,7 +56,7 @@ def space(workload):
 
 @pytest.fixture(scope="module")
 def wider(workload, space):
-    return with_allotted_starts(space, workload)
+    return with_further_starts(space, workload)
 
 
 def found_by(workload, space, storage, **settings):
@@ -73,18 +73,18 @@ def must_not_measure(*_, **__):
 
 def test_starts_are_those_of_the_space_and_what_groups_bear(workload, space):
     told = []
-    wider = with_allotted_starts(space, workload, lambda done, runs: told.append((done, runs)))
-    assert list(wider.start) == [*space.start, *allotted_starts(wider)]
+    wider = with_further_starts(space, workload, lambda done, runs: told.append((done, runs)))
+    assert list(wider.start) == [*space.start, *further_starts(wider)]
     assert told == [(done, 9) for done in range(1, 10)]  # the choices of a tolerance
-    assert allotted_starts(space) == {}
-    bold = [start["all.leaders.tolerance"] for start in allotted_starts(wider).values()]
+    assert further_starts(space) == {}
+    bold = [start["all.leaders.tolerance"] for start in further_starts(wider).values()]
     assert bold == sorted({*bold})  # of two alike the first
-    design, policy = wider.build(next(iter(allotted_starts(wider).values())))
+    design, policy = wider.build(next(iter(further_starts(wider).values())))
     assert design.leader_table is not None and policy.policies
 
 
 def test_a_start_keeps_to_its_bound(workload, wider):
-    for name, start in allotted_starts(wider).items():
+    for name, start in further_starts(wider).items():
         _, policy = wider.build(start)
         run = decide(workload.calibration, policy, model=workload.model)
         assert run.output_error <= float(name.removeprefix("error_"))
@@ -95,7 +95,7 @@ def test_what_no_policy_takes_is_not_chosen(workload, space):
     bold = space.narrowed({"all.leaders.tolerance": (0.05, 0.1, 0.2, 200.0)})
     with pytest.raises(ConfigError, match="tolerance"):
         bold.build({**bold.start["start"], "all.leaders.tolerance": 200.0})
-    starts = allotted_starts(with_allotted_starts(bold, workload))
+    starts = further_starts(with_further_starts(bold, workload))
     assert {start["all.leaders.tolerance"] for start in starts.values()} == {0.05, 0.1, 0.2}
 
 
@@ -176,6 +176,10 @@ def test_without_a_model_there_is_nothing_to_measure_with(workload, tmp_path):
         trace=capture(workload.model, images, path=tmp_path / "trace"), name="recorded alone"
     )
     space = TechniqueSpace.for_techniques(blind.trace, preset("leader_32x32"), ("leaders",))
-    assert with_allotted_starts(space, blind) is space
-    found = found_by(blind, space, tmp_path, trials=len(space.start) + 1)
-    assert origins(found) == [*space.start, "sampler"]
+    starts = with_further_starts(space, blind).start
+    assert [*starts] == [*space.start, "start_low", "start_high"]
+    for group in space.groups:  # of nine choices from 0.05 to 0.6
+        assert starts["start_low"][f"{group}.leaders.tolerance"] == 0.15
+        assert starts["start_high"][f"{group}.leaders.tolerance"] == 0.3
+    found = found_by(blind, space, tmp_path, trials=len(starts) + 1)
+    assert origins(found) == [*starts, "sampler"]
