@@ -103,8 +103,8 @@ def best_passes(left: Remaining, accelerator: Accelerator) -> list[Tiles]:
     the batch; the last stores it. All new results are stored, also those forgotten within the
     batch. Weights are loaded where a tile has new clusters.
 
-    Not modelled: the wait of a spilled byte's return for its own way out; halo rows of images; that
-    old results and weights are asked for only when a tile is looked at.
+    Not modelled: the wait of a spilled byte's return for its own way out; that old results and
+    weights are asked for only when a tile is looked at.
 
     Raises:
         ConfigError: the layer needs too many tiles.
