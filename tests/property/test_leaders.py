@@ -10,7 +10,14 @@ from simulator.policies.looking import pixel_vectors
 from simulator.timing.pipeline import layer_timing
 from simulator.timing.stages.following import followed
 from tests.property.test_engines import designs, same_layers
-from tests.property.test_looks import check_results, convolutions, few_images, relaxed
+from tests.property.test_looks import (
+    check_results,
+    convolutions,
+    few_images,
+    linears,
+    relaxed,
+    shape_given,
+)
 from workloads.traces.unfold import rows_of
 
 
@@ -42,7 +49,7 @@ def fitting(policy, layer):
 
 def whole_images(layer, seed):
     """Small whole numbers, whose squares are exact."""
-    drawn = np.random.default_rng(seed).integers(-2, 3, layer.input_shape)
+    drawn = np.random.default_rng(seed).integers(-2, 3, shape_given(layer))
     return drawn.astype(np.float32)
 
 
@@ -75,7 +82,7 @@ def plainly_followed(vectors, numbers, tolerance, floor, entries):
     return clusters, members
 
 
-@given(convolutions(), policies(), st.integers(0, 2**16))
+@given(convolutions() | linears, policies(), st.integers(0, 2**16))
 @settings(relaxed, max_examples=100)
 def test_leaders_are_those_of_the_plain_rule(layer, policy, seed):
     policy, images = fitting(policy, layer), whole_images(layer, seed)
@@ -111,7 +118,7 @@ def test_leaders_are_those_of_the_plain_rule(layer, policy, seed):
     assert next(stood_for, None) is None
 
 
-@given(convolutions(), policies(), st.integers(0, 2**16))
+@given(convolutions() | linears, policies(), st.integers(0, 2**16))
 @settings(relaxed, max_examples=60)
 def test_results_are_a_convolution_of_what_stands_for_vectors(layer, policy, seed):
     check_results(fitting(policy, layer), layer, seed)
@@ -134,7 +141,7 @@ tables = st.builds(
 )
 
 
-@given(convolutions(), policies(), tables, designs(), st.integers(0, 2**16))
+@given(convolutions() | linears, policies(), tables, designs(), st.integers(0, 2**16))
 @settings(relaxed, max_examples=80)
 def test_engines_agree_and_comparisons_are_those_of_plain_loops(layer, policy, table, design, seed):
     policy = fitting(policy, layer)

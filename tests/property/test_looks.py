@@ -62,6 +62,21 @@ def convolutions(draw):
     )
 
 
+linears = st.builds(
+    lambda images, rows, n, k: matrix_layer("fc", images * rows, n, k, images),
+    images=st.integers(1, 3),
+    rows=st.integers(1, 30),
+    n=st.integers(1, 9),
+    k=st.integers(1, 20),
+)
+
+
+def shape_given(layer):
+    """Of a layer's input as a trace keeps it."""
+    gemm = layer.gemm
+    return layer.input_shape if layer.kind == "conv" else (gemm.count, gemm.m, gemm.k)
+
+
 def met_pixels(layer):
     """(tap, row) -> the pixel (image, *place) that the tap meets at the row; `None` for zeros."""
     geometry, size, output = layer.convolution, layer.input_shape[2:], layer.output_shape[2:]
@@ -253,12 +268,13 @@ def averaged_convolution(policy, layer, images, weights, decisions):
 
 
 def few_images(layer, seed):
-    """`(images, channels, *size)` of few kinds of pixels, with noise."""
+    """`(images, channels, *size)`, or rows, of few kinds of vectors, with noise."""
     rng = np.random.default_rng(seed)
-    n, channels, *size = layer.input_shape
-    kinds = rng.standard_normal((4, channels))
-    images = kinds[rng.integers(0, 4, (n, *size))] + 0.1 * rng.standard_normal((n, *size, channels))
-    return np.ascontiguousarray(np.moveaxis(images, -1, 1), dtype=np.float32)
+    shape, axis = shape_given(layer), 1 if layer.kind == "conv" else 2
+    length, places = shape[axis], shape[:axis] + shape[axis + 1 :]
+    kinds = rng.standard_normal((4, length))
+    found = kinds[rng.integers(0, 4, places)] + 0.1 * rng.standard_normal((*places, length))
+    return np.ascontiguousarray(np.moveaxis(found, -1, axis), dtype=np.float32)
 
 
 @st.composite
@@ -314,7 +330,13 @@ def test_looking_once_is_a_convolution_of_averaged_pixels(layer, policy, seed):
         np.testing.assert_allclose(convolved(layer, decisions.rows, weights), found, **CLOSE)
 
 
-@given(convolutions(), looking_policies(), st.booleans(), designs(), st.integers(0, 2**16))
+@given(
+    convolutions() | linears,
+    looking_policies(),
+    st.booleans(),
+    designs(),
+    st.integers(0, 2**16),
+)
 @settings(relaxed, max_examples=150)
 def test_engines_agree_on_tiles_and_pixels(layer, policy, once, design, seed):
     policy = replace(policy, look_once=once, length=min(policy.length or 5, layer.gemm.k))
