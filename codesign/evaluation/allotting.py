@@ -1,9 +1,9 @@
-"""How much each group of layers shares at the start of a search: by what its loss costs all."""
+"""How much each group of layers shares: by what its loss costs all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,23 +12,23 @@ import numpy as np
 from accelerators import ConfigError
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
+from codesign.space.allotment import OUTPUT_ERROR, Allotment
+from codesign.space.parameters import Parameter
 from codesign.space.technique_parameters import TECHNIQUE, names_of
 from codesign.space.technique_space import TechniqueSpace
-from codesign.space.techniques import DENSE
+from codesign.space.techniques import DENSE, Technique
 from simulator import PerLayer, decide
 
-# Mean squared errors of the answers, over the mean square of the dense ones, that the starts keep
-# to, if errors of groups add up: our choice. Each costs a trial, so that there are few, each twice
-# the one before; the search picks, and goes on from there. On street video 0.04 cost no point of
-# mean IoU; at 0.16 answers differ much, but a workload that is judged by few classes may bear it.
-_BOUNDS = (0.01, 0.02, 0.04, 0.08, 0.16)
+# Errors that a search chooses from, each half as much again as the one before: our choice. On
+# street video 0.04 cost no point of mean IoU; at 0.3 most pixels are answered otherwise.
+_ERRORS = (0.01, 0.014, 0.02, 0.028, 0.04, 0.057, 0.08, 0.11, 0.16, 0.23, 0.32)
+# Those that a search starts from; few, as each costs a trial.
+_START, _FURTHER = 0.04, (0.02, 0.08, 0.16)
 # Prices of an error in parts of all multiplications, from dear to cheap.
 _PRICES = np.geomspace(1e3, 1e-3, 241)
-# Begins the name of such a start.
-_ALLOTTED = "error_"
-# Thirds of the choices of what groups have of their own, where no error can be measured. On recorded
-# activations of CifarNet (24 trials, leaders and LSH, two seeds each) fronts had 5 to 50 % more
-# hypervolume with these two than without. With a model the measured starts take their place.
+# Thirds of the choices of dials, where no error can be measured. On recorded activations of
+# CifarNet (24 trials, leaders and LSH, two seeds each) fronts had 5 to 50 % more hypervolume with
+# these two than without.
 _THIRDS = {"start_low": 1, "start_high": 2}
 
 # Called with how many settings of groups are measured, and of how many.
@@ -37,124 +37,176 @@ OnMeasured = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Borne:
-    """What one group bears, alone under reuse: of each choice of what it has its own of.
+    """What one group bears, alone under reuse: of each choice of its dial.
 
     Attributes:
-        parameter: `GROUP.TECHNIQUE.FIELD`.
+        dial: `GROUP.TECHNIQUE.FIELD`.
         choices: of it.
         work: of all multiplications of the workload, what is left of the group's.
         errors: relative mean squared error of the model's answers; infinite where unknown.
+        counts: whether its error is part of what is borne in all: groups that run dense at the
+            start are not expected to reuse.
     """
 
-    parameter: str
+    dial: str
     choices: tuple[Any, ...]
     work: np.ndarray
     errors: np.ndarray
+    counts: bool = True
 
 
-def further_starts(space: TechniqueSpace) -> dict[str, Mapping[str, Any]]:
-    """Of the starts of a space, those that `with_further_starts` gave it."""
-    return {
-        name: values
-        for name, values in space.start.items()
-        if name.startswith(_ALLOTTED) or name in _THIRDS
-    }
-
-
-def with_further_starts(
+def with_dials_allotted(
     space: TechniqueSpace,
     workload: Workload,
     on_measured: OnMeasured | None = None,
 ) -> TechniqueSpace:
-    """The space with further starts, in which groups share as much as they bear.
+    """The space in which one parameter, `output_error`, sets how much each group shares.
 
-    Each group is run alone under its technique at the start, once for each choice of its own, on
-    the calibration inputs where there are any, with no label of theirs. Errors of groups are taken
-    to add up. A price of error against multiplications then tells each group's choice; the starts
-    are of the cheapest prices whose errors keep to 0.01, 0.02, 0.04, 0.08 and 0.16; of two alike
-    the first.
+    Each group is run alone under each technique, once for each choice of its dial, on the
+    calibration inputs where there are any, with no label of theirs. Errors of groups are taken to
+    add up. A price of error against multiplications then tells each group's choice; of each error
+    the dials are those of the cheapest price that keeps to it. A search whose trials choose dials
+    one by one hardly meets a good one: most of them ask as much of groups that bear little.
 
     Args:
         space: of the workload.
-        workload: where it has no model, or no outputs, nothing can be measured: all groups then
-            share alike, at a third and at two thirds of their choices.
+        workload: where it has no model, or no outputs, nothing can be measured: the dials stay, and
+            there are two more starts in which all groups share alike, at a third and at two thirds
+            of their choices. So it is where no choice keeps to any error.
         on_measured: see `OnMeasured`.
     """
+    if workload.model is None or (workload.calibration or workload.trace).outputs is None:
+        return with_thirds(space)
+    allotment = measured(space, workload, on_measured)
+    return with_thirds(space) if allotment is None else allotted_space(space, allotment)
+
+
+def measured(
+    space: TechniqueSpace, workload: Workload, on_measured: OnMeasured | None = None
+) -> Allotment | None:
+    """What is allotted to each dial of a space; `None` where no choice keeps to any error."""
+    with single_thread():
+        borne = _borne(space, workload, on_measured)
+    errors: list[float] = []
+    found: list[Mapping[str, Any]] = []
+    for error in _ERRORS:
+        some = [allotted(of, error) for of in borne]
+        if not any(some):
+            continue
+        # A technique that keeps to no such error comes as close as it can.
+        settings = [each or _most_exact(of) for each, of in zip(some, borne, strict=True)]
+        dials = {name: value for each in settings for name, value in each.items()}
+        if not found or dials != found[-1]:
+            errors.append(error)
+            found.append(dials)
+    if not found:
+        return None
+    return Allotment(
+        errors=tuple(errors),
+        choices={each.dial: each.choices for of in borne for each in of},
+        settings={name: tuple(dials[name] for dials in found) for name in found[0]},
+    )
+
+
+def allotted_space(space: TechniqueSpace, allotment: Allotment) -> TechniqueSpace:
+    """The space without the dials, and with the error that is borne in their place."""
+    dials = space.dials
+    error = Parameter(name=OUTPUT_ERROR, choices=allotment.errors, ordered=True)
+    first = float(error.nearest(_START))
+    starts = {
+        origin: {name: value for name, value in values.items() if name not in dials}
+        | {OUTPUT_ERROR: first}
+        for origin, values in space.start.items()
+    }
+    if starts:
+        start = next(iter(starts.values()))
+        starts |= {
+            f"error_{bound:g}": start | {OUTPUT_ERROR: bound}
+            for bound in _FURTHER
+            if bound in allotment.errors and bound != first
+        }
+    kept = (parameter for parameter in space.parameters if parameter.name not in dials)
+    return replace(space, parameters=(*kept, error), start=starts, allotment=allotment)
+
+
+def with_thirds(space: TechniqueSpace) -> TechniqueSpace:
+    """The space with two more starts; see `_THIRDS`."""
     if not space.start:
         return space
-    first, starts = next(iter(space.start.values())), dict(space.start)
-    if workload.model is None or (workload.calibration or workload.trace).outputs is None:
-        starts |= {name: _at_thirds(space, first, thirds) for name, thirds in _THIRDS.items()}
-        return replace(space, start=starts)
-    with single_thread():
-        borne = list(_borne(space, first, workload, on_measured))
-    for bound in _BOUNDS:
-        chosen = allotted(borne, bound)
-        if chosen and {**first, **chosen} not in starts.values():
-            starts[f"{_ALLOTTED}{bound:g}"] = {**first, **chosen}
-    return replace(space, start=starts)
-
-
-def _at_thirds(space: TechniqueSpace, start: Mapping[str, Any], thirds: int) -> dict[str, Any]:
-    """A start with what each group has its own of at so many thirds of its choices."""
-    own = {
-        name
-        for technique in space.chosen_techniques
-        for of in technique.own
-        for name in names_of(technique, of, space.groups)
+    first = next(iter(space.start.values()))
+    starts = {
+        name: {**first}
+        | {
+            parameter.name: parameter.choices[(len(parameter.choices) - 1) * thirds // 3]
+            for parameter in space.parameters
+            if parameter.name in space.dials
+        }
+        for name, thirds in _THIRDS.items()
     }
-    moved = {
-        parameter.name: parameter.choices[(len(parameter.choices) - 1) * thirds // 3]
-        for parameter in space.parameters
-        if parameter.name in own
-    }
-    return {**start, **moved}
+    return replace(space, start={**space.start, **starts})
 
 
-def allotted(borne: list[Borne], bound: float) -> Mapping[str, Any] | None:
-    """Parameter -> its choice, of the cheapest price of errors that add up to a bound at most;
-    `None` where even the dearest exceeds it."""
+def allotted(borne: Sequence[Borne], bound: float) -> Mapping[str, Any] | None:
+    """Dial -> its choice, of the cheapest price of errors that add up to a bound at most; `None`
+    where even the dearest exceeds it."""
     found = None
     for price in _PRICES:
         places = [int(np.argmin(price * each.errors + each.work)) for each in borne]
-        total = math.fsum(each.errors[at] for each, at in zip(borne, places, strict=True))
-        if total > bound:
+        pairs = list(zip(borne, places, strict=True))
+        if math.fsum(each.errors[at] for each, at in pairs if each.counts) > bound:
             break
-        found = {each.parameter: each.choices[at] for each, at in zip(borne, places, strict=True)}
-    return found or None
+        found = {each.dial: each.choices[at] for each, at in pairs}
+    return found
+
+
+def _most_exact(borne: Sequence[Borne]) -> Mapping[str, Any]:
+    return {each.dial: each.choices[int(np.argmin(each.errors))] for each in borne}
 
 
 def _borne(
-    space: TechniqueSpace,
-    start: Mapping[str, Any],
-    workload: Workload,
-    on_measured: OnMeasured | None,
-) -> Iterator[Borne]:
-    """What each group that has a technique at the start bears of it."""
+    space: TechniqueSpace, workload: Workload, on_measured: OnMeasured | None
+) -> list[list[Borne]]:
+    """What groups bear of each technique."""
     choices = {parameter.name: parameter.choices for parameter in space.parameters}
+    start = next(iter(space.start.values()), {p.name: p.choices[0] for p in space.parameters})
     dense = {**start, **{f"{group}{TECHNIQUE}": DENSE for group in space.groups}}
-    asked = [
-        (group, technique.name, name)
+    used = {group for group in space.groups if start[f"{group}{TECHNIQUE}"] != DENSE}
+    runs, done = sum(len(choices[dial]) for dial in space.dials), 0
+    found = []
+    for technique in space.chosen_techniques:
+        of_technique = []
+        for group, dial in _dials_of(space, technique):
+            alone = {**dense, f"{group}{TECHNIQUE}": technique.name}
+            work, errors = [], []
+            for choice in choices[dial]:
+                left, error = _measured(space, group, {**alone, dial: choice}, workload)
+                work.append(left)
+                errors.append(error)
+                done += 1
+                if on_measured is not None:
+                    on_measured(done, runs)
+            of_technique.append(
+                Borne(
+                    dial=dial,
+                    choices=choices[dial],
+                    work=np.array(work),
+                    errors=np.array(errors),
+                    counts=not used or group in used,
+                )
+            )
+        if of_technique:
+            found.append(of_technique)
+    return found
+
+
+def _dials_of(space: TechniqueSpace, technique: Technique) -> list[tuple[str, str]]:
+    """Groups and their dials of a technique."""
+    return [
+        (group, dial)
         for group in space.groups
-        for technique in space.chosen_techniques
-        if start[f"{group}{TECHNIQUE}"] == technique.name
         for of in technique.own
-        for name in names_of(technique, of, (group,))
+        for dial in names_of(technique, of, (group,))
     ]
-    runs, done = sum(len(choices[name]) for _, _, name in asked), 0
-    for group, technique_name, name in asked:
-        alone = {**dense, f"{group}{TECHNIQUE}": technique_name}
-        work, errors = [], []
-        for choice in choices[name]:
-            left, error = _measured(space, group, {**alone, name: choice}, workload)
-            work.append(left)
-            errors.append(error)
-            done += 1
-            if on_measured is not None:
-                on_measured(done, runs)
-        yield Borne(
-            parameter=name, choices=choices[name], work=np.array(work), errors=np.array(errors)
-        )
 
 
 def _measured(

@@ -26,7 +26,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from accelerators import ConfigError
-from codesign.evaluation.allotting import OnMeasured, further_starts, with_further_starts
+from codesign.evaluation.allotting import (
+    OnMeasured,
+    allotted_space,
+    with_dials_allotted,
+    with_thirds,
+)
 from codesign.evaluation.evaluator import Evaluation, Evaluator
 from codesign.evaluation.held_out import HeldOut, held_out_evaluator, ratios_of
 from codesign.evaluation.objective import Objective
@@ -92,9 +97,9 @@ def search(
     with random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept.
 
     In a `TechniqueSpace` what each group of layers bears is measured before the first trial, and
-    further starts follow from it, see `codesign.evaluation.allotting`. They are kept with the
-    study: one that goes on measures nothing. Where it is cut off as it measures, there is no study
-    yet.
+    one parameter then sets how much each shares, see `codesign.evaluation.allotting`. What was
+    measured is kept with the study: one that goes on measures nothing. Where it is cut off as it
+    measures, there is no study yet.
 
     Args:
         workload: what to judge designs on.
@@ -132,8 +137,7 @@ def search(
     check_resume(place, resume=resume)  # before anything is measured
     full = Evaluator.of(workload, space, goals)
     with quiet_optuna():
-        started = _started(workload, space, place, resume, on_measured)
-    full = replace(full, space=started)
+        full = replace(full, space=_allotted(workload, space, place, resume, on_measured))
     others = held_out_evaluator(workload, full)
     staged = None if first_images is None else StagedEvaluator.of(workload, full, first_images)
     specification = _specification(workload, full) | {
@@ -169,23 +173,25 @@ def search(
         return read_result(study, place)
 
 
-def _started(
+def _allotted(
     workload: Workload,
     space: DesignSpace,
     place: Place,
     resume: bool,
     on_measured: OnMeasured | None,
 ) -> DesignSpace:
-    """A space over techniques with the starts that are measured: now, or when its study began."""
-    if not isinstance(space, TechniqueSpace) or further_starts(space):
+    """A space over techniques with what groups bear: measured now, or when its study began."""
+    if not isinstance(space, TechniqueSpace) or space.allotment is not None:
         return space
     specification = stored_specification(place) if resume else None
     if specification is None:
-        return with_further_starts(space, workload, on_measured)
+        return with_dials_allotted(space, workload, on_measured)
     stored = described_space(specification["space"])
-    if not isinstance(stored, TechniqueSpace) or stored.parameters != space.parameters:
-        return space  # it is of another study, which is told as it is opened
-    return replace(space, start={**space.start, **further_starts(stored)})
+    allotment = stored.allotment if isinstance(stored, TechniqueSpace) else None
+    if allotment is None:  # without a model, or of another study, which is told as it is opened
+        return with_thirds(space)
+    choices = {p.name: p.choices for p in space.parameters if p.name in space.dials}
+    return allotted_space(space, allotment) if choices == allotment.choices else space
 
 
 def _judge_held_out(study: optuna.Study, place: Place, others: Evaluator, run: Run) -> None:
