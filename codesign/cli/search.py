@@ -79,6 +79,14 @@ class SearchOptions:
     model: Model = "cifarnet"
     inputs: Inputs = "digits"
     images: Images = 100
+    every: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Distance from one frame or picture to the next, of all that are taken: near ones "
+            "of a video are much alike, and judge a design little better than one.",
+        ),
+    ] = 1
     weights: Weights = None
     precision: Precision = "float32"
     output: Output = None

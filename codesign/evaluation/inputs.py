@@ -112,7 +112,7 @@ def _stream(
         return _cifar10(network, path, images, calibration_images)
     if inputs.startswith(CAMVID):
         path = Path(inputs.removeprefix(CAMVID))
-        return _camvid(network, path, images, calibration_images)
+        return _camvid(network, path, images, calibration_images, frames)
     return _in_order(_reader(model, network, inputs), inputs, images, calibration_images, frames)
 
 
@@ -151,19 +151,23 @@ def _cifar10(network: torch.nn.Module, path: Path, images: int, calibration_imag
     return Stream(judged=everything.take(images), calibration=rest, name=name)
 
 
-def _camvid(network: torch.nn.Module, path: Path, images: int, calibration_images: int) -> Stream:
-    """Consecutive frames; those before the judged ones calibrate."""
+def _camvid(
+    network: torch.nn.Module, path: Path, images: int, calibration_images: int, frames: Frames
+) -> Stream:
+    """Frames in order; those before the judged ones calibrate."""
     shape = getattr(network, "input_shape", (3, *CAMVID_SHAPE))
-    frames = camvid(
+    count = images + calibration_images
+    drive = camvid(
         path,
         step=1,
         size=(int(shape[-2]), int(shape[-1])),
-        limit=max(2, images + calibration_images),
+        limit=max(2, frames.first + (count - 1) * frames.every + 1),
         normalise=_normalise(network, "imagenet"),
     )
+    chosen = drive.images(count, start=frames.first, every=frames.every)
     return Stream(
-        judged=frames.images(images, start=calibration_images),
-        calibration=frames.images(calibration_images) if calibration_images else None,
+        judged=_part(chosen, calibration_images, images),
+        calibration=_part(chosen, 0, calibration_images) if calibration_images else None,
         name="CamVid frames",
         score="miou",
     )

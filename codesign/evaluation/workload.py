@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError
-from codesign.evaluation.inputs import CAMVID, CIFAR10, stream_of
+from codesign.evaluation.inputs import CIFAR10, stream_of
 from codesign.evaluation.threads import single_thread
 from codesign.space.checks import among, integer_problems
 from codesign.space.lookup import find_score, loaded_model
@@ -189,7 +189,7 @@ def _problems(
         )
     problems += _combination_problems(model, inputs, weights)
     first, every = counts["first_frame"], counts["every"]
-    if (first, every) != (0, 1) and inputs.startswith(("digits", CIFAR10, CAMVID)):
+    if (first, every) != (0, 1) and inputs.startswith(("digits", CIFAR10)):
         problems.append(
             f"first_frame and every must be 0 and 1 for inputs={inputs!r}, got {first!r} and "
             f"{every!r}; they choose frames of a video or pictures"
