@@ -26,9 +26,9 @@ _BOUNDS = (0.01, 0.02, 0.04, 0.08, 0.16)
 _PRICES = np.geomspace(1e3, 1e-3, 241)
 # Begins the name of such a start.
 _ALLOTTED = "error_"
-# Thirds of the choices of what groups have of their own, where no error can be measured. On recorded
-# activations of CifarNet (24 trials, leaders and LSH, two seeds each) fronts had 5 to 50 % more
-# hypervolume with these two than without. With a model the measured starts take their place.
+# Thirds of the choices of what groups have of their own, where no error can be measured. On
+# recorded activations of CifarNet (24 trials, leaders and LSH, two seeds each) fronts had 5 to 50 %
+# more hypervolume with these two than without. With a model measured starts take their place.
 _THIRDS = {"start_low": 1, "start_high": 2}
 
 # Called with how many settings of groups are measured, and of how many.
