@@ -116,7 +116,7 @@ def test_the_same_rules_hold_for_the_object():
 def test_choices_of_a_plan_narrow_the_space():
     space = replace(PLAN, layers=1).space_for(small_workload())
     choices = {p.name: p.choices for p in space.parameters}
-    assert choices["array.columns"] == (8, 16) and choices["array.rows"] == (8, 16, 32)
+    assert choices["array.columns"] == (8, 16) and {8, 16, 32} < {*choices["array.rows"]}
     assert choices["array.fold_timing"] == ("overlapped",)
     assert space.start["start"]["array.columns"] == 16
     assert DesignSpace.from_dict(space.to_dict()) == space
