@@ -182,7 +182,8 @@ class DesignSpace(ParameterSpace):
         """The space of hardware around a design under a policy, such as one of your own.
 
         Fields of the policy are searched where `narrowed` gives them choices:
-        `{"policy.length": (4, 8)}`. What is searched of it must be told by its `describe`.
+        `{"policy.length": (4, 8)}`. What is searched of it must be told by its `describe`. It
+        decides in every layer, so that no design of the space is dense.
 
         Args:
             policy: a dataclass, if fields of it are to be searched.
