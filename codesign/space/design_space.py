@@ -29,6 +29,7 @@ from codesign.space.starting import (
 )
 from codesign.space.template import StoredPolicy, changed, field_values, stored
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy
+from simulator.timing.dense_baseline import best_dense
 from workloads.errors import show, told
 from workloads.traces.trace import WorkloadTrace
 
@@ -158,7 +159,8 @@ class DesignSpace(ParameterSpace):
         """The space of hardware around a design under a policy, such as one of your own.
 
         Fields of the policy are searched where `narrowed` gives them choices:
-        `{"policy.length": (4, 8)}`. What is searched of it must be told by its `describe`.
+        `{"policy.length": (4, 8)}`. What is searched of it must be told by its `describe`. It
+        decides in every layer, so that no design of the space is dense.
 
         Args:
             policy: a dataclass, if fields of it are to be searched.
@@ -182,10 +184,10 @@ class DesignSpace(ParameterSpace):
         """The space around a design for the layers where reuse can save most.
 
         Layers are those in which an image has more than one row to share results among, and of
-        these the `top` ones with the most multiply-accumulates. The largest always reuses: designs
-        without any reuse are what the others are compared with. The base design's own values join
+        these the `top` ones with the most multiply-accumulates. The base design's own values join
         the choices, so that it lies in the space; the search starts from it with the settings of
-        Deep Reuse (those of CifarNet where the layers have its names and shapes).
+        Deep Reuse (those of CifarNet where the layers have its names and shapes). Then the fastest
+        dense design of its area is tried, so that no search ends worse than that.
 
         Args:
             trace: the workload; only the shapes of its layers are looked at.
@@ -199,7 +201,8 @@ class DesignSpace(ParameterSpace):
         if problems := whole()["rule"](top, "DesignSpace.top"):
             raise ConfigError(f"{problems[0]}; use 4")
         layers = reusable_layers(trace, top)
-        parameters, start = usual_space(layers, base)
+        dense, _ = best_dense(trace.layers, base)
+        parameters, start = usual_space(layers, base, dense)
         return cls(
             base=base,
             layers=tuple(layer.name for layer in layers),
@@ -214,10 +217,10 @@ class DesignSpace(ParameterSpace):
         """The space of hardware together with a position on the front of each layer.
 
         A layer has one ordinal parameter, `LAYER.position`: 0 is dense, 1 the most exact setting of
-        its front, the last the most compressed. The largest layer always reuses. The search
-        starts from the base design in the middle of every front. Hyperplanes are of the kind that
-        the front-end has; where it is not the one that a front was found with, the front's order
-        is a guide only.
+        its front, the last the most compressed. The search starts from the base design in the
+        middle of every front; then the fastest dense design of its area is tried. Hyperplanes are
+        of the kind that the front-end has; where it is not the one that a front was found with, the
+        front's order is a guide only.
 
         Args:
             trace: the workload.
@@ -237,8 +240,8 @@ class DesignSpace(ParameterSpace):
                 "search on this workload"
             )
         sizes = {layer.name: len(fronts[layer.name]) for layer in layers}
-        largest = max(layers, key=lambda layer: layer.gemm.macs)
-        parameters, start = space_of_positions(sizes, largest.name, base)
+        dense, _ = best_dense(trace.layers, base)
+        parameters, start = space_of_positions(sizes, base, dense)
         return cls(
             base=base,
             layers=tuple(sizes),

@@ -9,12 +9,8 @@ import torch
 
 from accelerators import ConfigError, preset
 from codesign import StudyPlan, Workload, load_study, search
-from codesign.evaluation.allotting import (
-    Borne,
-    allotted,
-    further_starts,
-    with_further_starts,
-)
+from codesign.evaluation.allotting import Borne, allotted, with_dials_allotted
+from codesign.space.described import described_space
 from codesign.space.technique_space import TechniqueSpace
 from simulator import decide
 from tests.small_search import small_workload, table
@@ -22,9 +18,7 @@ from workloads import capture
 
 
 def borne(parameter, work, errors):
-    return Borne(
-        parameter=parameter, choices=(1, 2, 3), work=np.array(work), errors=np.array(errors)
-    )
+    return Borne(dial=parameter, choices=(1, 2, 3), work=np.array(work), errors=np.array(errors))
 
 
 def test_a_group_that_bears_more_shares_more():
@@ -56,7 +50,7 @@ def space(workload):
 
 @pytest.fixture(scope="module")
 def wider(workload, space):
-    return with_further_starts(space, workload)
+    return with_dials_allotted(space, workload)
 
 
 def found_by(workload, space, storage, **settings):
@@ -71,23 +65,45 @@ def must_not_measure(*_, **__):
     raise AssertionError("it was measured")
 
 
-def test_starts_are_those_of_the_space_and_what_groups_bear(workload, space):
+def test_one_error_takes_the_place_of_the_dials(workload, space):
     told = []
-    wider = with_further_starts(space, workload, lambda done, runs: told.append((done, runs)))
-    assert list(wider.start) == [*space.start, *further_starts(wider)]
+    wider = with_dials_allotted(space, workload, lambda done, runs: told.append((done, runs)))
     assert told == [(done, 9) for done in range(1, 10)]  # the choices of a tolerance
-    assert further_starts(space) == {}
-    bold = [start["all.leaders.tolerance"] for start in further_starts(wider).values()]
-    assert bold == sorted({*bold})  # of two alike the first
-    design, policy = wider.build(next(iter(further_starts(wider).values())))
-    assert design.leader_table is not None and policy.policies
+    names = [parameter.name for parameter in wider.parameters]
+    given = [parameter.name for parameter in space.parameters]
+    assert names == [*(n for n in given if n != "all.leaders.tolerance"), "output_error"]
+    assert list(wider.start)[:3] == list(space.start)
+    assert {*list(wider.start)[3:]} <= {"error_0.02", "error_0.08", "error_0.16"}
+    (tolerances,) = wider.allotment.settings.values()
+    assert list(tolerances) == sorted({*tolerances})  # of two alike the first
+    for values in wider.start.values():
+        design, policy = wider.build(values)
+        tolerance = wider.allotment.at(values["output_error"])["all.leaders.tolerance"]
+        assert {each.tolerance for each in getattr(policy, "policies", {}).values()} <= {tolerance}
+        assert (design.leader_table is None) == (values["all.technique"] == "dense")
+        expected = "dense" if values["all.technique"] == "dense" else f"leaders {tolerance:g}"
+        assert wider.reuse_texts(values) == {"all": expected}
+    assert described_space(wider.to_dict()) == wider
 
 
-def test_a_start_keeps_to_its_bound(workload, wider):
-    for name, start in further_starts(wider).items():
-        _, policy = wider.build(start)
+def test_a_dial_that_is_chosen_comes_before_what_is_allotted(wider):
+    own = wider.narrowed({"all.leaders.tolerance": (0.1, 0.5)})
+    start = own.start["start"] | {"all.leaders.tolerance": 0.5}
+    assert {each.tolerance for each in own.build(start)[1].policies.values()} == {0.5}
+
+
+def test_answers_keep_to_the_error_that_is_borne(workload, wider):
+    start = wider.start["start"]
+    for error in wider.allotment.errors:
+        _, policy = wider.build(start | {"output_error": error})
         run = decide(workload.calibration, policy, model=workload.model)
-        assert run.output_error <= float(name.removeprefix("error_"))
+        assert run.output_error <= error
+
+
+def test_accuracy_depends_on_the_error(wider):
+    assert "output_error" in wider.of_decisions
+    dense = wider.start["dense"]
+    assert wider.settled(dense | {"output_error": wider.allotment.errors[-1]}) == dense
 
 
 def test_what_no_policy_takes_is_not_chosen(workload, space):
@@ -95,8 +111,15 @@ def test_what_no_policy_takes_is_not_chosen(workload, space):
     bold = space.narrowed({"all.leaders.tolerance": (0.05, 0.1, 0.2, 200.0)})
     with pytest.raises(ConfigError, match="tolerance"):
         bold.build({**bold.start["start"], "all.leaders.tolerance": 200.0})
-    starts = further_starts(with_further_starts(bold, workload))
-    assert {start["all.leaders.tolerance"] for start in starts.values()} == {0.05, 0.1, 0.2}
+    (tolerances,) = with_dials_allotted(bold, workload).allotment.settings.values()
+    assert {*tolerances} <= {0.05, 0.1, 0.2}
+
+
+def test_where_no_choice_keeps_to_an_error_dials_are_chosen(workload, space):
+    wild = space.narrowed({"all.leaders.tolerance": (150.0, 200.0)})
+    found = with_dials_allotted(wild, workload)
+    assert found.allotment is None
+    assert [*found.start] == [*wild.start, "start_low", "start_high"]
 
 
 def test_a_search_from_python_tries_them(workload, space, wider, tmp_path):
@@ -176,7 +199,7 @@ def test_without_a_model_there_is_nothing_to_measure_with(workload, tmp_path):
         trace=capture(workload.model, images, path=tmp_path / "trace"), name="recorded alone"
     )
     space = TechniqueSpace.for_techniques(blind.trace, preset("leader_32x32"), ("leaders",))
-    starts = with_further_starts(space, blind).start
+    starts = with_dials_allotted(space, blind).start
     assert [*starts] == [*space.start, "start_low", "start_high"]
     for group in space.groups:  # of nine choices from 0.05 to 0.6
         assert starts["start_low"][f"{group}.leaders.tolerance"] == 0.15
