@@ -88,7 +88,9 @@ class GemmCall:
                 f"GemmCall.from_result of layer {self.layer.name!r} must get (count, m, n)="
                 f"{expected}, got {result.shape}; give one row per row of rows()"
             )
-        plain = np.require(result, np.float32, ("C", "W"))
+        # Rows or columns contiguous: either is folded as it lies.
+        by_column = result.swapaxes(1, 2).flags.c_contiguous
+        plain = np.require(result, np.float32, ("W",) if by_column else ("C", "W"))
         given = torch.from_numpy(plain)
         folded = self.fold(given.to(self.input.device))
         folded = folded.to(self.input.dtype).reshape(self.layer.output_shape).contiguous()
