@@ -38,7 +38,7 @@ def _lie_side_by_side(places, first):
 
 
 @njit(cache=True, nogil=True)
-def _take(values, elements, places, vectors, width):
+def take(values, elements, places, vectors, width):
     """Copy the elements of the vectors at `places` to `(vectors, width)`."""
     length, whole = elements.size, elements.size // LANES * LANES
     source, offsets, target = values.ctypes.data, elements.ctypes.data, vectors.ctypes.data
@@ -127,7 +127,7 @@ def _cluster_view(
         for begin in range(bounds[tile], bounds[tile + 1], ROW_BLOCK):
             end = min(begin + ROW_BLOCK, bounds[tile + 1])
             size, before = end - begin, found
-            _take(values, elements, places[begin:end], segments, width)
+            take(values, elements, places[begin:end], segments, width)
             project(
                 segments.ctypes.data, size, width, weights.shape[0], weights, projected.ctypes.data
             )
