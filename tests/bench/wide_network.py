@@ -29,7 +29,7 @@ def wide_network() -> "Workload":
 
 
 def functional_ratio(technique: str) -> float:
-    """The network under reuse by `lsh` or `leaders` (the demo's technique), over dense inference."""
+    """The network under reuse by `lsh` or by `leaders`, as in the demo, over dense inference."""
     import torch
 
     from simulator import LeaderReuse, LshReuse, calibrate, decide
