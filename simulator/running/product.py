@@ -122,8 +122,8 @@ def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np
 
 
 def _hand_out(shared: SharedRows, index: int, weights: np.ndarray, output: np.ndarray) -> None:
-    """Fill the `(m, n)` output of one GEMM view by view: its centroids times the weights of all taps
-    that meet them, as many columns at a time as the bound allows, 64 or more."""
+    """Fill the `(m, n)` output of one GEMM view by view: its centroids times the weights of all
+    taps that meet them, as many columns at a time as the bound allows, 64 or more."""
     looks, centroids, n = shared.looks, shared.centroids, shared.gemm.n
     assert centroids is not None
     by_tap = looks.firsts.reshape(looks.taps, looks.segments)

@@ -15,6 +15,7 @@ from simulator.testing.policies import same_decisions
 from simulator.testing.reference import reference_product
 from simulator.timing.pipeline import layer_timing
 from simulator.timing.stages.following import followed
+from tests.builders import convolution_layer
 from tests.property.test_engines import designs, same_layers
 from tests.property.test_looks import averaged_convolution, convolutions, few_images, relaxed
 from workloads.traces.unfold import rows_of
