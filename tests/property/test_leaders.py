@@ -118,6 +118,21 @@ def test_leaders_are_those_of_the_plain_rule(layer, policy, seed):
     assert next(stood_for, None) is None
 
 
+def test_vectors_beyond_one_block_follow_the_same_leaders():
+    layer = convolution_layer(size=(25, 32), kernel=(1, 1), channels=20)  # 800 pixels, one tile
+    policy = LeaderReuse(tolerance=1.25, entries=7)
+    images = whole_images(layer, 5)
+    executed = execute(
+        policy, layer, Activations(layer, images), {}, None, lambda: example_weights(layer),
+        wants_result=True, centroids=True,
+    )  # fmt: skip
+    same_decisions(policy.decide(layer, rows_of(layer, images), {}), executed.decisions)
+    vectors = vectors_of(policy, layer, images, 0, 0)
+    clusters, members = plainly_followed(vectors, range(800), policy.tolerance, 0, policy.entries)
+    assert 7 < len(members) < 800
+    assert executed.decisions.rows.ids[0, 0].tolist() == [clusters[n] for n in range(800)]
+
+
 @given(convolutions(), policies(), st.integers(0, 2**16))
 @settings(relaxed, max_examples=60)
 def test_results_are_a_convolution_of_what_stands_for_vectors(layer, policy, seed):
