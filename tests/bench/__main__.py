@@ -18,6 +18,7 @@ from tests.bench.hardware_model import HARDWARE_MODEL
 from tests.bench.optimisers import OPTIMISER_TARGETS
 from tests.bench.software import SOFTWARE
 from tests.bench.target import Target, median_ratio, seconds
+from tests.bench.wide_network import WIDE_NETWORK
 
 
 def decide_over_convolution() -> float:
@@ -110,6 +111,7 @@ def demo_seconds() -> float:
 TARGETS = (
     *HARDWARE_MODEL,
     *SOFTWARE,
+    *WIDE_NETWORK,
     *OPTIMISER_TARGETS,
     Target(
         name="decide_conv2",

@@ -6,9 +6,13 @@ from hypothesis import strategies as st
 
 from accelerators import LeaderTable
 from simulator import LeaderReuse
+from simulator.policies.activations import Activations
 from simulator.policies.looking import pixel_vectors
+from simulator.running.executor import execute
+from simulator.testing.policies import same_decisions
 from simulator.timing.pipeline import layer_timing
 from simulator.timing.stages.following import followed
+from tests.builders import convolution_layer
 from tests.property.test_engines import designs, same_layers
 from tests.property.test_looks import (
     check_results,
@@ -116,6 +120,22 @@ def test_leaders_are_those_of_the_plain_rule(layer, policy, seed):
                 np.testing.assert_allclose(found[: expected.size], expected, 1e-5, 1e-5)
                 assert not found[expected.size :].any()
     assert next(stood_for, None) is None
+
+
+def test_vectors_beyond_one_block_follow_the_same_leaders():
+    layer = convolution_layer(size=(25, 32), kernel=(1, 1), channels=20)  # 800 pixels, one tile
+    policy = LeaderReuse(tolerance=1.25, entries=7)
+    images = whole_images(layer, 5)
+    # Of the feature map, where it lies; of unfolded rows the clusters are the same.
+    found = execute(
+        policy, layer, Activations(layer, images), {}, None, lambda: np.empty(0),
+        wants_result=False, centroids=True,
+    )  # fmt: skip
+    same_decisions(policy.decide(layer, rows_of(layer, images), {}), found.decisions)
+    vectors = vectors_of(policy, layer, images, 0, 0)
+    clusters, members = plainly_followed(vectors, range(800), policy.tolerance, 0, policy.entries)
+    assert 7 < len(members) < 800
+    assert found.decisions.rows.ids[0, 0].tolist() == [clusters[n] for n in range(800)]
 
 
 @given(convolutions() | linears, policies(), st.integers(0, 2**16))
