@@ -26,6 +26,7 @@ from codesign.cli.terminal import (
     trial_progress,
     working,
 )
+from codesign.evaluation.allotting import with_dials_allotted
 from codesign.evaluation.workload import Workload, load_workload
 from codesign.report.pictures import trial_pixels
 from codesign.report.study_report import StudyReport
@@ -86,21 +87,22 @@ def command(
     study.unlink(missing_ok=True)
     with working("parsing frames of the video"):
         workload = _street(video, first_frame)
+    space = TechniqueSpace.for_techniques(workload.trace, base, TECHNIQUES, grouping=GROUPS)
+    with trial_progress(trials) as (_, on_measured):
+        space = with_dials_allotted(space, workload, on_measured)
     with working("simulating the setting that the search starts from"):
-        space = TechniqueSpace.for_techniques(workload.trace, base, TECHNIQUES, grouping=GROUPS)
         first = _first_setting(workload, space)
     say(f"{workload.name}\n  The setting that the search starts from: {first.verdict}\n")
     seen = shlex.join(["codesign", "report", str(study)])
     kept = f"finished trials are kept in {study} until the next demo. See them with: {seen}"
     with resumable(kept, lambda: holds_study(study)):
-        with trial_progress(trials) as (on_progress, on_measured), on_ray(kept):
+        with trial_progress(trials) as (on_progress, _), on_ray(kept):
             result = search(
                 workload,
                 space,
                 trials=trials,
                 workers=workers,
                 storage=study,
-                on_measured=on_measured,
                 on_progress=on_progress,
             )
         with working("drawing what the network sees"):
