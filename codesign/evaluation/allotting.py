@@ -22,7 +22,8 @@ from simulator import PerLayer, decide
 # Errors that a search chooses from, each half as much again as the one before: our choice. On
 # street video 0.04 cost no point of mean IoU; at 0.3 most pixels are answered otherwise.
 _ERRORS = (
-    0.0025, 0.0035, 0.005, 0.007, 0.01, 0.014, 0.02, 0.028, 0.04, 0.057, 0.08, 0.11, 0.16, 0.23, 0.32,
+    0.0025, 0.0035, 0.005, 0.007, 0.01, 0.014, 0.02, 0.028,
+    0.04, 0.057, 0.08, 0.11, 0.16, 0.23, 0.32,
 )  # fmt: skip
 # Those that a search starts from; few, as each costs a trial.
 _START, _FURTHER = 0.04, (0.02, 0.08, 0.16)
