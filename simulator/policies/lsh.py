@@ -31,6 +31,8 @@ METRICS = ("angular", "euclidean")
 LEARNINGS = ("none", "pca", "itq", "task")
 # Calibration rows that are kept to know how widely projections vary.
 _SAMPLE_ROWS = 128
+# In a state: thresholds that training followed, in place of what `calibrate` learns.
+FOLLOWED = "thresholds"
 # Multiples of it, modulo 1, fill the interval evenly however many there are.
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
@@ -213,7 +215,9 @@ class LshReuse(TiledPolicy):
 
         `sample` `(count, 128, k)` are rows that tell how widely projections vary, `projections`
         `(H, L)` learned hyperplanes, `deviation` `(H,)` that of each v . x for the Euclidean
-        metric. Without learning and that metric the same state serves any H and L.
+        metric. Without learning and that metric the same state serves any H and L. In place of mean
+        and sample a state may hold the `thresholds` themselves, `(count, v, H)`, as
+        `ReusedForward.states` does after training.
         """
         check_rows(layer, rows)
         mean = rows.mean(axis=1)
@@ -314,7 +318,22 @@ class LshReuse(TiledPolicy):
             hyperplanes=hyperplanes,
             thresholds=thresholds,
             projection=self.projection,
+            offsets=self._offsets,
         )
+
+    @property
+    def _offsets(self) -> np.ndarray | None:
+        """`(H,)` float32, see `SignatureClustering`; learned hyperplanes change with them."""
+        if self.learning != "none" or self.thresholds == "zero":
+            return None
+        if self.thresholds == "mean":
+            return np.zeros(self.hashes, np.float32)
+        return (self.spread * self._places).astype(np.float32)
+
+    @property
+    def _places(self) -> np.ndarray:
+        """`(H,)` float64, -1 to 1, where thresholds are spread to about the mean."""
+        return 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
 
     def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
         """By signatures or by buckets."""
@@ -410,15 +429,22 @@ class LshReuse(TiledPolicy):
     def _check_state(self, layer: Layer, state: LayerState) -> None:
         """What `calibrate` made must be of these parameters."""
         wanted: dict[str, tuple[int, ...]] = {}
-        if self.thresholds != "zero":
+        followed = self._is_followed(state)
+        if followed:
+            wanted[FOLLOWED] = (layer.gemm.count, self.looks(layer).views, self.hashes)
+        if self.thresholds != "zero" and not followed:
             wanted["mean"] = (layer.gemm.count, layer.gemm.k)
-        if self.thresholds == "spread":
+        if self.thresholds == "spread" and not followed:
             wanted["sample"] = (layer.gemm.count, _SAMPLE_ROWS, layer.gemm.k)
         if self.learning != "none":
             wanted["projections"] = (self.hashes, self.length_in(layer))
         if self.metric == "euclidean":
             wanted["deviation"] = (self.hashes,)
         check_state(layer, state, wanted)
+
+    def _is_followed(self, state: LayerState) -> bool:
+        """Whether a state holds thresholds that training followed."""
+        return FOLLOWED in state and self._offsets is not None
 
     def _hyperplanes(self, layer: Layer, state: LayerState) -> np.ndarray:
         """`(H, L)` float32, learned or drawn."""
@@ -434,6 +460,8 @@ class LshReuse(TiledPolicy):
         gemm, looks = layer.gemm, self.looks(layer)
         if self.thresholds == "zero":
             return np.zeros((gemm.count, looks.views, self.hashes), np.float32)
+        if self._is_followed(state):
+            return np.asarray(state[FOLLOWED], np.float32)
         columns = self.columns_of_views(layer)
         missing, taken = columns == gemm.k, np.minimum(columns, gemm.k - 1)
 
@@ -449,6 +477,5 @@ class LshReuse(TiledPolicy):
             distances = (of_views(state["sample"]) - mean[:, None]) @ projections.T
             # Squares of large activations need the wider exponent.
             deviation = np.sqrt(np.square(distances, dtype=np.float64).mean(axis=1))
-            places = 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
-            thresholds += (deviation * self.spread * places).astype(np.float32)
+            thresholds += (deviation * self.spread * self._places).astype(np.float32)
         return thresholds

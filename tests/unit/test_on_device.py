@@ -13,7 +13,7 @@ from simulator.policies.activations import Activations
 from simulator.policies.looking import pixel_numbers
 from simulator.policies.policy import clustering_of
 from simulator.running import executor
-from simulator.running.on_device import DeviceClustering, is_on_device
+from simulator.running.on_device.replacing import DeviceClustering, is_on_device
 from workloads.capturing.calls import GemmCall
 from workloads.capturing.hook import run_with
 
@@ -66,7 +66,7 @@ def both(policy: LshReuse, call: GemmCall):
     )
     clustering = clustering_of(policy, layer, state)
     assert clustering is not None
-    assert is_on_device(clustering, layer)
+    assert is_on_device(clustering, layer, call.input.device)
     here = DeviceClustering(layer, clustering, call.input.device)
     return made, here, here.replaced(call.input)
 
@@ -94,7 +94,7 @@ def check_same(policy: LshReuse, call: GemmCall) -> None:
             assert len(order) == shared.clusters[gemm, view, tile]
     assert len(np.unique(ids)) == shared.clusters.sum()
     assert shared.clusters.sum() < ids.size or policy.hashes == 62
-    assert replaced.kept_elements == made.decisions.macs // layer.gemm.n
+    assert int(replaced.kept_elements) == made.decisions.macs // layer.gemm.n
     torch.testing.assert_close(
         call.on_input(replaced.values), call.from_result(made.result), rtol=1e-4, atol=1e-5
     )
@@ -149,7 +149,7 @@ def test_what_compiled_loops_decide():
         (call,) = calls_of(network, given)
         state = policy.calibrate(call.layer, call.rows())
         clustering = clustering_of(policy, call.layer, state)
-        assert not is_on_device(clustering, call.layer)
+        assert not is_on_device(clustering, call.layer, given.device)
         with torch.no_grad():
             outputs = ReusedForward(policy)(network, given)
         made = executor.execute(
