@@ -11,6 +11,7 @@ from accelerators import Accelerator, ConfigError
 from codesign.space.building import dense_design, reuse_design
 from codesign.space.checks import all_of, check_base, is_table, whole
 from codesign.space.fields import field_types, field_value, with_fields
+from codesign.space.named import name_problems, start_problems
 from codesign.space.narrowing import with_choices
 from codesign.space.parameters import (
     Condition,
@@ -21,7 +22,6 @@ from codesign.space.parameters import (
     reusable_layers,
 )
 from codesign.space.starting import (
-    meant,
     nearest_start,
     space_of_positions,
     tell_moved,
@@ -104,34 +104,11 @@ class DesignSpace(ParameterSpace):
                 f"DesignSpace.layers must be none with base_policy, got {show(self.layers)}; a "
                 "policy decides for itself which layers reuse"
             ]
-        wanted = self._needed()
-        possible = [*wanted, *self._possible()]
         given = [parameter.name for parameter in self.parameters]
-        problems = [
-            f"DesignSpace.parameters must be what a design is built of, got {show(name)}; "
-            f"{meant(name, possible)}"
-            for name in given
-            if name not in possible
+        return [
+            *name_problems(given, self._needed(), self._possible()),
+            *start_problems(self.start, given),
         ]
-        problems += [
-            f"DesignSpace.parameters must name a parameter once, got {show(name)} again; "
-            "leave one out"
-            for name in sorted({name for name in given if given.count(name) > 1})
-        ]
-        problems += [
-            f"DesignSpace.parameters must hold {name!r}, got none; add it, of one choice where it "
-            "is not searched"
-            for name in wanted
-            if name not in given
-        ]
-        for origin, values in self.start.items():
-            if set(values) != set(given):
-                other = ", ".join(sorted(map(str, set(values) ^ set(given))))
-                problems.append(
-                    f"DesignSpace.start[{origin!r}] must have a value for each parameter and no "
-                    f"other, got a difference in {other}; mend these"
-                )
-        return problems
 
     def _check_base(self) -> None:
         check_base(self.base, for_policy=self.base_policy is not None)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from accelerators import ConfigError
 from accelerators.rules import show
 from simulator.policies.activations import Activations, non_finite
-from simulator.policies.lsh import FOLLOWED
 from simulator.policies.policy import LayerState, ReusePolicy, clustering_of
+from simulator.policies.thresholds import FOLLOWED
 from simulator.running import executor
 from workloads.traces.layer import Layer
 
