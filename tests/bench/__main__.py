@@ -93,8 +93,9 @@ def leader_training_step() -> float:
     """Up to 16 leaders in blocks of 256 pixels that are looked at once."""
     from simulator import LeaderReuse
 
-    blocks = {"scope": "tile", "tile_rows": 256, "tile_shape": "block"}
-    return training_step_over_dense(LeaderReuse(tolerance=0.05, look_once=True, **blocks))
+    return training_step_over_dense(
+        LeaderReuse(tolerance=0.05, look_once=True, scope="tile", tile_rows=256, tile_shape="block")
+    )
 
 
 def design_point_seconds() -> float:
