@@ -21,7 +21,14 @@ from simulator.policies.hyperplanes import CalibrationRows, principal, quantised
 from simulator.policies.policy import LayerMemory, LayerState, ReadWeights
 from simulator.policies.stream_tables import check_memory, empty_memory, serve_batch
 from simulator.policies.sub_vectors import SCOPES
-from simulator.policies.thresholds import SAMPLE_ROWS, THRESHOLDS, sample_of, thresholds_of
+from simulator.policies.thresholds import (
+    FOLLOWED,
+    SAMPLE_ROWS,
+    THRESHOLDS,
+    places_of,
+    sample_of,
+    thresholds_of,
+)
 from simulator.policies.tiled import TiledPolicy
 from workloads.traces.layer import Layer
 
@@ -208,7 +215,9 @@ class LshReuse(TiledPolicy):
 
         `sample` `(count, 128, k)` are rows that tell how widely projections vary, `projections`
         `(H, L)` learned hyperplanes, `deviation` `(H,)` that of each v . x for the Euclidean
-        metric. Without learning and that metric the same state serves any H and L.
+        metric. Without learning and that metric the same state serves any H and L. In place of mean
+        and sample a state may hold the `thresholds` themselves, `(count, v, H)`, as
+        `ReusedForward.states` does after training.
         """
         check_rows(layer, rows)
         mean = rows.mean(axis=1)
@@ -308,7 +317,16 @@ class LshReuse(TiledPolicy):
             hyperplanes=hyperplanes,
             thresholds=thresholds,
             projection=self.projection,
+            offsets=self._offsets,
         )
+
+    @property
+    def _offsets(self) -> np.ndarray | None:
+        """`(H,)` float32, see `SignatureClustering`; learned hyperplanes change with them."""
+        if self.learning != "none" or self.thresholds == "zero":
+            return None
+        spread = self.spread if self.thresholds == "spread" else 0.0
+        return (spread * places_of(self.hashes)).astype(np.float32)
 
     def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
         """By signatures or by buckets."""
@@ -404,15 +422,22 @@ class LshReuse(TiledPolicy):
     def _check_state(self, layer: Layer, state: LayerState) -> None:
         """What `calibrate` made must be of these parameters."""
         wanted: dict[str, tuple[int, ...]] = {}
-        if self.thresholds != "zero":
+        followed = self._is_followed(state)
+        if followed:
+            wanted[FOLLOWED] = (layer.gemm.count, self.looks(layer).views, self.hashes)
+        if self.thresholds != "zero" and not followed:
             wanted["mean"] = (layer.gemm.count, layer.gemm.k)
-        if self.thresholds == "spread":
+        if self.thresholds == "spread" and not followed:
             wanted["sample"] = (layer.gemm.count, SAMPLE_ROWS, layer.gemm.k)
         if self.learning != "none":
             wanted["projections"] = (self.hashes, self.length_in(layer))
         if self.metric == "euclidean":
             wanted["deviation"] = (self.hashes,)
         check_state(layer, state, wanted)
+
+    def _is_followed(self, state: LayerState) -> bool:
+        """Whether a state holds thresholds that training followed."""
+        return FOLLOWED in state and self._offsets is not None
 
     def _hyperplanes(self, layer: Layer, state: LayerState) -> np.ndarray:
         """`(H, L)` float32, learned or drawn."""
@@ -428,5 +453,7 @@ class LshReuse(TiledPolicy):
         gemm, looks = layer.gemm, self.looks(layer)
         if self.thresholds == "zero":
             return np.zeros((gemm.count, looks.views, self.hashes), np.float32)
+        if self._is_followed(state):
+            return np.asarray(state[FOLLOWED], np.float32)
         columns = self.columns_of_views(layer)
         return thresholds_of(self.thresholds, state, projections, columns, self.spread)

@@ -7,6 +7,8 @@ import numpy as np
 from simulator.policies.policy import LayerState
 
 THRESHOLDS = ("zero", "mean", "spread")
+# In a state: thresholds that training followed, in place of what calibration learns.
+FOLLOWED = "thresholds"
 # Calibration rows that are kept to know how widely projections vary.
 SAMPLE_ROWS = 128
 # Multiples of it, modulo 1, fill the interval evenly however many there are.
@@ -17,6 +19,11 @@ def sample_of(rows: np.ndarray) -> np.ndarray:
     """`(count, 128, k)` of a layer's `(count, m, k)` calibration rows, evenly."""
     kept = np.linspace(0, rows.shape[1] - 1, SAMPLE_ROWS).astype(np.int64)
     return rows[:, kept]
+
+
+def places_of(hashes: int) -> np.ndarray:
+    """`(H,)` float64, -1 to 1, where thresholds are spread to about the mean."""
+    return 2 * ((np.arange(hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
 
 
 def thresholds_of(
@@ -47,6 +54,5 @@ def thresholds_of(
         distances = (of_views(state["sample"]) - mean[:, None]) @ projections.T
         # Squares of large activations need the wider exponent.
         deviation = np.sqrt(np.square(distances, dtype=np.float64).mean(axis=1))
-        places = 2 * ((np.arange(hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
-        thresholds += (deviation * spread * places).astype(np.float32)
+        thresholds += (deviation * spread * places_of(hashes)).astype(np.float32)
     return thresholds
