@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,21 +13,21 @@ import numpy as np
 from accelerators import ConfigError
 from codesign.evaluation.threads import single_thread
 from codesign.evaluation.workload import Workload
-from codesign.space.allotment import OUTPUT_ERROR, Allotment
+from codesign.space.allotment import OUTPUT_ERROR, START_ERROR, Allotment
 from codesign.space.parameters import Parameter
 from codesign.space.technique_parameters import TECHNIQUE, names_of
 from codesign.space.technique_space import TechniqueSpace
 from codesign.space.techniques import DENSE, Technique
 from simulator import PerLayer, decide
 
-# Errors that a search chooses from, each half as much again as the one before: our choice. On
-# street video 0.04 cost no point of mean IoU; at 0.3 most pixels are answered otherwise.
+# Errors that a search chooses from unless it is told others, each half as much again as the one
+# before: our choice. On street video most pixels are answered otherwise at 0.3.
 _ERRORS = (
     0.0025, 0.0035, 0.005, 0.007, 0.01, 0.014, 0.02, 0.028,
     0.04, 0.057, 0.08, 0.11, 0.16, 0.23, 0.32,
 )  # fmt: skip
-# Those that a search starts from; few, as each costs a trial.
-_START, _FURTHER = 0.04, (0.02, 0.08, 0.16)
+# Those that a search starts from beside the first; few, as each costs a trial.
+_FURTHER = (0.02, 0.08, 0.16)
 # Prices of an error in parts of all multiplications, from dear to cheap.
 _PRICES = np.geomspace(1e3, 1e-3, 241)
 # Thirds of the choices of dials, where no error can be measured. On recorded activations of
@@ -72,13 +73,22 @@ def with_dials_allotted(
     one by one hardly meets a good one: most of them ask as much of groups that bear little.
 
     Args:
-        space: of the workload.
+        space: of the workload; where it has a parameter `output_error`, its choices are the errors.
         workload: where it has no model, or no outputs, nothing can be measured: the dials stay, and
             there are two more starts in which all groups share alike, at a third and at two thirds
             of their choices. So it is where no choice keeps to any error.
         on_measured: see `OnMeasured`.
+
+    Raises:
+        ConfigError: errors are asked for, and nothing can be measured or keeps to any of them.
     """
     if workload.model is None or (workload.calibration or workload.trace).outputs is None:
+        if space.asked_errors is not None:
+            raise ConfigError(
+                f"space.parameters.{OUTPUT_ERROR!r} must be searched with a model that answers "
+                "with a tensor, got none; leave it out, and choose of each dial, such as "
+                f"{next(iter(space.dials))}"
+            )
         return with_thirds(space)
     allotment = measured(space, workload, on_measured)
     return with_thirds(space) if allotment is None else allotted_space(space, allotment)
@@ -87,12 +97,19 @@ def with_dials_allotted(
 def measured(
     space: TechniqueSpace, workload: Workload, on_measured: OnMeasured | None = None
 ) -> Allotment | None:
-    """What is allotted to each dial of a space; `None` where no choice keeps to any error."""
+    """What is allotted to each dial of a space; `None` where no choice keeps to any error.
+
+    Raises:
+        ConfigError: no choice keeps to any error that the space asks for.
+    """
+    asked = space.asked_errors
     with single_thread():
         borne = _borne(space, workload, on_measured)
+    if asked is not None:
+        _check_asked(asked, borne)
     errors: list[float] = []
     found: list[Mapping[str, Any]] = []
-    for error in _ERRORS:
+    for error in asked or _ERRORS:
         some = [allotted(of, error) for of in borne]
         if not any(some):
             continue
@@ -108,14 +125,32 @@ def measured(
         errors=tuple(errors),
         choices={each.dial: each.choices for of in borne for each in of},
         settings={name: tuple(dials[name] for dials in found) for name in found[0]},
+        asked=asked,
     )
+
+
+def _check_asked(asked: Sequence[float], borne: Sequence[Sequence[Borne]]) -> None:
+    """Tell which errors are less than what sharing least costs; there must be others."""
+    least = min(_chosen(of, _PRICES[0])[1] for of in borne)
+    below = ", ".join(f"{error:g}" for error in asked if error < least)
+    if asked[-1] < least:
+        raise ConfigError(
+            f"space.parameters.{OUTPUT_ERROR!r} must reach {least:.2g}, which groups cost together "
+            f"where they share least, got {below}; add larger ones, or let dials be more exact"
+        )
+    if below:
+        warnings.warn(
+            f"{OUTPUT_ERROR} {below} is left out of the search: groups that share least cost "
+            f"{least:.2g} together",
+            stacklevel=4,
+        )
 
 
 def allotted_space(space: TechniqueSpace, allotment: Allotment) -> TechniqueSpace:
     """The space without the dials, and with the error that is borne in their place."""
     dials = space.dials
     error = Parameter(name=OUTPUT_ERROR, choices=allotment.errors, ordered=True)
-    first = float(error.nearest(_START))
+    first = float(error.nearest(START_ERROR))
     starts = {
         origin: {name: value for name, value in values.items() if name not in dials}
         | {OUTPUT_ERROR: first}
@@ -128,7 +163,7 @@ def allotted_space(space: TechniqueSpace, allotment: Allotment) -> TechniqueSpac
             for bound in _FURTHER
             if bound in allotment.errors and bound != first
         }
-    kept = (parameter for parameter in space.parameters if parameter.name not in dials)
+    kept = (each for each in space.parameters if each.name not in {*dials, OUTPUT_ERROR})
     return replace(space, parameters=(*kept, error), start=starts, allotment=allotment)
 
 
@@ -154,12 +189,19 @@ def allotted(borne: Sequence[Borne], bound: float) -> Mapping[str, Any] | None:
     where even the dearest exceeds it."""
     found = None
     for price in _PRICES:
-        places = [int(np.argmin(price * each.errors + each.work)) for each in borne]
-        pairs = list(zip(borne, places, strict=True))
-        if math.fsum(each.errors[at] for each, at in pairs if each.counts) > bound:
+        dials, error = _chosen(borne, price)
+        if error > bound:
             break
-        found = {each.dial: each.choices[at] for each, at in pairs}
+        found = dials
     return found
+
+
+def _chosen(borne: Sequence[Borne], price: float) -> tuple[Mapping[str, Any], float]:
+    """Dial -> its choice at a price of an error, and what errors add up to."""
+    places = [int(np.argmin(price * each.errors + each.work)) for each in borne]
+    pairs = list(zip(borne, places, strict=True))
+    error = math.fsum(each.errors[at] for each, at in pairs if each.counts)
+    return {each.dial: each.choices[at] for each, at in pairs}, error
 
 
 def _most_exact(borne: Sequence[Borne]) -> Mapping[str, Any]:
@@ -174,11 +216,17 @@ def _borne(
     start = next(iter(space.start.values()), {p.name: p.choices[0] for p in space.parameters})
     dense = {**start, **{f"{group}{TECHNIQUE}": DENSE for group in space.groups}}
     used = {group for group in space.groups if start[f"{group}{TECHNIQUE}"] != DENSE}
-    runs, done = sum(len(choices[dial]) for dial in space.dials), 0
+    runs, done = _runs(space), 0
     found = []
     for technique in space.chosen_techniques:
         of_technique = []
         for group, dial in _dials_of(space, technique):
+            if technique.name not in choices[f"{group}{TECHNIQUE}"]:
+                none = np.zeros(len(choices[dial]))  # nothing is ever set to it
+                of_technique.append(
+                    Borne(dial=dial, choices=choices[dial], work=none, errors=none, counts=False)
+                )
+                continue
             alone = {**dense, f"{group}{TECHNIQUE}": technique.name}
             work, errors = [], []
             for choice in choices[dial]:
@@ -200,6 +248,17 @@ def _borne(
         if of_technique:
             found.append(of_technique)
     return found
+
+
+def _runs(space: TechniqueSpace) -> int:
+    """How many settings of groups there are, of techniques that they may choose."""
+    choices = {parameter.name: parameter.choices for parameter in space.parameters}
+    return sum(
+        len(choices[dial])
+        for technique in space.chosen_techniques
+        for group, dial in _dials_of(space, technique)
+        if technique.name in choices[f"{group}{TECHNIQUE}"]
+    )
 
 
 def _dials_of(space: TechniqueSpace, technique: Technique) -> list[tuple[str, str]]:

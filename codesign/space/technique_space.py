@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from accelerators import Accelerator, ConfigError, SystolicArray
-from codesign.space.allotment import OUTPUT_ERROR, Allotment
+from codesign.space.allotment import (
+    OUTPUT_ERROR,
+    START_ERROR,
+    Allotment,
+    allotment_problems,
+    asked_errors,
+)
 from codesign.space.checks import all_of, whole
 from codesign.space.design_space import DesignSpace
 from codesign.space.fields import with_fields
@@ -45,7 +51,8 @@ class TechniqueSpace(DesignSpace):
     A group has one categorical parameter, `GROUP.technique`, and its own of what says how much is
     shared, its dial, such as `GROUP.lsh.hashes`; what else a technique is set to, such as
     `lsh.length`, is chosen once for all groups that use it. Where it was measured what groups bear
-    (`codesign.evaluation.allotting`), one parameter sets all dials: `output_error`.
+    (`codesign.evaluation.allotting`), one parameter sets all dials: `output_error`. Given before,
+    its choices are the errors that dials are allotted for.
     Memories and reuse units are as large as tiles need them (`simulator.fitted_design`), buffers so
     many times that: `BUFFER.times`. A
     design has the units that its techniques run on and no others: where all groups are dense, it
@@ -72,6 +79,11 @@ class TechniqueSpace(DesignSpace):
         if found:
             return found
         found_techniques(self.techniques)
+        if not isinstance(self.allotment, Allotment | None):
+            return [
+                f"TechniqueSpace.allotment must be an Allotment or None, got "
+                f"{show(self.allotment)}; use codesign.evaluation.allotting.with_dials_allotted"
+            ]
         if not all_of(self.workload, Layer):
             return [
                 f"TechniqueSpace.workload must be a tuple of Layer, got {show(self.workload)}; use "
@@ -79,7 +91,7 @@ class TechniqueSpace(DesignSpace):
             ]
         known, grouped = {each.name for each in self.workload}, [*self._group_of]
         if self.base_policy is None and not self.fronts and {*self.layers} == {*grouped} <= known:
-            return []
+            return allotment_problems(self.parameters, [*self.dials], self.allotment)
         return [
             "TechniqueSpace.groups must be of the workload's layers, the same as layers, without "
             f"base_policy or fronts, got {show(self.groups)}; use TechniqueSpace.for_techniques"
@@ -92,6 +104,11 @@ class TechniqueSpace(DesignSpace):
     def chosen_techniques(self) -> tuple[Technique, ...]:
         """The techniques, without none at all."""
         return found_techniques(self.techniques)
+
+    @property
+    def asked_errors(self) -> tuple[float, ...] | None:
+        """Errors to allot dials for; `None` for the usual ones, and once they are allotted."""
+        return None if self.allotment is not None else asked_errors(self.parameters)
 
     @property
     def _group_of(self) -> dict[str, str]:
@@ -114,7 +131,8 @@ class TechniqueSpace(DesignSpace):
         channels, and convolutions of one tap; from the base design without reuse units;
         and from the fastest dense design as large as the first start, which has the units of one
         technique alone and memories that fit. So whatever is searched, the front is never below
-        these. A search with a model measures further starts, see `codesign.evaluation.allotting`.
+        these. A search with a model then measures what groups bear, and one parameter takes the
+        place of the dials, see `codesign.evaluation.allotting`.
 
         Args:
             trace: the workload: the shapes of its layers, and how large their sums become, which
@@ -188,11 +206,12 @@ class TechniqueSpace(DesignSpace):
             for name in technique.parameters:
                 if self.allotment is None or name not in technique.own:
                     needed += names_of(technique, name, self.groups)
-        needed += [] if self.allotment is None else [OUTPUT_ERROR]
+        if self.allotment is not None or self.asked_errors is not None:
+            needed.append(OUTPUT_ERROR)
         return [*needed, *(f"{name}{TECHNIQUE}" for name in self.groups)]
 
     def _possible(self) -> dict[str, Any]:
-        found = self._possible_fields()
+        found = {**self._possible_fields(), OUTPUT_ERROR: START_ERROR}
         for name in BUFFERS:
             if getattr(self.base, name) is not None:
                 found[f"{name}.kib"] = -(-getattr(self.base, name).capacity_bytes // KIB)

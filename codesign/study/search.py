@@ -191,7 +191,8 @@ def _allotted(
     if allotment is None:  # without a model, or of another study, which is told as it is opened
         return with_thirds(space)
     choices = {p.name: p.choices for p in space.parameters if p.name in space.dials}
-    return allotted_space(space, allotment) if choices == allotment.choices else space
+    same = choices == allotment.choices and space.asked_errors == allotment.asked
+    return allotted_space(space, allotment) if same else space
 
 
 def _judge_held_out(study: optuna.Study, place: Place, others: Evaluator, run: Run) -> None:

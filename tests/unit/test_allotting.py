@@ -206,3 +206,54 @@ def test_without_a_model_there_is_nothing_to_measure_with(workload, tmp_path):
         assert starts["start_high"][f"{group}.leaders.tolerance"] == 0.3
     found = found_by(blind, space, tmp_path, trials=len(starts) + 1)
     assert origins(found) == [*starts, "sampler"]
+    with pytest.raises(ConfigError, match=r"'output_error' must be searched with a model"):
+        with_dials_allotted(space.narrowed({"output_error": (0.1,)}), blind)
+
+
+def test_errors_may_be_chosen(workload, space, wider, tmp_path, monkeypatch):
+    some = wider.allotment.errors[2], wider.allotment.errors[4]
+    asked = space.narrowed({"output_error": some})
+    found = with_dials_allotted(asked, workload)
+    for error in some:
+        assert found.allotment.at(error) == wider.allotment.at(error)
+    (parameter,) = (p for p in found.parameters if p.name == "output_error")
+    assert parameter.choices == some
+    found_by(workload, asked, tmp_path, trials=2)
+    monkeypatch.setattr("codesign.evaluation.allotting.decide", must_not_measure)
+    assert found_by(workload, asked, tmp_path, trials=3, resume=True).space == found
+    for other in (space, space.narrowed({"output_error": some[:1]})):
+        with pytest.raises(ConfigError, match="the design space must be what it was"):
+            found_by(workload, other, tmp_path, trials=4, resume=True)
+
+
+def test_errors_that_nothing_keeps_to_are_told(workload, space, wider):
+    with pytest.warns(UserWarning, match="output_error 1e-09 is left out"):
+        some = with_dials_allotted(space.narrowed({"output_error": (1e-9, 0.3)}), workload)
+    assert some.allotment.errors == (0.3,)
+    with pytest.raises(ConfigError, match=r"'output_error' must reach \S+, which .* add larger"):
+        with_dials_allotted(space.narrowed({"output_error": (1e-9, 1e-8)}), workload)
+    for wrong in ((0.04, 0.01), (-0.1, 0.1), ("a",)):
+        with pytest.raises(ConfigError, match=r"'output_error' must be numbers"):
+            space.narrowed({"output_error": wrong})
+    with pytest.raises(ConfigError, match=r"'output_error' must be some of .* narrow the space"):
+        wider.narrowed({"output_error": (0.0123,)})
+
+
+def test_a_technique_that_a_group_may_not_choose_is_not_measured(workload):
+    trace, told = workload.trace, []
+    both = TechniqueSpace.for_techniques(trace, preset("every_64x64"), ("leaders",))
+    first, second = both.groups
+    some = both.narrowed({f"{first}.technique": ("dense",)})
+    found = with_dials_allotted(some, workload, lambda *counts: told.append(counts))
+    assert told[-1] == (9, 9)
+    start = found.start["start"]
+    assert found.reuse_texts(start)[first] == "dense"
+    assert found.reuse_texts(start)[second].startswith("leaders ")
+
+
+def test_an_allotment_is_of_the_dials_of_its_space(workload, wider):
+    with pytest.raises(ConfigError, match="allotment must be an Allotment or None, got 5"):
+        replace(wider, allotment=5)
+    other = replace(wider.allotment, choices={"a": (1,)}, settings={"a": (1,)}, errors=(0.1,))
+    with pytest.raises(ConfigError, match="allotment must be of the dials of its groups"):
+        replace(wider, allotment=other)
