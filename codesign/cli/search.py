@@ -130,7 +130,11 @@ class SearchOptions:
     ] = "stage"
     groups: Annotated[
         int,
-        typer.Option(min=1, help="With --techniques, most groups that choose; others run dense."),
+        typer.Option(
+            min=1,
+            help="With --techniques, most groups of stages or layers that choose; others run "
+            "dense.",
+        ),
     ] = 8
     layers: Annotated[int, typer.Option(min=1, help="Most layers whose reuse is searched.")] = 4
     fronts: Annotated[

@@ -32,9 +32,9 @@ from codesign.space.lookup import find_accelerator, policy_from_options, refuse_
 if TYPE_CHECKING:
     from torch import nn
 
+    from simulator import ReusedForward
     from workloads.streams.clips import ClipSet
     from workloads.training import SimilarityEpoch
-    from workloads.training.similarity import ReuseInForward
     from workloads.training.tasks import Task
 
 EPILOG = (
@@ -186,7 +186,7 @@ def command(options: TrainOptions, context: typer.Context) -> None:
     say(_told(result.epochs[-1]))
     note(f"wrote weights.safetensors, curves.csv and curves.html to {out}")
     if reuse is not None:
-        shown = _simulate_options(options)
+        shown = _simulate_options(options, learns=options.policy is None or bool(reuse.states))
         note(f"Capture a TRACE with these weights, then: codesign simulate TRACE {shown}")
 
 
@@ -274,7 +274,7 @@ def _normalised(clips: ClipSet, network: nn.Module) -> ClipSet:
     return replace(clips, normalise=getattr(network, "normalise", clips.normalise))
 
 
-def _reuse(options: TrainOptions) -> ReuseInForward | None:
+def _reuse(options: TrainOptions) -> ReusedForward | None:
     """The forward pass under the reuse that options describe; None without them."""
     from simulator import ReusedForward
 
@@ -303,8 +303,13 @@ def _reuse(options: TrainOptions) -> ReuseInForward | None:
     return ReusedForward(policy)
 
 
-def _simulate_options(options: TrainOptions) -> str:
-    """Options of `codesign simulate` that run the trained network under the reuse of training."""
+def _simulate_options(options: TrainOptions, *, learns: bool) -> str:
+    """Options of `codesign simulate` that run the trained network under the reuse of training.
+
+    Args:
+        options: of the training.
+        learns: whether reuse learned anything of the activations; else it has nothing to calibrate.
+    """
     accelerator, learning = options.accelerator, options.learning
     given = {
         "--model": options.model,
@@ -318,4 +323,4 @@ def _simulate_options(options: TrainOptions) -> str:
     words = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
     words += [word for each in options.policy_set or [] for word in ("--policy-set", each)]
     words += [word for layer in options.layer or [] for word in ("--layer", layer)]
-    return shlex.join([*words, "--calibrate-under-reuse"])
+    return shlex.join([*words, *(["--calibrate-under-reuse"] if learns else [])])

@@ -192,7 +192,7 @@ def _problems(
     if (first, every) != (0, 1) and inputs.startswith(("digits", CIFAR10)):
         problems.append(
             f"first_frame and every must be 0 and 1 for inputs={inputs!r}, got {first!r} and "
-            f"{every!r}; they choose frames of a video or pictures"
+            f"{every!r}; leave them out: they choose frames of a video or pictures"
         )
     return problems
 

@@ -169,8 +169,26 @@ class StudyReport:
             "hypervolume": list(result.hypervolume),
             "paying_point": dict(result.paying_point),
             "paying_hypervolume": list(result.paying_hypervolume),
-            "trials": [_trial_dict(trial, trial.number in full) for trial in result.trials],
+            "trials": [self._trial_dict(trial, trial.number in full) for trial in result.trials],
             "specification": dict(result.specification),
+        }
+
+    def _trial_dict(self, trial: Trial, in_full: bool) -> dict[str, Any]:
+        summary = dict(trial.summary)
+        if not in_full:
+            summary.pop("designs", None)
+        following = self.result.space.following(trial.parameters)
+        return {
+            "number": trial.number,
+            "state": trial.state,
+            "origin": trial.origin,
+            "parameters": dict(trial.parameters),
+            **({"following": following} if following else {}),
+            "values": trial.values and dict(trial.values),
+            "summary": summary,
+            "reason": trial.reason,
+            "repeat_of": trial.repeat_of,
+            "seconds": trial.seconds,
         }
 
     def _context(self, pages: Mapping[int, str]) -> dict[str, Any]:
@@ -313,6 +331,7 @@ def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
                 "bound_by": reuse.get("bound_by"),
                 **cost_sources(result.space.base),
                 **trial.parameters,
+                **result.space.following(trial.parameters),
                 "repeat_of": trial.repeat_of,
                 "evaluation_seconds": trial.seconds,
                 "hypervolume": result.hypervolume[trial.number],
@@ -328,23 +347,6 @@ def _choice_dict(choice: Choice) -> dict[str, Any]:
         "constraints": [asdict(constraint) for constraint in choice.constraints],
         "trials": [trial.number for trial in choice.trials],
         **{sense: trial and trial.number for sense, trial in choice.best.items()},
-    }
-
-
-def _trial_dict(trial: Trial, in_full: bool) -> dict[str, Any]:
-    summary = dict(trial.summary)
-    if not in_full:
-        summary.pop("designs", None)
-    return {
-        "number": trial.number,
-        "state": trial.state,
-        "origin": trial.origin,
-        "parameters": dict(trial.parameters),
-        "values": trial.values and dict(trial.values),
-        "summary": summary,
-        "reason": trial.reason,
-        "repeat_of": trial.repeat_of,
-        "seconds": trial.seconds,
     }
 
 

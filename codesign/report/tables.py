@@ -10,6 +10,7 @@ from accelerators import Accelerator
 from codesign.evaluation.objectives import ACCURACY
 from codesign.report.plots import start_name
 from codesign.space.parameters import BUFFERS
+from codesign.space.techniques import TECHNIQUES
 from codesign.space.template import StoredPolicy
 from codesign.study.result import StudyResult
 from codesign.study.trial import Trial
@@ -23,6 +24,14 @@ from simulator.results.names import limit_name
 from simulator.results.tables import column, number, percent
 from workloads.traces.scores import SCORES
 
+# The same of a setting of a technique.
+_OF_TECHNIQUES = {
+    "length": ("sub-vector length L", "elements"),
+    "tile_rows": ("tile", "rows at most"),
+    "tile_shape": ("shape of a tile", "strip of rows or block of positions"),
+    "look_once": ("vectors looked at", "yes: once a pixel, no: once a tap"),
+    "entries": ("leaders kept", "of a tile"),
+}
 # Parameter -> what it is in words, and its unit.
 PARAMETER_NAMES = {
     "array.rows": ("array rows", "multiply-accumulate units"),
@@ -41,11 +50,16 @@ PARAMETER_NAMES = {
     "accumulator_bits": ("width of partial sums", "bits"),
     "pass_columns": ("columns multiplied in a pass", "of a layer's n"),
     **{f"{name}.times": (f"{name.replace('_', ' ')}", "times what tiles need") for name in BUFFERS},
-    "lsh.hashes": ("hashes H", "bits of a signature"),
-    "lsh.length": ("sub-vector length L", "elements"),
-    "lsh.tile_rows": ("tile", "rows at most"),
-    "lsh.tile_shape": ("shape of a tile", "strip of rows or block of positions"),
-    "lsh.look_once": ("vectors looked at", "yes: once a pixel, no: once a tap"),
+    "remaining": ("vectors that units are sized for", "of a tile's"),
+    "output_error": (
+        "error of the answers that is borne",
+        "mean square, of that of the dense answers",
+    ),
+    **{
+        f"{technique}.{name}": (f"{technique}: {words}", unit)
+        for technique in TECHNIQUES
+        for name, (words, unit) in _OF_TECHNIQUES.items()
+    },
     "reconstructor.sums_per_cycle": ("reconstructor rate", "partial sums per cycle"),
 }
 # The same of a layer's own parameters.
@@ -127,6 +141,17 @@ def best_section(result: StudyResult, best: Trial) -> dict[str, Any]:
                 "start": _applies(result, result.start, name, start),
                 "best": _applies(result, best, name, found),
                 "changed": ("best",) if start != found else (),
+            }
+        )
+    started = result.space.following(result.start.parameters)
+    for name, value in result.space.following(best.parameters).items():
+        rows.append(
+            {
+                "name": name,
+                "unit": "follows from the error that is borne",
+                "start": started[name],
+                "best": value,
+                "changed": ("best",) if started[name] != value else (),
             }
         )
     columns = [

@@ -297,6 +297,11 @@ class DesignSpace(ParameterSpace):
             for layer in self.layers
         }
 
+    def following(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that follow from these values and are no parameters -> their values; `None`
+        where they have no effect."""
+        return {}
+
     @property
     def of_decisions(self) -> frozenset[str]:
         """Parameters that decide which rows share a result; accuracy depends on no others."""

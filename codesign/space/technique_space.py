@@ -277,6 +277,18 @@ class TechniqueSpace(DesignSpace):
         allotted = {} if self.allotment is None else self.allotment.at(values[OUTPUT_ERROR])
         return {**allotted, **{dial: values[dial] for dial in self.dials if dial in values}}
 
+    def following(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What is allotted: dial -> its value, `None` where its group has another technique."""
+        if self.allotment is None:
+            return {}
+        allotted = self.allotment.at(values[OUTPUT_ERROR])
+        used = [f"{group}.{values[f'{group}{TECHNIQUE}']}" for group in self.groups]
+        return {
+            dial: value if dial.rpartition(".")[0] in used else None
+            for dial, value in allotted.items()
+            if dial not in values
+        }
+
     @property
     def of_decisions(self) -> frozenset[str]:
         """Parameters that decide what is reused; accuracy depends on no others."""

@@ -108,7 +108,7 @@ class StudyPlan:
             hashing alone, each of `layers` with settings of its own.
         grouping: of layers, see `codesign.space.grouping.groups_of`; with `techniques` only, as is
             the next; `None` for `stage`.
-        groups: how many groups choose, at most; `None` for 8.
+        groups: how many groups choose, at most, of `stage` or `layer`; `None` for 8.
         layers: how many layers' reuse is searched.
         fronts: a nested search of this workload, see `load_nested`: positions on its fronts are
             searched in place of `layers`; `None` searches hashes and lengths.
@@ -166,8 +166,23 @@ class StudyPlan:
                 f"constraints must be Constraints, got {show(self.constraints)}; use "
                 "Constraints(area_mm2=2.0)"
             )
-        if problems:
+        if problems := problems or self._idle_problems():
             raise ConfigError(problems)
+
+    def _idle_problems(self) -> list[str]:
+        """What would have no effect."""
+        alone = [f"space.{n}" for n in ("grouping", "groups") if getattr(self, n) is not None]
+        if self.techniques is None and alone:
+            return [
+                f"{' and '.join(alone)} must be given with space.techniques, got none; leave "
+                f"{'it' if len(alone) == 1 else 'them'} out, or name techniques"
+            ]
+        if self.groups is not None and self.grouping not in (None, "stage", "layer"):
+            return [
+                f"space.groups must be given with space.grouping stage or layer, got {self.groups} "
+                f"with {show(self.grouping)}, which says what groups there are; leave it out"
+            ]
+        return []
 
     @classmethod
     def load(cls, path: str | Path) -> StudyPlan:

@@ -20,8 +20,11 @@ class Trial:
             yet.
         origin: `paper`, the setting of Deep Reuse for CifarNet; `start`, that of another network;
             `dense`, the base design without reuse units; `dense_equal_area`, the fastest dense
-            design of the base design's area; `sampler`; or `neighbour`, a setting near the one
-            that the sampler asked for, which had been tried before.
+            design of the base design's area; `error_0.08` and the like, the start where so much
+            error of the answers is borne, see `codesign.evaluation.allotting`; `start_low` and
+            `start_high`, where groups share a third and two thirds of what they can; `sampler`;
+            or `neighbour`, a setting near the one that the sampler asked for, which had been tried
+            before.
         parameters: name -> value.
         values: objective -> value; `None` unless complete.
         summary: `SimulationReport.to_dict()` without action counts and provenance; empty where

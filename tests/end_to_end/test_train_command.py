@@ -89,6 +89,10 @@ def test_trains_under_a_policy_by_name_in_mixed_precision(place, tmp_path):
     reused = json.loads(read_metadata(out / "weights.safetensors")["reuse"])
     assert reused["default"]["look_once"] is True
     assert told.splitlines()[-1].endswith(shlex.join([*reuse, "--calibrate-under-reuse"]))
+    # Leaders learn nothing, and `simulate` refuses to calibrate what learns nothing.
+    leaders = ["--policy", "LeaderReuse", "--policy-set", "tolerance=0.2", "--layer", "2=dense"]
+    _, told = train(place, tmp_path / "leaders", *leaders, "--epochs", "1")
+    assert told.splitlines()[-1].endswith(shlex.join(leaders))
     _, told = train(place, tmp_path / "both", *reuse, "--hashes", "4", code=2)
     assert "--policy must stand without --hashes" in told
     _, told = train(place, tmp_path / "idle", "--policy-set", "hashes=4", code=2)

@@ -10,6 +10,8 @@ import torch
 from accelerators import ConfigError, preset
 from codesign import StudyPlan, Workload, load_study, search
 from codesign.evaluation.allotting import Borne, allotted, with_dials_allotted
+from codesign.report.study_report import StudyReport, trial_rows
+from codesign.report.tables import PARAMETER_NAMES, best_section
 from codesign.space.described import described_space
 from codesign.space.technique_space import TechniqueSpace
 from simulator import decide
@@ -98,6 +100,22 @@ def test_answers_keep_to_the_error_that_is_borne(workload, wider):
         _, policy = wider.build(start | {"output_error": error})
         run = decide(workload.calibration, policy, model=workload.model)
         assert run.output_error <= error
+
+
+def test_reports_tell_what_is_allotted(workload, space, tmp_path):
+    found = found_by(workload, space, tmp_path, trials=3)
+    dial, allotment = "all.leaders.tolerance", found.space.allotment
+    told = StudyReport(result=found)
+    for trial, row, each in zip(
+        found.trials, trial_rows(found), told.to_dict()["trials"], strict=True
+    ):
+        is_dense = trial.parameters["all.technique"] == "dense"
+        expected = None if is_dense else allotment.at(trial.parameters["output_error"])[dial]
+        assert row[dial] == each["following"][dial] == expected
+    (shown,) = (r for r in best_section(found, found.trials[0])["rows"] if r["name"] == dial)
+    assert shown["best"] == shown["start"] == found.space.following(found.start.parameters)[dial]
+    groups = {f"{group}.technique" for group in found.space.groups}
+    assert {p.name for p in found.space.parameters} - groups <= set(PARAMETER_NAMES)
 
 
 def test_accuracy_depends_on_the_error(wider):
