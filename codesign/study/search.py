@@ -136,10 +136,14 @@ def search(
     _check(optimiser, goals, executor, counts, limits, space)
     check_resume(place, resume=resume)  # before anything is measured
     full = Evaluator.of(workload, space, goals)
-    with quiet_optuna():
-        full = replace(full, space=_allotted(workload, space, place, resume, on_measured))
     others = held_out_evaluator(workload, full)
     staged = None if first_images is None else StagedEvaluator.of(workload, full, first_images)
+    with quiet_optuna():  # last, as it may take minutes
+        allotted = _allotted(workload, space, place, resume, on_measured)
+    full = replace(full, space=allotted)
+    others = others and replace(others, space=allotted)
+    if staged is not None:
+        staged = replace(staged, full=full, first=replace(staged.first, space=allotted))
     specification = _specification(workload, full) | {
         "seed": seed,
         "batch": batch,

@@ -275,3 +275,20 @@ def test_an_allotment_is_of_the_dials_of_its_space(workload, wider):
     other = replace(wider.allotment, choices={"a": (1,)}, settings={"a": (1,)}, errors=(0.1,))
     with pytest.raises(ConfigError, match="allotment must be of the dials of its groups"):
         replace(wider, allotment=other)
+
+
+def test_what_is_wrong_is_told_before_anything_is_measured(workload, space, tmp_path, monkeypatch):
+    monkeypatch.setattr("codesign.evaluation.allotting.decide", must_not_measure)
+    with pytest.raises(ConfigError, match="first_images must be fewer"):
+        found_by(workload, space, tmp_path, trials=2, first_images=100)
+    unlabelled = small_workload(labels=False).trace
+    with pytest.raises(ConfigError, match=r"Workload\.held_out must be judged as the trace is"):
+        found_by(replace(workload, held_out=unlabelled), space, tmp_path, trials=2)
+
+
+def test_trials_are_judged_in_the_space_that_was_measured(workload, space, wider, tmp_path):
+    others = replace(workload, held_out=replace(workload.trace))
+    found = found_by(others, space, tmp_path, trials=5, first_images=3)
+    assert found.space == wider
+    assert {trial.state for trial in found.trials} == {"complete"}
+    assert {*found.held_out.trials} == {trial.number for trial in found.front}

@@ -194,3 +194,15 @@ def test_a_foreign_database_is_refused(small, tmp_path):
         with pytest.raises(ConfigError, match=told) as caught:
             small.run(storage=url)
         assert "secret" not in str(caught.value)
+
+
+def test_grouping_without_effect_is_refused():
+    techniques = ("dense", "lsh")
+    for idle in ({"groups": 3}, {"grouping": "layer"}):
+        with pytest.raises(ConfigError, match=r"must be given with space\.techniques, got none"):
+            StudyPlan(**idle)
+    for grouping in ("all", "layer1.*,layer2.*"):
+        with pytest.raises(ConfigError, match=r"space\.groups must be given with .* leave it out"):
+            StudyPlan(techniques=techniques, grouping=grouping, groups=3)
+    for grouping in (None, "stage", "layer"):
+        assert StudyPlan(techniques=techniques, grouping=grouping, groups=3).groups == 3
