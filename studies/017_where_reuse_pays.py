@@ -92,14 +92,12 @@ from reuse_causes import (
     tile_name,
 )
 from reuse_networks import network_rows
-from synthetic import SHAPES, Setting, as_large, run
+from synthetic import KEPT, SHAPES, Setting, as_large, run, settings
 
 from codesign.space.techniques import TECHNIQUES
 from simulator.pages.figures import LIMIT_COLOURS, LINE_COLOURS, UNKNOWN_COLOUR
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-# Ratios that designs are built for.
-KEPT = (0.2, 0.5, 0.8)
 QUICK_SHAPES = ("VGG 3x3 64->64, 32x32", "VGG 3x3 256->256, 8x8")
 
 
@@ -155,28 +153,11 @@ class Cell:
     thriftiest: float
 
 
-def settings(shape: str, technique: str, tile_rows: int | None, effort: Effort) -> list[Setting]:
-    """Designs worth trying."""
-    layers = SHAPES[shape]
-    channels = min(layer.input_shape[1] for layer in layers)
-    taps = max(1 if each.convolution is None else each.convolution.kernel[0] for each in layers)
-    array = min(64, channels)
-    # A vector is looked at once for the taps times these: a layer of one tap has wider passes.
-    wide = (array // 2, array) if taps > 1 else (array, 4 * array)
-    return [
-        Setting(
-            technique=technique, tile_rows=tile_rows, columns=columns, kept=kept, array=array,
-            length=min(64, channels),
-        )
-        for columns, kept in product(wide, effort.kept)
-    ]  # fmt: skip
-
-
 def cells(effort: Effort, shape: str) -> list[Cell]:
     """The map of a shape: each technique, tile and ratio."""
     layers, runs = SHAPES[shape], {}
     for technique, tile_rows in product(TECHNIQUES, effort.tiles):
-        for setting in settings(shape, technique, tile_rows, effort):
+        for setting in settings(shape, technique, tile_rows, effort.kept):
             design = setting.design(layers)
             for ratio in effort.ratios:
                 runs[setting, ratio] = run(layers, setting, ratio, design)
