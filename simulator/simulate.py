@@ -12,9 +12,11 @@ from simulator.running.reuse_run import ReuseRun
 from simulator.running.sums import check_sums
 from simulator.simulation_report import SimulationReport
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
-from simulator.timing.engines.engine import ENGINES
+from simulator.timing.engines.engine import ENGINES, Engine
+from simulator.timing.layer import LayerTiming
 from simulator.timing.pipeline import layer_timing
 from simulator.timing.remaining import layers_as_run
+from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -77,17 +79,7 @@ def simulate(
             calibration=calibration,
             calibrate_under_reuse=calibrate_under_reuse,
         )
-    timings = []
-    quality: dict[str, dict[str, Any]] = {}
-    as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
-    for layer, (ran, left) in zip(trace.layers, as_run, strict=True):
-        timings.append((layer, layer_timing(ran, left, accelerator, timer)))
-        decisions = run.decisions[layer.name]
-        if decisions is not None:
-            quality[layer.name] = {
-                "remaining_ratio": decisions.remaining_ratio,
-                "relative_mse": run.relative_mse.get(layer.name),
-            }
+    timings, quality = _timed(trace, accelerator, run, timer)
     plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)
     return SimulationReport(
@@ -104,6 +96,24 @@ def simulate(
         output_error=run.output_error,
         unjudged=run.unjudged,
     )
+
+
+def _timed(
+    trace: WorkloadTrace, accelerator: Accelerator, run: ReuseRun, engine: Engine
+) -> tuple[list[tuple[Layer, LayerTiming]], dict[str, dict[str, Any]]]:
+    """Every layer's timing under its decisions; and of each that has some, what they leave."""
+    timings = []
+    quality: dict[str, dict[str, Any]] = {}
+    as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
+    for layer, (ran, left) in zip(trace.layers, as_run, strict=True):
+        timings.append((layer, layer_timing(ran, left, accelerator, engine)))
+        decisions = run.decisions[layer.name]
+        if decisions is not None:
+            quality[layer.name] = {
+                "remaining_ratio": decisions.remaining_ratio,
+                "relative_mse": run.relative_mse.get(layer.name),
+            }
+    return timings, quality
 
 
 def _calibrated(run: ReuseRun) -> dict[str, str]:
