@@ -7,11 +7,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from reuse_networks import POINT
 
 from accelerators import Accelerator, ConfigError, area_by_part, preset
-from codesign import StudyPlan, StudyResult, Workload, load_study
-from codesign.evaluation.allotting import with_allotted_starts
+from codesign import Constraints, StudyPlan, StudyResult, Workload, load_study, load_workload
+from codesign.evaluation.allotting import with_dials_allotted
 from codesign.evaluation.evaluator import Evaluator
 from codesign.evaluation.held_out import held_out_evaluator
 from codesign.evaluation.threads import single_thread
@@ -21,7 +21,6 @@ from codesign.space.techniques import DENSE
 from simulator import DesignReport, SimulationReport, decide, simulate
 from simulator.timing.dense_baseline import time_dense, with_rates
 from workloads import Layer
-from workloads.streams import StreamError
 
 DRIVES = ("seq_0016E5_15hz", "test_1hz")
 MODEL = "resnet18_w64_camvid"
@@ -30,11 +29,11 @@ GROUPING = (
     "layer1.0.conv1,layer1.0.conv2,layer1.*,layer2.?.conv?,layer3.?.conv?,layer4.?.conv?,"
     "decoder.smooth.0"
 )
-# Frames of the drive's first half, the first of them to calibrate on; of its second half; and of
-# other drives.
+# Of the drive at 5 Hz: two frames to calibrate on, ten to choose on, and the twenty that follow.
 CHOOSE, UNSEEN, OTHERS = "choose", "unseen", "others"
-CALIBRATING = 1
-JUDGED = 20
+CHOSEN_ON, JUDGED, EVERY, CALIBRATING = 10, 20, 3, 2
+# Of the other drives, at 1 Hz, every so-manieth.
+OTHERS_EVERY = 12
 # The start that techniques are compared at: relative squared errors of the answers add up to it.
 START = "error_0.08"
 
@@ -54,58 +53,22 @@ CHANGES = {
 }
 
 
-def chosen_frames(drive: int, others: int) -> dict[str, list[int]]:
-    """Frames -> their numbers, of a drive of so many and of other drives of so many together."""
-    half = drive // 2
-    unseen = np.rint(np.linspace(half, drive - 3, JUDGED)).astype(int)
-    spread = np.rint(np.linspace(0, others - 1, JUDGED)).astype(int)
-    return {
-        CHOOSE: list(range(0, half - 2, 8))[:6],
-        UNSEEN: unseen.tolist(),
-        OTHERS: spread.tolist(),
-    }
-
-
-def parted(camvid: Path, out: Path, drives: Sequence[str] = DRIVES) -> dict[str, str]:
-    """Frames -> their folder as `load_workload` takes it, filled with links to the drives' files.
-
-    Args:
-        camvid: holds the drives.
-        out: where the folders are made.
-        drives: to search on and to judge on, at 15 Hz; others, at 1 Hz.
-    """
-    files = [_frames(camvid / drive) for drive in drives]
-    numbers = chosen_frames(*map(len, files))
-    found = {}
-    for name, of in ((CHOOSE, files[0]), (UNSEEN, files[0]), (OTHERS, files[1])):
-        for image in (of[number] for number in numbers[name]):
-            label = image.parents[1] / "labels" / f"{image.stem}.png"
-            for file in (image, label):
-                link = out / name / file.parent.name / file.name
-                link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.exists():
-                    link.symlink_to(file.resolve())
-        found[name] = f"camvid:{out / name}"
-    return found
-
-
-def _frames(drive: Path) -> list[Path]:
-    """Pictures of a folder in order of name."""
-    images = sorted(drive.glob("images/*"))
-    if len(images) < 2 * JUDGED:
-        raise StreamError(
-            f"{drive} must hold at least {2 * JUDGED} frames in images/, found {len(images)}; give "
-            "the folder that CamVid's drives lie in, and --drives if they are called otherwise"
-        )
-    return images
-
-
-def plan_of(frames: Mapping[str, str], trials: int, workers: int) -> StudyPlan:
-    """The search that README shows."""
+def plan_of(drive: Path, trials: int, workers: int) -> StudyPlan:
+    """The search that README shows, on a drive."""
     return StudyPlan(
-        model=MODEL, inputs=frames[CHOOSE], images=5, calibration_images=CALIBRATING, score="miou",
-        held_out=JUDGED, held_out_inputs=frames[UNSEEN], accelerator=BASE,
-        techniques=(DENSE, "leaders"), grouping=GROUPING, trials=trials, workers=workers,
+        model=MODEL, inputs=f"camvid:{drive}", every=EVERY, images=CHOSEN_ON,
+        calibration_images=CALIBRATING, held_out=JUDGED,
+        constraints=Constraints(accuracy_loss=POINT),
+        accelerator=BASE, techniques=(DENSE, "leaders"), grouping=GROUPING, trials=trials,
+        workers=workers,
+    )  # fmt: skip
+
+
+def other_drives(folder: Path) -> Workload:
+    """The network on frames of other drives."""
+    return load_workload(
+        model=MODEL, inputs=f"camvid:{folder}", every=OTHERS_EVERY, images=JUDGED,
+        calibration_images=0,
     )  # fmt: skip
 
 
@@ -159,8 +122,7 @@ def allotted_start(workload: Workload, technique: str) -> tuple[TechniqueSpace, 
     space = TechniqueSpace.for_techniques(
         workload.trace, preset(BASE), (DENSE, technique), grouping=GROUPING
     )
-    with single_thread():
-        space = with_allotted_starts(space, workload)
+    space = with_dials_allotted(space, workload)
     return space, space.start.get(START)
 
 
