@@ -62,7 +62,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from paper_tables import published, show
+from paper_tables import show
 from plotly.subplots import make_subplots
 from streets import (
     LAMBDA,
@@ -85,6 +85,7 @@ from streets import (
     uniform,
 )
 from torch import nn
+from treasure_designs import beside_the_paper, best_design, told_designs
 
 from accelerators import ConfigError
 from codesign import Workload, nested_search
@@ -98,10 +99,14 @@ WANTED = 0.55
 UNIFORM = ((8, 8), (12, 8), (16, 8), (20, 8), (24, 8), (16, 16), (20, 16), (24, 16))
 # Bounds on the relative squared error of every layer, at which the layers' fronts are cut.
 BOUNDS = tuple(0.01 * 2 ** (step / 2) for step in range(9))
+NETWORKS = {
+    "scenes": ("resnet18", "swin", "resnet38", "psanet"),
+    "lanes": ("resnet18", "swin", "resnest"),
+}
 ROWS = tuple(
     f"{network}_{task}:{precision}"
-    for task in ("scenes", "lanes")
-    for network in ("resnet18", "swin")
+    for task, networks in NETWORKS.items()
+    for network in networks
     for precision in ("float32", "int8")
 )
 
@@ -126,6 +131,7 @@ class Effort:
         trials: of each layer's search; 0 tries one H and L for all layers only.
         frames: to choose settings on.
         judged: frames to judge on.
+        designs: trials of the search for a design of each row; 0 searches none.
     """
 
     quantised: int
@@ -133,6 +139,7 @@ class Effort:
     trials: int
     frames: int
     judged: int
+    designs: int = 0
 
 
 def candidates(model: nn.Module, streets: Streets, folder: Path, trials: int) -> Iterator[Settings]:
@@ -215,13 +222,21 @@ def table_row(
         partial(points, after.model, streets, folder / "after", effort, made_for=chosen),
     )
     judging = partial(judged, streets, effort, start.model, after.model, before, found, chosen)
-    return {
+    row = {
         "network": f"{name} {precision}",
         "seconds": after.seconds,
         "before": before,
         "after": found,
         **kept(folder / "judged.json", judging),
     }
+    if effort.designs:
+        place = folder / "designs"
+        searching = partial(
+            best_design, name, after.model, start.model, streets, chosen, place,
+            trials=effort.designs,
+        )  # fmt: skip
+        row["designs"] = kept(place / f"{effort.designs}.json", searching)
+    return row
 
 
 def judged(
@@ -324,6 +339,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=10, help="of each layer's search")
     parser.add_argument("--frames", type=int, default=32, help="to choose on")
     parser.add_argument("--judged", type=int, default=100, help="frames to judge on")
+    parser.add_argument("--designs", type=int, default=0, help="trials of each search of designs")
     return parser.parse_args()
 
 
@@ -342,7 +358,7 @@ def main() -> None:
     quantised, aware = given.epochs
     effort = Effort(
         quantised=quantised, aware=aware, trials=given.trials, frames=given.frames,
-        judged=given.judged,
+        judged=given.judged, designs=given.designs,
     )  # fmt: skip
     streets = {}
     if "scenes" in tasks:
@@ -353,7 +369,9 @@ def main() -> None:
     for name, precision in wanted:
         rows.append(table_row(streets[name.partition("_")[2]], given.out, name, precision, effort))
         show(f"{rows[-1]['network']} on CamVid", told(rows[-1]))
-    show("The paper's, on ApolloScape", published("treasure_table_2.csv"))
+        if given.designs:
+            show(f"{rows[-1]['network']}, designs found", told_designs(rows[-1]))
+    show("Beside the paper's, on ApolloScape", [beside_the_paper(row) for row in rows])
     path = given.out.with_name("014_treasure_table.html")
     write_atomically(path, figure(rows).to_html(include_plotlyjs=True))
     print(f"wrote {path}")

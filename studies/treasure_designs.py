@@ -1,0 +1,226 @@
+"""Designs for networks trained under reuse: a search for each, and the paper's row beside ours."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paper_tables import published
+from reuse_networks import products_left, techniques_of
+from streets import CALIBRATION_FRAMES, POINT, Settings, Streets, policy_of, traced, tried
+from torch import nn
+
+from accelerators import preset
+from codesign import StudyResult, Workload, search
+from codesign.space.technique_space import TechniqueSpace
+from codesign.space.techniques import DENSE, TECHNIQUES
+from codesign.study.result import energy_delay_ratio
+from codesign.study.trial import Trial
+from simulator import decide, simulate
+
+# Has the units of all techniques.
+BASE = "every_64x64"
+# Frames of the drive to choose on that designs are searched on, and of the one to judge on.
+SEARCHED_FRAMES, JUDGED_FRAMES = 8, 20
+# Name of the start that is the policy the network was trained under.
+TRAINED = "trained"
+# Network -> patterns of the layers that choose a technique together: a stage each, without the
+# first layer, which runs dense. Swin's products of attention, which end in s, run dense too.
+_STAGES = ("layer1.*", "layer2.*", "layer3.*", "layer4.*")
+GROUPS: dict[str, tuple[str, ...]] = {
+    "resnet18": (*_STAGES, "decoder.*"),
+    "swin": (*(f"backbone.swin.encoder.layers.{stage}.*[!s]" for stage in range(3)), "decoder.*"),
+    "resnet38": (*(f"b{stage}.*" for stage in range(2, 8)), "head.*"),
+    "psanet": (*_STAGES, "psa.*", "cls.*"),
+    "resnest": ("conv1.[36]", *_STAGES, "decoder.*"),
+}
+_TASKS = {"scenes": "scene_parsing", "lanes": "lane_detection"}
+
+
+def space_of(workload: Workload, groups: Sequence[str], settings: Settings) -> TechniqueSpace:
+    """The space over techniques, with what the network was trained under among its starts.
+
+    Every technique is a choice for each group; LSH also within whole images and with rows as
+    PyTorch unfolds them, as SA-training has it. One length serves all groups, and one number of
+    hashes each group: of settings of each layer's own, the most frequent.
+
+    Args:
+        workload: of the network.
+        groups: patterns of layers.
+        settings: that the network was trained under.
+    """
+    hashes, length = (
+        Counter(each[place] for each in settings.values()).most_common(1)[0][0] for place in (0, 1)
+    )
+    space = TechniqueSpace.for_techniques(
+        workload.trace, preset(BASE), tuple(TECHNIQUES), grouping=",".join(groups)
+    )
+    choices = {parameter.name: parameter.choices for parameter in space.parameters}
+    policy = next(iter(policy_of(settings).policies.values()))
+    start = space.start["start"]
+    fields = {"lsh.scope": ("tile", policy.scope), "lsh.order": ("channels_last", policy.order)}
+    fields["lsh.length"] = sorted({*choices["lsh.length"], length})
+    trained = {
+        "lsh.scope": policy.scope,
+        "lsh.order": policy.order,
+        "lsh.look_once": policy.look_once,
+        "lsh.length": length,
+        "front_end.projection": policy.projection,
+    }
+    for group, layers in space.groups.items():
+        own = Counter(settings[name][0] for name in layers if name in settings)
+        trained[f"{group}.technique"] = "lsh" if own else DENSE
+        trained[f"{group}.lsh.hashes"] = own.most_common(1)[0][0] if own else hashes
+        name = f"{group}.lsh.hashes"
+        fields[name] = sorted({*choices[name], trained[name]})
+    wider = space.narrowed(fields)
+    assert isinstance(wider, TechniqueSpace)
+    start = wider.start["start"]
+    return replace(wider, start={**wider.start, TRAINED: {**start, **trained}})
+
+
+def best_design(
+    name: str,
+    aware: nn.Module,
+    original: nn.Module,
+    streets: Streets,
+    settings: Settings,
+    folder: Path,
+    *,
+    trials: int,
+) -> dict[str, dict[str, Any]]:
+    """What a search finds for a network trained under reuse, judged on the drive to judge on.
+
+    Args:
+        name: of the network, as in `MODELS`.
+        aware: trained under reuse.
+        original: trained dense; scores are against its.
+        streets: drives.
+        settings: that `aware` was trained under.
+        folder: where the study is kept; one that is there goes on.
+        trials: of the search.
+
+    Returns:
+        "trained": the policy of the training on hardware that fits it. "best": of all trials that
+        reuse and lose at most a point on the frames searched on, that with the least product of
+        time and energy over those of the best dense design as large; where all lose more, that
+        which loses least.
+    """
+    workload = Workload(
+        trace=traced(aware, streets, streets.choose, SEARCHED_FRAMES),
+        model=aware,
+        calibration=traced(aware, streets, streets.train, CALIBRATION_FRAMES),
+        calibrate_under_reuse=True,
+        name=f"{name} on {SEARCHED_FRAMES} frames of {streets.choose.source}",
+    )
+    space = space_of(workload, GROUPS[name.partition("_")[0]], settings)
+    storage = folder / "study.journal"
+    found = search(
+        workload, space, trials=trials, storage=storage, resume=storage.exists(), workers=1,
+        executor="inline",
+    )  # fmt: skip
+    dense = tried(original, streets, streets.choose, SEARCHED_FRAMES, {})["score"]
+    trained = next(each for each in found.trials if each.origin == TRAINED)
+    chosen = {"best": cheapest(found, space, dense)}
+    if trained.state == "complete":
+        chosen[TRAINED] = trained
+    judged = replace(workload, trace=traced(aware, streets, streets.judge, JUDGED_FRAMES))
+    score = tried(original, streets, streets.judge, JUDGED_FRAMES, {})["score"]
+    return {
+        which: on_other_frames(found, trial, judged)
+        | {
+            "original": score,
+            "techniques": techniques_of(trial, space),
+            "left": products_left(trial.summary),
+            "trial": trial.number,
+            "origin": trial.origin,
+        }
+        for which, trial in chosen.items()
+    }
+
+
+def cheapest(found: StudyResult, space: TechniqueSpace, dense: float) -> Trial:
+    """Of the trials that reuse, see `best_design`.
+
+    Args:
+        found: by the search.
+        space: searched.
+        dense: score of the network trained dense.
+    """
+    reusing = [each for each in found.judged if techniques_of(each, space)]
+    within = [each for each in reusing if each.values["accuracy"] >= dense - POINT]
+    if within:
+        return min(within, key=energy_delay_ratio)
+    return max(reusing, key=lambda each: each.values["accuracy"])
+
+
+def on_other_frames(found: StudyResult, trial: Trial, workload: Workload) -> dict[str, float]:
+    """Score, speed and energy at equal area of a trial's design on the workload's frames."""
+    design, policy = found.design_of(trial)
+    run = decide(
+        workload.trace, policy, model=workload.model, calibration=workload.calibration,
+        calibrate_under_reuse=True, layer_errors=False,
+    )  # fmt: skip
+    report = simulate(workload.trace, design, run)
+    assert run.accuracy is not None
+    return {
+        "score": run.accuracy,
+        "speed": report.speedup_equal_area,
+        "energy": report.energy_ratio_equal_area,
+    }
+
+
+def told_designs(row: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Lines of a table of a row's designs."""
+    words = {TRAINED: "policy of the training", "best": "best that reuses"}
+    return [
+        {
+            "design": words[which],
+            "score": f"{100 * each['score']:.1f}",
+            "points lost": f"{100 * (each['original'] - each['score']):.1f}",
+            "products left": f"{each['left']:.2f}",
+            "speed": f"{each['speed']:.2f}x",
+            "energy": f"{each['energy']:.2f}x",
+            "techniques": ", ".join(each["techniques"]),
+            "trial": f"{each['trial']} ({each['origin']})",
+        }
+        for which, each in row["designs"].items()
+    ]
+
+
+def beside_the_paper(row: Mapping[str, Any]) -> dict[str, object]:
+    """Our row of Table 2 and the paper's, where it has one."""
+    name, precision = row["network"].split()
+    network, _, task = name.partition("_")
+    model = network if precision == "float32" else f"{network}_8bit"
+    theirs = next(
+        (
+            each
+            for each in published("treasure_table_2.csv")
+            if (each["task"], each["model"]) == (_TASKS[task], model)
+        ),
+        None,
+    )
+    lines = row["lines"]
+    aware = lines["SA-trained"]
+    best = row.get("designs", {}).get("best")
+    ours = {
+        "row": row["network"],
+        "original": f"{100 * lines['dense']['score']:.1f}",
+        "SA-trained": f"{100 * aware['score']:.1f}",
+        "removed": f"{aware['removed']:.1%}",
+        "speed": f"{aware['area'] if best is None else best['speed']:.2f}x",
+    }
+    if theirs is None:
+        return ours | dict.fromkeys(_OF_THE_PAPER, "")
+    values = (
+        f"{float(theirs['original_score']):.1f}",
+        f"{float(theirs['sa_trained_score']):.1f}",
+        f"{float(theirs['compression_percent']):.1f}%",
+        f"{float(theirs['inference_speedup']):.2f}x",
+    )
+    return ours | dict(zip(_OF_THE_PAPER, values, strict=True))
+
+
+_OF_THE_PAPER = ("paper: original", "paper: SA-trained", "paper: removed", "paper: speed, Pi 3")
