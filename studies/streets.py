@@ -46,8 +46,8 @@ DENSE = {
     "resnet18": (30, 0.002),
     "swin": (40, 0.001),
     "resnet38": (20, 0.002),
-    "psanet": (12, 0.002),
-    "resnest": (12, 0.002),
+    "psanet": (8, 0.002),
+    "resnest": (8, 0.002),
 }
 # Frames under reuse that hashing learns from.
 CALIBRATION_FRAMES = 8

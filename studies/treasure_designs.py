@@ -42,25 +42,26 @@ def space_of(workload: Workload, groups: Sequence[str], settings: Settings) -> T
     """The space over techniques, with what the network was trained under among its starts.
 
     Every technique is a choice for each group; LSH also within whole images and with rows as
-    PyTorch unfolds them, as SA-training has it. One length serves all groups, and one number of
-    hashes each group: of settings of each layer's own, the most frequent.
+    PyTorch unfolds them, as SA-training has it. One length serves all groups, cut to a layer's
+    rows, and one number of hashes each group: of settings of each layer's own, the longest and the
+    most frequent.
 
     Args:
         workload: of the network.
         groups: patterns of layers.
         settings: that the network was trained under.
     """
-    hashes, length = (
-        Counter(each[place] for each in settings.values()).most_common(1)[0][0] for place in (0, 1)
-    )
+    length = max(each[1] for each in settings.values())
     space = TechniqueSpace.for_techniques(
         workload.trace, preset(BASE), tuple(TECHNIQUES), grouping=",".join(groups)
     )
     choices = {parameter.name: parameter.choices for parameter in space.parameters}
     policy = next(iter(policy_of(settings).policies.values()))
-    start = space.start["start"]
-    fields = {"lsh.scope": ("tile", policy.scope), "lsh.order": ("channels_last", policy.order)}
-    fields["lsh.length"] = sorted({*choices["lsh.length"], length})
+    fields: dict[str, Sequence[Any]] = {
+        "lsh.scope": ("tile", policy.scope),
+        "lsh.order": ("channels_last", policy.order),
+        "lsh.length": sorted({*choices["lsh.length"], length}),
+    }
     trained = {
         "lsh.scope": policy.scope,
         "lsh.order": policy.order,
@@ -71,9 +72,10 @@ def space_of(workload: Workload, groups: Sequence[str], settings: Settings) -> T
     for group, layers in space.groups.items():
         own = Counter(settings[name][0] for name in layers if name in settings)
         trained[f"{group}.technique"] = "lsh" if own else DENSE
-        trained[f"{group}.lsh.hashes"] = own.most_common(1)[0][0] if own else hashes
-        name = f"{group}.lsh.hashes"
-        fields[name] = sorted({*choices[name], trained[name]})
+        if own:
+            name = f"{group}.lsh.hashes"
+            trained[name] = own.most_common(1)[0][0]
+            fields[name] = sorted({*choices[name], trained[name]})
     wider = space.narrowed(fields)
     assert isinstance(wider, TechniqueSpace)
     start = wider.start["start"]
@@ -189,19 +191,17 @@ def told_designs(row: Mapping[str, Any]) -> list[dict[str, object]]:
     ]
 
 
-def beside_the_paper(row: Mapping[str, Any]) -> dict[str, object]:
-    """Our row of Table 2 and the paper's, where it has one."""
-    name, precision = row["network"].split()
+def row_of_the_paper(name: str, precision: str) -> dict[str, str] | None:
+    """The paper's row of a network and precision, if it has one."""
     network, _, task = name.partition("_")
     model = network if precision == "float32" else f"{network}_8bit"
-    theirs = next(
-        (
-            each
-            for each in published("treasure_table_2.csv")
-            if (each["task"], each["model"]) == (_TASKS[task], model)
-        ),
-        None,
-    )
+    rows = published("treasure_table_2.csv")
+    return next((r for r in rows if (r["task"], r["model"]) == (_TASKS[task], model)), None)
+
+
+def beside_the_paper(row: Mapping[str, Any]) -> dict[str, object]:
+    """Our row of Table 2 and the paper's; speeds are those of the designs found, if any."""
+    theirs = row_of_the_paper(*row["network"].split())
     lines = row["lines"]
     aware = lines["SA-trained"]
     best = row.get("designs", {}).get("best")
