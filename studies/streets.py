@@ -42,13 +42,12 @@ LAMBDA = 0.001  # the paper's, of R1 and of R2
 DRIVES = ("train_1hz", "test_1hz", "seq_0016E5_15hz")
 SIZE = (120, 160)
 # Epochs and AdamW's learning rate from random weights; SA-training begins at half of that rate.
-# PSANet and ResNeSt have as many as there was time for.
 DENSE = {
     "resnet18": (30, 0.002),
     "swin": (40, 0.001),
     "resnet38": (20, 0.002),
-    "psanet": (8, 0.002),
-    "resnest": (8, 0.002),
+    "psanet": (20, 0.002),
+    "resnest": (20, 0.002),
 }
 # Frames under reuse that hashing learns from.
 CALIBRATION_FRAMES = 8
