@@ -111,12 +111,12 @@ class ResNet38(nn.Module):
         self.b6 = self._wide(16 * w, (8 * w, 16 * w, 32 * w), dropout=0.3)
         self.b7 = self._wide(32 * w, (16 * w, 32 * w, 64 * w), dropout=0.5)
         self.norm = nn.BatchNorm2d(64 * w)
-        wide = {"padding": _HEAD_DILATION, "dilation": _HEAD_DILATION}
+        apart = _HEAD_DILATION
         self.head = nn.Sequential(
-            nn.Conv2d(64 * w, 8 * w, 3, bias=False, **wide),
+            nn.Conv2d(64 * w, 8 * w, 3, padding=apart, dilation=apart, bias=False),
             nn.BatchNorm2d(8 * w),
             nn.ReLU(inplace=True),
-            nn.Conv2d(8 * w, num_classes, 3, **wide),
+            nn.Conv2d(8 * w, num_classes, 3, padding=apart, dilation=apart),
         )
         he_normal(self)
 
