@@ -1,7 +1,7 @@
 """Designs for networks trained under reuse: a search for each, and the paper's row beside ours."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,16 @@ def space_of(workload: Workload, groups: Sequence[str], settings: Settings) -> T
     return replace(wider, start={**wider.start, TRAINED: {**start, **trained}})
 
 
+def hardware_of(space: TechniqueSpace) -> TechniqueSpace:
+    """The hardware of a space alone, under the policy that the network was trained under."""
+    trained = space.start[TRAINED]
+    parameters = tuple(
+        replace(each, choices=(trained[each.name],)) if each.name in space.of_decisions else each
+        for each in space.parameters
+    )
+    return replace(space, parameters=parameters, start={TRAINED: trained})
+
+
 def best_design(
     name: str,
     aware: nn.Module,
@@ -92,7 +102,7 @@ def best_design(
     *,
     trials: int,
 ) -> dict[str, dict[str, Any]]:
-    """What a search finds for a network trained under reuse, judged on the drive to judge on.
+    """What searches find for a network trained under reuse, judged on the drive to judge on.
 
     Args:
         name: of the network, as in `MODELS`.
@@ -100,13 +110,14 @@ def best_design(
         original: trained dense; scores are against its.
         streets: drives.
         settings: that `aware` was trained under.
-        folder: where the study is kept; one that is there goes on.
-        trials: of the search.
+        folder: where the studies are kept; those that are there go on.
+        trials: of each of two searches: for hardware under the policy of the training, whose
+            decisions are made once, and over techniques, that policy among them.
 
     Returns:
-        "trained": the policy of the training on hardware that fits it. "best": of all trials that
-        reuse and lose at most a point on the frames searched on, that with the least product of
-        time and energy over those of the best dense design as large; where all lose more, that
+        "trained": under the policy of the training. "best": of all trials that reuse and lose at
+        most a point on the frames searched on. Each is that with the least product of time and
+        energy over those of the best dense design as large; where all lose more than a point, that
         which loses least.
     """
     workload = Workload(
@@ -117,49 +128,54 @@ def best_design(
         name=f"{name} on {SEARCHED_FRAMES} frames of {streets.choose.source}",
     )
     space = space_of(workload, GROUPS[name.partition("_")[0]], settings)
-    storage = folder / "study.journal"
-    found = search(
-        workload, space, trials=trials, storage=storage, resume=storage.exists(), workers=1,
-        executor="inline",
-    )  # fmt: skip
+    studies = {
+        which: _searched(workload, space, folder / which, trials)
+        for which, space in (("hardware", hardware_of(space)), ("techniques", space))
+    }
     dense = tried(original, streets, streets.choose, SEARCHED_FRAMES, {})["score"]
-    trained = next(each for each in found.trials if each.origin == TRAINED)
-    chosen = {"best": cheapest(found, space, dense)}
-    if trained.state == "complete":
-        chosen[TRAINED] = trained
-    judged = replace(workload, trace=traced(aware, streets, streets.judge, JUDGED_FRAMES))
     score = tried(original, streets, streets.judge, JUDGED_FRAMES, {})["score"]
-    return {
-        which: on_other_frames(found, trial, judged)
-        | {
+    judged = replace(workload, trace=traced(aware, streets, streets.judge, JUDGED_FRAMES))
+    trained = studies["hardware"].judged
+    every = (*trained, *studies["techniques"].judged)
+    found = {}
+    for which, trials_of in ((TRAINED, trained), ("best", every)):
+        trial = cheapest(trials_of, space, dense)
+        found[which] = on_other_frames(space, trial, judged) | {
             "original": score,
             "techniques": techniques_of(trial, space),
             "left": products_left(trial.summary),
             "trial": trial.number,
-            "origin": trial.origin,
         }
-        for which, trial in chosen.items()
-    }
+    return found
 
 
-def cheapest(found: StudyResult, space: TechniqueSpace, dense: float) -> Trial:
+def _searched(workload: Workload, space: TechniqueSpace, folder: Path, trials: int) -> StudyResult:
+    storage = folder / "study.journal"
+    return search(
+        workload, space, trials=trials, storage=storage, resume=storage.exists(), workers=1,
+        executor="inline",
+    )  # fmt: skip
+
+
+def cheapest(trials: Iterable[Trial], space: TechniqueSpace, dense: float) -> Trial:
     """Of the trials that reuse, see `best_design`.
 
     Args:
-        found: by the search.
+        trials: complete ones.
         space: searched.
         dense: score of the network trained dense.
     """
-    reusing = [each for each in found.judged if techniques_of(each, space)]
+    reusing = [each for each in trials if techniques_of(each, space)]
     within = [each for each in reusing if each.values["accuracy"] >= dense - POINT]
     if within:
         return min(within, key=energy_delay_ratio)
-    return max(reusing, key=lambda each: each.values["accuracy"])
+    best = max(each.values["accuracy"] for each in reusing)
+    return min((t for t in reusing if t.values["accuracy"] == best), key=energy_delay_ratio)
 
 
-def on_other_frames(found: StudyResult, trial: Trial, workload: Workload) -> dict[str, float]:
+def on_other_frames(space: TechniqueSpace, trial: Trial, workload: Workload) -> dict[str, Any]:
     """Score, speed and energy at equal area of a trial's design on the workload's frames."""
-    design, policy = found.design_of(trial)
+    design, policy = space.build(trial.parameters)
     run = decide(
         workload.trace, policy, model=workload.model, calibration=workload.calibration,
         calibrate_under_reuse=True, layer_errors=False,
@@ -185,7 +201,7 @@ def told_designs(row: Mapping[str, Any]) -> list[dict[str, object]]:
             "speed": f"{each['speed']:.2f}x",
             "energy": f"{each['energy']:.2f}x",
             "techniques": ", ".join(each["techniques"]),
-            "trial": f"{each['trial']} ({each['origin']})",
+            "trial": each["trial"],
         }
         for which, each in row["designs"].items()
     ]

@@ -185,7 +185,12 @@ def test_the_search_starts_from_what_was_trained(shared, designs, streets):
     assert {each.scope for each in usual.policies.values()} == {"tile"}
     switch = next(each for each in space.parameters if each.name == "3.technique")
     assert switch.choices == ("dense", "lsh", "leaders", "neighbours")
-    # Of each layer's own settings, the most frequent length; hashes are the group's.
+    alone = designs.hardware_of(space)
+    choices = {each.name: len(each.choices) for each in alone.parameters}
+    assert choices["array.rows"] > 1
+    assert choices["lsh.length"] == choices["3.technique"] == choices["3.lsh.hashes"] == 1
+    assert alone.build(alone.start[designs.TRAINED]) == space.build(space.start[designs.TRAINED])
+    # Of each layer's own settings, the longest length; hashes are the group's.
     own = designs.space_of(workload, ("2", "3"), {"2": (8, 4), "3": (12, 4)})
     _, policy = own.build(own.start[designs.TRAINED])
     assert [(each.hashes, each.length) for each in policy.policies.values()] == [(8, 4), (12, 4)]
@@ -204,13 +209,12 @@ def test_designs_of_a_row_are_searched_without_training(
     monkeypatch.setattr(sys.modules["streets"], "similarity_aware_training", None)
     row = table.table_row(streets, tmp_path, "resnet18_scenes", "float32", effort)
     found = row["designs"]
-    assert found["trained"]["origin"] == "trained"
     assert found["trained"]["techniques"] == ["lsh"]
     assert found["trained"]["score"] == pytest.approx(plain["lines"]["SA-trained"]["score"])
     assert found["best"]["techniques"]
     assert {each[""] for each in table.told(row)} == {*plain["lines"]}
     assert [each["design"] for each in designs.told_designs(row)] == [
-        "best that reuses", "policy of the training",
+        "policy of the training", "best that reuses",
     ]  # fmt: skip
     beside = designs.beside_the_paper(row)
     assert beside["speed"] == f"{found['best']['speed']:.2f}x"
@@ -230,9 +234,10 @@ def test_of_what_keeps_to_a_point_the_cheapest_is_taken(designs):
     tried = [
         trial(0, 0.9, 9.0, "dense"), trial(1, 0.5, 3.0), trial(2, 0.495, 4.0), trial(3, 0.48, 8.0)
     ]  # fmt: skip
-    found = argparse.Namespace(judged=tried)
-    assert designs.cheapest(found, space, 0.5).number == 2
-    assert designs.cheapest(found, space, 0.6).number == 1
+    assert designs.cheapest(tried, space, 0.5).number == 2
+    # All lose more than a point: the least, and of these the cheapest.
+    tried.append(trial(4, 0.5, 3.5))
+    assert designs.cheapest(tried, space, 0.6).number == 4
 
 
 def test_our_row_stands_beside_the_papers(designs):
