@@ -13,7 +13,7 @@ from torch import nn
 
 from accelerators import preset
 from codesign import StudyResult, Workload, search
-from codesign.space.technique_space import TechniqueSpace
+from codesign.space.technique_space import TECHNIQUE, TechniqueSpace
 from codesign.space.techniques import DENSE, TECHNIQUES
 from codesign.study.result import energy_delay_ratio
 from codesign.study.trial import Trial
@@ -38,11 +38,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
 _TASKS = {"scenes": "scene_parsing", "lanes": "lane_detection"}
 
 
-def space_of(workload: Workload, groups: Sequence[str], settings: Settings) -> TechniqueSpace:
+def space_of(
+    workload: Workload,
+    groups: Sequence[str],
+    settings: Settings,
+    techniques: Sequence[str] = tuple(TECHNIQUES),
+) -> TechniqueSpace:
     """The space over techniques, with what the network was trained under among its starts.
 
-    Every technique is a choice for each group; LSH also within whole images and with rows as
-    PyTorch unfolds them, as SA-training has it. One length serves all groups, cut to a layer's
+    LSH may also share within whole images and cut rows as PyTorch unfolds them, as SA-training has
+    it. One length serves all groups, cut to a layer's
     rows, and one number of hashes each group: of settings of each layer's own, the longest and the
     most frequent.
 
@@ -50,10 +55,11 @@ def space_of(workload: Workload, groups: Sequence[str], settings: Settings) -> T
         workload: of the network.
         groups: patterns of layers.
         settings: that the network was trained under.
+        techniques: LSH among them.
     """
     length = max(each[1] for each in settings.values())
     space = TechniqueSpace.for_techniques(
-        workload.trace, preset(BASE), tuple(TECHNIQUES), grouping=",".join(groups)
+        workload.trace, preset(BASE), techniques, grouping=",".join(groups)
     )
     choices = {parameter.name: parameter.choices for parameter in space.parameters}
     policy = next(iter(policy_of(settings).policies.values()))
@@ -71,7 +77,7 @@ def space_of(workload: Workload, groups: Sequence[str], settings: Settings) -> T
     }
     for group, layers in space.groups.items():
         own = Counter(settings[name][0] for name in layers if name in settings)
-        trained[f"{group}.technique"] = "lsh" if own else DENSE
+        trained[f"{group}{TECHNIQUE}"] = "lsh" if own else DENSE
         if own:
             name = f"{group}.lsh.hashes"
             trained[name] = own.most_common(1)[0][0]
@@ -127,22 +133,20 @@ def best_design(
         calibrate_under_reuse=True,
         name=f"{name} on {SEARCHED_FRAMES} frames of {streets.choose.source}",
     )
-    space = space_of(workload, GROUPS[name.partition("_")[0]], settings)
-    studies = {
-        which: _searched(workload, space, folder / which, trials)
-        for which, space in (("hardware", hardware_of(space)), ("techniques", space))
-    }
+    groups = GROUPS[name.partition("_")[0]]
+    hardware = hardware_of(space_of(workload, groups, settings, ("lsh",)))
+    trained = _searched(workload, hardware, folder / "hardware", trials)
+    free = space_of(workload, groups, settings)
+    any_policy = _searched(workload, free, folder / "techniques", trials)
     dense = tried(original, streets, streets.choose, SEARCHED_FRAMES, {})["score"]
     score = tried(original, streets, streets.judge, JUDGED_FRAMES, {})["score"]
     judged = replace(workload, trace=traced(aware, streets, streets.judge, JUDGED_FRAMES))
-    trained = studies["hardware"].judged
-    every = (*trained, *studies["techniques"].judged)
     found = {}
-    for which, trials_of in ((TRAINED, trained), ("best", every)):
-        trial = cheapest(trials_of, space, dense)
-        found[which] = on_other_frames(space, trial, judged) | {
+    for which, studies in ((TRAINED, (trained,)), ("best", (trained, any_policy))):
+        study, trial = cheapest(studies, free.groups, dense)
+        found[which] = on_other_frames(study, trial, judged) | {
             "original": score,
-            "techniques": techniques_of(trial, space),
+            "techniques": techniques_of(trial, free),
             "left": products_left(trial.summary),
             "trial": trial.number,
         }
@@ -157,25 +161,32 @@ def _searched(workload: Workload, space: TechniqueSpace, folder: Path, trials: i
     )  # fmt: skip
 
 
-def cheapest(trials: Iterable[Trial], space: TechniqueSpace, dense: float) -> Trial:
-    """Of the trials that reuse, see `best_design`.
+def cheapest(
+    studies: Iterable[StudyResult], groups: Iterable[str], dense: float
+) -> tuple[StudyResult, Trial]:
+    """Of the trials that reuse, and the study that it is of; see `best_design`.
 
     Args:
-        trials: complete ones.
-        space: searched.
+        studies: searches.
+        groups: that choose techniques.
         dense: score of the network trained dense.
     """
-    reusing = [each for each in trials if techniques_of(each, space)]
-    within = [each for each in reusing if each.values["accuracy"] >= dense - POINT]
-    if within:
-        return min(within, key=energy_delay_ratio)
-    best = max(each.values["accuracy"] for each in reusing)
-    return min((t for t in reusing if t.values["accuracy"] == best), key=energy_delay_ratio)
+    switches = [f"{group}{TECHNIQUE}" for group in groups]
+    reusing = [
+        (study, trial)
+        for study in studies
+        for trial in study.judged
+        if any(trial.parameters[switch] != DENSE for switch in switches)
+    ]
+    best = max(trial.values["accuracy"] for _, trial in reusing)
+    least = min(best, dense - POINT)
+    within = [pair for pair in reusing if pair[1].values["accuracy"] >= least]
+    return min(within, key=lambda pair: energy_delay_ratio(pair[1]))
 
 
-def on_other_frames(space: TechniqueSpace, trial: Trial, workload: Workload) -> dict[str, Any]:
+def on_other_frames(study: StudyResult, trial: Trial, workload: Workload) -> dict[str, Any]:
     """Score, speed and energy at equal area of a trial's design on the workload's frames."""
-    design, policy = space.build(trial.parameters)
+    design, policy = study.design_of(trial)
     run = decide(
         workload.trace, policy, model=workload.model, calibration=workload.calibration,
         calibrate_under_reuse=True, layer_errors=False,

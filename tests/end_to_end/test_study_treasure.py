@@ -222,8 +222,6 @@ def test_designs_of_a_row_are_searched_without_training(
 
 
 def test_of_what_keeps_to_a_point_the_cheapest_is_taken(designs):
-    space = argparse.Namespace(groups=("a",))
-
     def trial(number, accuracy, speed, technique="lsh"):
         summary = {"energy_ratio_equal_area": 1.0, "speedup_equal_area": speed}
         return argparse.Namespace(
@@ -234,10 +232,12 @@ def test_of_what_keeps_to_a_point_the_cheapest_is_taken(designs):
     tried = [
         trial(0, 0.9, 9.0, "dense"), trial(1, 0.5, 3.0), trial(2, 0.495, 4.0), trial(3, 0.48, 8.0)
     ]  # fmt: skip
-    assert designs.cheapest(tried, space, 0.5).number == 2
+    other = argparse.Namespace(judged=[trial(4, 0.5, 3.5)])
+    studies = (argparse.Namespace(judged=tried), other)
+    assert designs.cheapest(studies, ("a",), 0.5)[1].number == 2
     # All lose more than a point: the least, and of these the cheapest.
-    tried.append(trial(4, 0.5, 3.5))
-    assert designs.cheapest(tried, space, 0.6).number == 4
+    study, chosen = designs.cheapest(studies, ("a",), 0.6)
+    assert study is other and chosen.number == 4
 
 
 def test_our_row_stands_beside_the_papers(designs):
