@@ -9,12 +9,14 @@ from simulator.policies.policy import LayerState, NoReuse, ReusePolicy
 from simulator.results.design import DesignReport
 from simulator.running.decide import decide
 from simulator.running.reuse_run import ReuseRun
-from simulator.running.sums import check_sums
+from simulator.running.sums import KnownBits, check_sums
 from simulator.simulation_report import SimulationReport
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
-from simulator.timing.engines.engine import ENGINES
+from simulator.timing.engines.engine import ENGINES, Engine
+from simulator.timing.layer import LayerTiming
 from simulator.timing.pipeline import layer_timing
 from simulator.timing.remaining import layers_as_run
+from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def simulate(
     model: "torch.nn.Module | None" = None,
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
     calibrate_under_reuse: bool = False,
-    sum_bits: Mapping[str, int] | None = None,
+    sum_bits: KnownBits | None = None,
     engine: str = "compiled",
 ) -> SimulationReport:
     """Replay a workload on an accelerator and on its two dense baselines.
@@ -42,7 +44,7 @@ def simulate(
         model: the captured model, to know the accuracy under reuse; see `decide`.
         calibration: see `decide`.
         calibrate_under_reuse: see `decide`.
-        sum_bits: what `bits_of_sums` found of the trace; by default it is found here where the
+        sum_bits: what `bits_of_sums` found of the trace before: used, and added to where the
             design's accumulators do not hold any sum of int8 products.
         engine: `compiled`, or `event`, the slow reference; both find the same cycles.
 
@@ -60,7 +62,7 @@ def simulate(
     given = {"trace": trace, "accelerator": accelerator, "policy": policy}
     refuse(problems("simulate.", given, _ARGUMENTS))
     timer = named("simulate.engine", engine, ENGINES)
-    check_sums(trace, accelerator, sum_bits)
+    check_sums(trace, accelerator, known=sum_bits)  # dense, before anything is decided
     if isinstance(policy, ReuseRun):
         if model is not None or calibration is not None or calibrate_under_reuse:
             raise ConfigError(
@@ -77,17 +79,8 @@ def simulate(
             calibration=calibration,
             calibrate_under_reuse=calibrate_under_reuse,
         )
-    timings = []
-    quality: dict[str, dict[str, Any]] = {}
-    as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
-    for layer, (ran, left) in zip(trace.layers, as_run, strict=True):
-        timings.append((layer, layer_timing(ran, left, accelerator, timer)))
-        decisions = run.decisions[layer.name]
-        if decisions is not None:
-            quality[layer.name] = {
-                "remaining_ratio": decisions.remaining_ratio,
-                "relative_mse": run.relative_mse.get(layer.name),
-            }
+    check_sums(trace, accelerator, run.decisions, sum_bits)
+    timings, quality = _timed(trace, accelerator, run, timer)
     plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)
     return SimulationReport(
@@ -104,6 +97,24 @@ def simulate(
         output_error=run.output_error,
         unjudged=run.unjudged,
     )
+
+
+def _timed(
+    trace: WorkloadTrace, accelerator: Accelerator, run: ReuseRun, engine: Engine
+) -> tuple[list[tuple[Layer, LayerTiming]], dict[str, dict[str, Any]]]:
+    """Every layer's timing under its decisions; and of each that has some, what they leave."""
+    timings = []
+    quality: dict[str, dict[str, Any]] = {}
+    as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
+    for layer, (ran, left) in zip(trace.layers, as_run, strict=True):
+        timings.append((layer, layer_timing(ran, left, accelerator, engine)))
+        decisions = run.decisions[layer.name]
+        if decisions is not None:
+            quality[layer.name] = {
+                "remaining_ratio": decisions.remaining_ratio,
+                "relative_mse": run.relative_mse.get(layer.name),
+            }
+    return timings, quality
 
 
 def _calibrated(run: ReuseRun) -> dict[str, str]:

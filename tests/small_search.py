@@ -72,6 +72,7 @@ def small_space(workload: Workload) -> DesignSpace:
     start = next(iter(space.start.values()))
     return replace(
         space,
+        start={"start": start},
         parameters=tuple(
             p if p.name in KEPT else replace(p, choices=(start[p.name],)) for p in space.parameters
         ),

@@ -7,7 +7,15 @@ from typing import Any, ClassVar
 
 from accelerators.cost_table import CostTable, Size
 from accelerators.rules import Relation, flag, integer, one_of
-from accelerators.units.unit import COUNT_BITS, Design, Item, Unit, memory, register_byte_pj
+from accelerators.units.unit import (
+    COUNT_BITS,
+    Design,
+    Item,
+    Unit,
+    member_sum_bits,
+    memory,
+    register_byte_pj,
+)
 
 REPLACEMENTS = ("lru", "fifo", "random")
 """Which entry of a full set makes room: least recently used, oldest, or any."""
@@ -111,7 +119,7 @@ class CentroidCache(Unit):
         """
         banks, tag = self.banks, self._tag_bits(design)
         arithmetic = banks * design.units["front_end"].max_length
-        width = _row_sum_bits(design)
+        width = member_sum_bits(design)
         items = [
             Item(banks, "sram", self._rows(design)),
             Item(1, "register", {"bits": self.entries}),
@@ -131,7 +139,7 @@ class CentroidCache(Unit):
         added to its running sum; ``divide``: one running sum scaled by a reciprocal;
         ``clear_entry``: one valid bit cleared, priced as a register byte.
         """
-        tag, rows, width = self._tag_bits(design), self._rows(design), _row_sum_bits(design)
+        tag, rows, width = self._tag_bits(design), self._rows(design), member_sum_bits(design)
         lookup = table.energy_pj("register", "read", bits=self.ways)  # the valid bits of the set
         if tag:
             lookup += table.energy_pj("sram", "read", **self._tags(tag))
@@ -147,7 +155,7 @@ class CentroidCache(Unit):
 
     def _rows(self, design: Design) -> Size:
         """A bank's rows: of each entry a running sum per element and a 16-bit count."""
-        bits = design.units["front_end"].max_length * _row_sum_bits(design) + COUNT_BITS
+        bits = design.units["front_end"].max_length * member_sum_bits(design) + COUNT_BITS
         return memory(self.entries * bits / self.banks, bits)
 
     def _tags(self, tag_bits: int) -> Size:
@@ -158,12 +166,3 @@ class CentroidCache(Unit):
         """Bits of a signature that its set does not give away; 0 if the set says it all."""
         hashes = design.units["front_end"].max_hashes
         return max(0, hashes - (self.entries // self.ways).bit_length() + 1)
-
-
-def _row_sum_bits(design: Design) -> int:
-    """Width of a running sum: 8 bits more than an operand (our choice).
-
-    More than 256 equal rows of full-scale values would overflow a plain sum; design A of
-    nmcicek/deepreuse-soc avoids it with a running mean, ``c += (x - c) / count``.
-    """
-    return design.operand_bits + 8

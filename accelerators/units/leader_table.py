@@ -7,12 +7,17 @@ from typing import ClassVar
 
 from accelerators.cost_table import CostTable, Size
 from accelerators.rules import Relation, flag, integer
-from accelerators.units.unit import COUNT_BITS, Design, Item, Unit, memory, register_byte_pj
-
-# A dot product of up to 65,536 elements, each a product of two operands.
-_DOT_GROWTH_BITS = 16
-# Of a squared length, the leading bits that the tolerance multiplies.
-_LEADING_BITS = 16
+from accelerators.units.unit import (
+    COUNT_BITS,
+    LEADING_BITS,
+    Design,
+    Item,
+    Unit,
+    dot_bits,
+    member_sum_bits,
+    memory,
+    register_byte_pj,
+)
 
 
 def _work_for_all_lanes(unit: LeaderTable) -> list[str]:
@@ -78,7 +83,7 @@ class LeaderTable(Unit):
     def bill(self, design: Design) -> list[Item]:
         """Dot products a lane, and one more for squared lengths; tests; vectors kept; sums."""
         dots, operand = (self.lanes + 1) * self.width, design.operand_bits
-        bits = _dot_bits(design)
+        bits = dot_bits(design)
         # Leaders, vectors not decided on and the one that comes, each with its squared length and
         # its cluster's number.
         kept = self.entries + self.undecided + 1
@@ -89,15 +94,15 @@ class LeaderTable(Unit):
             Item(2 * self.lanes, "int_adder", {"bits": bits}),
             Item(self.lanes, "comparator", {"bits": bits}),
             # Whether the least is near enough.
-            Item(1, "int_multiplier", {"bits": _LEADING_BITS}),
+            Item(1, "int_multiplier", {"bits": LEADING_BITS}),
             Item(1, "comparator", {"bits": bits}),
             Item(1, "register", {"bits": kept * (self.max_length * operand + bits + COUNT_BITS)}),
         ]
         if self.means:
             items += [
                 Item(1, "sram", self._sums(design)),
-                Item(self.width, "int_adder", {"bits": _sum_bits(design)}),
-                Item(self.divided_elements, "int_multiplier", {"bits": _sum_bits(design)}),
+                Item(self.width, "int_adder", {"bits": member_sum_bits(design)}),
+                Item(self.divided_elements, "int_multiplier", {"bits": member_sum_bits(design)}),
             ]
         return items
 
@@ -111,7 +116,7 @@ class LeaderTable(Unit):
         ``width`` elements of one sum; ``accumulate``: one element added to its sum; ``divide``: one
         sum scaled by a reciprocal.
         """
-        bits = _dot_bits(design)
+        bits = dot_bits(design)
         register = register_byte_pj(table) * design.operand_bits / 8
         compare = table.energy_pj("comparator", "compare", bits=bits)
         prices = {
@@ -119,31 +124,21 @@ class LeaderTable(Unit):
             + table.energy_pj("int_adder", "add", bits=bits)
             + register,
             "compare": 2 * table.energy_pj("int_adder", "add", bits=bits) + compare,
-            "judge": table.energy_pj("int_multiplier", "multiply", bits=_LEADING_BITS) + compare,
+            "judge": table.energy_pj("int_multiplier", "multiply", bits=LEADING_BITS) + compare,
             "keep": register,
         }
         if self.means:
-            sums = self._sums(design)
+            sums, width = self._sums(design), member_sum_bits(design)
             prices |= {
                 "read_sums": table.energy_pj("sram", "read", **sums),
                 "write_sums": table.energy_pj("sram", "write", **sums),
-                "accumulate": table.energy_pj("int_adder", "add", bits=_sum_bits(design)),
-                "divide": table.energy_pj("int_multiplier", "multiply", bits=_sum_bits(design)),
+                "accumulate": table.energy_pj("int_adder", "add", bits=width),
+                "divide": table.energy_pj("int_multiplier", "multiply", bits=width),
             }
         return prices
 
     def _sums(self, design: Design) -> Size:
         """The memory of sums and members, of which an access moves ``width`` elements."""
         steps = -(-self.max_length // self.width)
-        bits = self.width * _sum_bits(design) + COUNT_BITS
+        bits = self.width * member_sum_bits(design) + COUNT_BITS
         return memory(2 * self.entries * steps * bits, bits)
-
-
-def _dot_bits(design: Design) -> int:
-    """Width of the adders of a dot product."""
-    return 2 * design.operand_bits + _DOT_GROWTH_BITS
-
-
-def _sum_bits(design: Design) -> int:
-    """Width of a sum of members, as in the centroid cache."""
-    return design.operand_bits + 8

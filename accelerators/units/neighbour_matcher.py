@@ -7,12 +7,17 @@ from typing import ClassVar
 
 from accelerators.cost_table import CostTable, Size
 from accelerators.rules import Relation, flag, integer
-from accelerators.units.unit import COUNT_BITS, Design, Item, Unit, memory
+from accelerators.units.unit import (
+    COUNT_BITS,
+    LEADING_BITS,
+    Design,
+    Item,
+    Unit,
+    dot_bits,
+    member_sum_bits,
+    memory,
+)
 
-# A dot product of up to 65,536 elements, each a product of two operands.
-_DOT_GROWTH_BITS = 16
-# Of a dot product or squared length, the leading bits that are multiplied on, and its exponent.
-_LEADING_BITS = 16
 _EXPONENT_BITS = 8
 # Of one comparison: dot^2, (t |a|)^2 |b|^2, r^2 times the greater square, and two that tell which
 # of two neighbours is the more similar.
@@ -81,17 +86,17 @@ class NeighbourMatcher(Unit):
         dots, operand = (self.lanes + 1) * self.width, design.operand_bits
         items = [
             Item(dots, "int_multiplier", {"bits": operand}),
-            Item(dots, "int_adder", {"bits": _dot_bits(design)}),
+            Item(dots, "int_adder", {"bits": dot_bits(design)}),
             # One more multiplies a square by t^2.
-            Item(self.lanes * _MULTIPLIERS_OF_TEST + 1, "int_multiplier", {"bits": _LEADING_BITS}),
-            Item(self.lanes * _COMPARATORS_OF_TEST, "comparator", {"bits": 2 * _LEADING_BITS}),
+            Item(self.lanes * _MULTIPLIERS_OF_TEST + 1, "int_multiplier", {"bits": LEADING_BITS}),
+            Item(self.lanes * _COMPARATORS_OF_TEST, "comparator", {"bits": 2 * LEADING_BITS}),
             Item(self.lanes, "sram", self._line_bank(design)),
         ]
         if self.means:
             items += [
                 Item(1, "sram", self._sums(design)),
-                Item(self.width, "int_adder", {"bits": _sum_bits(design)}),
-                Item(self.width, "int_multiplier", {"bits": _sum_bits(design)}),
+                Item(self.width, "int_adder", {"bits": member_sum_bits(design)}),
+                Item(self.width, "int_multiplier", {"bits": member_sum_bits(design)}),
             ]
         return items
 
@@ -103,17 +108,17 @@ class NeighbourMatcher(Unit):
         means also ``read_sums`` and ``write_sums``: one entry of the table; ``accumulate``: one
         element added to its sum; ``divide``: one sum scaled by a reciprocal.
         """
-        multiply = table.energy_pj("int_multiplier", "multiply", bits=_LEADING_BITS)
-        compare = table.energy_pj("comparator", "compare", bits=2 * _LEADING_BITS)
+        multiply = table.energy_pj("int_multiplier", "multiply", bits=LEADING_BITS)
+        compare = table.energy_pj("comparator", "compare", bits=2 * LEADING_BITS)
         prices = {
             "correlate": table.energy_pj("int_multiplier", "multiply", bits=design.operand_bits)
-            + table.energy_pj("int_adder", "add", bits=_dot_bits(design)),
+            + table.energy_pj("int_adder", "add", bits=dot_bits(design)),
             "test": _MULTIPLIERS_OF_TEST * multiply + _COMPARATORS_OF_TEST * compare,
         }
         memories = {"line": self._line_bank(design)}
         if self.means:
             memories["sums"] = self._sums(design)
-            bits = _sum_bits(design)
+            bits = member_sum_bits(design)
             prices["accumulate"] = table.energy_pj("int_adder", "add", bits=bits)
             prices["divide"] = table.energy_pj("int_multiplier", "multiply", bits=bits)
         for name, size in memories.items():
@@ -123,20 +128,10 @@ class NeighbourMatcher(Unit):
 
     def _line_bank(self, design: Design) -> Size:
         """A lane's share of the line buffer: vectors, each with its squared length and number."""
-        bits = self.width * design.operand_bits + _LEADING_BITS + _EXPONENT_BITS + COUNT_BITS
+        bits = self.width * design.operand_bits + LEADING_BITS + _EXPONENT_BITS + COUNT_BITS
         return memory(self.line_entries * bits / self.lanes, bits)
 
     def _sums(self, design: Design) -> Size:
         """The table: of each cluster a sum per element, its members, and those within reach."""
-        bits = self.width * _sum_bits(design) + 2 * COUNT_BITS
+        bits = self.width * member_sum_bits(design) + 2 * COUNT_BITS
         return memory(self.line_entries * bits, bits)
-
-
-def _dot_bits(design: Design) -> int:
-    """Width of the adders of a dot product."""
-    return 2 * design.operand_bits + _DOT_GROWTH_BITS
-
-
-def _sum_bits(design: Design) -> int:
-    """Width of a sum of members, as in the centroid cache."""
-    return design.operand_bits + 8

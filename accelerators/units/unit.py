@@ -21,6 +21,10 @@ from accelerators.rules import ConfigError, Relation
 
 THRESHOLD_BITS = 16
 COUNT_BITS = 16
+# Of a dot product or squared length, the leading bits that are multiplied on.
+LEADING_BITS = 16
+# A dot product of up to 65,536 elements, each a product of two operands.
+_DOT_GROWTH_BITS = 16
 
 
 class Design(Protocol):
@@ -134,3 +138,17 @@ def memory(size_bits: float, width_bits: float) -> Size:
 def register_byte_pj(table: CostTable) -> float:
     """One byte moved; the mean of a read and a write, which the built-in tables price the same."""
     return sum(table.energy_pj("register", action, bits=8) for action in ("read", "write")) / 2
+
+
+def dot_bits(design: Design) -> int:
+    """Width of the adders of a dot product of two vectors of operands."""
+    return 2 * design.operand_bits + _DOT_GROWTH_BITS
+
+
+def member_sum_bits(design: Design) -> int:
+    """Width of a running sum of a cluster's members: 8 bits more than an operand (our choice).
+
+    More than 256 equal rows of full-scale values would overflow a plain sum; design A of
+    nmcicek/deepreuse-soc avoids it with a running mean, ``c += (x - c) / count``.
+    """
+    return design.operand_bits + 8

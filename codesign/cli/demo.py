@@ -26,6 +26,7 @@ from codesign.cli.terminal import (
     trial_progress,
     working,
 )
+from codesign.evaluation.allotting import with_dials_allotted
 from codesign.evaluation.workload import Workload, load_workload
 from codesign.report.pictures import trial_pixels
 from codesign.report.study_report import StudyReport
@@ -49,11 +50,14 @@ GROUPS = "layer1.0.conv1,layer1.*,layer2.?.conv?,layer3.?.conv?,layer4.?.conv?,d
 # The fourth scene of the sample video: cars pass behind a bicycle. It lasts for 50 frames, 2 s.
 VIDEO_SCENE = 137
 FRAMES, EVERY = 2, 12
+# Before those judged: what each group of layers bears is measured on it, with no label.
+MEASURED_ON = 1
 ABOUT = (
     "A ResNet-18 of full width gives every pixel of a street video a class. It was trained on the "
     "streets of CamVid; this video is of another place, and nobody has labelled it. So reuse is "
-    "judged by how many pixels keep the class that they have without it. Dense designs are among "
-    "those that are tried."
+    "judged by how many pixels keep the class that they have without it. How much each stage of "
+    "the network bears is measured on a frame before those judged. Dense designs are among those "
+    "that are tried."
 )
 # Not a study of the user's: begun anew each time.
 STUDY_FILE = "demo.journal"
@@ -83,14 +87,16 @@ def command(
     study.unlink(missing_ok=True)
     with working("parsing frames of the video"):
         workload = _street(video, first_frame)
+    space = TechniqueSpace.for_techniques(workload.trace, base, TECHNIQUES, grouping=GROUPS)
+    with trial_progress(trials) as (_, on_measured):
+        space = with_dials_allotted(space, workload, on_measured)
     with working("simulating the setting that the search starts from"):
-        space = TechniqueSpace.for_techniques(workload.trace, base, TECHNIQUES, grouping=GROUPS)
         first = _first_setting(workload, space)
     say(f"{workload.name}\n  The setting that the search starts from: {first.verdict}\n")
     seen = shlex.join(["codesign", "report", str(study)])
     kept = f"finished trials are kept in {study} until the next demo. See them with: {seen}"
     with resumable(kept, lambda: holds_study(study)):
-        with trial_progress(trials) as on_progress, on_ray(kept):
+        with trial_progress(trials) as (on_progress, _), on_ray(kept):
             result = search(
                 workload,
                 space,
@@ -120,20 +126,21 @@ def command(
 
 
 def _street(video: str | None, first_frame: int) -> Workload:
-    """The scene parser on frames of a video; nothing has to be learned of others before."""
+    """The scene parser on frames of a video; starts of the search are measured on one before."""
     source = video or VIDEO
     try:
         workload = load_workload(
             model=MODEL,
             inputs=source,
             images=FRAMES,
-            calibration_images=0,
+            calibration_images=MEASURED_ON,
             first_frame=first_frame + (0 if video else VIDEO_SCENE),
             every=EVERY,
         )
     except StreamError as error:
         raise StreamError(
-            f"{error} (the demo takes {FRAMES} frames, one of every {EVERY}, from --first-frame on)"
+            f"{error} (the demo takes {MEASURED_ON + FRAMES} frames, one of every {EVERY}, from "
+            "--first-frame on)"
         ) from error
     name = f"ResNet-18 scene parsing on {FRAMES} frames of {Path(source).name}"
     return replace(workload, name=name)

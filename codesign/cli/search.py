@@ -79,6 +79,14 @@ class SearchOptions:
     model: Model = "cifarnet"
     inputs: Inputs = "digits"
     images: Images = 100
+    every: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Distance from one frame or picture to the next, of all that are taken: near ones "
+            "of a video are much alike, and judge a design little better than one.",
+        ),
+    ] = 1
     weights: Weights = None
     precision: Precision = "float32"
     output: Output = None
@@ -233,12 +241,13 @@ def command(options: SearchOptions, context: typer.Context) -> None:
             note(f"Layers searched: {searched}, as no more of them have rows to share.")
     kept = f"finished trials are kept. Go on with: {resume_command()}"
     with resumable(kept, lambda: holds_study(place)):
-        with trial_progress(plan.trials) as on_progress, on_ray(kept):
+        with trial_progress(plan.trials) as (on_progress, on_measured), on_ray(kept):
             result = plan.search(
                 workload,
                 storage=storage or out,
                 resume=options.resume,
                 ray_address=options.ray_address,
+                on_measured=on_measured,
                 on_progress=on_progress,
             )
         pixels = trial_pixels(workload, result)

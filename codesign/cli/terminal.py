@@ -27,6 +27,7 @@ from workloads.scratch import clear_temporary
 from workloads.user_files import raised_in
 
 if TYPE_CHECKING:
+    from codesign.evaluation.allotting import OnMeasured
     from codesign.study.search import OnProgress
     from codesign.study.trial import Trial
 
@@ -94,43 +95,54 @@ def working(text: str) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def trial_progress(total: int) -> Iterator[OnProgress | None]:
+def trial_progress(total: int) -> Iterator[tuple[OnProgress | None, OnMeasured | None]]:
     """A bar with done, rate and time left on a terminal; nothing in a pipe.
 
-    Gives what `search` calls after each trial.
+    Gives what `search` calls after each trial, and what it calls as it measures its starts before.
     """
     console = notes()
     if not console.is_terminal:
-        yield None
+        yield None, None
         return
     progress = Progress(
-        TextColumn("searching"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("trials, {task.fields[rate]}"),
+        TextColumn("{task.fields[of]}"),
         TimeRemainingColumn(),
-        TextColumn("left, best speed {task.fields[best]}"),
+        TextColumn("left{task.fields[best]}"),
         console=console,
         transient=True,
     )
     fastest = 0.0
     with progress:
-        task = progress.add_task("", total=total, rate="", best=NOTHING)
+        measuring = progress.add_task(
+            "measuring what layers bear", total=None, visible=False, of="settings,", best=""
+        )
+        searching = progress.add_task(
+            "searching", total=total, of="trials,", best=f", best speed {NOTHING}"
+        )
+
+        def measured(done: int, runs: int) -> None:
+            progress.update(searching, visible=done == runs)
+            progress.update(
+                measuring, completed=done, total=runs, visible=done < runs, refresh=True
+            )
 
         def advance(trial: Trial, done: int, _total: int) -> None:
             nonlocal fastest
             fastest = max(
                 fastest, trial.summary.get("speedup_equal_area", 0.0) if trial.values else 0.0
             )
-            speed = progress.tasks[0].speed
+            speed = progress.tasks[searching].speed
             progress.update(
-                task,
+                searching,
                 completed=done,
-                rate=f"{speed:.2f} a second" if speed else "",
-                best=f"{fastest:.2f}×",
+                of=f"trials, {speed:.2f} a second" if speed else "trials,",
+                best=f", best speed {fastest:.2f}×",
             )
 
-        yield advance
+        yield advance, measured
 
 
 @contextmanager

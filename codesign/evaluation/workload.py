@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError
+from codesign.evaluation.inputs import CIFAR10, stream_of
 from codesign.evaluation.threads import single_thread
 from codesign.space.checks import among, integer_problems
 from codesign.space.lookup import find_score, loaded_model
 from simulator.results.weights import headline_name
-from workloads import (
-    TraceError,
-    capture,
-    cifar10,
-    digits,
-    models,
-    quantise,
-    video_frames,
-)
+from workloads import TraceError, capture, models, quantise
 from workloads.capturing.capture import LabelsError
 from workloads.errors import show
 from workloads.models.integer_grid import is_quantised
 from workloads.models.weights import dtype_of
-from workloads.reading import regular_file
-from workloads.streams.arrays import ARRAY_SUFFIXES, array_inputs
-from workloads.streams.camvid import CAMVID_SHAPE, camvid
-from workloads.streams.cifar_archive import holds_both_splits
-from workloads.streams.image_set import StreamError, TooFewError
-from workloads.streams.picture_files import PICTURE_SUFFIXES
-from workloads.streams.pictures import pictures
-from workloads.streams.video import SAMPLE_VIDEOS
 from workloads.traces.judged import NO_CLASSES
 from workloads.traces.scores import NamedScore
 from workloads.traces.trace import WorkloadTrace
@@ -47,8 +30,6 @@ if TYPE_CHECKING:
 
     from workloads.streams import Arrays, ImageSet
 
-CIFAR10 = "cifar10:"
-CAMVID = "camvid:"
 PRECISIONS = ("float32", "int8")
 
 
@@ -82,24 +63,6 @@ class Workload:
                 "Workload.model must be given with calibrate_under_reuse, got none; give the "
                 "captured model, or calibrate on the recorded activations"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stream:
-    """Images to judge on, others to calibrate on, and what they are called."""
-
-    judged: ImageSet | Arrays
-    calibration: ImageSet | Arrays | None
-    name: str
-    score: str = "accuracy"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Frames:
-    """Which frames, pictures or arrays: the first, and how far one is from the next."""
-
-    first: int
-    every: int
 
 
 def load_workload(
@@ -163,14 +126,7 @@ def load_workload(
         raise ConfigError(problems)
     judged_by = None if score is None else find_score(score)
     network = loaded_model(model, weights, seed=seed)
-    frames = _Frames(first=first_frame, every=every)
-    following = 0 if held_out_inputs else held_out
-    stream = _stream(model, network, inputs, images + following, calibration_images, frames)
-    judged, others = stream.judged, None
-    if following:
-        judged, others = _part(judged, 0, images), _part(judged, images, following)
-    elif held_out and held_out_inputs:
-        others = _stream(model, network, held_out_inputs, held_out, 0, frames).judged
+    stream = stream_of(model, network, inputs, counts, held_out_inputs)
     if precision == "int8" and not is_quantised(network):
         assert stream.calibration is not None
         with _running(model, inputs, stream.calibration):
@@ -182,19 +138,13 @@ def load_workload(
         return _captured(network, chosen, model, inputs, by, settings, usual=score is None)
 
     return Workload(
-        trace=captured(judged),
+        trace=captured(stream.judged),
         model=network,
         calibration=captured(stream.calibration) if stream.calibration else None,
-        held_out=captured(others) if others is not None else None,
+        held_out=captured(stream.held_out) if stream.held_out is not None else None,
         calibrate_under_reuse=calibrate_under_reuse,
         name=f"{_called(network)} on {images} {stream.name}",
     )
-
-
-def _part(chosen: ImageSet | Arrays, start: int, count: int) -> ImageSet | Arrays:
-    """Some in a row."""
-    labels = None if chosen.labels is None else chosen.labels[start : start + count]
-    return replace(chosen, images=chosen.images[start : start + count], labels=labels)
 
 
 def _captured(
@@ -239,7 +189,7 @@ def _problems(
         )
     problems += _combination_problems(model, inputs, weights)
     first, every = counts["first_frame"], counts["every"]
-    if (first, every) != (0, 1) and inputs.startswith(("digits", CIFAR10, CAMVID)):
+    if (first, every) != (0, 1) and inputs.startswith(("digits", CIFAR10)):
         problems.append(
             f"first_frame and every must be 0 and 1 for inputs={inputs!r}, got {first!r} and "
             f"{every!r}; they choose frames of a video or pictures"
@@ -309,12 +259,6 @@ def _called(network: torch.nn.Module) -> str:
     return headline_name({"model": f".{type(network).__name__}", "weights": weights})
 
 
-def _normalise(network: torch.nn.Module, default: str) -> str:
-    """The normalisation that a model asks for by an attribute, as those of `MODELS` do."""
-    asked = getattr(network, "normalise", None)
-    return asked if isinstance(asked, str) else default
-
-
 def _combination_problems(model: str, inputs: str, weights: str | Path | None) -> list[str]:
     """Rules over model and inputs together."""
     if model == "cifarnet" and inputs.startswith(CIFAR10) and weights is None:
@@ -329,122 +273,3 @@ def _combination_problems(model: str, inputs: str, weights: str | Path | None) -
             "'bikes' or the path of a video"
         ]
     return []
-
-
-def _stream(
-    model: str,
-    network: torch.nn.Module,
-    inputs: str,
-    images: int,
-    calibration_images: int,
-    frames: _Frames,
-) -> _Stream:
-    """Read the inputs; the judged and the calibration images are different ones."""
-    if inputs == "digits":
-        return _split(lambda split, count: digits(split).take(count), images, calibration_images)
-    if inputs.startswith(CIFAR10):
-        path = Path(inputs.removeprefix(CIFAR10))
-        return _cifar10(network, path, images, calibration_images)
-    if inputs.startswith(CAMVID):
-        path = Path(inputs.removeprefix(CAMVID))
-        return _camvid(network, path, images, calibration_images)
-    return _in_order(_reader(model, network, inputs), inputs, images, calibration_images, frames)
-
-
-def _split(
-    read: Callable[[str, int], ImageSet],
-    images: int,
-    calibration_images: int,
-    name: str = "scanned digits",
-) -> _Stream:
-    """Judged images from the test split, calibration images from the training split."""
-    return _Stream(
-        judged=read("test", images),
-        calibration=read("train", calibration_images) if calibration_images else None,
-        name=name,
-    )
-
-
-def _cifar10(network: torch.nn.Module, path: Path, images: int, calibration_images: int) -> _Stream:
-    name = "CIFAR-10 images"
-    normalise = _normalise(network, "standardised")
-    if holds_both_splits(path):
-        return _split(
-            lambda split, count: cifar10(path, split, limit=count, normalise=normalise),
-            images,
-            calibration_images,
-            name,
-        )
-    everything = cifar10(path, "test", limit=images + calibration_images, normalise=normalise)
-    rest = everything.batch(images, calibration_images) if calibration_images else None
-    return _Stream(judged=everything.take(images), calibration=rest, name=name)
-
-
-def _camvid(network: torch.nn.Module, path: Path, images: int, calibration_images: int) -> _Stream:
-    """Consecutive frames; those before the judged ones calibrate."""
-    shape = getattr(network, "input_shape", (3, *CAMVID_SHAPE))
-    frames = camvid(
-        path,
-        step=1,
-        size=(int(shape[-2]), int(shape[-1])),
-        limit=max(2, images + calibration_images),
-        normalise=_normalise(network, "imagenet"),
-    )
-    return _Stream(
-        judged=frames.images(images, start=calibration_images),
-        calibration=frames.images(calibration_images) if calibration_images else None,
-        name="CamVid frames",
-        score="miou",
-    )
-
-
-_Read = Callable[..., "ImageSet | Arrays"]  # of count, start and every
-_ALSO = (
-    " (a video, a picture, .npy, .npz, .safetensors) or folder of pictures, or digits, "
-    f"cifar10:ARCHIVE, camvid:FOLDER, {', '.join(SAMPLE_VIDEOS)}"
-)
-_ANY_TENSOR = "in Python, workloads.capture(model, tensor) takes any tensor"
-
-
-def _reader(model: str, network: torch.nn.Module, inputs: str) -> tuple[_Read, str]:
-    """What reads frames, pictures or arrays, and what they are called."""
-    path = Path(inputs)
-    shape = getattr(network, "input_shape", None)
-    size = None if shape is None else (int(shape[-2]), int(shape[-1]))
-    # CifarNet was trained on inputs of -1 to 1, as "signed" makes them.
-    normalise = "signed" if model == "cifarnet" else _normalise(network, "efficientnet_lite")
-    if inputs not in SAMPLE_VIDEOS:
-        if not os.path.isdir(os.path.expanduser(inputs)):
-            path = regular_file(inputs, "inputs", StreamError, also=_ALSO, fix=_ANY_TENSOR)
-        if path.suffix.lower() in ARRAY_SUFFIXES:
-            return partial(array_inputs, path), "arrays"
-        if not path.is_file() or path.suffix.lower() in PICTURE_SUFFIXES:
-            return partial(pictures, path, size=size, normalise=normalise), "pictures"
-    size = size or (224, 224)
-    return partial(video_frames, inputs, size=size, normalise=normalise), "frames"
-
-
-def _in_order(
-    reader: tuple[_Read, str], inputs: str, images: int, calibration_images: int, frames: _Frames
-) -> _Stream:
-    """Inputs in their order; those before the judged ones calibrate."""
-    read, name = reader
-    first = frames.first + calibration_images * frames.every
-    try:
-        judged = read(count=images, start=first, every=frames.every)
-    except TooFewError as error:
-        if not calibration_images:
-            raise
-        raise StreamError(
-            f"{error} (the first {calibration_images} calibrate, so that they are not judged on; "
-            "in Python, load_workload takes fewer by calibration_images)"
-        ) from error
-    return _Stream(
-        judged=judged,
-        calibration=(
-            read(count=calibration_images, start=frames.first, every=frames.every)
-            if calibration_images
-            else None
-        ),
-        name=f"{name} of {Path(inputs).name}",
-    )

@@ -11,6 +11,7 @@ from accelerators import Accelerator, ConfigError
 from codesign.space.building import dense_design, reuse_design
 from codesign.space.checks import all_of, check_base, is_table, whole
 from codesign.space.fields import field_types, field_value, with_fields
+from codesign.space.named import name_problems, start_problems
 from codesign.space.narrowing import with_choices
 from codesign.space.parameters import (
     Condition,
@@ -21,7 +22,6 @@ from codesign.space.parameters import (
     reusable_layers,
 )
 from codesign.space.starting import (
-    meant,
     nearest_start,
     space_of_positions,
     tell_moved,
@@ -29,6 +29,7 @@ from codesign.space.starting import (
 )
 from codesign.space.template import StoredPolicy, changed, field_values, stored
 from simulator import LshReuse, NoReuse, PerLayer, ReusePolicy
+from simulator.timing.dense_baseline import best_dense
 from workloads.errors import show, told
 from workloads.traces.trace import WorkloadTrace
 
@@ -104,34 +105,11 @@ class DesignSpace(ParameterSpace):
                 f"DesignSpace.layers must be none with base_policy, got {show(self.layers)}; a "
                 "policy decides for itself which layers reuse"
             ]
-        wanted = self._needed()
-        possible = [*wanted, *self._possible()]
         given = [parameter.name for parameter in self.parameters]
-        problems = [
-            f"DesignSpace.parameters must be what a design is built of, got {show(name)}; "
-            f"{meant(name, possible)}"
-            for name in given
-            if name not in possible
+        return [
+            *name_problems(given, self._needed(), self._possible()),
+            *start_problems(self.start, given),
         ]
-        problems += [
-            f"DesignSpace.parameters must name a parameter once, got {show(name)} again; "
-            "leave one out"
-            for name in sorted({name for name in given if given.count(name) > 1})
-        ]
-        problems += [
-            f"DesignSpace.parameters must hold {name!r}, got none; add it, of one choice where it "
-            "is not searched"
-            for name in wanted
-            if name not in given
-        ]
-        for origin, values in self.start.items():
-            if set(values) != set(given):
-                other = ", ".join(sorted(map(str, set(values) ^ set(given))))
-                problems.append(
-                    f"DesignSpace.start[{origin!r}] must have a value for each parameter and no "
-                    f"other, got a difference in {other}; mend these"
-                )
-        return problems
 
     def _check_base(self) -> None:
         check_base(self.base, for_policy=self.base_policy is not None)
@@ -181,7 +159,8 @@ class DesignSpace(ParameterSpace):
         """The space of hardware around a design under a policy, such as one of your own.
 
         Fields of the policy are searched where `narrowed` gives them choices:
-        `{"policy.length": (4, 8)}`. What is searched of it must be told by its `describe`.
+        `{"policy.length": (4, 8)}`. What is searched of it must be told by its `describe`. It
+        decides in every layer, so that no design of the space is dense.
 
         Args:
             policy: a dataclass, if fields of it are to be searched.
@@ -205,10 +184,10 @@ class DesignSpace(ParameterSpace):
         """The space around a design for the layers where reuse can save most.
 
         Layers are those in which an image has more than one row to share results among, and of
-        these the `top` ones with the most multiply-accumulates. The largest always reuses: designs
-        without any reuse are what the others are compared with. The base design's own values join
+        these the `top` ones with the most multiply-accumulates. The base design's own values join
         the choices, so that it lies in the space; the search starts from it with the settings of
-        Deep Reuse (those of CifarNet where the layers have its names and shapes).
+        Deep Reuse (those of CifarNet where the layers have its names and shapes). Then the fastest
+        dense design of its area is tried, so that no search ends worse than that.
 
         Args:
             trace: the workload; only the shapes of its layers are looked at.
@@ -222,7 +201,8 @@ class DesignSpace(ParameterSpace):
         if problems := whole()["rule"](top, "DesignSpace.top"):
             raise ConfigError(f"{problems[0]}; use 4")
         layers = reusable_layers(trace, top)
-        parameters, start = usual_space(layers, base)
+        dense, _ = best_dense(trace.layers, base)
+        parameters, start = usual_space(layers, base, dense)
         return cls(
             base=base,
             layers=tuple(layer.name for layer in layers),
@@ -237,10 +217,10 @@ class DesignSpace(ParameterSpace):
         """The space of hardware together with a position on the front of each layer.
 
         A layer has one ordinal parameter, `LAYER.position`: 0 is dense, 1 the most exact setting of
-        its front, the last the most compressed. The largest layer always reuses. The search
-        starts from the base design in the middle of every front. Hyperplanes are of the kind that
-        the front-end has; where it is not the one that a front was found with, the front's order
-        is a guide only.
+        its front, the last the most compressed. The search starts from the base design in the
+        middle of every front; then the fastest dense design of its area is tried. Hyperplanes are
+        of the kind that the front-end has; where it is not the one that a front was found with, the
+        front's order is a guide only.
 
         Args:
             trace: the workload.
@@ -260,8 +240,8 @@ class DesignSpace(ParameterSpace):
                 "search on this workload"
             )
         sizes = {layer.name: len(fronts[layer.name]) for layer in layers}
-        largest = max(layers, key=lambda layer: layer.gemm.macs)
-        parameters, start = space_of_positions(sizes, largest.name, base)
+        dense, _ = best_dense(trace.layers, base)
+        parameters, start = space_of_positions(sizes, base, dense)
         return cls(
             base=base,
             layers=tuple(sizes),

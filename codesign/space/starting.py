@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from accelerators import Accelerator
@@ -24,13 +25,18 @@ PAPER_DEFAULT = (10, 10)
 Space = tuple[tuple[Parameter, ...], dict[str, dict[str, Any]]]
 
 
-def usual_space(layers: Sequence[Layer], base: Accelerator) -> Space:
-    """Hardware, hashes and lengths; starts from the base design with the settings of Deep Reuse."""
+def usual_space(layers: Sequence[Layer], base: Accelerator, dense: Accelerator) -> Space:
+    """Hardware, hashes and lengths; starts from the base design with the settings of Deep Reuse.
+
+    Args:
+        layers: whose reuse is searched.
+        base: the design.
+        dense: the design without reuse that is tried next.
+    """
     parameters, start = hardware_parameters(base), hardware_values(base)
-    largest = max(layers, key=lambda layer: layer.gemm.macs)
     is_cifarnet = {layer.name: layer.gemm.k for layer in layers} == {"conv1": 75, "conv2": 1600}
     for layer in layers:
-        own = layer_parameters(layer, may_run_dense=layer is not largest)
+        own = layer_parameters(layer, may_run_dense=True)
         parameters += own
         hashes, length = PAPER_CIFARNET[layer.name] if is_cifarnet else PAPER_DEFAULT
         start |= {
@@ -38,23 +44,49 @@ def usual_space(layers: Sequence[Layer], base: Accelerator) -> Space:
             f"{layer.name}.hashes": hashes,
             f"{layer.name}.length": own[-1].nearest(length),
         }
-    return tuple(parameters), {"paper" if is_cifarnet else "start": start}
+    starts = {"paper" if is_cifarnet else "start": start}
+    return _with_dense(
+        parameters, starts, {f"{layer.name}.reuse": False for layer in layers}, dense
+    )
 
 
-def space_of_positions(sizes: Mapping[str, int], largest: str, base: Accelerator) -> Space:
+def space_of_positions(sizes: Mapping[str, int], base: Accelerator, dense: Accelerator) -> Space:
     """Hardware and a position on the front of each layer; starts in the middle of every front.
 
     Args:
         sizes: layer -> how many settings its front has.
-        largest: the layer that always reuses.
         base: the design.
+        dense: the design without reuse that is tried next.
     """
     parameters, start = hardware_parameters(base), hardware_values(base)
     for layer, size in sizes.items():
-        positions = tuple(range(int(layer == largest), size + 1))
-        parameters.append(Parameter(name=f"{layer}.position", choices=positions))
-        start[f"{layer}.position"] = positions[len(positions) // 2]
-    return tuple(parameters), {"start": start}
+        parameters.append(Parameter(name=f"{layer}.position", choices=tuple(range(size + 1))))
+        start[f"{layer}.position"] = (size + 1) // 2
+    off = {f"{layer}.position": 0 for layer in sizes}
+    return _with_dense(parameters, {"start": start}, off, dense)
+
+
+def _with_dense(
+    parameters: Iterable[Parameter],
+    starts: Mapping[str, dict[str, Any]],
+    off: Mapping[str, Any],
+    dense: Accelerator,
+) -> Space:
+    """A space in which a dense design is a start too; its values join the choices.
+
+    Args:
+        parameters: of the space.
+        starts: the first start.
+        off: parameters of reuse, as they are without.
+        dense: the design.
+    """
+    (first,) = starts.values()
+    values = {**first, **hardware_values(dense), **off}
+    wider = tuple(
+        replace(p, choices=tuple(sorted({*p.choices, values[p.name]}))) if p.ordered else p
+        for p in parameters
+    )
+    return wider, {**starts, "dense_equal_area": values}
 
 
 def nearest_start(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from accelerators import Accelerator, ConfigError, SystolicArray
+from codesign.space.allotment import OUTPUT_ERROR, Allotment
 from codesign.space.checks import all_of, whole
 from codesign.space.design_space import DesignSpace
 from codesign.space.fields import with_fields
@@ -42,9 +43,11 @@ class TechniqueSpace(DesignSpace):
     """Every choice of a technique for each group of layers, and of hardware that fits it.
 
     A group has one categorical parameter, `GROUP.technique`, and its own of what says how much is
-    shared, such as `GROUP.lsh.hashes`; what else a technique is set to, such as `lsh.length`, is
-    chosen once for all groups that use it. Memories and reuse units are as large
-    as tiles need them (`simulator.fitted_design`), buffers so many times that: `BUFFER.times`. A
+    shared, its dial, such as `GROUP.lsh.hashes`; what else a technique is set to, such as
+    `lsh.length`, is chosen once for all groups that use it. Where it was measured what groups bear
+    (`codesign.evaluation.allotting`), one parameter sets all dials: `output_error`.
+    Memories and reuse units are as large as tiles need them (`simulator.fitted_design`), buffers so
+    many times that: `BUFFER.times`. A
     design has the units that its techniques run on and no others: where all groups are dense, it
     is a dense design.
 
@@ -56,11 +59,13 @@ class TechniqueSpace(DesignSpace):
         groups: name -> layers.
         techniques: names of `TECHNIQUES`.
         workload: all layers of the trace, which the sizes of memories follow from.
+        allotment: what dials are set to, by the error that is borne; `None` where each is chosen.
     """
 
     groups: Mapping[str, tuple[str, ...]] = field(kw_only=True)
     techniques: tuple[str, ...] = field(kw_only=True)
     workload: tuple[Layer, ...] = field(kw_only=True)
+    allotment: Allotment | None = None
 
     def _type_problems(self) -> list[str]:
         found = super()._type_problems()
@@ -107,8 +112,9 @@ class TechniqueSpace(DesignSpace):
 
         Starts from every group with the first technique, but first layers, which read few
         channels, and convolutions of one tap; from the base design without reuse units;
-        and from the fastest dense design of the base design's area. So whatever is searched, the
-        front is never below these.
+        and from the fastest dense design as large as the first start, which has the units of one
+        technique alone and memories that fit. So whatever is searched, the front is never below
+        these. A search with a model measures further starts, see `codesign.evaluation.allotting`.
 
         Args:
             trace: the workload: the shapes of its layers, and how large their sums become, which
@@ -129,7 +135,6 @@ class TechniqueSpace(DesignSpace):
         able = reusable_layers(trace, len(trace.layers))
         found = groups_of(able, grouping, groups)
         layers = tuple(name for each in found.values() for name in each)
-        dense, _ = best_dense(trace.layers, base)
         own = [layer for layer in trace.layers if layer.name in layers]
         parameters, start = usual_parameters(base, chosen, found, own, fitting_widths(trace))
         space = cls(
@@ -141,22 +146,25 @@ class TechniqueSpace(DesignSpace):
             techniques=tuple(each.name for each in chosen),
             workload=trace.layers,
         )
-        return space._with_dense_starts(dense)
+        return space._with_dense_starts()
 
-    def _with_dense_starts(self, dense: Accelerator) -> TechniqueSpace:
+    def _with_dense_starts(self) -> TechniqueSpace:
         """The space with the dense designs that are tried first; choices hold the values of both.
 
-        Args:
-            dense: the fastest dense design of the base design's area.
+        A base has the units of every technique, and memories of its own: the design that it becomes
+        at the start is what a dense design is to be as large as.
         """
         start = self.start["start"]
+        started, _ = self.build(start)
+        dense, _ = best_dense(self.workload, started)
         own = {"array.fold_timing": self.base.array.fold_timing}
         plain = {
             **start,
             **own,
             **dict.fromkeys((f"{name}{TECHNIQUE}" for name in self.groups), DENSE),
         }
-        best = plain | {"array.rows": dense.array.rows, "array.columns": dense.array.columns}
+        shape = ("rows", "columns", "fold_timing")
+        best = plain | {f"array.{name}": getattr(dense.array, name) for name in shape}
         once, _ = self.build(best | {name: 1 for name in best if name.endswith(TIMES)})
         for name in BUFFERS:
             unit = getattr(once, name)
@@ -169,23 +177,7 @@ class TechniqueSpace(DesignSpace):
             for p in self.parameters
         )
         starts = {"start": start, "dense": plain, "dense_equal_area": best}
-        starts |= {"start_low": self._start_at(1), "start_high": self._start_at(2)}
         return replace(self, parameters=parameters, start=starts)
-
-    def _start_at(self, thirds: int) -> dict[str, Any]:
-        """The start with what each group has its own of at so many thirds of its choices."""
-        start = dict(self.start["start"])
-        own = {
-            name
-            for technique in self.chosen_techniques
-            for of in technique.own
-            for name in names_of(technique, of, self.groups)
-        }
-        for parameter in self.parameters:
-            if parameter.name in own:
-                choices = parameter.choices
-                start[parameter.name] = choices[(len(choices) - 1) * thirds // 3]
-        return start
 
     def _needed(self) -> list[str]:
         sizes = [f"{name}{TIMES}" for name in BUFFERS if getattr(self.base, name) is not None]
@@ -194,7 +186,9 @@ class TechniqueSpace(DesignSpace):
         for technique in self.chosen_techniques:
             needed += [*technique.hardware]
             for name in technique.parameters:
-                needed += names_of(technique, name, self.groups)
+                if self.allotment is None or name not in technique.own:
+                    needed += names_of(technique, name, self.groups)
+        needed += [] if self.allotment is None else [OUTPUT_ERROR]
         return [*needed, *(f"{name}{TECHNIQUE}" for name in self.groups)]
 
     def _possible(self) -> dict[str, Any]:
@@ -239,8 +233,30 @@ class TechniqueSpace(DesignSpace):
     reuse_heading = "technique"
 
     def reuse_texts(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Group -> its technique."""
-        return {name: values[f"{name}{TECHNIQUE}"] for name in self.groups}
+        """Group -> its technique and its dial."""
+        dials = self.dials_of(values)
+        found = {}
+        for group in self.groups:
+            name = values[f"{group}{TECHNIQUE}"]
+            own = (f"{dials[dial]:g}" for dial in dials if dial.startswith(f"{group}.{name}."))
+            found[group] = " ".join([name, *own])
+        return found
+
+    @property
+    def dials(self) -> dict[str, Technique]:
+        """Name of a dial, each group's own of a technique -> that technique."""
+        return {
+            dial: technique
+            for technique in self.chosen_techniques
+            for of in technique.own
+            for dial in names_of(technique, of, self.groups)
+        }
+
+    def dials_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Dial -> its value with these values; what is chosen of one comes before what is
+        allotted."""
+        allotted = {} if self.allotment is None else self.allotment.at(values[OUTPUT_ERROR])
+        return {**allotted, **{dial: values[dial] for dial in self.dials if dial in values}}
 
     @property
     def of_decisions(self) -> frozenset[str]:
@@ -251,6 +267,7 @@ class TechniqueSpace(DesignSpace):
             for parameter in self.parameters
             if parameter.name in kinds
             or parameter.name.endswith(TECHNIQUE)
+            or parameter.name == OUTPUT_ERROR
             or self._field(parameter.name)[0] is not None
         )
 
@@ -278,7 +295,7 @@ class TechniqueSpace(DesignSpace):
 
     def _users(self, name: str) -> list[Technique]:
         """Techniques that a parameter of the hardware is for; none where it is for dense ones."""
-        if name in (PASS_COLUMNS, REMAINING):
+        if name in (PASS_COLUMNS, REMAINING, OUTPUT_ERROR):
             return [*self.chosen_techniques]
         unit = name.partition(".")[0]
         return [
@@ -316,6 +333,10 @@ class TechniqueSpace(DesignSpace):
         """Field -> value of a technique in a group; those of the group alone come before all's."""
         of_all: dict[str, Any] = {}
         of_group: dict[str, Any] = {}
+        dials = self.dials_of(values)
+        for of in technique.own:
+            (dial,) = names_of(technique, of, (group,))
+            of_group[of] = dials[dial]
         for parameter in self.parameters:
             owner, of, alone = self._field(parameter.name)
             if owner is technique and alone in (None, group):
@@ -382,13 +403,15 @@ class TechniqueSpace(DesignSpace):
             "groups": {name: list(layers) for name, layers in self.groups.items()},
             "techniques": list(self.techniques),
             "workload": [layer.to_dict() for layer in self.workload],
+            "allotment": None if self.allotment is None else self.allotment.to_dict(),
         }
 
     @classmethod
     def _of_description(cls, description: Mapping[str, Any]) -> dict[str, Any]:
-        groups = description["groups"].items()
+        groups, allotted = description["groups"].items(), description.get("allotment")
         return super()._of_description(description) | {
             "groups": {name: tuple(layers) for name, layers in groups},
             "techniques": tuple(description["techniques"]),
             "workload": tuple(map(Layer.from_dict, description["workload"])),
+            "allotment": None if allotted is None else Allotment.from_dict(allotted),
         }

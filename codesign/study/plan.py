@@ -32,6 +32,7 @@ _SECTIONS = {
         "model",
         "inputs",
         "images",
+        "every",
         "weights",
         "calibration_images",
         "calibrate_under_reuse",
@@ -87,9 +88,10 @@ class StudyPlan:
     """What is searched, on what, and how.
 
     Attributes:
-        model: as in `load_workload`, as are the next six; paths are relative to where it is run.
+        model: as in `load_workload`, as are the next seven; paths are relative to where it is run.
         inputs: what the model sees.
         images: how many to judge on.
+        every: the distance from one frame or picture to the next, of all that are taken.
         weights: path of a file, or `None`.
         calibration_images: how many more to calibrate on.
         calibrate_under_reuse: whether hashing learns under the reuse of each setting.
@@ -127,6 +129,7 @@ class StudyPlan:
     model: str = field(default="cifarnet", metadata=_TEXT)
     inputs: str = field(default="digits", metadata=_TEXT)
     images: int = field(default=100, metadata=whole())
+    every: int = field(default=1, metadata=whole())
     weights: str | None = field(default=None, metadata=_TEXT)
     calibration_images: int = field(default=50, metadata=whole(0))
     calibrate_under_reuse: bool = field(default=False, metadata=of_kind(bool, "true or false"))
@@ -303,19 +306,15 @@ class StudyPlan:
         Args:
             workload: as `load_workload` gives it.
             storage: see `search`; a directory also gets the plan as `study.toml`.
-            settings: further ones of `search`: `resume`, `ray_address`, `executor`, `on_progress`.
+            settings: further ones of `search`: `resume`, `ray_address`, `executor`, `on_measured`,
+                `on_progress`.
         """
-        from codesign.evaluation.allotting import with_allotted_starts
-        from codesign.space.technique_space import TechniqueSpace
         from codesign.study.search import search
 
         given = {name: getattr(self, name) for name in (*_SECTIONS["search"], "constraints")}
-        space = self.space_for(workload)
-        if isinstance(space, TechniqueSpace):
-            space = with_allotted_starts(space, workload)
         return search(
             workload,
-            space,
+            self.space_for(workload),
             **{**given, "objectives": find_objectives(self.objectives)},
             storage=storage,
             plan=self.to_dict(),

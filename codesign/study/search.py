@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from accelerators import ConfigError
+from codesign.evaluation.allotting import (
+    OnMeasured,
+    allotted_space,
+    with_dials_allotted,
+    with_thirds,
+)
 from codesign.evaluation.evaluator import Evaluation, Evaluator
 from codesign.evaluation.held_out import HeldOut, held_out_evaluator, ratios_of
 from codesign.evaluation.objective import Objective
@@ -35,7 +41,9 @@ from codesign.optimisers.quiet import quiet_optuna
 from codesign.optimisers.registry import Chosen, optimiser_name, optimiser_problems
 from codesign.space.checks import integer_problems
 from codesign.space.constraints import Constraints
+from codesign.space.described import described_space
 from codesign.space.design_space import DesignSpace
+from codesign.space.technique_space import TechniqueSpace
 from codesign.study.asking import Asker, Asks
 from codesign.study.records import Records, is_failed, read_result
 from codesign.study.result import StudyResult, front_of
@@ -45,10 +53,12 @@ from codesign.study.staged import StagedEvaluator
 from codesign.study.store import (
     FORMAT_VERSION,
     Place,
+    check_resume,
     is_in_use,
     keep_plan,
     open_study,
     read_study,
+    stored_specification,
     storing,
     study_place,
 )
@@ -78,12 +88,18 @@ def search(
     executor: str = "ray",
     first_images: int | None = None,
     plan: Mapping[str, Any] | None = None,
+    on_measured: OnMeasured | None = None,
     on_progress: OnProgress | None = None,
 ) -> StudyResult:
     """Search a design space for the front of speedup, energy and accuracy, or other objectives.
 
     The first trials are the space's starts; `gp` then begins with Sobol points, `botorch` and `tpe`
     with random ones. Ctrl-C raises KeyboardInterrupt; every finished trial is kept.
+
+    In a `TechniqueSpace` what each group of layers bears is measured before the first trial, and
+    one parameter then sets how much each shares, see `codesign.evaluation.allotting`. What was
+    measured is kept with the study: one that goes on measures nothing. Where it is cut off as it
+    measures, there is no study yet.
 
     Args:
         workload: what to judge designs on.
@@ -105,6 +121,7 @@ def search(
         first_images: judge a trial on so many images first, and on all only if it may join the
             front, see `codesign.study.staged`; `None` judges every trial on all.
         plan: kept with the study, as what makes it again; see `StudyPlan.run`.
+        on_measured: see `codesign.evaluation.allotting.OnMeasured`.
         on_progress: see `OnProgress`.
 
     Raises:
@@ -117,7 +134,10 @@ def search(
     counts = {"trials": trials, "workers": workers, "seed": seed, "batch": batch}
     place, limits = study_place(storage), constraints or Constraints()
     _check(optimiser, goals, executor, counts, limits, space)
+    check_resume(place, resume=resume)  # before anything is measured
     full = Evaluator.of(workload, space, goals)
+    with quiet_optuna():
+        full = replace(full, space=_allotted(workload, space, place, resume, on_measured))
     others = held_out_evaluator(workload, full)
     staged = None if first_images is None else StagedEvaluator.of(workload, full, first_images)
     specification = _specification(workload, full) | {
@@ -151,6 +171,27 @@ def search(
     ):
         _judge_held_out(study, place, others, run)
         return read_result(study, place)
+
+
+def _allotted(
+    workload: Workload,
+    space: DesignSpace,
+    place: Place,
+    resume: bool,
+    on_measured: OnMeasured | None,
+) -> DesignSpace:
+    """A space over techniques with what groups bear: measured now, or when its study began."""
+    if not isinstance(space, TechniqueSpace) or space.allotment is not None:
+        return space
+    specification = stored_specification(place) if resume else None
+    if specification is None:
+        return with_dials_allotted(space, workload, on_measured)
+    stored = described_space(specification["space"])
+    allotment = stored.allotment if isinstance(stored, TechniqueSpace) else None
+    if allotment is None:  # without a model, or of another study, which is told as it is opened
+        return with_thirds(space)
+    choices = {p.name: p.choices for p in space.parameters if p.name in space.dials}
+    return allotted_space(space, allotment) if choices == allotment.choices else space
 
 
 def _judge_held_out(study: optuna.Study, place: Place, others: Evaluator, run: Run) -> None:

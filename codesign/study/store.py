@@ -240,6 +240,20 @@ def read_study(place: Place) -> optuna.Study:
     return study
 
 
+def stored_specification(place: Place) -> Mapping[str, Any] | None:
+    """What a study that is there searches; `None` where it was cut off before it said so.
+
+    Raises:
+        ConfigError: it is damaged, or of another format.
+    """
+    storage, _ = open_storage(place, only=STUDY_NAME)
+    study = _open(place, storage)
+    if SPECIFICATION not in study.user_attrs:
+        return None
+    _check(place, study)
+    return study.user_attrs[SPECIFICATION]
+
+
 def open_storage(
     place: Place, *, only: str | None
 ) -> tuple[JournalStorage | RDBStorage, CheckedJournal | None]:

@@ -3,6 +3,11 @@
 import numpy as np
 from numba import njit
 
+from simulator.kernels.vectors import take
+
+# Vectors that are lined up together, while their elements are in a near cache.
+_BLOCK = 512
+
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
 def follow_leaders(
@@ -29,19 +34,20 @@ def follow_leaders(
     length, largest = channels.size, 0
     for tile in range(bounds.size - 1):
         largest = max(largest, bounds[tile + 1] - bounds[tile])
-    vectors, sizes = np.empty((largest, length), np.float32), np.empty(largest, np.float32)
+    values, elements = columns.ravel(), channels * columns.shape[1]
+    lined_up = np.empty(min(largest, _BLOCK) * length, np.float32)
+    vectors, sizes = lined_up.reshape(-1, length), np.empty(largest, np.float32)
     held = min(entries, largest)
     leaders, numbers = np.empty((held, length), np.float32), np.empty(held, np.int32)
     total = 0
     for tile in range(bounds.size - 1):
         first, count = bounds[tile], bounds[tile + 1] - bounds[tile]
-        for element in range(length):
-            values = columns[channels[element]]
-            for place in range(count):
-                vectors[place, element] = values[order[first + place]]
         made = 0
         for place in range(count):
-            own = vectors[place]
+            if place % _BLOCK == 0:
+                end = first + min(place + _BLOCK, count)
+                take(values, elements, order[first + place : end], lined_up, length)
+            own = vectors[place % _BLOCK]
             square = np.float32(0.0)
             for element in range(length):
                 square += own[element] * own[element]

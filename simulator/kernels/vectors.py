@@ -38,7 +38,7 @@ def _lie_side_by_side(places, first):
 
 
 @njit(cache=True, nogil=True)
-def _take(values, elements, places, vectors, width):
+def take(values, elements, places, vectors, width):
     """Copy the elements of the vectors at `places` to `(vectors, width)`."""
     length, whole = elements.size, elements.size // LANES * LANES
     source, offsets, target = values.ctypes.data, elements.ctypes.data, vectors.ctypes.data
@@ -55,25 +55,39 @@ def _take(values, elements, places, vectors, width):
 
 
 @njit(cache=True, nogil=True)
-def stand_in(ids, firsts, representatives, order, bounds, places, pixels):
+def stand_in(ids, firsts, representatives, length, order, bounds, places, step, values):
     """Write what stands for each vector of a view to where the vector lies.
 
     Args:
         ids: `(p,)` int32, the cluster of each vector in its tile.
         firsts: `(tiles,)` int64, of each tile the first row in `representatives`.
         representatives: `(clusters, L)` float32.
+        length: elements of a vector, L or fewer.
         order: `(vectors,)` int64, the vectors tile after tile.
         bounds: `(tiles + 1,)` int64, each tile's first of them.
-        places: `(vectors,)` int64, the pixel of each of them.
-        pixels: out, `(pixels, L or fewer)` float32.
+        places: `(vectors,)` int64, where the first element of each of them lies in `values`:
+            ascending in a tile.
+        step: from an element of a vector to the next.
+        values: out, flat float32.
     """
-    length = pixels.shape[1]
+    whole, flat = length // LANES * LANES, representatives.ravel()
+    starts = np.empty(order.size, np.int64)
+    source, target, addresses = flat.ctypes.data, values.ctypes.data, starts.ctypes.data
     for tile in range(firsts.size):
-        for place in range(bounds[tile], bounds[tile + 1]):
-            source = representatives[firsts[tile] + ids[order[place]]]
-            target = pixels[places[place]]
-            for element in range(length):
-                target[element] = source[element]
+        end = bounds[tile + 1]
+        for vector in range(bounds[tile], end):
+            starts[vector] = (firsts[tile] + ids[order[vector]]) * representatives.shape[1]
+        vector = bounds[tile]
+        while vector < end:
+            beside = _lie_side_by_side(places[:end], vector)
+            for first in range(0, whole if beside else 0, LANES):
+                at = places[vector] + first * step
+                transpose_lanes(target, at, step, source, first, addresses, vector)
+            last = min(vector + LANES, end)
+            for element in range(whole if beside else 0, length):
+                for own in range(vector, last):  # in few lines of memory, if not beside each other
+                    values[places[own] + element * step] = flat[starts[own] + element]
+            vector = last
 
 
 @njit(cache=True, nogil=True)
@@ -113,7 +127,7 @@ def _cluster_view(
         for begin in range(bounds[tile], bounds[tile + 1], ROW_BLOCK):
             end = min(begin + ROW_BLOCK, bounds[tile + 1])
             size, before = end - begin, found
-            _take(values, elements, places[begin:end], segments, width)
+            take(values, elements, places[begin:end], segments, width)
             project(
                 segments.ctypes.data, size, width, weights.shape[0], weights, projected.ctypes.data
             )

@@ -176,11 +176,14 @@ class SignatureClustering(Clustering):
         hyperplanes: `(H, L)` float32.
         thresholds: `(count, v, H)` float32, what a projection must exceed.
         projection: what the front-end multiplies by, one of `PROJECTIONS`.
+        offsets: `(H,)` float32, standard deviations from a projection's mean to its threshold,
+            where thresholds follow from these alone; `None` where they don't.
     """
 
     hyperplanes: np.ndarray = field(repr=False)
     thresholds: np.ndarray = field(repr=False)
     projection: str
+    offsets: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def hashes(self) -> int:

@@ -236,6 +236,14 @@ def _pixels(layer: Layer) -> _Pixels | None:
     return found if found.is_met.any() else None
 
 
+def has_pixels_for_rows(layer: Layer) -> bool:
+    """Whether each row of a convolution is one pixel of its input: a single tap, no padding."""
+    geometry = layer.convolution
+    if layer.kind != "conv" or geometry is None:
+        return False
+    return math.prod(geometry.kernel) == 1 and not any(geometry.padding)
+
+
 def pixel_grid(layer: Layer) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """Places that a kind of pixels has in each dimension of an image, and of each kind of taps the
     first of its pixels, counted from the corner of the padding. The next ones are strides apart.
@@ -276,7 +284,7 @@ def pixel_vectors(layer: Layer, images: np.ndarray, index: int) -> list[np.ndarr
     """Of each kind of taps the `(channels, p)` float32 vectors of a convolution's pixels.
 
     Args:
-        layer: a convolution that is looked at once a pixel.
+        layer: a convolution that is looked at once a pixel, or one of a single tap.
         images: `(n, channels, *size)` of its input.
         index: of the GEMM, a group of channels.
     """

@@ -1,6 +1,5 @@
 """Deep reuse by locality-sensitive hashing: random, learned and Euclidean."""
 
-import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,17 +21,20 @@ from simulator.policies.hyperplanes import CalibrationRows, principal, quantised
 from simulator.policies.policy import LayerMemory, LayerState, ReadWeights
 from simulator.policies.stream_tables import check_memory, empty_memory, serve_batch
 from simulator.policies.sub_vectors import SCOPES
+from simulator.policies.thresholds import (
+    FOLLOWED,
+    SAMPLE_ROWS,
+    THRESHOLDS,
+    places_of,
+    sample_of,
+    thresholds_of,
+)
 from simulator.policies.tiled import TiledPolicy
 from workloads.traces.layer import Layer
 
 MAX_HASHES = 62
-THRESHOLDS = ("zero", "mean", "spread")
 METRICS = ("angular", "euclidean")
 LEARNINGS = ("none", "pca", "itq", "task")
-# Calibration rows that are kept to know how widely projections vary.
-_SAMPLE_ROWS = 128
-# Multiples of it, modulo 1, fill the interval evenly however many there are.
-_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 def _projection_can_be_learned(policy: "LshReuse") -> list[str]:
@@ -213,15 +215,16 @@ class LshReuse(TiledPolicy):
 
         `sample` `(count, 128, k)` are rows that tell how widely projections vary, `projections`
         `(H, L)` learned hyperplanes, `deviation` `(H,)` that of each v . x for the Euclidean
-        metric. Without learning and that metric the same state serves any H and L.
+        metric. Without learning and that metric the same state serves any H and L. In place of mean
+        and sample a state may hold the `thresholds` themselves, `(count, v, H)`, as
+        `ReusedForward.states` does after training.
         """
         check_rows(layer, rows)
         mean = rows.mean(axis=1)
         check_finite(layer, mean)
         state = {"mean": mean}
         if self.thresholds == "spread":
-            kept = np.linspace(0, rows.shape[1] - 1, _SAMPLE_ROWS).astype(np.int64)
-            state["sample"] = rows[:, kept]
+            state["sample"] = sample_of(rows)
         if self.learning != "none":
             shift = np.zeros_like(mean) if self.thresholds == "zero" else mean
             state["projections"] = self._learned(layer, rows, shift, weights)
@@ -314,7 +317,16 @@ class LshReuse(TiledPolicy):
             hyperplanes=hyperplanes,
             thresholds=thresholds,
             projection=self.projection,
+            offsets=self._offsets,
         )
+
+    @property
+    def _offsets(self) -> np.ndarray | None:
+        """`(H,)` float32, see `SignatureClustering`; learned hyperplanes change with them."""
+        if self.learning != "none" or self.thresholds == "zero":
+            return None
+        spread = self.spread if self.thresholds == "spread" else 0.0
+        return (spread * places_of(self.hashes)).astype(np.float32)
 
     def clusterer(self, layer: Layer, groups: int, state: LayerState) -> Clusterer:
         """By signatures or by buckets."""
@@ -410,15 +422,22 @@ class LshReuse(TiledPolicy):
     def _check_state(self, layer: Layer, state: LayerState) -> None:
         """What `calibrate` made must be of these parameters."""
         wanted: dict[str, tuple[int, ...]] = {}
-        if self.thresholds != "zero":
+        followed = self._is_followed(state)
+        if followed:
+            wanted[FOLLOWED] = (layer.gemm.count, self.looks(layer).views, self.hashes)
+        if self.thresholds != "zero" and not followed:
             wanted["mean"] = (layer.gemm.count, layer.gemm.k)
-        if self.thresholds == "spread":
-            wanted["sample"] = (layer.gemm.count, _SAMPLE_ROWS, layer.gemm.k)
+        if self.thresholds == "spread" and not followed:
+            wanted["sample"] = (layer.gemm.count, SAMPLE_ROWS, layer.gemm.k)
         if self.learning != "none":
             wanted["projections"] = (self.hashes, self.length_in(layer))
         if self.metric == "euclidean":
             wanted["deviation"] = (self.hashes,)
         check_state(layer, state, wanted)
+
+    def _is_followed(self, state: LayerState) -> bool:
+        """Whether a state holds thresholds that training followed."""
+        return FOLLOWED in state and self._offsets is not None
 
     def _hyperplanes(self, layer: Layer, state: LayerState) -> np.ndarray:
         """`(H, L)` float32, learned or drawn."""
@@ -434,21 +453,7 @@ class LshReuse(TiledPolicy):
         gemm, looks = layer.gemm, self.looks(layer)
         if self.thresholds == "zero":
             return np.zeros((gemm.count, looks.views, self.hashes), np.float32)
+        if self._is_followed(state):
+            return np.asarray(state[FOLLOWED], np.float32)
         columns = self.columns_of_views(layer)
-        missing, taken = columns == gemm.k, np.minimum(columns, gemm.k - 1)
-
-        def of_views(values: np.ndarray) -> np.ndarray:
-            """`(..., k)` in the layer's order as `(..., v, L)`."""
-            found = np.asarray(values, np.float32)[..., taken]
-            found[..., missing] = 0
-            return found
-
-        mean = of_views(state["mean"])
-        thresholds = mean @ projections.T
-        if self.thresholds == "spread":
-            distances = (of_views(state["sample"]) - mean[:, None]) @ projections.T
-            # Squares of large activations need the wider exponent.
-            deviation = np.sqrt(np.square(distances, dtype=np.float64).mean(axis=1))
-            places = 2 * ((np.arange(self.hashes) + 0.5) * _GOLDEN_RATIO % 1) - 1
-            thresholds += (deviation * self.spread * places).astype(np.float32)
-        return thresholds
+        return thresholds_of(self.thresholds, state, projections, columns, self.spread)

@@ -1,6 +1,8 @@
 """The product of a layer whose pixels share segments, as PyTorch convolves what stands for them."""
 
 import math
+import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,6 +11,9 @@ from simulator.kernels.vectors import stand_in
 from simulator.policies.looking import pixels_met
 from workloads.traces.layer import Layer
 
+if TYPE_CHECKING:
+    import torch
+
 # Where less of the work is left, it takes less time to multiply only that.
 LEAST_REMAINING = 0.4
 
@@ -16,15 +21,17 @@ LEAST_REMAINING = 0.4
 def convolved(layer: Layer, shared: SharedRows, weights: np.ndarray) -> np.ndarray | None:
     """The convolution of the feature map in which every pixel has what stands for its segments.
 
-    This is the product under the same decisions, up to the order in which it is added up.
+    This is the product under the same decisions, up to the order in which it is added up. Map and
+    weights are in the layer's own memory order, and so is what PyTorch makes of them: nothing is
+    copied into another one.
 
     Args:
         layer: one that is looked at once a pixel.
         shared: its rows, with their centroids.
-        weights: `(count, k, n)` float32.
+        weights: `(count, k, n)` float32; those of `weights_of` are not copied.
 
     Returns:
-        `(count, m, n)` float32; `None` without PyTorch.
+        `(count, m, n)` float32, the rows of a column contiguous; `None` without PyTorch.
     """
     try:
         import torch
@@ -32,15 +39,11 @@ def convolved(layer: Layer, shared: SharedRows, weights: np.ndarray) -> np.ndarr
         return None
     geometry, gemm = layer.convolution, layer.gemm
     assert geometry is not None
-    # A copy, as weights may be read-only.
-    kernels = torch.from_numpy(np.array(weights.transpose(0, 2, 1)))
-    kernels = kernels.reshape(gemm.count * gemm.n, -1, *geometry.kernel)
-    if len(geometry.kernel) == 2:  # as the feature map, which PyTorch would copy else
-        kernels = kernels.contiguous(memory_format=torch.channels_last)
+    kernels = _as_tensor(np.ascontiguousarray(weights.transpose(0, 2, 1)))
     with torch.no_grad():
         found = torch.convolution(
-            torch.from_numpy(_feature_map(layer, shared)).movedim(-1, 1),
-            kernels,
+            torch.from_numpy(_feature_map(layer, shared)),
+            kernels.reshape(gemm.count * gemm.n, -1, *geometry.kernel),
             None,
             geometry.stride,
             geometry.padding,
@@ -49,26 +52,40 @@ def convolved(layer: Layer, shared: SharedRows, weights: np.ndarray) -> np.ndarr
             (0,) * len(geometry.kernel),
             geometry.groups,
         )
-    rows = found.movedim(1, -1).reshape(gemm.m, gemm.count, gemm.n)
-    return rows.movedim(1, 0).numpy()
+    by_column = found.reshape(len(found), gemm.count, gemm.n, -1).permute(1, 2, 0, 3)
+    return by_column.reshape(gemm.count, gemm.n, gemm.m).numpy().swapaxes(1, 2)
+
+
+def _as_tensor(array: np.ndarray) -> "torch.Tensor":
+    """An array that is only read, which may be read-only: PyTorch warns of what lies in one."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
 
 
 def _feature_map(layer: Layer, shared: SharedRows) -> np.ndarray:
-    """`(n, *size, channels)` float32 of what stands for each pixel's segments, zeros where no row
-    meets a pixel: a pixel's channels side by side, as the centroids have them."""
+    """`layer.input_shape` float32 of what stands for each pixel's segments, zeros where no row
+    meets a pixel."""
     looks, (images, channels, *size) = shared.looks, layer.input_shape
     assert shared.centroids is not None
-    pixels = np.zeros((images * math.prod(size), channels), np.float32)
-    for kind, (places, own) in enumerate(zip(pixels_met(layer, looks), looks.orders, strict=True)):
+    plane, each = math.prod(size), looks.gemm.k // looks.taps
+    values = np.zeros(images * channels * plane, np.float32)
+    for kind, (pixels, own) in enumerate(zip(pixels_met(layer, looks), looks.orders, strict=True)):
+        # The channels of an image lie between it and its pixels.
+        places = pixels + pixels // plane * (channels - 1) * plane
         for index, segment in np.ndindex(layer.gemm.count, looks.segments):
             view = kind * looks.segments + segment
-            first = index * (looks.gemm.k // looks.taps) + segment * looks.sub_vector_length
+            first = index * each + segment * looks.sub_vector_length
             stand_in(
                 shared.ids[index, view],
                 shared.firsts[index, view],
                 shared.centroids,
+                int(looks.widths[view]),
                 *own,
-                places,
-                pixels[:, first : first + int(looks.widths[view])],
+                places + first * plane,
+                plane,
+                values,
             )
-    return pixels.reshape(images, *size, channels)
+    return values.reshape(layer.input_shape)

@@ -9,6 +9,7 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.rows import KeptRows, SharedRows
 from simulator.policies.activations import Activations
+from simulator.policies.looking import has_pixels_for_rows
 from simulator.policies.policy import (
     LayerMemory,
     LayerState,
@@ -84,7 +85,7 @@ def execute(
         decisions, result = fused(layer, clustering, given, weights, centroids=centroids)
         return _executed(decisions, None, result, centroids=centroids)
     if clustering is not None:
-        if clustering.looks.taps > 1:
+        if clustering.looks.taps > 1 or has_pixels_for_rows(layer):
             made = [
                 clustering.clusters_of_pixels(layer, given.stored, index)
                 for index in range(layer.gemm.count)

@@ -122,8 +122,8 @@ def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np
 
 
 def _hand_out(shared: SharedRows, index: int, weights: np.ndarray, output: np.ndarray) -> None:
-    """Fill the `(m, n)` output of one GEMM view by view, as many columns at a time as the bound
-    allows: the product of a view's centroids with the weights of all taps that meet them."""
+    """Fill the `(m, n)` output of one GEMM view by view: its centroids times the weights of all
+    taps that meet them, as many columns at a time as the bound allows, 64 or more."""
     looks, centroids, n = shared.looks, shared.centroids, shared.gemm.n
     assert centroids is not None
     by_tap = looks.firsts.reshape(looks.taps, looks.segments)
@@ -134,7 +134,7 @@ def _hand_out(shared: SharedRows, index: int, weights: np.ndarray, output: np.nd
         own = centroids[first : first + int(shared.clusters[index, view].sum(dtype=np.int64))]
         numbers = shared.clusters_of(index, view) - first
         rows = by_tap[taps, segment][:, None] + np.arange(width)
-        most = max(1, _RESULT_BYTES // (4 * taps.size * max(1, len(own))) // 64 * 64)
+        most = max(64, _RESULT_BYTES // (4 * taps.size * max(1, len(own))) // 64 * 64)
         for column in range(0, n, most):
             part = weights[rows, column : column + most]  # (taps, L, columns)
             columns = part.shape[2]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -18,6 +19,10 @@ from tests.bench.hardware_model import HARDWARE_MODEL
 from tests.bench.optimisers import OPTIMISER_TARGETS
 from tests.bench.software import SOFTWARE
 from tests.bench.target import Target, median_ratio, seconds
+from tests.bench.wide_network import WIDE_NETWORK
+
+if TYPE_CHECKING:
+    from simulator import ReusePolicy
 
 
 def decide_over_convolution() -> float:
@@ -54,20 +59,19 @@ def training_seconds() -> float:
         )
 
 
-def training_step_over_dense() -> float:
-    """ResNet-18's segmenter (width 16) on 4 frames of 120x160 of a video, H=16, L=16 in strips of
-    160 pixels that are looked at once, but for conv1: forward and backward pass, over dense ones.
+def training_step_over_dense(policy: "ReusePolicy") -> float:
+    """ResNet-18's segmenter (width 16) on 4 frames of 120x160 of a video, under a policy but for
+    conv1: forward and backward pass, over dense ones.
     """
     import torch
 
-    from simulator import LshReuse, NoReuse, PerLayer, ReusedForward
+    from simulator import NoReuse, PerLayer, ReusedForward
     from workloads import video_frames
     from workloads.models import load
 
     torch.set_num_threads(1)
     network = load("resnet18_camvid").train()
     frames = video_frames("bikes", size=(120, 160), count=4, every=5).images
-    policy = LshReuse(hashes=16, length=16, scope="tile", tile_rows=160, look_once=True)
     reuse = ReusedForward(PerLayer({"conv1": NoReuse()}, policy))
 
     def step(outputs: torch.Tensor) -> None:
@@ -75,6 +79,24 @@ def training_step_over_dense() -> float:
         outputs.square().mean().backward()
 
     return median_ratio(lambda: step(reuse(network, frames)), lambda: step(network(frames)))
+
+
+def lsh_training_step() -> float:
+    """H=16, L=16 in strips of 160 pixels that are looked at once."""
+    from simulator import LshReuse
+
+    return training_step_over_dense(
+        LshReuse(hashes=16, length=16, scope="tile", tile_rows=160, look_once=True)
+    )
+
+
+def leader_training_step() -> float:
+    """Up to 16 leaders in blocks of 256 pixels that are looked at once."""
+    from simulator import LeaderReuse
+
+    return training_step_over_dense(
+        LeaderReuse(tolerance=0.05, look_once=True, scope="tile", tile_rows=256, tile_shape="block")
+    )
 
 
 def design_point_seconds() -> float:
@@ -110,6 +132,7 @@ def demo_seconds() -> float:
 TARGETS = (
     *HARDWARE_MODEL,
     *SOFTWARE,
+    *WIDE_NETWORK,
     *OPTIMISER_TARGETS,
     Target(
         name="decide_conv2",
@@ -130,7 +153,14 @@ TARGETS = (
         what="training step under look-once reuse in tiles over a dense one, ResNet-18 segmenter",
         unit="x",
         limit=2.5,
-        measure=training_step_over_dense,
+        measure=lsh_training_step,
+    ),
+    Target(
+        name="train_leaders",
+        what="the same under leaders in blocks",
+        unit="x",
+        limit=2.5,
+        measure=leader_training_step,
     ),
     Target(
         name="train_digits",

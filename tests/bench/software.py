@@ -206,74 +206,6 @@ def functional_ratio(network: str, *, scope: str, layer_errors: bool = False) ->
     return median_ratio(reuse, dense, runs=RUNS)
 
 
-@cache
-def wide_network() -> tuple:
-    """ResNet-18 of full width that labels pixels, with random weights, and its trace on a frame."""
-    import torch
-
-    from workloads import capture, video_frames
-    from workloads.models import ResNet18Segmenter
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = ResNet18Segmenter(11, width=64, input_size=(240, 320)).eval()
-    return model, capture(model, video_frames("bikes", size=(240, 320), count=1).images)
-
-
-def look_once_ratio(order: str) -> float:
-    """Time of deciding on the wide network's 3x3 layers tap by tap, over that of pixels.
-
-    Where rows are cut in the order (kh, kw, c) as well, three kernel rows share what was hashed
-    (`simulator.kernels.fused`), so that there is no more than a third of it to be saved.
-    """
-    from simulator import LshReuse
-    from simulator.policies.activations import Activations
-    from simulator.running.executor import execute
-    from tests.bench.target import median_ratio
-
-    _, trace = wide_network()
-    layers = [
-        layer
-        for layer in trace.layers
-        if layer.convolution.kernel == (3, 3) and layer.input_shape[1] >= 64
-    ]
-    inputs = {layer.name: trace.given(layer.name) for layer in layers}
-    once = LshReuse(hashes=24, length=64, look_once=True)
-    by_tap = LshReuse(hashes=24, length=64, order=order)
-    states = {layer.name: once.calibrate(layer, trace.rows(layer.name)) for layer in layers}
-
-    def decide_by(policy: LshReuse) -> None:
-        for layer in layers:
-            execute(
-                policy, layer, Activations(layer, inputs[layer.name]), states[layer.name], None,
-                lambda: None, wants_result=False, centroids=False,
-            )  # fmt: skip
-
-    return median_ratio(lambda: decide_by(by_tap), lambda: decide_by(once), runs=RUNS)
-
-
-def functional_wide_ratio() -> float:
-    """The wide network under reuse that looks at pixels once, over dense inference."""
-    import torch
-
-    from simulator import LshReuse, calibrate, decide
-    from tests.bench.target import median_ratio
-
-    model, trace = wide_network()
-    policy = LshReuse(hashes=24, length=64, look_once=True)
-    states = calibrate(trace, policy)
-    images = torch.tensor(trace.inputs[0])
-
-    def dense() -> None:
-        with torch.no_grad():
-            model(images)
-
-    def reuse() -> None:
-        decide(trace, policy, model=model, calibration=states, layer_errors=False)
-
-    return median_ratio(reuse, dense, runs=RUNS)
-
-
 # Unfolding, calibration and decisions of VGG-19's convolutions, a layer in memory at a time.
 VGG19 = """
 import os
@@ -366,29 +298,6 @@ SOFTWARE = (
     _functional("cifarnet", "image", 2),
     _functional("alexnet", "batch", 1),
     _functional("vgg19", "batch", 1),
-    Target(
-        name="functional_wide",
-        what="ResNet-18 of full width at 240x320 under reuse, H=24, L=64, a pixel looked at once, "
-        "over dense inference, 1 thread, 1 frame, random weights",
-        unit="x",
-        limit=1.5,
-        measure=functional_wide_ratio,
-    ),
-    Target(
-        name="look_once",
-        what="deciding on that network's 3x3 layers tap by tap, over a pixel looked at once",
-        unit="x",
-        limit=4,
-        at_least=True,
-        measure=lambda: look_once_ratio("channels_first"),
-    ),
-    Target(
-        name="look_once_ordered",
-        what="the same with taps in the order (kh, kw, c), of which kernel rows share hashes",
-        unit="x",
-        limit=None,
-        measure=lambda: look_once_ratio("channels_last"),
-    ),
     Target(
         name="functional_errors",
         what="functional_cifarnet_batch with each layer's error, which runs it dense as well",

@@ -563,7 +563,7 @@ class TestReusedForward:
         assert reused.removed_fraction() == pytest.approx(1 - left / sum(elements.values()))
 
     def test_it_calibrates_on_the_first_batch_until_told_otherwise(self):
-        layer, frames = nn.Linear(4, 2), torch.randn(2, 50, 4)
+        layer, frames = nn.Linear(4, 2).eval(), torch.randn(2, 50, 4)
         policy = LshReuse(hashes=4, length=4, thresholds="mean")
         reused = ReusedForward(policy)
 

@@ -9,14 +9,19 @@ from simulator import LeaderReuse
 from simulator.policies.activations import Activations
 from simulator.policies.looking import pixel_vectors
 from simulator.running.executor import execute
-from simulator.running.product import product
-from simulator.testing.examples import example_weights
 from simulator.testing.policies import same_decisions
-from simulator.testing.reference import reference_product
 from simulator.timing.pipeline import layer_timing
 from simulator.timing.stages.following import followed
+from tests.builders import convolution_layer
 from tests.property.test_engines import designs, same_layers
-from tests.property.test_looks import averaged_convolution, convolutions, few_images, relaxed
+from tests.property.test_looks import (
+    check_results,
+    convolutions,
+    few_images,
+    linears,
+    relaxed,
+    shape_given,
+)
 from workloads.traces.unfold import rows_of
 
 
@@ -48,7 +53,7 @@ def fitting(policy, layer):
 
 def whole_images(layer, seed):
     """Small whole numbers, whose squares are exact."""
-    drawn = np.random.default_rng(seed).integers(-2, 3, layer.input_shape)
+    drawn = np.random.default_rng(seed).integers(-2, 3, shape_given(layer))
     return drawn.astype(np.float32)
 
 
@@ -81,7 +86,7 @@ def plainly_followed(vectors, numbers, tolerance, floor, entries):
     return clusters, members
 
 
-@given(convolutions(), policies(), st.integers(0, 2**16))
+@given(convolutions() | linears, policies(), st.integers(0, 2**16))
 @settings(relaxed, max_examples=100)
 def test_leaders_are_those_of_the_plain_rule(layer, policy, seed):
     policy, images = fitting(policy, layer), whole_images(layer, seed)
@@ -117,35 +122,26 @@ def test_leaders_are_those_of_the_plain_rule(layer, policy, seed):
     assert next(stood_for, None) is None
 
 
-@given(convolutions(), policies(), st.integers(0, 2**16))
+def test_vectors_beyond_one_block_follow_the_same_leaders():
+    layer = convolution_layer(size=(25, 32), kernel=(1, 1), channels=20)  # 800 pixels, one tile
+    policy = LeaderReuse(tolerance=1.25, entries=7)
+    images = whole_images(layer, 5)
+    # Of the feature map, where it lies; of unfolded rows the clusters are the same.
+    found = execute(
+        policy, layer, Activations(layer, images), {}, None, lambda: np.empty(0),
+        wants_result=False, centroids=True,
+    )  # fmt: skip
+    same_decisions(policy.decide(layer, rows_of(layer, images), {}), found.decisions)
+    vectors = vectors_of(policy, layer, images, 0, 0)
+    clusters, members = plainly_followed(vectors, range(800), policy.tolerance, 0, policy.entries)
+    assert 7 < len(members) < 800
+    assert found.decisions.rows.ids[0, 0].tolist() == [clusters[n] for n in range(800)]
+
+
+@given(convolutions() | linears, policies(), st.integers(0, 2**16))
 @settings(relaxed, max_examples=60)
 def test_results_are_a_convolution_of_what_stands_for_vectors(layer, policy, seed):
-    policy = fitting(policy, layer)
-    images, weights = few_images(layer, seed), example_weights(layer, seed)
-    rows = rows_of(layer, images)
-    state = policy.calibrate(layer, rows_of(layer, few_images(layer, seed + 1)))
-    decisions = policy.decide(layer, rows, state)
-    executed = execute(
-        policy,
-        layer,
-        Activations(layer, images),
-        state,
-        None,
-        lambda: weights,
-        wants_result=True,
-        centroids=True,
-    )
-    # Of the feature map, as a model's run does, and of unfolded rows.
-    same_decisions(decisions, executed.decisions)
-    if decisions is None:
-        return
-    close = {"rtol": 1e-4, "atol": 1e-4}
-    found = product(decisions, rows, weights)
-    np.testing.assert_allclose(executed.result, found, **close)
-    np.testing.assert_allclose(found, reference_product(decisions, rows, weights), **close)
-    if policy.representative == "centroid" and policy.looks_once_at(layer):
-        expected = averaged_convolution(policy, layer, images, weights, decisions)
-        np.testing.assert_allclose(found, expected, **close)
+    check_results(fitting(policy, layer), layer, seed)
 
 
 tables = st.builds(
@@ -165,7 +161,7 @@ tables = st.builds(
 )
 
 
-@given(convolutions(), policies(), tables, designs(), st.integers(0, 2**16))
+@given(convolutions() | linears, policies(), tables, designs(), st.integers(0, 2**16))
 @settings(relaxed, max_examples=80)
 def test_engines_agree_and_comparisons_are_those_of_plain_loops(layer, policy, table, design, seed):
     policy = fitting(policy, layer)

@@ -29,6 +29,7 @@ from tests.property.test_engines import designs, same_layers
 from workloads.traces.layer import Quantisation
 from workloads.traces.unfold import rows_of
 
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
 tiles = st.builds(Tile, rows=st.integers(1, 20), shape=st.sampled_from(["strip", "block"]))
 
@@ -59,6 +60,21 @@ def convolutions(draw):
         n=draw(st.integers(1, 3)),
         images=draw(st.integers(1, 2)),
     )
+
+
+linears = st.builds(
+    lambda images, rows, n, k: matrix_layer("fc", images * rows, n, k, images),
+    images=st.integers(1, 3),
+    rows=st.integers(1, 30),
+    n=st.integers(1, 9),
+    k=st.integers(1, 20),
+)
+
+
+def shape_given(layer):
+    """Of a layer's input as a trace keeps it."""
+    gemm = layer.gemm
+    return layer.input_shape if layer.kind == "conv" else (gemm.count, gemm.m, gemm.k)
 
 
 def met_pixels(layer):
@@ -252,12 +268,13 @@ def averaged_convolution(policy, layer, images, weights, decisions):
 
 
 def few_images(layer, seed):
-    """`(images, channels, *size)` of few kinds of pixels, with noise."""
+    """`(images, channels, *size)`, or rows, of few kinds of vectors, with noise."""
     rng = np.random.default_rng(seed)
-    n, channels, *size = layer.input_shape
-    kinds = rng.standard_normal((4, channels))
-    images = kinds[rng.integers(0, 4, (n, *size))] + 0.1 * rng.standard_normal((n, *size, channels))
-    return np.ascontiguousarray(np.moveaxis(images, -1, 1), dtype=np.float32)
+    shape, axis = shape_given(layer), 1 if layer.kind == "conv" else 2
+    length, places = shape[axis], shape[:axis] + shape[axis + 1 :]
+    kinds = rng.standard_normal((4, length))
+    found = kinds[rng.integers(0, 4, places)] + 0.1 * rng.standard_normal((*places, length))
+    return np.ascontiguousarray(np.moveaxis(found, -1, axis), dtype=np.float32)
 
 
 @st.composite
@@ -277,39 +294,49 @@ def looking_policies(draw):
     )
 
 
-@given(convolutions(), looking_policies(), st.integers(0, 2**16))
-@settings(relaxed, max_examples=150)
-def test_looking_once_is_a_convolution_of_averaged_pixels(layer, policy, seed):
-    assume(policy.looks_once_at(layer))
+def check_results(policy, layer, seed):
+    """What a policy decides on a feature map, as a model's run does, and on unfolded rows is the
+    same, and so are the results, up to rounding: a convolution of means, of pixels looked at once.
+
+    Returns:
+        The decisions and the layer's weights.
+    """
     images, weights = few_images(layer, seed), example_weights(layer, seed)
     rows = rows_of(layer, images)
     state = policy.calibrate(layer, rows_of(layer, few_images(layer, seed + 1)))
     decisions = policy.decide(layer, rows, state)
     executed = execute(
-        policy,
-        layer,
-        Activations(layer, images),
-        state,
-        None,
-        lambda: weights,
-        wants_result=True,
-        centroids=True,
-    )
-    # Of the feature map, as a model's run does, and of unfolded rows.
+        policy, layer, Activations(layer, images), state, None, lambda: weights,
+        wants_result=True, centroids=True,
+    )  # fmt: skip
     same_decisions(decisions, executed.decisions)
-    if decisions is None:
-        return
-    found = product(decisions, None, weights)
-    close = {"rtol": 1e-4, "atol": 1e-4}
-    np.testing.assert_allclose(executed.result, found, **close)
-    np.testing.assert_allclose(convolved(layer, decisions.rows, weights), found, **close)
-    np.testing.assert_allclose(found, reference_product(decisions, rows, weights), **close)
-    if policy.representative == "centroid":
-        expected = averaged_convolution(policy, layer, images, weights, decisions)
-        np.testing.assert_allclose(found, expected, **close)
+    if decisions is not None:
+        found = product(decisions, rows, weights)
+        np.testing.assert_allclose(executed.result, found, **CLOSE)
+        np.testing.assert_allclose(found, reference_product(decisions, rows, weights), **CLOSE)
+        if policy.representative == "centroid" and policy.looks_once_at(layer):
+            expected = averaged_convolution(policy, layer, images, weights, decisions)
+            np.testing.assert_allclose(found, expected, **CLOSE)
+    return decisions, weights
 
 
-@given(convolutions(), looking_policies(), st.booleans(), designs(), st.integers(0, 2**16))
+@given(convolutions(), looking_policies(), st.integers(0, 2**16))
+@settings(relaxed, max_examples=150)
+def test_looking_once_is_a_convolution_of_averaged_pixels(layer, policy, seed):
+    assume(policy.looks_once_at(layer))
+    decisions, weights = check_results(policy, layer, seed)
+    if decisions is not None:  # results need no rows
+        found = product(decisions, None, weights)
+        np.testing.assert_allclose(convolved(layer, decisions.rows, weights), found, **CLOSE)
+
+
+@given(
+    convolutions() | linears,
+    looking_policies(),
+    st.booleans(),
+    designs(),
+    st.integers(0, 2**16),
+)
 @settings(relaxed, max_examples=150)
 def test_engines_agree_on_tiles_and_pixels(layer, policy, once, design, seed):
     policy = replace(policy, look_once=once, length=min(policy.length or 5, layer.gemm.k))

@@ -1,19 +1,24 @@
 """How much each group shares at the start of a search."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pytest
+import torch
 
-from accelerators import preset
-from codesign.evaluation.allotting import Borne, allotted, with_allotted_starts
+from accelerators import ConfigError, preset
+from codesign import StudyPlan, Workload, load_study, search
+from codesign.evaluation.allotting import Borne, allotted, with_dials_allotted
+from codesign.space.described import described_space
 from codesign.space.technique_space import TechniqueSpace
-from tests.small_search import small_workload
+from simulator import decide
+from tests.small_search import small_workload, table
+from workloads import capture
 
 
 def borne(parameter, work, errors):
-    return Borne(
-        parameter=parameter, choices=(1, 2, 3), work=np.array(work), errors=np.array(errors)
-    )
+    return Borne(dial=parameter, choices=(1, 2, 3), work=np.array(work), errors=np.array(errors))
 
 
 def test_a_group_that_bears_more_shares_more():
@@ -31,21 +36,173 @@ def test_no_choice_keeps_to_a_bound_below_all():
     assert allotted([only], 0.15) == {"only": 1}
 
 
-def test_starts_are_those_of_the_space_and_what_groups_bear():
-    workload = small_workload()
-    space = TechniqueSpace.for_techniques(
+@pytest.fixture(scope="module")
+def workload():
+    return small_workload()
+
+
+@pytest.fixture(scope="module")
+def space(workload):
+    return TechniqueSpace.for_techniques(
         workload.trace, preset("every_64x64"), ("dense", "leaders"), grouping="all"
     )
+
+
+@pytest.fixture(scope="module")
+def wider(workload, space):
+    return with_dials_allotted(space, workload)
+
+
+def found_by(workload, space, storage, **settings):
+    return search(workload, space, storage=storage, executor="inline", **settings)
+
+
+def origins(result):
+    return [trial.origin for trial in result.trials]
+
+
+def must_not_measure(*_, **__):
+    raise AssertionError("it was measured")
+
+
+def test_one_error_takes_the_place_of_the_dials(workload, space):
     told = []
-    wider = with_allotted_starts(space, workload, lambda done, runs: told.append((done, runs)))
-    assert list(wider.start)[: len(space.start)] == list(space.start)
-    further = {name: wider.start[name] for name in wider.start if name not in space.start}
-    assert further and all(name.startswith("error_") for name in further)
-    assert told[-1] == (len(told), len(told))
-    bold = [start["all.leaders.tolerance"] for start in further.values()]
-    assert bold == sorted(bold)
-    design, policy = wider.build(next(iter(further.values())))
-    assert design.leader_table is not None and policy.policies
-    blind = small_workload()
-    blind = type(blind)(trace=blind.trace, name="recorded alone")
-    assert with_allotted_starts(space, blind) is space
+    wider = with_dials_allotted(space, workload, lambda done, runs: told.append((done, runs)))
+    assert told == [(done, 9) for done in range(1, 10)]  # the choices of a tolerance
+    names = [parameter.name for parameter in wider.parameters]
+    given = [parameter.name for parameter in space.parameters]
+    assert names == [*(n for n in given if n != "all.leaders.tolerance"), "output_error"]
+    assert list(wider.start)[:3] == list(space.start)
+    assert {*list(wider.start)[3:]} <= {"error_0.02", "error_0.08", "error_0.16"}
+    (tolerances,) = wider.allotment.settings.values()
+    assert list(tolerances) == sorted({*tolerances})  # of two alike the first
+    for values in wider.start.values():
+        design, policy = wider.build(values)
+        tolerance = wider.allotment.at(values["output_error"])["all.leaders.tolerance"]
+        assert {each.tolerance for each in getattr(policy, "policies", {}).values()} <= {tolerance}
+        assert (design.leader_table is None) == (values["all.technique"] == "dense")
+        expected = "dense" if values["all.technique"] == "dense" else f"leaders {tolerance:g}"
+        assert wider.reuse_texts(values) == {"all": expected}
+    assert described_space(wider.to_dict()) == wider
+
+
+def test_a_dial_that_is_chosen_comes_before_what_is_allotted(wider):
+    own = wider.narrowed({"all.leaders.tolerance": (0.1, 0.5)})
+    start = own.start["start"] | {"all.leaders.tolerance": 0.5}
+    assert {each.tolerance for each in own.build(start)[1].policies.values()} == {0.5}
+
+
+def test_answers_keep_to_the_error_that_is_borne(workload, wider):
+    start = wider.start["start"]
+    for error in wider.allotment.errors:
+        _, policy = wider.build(start | {"output_error": error})
+        run = decide(workload.calibration, policy, model=workload.model)
+        assert run.output_error <= error
+
+
+def test_accuracy_depends_on_the_error(wider):
+    assert "output_error" in wider.of_decisions
+    dense = wider.start["dense"]
+    assert wider.settled(dense | {"output_error": wider.allotment.errors[-1]}) == dense
+
+
+def test_what_no_policy_takes_is_not_chosen(workload, space):
+    """LeaderReuse refuses a tolerance of 200, as a trial would tell."""
+    bold = space.narrowed({"all.leaders.tolerance": (0.05, 0.1, 0.2, 200.0)})
+    with pytest.raises(ConfigError, match="tolerance"):
+        bold.build({**bold.start["start"], "all.leaders.tolerance": 200.0})
+    (tolerances,) = with_dials_allotted(bold, workload).allotment.settings.values()
+    assert {*tolerances} <= {0.05, 0.1, 0.2}
+
+
+def test_where_no_choice_keeps_to_an_error_dials_are_chosen(workload, space):
+    wild = space.narrowed({"all.leaders.tolerance": (150.0, 200.0)})
+    found = with_dials_allotted(wild, workload)
+    assert found.allotment is None
+    assert [*found.start] == [*wild.start, "start_low", "start_high"]
+
+
+def test_a_search_from_python_tries_them(workload, space, wider, tmp_path):
+    found = found_by(workload, space, tmp_path, trials=len(wider.start) + 1)
+    assert origins(found) == [*wider.start, "sampler"]
+    for trial, start in zip(found.trials, wider.start.values(), strict=False):
+        assert trial.parameters == start
+
+
+def test_a_plan_tries_them(workload, wider, tmp_path):
+    plan = StudyPlan(
+        accelerator="every_64x64",
+        techniques=("dense", "leaders"),
+        grouping="all",
+        trials=len(wider.start),
+    )
+    found = plan.search(workload, storage=tmp_path, executor="inline")
+    assert origins(found) == list(wider.start)
+    assert load_study(tmp_path).space.start == found.space.start
+
+
+def test_a_study_that_goes_on_measures_nothing(workload, space, tmp_path, monkeypatch):
+    whole = found_by(workload, space, tmp_path / "whole", trials=10)
+    found_by(workload, space, tmp_path / "cut", trials=3)
+    monkeypatch.setattr("codesign.evaluation.allotting.decide", must_not_measure)
+    cut = found_by(workload, space, tmp_path / "cut", trials=10, resume=True)
+    assert table(cut) == table(whole)
+    # Nor does a space that was measured before, such as that of a study.
+    again = found_by(workload, cut.space, tmp_path / "again", trials=10)
+    assert table(again) == table(whole)
+
+
+def test_a_study_goes_on_in_its_own_space_alone(workload, space, tmp_path):
+    found_by(workload, space, tmp_path, trials=2)
+    other = space.narrowed({"remaining": (0.35, 0.5)})
+    fewer = replace(space, start={"start": space.start["start"]})
+    less = TechniqueSpace.for_techniques(workload.trace, preset("leader_32x32"), ("leaders",))
+    for another in (other, fewer, less):
+        with pytest.raises(ConfigError, match="the design space must be what it was"):
+            found_by(workload, another, tmp_path, trials=3, resume=True)
+
+
+def test_nothing_is_kept_of_a_search_that_is_cut_off_as_it_measures(
+    workload, space, tmp_path, monkeypatch
+):
+    def cut_off(done, _runs):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        found_by(workload, space, tmp_path, trials=2, on_measured=cut_off)
+    with pytest.raises(ConfigError, match=r"got none; start it without --resume"):
+        found_by(workload, space, tmp_path, trials=2, resume=True)
+    found = found_by(workload, space, tmp_path, trials=2)
+    assert len(found.trials) == 2
+    # What is there is found before anything is measured.
+    monkeypatch.setattr("codesign.evaluation.allotting.decide", must_not_measure)
+    with pytest.raises(ConfigError, match="must not exist, got a study"):
+        found_by(workload, space, tmp_path, trials=2)
+
+
+def test_a_study_that_was_cut_off_at_its_beginning_is_measured(
+    workload, space, wider, tmp_path, monkeypatch
+):
+    """A process may die between the first line of the journal and what is searched."""
+    monkeypatch.setattr("optuna.Study.set_user_attr", must_not_measure)
+    with pytest.raises(AssertionError):
+        found_by(workload, space, tmp_path, trials=2)
+    monkeypatch.undo()
+    found = found_by(workload, space, tmp_path, trials=2, resume=True)
+    assert list(found.space.start) == list(wider.start)
+
+
+def test_without_a_model_there_is_nothing_to_measure_with(workload, tmp_path):
+    images = torch.tensor(workload.trace.inputs[0])
+    blind = Workload(
+        trace=capture(workload.model, images, path=tmp_path / "trace"), name="recorded alone"
+    )
+    space = TechniqueSpace.for_techniques(blind.trace, preset("leader_32x32"), ("leaders",))
+    starts = with_dials_allotted(space, blind).start
+    assert [*starts] == [*space.start, "start_low", "start_high"]
+    for group in space.groups:  # of nine choices from 0.05 to 0.6
+        assert starts["start_low"][f"{group}.leaders.tolerance"] == 0.15
+        assert starts["start_high"][f"{group}.leaders.tolerance"] == 0.3
+    found = found_by(blind, space, tmp_path, trials=len(starts) + 1)
+    assert origins(found) == [*starts, "sampler"]

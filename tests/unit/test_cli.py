@@ -614,13 +614,28 @@ def test_interrupt_exits_with_130(monkeypatch):
     assert run("presets", code=130)[1] == "Stopped.\n"
 
 
-def test_progress_is_for_terminals_only(monkeypatch):
-    with terminal.trial_progress(3) as on_progress:
-        assert on_progress is None  # a test's standard error is no terminal
+def test_a_search_stopped_as_it_measures_keeps_nothing_and_says_so(monkeypatch, tmp_path):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("codesign.evaluation.workload.load_workload", lambda **_: small_workload())
+    monkeypatch.setattr("codesign.evaluation.allotting.decide", stopped)
+    asked = ("--techniques", "dense,leaders", "--accelerator", "leader_32x32", "--out", tmp_path)
+    _, told = run("search", *asked, code=130)
+    assert told == "Stopped; nothing is kept yet.\n"
+    assert not [*tmp_path.iterdir()]
+
+
+def test_progress_is_for_terminals_only(monkeypatch, capsys):
+    with terminal.trial_progress(3) as told:
+        assert told == (None, None)  # a test's standard error is no terminal
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with terminal.trial_progress(1) as on_progress:
-        assert on_progress is not None
+    with terminal.trial_progress(1) as (on_progress, on_measured):
+        on_measured(1, 2)
+        on_measured(2, 2)
         on_progress(small_trial(), 1, 1)
+    told = capsys.readouterr().err
+    assert "measuring what layers bear" in told and "searching" in told
 
 
 def small_trial():

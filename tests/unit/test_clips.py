@@ -95,6 +95,13 @@ class TestClipSet:
         with pytest.raises(StreamError, match="has 8 frames, got count=3 from start=6"):
             self.clips().images(3, start=6)
 
+    def test_images_may_be_some_frames_apart(self):
+        chosen = self.clips().images(3, start=1, every=3)
+        assert (chosen.images[:, 0, 0, 0] * 255).tolist() == [1, 4, 7]
+        assert chosen.source == "count, every 3 frames"
+        with pytest.raises(StreamError, match="got count=4 from start=1, every 3"):
+            self.clips().images(4, start=1, every=3)
+
     @pytest.mark.parametrize("starts", [[], [0, 5]])
     def test_clips_lie_within_the_frames(self, starts):
         with pytest.raises(StreamError, match="must lie within its 8 frames"):
@@ -205,6 +212,15 @@ class TestCamVid:
         assert evaluator.quality == "miou"
         answers = trace.outputs.argmax(axis=1)
         assert evaluator.baseline["accuracy"] == score("miou", answers, trace.labels)
+
+    def test_frames_of_a_workload_may_lie_apart(self, tmp_path):
+        folder = camvid_folder(tmp_path, [f"a_{i}" for i in range(7)], (12, 16))
+        workload = load_workload(
+            model="resnet18_scenes", inputs=f"camvid:{folder}", images=2, calibration_images=1,
+            held_out=1, every=2,
+        )  # fmt: skip
+        taken = workload.calibration, workload.trace, workload.held_out
+        assert [trace.labels[:, 0, 0].tolist() for trace in taken] == [[0], [2, 4], [6]]
 
     def test_classifier_of_images_is_refused(self, tmp_path):
         folder = camvid_folder(tmp_path, ["a_1", "a_2", "a_3"], (32, 32))

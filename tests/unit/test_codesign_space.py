@@ -6,7 +6,8 @@ import pytest
 
 from accelerators import Accelerator, ConfigError, preset
 from codesign import DesignSpace, Parameter
-from simulator import LshReuse, PerLayer
+from simulator import LshReuse, NoReuse, PerLayer
+from simulator.timing.dense_baseline import best_dense
 from tests.builders import cifarnet_conv2, matrix_layer
 from workloads.traces.layer import Convolution, Gemm, Layer
 from workloads.traces.trace import WorkloadTrace, _graph
@@ -63,13 +64,23 @@ def test_lengths_are_divisors_and_common_ones(space):
     assert choices_of(tiny, "fc.length") == (3,)
 
 
-def test_largest_layer_always_reuses(space):
-    assert choices_of(space, "conv1.reuse") == (False, True)
-    assert choices_of(space, "conv2.reuse") == (True,)
+def test_every_layer_may_run_dense(space):
+    assert choices_of(space, "conv1.reuse") == choices_of(space, "conv2.reuse") == (False, True)
+
+
+@pytest.mark.parametrize("name", ["reuse_16x16", "reuse_16x16_int8", "reuse_32x32"])
+def test_the_fastest_dense_design_of_the_bases_area_is_tried_second(cifarnet, name):
+    space = DesignSpace.for_workload(cifarnet, preset(name))
+    assert [*space.start][1:] == ["dense_equal_area"]
+    values = space.start["dense_equal_area"]
+    assert space.decode(space.encode(values)) == values
+    design, policy = space.build(values)
+    best, _ = best_dense(cifarnet.layers, preset(name))
+    assert policy == NoReuse() and replace(design, name=best.name) == best
 
 
 def test_start_is_the_papers_setting_on_the_base_design(space):
-    assert list(space.start) == ["paper"]
+    assert next(iter(space.start)) == "paper"
     base = preset("reuse_16x16")
     accelerator, policy = space.build(space.start["paper"])
     assert policy == PerLayer(
@@ -92,7 +103,7 @@ def test_every_base_lies_in_its_space(cifarnet, name):
 
 def test_another_network_starts_from_the_usual_setting():
     space = DesignSpace.for_workload(trace_of(cifarnet_conv2()), preset("reuse_16x16"))
-    assert list(space.start) == ["start"]
+    assert next(iter(space.start)) == "start"
     assert space.start["start"]["conv2.hashes"] == 10
 
 
@@ -221,10 +232,14 @@ def test_a_space_has_every_parameter_once_with_a_start(space):
 
 
 def test_a_start_outside_the_choices_is_told(space):
+    rows = space.start["dense_equal_area"]["array.rows"]
     with pytest.warns(UserWarning, match=r"not among the choices: array\.rows 16 -> 32$"):
-        moved = space.narrowed({"array.rows": (32, 64)})
-    assert moved.start == {"start": space.start["paper"] | {"array.rows": 32}}
+        moved = space.narrowed({"array.rows": (32, rows)})
+    assert moved.start["start"] == space.start["paper"] | {"array.rows": 32}
+    told = rf"the start 'dense_equal_area', .* the choices: array\.rows {rows} -> 32$"
+    with pytest.warns(UserWarning, match=told):
+        space.narrowed({"array.rows": (16, 32)})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        same = space.narrowed({"array.rows": (16, 64)})
+        same = space.narrowed({"array.rows": (16, rows)})
     assert same.start == space.start

@@ -6,12 +6,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from accelerators import ConfigError, LeaderTable, SystolicArray, preset
-from simulator import Evidence, LeaderReuse, NeighbourReuse, decide, fitted_design, simulate
-from simulator.pages.simulation_page import simulation_html
+from accelerators import ConfigError, LeaderTable, preset
+from simulator import Evidence, LeaderReuse, NeighbourReuse, fitted_design
 from simulator.timing.pipeline import layer_timing
 from tests.builders import convolution_layer, matrix_layer, roomy_design
-from workloads import capture
+from tests.comparing import IN_BLOCKS, LAYER, done_by, run_and_told
 
 NEAR = LeaderReuse(tolerance=0.04)
 
@@ -93,10 +92,7 @@ def test_tiles_start_without_leaders():
     assert made.rows.clusters.tolist() == [[[1, 2]]]
 
 
-# 8x8 vectors of 16, equal within blocks of 2x2.
-LAYER = convolution_layer(size=(8, 8), kernel=(1, 1), channels=16, n=16)
-IN_BLOCKS = np.repeat(np.repeat(np.eye(16, dtype=np.float32).reshape(4, 4, 16), 2, 0), 2, 1)
-DECISIONS = NEAR.decide(LAYER, IN_BLOCKS.reshape(1, 64, 16), {})
+DECISIONS = NEAR.decide(LAYER, IN_BLOCKS, {})
 FOLLOWING = roomy_design(
     front_end=None,
     cache=None,
@@ -128,12 +124,10 @@ def test_a_tile_by_hand():
     assert timing.busy_cycles["leader_table"] == 200
     assert timing.bound_by == "leader_table"
     assert timing.schedule.stages == ("following", "array", "reconstructor")
-    done = {
+    assert done_by(timing, "leader_table") == {
         "correlate": (623 + 64) * 16, "compare": 623, "judge": 64, "keep": (64 + 16) * 16,
         "read_sums": 64, "write_sums": 64, "accumulate": 48 * 16, "divide": 16 * 16,
     }  # fmt: skip
-    actions = timing.actions.items()
-    assert {name: n for (part, name), n in actions if part == "leader_table"} == done
 
 
 def test_other_tables_by_hand():
@@ -233,22 +227,7 @@ def test_a_fitted_matcher_reaches_its_neighbours():
 
 
 def test_a_model_is_simulated_and_told_about():
-    import torch
-
-    model = torch.nn.Conv2d(8, 16, 3, padding=1)
-    smooth = torch.nn.Upsample(scale_factor=4)(torch.randn(1, 8, 4, 4))
-    trace = capture(model, smooth)
     policy = LeaderReuse(tolerance=0.01, look_once=True, scope="tile", tile_rows=64)
-    run = decide(trace, policy, model=model)
+    slow = LeaderTable(max_length=8, width=1, lanes=1)
     # Strips of 4 x 16 pixels hold four kinds each.
-    assert run.decisions[trace.layers[0].name].rows.clusters.tolist() == [[[4, 4, 4, 4]]]
-    assert run.output_mse < 1e-10
-    report = simulate(trace, preset("leader_32x32"), run)
-    assert report.reuse.energy_pj["leader_table"] > 0
-    assert "leader table" in simulation_html(report.to_dict())
-    narrow = replace(
-        preset("leader_32x32"), name="narrow", array=SystolicArray(rows=256, columns=256)
-    )
-    narrow = replace(narrow, leader_table=LeaderTable(max_length=8, width=1, lanes=1))
-    slow = simulate(trace, narrow, run)
-    assert slow.reuse.bound_by == "leader_table" and "bound by leader-table" in slow.verdict
+    assert run_and_told(policy, "leader_32x32", slow).rows.clusters.tolist() == [[[4, 4, 4, 4]]]

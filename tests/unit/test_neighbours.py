@@ -5,14 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from accelerators import ConfigError, NeighbourMatcher, SystolicArray, preset
+from accelerators import ConfigError, NeighbourMatcher, preset
 from codesign.space.lookup import find_policy
-from simulator import NeighbourReuse, decide, simulate
-from simulator.pages.simulation_page import simulation_html
+from simulator import NeighbourReuse
 from simulator.policies.activations import Activations
 from simulator.timing.pipeline import layer_timing
 from tests.builders import convolution_layer, even_decisions, matrix_layer, roomy_design
-from workloads import capture
+from tests.comparing import IN_BLOCKS, LAYER, done_by, run_and_told
 
 ALIKE = NeighbourReuse(threshold=0.9)
 
@@ -124,10 +123,7 @@ def test_blocks_of_pixels_start_at_the_first_pixel():
     assert not compared[:, 0].any() and not compared[:, :, 5].any()
 
 
-# 8x8 vectors of 16, alike within blocks of 2x2.
-LAYER = convolution_layer(size=(8, 8), kernel=(1, 1), channels=16, n=16)
-IN_BLOCKS = np.repeat(np.repeat(np.eye(16, dtype=np.float32).reshape(4, 4, 16), 2, 0), 2, 1)
-DECISIONS = ALIKE.decide(LAYER, IN_BLOCKS.reshape(1, 64, 16), {})
+DECISIONS = ALIKE.decide(LAYER, IN_BLOCKS, {})
 MATCHING = roomy_design(
     front_end=None,
     cache=None,
@@ -151,12 +147,10 @@ def test_a_tile_by_hand():
     assert timing.busy_cycles["neighbour_matcher"] == 105
     assert timing.bound_by == "neighbour_matcher"
     assert timing.schedule.stages == ("matching", "array", "reconstructor")
-    done = {
+    assert done_by(timing, "neighbour_matcher") == {
         "correlate": (96 + 64) * 16, "test": 96, "read_line": 96, "write_line": 64,
         "read_sums": 64, "write_sums": 64, "accumulate": 48 * 16, "divide": 16 * 16,
     }  # fmt: skip
-    actions = timing.actions.items()
-    assert {name: n for (part, name), n in actions if part == "neighbour_matcher"} == done
     # Two lanes halve comparisons; then vectors enter no faster. Vectors of two entries take twice
     # as long.
     assert matching(lanes=2).busy_cycles["neighbour_matcher"] == 64 + 9
@@ -218,24 +212,7 @@ def test_it_is_found_by_name():
 
 
 def test_a_model_is_simulated_and_told_about():
-    import torch
-
-    model = torch.nn.Conv2d(8, 16, 3, padding=1)
-    smooth = torch.nn.Upsample(scale_factor=4)(torch.randn(1, 8, 4, 4))
-    trace = capture(model, smooth)
     policy = NeighbourReuse(threshold=0.95, look_once=True, scope="tile", tile_rows=64)
-    run = decide(trace, policy, model=model)
+    slow = NeighbourMatcher(width=1, line_entries=4096)
     # Of 16 x 16 pixels 4 x 4 differ, and 2x2 blocks lie within them.
-    assert run.decisions[trace.layers[0].name].remaining_ratio == 0.25
-    assert run.output_mse < 1e-10
-    report = simulate(trace, preset("neighbour_32x32"), run)
-    assert report.reuse.energy_pj["neighbour_matcher"] > 0
-    assert "neighbour matcher" in simulation_html(report.to_dict())
-    narrow = replace(
-        preset("neighbour_32x32"), name="narrow", array=SystolicArray(rows=256, columns=256)
-    )
-    narrow = replace(narrow, neighbour_matcher=NeighbourMatcher(width=1, line_entries=4096))
-    slow = simulate(trace, narrow, run)
-    assert (
-        slow.reuse.bound_by == "neighbour_matcher" and "bound by neighbour-matcher" in slow.verdict
-    )
+    assert run_and_told(policy, "neighbour_32x32", slow).remaining_ratio == 0.25

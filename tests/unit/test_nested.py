@@ -21,7 +21,8 @@ from codesign.study.nested import LayerFront
 from codesign.study.nested_store import DIRECTIONS
 from codesign.study.store import open_storage
 from codesign.study.trial import Trial
-from simulator import LshReuse, PerLayer, decide
+from simulator import LshReuse, NoReuse, PerLayer, decide
+from simulator.timing.dense_baseline import best_dense
 from tests.small_search import small_search, small_workload
 
 TRIALS = 11  # the Gaussian process takes over at the ninth
@@ -228,9 +229,8 @@ def space(whole, workload):
 def test_positions_on_fronts_build_their_settings(space, whole):
     choices = {p.name: p.choices for p in space.parameters}
     sizes = {each.layer: len(each.front) for each in whole.layers}
-    # `second` has 6 x 36 x 72 x 16 multiplications, `first` 6 x 144 x 27 x 8: it always reuses.
-    assert choices["first.position"] == tuple(range(sizes["first"] + 1))
-    assert choices["second.position"] == tuple(range(1, sizes["second"] + 1))
+    for name, size in sizes.items():
+        assert choices[f"{name}.position"] == tuple(range(size + 1))
     start = space.start["start"]
     _, policy = space.build(start | {"first.position": 0, "second.position": 1})
     assert policy == PerLayer({"second": LshReuse(**whole.fronts["second"][0])})
@@ -254,8 +254,13 @@ def test_positions_are_narrowed_to_those_of_the_front(space, whole):
     ):
         with pytest.raises(ConfigError, match=rf"'first\.position' {told}"):
             space.narrowed({"first.position": wrong})
-    with pytest.raises(ConfigError, match=r"'second\.position' must be some of \[1, "):
-        space.narrowed({"second.position": (0, 1)})  # the largest layer always reuses
+
+
+def test_a_search_of_positions_tries_the_fastest_dense_design(space, workload):
+    assert [*space.start] == ["start", "dense_equal_area"]
+    design, policy = space.build(space.start["dense_equal_area"])
+    best, _ = best_dense(workload.trace.layers, space.base)
+    assert policy == NoReuse() and replace(design, name=best.name) == best
 
 
 def test_space_of_fronts_survives_json(space):

@@ -46,7 +46,7 @@ def test_all_violations_are_told_together_with_their_place(tmp_path):
         "workload.images must be an integer of at least 1, got 0; leave it out for 100",
         "workload.precision must be one of float32, int8, got 'int4'",
         "workload.calibrate_under_reuse must be true or false, got 1; leave it out",
-        "workload.modle must be one of model, inputs, images, weights, calibration_images, "
+        "workload.modle must be one of model, inputs, images, every, weights, calibration_images, "
         "calibrate_under_reuse, precision, output, classes_dimension, score, held_out, "
         "held_out_inputs, got 'modle'; did you mean workload.model?",
         "space.accelerator must be a preset, file.py:NAME or package.module:NAME, got 'reuse_17'",
@@ -116,7 +116,7 @@ def test_the_same_rules_hold_for_the_object():
 def test_choices_of_a_plan_narrow_the_space():
     space = replace(PLAN, layers=1).space_for(small_workload())
     choices = {p.name: p.choices for p in space.parameters}
-    assert choices["array.columns"] == (8, 16) and choices["array.rows"] == (8, 16, 32)
+    assert choices["array.columns"] == (8, 16) and {8, 16, 32} < {*choices["array.rows"]}
     assert choices["array.fold_timing"] == ("overlapped",)
     assert space.start["start"]["array.columns"] == 16
     assert DesignSpace.from_dict(space.to_dict()) == space

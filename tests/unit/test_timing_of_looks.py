@@ -12,7 +12,7 @@ from simulator.policies.looking import Tile, looks_of
 from simulator.running.product import product
 from simulator.timing.engines.engine import COMPILED, EVENT
 from simulator.timing.passes import best_passes
-from simulator.timing.pipeline import layer_timing
+from simulator.timing.pipeline import Run, layer_timing, stages_of
 from simulator.timing.remaining import Remaining
 from tests.builders import WIDE, buffer, convolution_layer, matrix_layer, roomy_design
 
@@ -53,15 +53,23 @@ def decided(layer, length, tile, *, once, clusters) -> Decisions:
     )
 
 
-def moved(layer, decisions, design, columns, *, outside):
-    """Kind -> DRAM bytes of the layer in passes of so many columns, and how often they look."""
+def cut(layer, decisions, design, columns, *, outside, looks_again=True):
+    """The layer's tiles in passes of so many columns."""
     for tiles in best_passes(Remaining.of(layer, decisions), design):
-        if tiles.cut.multiplied_columns[0] == columns and tiles.cut.outside == outside:
-            found = dict.fromkeys((each.kind for each in tiles.transfers), 0)
-            for each in tiles.transfers:
-                found[each.kind] += tiles.total(each.moved_bytes)
-            return found, tiles.cut.times_looked
+        found = tiles.cut
+        asked = found.multiplied_columns[0], found.outside, found.looks_again
+        if asked == (columns, outside, looks_again):
+            return tiles
     raise AssertionError("no such passes")
+
+
+def moved(*of_layer, outside, looks_again=True):
+    """Kind -> DRAM bytes of the layer in passes of so many columns, and how often they look."""
+    tiles = cut(*of_layer, outside=outside, looks_again=looks_again)
+    found = dict.fromkeys((each.kind for each in tiles.transfers), 0)
+    for each in tiles.transfers:
+        found[each.kind] += tiles.total(each.moved_bytes)
+    return found, tiles.cut.times_looked
 
 
 def both_engines(layer, decisions, design):
@@ -181,6 +189,74 @@ def test_weights_and_inputs_of_passes_by_hand(outside):
     # No pass of 32 columns fits half of the weight buffer.
     found, _ = moved(layer, decisions, small, 32, outside=outside)
     assert found["weights"] == 2 * weights
+
+
+def test_passes_that_look_once_a_tile_by_hand():
+    layer = replace(LAYER, gemm=replace(LAYER.gemm, n=64), output_shape=(1, 64, 4, 8))
+    decisions = decided(layer, 8, LINES, once=True, clusters=4)
+    # Neither do activations stay for the next pass, of 8 columns, nor all weights.
+    small = roomy_design(weight_buffer=buffer(4096), activation_buffer=buffer(448))
+    passes = {"outside": False, "looks_again": False}
+    found, looked = moved(layer, decisions, small, 8, **passes)
+    assert looked == 1
+    assert (found["inputs"], found["weights"]) == (32 * 16, 2 * 9 * 16 * 64)
+    # 4 centroids of 8 bytes and 16 ids of 4 bits, 40 bytes, stay of both segments, beside the 4 x
+    # 72 results of 4 bytes of one: 1,232 bytes in each of two tiles, segments and eight passes.
+    tight = replace(small, centroid_buffer=buffer(2048))
+    found, _ = moved(layer, decisions, tight, 8, **passes)
+    assert found["spilled_results"] == 2 * 2 * 2 * 8 * (2 * 40 + 1152 - 1024)
+    found, _ = moved(layer, decisions, tight, 8, outside=False)
+    assert found["spilled_results"] == 2 * 2 * 2 * 8 * (40 + 1152 - 1024)
+    # Two segments of 16 pixels are hashed in each of two tiles; a cycle to clear the cache, and 4
+    # to hand centroids on. 72 columns take five folds of 4 + 46 cycles.
+    timings = {}
+    left = Remaining.of(layer, decisions)
+    for again in (False, True):
+        tiles = cut(layer, decisions, roomy_design(), 8, outside=False, looks_again=again)
+        found, expected = (
+            Run(left, roomy_design(), each, stages_of(left, roomy_design(), each), tiles)
+            for each in (COMPILED, EVENT)
+        )
+        assert found.cycles == expected.cycles
+        timings[again] = found.timing()
+    for again, times in ((False, 1), (True, 8)):
+        busy, actions = timings[again].busy_cycles, timings[again].actions
+        assert busy["front_end"] == times * 2 * 2 * 16
+        assert busy["cache"] == times * 2 * 2 * (1 + 16 + 4)
+        assert busy["array"] == 8 * 2 * 2 * 5 * 50
+        assert busy["reconstructor"] == 8 * 2 * 2 * HANDED
+        assert actions["front_end", "project"] == times * 32 * 16 * 10
+        assert actions["cache", "divide"] == times * 2 * 4 * 16
+        assert actions["array", "mac"] == 8 * 16 * 9 * 64
+
+
+def test_pixels_that_tiles_of_rows_share_by_hand():
+    # Each of two tiles of two lines reads three of the four lines of pixels, 24 pixels of 16 bytes,
+    # two of which both read.
+    decisions = decided(LAYER, 18, LINES, once=False, clusters=4)
+    loaded = decisions.rows.looks.loaded
+    assert (loaded.touched.tolist(), loaded.fresh.tolist()) == ([24, 24], [24, 8])
+    assert (loaded.positions, loaded.window) == (32, 24)
+
+    def inputs(layer_decisions, half):
+        design = roomy_design(activation_buffer=buffer(2 * half))
+        return moved(LAYER, layer_decisions, design, 16, outside=False)[0]["inputs"]
+
+    assert inputs(decisions, 384) == 32 * 16
+    # Where they do not stay, each of eight sub-matrices loads the two channels that it reads.
+    assert inputs(decisions, 320) == 2 * 24 * 16
+    # Nine of 16 columns read 24 channels in all: 2, 3, 3, 3, 2, 3, 3, 3 and 2.
+    assert inputs(decided(LAYER, 16, LINES, once=False, clusters=4), 320) == 2 * 24 * 24
+    # Blocks of 2x2 rows read 3 or 4 pixels in each dimension: 9, 12, 12 and 9 of them, twice. Those
+    # that a line of blocks leaves for the next are more than a block's.
+    blocks = decided(LAYER, 18, Tile(rows=4, shape="block"), once=False, clusters=2)
+    loaded = blocks.rows.looks.loaded
+    assert loaded.touched.tolist() == 2 * [9, 12, 12, 9]
+    # The last block of the first line finds three lines of pixels but the five that no later block
+    # reads: 19 of 24.
+    assert loaded.fresh.tolist() == [9, 6, 6, 3, 3, 2, 2, 1] and loaded.window == 19
+    assert inputs(blocks, 320) == 32 * 16
+    assert inputs(blocks, 256) == 2 * (9 + 12 + 12 + 9) * 16
 
 
 def test_sums_that_stay_begun_travel_by_hand():

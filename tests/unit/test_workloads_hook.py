@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,9 +35,12 @@ def calls_of(model, inputs, **options) -> list[GemmCall]:
             assert weights.shape == (gemm.count, gemm.k, gemm.n)
             assert rows.dtype == weights.dtype == "float32"
             assert rows.transpose(0, 2, 1).flags.c_contiguous
-            result = call.from_result(rows @ weights)
+            product = rows @ weights
+            result = call.from_result(product)
             assert result.shape == dense.shape == call.layer.output_shape
             torch.testing.assert_close(result, dense, check_dtype=False, **TOLERANCE)
+            by_column = np.asfortranarray(product[0])[None] if gemm.count == 1 else product
+            assert torch.equal(call.from_result(by_column), result)
         calls.append(call)
         return result
 

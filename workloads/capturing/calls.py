@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,9 @@ class GemmCall:
                 f"GemmCall.from_result of layer {self.layer.name!r} must get (count, m, n)="
                 f"{expected}, got {result.shape}; give one row per row of rows()"
             )
-        plain = np.require(result, np.float32, ("C", "W"))
+        # Rows or columns contiguous: either is folded as it lies.
+        by_column = result.swapaxes(1, 2).flags.c_contiguous
+        plain = np.require(result, np.float32, ("W",) if by_column else ("C", "W"))
         given = torch.from_numpy(plain)
         folded = self.fold(given.to(self.input.device))
         folded = folded.to(self.input.dtype).reshape(self.layer.output_shape).contiguous()
@@ -196,40 +199,73 @@ def convolution_call(
         run: the operation itself.
     """
     given, weight, bias, *lists, transposed, output_padding, groups = arguments
-    dims = given.ndim - 2
-    stride, padding, dilation = (tuple(x) if len(x) == dims else tuple(x) * dims for x in lists)
-    extra = tuple(output_padding) if len(output_padding) == dims else tuple(output_padding) * dims
-    kernel = tuple(weight.shape[2:])
-    geometry = Convolution(
-        kernel=kernel, stride=stride, padding=padding, dilation=dilation, groups=groups
+    shape = _convolved_shape(
+        tuple(given.shape),
+        tuple(weight.shape),
+        *(tuple(each) for each in (*lists, output_padding)),
+        transposed=transposed,
+        groups=groups,
     )
-    size, batch = tuple(given.shape[2:]), given.shape[0]
-    if transposed:
-        spread = tuple(
-            (s - 1) * st + d * (k - 1) + 1 + e
-            for s, st, d, k, e in zip(size, stride, dilation, kernel, extra, strict=True)
-        )
-        output = tuple(s - 2 * p for s, p in zip(spread, padding, strict=True))
-        channels, positions = weight.shape[1] * groups, math.prod(size)
-        n, k = weight.shape[1] * math.prod(kernel), given.shape[1] // groups
-    else:
-        output, channels = geometry.output_size(size), weight.shape[0]
-        positions = math.prod(output)
-        n, k = channels // groups, weight.shape[1] * math.prod(kernel)
     order = find_rows(
-        axis and (axis[0] + 1, axis[1]), (1, batch, 0), images, merged=False, batched=False
+        axis and (axis[0] + 1, axis[1]), (1, shape.batch, 0), images, merged=False, batched=False
     )
-    rows = RowOrder(outer=order.outer, images=order.images, inner=order.inner * positions)
+    rows = RowOrder(
+        outer=order.outer, images=order.images, inner=order.inner * shape.gemm.m // shape.batch
+    )
 
     def again(replaced: Tensor) -> Tensor:
         rest = (weight, bias, *lists, transposed, output_padding, groups)
         return torch.ops.aten.convolution.default(order.restore(replaced, 0), *rest)
 
-    def fold(product: Tensor) -> Tensor:
-        product = rows.restore(product, 1)
-        if transposed:
-            folded = _scatter(product, (batch, channels), size, spread, geometry)
-            inside = (slice(p, p + o) for p, o in zip(padding, output, strict=True))
+    return GemmCall(
+        layer=_convolved_layer(name, shape, images, rows.images, resident, quantisation),
+        input=order.images_first(given, 0),
+        weight=weight,
+        bias=bias,
+        run=run,
+        fold=lambda product: shape.folded(rows.restore(product, 1), bias),
+        again=again,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ConvolvedShape:
+    """What a convolution multiplies, and where its results go.
+
+    Attributes:
+        geometry: of the convolution.
+        gemm: its product.
+        given: of the input, `(batch, channels, *size)`.
+        made: of the output, likewise.
+        spread: of a transposed one, the output's size with what padding cuts off; `None` of others.
+    """
+
+    geometry: Convolution
+    gemm: Gemm
+    given: tuple[int, ...]
+    made: tuple[int, ...]
+    spread: tuple[int, ...] | None
+
+    @property
+    def batch(self) -> int:
+        """Images of the input."""
+        return self.given[0]
+
+    def folded(self, product: Tensor, bias: Tensor | None) -> Tensor:
+        """The operation's result.
+
+        Args:
+            product: `(count, m, n)`, rows in the order of the input's images.
+            bias: is added.
+        """
+        batch, channels, *output = self.made
+        groups, m, n = product.shape
+        positions = m // batch
+        if self.spread is not None:
+            size = self.given[2:]
+            folded = _scatter(product, (batch, channels), size, self.spread, self.geometry)
+            pairs = zip(self.geometry.padding, output, strict=True)
+            inside = (slice(p, p + o) for p, o in pairs)
             folded = folded[(slice(None), slice(None), *inside)]
         elif groups == 1 and positions >= _MANY_POSITIONS:
             # Image by image: PyTorch turns a large matrix in less time than four dimensions.
@@ -237,34 +273,76 @@ def convolution_call(
             for image, rows_of_image in zip(folded, product.view(batch, positions, n), strict=True):
                 image.copy_(rows_of_image.T)
             folded = folded.reshape(batch, channels, *output)
-            return folded if bias is None else folded.add_(_column(bias, dims))
+            return folded if bias is None else folded.add_(_column(bias, len(output)))
         else:
             folded = product.reshape(groups, batch, positions, n).permute(1, 0, 3, 2)
         folded = folded.reshape(batch, channels, *output)
         if bias is None:
             return folded
         # In one pass into the memory order that the operation has.
-        return torch.add(folded, _column(bias, dims), out=folded.new_empty(folded.shape))
+        return torch.add(folded, _column(bias, len(output)), out=folded.new_empty(folded.shape))
 
-    return GemmCall(
-        layer=Layer(
-            name=name,
-            kind="conv_transpose" if transposed else "conv",
-            gemm=Gemm(m=batch * positions, n=n, k=k, count=groups),
-            images=images,
-            row_images=rows.images,
-            convolution=geometry,
-            input_shape=tuple(given.shape),
-            output_shape=(batch, channels, *output),
-            weights_are_parameters=resident,
-            quantisation=quantisation,
-        ),
-        input=order.images_first(given, 0),
-        weight=weight,
-        bias=bias,
-        run=run,
-        fold=fold,
-        again=again,
+
+@lru_cache(maxsize=2048)
+def _convolved_shape(
+    given: tuple[int, ...],
+    weight: tuple[int, ...],
+    *lists: tuple[int, ...],
+    transposed: bool,
+    groups: int,
+) -> _ConvolvedShape:
+    """Of a convolution's input and weight, and its stride, padding, dilation and output padding."""
+    dims = len(given) - 2
+    each = (own if len(own) == dims else own * dims for own in lists)
+    stride, padding, dilation, extra = each
+    kernel = weight[2:]
+    geometry = Convolution(
+        kernel=kernel, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    batch, entering, *size = given
+    spread = None
+    if transposed:
+        spread = tuple(
+            (s - 1) * st + d * (k - 1) + 1 + e
+            for s, st, d, k, e in zip(size, stride, dilation, kernel, extra, strict=True)
+        )
+        output = tuple(s - 2 * p for s, p in zip(spread, padding, strict=True))
+        channels, positions = weight[1] * groups, math.prod(size)
+        n, k = weight[1] * math.prod(kernel), entering // groups
+    else:
+        output, channels = geometry.output_size(tuple(size)), weight[0]
+        positions = math.prod(output)
+        n, k = channels // groups, weight[1] * math.prod(kernel)
+    return _ConvolvedShape(
+        geometry=geometry,
+        gemm=Gemm(m=batch * positions, n=n, k=k, count=groups),
+        given=given,
+        made=(batch, channels, *output),
+        spread=spread,
+    )
+
+
+@lru_cache(maxsize=2048)
+def _convolved_layer(
+    name: str,
+    shape: _ConvolvedShape,
+    images: int,
+    row_images: int,
+    resident: bool,
+    quantisation: Quantisation | None,
+) -> Layer:
+    """The layer of a convolution, which every call of it has again."""
+    return Layer(
+        name=name,
+        kind="conv" if shape.spread is None else "conv_transpose",
+        gemm=shape.gemm,
+        images=images,
+        row_images=row_images,
+        convolution=shape.geometry,
+        input_shape=shape.given,
+        output_shape=shape.made,
+        weights_are_parameters=resident,
+        quantisation=quantisation,
     )
 
 

@@ -110,23 +110,30 @@ class ClipSet:
         labels = None if self.labels is None else self.labels[start:stop].long()
         return Clip(frames=self._to_input(self.pixels[start:stop].float()), labels=labels)
 
-    def images(self, count: int, start: int = 0) -> ImageSet:
-        """Frames `start` to `start + count - 1` of all drives as images with a class per pixel.
+    def images(self, count: int, start: int = 0, every: int = 1) -> ImageSet:
+        """Frames of all drives in order as images with a class per pixel.
+
+        Args:
+            count: how many.
+            start: the first.
+            every: the distance from one to the next.
 
         Raises:
             StreamError: if there are not so many.
         """
-        if count < 1 or start < 0 or start + count > len(self.pixels):
+        last = start + (count - 1) * every
+        if count < 1 or start < 0 or every < 1 or last >= len(self.pixels):
+            apart = "" if every == 1 else f", every {every}"
             raise StreamError(
                 f"{self.source} has {len(self.pixels)} frames, got count={count} from "
-                f"start={start}; ask for fewer"
+                f"start={start}{apart}; ask for fewer"
             )
-        stop = start + count
+        chosen = slice(start, last + 1, every)
         return ImageSet(
-            images=self._to_input(self.pixels[start:stop].float()).contiguous(),
-            labels=None if self.labels is None else self.labels[start:stop].long(),
+            images=self._to_input(self.pixels[chosen].float()).contiguous(),
+            labels=None if self.labels is None else self.labels[chosen].long(),
             classes=self.classes,
-            source=self.source,
+            source=self.source if every == 1 else f"{self.source}, every {every} frames",
         )
 
     def every(self, step: int) -> ClipSet:

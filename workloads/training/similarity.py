@@ -53,7 +53,13 @@ class ReuseInForward(Protocol):
         """The network's outputs, with the gradients of the dense operations."""
 
     def recalibrate(self) -> None:
-        """Learn anew from the next frames: hashing's means and learned hyperplanes."""
+        """Learn from the next frames anew what does not follow the activations."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What follows the activations of training, for the checkpoint."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
 
     def removed_fraction(self) -> float | None:
         """1 - |X_c| / |X| since `recalibrate`; None where nothing ran."""
@@ -94,8 +100,9 @@ def similarity_aware_training(
     """Fine-tune a network on clips for task + lambda_1 R1 + lambda_2 R2 (Treasure, Fig. 5).
 
     With `reuse`, the forward pass computes with reused products and the backward pass is the dense
-    one at those values (straight-through); it learns its thresholds and hyperplanes anew at the
-    start of each epoch, so that they follow the activations. Validation is scored in float32.
+    one at those values (straight-through). What it learns of the activations follows them step by
+    step where it can, and is learned anew at the start of each epoch where not (see
+    `simulator.ReusedForward`). Validation is scored in float32.
 
     On the CPU with the same number of threads, results repeat, and a resumed training ends with the
     same weights, bit for bit, as one that was not stopped.
@@ -309,6 +316,7 @@ class _Training:
             tensors={
                 "model": self._network.state_dict(),
                 "mean": self._outputs.means,
+                "reuse": {} if self._reuse is None else self._reuse.state_dict(),
                 **states,
             },
             facts={
@@ -333,6 +341,8 @@ class _Training:
             for group, named in tensors.items():
                 if group.startswith(_STATE):
                     self._restore_state(group.removeprefix(_STATE), named)
+            if self._reuse is not None:
+                self._reuse.load_state_dict(tensors.get("reuse", {}))
         except (RuntimeError, KeyError) as error:
             raise TrainingError(
                 f"model must be the one that the checkpoint is of, got another ({error}); build it "

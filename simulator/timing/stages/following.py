@@ -1,6 +1,6 @@
 """Following: each of a tile's vectors is compared with the leaders so far."""
 
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 from numba import njit
@@ -8,14 +8,13 @@ from numba import njit
 from accelerators import ConfigError, LeaderTable
 from simulator.decisions.evidence import Leaders
 from simulator.decisions.rows import SharedRows
-from simulator.timing.passes import passes_of
-from simulator.timing.stages.stage import Counts, Stage, Work, register
-from simulator.timing.tiles import Tiles
-from simulator.timing.transfers import ceil_div, port_cycles, vector_bytes
+from simulator.timing.stages.looking import Comparing
+from simulator.timing.stages.stage import register
+from simulator.timing.transfers import ceil_div
 
 
 @register
-class Following(Stage):
+class Following(Comparing):
     """Vectors come one after the other: what one becomes decides what the next is compared with.
 
     A vector takes a step for each `width` of its elements and each turn of the lanes over what it
@@ -35,32 +34,9 @@ class Following(Stage):
         return unit
 
     @property
-    def shared(self) -> SharedRows:
-        """The layer's rows."""
-        assert self.left.decisions is not None
-        return self.left.decisions.shared
-
-    @property
     def evidence(self) -> Leaders:
         """How many leaders there were at a time."""
-        assert self.left.decisions is not None
-        evidence = self.left.decisions.evidence
-        if not isinstance(evidence, Leaders):
-            raise ConfigError(
-                f"decisions of layer {self.left.layer.name!r} must follow leaders for a leader "
-                f"table to work, got {evidence.words}; decide with LeaderReuse"
-            )
-        return evidence
-
-    @property
-    def averages(self) -> bool:
-        """Whether members are summed up."""
-        return self.shared.representative == "centroid"
-
-    @cached_property
-    def steps(self) -> np.ndarray:
-        """`(v, 1)` int64, cycles that a lane takes for a comparison."""
-        return ceil_div(self.shared.widths, self.unit.width)[:, None]
+        return self._evidence(Leaders, deciding="follow leaders", policy="LeaderReuse")
 
     def check(self) -> None:
         """There are as many leaders, as long, as was decided with, and means where decided."""
@@ -76,12 +52,7 @@ class Following(Stage):
                     f"Accelerator.leader_table.{field} must hold the {needed} "
                     f"{what.format(repr(name))}, got {held}; use {needed} or more"
                 )
-        if self.averages and not unit.means:
-            broken.append(
-                "Accelerator.leader_table.means must be True for clusters that take their mean, "
-                f"as in layer {name!r}, got False; change it, or decide with "
-                "representative='first'"
-            )
+        broken += self._means_problems()
         if broken:
             raise ConfigError(broken)
 
@@ -91,60 +62,36 @@ class Following(Stage):
         return followed(self.shared, self.evidence.entries, self.unit)
 
     @property
+    def comparisons(self) -> np.ndarray:
+        """`(count, v, tiles)` int64, with leaders, and with vectors that may become some."""
+        return self.followed[1]
+
+    @property
     def dividing_cycles(self) -> np.ndarray:
         """`(v, 1)` int64, for each cluster."""
         if not self.averages:
             return np.zeros((len(self.shared.widths), 1), np.int64)
         return ceil_div(self.shared.widths, self.unit.divided_elements)[:, None]
 
-    def work(self, tiles: Tiles) -> Work:
-        """What takes longest of comparing, dividing and reading sets the pace."""
-        cut = passes_of(tiles)
+    @property
+    def paced(self) -> tuple[np.ndarray, np.ndarray]:
+        """What takes longer of comparing and dividing; then the sums that are there when the last
+        vector came."""
         comparing, _ = self.followed
         clusters, each = self.shared.clusters.astype(np.int64), self.dividing_cycles
         cycles = np.maximum(comparing, clusters * each)
-        # The sums that are there when the last vector came.
         still_open = np.minimum(clusters, self.evidence.entries)
-        behind = np.maximum(comparing + still_open * each - cycles, 0)
-        following = cut.of_tile(cycles) * tiles.looked
-        vectors = vector_bytes(self.shared, self.accelerator)[None]
-        vector_reads = cut.of_tile(vectors) * tiles.looked
-        reading = port_cycles(vector_reads, self.accelerator.activation_buffer)
-        return Work(
-            limits={"leader_table": following, "activation_buffer": reading},
-            latency_cycles=(self.unit.latency_cycles + cut.of_tile(behind)) * tiles.looked,
-            busy_cycles={"leader_table": following},
-            actions=partial(self._actions, tiles, vector_reads),
-        )
+        return cycles, np.maximum(comparing + still_open * each - cycles, 0)
 
-    def _actions(self, tiles: Tiles, vector_reads: np.ndarray) -> Counts:
-        shared, (_, comparisons) = self.shared, self.followed
-        times, widths = passes_of(tiles).times_looked, shared.widths[:, None]
-        vectors = np.broadcast_to(shared.looks.vectors, comparisons.shape)
+    @property
+    def done(self) -> dict[str, np.ndarray]:
+        """Distances, and registers that are written."""
+        shared = self.shared
         clusters = shared.clusters.astype(np.int64)
-
-        def total(values: np.ndarray) -> int:
-            return times * int(values.sum())
-
-        counts = {
-            # A vector's squared length is one more product.
-            "correlate": total((comparisons + vectors) * widths),
-            "compare": total(comparisons),
-            "judge": total(vectors),
-            "keep": total((vectors + clusters) * widths),
-        }
-        if self.averages:
-            entered = total(vectors * self.steps)
-            counts |= {
-                # All but a cluster's first member read its sum; it is read once more to hand it on.
-                "read_sums": entered,
-                "write_sums": entered,
-                "accumulate": total((vectors - clusters) * widths),
-                "divide": total(clusters * widths),
-            }
         return {
-            **{("leader_table", name): count for name, count in counts.items()},
-            ("activation_buffer", "read_byte"): tiles.total(vector_reads),
+            "compare": self.comparisons,
+            "judge": shared.looks.vectors,
+            "keep": (shared.looks.vectors + clusters) * shared.widths[:, None],
         }
 
 

@@ -14,13 +14,14 @@ from simulator.timing.stages.cluster_cache import (
     check_cache,
     replay_cache,
 )
-from simulator.timing.stages.stage import Counts, Stage, Work, register
+from simulator.timing.stages.looking import Looking
+from simulator.timing.stages.stage import Counts, Work, register
 from simulator.timing.tiles import Tiles
-from simulator.timing.transfers import access_bytes, ceil_div, port_cycles, vector_bytes
+from simulator.timing.transfers import access_bytes, ceil_div, port_cycles
 
 
 @register
-class Hashing(Stage):
+class Hashing(Looking):
     """Rows are hashed while the cache, cleared before, takes signatures and hands centroids on.
 
     Paid are clearing the table, hashing, accumulating and dividing centroids, and refills of a
@@ -51,7 +52,7 @@ class Hashing(Stage):
 
     def check(self) -> None:
         """Clusters are found by hashing, as the front-end multiplies, and in the stream's cache."""
-        assert self.decisions.shared is not None
+        assert self.shared is not None
         built, wanted = self.front_end.projection, self.decisions.signatures.projection
         # Wired-up coefficients do one kind only; an int8 multiplier does them all.
         if built not in ("int8", wanted):
@@ -68,7 +69,7 @@ class Hashing(Stage):
         A lane takes one sub-vector a cycle, or as many short ones as it has elements for if it
         packs; longer sub-vectors or signatures than it is built for take several passes.
         """
-        unit, widths = self.front_end, self.decisions.shared.widths
+        unit, widths = self.front_end, self.shared.widths
         packed = np.maximum(1, unit.max_length // widths) if unit.packing else 1
         hashes = self.decisions.signatures.hashes
         cycles = ceil_div(hashes, unit.max_hashes) * ceil_div(widths, unit.max_length)
@@ -90,7 +91,7 @@ class Hashing(Stage):
     def hashing_cycles(self) -> np.ndarray:
         """`(v, tiles)` int64, until the front-end is done with a tile."""
         vectors, interval = self.rate
-        looked = self.decisions.shared.looks.vectors
+        looked = self.shared.looks.vectors
         return ceil_div(looked, vectors[:, None]) * interval[:, None]
 
     @cached_property
@@ -105,8 +106,7 @@ class Hashing(Stage):
         hashing = cut.of_tile(self.hashing_cycles[None]) * tiles.looked
         together = cut.of_tile(self.cache_cycles) * tiles.looked
         caching = together - cut.of_tile(self.replayed.waiting_cycles) * tiles.looked
-        vectors = vector_bytes(self.decisions.shared, self.accelerator)[None]
-        vector_reads = cut.of_tile(vectors) * tiles.looked
+        vector_reads = self.vector_reads(tiles)
         reading = port_cycles(vector_reads, self.accelerator.activation_buffer)
         return Work(
             limits={"front_end": hashing, "cache": caching, "activation_buffer": reading},
@@ -118,7 +118,7 @@ class Hashing(Stage):
 
     def _actions(self, tiles: Tiles, vector_reads: np.ndarray) -> Counts:
         decisions, unit = self.decisions, self.front_end
-        shared, hashes = decisions.shared, decisions.signatures.hashes
+        shared, hashes = self.shared, decisions.signatures.hashes
         elements = shared.gemm.count * int((shared.widths[:, None] * shared.looks.vectors).sum())
         # One element in three is added by a sparse projection.
         sparsity = 3 if decisions.signatures.projection == "sparse" else 1
