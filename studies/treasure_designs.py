@@ -42,7 +42,7 @@ def space_of(
     workload: Workload,
     groups: Sequence[str],
     settings: Settings,
-    techniques: Sequence[str] = tuple(TECHNIQUES),
+    techniques: Sequence[str],
 ) -> TechniqueSpace:
     """The space over techniques, with what the network was trained under among its starts.
 
@@ -136,7 +136,7 @@ def best_design(
     groups = GROUPS[name.partition("_")[0]]
     hardware = hardware_of(space_of(workload, groups, settings, ("lsh",)))
     trained = _searched(workload, hardware, folder / "hardware", trials)
-    free = space_of(workload, groups, settings)
+    free = space_of(workload, groups, settings, tuple(TECHNIQUES))
     any_policy = _searched(workload, free, folder / "techniques", trials)
     dense = tried(original, streets, streets.choose, SEARCHED_FRAMES, {})["score"]
     score = tried(original, streets, streets.judge, JUDGED_FRAMES, {})["score"]
