@@ -53,15 +53,14 @@ IoU, and F1 against the teacher's lanes, in per cent; the paper's on ApolloScape
 - All have 0.16 to 0.27 GMACs at 120x160: ResNet-18 with 16 channels at first, ResNet-38 with 4,
   PSANet and ResNeSt with 8, where the papers' have 64; Swin with 48 instead of 96. Trained dense
   for 30 epochs (ResNet-18), 40 (Swin) and 20 (the others), SA-trained for 16 (ResNet-18, Swin), 4
-  (ResNet-38, `--epochs 3 4`), 8 (PSANet) and 3 (ResNeSt): there was one shared core for an hour. The
-  three had `--trials 0 --frames 12 --judged 50` (ResNeSt
-  `--frames 8`), and no 8 bits.
-- Half removed at a point lost is reached after SA-training by ResNet-18 on scenes (both precisions),
-  by ResNet-38 and by Swin on scenes in 8 bits; in floating point it misses by 0.2 points. Swin on
-  lanes reaches it without (58.4 % at 0.6 and 0.4 points lost), and SA-training makes it worse.
-  ResNet-18 on lanes loses 2.7 and 3.5 points; with 60 % it was given more to remove than was asked.
-  PSANet wins back 11 of the 15.7 points that reuse costs it, and ResNeSt, in 3 epochs, half a point
-  of 15.4; the paper removes 24 % of PSANet, we 58 %.
+  (ResNet-38, `--epochs 3 4`), 8 (PSANet) and 3 (ResNeSt): there was one shared core for an hour.
+  The three had `--trials 0 --frames 12 --judged 50` (ResNeSt `--frames 8`), and no 8 bits.
+- Half removed at a point lost is reached after SA-training by ResNet-18 on scenes (both
+  precisions), by ResNet-38 and by Swin on scenes in 8 bits; in floating point it misses by 0.2
+  points. Swin on lanes reaches it without (58.4 % at 0.6 and 0.4 points lost), and SA-training
+  makes it worse. ResNet-18 on lanes loses 2.7 and 3.5 points; with 60 % it was given more to remove
+  than was asked. PSANet wins back 11 of the 15.7 points that reuse costs it, and ResNeSt, in 3
+  epochs, half a point of 15.4; the paper removes 24 % of PSANet, we 58 %.
 - Tuning before SA-training keeps to a point, on the frames to choose on, at nothing removed on
   ResNet-38, PSANet and ResNeSt, at 4 to 5 % on ResNet-18 and 48 % on Swin's scenes, which loses 1.5
   points where it is judged. Each layer's search with 10 trials does no better than one H and L for
@@ -73,11 +72,11 @@ IoU, and F1 against the teacher's lanes, in per cent; the paper's on ApolloScape
   weights of ResNet-18 and Swin were not kept, so that they have no search.
 - It pays nowhere on that one design: after SA-training 0.15x to 0.77x on the same array, 0.05x to
   0.28x at equal area with 1.4 to 18 times the energy, 0.07x to 0.18x predicted on a Pi 3, where the
-  paper has 1.0x to 2.7x. What limits it: hashing costs H / N of a layer's products, and layers sized
-  for a Pi have N = 16 to 128 (ResNet-18), 8 to 256 (ResNet-38), 8 to 256 (PSANet, ResNeSt) or 48 to
-  768 columns (Swin). With hashing and additions counted, the residual networks have 1.2 to 1.4 times
-  the dense operations left, Swin 0.8 to 0.9, PSANet 0.7. And with L = 8 all sums are read and written
-  for every 8 columns of inputs: the accelerator waits for memory.
+  paper has 1.0x to 2.7x. What limits it: hashing costs H / N of a layer's products, and layers
+  sized for a Pi have N = 16 to 128 (ResNet-18), 8 to 256 (ResNet-38), 8 to 256 (PSANet, ResNeSt) or
+  48 to 768 columns (Swin). With hashing and additions counted, the residual networks have 1.2 to
+  1.4 times the dense operations left, Swin 0.8 to 0.9, PSANet 0.7. And with L = 8 all sums are read
+  and written for every 8 columns of inputs: the accelerator waits for memory.
 - SA-training took 13 to 23 minutes a row on half a core.
 """
 

@@ -49,7 +49,8 @@ def space_of(
     LSH may also share within whole images and cut rows as PyTorch unfolds them, as SA-training has
     it. One length serves all groups, cut to a layer's
     rows, and one number of hashes each group: of settings of each layer's own, the longest and the
-    most frequent.
+    most frequent. A search sets hashes by what it measures that groups bear; `hardware_of` keeps
+    those of the training.
 
     Args:
         workload: of the network.
@@ -89,7 +90,10 @@ def space_of(
 
 
 def hardware_of(space: TechniqueSpace) -> TechniqueSpace:
-    """The hardware of a space alone, under the policy that the network was trained under."""
+    """The hardware of a space alone, under the policy that the network was trained under.
+
+    Its decisions are made once; trials differ in what they run on.
+    """
     trained = space.start[TRAINED]
     parameters = tuple(
         replace(each, choices=(trained[each.name],)) if each.name in space.of_decisions else each
