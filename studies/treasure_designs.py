@@ -47,10 +47,9 @@ def space_of(
     """The space over techniques, with what the network was trained under among its starts.
 
     LSH may also share within whole images and cut rows as PyTorch unfolds them, as SA-training has
-    it. One length serves all groups, cut to a layer's
-    rows, and one number of hashes each group: of settings of each layer's own, the longest and the
-    most frequent. A search sets hashes by what it measures that groups bear; `hardware_of` keeps
-    those of the training.
+    it. One length serves all groups, cut to a layer's rows, and one number of hashes each group: of
+    settings of each layer's own, the longest and the most frequent. A search sets hashes by what it
+    measures that groups bear; `hardware_of` keeps those of the training.
 
     Args:
         workload: of the network.
