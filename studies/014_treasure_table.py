@@ -68,8 +68,9 @@ IoU, and F1 against the teacher's lanes, in per cent; the paper's on ApolloScape
 - Searches of designs (`--designs 16`, before what stages bear was measured first) find none that
   reuses and is as fast as the best dense design of its area: on ResNet-38 0.18x the speed and 1.88x
   the energy under the policy of the training (44.4 of 45.7), 0.17x and 2.31x with leaders in some
-  stages (45.0); on PSANet 0.20x and 0.94x (28.7 of 33.9). That of ResNeSt did not end in time; the
-  weights of ResNet-18 and Swin were not kept, so that they have no search.
+  stages (45.0); under the policy of the training on PSANet 0.20x and 0.94x (28.7 of 33.9), on
+  ResNeSt 0.27x and 1.63x (40.7 of 56.1), where all others lose more. The weights of ResNet-18 and
+  Swin were not kept, so that they have no search.
 - It pays nowhere on that one design: after SA-training 0.15x to 0.77x on the same array, 0.05x to
   0.28x at equal area with 1.4 to 18 times the energy, 0.07x to 0.18x predicted on a Pi 3, where the
   paper has 1.0x to 2.7x. What limits it: hashing costs H / N of a layer's products, and layers
