@@ -9,7 +9,7 @@ from simulator.policies.policy import LayerState, NoReuse, ReusePolicy
 from simulator.results.design import DesignReport
 from simulator.running.decide import decide
 from simulator.running.reuse_run import ReuseRun
-from simulator.running.sums import check_sums
+from simulator.running.sums import KnownBits, check_sums
 from simulator.simulation_report import SimulationReport
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.timing.engines.engine import ENGINES, Engine
@@ -31,7 +31,7 @@ def simulate(
     model: "torch.nn.Module | None" = None,
     calibration: WorkloadTrace | Mapping[str, LayerState] | None = None,
     calibrate_under_reuse: bool = False,
-    sum_bits: Mapping[str, int] | None = None,
+    sum_bits: KnownBits | None = None,
     engine: str = "compiled",
 ) -> SimulationReport:
     """Replay a workload on an accelerator and on its two dense baselines.
@@ -44,7 +44,7 @@ def simulate(
         model: the captured model, to know the accuracy under reuse; see `decide`.
         calibration: see `decide`.
         calibrate_under_reuse: see `decide`.
-        sum_bits: what `bits_of_sums` found of the trace; by default it is found here where the
+        sum_bits: what `bits_of_sums` found of the trace before: used, and added to where the
             design's accumulators do not hold any sum of int8 products.
         engine: `compiled`, or `event`, the slow reference; both find the same cycles.
 
@@ -62,7 +62,7 @@ def simulate(
     given = {"trace": trace, "accelerator": accelerator, "policy": policy}
     refuse(problems("simulate.", given, _ARGUMENTS))
     timer = named("simulate.engine", engine, ENGINES)
-    check_sums(trace, accelerator, sum_bits)
+    check_sums(trace, accelerator, known=sum_bits)  # dense, before anything is decided
     if isinstance(policy, ReuseRun):
         if model is not None or calibration is not None or calibrate_under_reuse:
             raise ConfigError(
@@ -79,6 +79,7 @@ def simulate(
             calibration=calibration,
             calibrate_under_reuse=calibrate_under_reuse,
         )
+    check_sums(trace, accelerator, run.decisions, sum_bits)
     timings, quality = _timed(trace, accelerator, run, timer)
     plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)

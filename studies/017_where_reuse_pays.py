@@ -14,56 +14,67 @@ DRAM takes 100 pJ, the least in `accelerators/data/dram.csv`.
 
 `--networks MODEL:INPUTS ...` searches real networks instead, for `--trials` designs each, and tells
 the best one that loses at most a point, beside it the best with reuse; a network that was trained
-under reuse too has a second line. The wide ones: `--networks resnet18_w64_camvid:camvid:FOLDER
-vgg16_cifar10:cifar10:ARCHIVE --images 20 --trials 100`.
+under reuse too has a second line, and others have one where `--trained MODEL=FILE` gives weights.
+`vit_cifar10` is a vision transformer of `small_vit.py`, whose weights `--weights vit_cifar10=FILE`
+gives. The ResNet-18 of full width has study 018 to itself.
 
 Answer, of 2026-11-28. Speed and energy over dense of equal area, at best:
 
                               r=0.1       r=0.3       r=0.5       r=0.7     faster up to r (tile)
     3x3  64, 120x160       3.89 0.26   2.18 0.38   1.37 0.50   0.99 0.71    0.74 (144)
-    3x3 128,  60x80        2.87 0.16   2.01 0.33   1.21 0.50   0.95 0.63    0.69 (144)
-    3x3 256,  30x40        3.14 0.17   2.48 0.25   1.46 0.37   1.14 0.48    0.80 (144, 256)
-    3x3 512,  15x20        2.53 0.21   1.26 0.33   1.04 0.45   0.78 0.56    0.54 (256)
-    13 of these on one     2.15 0.23   1.33 0.39   0.89 0.55   0.78 0.80    0.46 (256)
-    1x1 128->512, 60x80    2.10 0.39   1.93 0.50   1.29 0.53   1.07 0.65    0.82 (144)
-    VGG's 3x3 512, 4x4     0.85 0.81   0.85 0.85   0.85 0.89   0.85 0.93    never
-    linear 768, 196 tokens 1.48 0.33   1.41 0.44   0.83 0.53   0.78 0.64    0.50 (256)
+    3x3 128,  60x80        3.02 0.16   1.91 0.31   1.21 0.50   0.98 0.65    0.69 (144)
+    3x3 256,  30x40        3.31 0.17   2.48 0.25   1.46 0.37   1.14 0.48    0.80 (144, 256)
+    3x3 512,  15x20        2.24 0.20   1.34 0.31   1.03 0.43   0.85 0.57    0.56 (256)
+    13 of these on one     2.59 0.23   1.62 0.37   1.19 0.64   0.89 0.89    0.67 (256)
+    1x1 128->512, 60x80    1.75 0.34   1.67 0.45   1.29 0.53   1.08 0.64    0.82 (144)
+    VGG's 3x3 512, 4x4     0.85 0.81   0.85 0.85   0.85 0.90   0.85 0.94    never
+    linear 768, 196 tokens 1.54 0.32   1.41 0.44   0.83 0.53   0.78 0.64    0.49 (256)
 
 Energy falls where speed does not, with tiles nearly everywhere up to r = 0.9. Part of that is not
-reuse's: the dense design is the fastest of its area, not the thriftiest. On 3x3 128 (neighbours,
-r = 0.5, tile 144) it takes 1.76 mJ against 0.94, and with the same array and more buffers 1.53.
+reuse's: the dense design is the fastest of its area, not the thriftiest, which on a whole ResNet-18
+takes 0.8 of its energy (study 018).
 
-What decides, on 3x3 128 with r = 0.5 unless told otherwise; speed and energy are 1.22x and 0.54x
-with leaders, tiles of 256, L = 64, 64 columns in a pass and sums of 24 bits:
-- Area. The array is 56 % of the design; dense has 1.5 times the multipliers, so that r must be
-  below 0.66 to be faster. A 32x32 array shrinks to a quarter, its buffers do not: 0.54x.
+How good the map is: on a real ResNet-18 (study 018's first start: leaders, tiles of 256) the four
+3x3 shapes keep r = 0.43, 0.39, 0.31 and 0.39. The map has 1.29x, 1.17x, 1.74x and 1.11x for them,
+each on a design of its own; on the one design that they share they come to 0.93x, 1.13x, 1.45x and
+1.23x, with 1.1 to 1.5 times the energy that the map has. So a speed is good to a third and an
+energy to a half, and 1.0x on the map is no promise.
+
+What decides, on 3x3 128 with r = 0.5 unless told otherwise; speed and energy are 1.06x and 0.50x
+with leaders, tiles of 256, L = 64, 64 columns in a pass and sums of 24 bits (LSH 1.11x and 0.52x,
+neighbours 1.12x and 0.46x):
+- Area. The array is 56 % of the design; dense has 1.7 times the multipliers, so that r must be
+  below 0.58 to be faster. A 32x32 array shrinks to a quarter, its buffers do not: 0.54x.
 - Clusters of a tile reach the array's rows: a fold takes as long as its successor's weights take to
   load, so that the array is used |C| / rows of its time: 12, 27 and 47 % at 8, 17 and 30 clusters
-  on 64 rows, 100 % at 69 (1.26x). Tiles of 64 rows are never faster on a 64x64 array.
-- L is the array's rows: 0.58x at 32, 1.23x 0.60x at 128; on 128x128 1.22x at 128 and 0.71x at 64.
+  on 64 rows, 100 % at 69 (1.26x). Tiles of 64 rows are never faster on a 64x64 array (0.68x).
+- L is the array's rows: 0.58x at 32, 1.20x 0.60x at 128; on 128x128 1.22x at 128 and 0.71x at 64.
 - Sums and results stay. 3x3 64 at r = 0.3: tile 256 moves 2.5 MB as dense does (2.38x 0.43x); whole
   images spill 20 MB of results (0.25x 1.68x), and looked at once a tap 51 MB of sums, 18 MB of
   results, and read inputs nine times (0.12x 5.46x). So image scope hardly pays, but where an image
   is no more than a tile.
 - What results take, |C| x taps x columns x bits: 120 x 9 x 64 x 24 bits, 207 kB in each half, a
-  sixth of the area. So passes of 32 and 64 columns (1.13x, 1.22x), not of 8, each of which looks
-  again (0.72x), nor of 128 (0.93x); and tiles of 1024 rows want r below 0.5.
+  sixth of the area. So passes of 32 and 64 columns (1.09x, 1.06x), not of 8, each of which looks
+  again (0.67x), nor of 128 (0.90x); and tiles of 1024 rows want r below 0.5.
 - Gathering keeps up: rows x columns of the array / (L r) = 4096 / 32 = 128 sums a cycle; half of
-  these lanes 0.62x, a quarter 0.31x.
-- A look serves taps x columns: once a tap 0.73x 0.77x. Layers of one tap need wider passes: 1x1
-  128->512, leaders, r = 0.3, with 64 columns 0.77x 0.86x, with 256 1.57x 0.55x.
-- Weights stay: with an eighth of their buffer 1.22x 0.69x. Dearer DRAM favours reuse (0.50x at 325
-  pJ), which moves 0.4 of dense's bytes.
-- Sizes are for the r that there is: built for 0.2, results spill (0.83x 1.34x), for 0.8 the leader
-  table is too slow (0.79x 0.56x). One design for all stages of a ResNet-18 has the largest of each:
-  0.89x at r = 0.5, where each alone has 1.04x to 1.46x.
-- Strips are as good as blocks here: blocks are better by the r that they leave, not in hardware.
+  these lanes 0.59x, a quarter 0.33x.
+- A look serves taps x columns: once a tap 0.62x 0.72x. Layers of one tap need wider passes: 1x1
+  128->512, leaders, r = 0.3, with 64 columns 1.06x 0.71x, with 256 1.57x 0.55x.
+- Weights stay: an eighth of their buffer leaves 1.21x (it is smaller), but 0.73x the energy. Dearer
+  DRAM favours reuse (0.41x at 325 pJ), which moves 0.3 of dense's bytes.
+- Sizes are for the r that there is: built for 0.2 or 0.8 the units are larger and the design slower
+  (0.78x 0.45x, 0.83x 0.55x).
+- Strips are as good as blocks here (1.07x): blocks are better by the r that they leave.
 
-Real networks, 4 frames of `bikes`, 16 trials; EfficientNet-Lite0 3 frames and 10 trials. For all of
-them the best found is dense. The small ResNet-18, of 16 to 128 channels, with reuse comes to 0.72x
-the speed and 1.24x the energy with nothing left out, at 0.9 points lost; after training (for drives
-of CamVid, not for these streets) to 0.59x and 1.19x with 0.99 of the products at 1.3 points.
-EfficientNet-Lite0 with reuse has 0.81 of its products left, 0.90x the speed and 0.92x the energy.
+Real networks. The ResNet-18 of full width is study 018's. For all others the best found is dense.
+Those on `bikes` (4 frames, 16 trials) were searched before the last changes of the leader table and
+the space, and not again: the small ResNet-18, of 16 to 128 channels, with reuse comes to 0.72x the
+speed and 1.24x the energy with nothing left out, at 0.9 points lost; after training (for drives of
+CamVid, not for these streets) to 0.59x and 1.19x with 0.99 of the products at 1.3 points.
+EfficientNet-Lite0 (3 frames, 10 trials) with reuse has 0.81 of its products left, 0.90x the speed
+and 0.92x the energy. The ViT, 257 tokens of width 192, on 100 CIFAR-10 images (65 % right dense),
+stopped after 14 trials: what reused lost 13 points or more, at 0.09x to 0.51x the speed. VGG-16 was
+begun and not finished. ViT-B and S by name have random weights, and are left out.
 """
 
 import argparse
@@ -92,14 +103,16 @@ from reuse_causes import (
     tile_name,
 )
 from reuse_networks import network_rows
-from synthetic import SHAPES, Setting, as_large, run
+from synthetic import KEPT, SHAPES, Setting, as_large, run, settings
 
+from accelerators import preset
 from codesign.space.techniques import TECHNIQUES
 from simulator.pages.figures import LIMIT_COLOURS, LINE_COLOURS, UNKNOWN_COLOUR
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-# Ratios that designs are built for.
-KEPT = (0.2, 0.5, 0.8)
+# Of all units that a technique may wait for, those that it brings among them.
+UNITS = preset("every_64x64").units.items()
+COLOURS = {name: unit.colour for name, unit in UNITS if unit is not None} | LIMIT_COLOURS
 QUICK_SHAPES = ("VGG 3x3 64->64, 32x32", "VGG 3x3 256->256, 8x8")
 
 
@@ -155,28 +168,11 @@ class Cell:
     thriftiest: float
 
 
-def settings(shape: str, technique: str, tile_rows: int | None, effort: Effort) -> list[Setting]:
-    """Designs worth trying."""
-    layers = SHAPES[shape]
-    channels = min(layer.input_shape[1] for layer in layers)
-    taps = max(1 if each.convolution is None else each.convolution.kernel[0] for each in layers)
-    array = min(64, channels)
-    # A vector is looked at once for the taps times these: a layer of one tap has wider passes.
-    wide = (array // 2, array) if taps > 1 else (array, 4 * array)
-    return [
-        Setting(
-            technique=technique, tile_rows=tile_rows, columns=columns, kept=kept, array=array,
-            length=min(64, channels),
-        )
-        for columns, kept in product(wide, effort.kept)
-    ]  # fmt: skip
-
-
 def cells(effort: Effort, shape: str) -> list[Cell]:
     """The map of a shape: each technique, tile and ratio."""
     layers, runs = SHAPES[shape], {}
     for technique, tile_rows in product(TECHNIQUES, effort.tiles):
-        for setting in settings(shape, technique, tile_rows, effort):
+        for setting in settings(shape, technique, tile_rows, effort.kept):
             design = setting.design(layers)
             for ratio in effort.ratios:
                 runs[setting, ratio] = run(layers, setting, ratio, design)
@@ -290,8 +286,9 @@ def figure(found: Sequence[Cell], folds: Sequence[Folded], effort: Effort) -> go
             values = [[getattr(best[s, r], of) for r in effort.ratios] for s in shapes]
             made.add_heatmap(
                 x=[f"{r:g}" for r in effort.ratios], y=shapes, z=values, colorscale=scale, zmin=0,
-                zmax=2, texttemplate="%{z:.2f}", showscale=column == 1 and row == 1, row=row,
-                col=column, customdata=[[str(best[s, r].setting) for r in effort.ratios]
+                zmax=2, texttemplate="%{z:.2f}", showscale=column == 1, row=row, col=column,
+                colorbar={"y": 0.89 if row == 1 else 0.62, "len": 0.2, "thickness": 12},
+                customdata=[[str(best[s, r].setting) for r in effort.ratios]
                                         for s in shapes],
                 hovertemplate="%{y}, r=%{x}: %{z:.2f}x<br>%{customdata}<extra></extra>",
             )  # fmt: skip
@@ -301,7 +298,8 @@ def figure(found: Sequence[Cell], folds: Sequence[Folded], effort: Effort) -> go
     _add_folds(made, folds)
     made.update_xaxes(title_text="r, remaining ratio", row=3)
     made.update_layout(
-        template="plotly_white", height=1700, barmode="stack",
+        template="plotly_white", height=1700, barmode="stack", legend={"y": 0.42, "yanchor": "top"},
+        legend2={"y": 0.16, "yanchor": "top"},
         title="Over the best dense design of equal area: speed above 1 and energy below 1 pay "
               "(blue)",
     )  # fmt: skip
@@ -316,11 +314,12 @@ def _add_limits(made: go.Figure, best: dict, effort: Effort, column: int) -> Non
         for cell in own:
             for name, share in cell.limits.items():
                 means.setdefault(name, [0.0] * len(effort.ratios))[place] += share / len(own)
+    named = {trace.name for trace in made.data}
     for name, values in means.items():
         if max(values) >= 0.01:
             made.add_bar(
                 x=[f"{r:g}" for r in effort.ratios], y=values, name=name, legendgroup=name,
-                marker_color=LIMIT_COLOURS.get(name, UNKNOWN_COLOUR), showlegend=column == 1,
+                marker_color=COLOURS.get(name, UNKNOWN_COLOUR), showlegend=name not in named,
                 row=3, col=column,
             )  # fmt: skip
 
@@ -333,7 +332,7 @@ def _add_folds(made: go.Figure, folds: Sequence[Folded]) -> None:
             made.add_scatter(
                 x=[each.clusters / array for each in own], y=[getattr(each, of) for each in own],
                 name=f"{array}x{array}", legendgroup=str(array), showlegend=column == 1,
-                line_color=colour, row=4, col=column,
+                line_color=colour, legend="legend2", row=4, col=column,
             )  # fmt: skip
         made.add_vline(x=1, line_dash="dot", row=4, col=column)
         made.update_xaxes(title_text="|C| of a tile / rows", type="log", row=4, col=column)
@@ -348,12 +347,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--networks", nargs="*", default=(), metavar="MODEL:INPUTS",
                         help="searched instead, as codesign search takes them")  # fmt: skip
+    parser.add_argument("--weights", nargs="*", default=(), metavar="MODEL=FILE",
+                        help="of networks that come without")  # fmt: skip
+    parser.add_argument("--trained", nargs="*", default=(), metavar="MODEL=FILE",
+                        help="weights trained under reuse, for a second line")  # fmt: skip
     parser.add_argument("--trials", type=int, default=20, help="of a network's search")
     parser.add_argument("--images", type=int, default=4, help="to judge a network on")
     given = parser.parse_args()
     if given.networks:
+        files = (dict(each.split("=", 1) for each in of) for of in (given.weights, given.trained))
+        weights, trained = files
         rows = network_rows(given.networks, OUT / "where_reuse_pays", trials=given.trials,
-                            images=given.images)  # fmt: skip
+                            images=given.images, weights=weights, trained=trained)  # fmt: skip
         show("The best design of each search that loses at most a point", rows)
         return
     effort = QUICK if given.quick else Effort()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from synthetic import SHAPES, Setting, dense, run
+from synthetic import SHAPES, Setting, as_large, dense, run, settings
 
 from codesign.space.techniques import TECHNIQUES
 from simulator import DesignReport
@@ -199,3 +199,24 @@ def fold_rows(found: Sequence[Folded]) -> list[dict[str, object]]:
         }
         for each in found
     ]
+
+
+def predicted(
+    shape: str, technique: str, tile_rows: int | None, ratio: float
+) -> tuple[float, float]:
+    """Speed and energy that the map has for a shape: of its design with the least product of both.
+
+    Args:
+        shape: of `SHAPES`.
+        technique: of `TECHNIQUES`.
+        tile_rows: see `Setting`.
+        ratio: r.
+    """
+    layers = SHAPES[shape]
+    tried = [
+        run(layers, setting, ratio, setting.design(layers))
+        for setting in settings(shape, technique, tile_rows)
+    ]
+    beside = as_large(layers, {report.accelerator for report in tried})
+    found = [against(report, beside[report.accelerator]) for report in tried]
+    return min(found, key=lambda each: each[1] / each[0])

@@ -1,6 +1,6 @@
 """Real networks, each with the best design of a small search over techniques; for study 017."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +13,59 @@ from codesign.study.trial import Trial
 
 # May be lost, of the score or of the agreement with the dense network.
 POINT = 0.01
-# Network -> the same, trained under reuse.
+# Network -> the same, trained under reuse, of those that come with weights.
 TRAINED = {"resnet18_camvid": "resnet18_camvid_reuse"}
+# Names of networks of the studies' own.
+OWN = {"vit_cifar10": f"{Path(__file__).parent / 'small_vit.py'}:SmallViT"}
 
 
 def network_rows(
-    asked: Iterable[str], out: Path, *, trials: int, images: int, base: str = "every_64x64"
+    asked: Iterable[str],
+    out: Path,
+    *,
+    trials: int,
+    images: int,
+    base: str = "every_64x64",
+    weights: Mapping[str, str] | None = None,
+    trained: Mapping[str, str] | None = None,
 ) -> list[dict[str, object]]:
     """A line for each network, and for those of them that were trained under reuse.
 
     Args:
-        asked: `MODEL:INPUTS`, as `codesign search` takes them.
+        asked: `MODEL:INPUTS`, as `codesign search` takes them; or a name of `OWN`.
         out: where studies are kept, a folder each; a search that is there goes on.
         trials: of each search.
         images: to judge on.
         base: a preset with the units of all techniques.
+        weights: network -> file of its weights.
+        trained: the same of weights that were trained under reuse, for a second line.
     """
     rows = []
     for each in asked:
         model, _, inputs = each.partition(":")
-        for name in filter(None, (model, TRAINED.get(model))):
+        for name, network, file, after in _before_and_after(model, weights or {}, trained or {}):
             workload = load_workload(
-                model=name,
+                model=OWN.get(network, network),
+                weights=file,
                 inputs=inputs or "bikes",
                 images=images,
                 calibration_images=min(images, 4),
-                calibrate_under_reuse=name in TRAINED.values(),
+                calibrate_under_reuse=after,
             )
             row = network_row(workload, out / name, trials=trials, base=base)
             rows.append({"network": f"{name}, {workload.name.partition(' on ')[2]}", **row})
     return rows
+
+
+def _before_and_after(
+    model: str, weights: Mapping[str, str], trained: Mapping[str, str]
+) -> Iterator[tuple[str, str, str | None, bool]]:
+    """What a line is called, its network, file of weights, and whether it was trained for reuse."""
+    yield model, model, weights.get(model), False
+    if model in trained:
+        yield f"{model}_trained", model, trained[model], True
+    elif model in TRAINED:
+        yield TRAINED[model], TRAINED[model], None, True
 
 
 def network_row(

@@ -42,7 +42,13 @@ LAMBDA = 0.001  # the paper's, of R1 and of R2
 DRIVES = ("train_1hz", "test_1hz", "seq_0016E5_15hz")
 SIZE = (120, 160)
 # Epochs and AdamW's learning rate from random weights; SA-training begins at half of that rate.
-DENSE = {"resnet18": (30, 0.002), "swin": (40, 0.001)}
+DENSE = {
+    "resnet18": (30, 0.002),
+    "swin": (40, 0.001),
+    "resnet38": (20, 0.002),
+    "psanet": (20, 0.002),
+    "resnest": (20, 0.002),
+}
 # Frames under reuse that hashing learns from.
 CALIBRATION_FRAMES = 8
 NORMALISING_FRAMES = 64
@@ -152,15 +158,20 @@ def trained(
             ),
         )  # fmt: skip
     done = read_metadata(weights)
-    network = load(name, weights, num_classes=streets.task.outputs)
+    network = load(name, weights, **_made_for(streets))
     return Trained(model=network, seconds=float(done["training_s"]))
 
 
 def dense_network(name: str, streets: Streets, folder: Path) -> Trained:
     """A network trained dense, in floating point."""
-    model = load(name, num_classes=streets.task.outputs)
+    model = load(name, **_made_for(streets))
     epochs, _ = DENSE[name.partition("_")[0]]
     return trained(name, model, streets, folder, plan(name, epochs))
+
+
+def _made_for(streets: Streets) -> dict[str, Any]:
+    """What a network of these streets is built with."""
+    return {"num_classes": streets.task.outputs, "input_size": streets.train.pixels.shape[-2:]}
 
 
 def traced(model: nn.Module, streets: Streets, clips: ClipSet, count: int) -> WorkloadTrace:

@@ -4,9 +4,10 @@ What study 017 draws its map from: decisions are counted out, not found in data,
 that remains is whatever is asked for.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from workloads.traces.layer import Convolution, Gemm
 
 # Dense designs may be so much larger than the design that they are compared with, at most.
 AS_LARGE = 1.03
+# Ratios that designs are built for.
+KEPT = (0.2, 0.5, 0.8)
 # Of LSH: as many as a leader table has leaders.
 HASHES = 16
 # Spreads signatures over the cache's sets, as hashes of different clusters are spread (Knuth).
@@ -166,6 +169,32 @@ class Setting:
         return fitted_design(
             self.base(), layers, policies, columns=self.columns, remaining=self.kept
         )
+
+
+def settings(
+    shape: str, technique: str, tile_rows: int | None, ratios: Sequence[float] = KEPT
+) -> list[Setting]:
+    """Designs worth trying.
+
+    Args:
+        shape: of `SHAPES`.
+        technique: of `TECHNIQUES`.
+        tile_rows: see `Setting`.
+        ratios: that designs are built for.
+    """
+    layers = SHAPES[shape]
+    channels = min(layer.input_shape[1] for layer in layers)
+    taps = max(1 if each.convolution is None else each.convolution.kernel[0] for each in layers)
+    array = min(64, channels)
+    # A vector is looked at once for the taps times these: a layer of one tap has wider passes.
+    wide = (array // 2, array) if taps > 1 else (array, 4 * array)
+    return [
+        Setting(
+            technique=technique, tile_rows=tile_rows, columns=columns, kept=kept, array=array,
+            length=min(64, channels),
+        )
+        for columns, kept in product(wide, ratios)
+    ]  # fmt: skip
 
 
 def decisions(layer: Layer, policy: TiledPolicy, ratio: float) -> Decisions:

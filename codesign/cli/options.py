@@ -23,8 +23,9 @@ Model = Annotated[
         "weights), resnet18_camvid and resnet18_w64_camvid (street scenes, at a quarter of the "
         "width and at all of it) and vgg16_cifar10 (with this project's weights), alexnet, vgg19, "
         "resnet18, resnet50, resnet20, resnet56, squeezenet1_0, squeezenet1_1, mobilenet_v2, "
-        "resnest50, psanet50, vit_b_16, vit_s_16, swin_t, espnet, twinlitenet, resnet18_scenes, "
-        "resnet18_lanes, swin_scenes, swin_lanes, "
+        "resnest50, psanet50, vit_b_16, vit_s_16, swin_t, espnet, twinlitenet, resnet38, "
+        "resnet18_scenes, resnet38_scenes, psanet_scenes, swin_scenes, resnet18_lanes, "
+        "resnest_lanes, swin_lanes, "
         "package.module:Class or file.py:Class (executed)."
     ),
 ]

@@ -35,6 +35,7 @@ from simulator import (
 )
 from simulator.running.captured import check_model
 from simulator.running.quality import labels_fit
+from simulator.running.sums import KnownBits
 from simulator.timing.dense_baseline import best_dense
 from workloads.capturing.unchanged import remember
 from workloads.traces.files import TraceFiles
@@ -76,7 +77,7 @@ class Evaluator:
         calibrate_under_reuse: whether it learns under the reuse of the setting.
         quality: what the objective `accuracy` is, a key of `QUALITIES`.
         objectives: what is read of each report.
-        sum_bits: layer -> bits that its partial sums need, see `simulator.bits_of_sums`.
+        sum_bits: bits that partial sums of whole rows need, see `simulator.bits_of_sums`.
         baseline: objective -> value of the dense design with the base design's area.
         digest: of the weights and inputs, to tell workloads apart.
         identity: of these and the dense outputs, under which a process keeps decisions.
@@ -89,7 +90,7 @@ class Evaluator:
     calibrate_under_reuse: bool
     quality: str
     objectives: tuple[Objective, ...]
-    sum_bits: Mapping[str, int]
+    sum_bits: KnownBits
     baseline: dict[str, float]
     digest: str
     identity: str
@@ -122,7 +123,8 @@ class Evaluator:
             if model is not None:
                 check_model(trace, model)  # else every trial finds that it is not the captured one
                 remember(kept, model, verified=True)
-            bits = bits_of_sums(trace, beyond=space.least_accumulator_bits)
+            bits: KnownBits = {}
+            bits_of_sums(trace, beyond=space.least_accumulator_bits, known=bits)
             report = simulate(trace, space.base, NoReuse(), sum_bits=bits)
         quality = _quality_kind(workload)
         searched = of_quality(objectives, quality)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from accelerators import ConfigError
+from codesign import Workload
 from simulator import ReusedForward, decide
 from workloads.models.load import MODELS
 from workloads.streams import StreamError
@@ -27,6 +28,11 @@ def shared():
 @pytest.fixture(scope="module")
 def table(shared):
     return import_module("014_treasure_table")
+
+
+@pytest.fixture(scope="module")
+def designs(shared):
+    return import_module("treasure_designs")
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +170,100 @@ def test_a_row_is_trained_tuned_and_judged(table, streets, tmp_path, tiny, monke
     # What is there is read, not made again.
     monkeypatch.setattr(table, "tried", None)
     assert table.table_row(streets, tmp_path, "resnet18_scenes", precision, effort) == row
+
+
+def test_the_search_starts_from_what_was_trained(shared, designs, streets):
+    trace = shared.traced(network(), streets, streets.choose, 2)
+    settings = shared.uniform(trace, 7, 6)  # neither is among the usual choices
+    workload = Workload(trace=trace, name="drawn")
+    space = designs.space_of(workload, ("2", "3"), settings, tuple(designs.TECHNIQUES))
+    assert [*space.start][:3] == ["start", "dense", "dense_equal_area"]
+    design, policy = space.build(space.start[designs.TRAINED])
+    assert policy.policies == shared.policy_of(settings).policies
+    assert design.has_reuse
+    _, usual = space.build(space.start["start"])
+    assert {each.scope for each in usual.policies.values()} == {"tile"}
+    switch = next(each for each in space.parameters if each.name == "3.technique")
+    assert switch.choices == ("dense", "lsh", "leaders", "neighbours")
+    alone = designs.hardware_of(space)
+    choices = {each.name: len(each.choices) for each in alone.parameters}
+    assert choices["array.rows"] > 1
+    assert choices["lsh.length"] == choices["3.technique"] == choices["3.lsh.hashes"] == 1
+    assert alone.build(alone.start[designs.TRAINED]) == space.build(space.start[designs.TRAINED])
+    # Of each layer's own settings, the longest length; hashes are the group's.
+    own = designs.space_of(workload, ("2", "3"), {"2": (8, 4), "3": (12, 4)}, ("lsh",))
+    _, policy = own.build(own.start[designs.TRAINED])
+    assert [(each.hashes, each.length) for each in policy.policies.values()] == [(8, 4), (12, 4)]
+
+
+def test_designs_of_a_row_are_searched_without_training(
+    table, designs, streets, tmp_path, tiny, monkeypatch
+):
+    monkeypatch.setattr(table, "UNIFORM", ((1, 4), (8, 4)))
+    monkeypatch.setattr(table, "WANTED", 0.1)
+    monkeypatch.setitem(designs.GROUPS, "resnet18", ("2", "3"))
+    monkeypatch.setattr(designs, "SEARCHED_FRAMES", 2)
+    effort = table.Effort(quantised=1, aware=1, trials=0, frames=4, judged=4)
+    plain = table.table_row(streets, tmp_path, "resnet18_scenes", "float32", effort)
+    monkeypatch.setattr(designs, "TECHNIQUES", ("lsh",))
+    effort = replace(effort, designs=4)
+    monkeypatch.setattr(sys.modules["streets"], "similarity_aware_training", None)
+    row = table.table_row(streets, tmp_path, "resnet18_scenes", "float32", effort)
+    found = row["designs"]
+    assert found["trained"]["techniques"] == ["lsh"]
+    assert found["trained"]["score"] == pytest.approx(plain["lines"]["SA-trained"]["score"])
+    assert found["best"]["techniques"]
+    assert {each[""] for each in table.told(row)} == {*plain["lines"]}
+    assert [each["design"] for each in designs.told_designs(row)] == [
+        "policy of the training", "best that reuses",
+    ]  # fmt: skip
+    beside = designs.beside_the_paper(row)
+    assert beside["speed"] == f"{found['best']['speed']:.2f}x"
+    assert beside["paper: original"] == ""  # it has no ResNet-18 on scenes
+
+
+def test_of_what_keeps_to_a_point_the_cheapest_is_taken(designs):
+    def trial(number, accuracy, speed, technique="lsh"):
+        summary = {"energy_ratio_equal_area": 1.0, "speedup_equal_area": speed}
+        return argparse.Namespace(
+            number=number, values={"accuracy": accuracy}, summary=summary,
+            parameters={"a.technique": technique},
+        )  # fmt: skip
+
+    tried = [
+        trial(0, 0.9, 9.0, "dense"), trial(1, 0.5, 3.0), trial(2, 0.495, 4.0), trial(3, 0.48, 8.0)
+    ]  # fmt: skip
+    other = argparse.Namespace(judged=[trial(4, 0.5, 3.5)])
+    studies = (argparse.Namespace(judged=tried), other)
+    assert designs.cheapest(studies, ("a",), 0.5)[1].number == 2
+    # All lose more than a point: the least, and of these the cheapest.
+    study, chosen = designs.cheapest(studies, ("a",), 0.6)
+    assert study is other and chosen.number == 4
+
+
+def test_our_row_stands_beside_the_papers(designs):
+    lines = {
+        "dense": {"score": 0.512},
+        "SA-trained": {"score": 0.5, "removed": 0.55, "area": 0.25},
+    }
+    row = {"network": "resnet38_scenes int8", "lines": lines}
+    assert designs.beside_the_paper(row) == {
+        "row": "resnet38_scenes int8",
+        "original": "51.2",
+        "SA-trained": "50.0",
+        "removed": "55.0%",
+        "speed": "0.25x",
+        "paper: original": "63.5",
+        "paper: SA-trained": "64.5",
+        "paper: removed": "56.3%",
+        "paper: speed, Pi 3": "1.51x",
+    }
+
+
+def test_every_network_of_the_papers_table_has_a_row(table, designs):
+    found = [designs.row_of_the_paper(*row.split(":")) for row in table.ROWS]
+    assert len([each for each in found if each]) == 10
+    assert len({each["model"] + each["task"] for each in found if each}) == 10
 
 
 def test_terms_and_numbers_of_frames_are_compared(terms, streets, tmp_path, tiny, monkeypatch):

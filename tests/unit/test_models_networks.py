@@ -131,6 +131,72 @@ def swin_segmenter(classes, width=48):
     return total + pixel_decoder(channels, width, classes)
 
 
+def resnet38(classes, width=64, positions=None):
+    """Parameters, or multiply-accumulates where B1's and the other stages' positions are given.
+
+    Of the convolutions, in multiples of width^2: B2 to B4 have a first unit, a shortcut and units
+    that keep their width; B5's units go by way of 8; B6 and B7 are bottlenecks.
+    """
+    w, squares = width, width**2
+    convolutions = {
+        "b1": 27 * w,
+        "b2": (9 * 2 + 2 + 5 * 9 * 2 * 2) * squares,
+        "b3": (9 * 2 * 4 + 2 * 4 + 5 * 9 * 4 * 4) * squares,
+        "b4": (9 * 4 * 8 + 4 * 8 + 11 * 9 * 8 * 8) * squares,
+        "b5": (9 * 8 * 8 + 8 * 16 + 5 * 9 * 8 * 16) * squares,
+        "b6": (16 * 8 + 9 * 8 * 16 + 16 * 32 + 16 * 32) * squares,
+        "b7": (32 * 16 + 9 * 16 * 32 + 32 * 64 + 32 * 64) * squares,
+        "head": 9 * 64 * 8 * squares + 9 * 8 * w * classes,
+    }
+    if positions is not None:
+        places = {"b1": positions[0], "b2": positions[1], "b3": positions[2]}
+        return sum(count * places.get(name, positions[3]) for name, count in convolutions.items())
+    # Normalised: what enters a convolution of a unit, and the last sum; the head's 8 w.
+    entering = {
+        "b2": 1 + 5 * 2,
+        "b3": 2 + 5 * 4,
+        "b4": 4 + 11 * 8,
+        "b5": 8 + 2 * 16 + 3 * 8,
+        "b6": 16 + 8 + 16,
+        "b7": 32 + 16 + 32,
+        "head": 64 + 8,
+    }
+    return sum(convolutions.values()) + 2 * w * sum(entering.values()) + classes
+
+
+def psanet(classes, width, size):
+    """Of images of `size`: features of an eighth of it, attention on half of these."""
+    height, across = ((((side - 1) // 8 + 1) - 1) // 2 + 1 for side in size)
+    w, displacements = width, (2 * height - 1) * (2 * across - 1)
+    total, inputs = 147 * w + 2 * w, w
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        inner, outputs = w << stage, 4 * w << stage
+        total += inputs * inner + inputs * outputs + 2 * outputs
+        total += (blocks - 1) * outputs * inner
+        total += blocks * (9 * inner**2 + inner * outputs + 2 * (2 * inner + outputs))
+        inputs = outputs
+    branch = 32 * w * 8 * w + 16 * w + (8 * w) ** 2 + 16 * w + 8 * w * displacements
+    projection = 16 * w * 32 * w + 64 * w
+    head = 9 * 64 * w * 8 * w + 16 * w + 8 * w * classes + classes
+    return total + 2 * branch + projection + head
+
+
+def resnest_segmenter(classes, width=8):
+    w, half = width, width // 2
+    total, inputs = 27 * half + 9 * half**2 + 9 * half * w + 4 * half + 2 * w, w
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        inner, outputs = w << stage, 4 * w << stage
+        squeezed = max(inner // 2, 32)
+        attention = inner * squeezed + squeezed + 2 * squeezed
+        attention += squeezed * 2 * inner + 2 * inner
+        # Two groups halve each 3x3 product of twice the width.
+        block = 9 * inner**2 + 4 * inner + attention + inner * outputs + 2 * (inner + outputs)
+        total += blocks * block + (blocks - 1) * outputs * inner
+        total += inputs * inner + inputs * outputs + 2 * outputs
+        inputs = outputs
+    return total + pixel_decoder([4 * w << stage for stage in range(4)], 4 * w, classes)
+
+
 # Published: torchvision's documentation for its networks; the papers for ViT-S (DeiT), ResNeSt-50
 # and the rest. torchvision says 25,557,032 for ResNet-50; He et al. say 0.27 M and 0.85 M for
 # ResNet-20 and 56, whose exact numbers follow from
@@ -146,7 +212,9 @@ PARAMETERS = {
     + 2 * (2048 * 512 + 512**2 + 2048 + 512 * 59**2)
     + (1024 * 2048 + 4096)
     + (9 * 4096 * 512 + 1024 + 512 * 21 + 21),
+    "psanet_scenes": psanet(11, 8, (120, 160)),
     "resnest50": 27_483_240,
+    "resnest_lanes": resnest_segmenter(2),
     "resnet18": 11_689_512,
     "resnet18_camvid": resnet18_segmenter(11),
     "resnet18_camvid_reuse": resnet18_segmenter(11),
@@ -154,6 +222,8 @@ PARAMETERS = {
     "resnet18_scenes": resnet18_segmenter(11),
     "resnet18_w64_camvid": resnet18_segmenter(11, width=64),
     "resnet20": 269_722,
+    "resnet38": resnet38(11),
+    "resnet38_scenes": resnet38(11, width=4),
     "resnet50": 25_557_032,
     "resnet56": 853_018,
     "squeezenet1_0": 1_248_424,
@@ -324,6 +394,11 @@ DERIVED_MACS = {
     "resnet18": (resnet18(), 1.81),
     "resnet18_w64_camvid": (wide_segmenter(), None),
     "resnet20": (cifar_resnet(3), 0.041),
+    "resnet38": (
+        resnet38(11, positions=[480 * 640 >> 2 * stage for stage in range(4)]),
+        None,  # the paper gives times and memory
+    ),
+    "resnet38_scenes": (resnet38(11, 4, [120 * 160 >> 2 * stage for stage in range(4)]), None),
     "resnet50": (112**2 * 147 * 64 + residual_bottlenecks() + 2048 * 1000, 4.09),
     "resnet56": (cifar_resnet(9), 0.126),
     "squeezenet1_0": (
@@ -364,9 +439,56 @@ def test_small_segmenters_have_the_published_size(published):
     assert PARAMETERS[name] == pytest.approx(parameters, rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["espnet", "resnet18_scenes", "swin_scenes", "twinlitenet"])
+def test_resnet38_has_the_published_size():
+    # 124 million, with the two convolutions of the head and PASCAL VOC's 21 classes.
+    assert resnet38(21) == pytest.approx(124e6, rel=0.005)
+
+
+def test_a_wide_psanet_is_the_papers():
+    assert psanet(21, 64, (473, 473)) == PARAMETERS["psanet50"]
+
+
+def test_resnet38_is_as_deep_as_its_name_says():
+    with torch.device("meta"):
+        layers = layers_of(build("resnet38_scenes"), torch.zeros(1, 3, 40, 56))
+    on_the_way = [layer for layer in layers if not layer.name.endswith("shortcut")]
+    # 37 up to B7; the head's two stand for the classifier.
+    assert len(on_the_way) == 37 + 2
+    dilations = {
+        layer.name: layer.convolution.dilation[0]
+        for layer in layers
+        if layer.convolution.dilation != (1, 1)
+    }
+    assert [*dilations.values()] == [2] * 5 + [4, 4] + [12, 12]
+    assert next(iter(dilations)) == "b5.0.convs.1"
+    assert {layer.output_shape[2:] for layer in layers if layer.name.startswith("b4.")} == {(5, 7)}
+
+
+def test_resnet38_activates_before_its_convolutions():
+    model = build("resnet38_scenes")
+    unit = model.b2[1].eval()
+    features = torch.randn(1, 8, 5, 6)
+    with torch.no_grad():
+        first = functional.conv2d(
+            torch.relu(unit.norms[0](features)), unit.convs[0].weight, padding=1
+        )
+        second = functional.conv2d(
+            torch.relu(unit.norms[1](first)), unit.convs[1].weight, padding=1
+        )
+        torch.testing.assert_close(unit(features), features + second)
+        # A projected shortcut sees the activated features.
+        entering = model.b2[0]
+        activated = torch.relu(entering.norms[0](torch.ones(1, 4, 6, 6)))
+        nn.init.zeros_(entering.convs[1].weight)
+        torch.testing.assert_close(entering(torch.ones(1, 4, 6, 6)), entering.shortcut(activated))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["espnet", "resnest_lanes", "resnet18_scenes", "resnet38_scenes", "swin_scenes", "twinlitenet"],
+)
 def test_segmenters_answer_each_pixel(name):
-    classes = {"espnet": 12, "twinlitenet": 2}.get(name, 11)
+    classes = {"espnet": 12, "resnest_lanes": 2, "twinlitenet": 2}.get(name, 11)
     with torch.no_grad():
         assert build(name)(torch.zeros(1, 3, 80, 96)).shape == (1, classes, 80, 96)
 
@@ -529,9 +651,12 @@ CAPTURED = {
     "espnet": (64, {"p": 1, "q": 1}),
     "mobilenet_v2": (64, {"num_classes": 10}),
     "psanet50": (33, {"image_size": 33}),
+    "psanet_scenes": (40, {"input_size": (40, 40)}),
     "resnest50": (64, {}),
+    "resnest_lanes": (64, {}),
     "resnet18_scenes": (64, {}),
     "resnet20": (32, {}),
+    "resnet38_scenes": (48, {}),
     "resnet50": (64, {}),
     "resnet56": (32, {}),
     "squeezenet1_0": (64, {}),
@@ -662,21 +787,21 @@ class TestPSANet:
     def test_attention_by_its_definition(self):
         from workloads.models.psanet import PointwiseSpatialAttention
 
-        size, width = 3, 4
+        height, across, width = 3, 2, 4
         torch.manual_seed(0)
-        block = PointwiseSpatialAttention(6, width, size).eval()
-        features = torch.randn(1, 6, size, size)
+        block = PointwiseSpatialAttention(6, width, (height, across)).eval()
+        features = torch.randn(1, 6, height, across)
         with torch.no_grad():
             result = block(features)
             collected, given = block.reduce(features)[0], block.reduce_p(features)[0]
             collect = block.attention(collected[None])[0]
             distribute = block.attention_p(given[None])[0]
-            both = torch.zeros(2 * width, size, size)
-            places = [(y, x) for y in range(size) for x in range(size)]
+            both = torch.zeros(2 * width, height, across)
+            places = [(y, x) for y in range(height) for x in range(across)]
             for y, x in places:
-                # Channel of a displacement (dy, dx): (dy + 2) * 5 + dx + 2.
-                to = [collect[(v - y + 2) * 5 + u - x + 2, y, x] for v, u in places]
-                by = [distribute[(y - v + 2) * 5 + x - u + 2, v, u] for v, u in places]
+                # Channel of a displacement (dy, dx): (dy + 2) * 3 + dx + 1.
+                to = [collect[(v - y + 2) * 3 + u - x + 1, y, x] for v, u in places]
+                by = [distribute[(y - v + 2) * 3 + x - u + 1, v, u] for v, u in places]
                 for half, weights, values in ((0, to, collected), (1, by, given)):
                     shares = torch.stack(weights).softmax(0)
                     both[half * width : (half + 1) * width, y, x] = values.flatten(1) @ shares
@@ -690,6 +815,16 @@ class TestPSANet:
             model = load("psanet50", image_size=33)
             with pytest.raises(ModelError, match=r"shape \(n, 3, 33, 33\), got \(1, 3, 41, 41\)"):
                 model(torch.zeros(1, 3, 41, 41))
+        with pytest.raises(
+            ModelError, match=r"PSANet input_size must be at least 9.*got \(8, 40\)"
+        ):
+            load("psanet_scenes", input_size=(8, 40))
+
+    def test_a_small_one_takes_images_of_its_size(self):
+        model = load("psanet_scenes")
+        with torch.no_grad():
+            assert model(torch.zeros(1, 3, 120, 160)).shape == (1, 11, 120, 160)
+        assert model.psa.size == (8, 10)  # half of 15 x 20
 
 
 def test_cifar_shortcut_takes_every_second_position_and_pads_channels():

@@ -7,9 +7,10 @@ from workloads.models.errors import ModelError
 from workloads.models.espnet import ESPNet
 from workloads.models.load import MODELS, load
 from workloads.models.mobilenet import MobileNetV2
-from workloads.models.psanet import PSANet50
-from workloads.models.resnest import ResNeSt50
+from workloads.models.psanet import PSANet, PSANet50
+from workloads.models.resnest import ResNeSt50, ResNeStSegmenter
 from workloads.models.resnet import ResNet18, ResNet50
+from workloads.models.resnet38 import ResNet38
 from workloads.models.resnet_cifar import ResNet20, ResNet56
 from workloads.models.resnet_segmenter import ResNet18Segmenter
 from workloads.models.squeezenet import SqueezeNet10, SqueezeNet11
@@ -32,11 +33,14 @@ __all__ = [
     "ESPNet",
     "MobileNetV2",
     "ModelError",
+    "PSANet",
     "PSANet50",
     "ResNeSt50",
+    "ResNeStSegmenter",
     "ResNet18",
     "ResNet18Segmenter",
     "ResNet20",
+    "ResNet38",
     "ResNet50",
     "ResNet56",
     "SqueezeNet10",

@@ -19,10 +19,11 @@ from workloads.models.errors import ModelError
 from workloads.models.espnet import ESPNet
 from workloads.models.mobilenet import MobileNetV2
 from workloads.models.modes import switch_mode
-from workloads.models.psanet import PSANet50
+from workloads.models.psanet import PSANet, PSANet50
 from workloads.models.quantised_weights import holds_grids, load_quantised
-from workloads.models.resnest import ResNeSt50
+from workloads.models.resnest import ResNeSt50, ResNeStSegmenter
 from workloads.models.resnet import ResNet18, ResNet50
+from workloads.models.resnet38 import ResNet38
 from workloads.models.resnet_cifar import ResNet20, ResNet56
 from workloads.models.resnet_segmenter import (
     ResNet18Segmenter,
@@ -66,7 +67,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "espnet": ESPNet,
     "mobilenet_v2": MobileNetV2,
     "psanet50": PSANet50,
+    "psanet_scenes": PSANet,
     "resnest50": ResNeSt50,
+    "resnest_lanes": partial(ResNeStSegmenter, **_LANES),
     "resnet18": ResNet18,
     "resnet18_camvid": resnet18_camvid,
     "resnet18_camvid_reuse": resnet18_camvid_reuse,
@@ -74,6 +77,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18_scenes": ResNet18Segmenter,
     "resnet18_w64_camvid": resnet18_w64_camvid,
     "resnet20": ResNet20,
+    "resnet38": ResNet38,
+    "resnet38_scenes": partial(ResNet38, width=4, input_size=(120, 160)),
     "resnet50": ResNet50,
     "resnet56": ResNet56,
     "squeezenet1_0": SqueezeNet10,

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from workloads.models.errors import ModelError
 from workloads.models.initial import he_normal
+from workloads.models.pixel_decoder import CLASS_NAMES
 from workloads.models.resnet import Bottleneck, stage
 
 
@@ -30,13 +31,14 @@ class PointwiseSpatialAttention(nn.Module):
     Args:
         channels: of the features.
         width: channels that are attended to.
-        size: side of the square map attended on.
+        size: (height, width) of the map attended on.
     """
 
-    def __init__(self, channels: int, width: int, size: int) -> None:
+    def __init__(self, channels: int, width: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.size = size
-        displacements = (2 * size - 1) ** 2
+        height, across = size
+        displacements = (2 * height - 1) * (2 * across - 1)
         self.reduce = _reduction(channels, width)
         self.attention = nn.Sequential(
             _reduction(width, width), nn.Conv2d(width, displacements, 1, bias=False)
@@ -46,10 +48,10 @@ class PointwiseSpatialAttention(nn.Module):
             _reduction(width, width), nn.Conv2d(width, displacements, 1, bias=False)
         )
         self.proj = _reduction(2 * width, channels)
-        steps = torch.arange(size)
-        step = steps[None, :] - steps[:, None] + size - 1  # from row to column, 0 is the farthest
-        index = step[:, None, :, None] * (2 * size - 1) + step[None, :, None, :]
-        self.displacement = nn.Buffer(index.reshape(size**2, size**2), persistent=False)
+        down, right = (_steps(side) for side in size)
+        index = down[:, None, :, None] * (2 * across - 1) + right[None, :, None, :]
+        positions = height * across
+        self.displacement = nn.Buffer(index.reshape(positions, positions), persistent=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """`(n, channels, h, w)` to the same shape."""
@@ -61,26 +63,92 @@ class PointwiseSpatialAttention(nn.Module):
             (weights.softmax(dim=2) @ values.flatten(2).transpose(1, 2)).transpose(1, 2)
             for weights, values in ((collect, collected), (distribute, given))
         ]
-        joined = self.proj(torch.cat(both, dim=1).unflatten(2, (self.size, self.size)))
+        joined = self.proj(torch.cat(both, dim=1).unflatten(2, self.size))
         return functional.interpolate(
             joined, features.shape[2:], mode="bilinear", align_corners=True
         )
 
     def _shrunk(self, features: torch.Tensor) -> torch.Tensor:
-        side = (self.size, self.size)
-        return functional.interpolate(features, side, mode="bilinear", align_corners=True)
+        return functional.interpolate(features, self.size, mode="bilinear", align_corners=True)
 
     def _weights(self, maps: torch.Tensor) -> torch.Tensor:
-        """`(n, displacements, size, size)` maps to `(n, from, to)` weights of positions."""
+        """`(n, displacements, *size)` maps to `(n, from, to)` weights of positions."""
         rows = maps.flatten(2).transpose(1, 2)
         return rows.gather(2, self.displacement.expand(len(maps), -1, -1))
 
 
-class PSANet50(nn.Module):
+def _steps(side: int) -> torch.Tensor:
+    """From each of `side` places (rows) to each (columns); 0 is the farthest back."""
+    places = torch.arange(side)
+    return places[None, :] - places[:, None] + side - 1
+
+
+class PSANet(nn.Module):
     """PSANet on a dilated ResNet-50 (Zhao et al., ECCV 2018), random weights.
 
     Features are 1/8 of the image; attention works on half of that. The auxiliary loss's branch of
-    the training is left out.
+    the training is left out. Sized for a Raspberry Pi unless told otherwise.
+
+    Args:
+        num_classes: classes of a pixel.
+        width: channels of the first stage's 3x3 convolutions; 64 is the paper's.
+        input_size: (height, width) of the images, 9 pixels a side or more. Weights fit one size
+            only.
+
+    Raises:
+        ModelError: for an image size or images of another form.
+    """
+
+    normalise = "imagenet"
+
+    def __init__(
+        self,
+        num_classes: int = 11,
+        width: int = 8,
+        input_size: tuple[int, int] = (120, 160),
+    ) -> None:
+        super().__init__()
+        if min(input_size) < 9:
+            raise ModelError(
+                f"{type(self).__name__} input_size must be at least 9 pixels a side, got "
+                f"{tuple(input_size)}; give the height and width of the images"
+            )
+        self.input_shape = (3, *input_size)
+        self.class_names = CLASS_NAMES.get(num_classes, ())
+        w = width
+        self.conv1 = nn.Conv2d(3, w, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(w)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = stage(Bottleneck, w, w, 3, stride=1)
+        self.layer2 = stage(Bottleneck, 4 * w, 2 * w, 4, stride=2)
+        self.layer3 = stage(Bottleneck, 8 * w, 4 * w, 6, stride=1, dilation=2)
+        self.layer4 = stage(Bottleneck, 16 * w, 8 * w, 3, stride=1, dilation=4)
+        features = [(side - 1) // 8 + 1 for side in input_size]
+        height, across = ((side - 1) // 2 + 1 for side in features)
+        self.psa = PointwiseSpatialAttention(32 * w, 8 * w, (height, across))
+        self.cls = nn.Sequential(
+            _reduction(64 * w, 8 * w, 3), nn.Dropout2d(0.1), nn.Conv2d(8 * w, num_classes, 1)
+        )
+        he_normal(self)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`(n, 3, h, w)` images of the one size to `(n, num_classes, h, w)` logits."""
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise ModelError(
+                f"{type(self).__name__} input must have shape "
+                f"(n, {', '.join(map(str, self.input_shape))}), got {tuple(images.shape)}; resize "
+                "the images, or build it for their size"
+            )
+        features = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
+        features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
+        attended = self.cls(torch.cat([features, self.psa(features)], dim=1))
+        return functional.interpolate(
+            attended, images.shape[2:], mode="bilinear", align_corners=True
+        )
+
+
+class PSANet50(PSANet):
+    """PSANet of the paper's width on square images, random weights.
 
     Args:
         num_classes: classes of a pixel; 21 are those of PASCAL VOC 2012.
@@ -91,40 +159,10 @@ class PSANet50(nn.Module):
         ModelError: for an image size or images of another form.
     """
 
-    normalise = "imagenet"
-
     def __init__(self, num_classes: int = 21, image_size: int = 473) -> None:
-        super().__init__()
         if image_size % 8 != 1 or image_size < 17:
             raise ModelError(
                 f"PSANet50 image_size must be 8 k + 1 and at least 17, got {image_size}; "
                 f"use {max(image_size // 8, 2) * 8 + 1}"
             )
-        self.input_shape = (3, image_size, image_size)
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = stage(Bottleneck, 64, 64, 3, stride=1)
-        self.layer2 = stage(Bottleneck, 256, 128, 4, stride=2)
-        self.layer3 = stage(Bottleneck, 512, 256, 6, stride=1, dilation=2)
-        self.layer4 = stage(Bottleneck, 1024, 512, 3, stride=1, dilation=4)
-        features = (image_size - 1) // 8 + 1
-        self.psa = PointwiseSpatialAttention(2048, 512, (features - 1) // 2 + 1)
-        self.cls = nn.Sequential(
-            _reduction(4096, 512, 3), nn.Dropout2d(0.1), nn.Conv2d(512, num_classes, 1)
-        )
-        he_normal(self)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """`(n, 3, image_size, image_size)` to `(n, num_classes, image_size, image_size)`."""
-        if tuple(images.shape[1:]) != self.input_shape:
-            raise ModelError(
-                f"PSANet50 input must have shape (n, {', '.join(map(str, self.input_shape))}), got "
-                f"{tuple(images.shape)}; resize the images, or give image_size"
-            )
-        features = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
-        features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
-        attended = self.cls(torch.cat([features, self.psa(features)], dim=1))
-        return functional.interpolate(
-            attended, images.shape[2:], mode="bilinear", align_corners=True
-        )
+        super().__init__(num_classes, width=64, input_size=(image_size, image_size))
