@@ -95,7 +95,9 @@ class SearchOptions:
     calibration_images: Annotated[
         int,
         typer.Option(
-            min=0, help="Inputs before those judged on, from which hashing takes its thresholds."
+            min=0,
+            help="Inputs before those judged on, from which hashing takes its thresholds; with "
+            "--techniques, what groups bear is measured on them, a run for each setting.",
         ),
     ] = 50
     held_out: Annotated[
