@@ -445,7 +445,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (("--model", "resnet81"), "did you mean 'resnet18'?"),
+            (("--model", "alexnte"), "did you mean 'alexnet'?"),
             (("--power-csv", "none.csv"), "meter none.csv must be a readable CSV file"),
             (("--add-power",), "--add-power must have a meter's log"),
             (("--inputs", "none.npy"), "--inputs must be a .npy file of numbers, got none.npy"),
