@@ -129,7 +129,10 @@ def allotted_start(workload: Workload, technique: str) -> tuple[TechniqueSpace, 
 def changed(
     workload: Workload, space: TechniqueSpace, parameters: Mapping[str, Any]
 ) -> dict[str, SimulationReport]:
-    """A design as it is, and with one thing changed at a time; decisions are the same."""
+    """A design as it is, and with one thing changed at a time; decisions are the same.
+
+    What a design cannot have is left out: a leader table has no more lanes than entries.
+    """
     design, policy = space.build(parameters)
     with single_thread():
         run = decide(
