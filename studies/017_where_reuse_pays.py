@@ -75,7 +75,8 @@ EfficientNet-Lite0 (3 frames, 10 trials) with reuse has 0.81 of its products lef
 and 0.92x the energy. The ViT, 257 tokens of width 192, on 100 CIFAR-10 images (65 % right dense),
 stopped after 14 trials: what reused lost 13 points or more, at 0.09x to 0.51x the speed. VGG-16, on
 100 CIFAR-10 images (60 trials, all techniques), with reuse has 0.92 of its products left at no
-loss, 0.76x the speed and 0.94x the energy. ViT-B and S by name have random weights, and are left out.
+loss, 0.76x the speed and 0.94x the energy. ViT-B and S by name have random weights, and are left
+out.
 """
 
 import argparse
