@@ -71,8 +71,8 @@ IoU, and F1 against the teacher's lanes, in per cent; the paper's on ApolloScape
   stages (45.0); under the policy of the training on PSANet 0.20x and 0.94x (28.7 of 33.9), on
   ResNeSt 0.27x and 1.63x (40.7 of 56.1), where all others lose more. The weights of ResNet-18 and
   Swin were not kept; with those that are shipped, `resnet18_camvid_reuse` (H=16, L=8), ResNet-18
-  has 0.11x the speed and 1.84x the energy under the policy of the training (51.4 of 52.5), and nothing
-  that reuses is better. Swin, and ResNet-18 on lanes, have no search.
+  has 0.11x the speed and 1.84x the energy under the policy of the training (51.4 of 52.5), and
+  nothing that reuses is better. Swin, and ResNet-18 on lanes, have no search.
 - It pays nowhere on that one design: after SA-training 0.15x to 0.77x on the same array, 0.05x to
   0.28x at equal area with 1.4 to 18 times the energy, 0.07x to 0.18x predicted on a Pi 3, where the
   paper has 1.0x to 2.7x. What limits it: hashing costs H / N of a layer's products, and layers
