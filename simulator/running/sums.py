@@ -154,7 +154,7 @@ def _largest_sum(trace: WorkloadTrace, layer: Layer, shared: SharedRows | None) 
     """Of |a| |w| over rows and columns; of shared rows' parts see `bits_of_sums`."""
     gemm = layer.gemm
     rows = Activations(layer, trace.given(layer.name)).rows
-    parts = [np.arange(gemm.k)] if shared is None else _parts(shared)
+    parts = [slice(None)] if shared is None else _parts(shared)
     step = max(1, math.ceil(gemm.macs / _MOST_MACS))
     largest = 0.0
     top = float(np.abs(rows).max(initial=0.0)) or 1.0
