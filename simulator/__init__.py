@@ -49,6 +49,7 @@ from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
+from simulator.policies.technique import Technique, register, techniques
 from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
@@ -116,6 +117,7 @@ __all__ = [
     "Static",
     "StreamMemory",
     "SubVectorPolicy",
+    "Technique",
     "TokenPlan",
     "VirtualPooling",
     "bits_of_sums",
@@ -132,8 +134,10 @@ __all__ = [
     "predict",
     "predict_layer",
     "processor_constants",
+    "register",
     "remaining_work",
     "save_memory",
     "similarity_by_distance",
     "simulate",
+    "techniques",
 ]
