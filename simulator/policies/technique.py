@@ -1,4 +1,4 @@
-"""What each technique is, in one entry: its place on the box, its unit, its source, its settings."""
+"""What each technique is: its place on the box, its unit, its source, its settings."""
 
 from __future__ import annotations
 
