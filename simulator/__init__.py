@@ -56,6 +56,7 @@ from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.technique import Technique, register, techniques
+from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
@@ -126,6 +127,7 @@ __all__ = [
     "StreamMemory",
     "SubVectorPolicy",
     "Technique",
+    "Together",
     "TokenPlan",
     "VirtualPooling",
     "bits_of_sums",
