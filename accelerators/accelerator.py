@@ -39,6 +39,7 @@ from accelerators.units import (
     NeighbourMatcher,
     Part,
     Reconstructor,
+    ResultCache,
     SramBuffer,
     SystolicArray,
     Unit,
@@ -103,6 +104,7 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        result_cache: finds results by signatures that the array makes.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -143,6 +145,9 @@ class Accelerator:
     )
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
+    )
+    result_cache: ResultCache | None = field(
+        default=None, metadata=part(ResultCache, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

@@ -36,7 +36,14 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import (
+    ArraySignatures,
+    Evidence,
+    Leaders,
+    Neighbours,
+    Signatures,
+    Static,
+)
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
@@ -53,6 +60,7 @@ from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.policies.region_of_interest import RegionOfInterest
+from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.technique import Technique, register, techniques
@@ -78,6 +86,7 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "ArraySignatures",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
@@ -115,6 +124,7 @@ __all__ = [
     "ProcessorLayer",
     "ProcessorReport",
     "RegionOfInterest",
+    "ResultCacheReuse",
     "ReuseCounts",
     "ReusePolicy",
     "ReuseRun",

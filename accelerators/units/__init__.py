@@ -12,6 +12,7 @@ from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
+from accelerators.units.result_cache import ResultCache
 from accelerators.units.unit import Item, Part, Unit
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "NeighbourMatcher",
     "Part",
     "Reconstructor",
+    "ResultCache",
     "SramBuffer",
     "SystolicArray",
     "Unit",

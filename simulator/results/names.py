@@ -45,6 +45,10 @@ BOUND_MEANS = {
         "The leader table sets the pace: every vector is compared with the leaders before it. More "
         "lanes, fewer leaders or a wider unit would help."
     ),
+    "result_cache": (
+        "The result cache sets the pace: each signature is looked up, and the table is cleared for "
+        "every sub-matrix. Faster clearing, fewer entries or longer sub-vectors would help."
+    ),
     "array": (
         "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
         "or fewer clusters would help."

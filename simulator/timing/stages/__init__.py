@@ -6,6 +6,7 @@ from simulator.timing.stages.following import Following
 from simulator.timing.stages.hashing import Hashing
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
+from simulator.timing.stages.result_cache import HashingOnArray
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Following",
     "HandingOut",
     "Hashing",
+    "HashingOnArray",
     "Matching",
     "Multiplying",
     "Stage",
