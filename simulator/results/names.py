@@ -19,7 +19,6 @@ TRAFFIC_NAMES = {
     "spilled_sums": "spilled sums of clusters",
     "spilled_results": "spilled results of clusters",
     "addresses": "lists of addresses",
-    "frames": "frames to compare",
     "kept_results": "results kept from before",
 }
 # What a limit that sets the pace means, and what would help.

@@ -48,7 +48,7 @@ def test_differences_by_hand():
     assert timing.critical_cycles["frame_differencer"] == 66
     assert timing.critical_cycles["dram"] == 6 and timing.bound_by == "frame_differencer"
     assert timing.busy_cycles["frame_differencer"] == 50 and timing.busy_cycles["dram"] == 40
-    assert timing.dram_bytes["frames"] == 400
+    assert timing.dram_bytes["compared_frames"] == 400
     assert timing.actions == {
         ("frame_differencer", "square"): 200,
         ("frame_differencer", "compare"): 2,
@@ -61,14 +61,16 @@ def test_a_frame_that_is_held_is_read_once():
     ((_, timing),) = above_timings(looked_at(), (), design_with(lanes=25, held_bytes=100))
     # Each of the three frames is read once: 100 bytes are 13 bursts, 104 bytes, 11 cycles; which
     # are more than the 4 of the lanes.
-    assert timing.dram_bytes["frames"] == 300 and timing.actions["dram", "read_byte"] == 312
+    assert (
+        timing.dram_bytes["compared_frames"] == 300 and timing.actions["dram", "read_byte"] == 312
+    )
     assert timing.cycles == (11 + 3) + 2 * (11 + 8 + 3) == 58
     assert timing.bound_by == "dram"
     assert timing.actions["frame_differencer", "write_byte"] == 100
     assert timing.actions["frame_differencer", "read_byte"] == 200
     # Two places of which one fits: all is read from the DRAM again.
     ((_, again),) = above_timings(looked_at(places=2), (), design_with(lanes=25, held_bytes=199))
-    assert again.dram_bytes["frames"] == 400
+    assert again.dram_bytes["compared_frames"] == 400
     assert ("frame_differencer", "write_byte") not in again.actions
 
 

@@ -56,7 +56,7 @@ class Differencing(AboveStage):
             limits={"frame_differencer": cycles},
             busy_cycles={"frame_differencer": cycles},
             latency_cycles=unit.latency_cycles * compares,
-            transfers=(Transfer(kind="frames", moved_bytes=read * self.frame_bytes),),
+            transfers=(Transfer(kind="compared_frames", moved_bytes=read * self.frame_bytes),),
             actions=partial(self._actions, int(evidence.comparisons.sum())),
         )
 
