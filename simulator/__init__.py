@@ -11,6 +11,12 @@ import simulator.policies.of_transformers  # noqa: F401  entries of the catalogu
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
+from simulator.analysis.position_choice import (
+    GreedyStep,
+    greedy_perforation,
+    perforation_impacts,
+    virtual_pooling_layers,
+)
 from simulator.analysis.similarity import (
     LayerSimilarity,
     input_similarity,
@@ -45,7 +51,7 @@ from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
-from simulator.policies.perforation import PerforationReuse
+from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
@@ -87,6 +93,7 @@ __all__ = [
     "Evidence",
     "FilledRows",
     "FrameDecisions",
+    "GreedyStep",
     "HyperCubeReuse",
     "KMeansReuse",
     "KeptRows",
@@ -102,6 +109,7 @@ __all__ = [
     "Neighbours",
     "NoReuse",
     "PerLayer",
+    "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
     "ProcessorConstants",
@@ -129,10 +137,12 @@ __all__ = [
     "decide_stream",
     "error_bound",
     "fitted_design",
+    "greedy_perforation",
     "input_similarity",
     "layer_similarity",
     "load_memory",
     "paint_clusters",
+    "perforation_impacts",
     "pixel_answers",
     "predict",
     "predict_layer",
@@ -142,4 +152,5 @@ __all__ = [
     "similarity_by_distance",
     "simulate",
     "techniques",
+    "virtual_pooling_layers",
 ]
