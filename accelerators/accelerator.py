@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     Dram,
+    FrameDifferencer,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -104,6 +105,8 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        frame_differencer: compares whole frames with earlier ones.
+    )
         result_cache: finds results by signatures that the array makes.
 
     Raises:
@@ -145,6 +148,9 @@ class Accelerator:
     )
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
+    )
+    frame_differencer: FrameDifferencer | None = field(
+        default=None, metadata=part(FrameDifferencer, optional=True)
     )
     result_cache: ResultCache | None = field(
         default=None, metadata=part(ResultCache, optional=True)

@@ -7,6 +7,7 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
@@ -44,6 +45,7 @@ from simulator.decisions.evidence import (
     Signatures,
     Static,
 )
+from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
@@ -63,7 +65,7 @@ from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
-from simulator.policies.technique import Technique, register, techniques
+from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.results.design import DesignReport, LayerReport
@@ -101,6 +103,7 @@ __all__ = [
     "Evidence",
     "FilledRows",
     "FrameDecisions",
+    "FrameEvidence",
     "GreedyStep",
     "HyperCubeReuse",
     "KMeansReuse",
@@ -156,7 +159,6 @@ __all__ = [
     "predict",
     "predict_layer",
     "processor_constants",
-    "register",
     "remaining_work",
     "save_memory",
     "similarity_by_distance",

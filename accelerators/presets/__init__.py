@@ -5,6 +5,7 @@ from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
 )
@@ -20,6 +21,7 @@ from accelerators.rules import named
 _BUILDERS = (
     dense_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
     dense_32x32,
@@ -56,6 +58,7 @@ __all__ = [
     "neighbour_32x32",
     "preset",
     "presets",
+    "remembering_16x16",
     "reuse_16x16",
     "reuse_16x16_int8",
     "reuse_32x32",

@@ -219,9 +219,10 @@ def test_parts_and_their_sum(name):
     assert tuple(areas) == tuple(leakages) == PARTS
     looking = ("front_end", "cache", "neighbour_matcher", "leader_table")
     sharing = ("centroid_buffer", "reconstructor")
-    reuse = ("address_list", *looking, *sharing)
+    reuse = ("address_list", "result_cache", *looking, *sharing)
     held = {
         "listed_16x16": ("address_list", "reconstructor"),
+        "remembering_16x16": ("result_cache", *sharing),
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),
         "every_64x64": (*looking, *sharing),

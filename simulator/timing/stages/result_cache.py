@@ -99,17 +99,14 @@ class HashingOnArray(Looking):
             "output_buffer": 2 * sums,
         }
         looking = vectors + ceil_div(self.unit.entries, self.unit.clear_entries_per_cycle)
+        waiting = {
+            name: port_cycles(moved, getattr(accelerator, name)) for name, moved in ports.items()
+        }
         busy = {"array": cycles * tiles.looked, "result_cache": looking * tiles.looked}
         planes = np.zeros(tiles.shape, np.int64)
         planes.reshape(-1)[0] = byte_count(hashes * self.shared.sub_vector_length, 8)
         return Work(
-            limits={
-                **busy,
-                **{
-                    name: port_cycles(each, getattr(accelerator, name))
-                    for name, each in ports.items()
-                },
-            },
+            limits={**busy, **waiting},
             latency_cycles=latency * tiles.looked,
             busy_cycles=busy,
             transfers=(Transfer(kind="weights", moved_bytes=planes, buffer="weight_buffer"),),
@@ -120,14 +117,12 @@ class HashingOnArray(Looking):
         shared, evidence = self.shared, self.evidence
         times, hashes = passes_of(tiles).times_looked, evidence.hashes
         vectors = np.broadcast_to(shared.looks.vectors, shared.clusters.shape)
-        widths = shared.widths[:, None]
+        widths = np.broadcast_to(shared.widths[:, None], vectors.shape)
+        registers = register_bytes(self.accelerator, vectors, hashes, widths)
         between = tiles.total(sums)
         return {
             ("array", "mac"): times * int((vectors * widths).sum()) * hashes,
-            ("array", "register_byte"): times
-            * register_bytes(
-                self.accelerator, vectors, hashes, np.broadcast_to(widths, vectors.shape)
-            ),
+            ("array", "register_byte"): times * registers,
             ("activation_buffer", "read_byte"): tiles.total(vector_reads),
             ("weight_buffer", "read_byte"): tiles.total(plane_reads),
             ("output_buffer", "write_byte"): between,
