@@ -10,12 +10,10 @@ from typing import Any, get_type_hints
 from accelerators import ConfigError
 from accelerators.rules import choose, show
 from codesign.space.lookup import find_policy
+from codesign.space.techniques import THEN
 from codesign.space.values import read_value
 from simulator import ReusePolicy, Technique, Together, techniques
 from workloads.user_files import is_located
-
-# Between the names of techniques that follow each other.
-THEN = "+"
 
 
 def find_technique(text: str, settings: Sequence[str] = ()) -> ReusePolicy:

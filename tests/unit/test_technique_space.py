@@ -7,13 +7,13 @@ from itertools import pairwise
 import pytest
 
 from accelerators import ConfigError, preset, presets
-from codesign.space import techniques as entries
 from codesign.space.described import described_space
 from codesign.space.grouping import groups_of
 from codesign.space.technique_space import TechniqueSpace
-from codesign.space.techniques import found_techniques
+from codesign.space.techniques import SHARING, found_techniques
 from codesign.study.asking import design_key
 from simulator import KMeansReuse, LeaderReuse, LshReuse, NeighbourReuse, NoReuse, techniques
+from simulator.policies import technique as catalogue
 from simulator.timing.dense_baseline import best_dense
 from tests.builders import matrix_layer
 from workloads.traces.layer import Convolution, Gemm, Layer
@@ -212,7 +212,7 @@ def test_a_technique_is_an_entry(trace, monkeypatch):
         choices={"clusters": (16, 32), "length": (16, 32)},
         start={"clusters": 16, "length": 16},
     )
-    monkeypatch.setattr(entries, "TECHNIQUES", {**entries.TECHNIQUES, k_means.name: k_means})
+    monkeypatch.setitem(catalogue._KNOWN, k_means.name, k_means)
     space = TechniqueSpace.for_techniques(
         trace, preset("reuse_16x16"), ("lsh", "k_means"), grouping="all"
     )
@@ -224,13 +224,13 @@ def test_a_technique_is_an_entry(trace, monkeypatch):
     assert space.is_idle("all.lsh.hashes", values) and not space.is_idle("k_means.clusters", values)
 
 
-@pytest.mark.parametrize("name", sorted(entries.TECHNIQUES))
+@pytest.mark.parametrize("name", sorted(SHARING))
 def test_a_design_has_the_units_of_its_technique_alone(trace, name):
-    technique = entries.TECHNIQUES[name]
+    technique = SHARING[name]
     base = next(
         design
         for design in presets().values()
-        if all(unit in design.units for each in entries.TECHNIQUES.values() for unit in each.units)
+        if all(unit in design.units for each in SHARING.values() for unit in each.units)
     )
     space = TechniqueSpace.for_techniques(trace, base, (name,), grouping="all")
     design, policy = space.build(space.start["start"])
@@ -240,7 +240,9 @@ def test_a_design_has_the_units_of_its_technique_alone(trace, name):
 
 
 def test_what_is_no_technique_is_refused(trace):
-    with pytest.raises(ConfigError, match=r"must be of dense, lsh, .*got 'lhs' \(str\); use 'lsh'"):
+    with pytest.raises(
+        ConfigError, match=r"must be of dense, .*lsh, .*got 'lhs' \(str\); use 'lsh'"
+    ):
         found_techniques(("dense", "lhs"))
     with pytest.raises(ConfigError, match=r"with one beside dense, got \('dense',\)"):
         found_techniques(("dense",))
