@@ -22,6 +22,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     Dram,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -29,6 +30,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
@@ -50,6 +52,7 @@ __all__ = [
     "ConfigError",
     "CostTable",
     "Dram",
+    "IndependentLanes",
     "LeaderTable",
     "LshFrontEnd",
     "NeighbourMatcher",
@@ -58,6 +61,7 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "WeightTables",
     "area_by_part",
     "baselines",
     "cost_table",

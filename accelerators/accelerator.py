@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     Dram,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -42,6 +43,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.unit import parts_of
 
@@ -103,6 +105,9 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        lanes: lets every unit of the array sum an output of its own, at its own pace.
+        weight_tables: lets them sum activations by the value of their weight before they
+            multiply.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -143,6 +148,12 @@ class Accelerator:
     )
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
+    )
+    lanes: IndependentLanes | None = field(
+        default=None, metadata=part(IndependentLanes, optional=True)
+    )
+    weight_tables: WeightTables | None = field(
+        default=None, metadata=part(WeightTables, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

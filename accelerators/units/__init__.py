@@ -9,15 +9,18 @@ from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.dram import Dram
 from accelerators.units.front_end import LshFrontEnd
+from accelerators.units.lanes import IndependentLanes
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.unit import Item, Part, Unit
+from accelerators.units.weight_tables import WeightTables
 
 __all__ = [
     "AddressList",
     "CentroidCache",
     "Dram",
+    "IndependentLanes",
     "Item",
     "LeaderTable",
     "LshFrontEnd",
@@ -27,4 +30,5 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "WeightTables",
 ]

@@ -17,7 +17,7 @@ from simulator.timing.layer import TRAFFIC, ActionCounts, LayerTiming
 from simulator.timing.passes import best_passes
 from simulator.timing.remaining import Remaining
 from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
-from simulator.timing.stages import STAGES, Multiplying, Stage, Work
+from simulator.timing.stages import STAGES, Independent, Multiplying, Stage, Work
 from simulator.timing.stages.stage import beside, work_of
 from simulator.timing.tiles import Tiles
 from simulator.timing.tiling import best_tilings
@@ -111,14 +111,17 @@ def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stag
         check_units(left.decisions, accelerator)
         asked = (STAGES[name] for name in left.decisions.units if name in STAGES)
         kinds = list(dict.fromkeys(asked))
-    kinds.append(Multiplying)
+    # What makes more of the array's units than an array multiplies in its place.
+    array: type[Stage] = Multiplying if accelerator.lanes is None else Independent
+    array = next((kind for kind in kinds if issubclass(kind, Multiplying)), array)
+    kinds = [*(kind for kind in kinds if not issubclass(kind, Multiplying)), array]
     made = [kind(left=left, accelerator=accelerator, engine=engine) for kind in kinds]
     for stage in made:
         stage.check()
-    array = made.pop()
+    multiplying = made.pop()
     return Stages(
         before=[stage for stage in made if stage.place == "before"],
-        beside=[array, *(stage for stage in made if stage.place == "beside")],
+        beside=[multiplying, *(stage for stage in made if stage.place == "beside")],
         after=[stage for stage in made if stage.place == "after"],
     )
 

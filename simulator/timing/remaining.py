@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ class Remaining:
     """A layer with what its decisions leave: rows that are shared, filled or kept; fewer columns.
 
     Dropped columns are as if the layer had never had them: neither their weights nor their results
-    travel. Depth saves the energy of multiplications and no cycle: units of a systolic array work
-    in step, so a skipped output's place in the array stays idle for as long as its neighbours
-    work; its operands pass it, and are read, all the same.
+    travel. On a systolic array depth saves the energy of multiplications and no cycle: its units
+    work in step, so a skipped output's place in the array stays idle for as long as its neighbours
+    work; its operands pass it, and are read, all the same. Independent lanes go on
+    (`simulator.timing.stages.lanes`).
 
     Not modelled: how the array learns which outputs to skip; that inputs which no computed row
     reads need not be loaded.
@@ -82,6 +84,19 @@ class Remaining:
             return rows[None, :]
         ends = np.cumsum(rows)
         return self.computed_before[:, ends] - self.computed_before[:, ends - rows]
+
+    @property
+    def longest_sum(self) -> int | None:
+        """Products of the longest sum; `None` where no depth is decided."""
+        depth = None if self.decisions is None else self.decisions.depth
+        return None if depth is None else int(depth.terms.max())
+
+    @cached_property
+    def mean_sum(self) -> float:
+        """Products of a sum on average."""
+        gemm = self.layer.gemm
+        depth = None if self.decisions is None else self.decisions.depth
+        return gemm.k if depth is None else depth.remaining_ratio * gemm.k
 
     @property
     def computed_share(self) -> float:

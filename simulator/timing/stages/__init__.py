@@ -4,6 +4,7 @@ from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
 from simulator.timing.stages.following import Following
 from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
@@ -14,6 +15,7 @@ __all__ = [
     "Following",
     "HandingOut",
     "Hashing",
+    "Independent",
     "Matching",
     "Multiplying",
     "Stage",
