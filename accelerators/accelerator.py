@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     Dram,
+    FrameDifferencer,
     IndependentLanes,
     LeaderTable,
     LshFrontEnd,
@@ -105,6 +106,7 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        frame_differencer: compares whole frames with earlier ones.
         lanes: lets every unit of the array sum an output of its own, at its own pace.
         weight_tables: lets them sum activations by the value of their weight before they
             multiply.
@@ -148,6 +150,9 @@ class Accelerator:
     )
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
+    )
+    frame_differencer: FrameDifferencer | None = field(
+        default=None, metadata=part(FrameDifferencer, optional=True)
     )
     lanes: IndependentLanes | None = field(
         default=None, metadata=part(IndependentLanes, optional=True)
