@@ -19,6 +19,8 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
     """
     gemm, made = decisions.gemm, decisions.rows
     rows, weights = rows.astype(np.float64), weights.astype(np.float64)
+    if decisions.then is not None:
+        return _nested_product(decisions, decisions.then, rows, weights)
     standing = standing_rows(made) if isinstance(made, SharedRows) else rows
     output = np.zeros((gemm.count, gemm.m, gemm.n))
     for index in range(gemm.count):
@@ -42,6 +44,8 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
 def reference_macs(decisions: Decisions) -> int:
     """Multiplications left to the array, counted one cell of the box after the other."""
     gemm, made, total = decisions.gemm, decisions.rows, 0
+    if decisions.then is not None:
+        return reference_macs(decisions.then)
     if isinstance(made, SharedRows):
         return _shared_macs(decisions, made)
     for index in range(gemm.count):
@@ -62,6 +66,33 @@ def reference_macs(decisions: Decisions) -> int:
                     if _source(decisions, row, column) == column
                 )
     return total
+
+
+def _nested_product(decisions: Decisions, then: Decisions, rows, weights) -> np.ndarray:
+    """Each row's result, from those of the rows that are left."""
+    made, gemm = decisions.rows, decisions.gemm
+    if isinstance(made, SharedRows):
+        assert made.centroids is not None
+        found = reference_product(then, made.centroids[None], weights)
+        return found[:, [int(made.clusters_of(0, 0)[row]) for row in range(gemm.m)]]
+    assert isinstance(made, FilledRows | KeptRows)
+    left = [row for row in range(gemm.m) if made.is_computed[0, row]]
+    found = reference_product(then, rows[:, left], weights)
+    output = np.zeros((gemm.count, gemm.m, gemm.n))
+    for row in range(gemm.m):
+        if isinstance(made, KeptRows):
+            if not made.kept[0, row]:
+                output[:, row] = found[:, left.index(row)]
+                continue
+            assert made.results is not None
+            output[:, row] = made.results[:, row]
+            continue
+        image, position = divmod(row, made.positions)
+        for tap in range(made.taps.shape[1]):
+            taken = image * made.positions + int(made.computed[made.taps[position, tap]])
+            weight = 1.0 if made.weights is None else made.weights[position, tap]
+            output[:, row] += weight * found[:, left.index(taken)]
+    return output
 
 
 def standing_rows(shared: SharedRows) -> np.ndarray:

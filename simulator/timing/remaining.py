@@ -10,7 +10,8 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.frames import FrameDecisions
-from simulator.decisions.rows import FilledRows, KeptRows
+from simulator.decisions.left import layer_of_images, layer_of_rows
+from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
 from workloads.traces.layer import Gemm, Layer
 
@@ -45,6 +46,8 @@ class Remaining:
             the products here.
         computed_before: `(1 or count, m + 1)` int64, rows that are computed before each one, of
             every product; `None` where all rows are, or where they are shared.
+        around: the layer as techniques had it on whose rows that are left this one decides, the
+            first of them first.
     """
 
     layer: Layer
@@ -54,6 +57,7 @@ class Remaining:
     copied_before: np.ndarray | None = None
     runs: int = 1
     computed_before: np.ndarray | None = None
+    around: tuple["Remaining", ...] = ()
 
     @classmethod
     def ways(cls, layer: Layer, decisions: Decisions | None) -> list["Remaining"]:
@@ -65,16 +69,12 @@ class Remaining:
         Raises:
             ConfigError: no column is computed.
         """
-        columns = None if decisions is None else decisions.columns
-        if decisions is None or columns is None:
-            return [cls.of(layer, decisions)]
-        if not columns.is_computed.any():
-            raise ConfigError(
-                f"columns of layer {decisions.layer!r} must be computed at least in part, got "
-                "none; let the layer not run instead"
-            )
-        made = [cls.of(layer, replace(decisions, columns=columns.united()))]
-        if decisions.rows is None and not _alike(columns):
+        if decisions is None:
+            return [cls.of(layer, None)]
+        made = [cls.of(layer, _united(decisions))]
+        columns = decisions.columns
+        alone = decisions.rows is None and decisions.then is None
+        if columns is not None and alone and not _alike(columns):
             made.append(cls._of_columns(layer, decisions, columns, columns.groups))
         return made
 
@@ -85,13 +85,18 @@ class Remaining:
         if decisions is None:
             whole = np.array([gemm.n]), np.array([gemm.k])
             return cls(layer=layer, decisions=None, columns=whole[0], elements=whole[1])
-        rows, before = decisions.rows, None
+        rows, before, then = decisions.rows, None, decisions.then
+        if then is not None and rows is not None and not isinstance(rows, SharedRows):
+            own = cls.of(layer, replace(decisions, then=None))
+            inner = cls.of(layer_of_rows(layer, rows), then)
+            return replace(inner, around=(own, *inner.around))
         if isinstance(rows, FilledRows):  # the same of every product
             before = _running_count(rows.is_computed[:1])
         elif isinstance(rows, KeptRows):
             before = _running_count(rows.is_computed)
         sources = np.arange(gemm.n)[None]
-        columns = decisions.columns or ColumnDecisions(gemm=gemm, sources=sources)
+        told = decisions if then is None else then
+        columns = told.columns or ColumnDecisions(gemm=told.gemm, sources=sources)
         return cls._of_columns(layer, decisions, columns, 1, before)
 
     @classmethod
@@ -113,6 +118,14 @@ class Remaining:
             copied_before=None if copied is None else np.tile(copied, (times, 1)),
             runs=runs,
             computed_before=computed_before,
+        )
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Fields of an `Accelerator` that do what was decided, of all techniques."""
+        made = [*(each.decisions for each in self.around), self.decisions]
+        return tuple(
+            dict.fromkeys(unit for each in made if each is not None for unit in each.units)
         )
 
     @property
@@ -175,6 +188,14 @@ class Remaining:
         ends = np.cumsum(rows)
         return self.computed_before[:, ends] - self.computed_before[:, ends - rows]
 
+    def taken_results(self, rows: np.ndarray) -> np.ndarray:
+        """`(1, t)` int64, results that rows are filled in from in consecutive tiles of `(t,)`."""
+        assert self.decisions is not None and isinstance(self.decisions.rows, FilledRows)
+        filled = self.decisions.rows
+        before = _running_count(np.tile(filled.taps_of_positions, filled.images)[None])
+        ends = np.cumsum(rows)
+        return before[:, ends] - before[:, ends - rows]
+
     @property
     def computed_share(self) -> float:
         """Fraction of the rows that is computed."""
@@ -184,7 +205,7 @@ class Remaining:
 
 
 def _running_count(computed: np.ndarray) -> np.ndarray:
-    """`(g, m + 1)` int64 of `(g, m)` bool."""
+    """`(g, m + 1)` int64 of `(g, m)` bool or numbers."""
     counts = np.zeros((computed.shape[0], computed.shape[1] + 1), np.int64)
     np.cumsum(computed, axis=1, out=counts[:, 1:])
     return counts
@@ -202,48 +223,25 @@ def _copied_before(columns: ColumnDecisions) -> np.ndarray:
     return found
 
 
+def _united(decisions: Decisions) -> Decisions:
+    """The decisions with the same columns for all rows, also those on the rows that are left."""
+    columns, then = decisions.columns, decisions.then
+    if columns is not None and not columns.is_computed.any():
+        raise ConfigError(
+            f"columns of layer {decisions.layer!r} must be computed at least in part, got "
+            "none; let the layer not run instead"
+        )
+    return replace(
+        decisions,
+        columns=None if columns is None else columns.united(),
+        then=None if then is None else _united(then),
+    )
+
+
 def _alike(columns: ColumnDecisions) -> bool:
     """Whether all runs have the same columns and elements."""
     parts = (columns.sources, columns.elements)
     return all(part is None or bool(np.all(part == part[0])) for part in parts)
-
-
-def layer_of_images(layer: Layer, images: int) -> Layer:
-    """The layer as a batch of fewer images runs it: the frames in which it is computed.
-
-    Rows, or products, are those of so many images; weights and columns are as they were.
-
-    Raises:
-        ConfigError: the layer's sizes do not follow from its images, or there are more than it has.
-    """
-    gemm, batch = layer.gemm, layer.images
-    if not 1 <= images <= batch:
-        raise ConfigError(
-            f"frames of layer {layer.name!r} must be 1 to the {batch} that it has, got {images}; "
-            "a layer that runs in none is left out"
-        )
-    if images == batch:
-        return layer
-    of_rows = layer.row_images == batch
-    whole, one = (gemm.m, "m") if of_rows else (gemm.count, "count")
-    sizes = (whole, layer.input_shape[0], layer.output_shape[0])
-    if any(size % batch for size in sizes):
-        raise ConfigError(
-            f"frames of layer {layer.name!r} must be an equal share of its rows or products, got "
-            f"{gemm} for {batch} images; run it in every frame"
-        )
-
-    def fewer(shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (shape[0] // batch * images, *shape[1:])
-
-    return replace(
-        layer,
-        gemm=replace(gemm, **{one: whole // batch * images}),
-        images=images,
-        row_images=images if of_rows else 1,
-        input_shape=fewer(layer.input_shape),
-        output_shape=fewer(layer.output_shape),
-    )
 
 
 def layer_of_tokens(layer: Layer, tokens: int, living: int) -> Layer:
@@ -296,9 +294,9 @@ def layers_as_run(
 
     Where a model runs, shapes stay: rows of frames in which a layer does not run, and of tokens
     that are gone, are kept rows. On hardware they are not there at all, and need no address list.
-    So a layer of which nothing else is taken off is one of fewer images or tokens; of images that
-    have different numbers of tokens left, all have as many as the one with most. Others stay as
-    they are.
+    So a layer of which nothing else is taken off is one of fewer images, with what is decided on
+    these, or of fewer tokens; of images that have different numbers of tokens left, all have as
+    many as the one with most. Others stay as they are.
 
     Args:
         layers: in the order of calls.
@@ -315,7 +313,8 @@ def layers_as_run(
         decisions = made[layer.name]
         runs = None if frames is None else frames.runs(layer.name)
         if runs is not None and _is_all_of(decisions, layer, ~runs[:, None], alone=True):
-            found.append((layer_of_images(layer, int(runs.sum())), None))
+            then = None if decisions is None else decisions.then
+            found.append((layer_of_images(layer, int(runs.sum())), then))
         elif gone is not None and _is_all_of(
             decisions, layer, gone, alone=layer.kind not in ("attention_scores", "attention_values")
         ):
@@ -336,6 +335,8 @@ def _is_all_of(decisions: Decisions | None, layer: Layer, gone: np.ndarray, *, a
         alone: whether columns and depth must be whole; those of attention follow from its tokens.
     """
     if decisions is None or not isinstance(decisions.rows, KeptRows) or decisions.evidence.units:
+        return False
+    if decisions.then is not None and gone.shape[1] > 1:
         return False
     if alone and (decisions.columns is not None or decisions.depth is not None):
         return False

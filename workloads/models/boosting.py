@@ -52,7 +52,7 @@ class BoostedConv2d(nn.Module):
             if norm is not None and norm.affine:
                 scale = norm.weight.abs().clamp_min(_LEAST_SCALE)
                 self.gate.weight[:, -1] = scale
-                norm.bias /= scale
+                norm.bias.div_(scale)
                 norm.weight.copy_(torch.where(norm.weight < 0, -1.0, 1.0))
                 norm.weight.requires_grad_(False)
 

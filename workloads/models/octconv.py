@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -135,7 +137,7 @@ class OctaveBlock(nn.Module):
         return (torch.cat([high, enlarged(low)], dim=1), None) if self.last else (high, low)
 
 
-def _each(octaves: Octaves, function) -> Octaves:  # type: ignore[no-untyped-def]
+def _each(octaves: Octaves, function: Callable[[torch.Tensor], torch.Tensor]) -> Octaves:
     """A function of each size."""
     high, low = octaves
     return function(high), None if low is None else function(low)
