@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     Dram,
+    FrameDifferencer,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -103,6 +104,7 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        frame_differencer: compares whole frames with earlier ones.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -143,6 +145,9 @@ class Accelerator:
     )
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
+    )
+    frame_differencer: FrameDifferencer | None = field(
+        default=None, metadata=part(FrameDifferencer, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
