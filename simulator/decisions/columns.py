@@ -101,5 +101,5 @@ class ColumnDecisions:
         own = np.arange(self.gemm.n)
         first = np.argmax(self.sources != DROPPED, axis=0)  # 0 of those that all drop
         sources = np.where(self.is_computed.any(axis=0), own, self.sources[first, own])
-        elements = None if self.elements is None else self.elements.any(axis=0, keepdims=True)
+        elements = None if self.elements is None else np.any(self.elements, axis=0, keepdims=True)
         return ColumnDecisions(gemm=self.gemm, sources=sources[None], elements=elements)
