@@ -22,8 +22,8 @@ def scheduled(
     Args:
         terms: `(count, m, n)` int32 products of each output.
         computed: `(1 or count, m)` bool, rows that are computed at all.
-        columns: `(c,)` int64, numbers of the columns that are computed.
-        cuts: bounds of tiles of rows, of m, and of columns, of c: one more than there are tiles.
+        columns: `(1 or count, n)` bool, columns that are.
+        cuts: bounds of tiles of rows, and of computed columns: one more than there are tiles.
         lanes: number of lanes.
         word: products whose weights a lane reads at once.
 
@@ -34,8 +34,10 @@ def scheduled(
     shape = (len(terms), len(row_bounds) - 1, len(column_bounds) - 1)
     cycles, products, words = (np.zeros(shape, np.int64) for _ in range(3))
     for index, of_product in enumerate(terms):
+        own = np.flatnonzero(columns[index % len(columns)])
         _schedule(
-            of_product, computed[index % len(computed)], columns, row_bounds, column_bounds,
+            of_product, computed[index % len(computed)], own, row_bounds,
+            np.minimum(column_bounds, len(own)),
             (lanes, word), cycles[index], products[index], words[index],
         )  # fmt: skip
     return cycles, products, words

@@ -42,7 +42,9 @@ def layer_timing(
     What is left is cut into tiles (`best_tilings`, or `best_passes` where rows are shared); tiles
     pass the stages of the units that the decisions ask for and overlap, one stage apart, through
     double buffers. Of the cuts, that with the least traffic within 1 % of the fastest is taken;
-    where rows are shared, that with the least product of cycles and traffic within a quarter.
+    where rows are shared, that with the least product of cycles and traffic within a quarter. Of
+    the ways to work on runs of rows with columns of their own (`Remaining.ways`) the faster is
+    taken.
 
     Args:
         layer: as it was captured.
@@ -54,15 +56,20 @@ def layer_timing(
         ConfigError: the design lacks a unit that the decisions ask for, or has one that can't do
             what was decided; a buffer does not hold one tile; the layer needs too many tiles.
     """
-    left = Remaining.of(layer, decisions)
-    stages = stages_of(left, accelerator, engine)
     check_feeds(accelerator)
+    runs = [_best_run(left, accelerator, engine) for left in Remaining.ways(layer, decisions)]
+    return min(runs, key=lambda run: run.cycles).timing()
+
+
+def _best_run(left: Remaining, accelerator: Accelerator, engine: Engine) -> "Run":
+    """What is left of a layer under the best of its cuts."""
+    stages = stages_of(left, accelerator, engine)
     if left.decisions is not None and isinstance(left.decisions.rows, SharedRows):
         cuts = best_passes(left, accelerator)
     else:
         cuts = best_tilings(left, accelerator)
     runs = [Run(left, accelerator, engine, stages, tiles) for tiles in cuts]
-    return cuts[0].cut.best(runs).timing()
+    return cuts[0].cut.best(runs)
 
 
 def check_units(decisions: Decisions, accelerator: Accelerator) -> None:

@@ -158,13 +158,13 @@ def test_scheduling_is_that_of_a_heap(lanes, m, n, seed):
     rng = np.random.default_rng(seed)
     terms = rng.integers(0, 30, (2, m, n)).astype(np.int32)
     computed = rng.random((2, m)) < 0.8
-    columns = np.flatnonzero(rng.random(n) < 0.8)
-    rows_at, columns_at = np.unique([0, m // 2, m]), np.unique([0, len(columns) // 2, len(columns)])
-    cycles, products, words = scheduled(terms, computed, columns, (rows_at, columns_at), lanes, 4)
+    kept = rng.random((2, n)) < 0.8
+    rows_at, columns_at = np.unique([0, m // 2, m]), np.unique([0, n // 2, n])
+    cycles, products, words = scheduled(terms, computed, kept, (rows_at, columns_at), lanes, 4)
     for index, row, column in np.ndindex(cycles.shape):
         rows = np.arange(rows_at[row], rows_at[row + 1])
         rows = rows[computed[index, rows]]
-        chosen = columns[columns_at[column] : columns_at[column + 1]]
+        chosen = np.flatnonzero(kept[index])[columns_at[column] : columns_at[column + 1]]
         tile = terms[index][np.ix_(rows, chosen)].T.ravel()
         place = index, row, column
         assert products[place] == tile.sum() and words[place] == (-(-tile // 4)).sum()

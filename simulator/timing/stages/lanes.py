@@ -121,19 +121,21 @@ class Independent(Multiplying):
 
     def _scheduled(self, tiles: Tiles, depth: DepthDecisions) -> tuple[np.ndarray, ...]:
         """Cycles, products and words of weights of every tile, of the tiles' shape."""
-        cut_by, gemm, decisions = tiles.cut, self.left.layer.gemm, self.left.decisions
+        cut_by, left, gemm = tiles.cut, self.left, self.left.layer.gemm
+        decisions = left.decisions
         assert isinstance(cut_by, Tiling) and decisions is not None
-        computed = np.ones((1, gemm.m), bool)
+        computed = np.ones((1, left.m), bool)
         if decisions.rows is not None and not isinstance(decisions.rows, SharedRows):
-            computed = decisions.rows.is_computed
-        columns = np.arange(gemm.n)
+            computed = decisions.rows.is_computed  # of whole products: these have no runs
+        columns = np.ones((1, gemm.n), bool)
         if decisions.columns is not None:
-            columns = np.flatnonzero(decisions.columns.is_computed[0])
+            columns = np.tile(decisions.columns.is_computed, (gemm.count, 1))
+        terms = np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))
         found = scheduled(
-            np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n)),
+            terms.reshape(left.products, left.m, gemm.n),
             computed,
             columns,
-            (_bounds(gemm.m, cut_by.rows), _bounds(self.left.n, cut_by.columns)),
+            (_bounds(left.m, cut_by.rows), _bounds(left.n, cut_by.columns)),
             self.lanes,
             self.word,
         )
