@@ -23,6 +23,7 @@ from accelerators.units import (
     CentroidCache,
     Dram,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -30,6 +31,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
@@ -52,6 +54,7 @@ __all__ = [
     "CostTable",
     "Dram",
     "FrameDifferencer",
+    "IndependentLanes",
     "LeaderTable",
     "LshFrontEnd",
     "NeighbourMatcher",
@@ -60,6 +63,7 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "WeightTables",
     "area_by_part",
     "baselines",
     "cost_table",

@@ -35,6 +35,7 @@ from accelerators.units import (
     CentroidCache,
     Dram,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -43,6 +44,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.unit import parts_of
 
@@ -105,6 +107,9 @@ class Accelerator:
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
         frame_differencer: compares whole frames with earlier ones.
+        lanes: lets every unit of the array sum an output of its own, at its own pace.
+        weight_tables: lets them sum activations by the value of their weight before they
+            multiply.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -148,6 +153,12 @@ class Accelerator:
     )
     frame_differencer: FrameDifferencer | None = field(
         default=None, metadata=part(FrameDifferencer, optional=True)
+    )
+    lanes: IndependentLanes | None = field(
+        default=None, metadata=part(IndependentLanes, optional=True)
+    )
+    weight_tables: WeightTables | None = field(
+        default=None, metadata=part(WeightTables, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

@@ -1,5 +1,7 @@
 """Which techniques a search chose, and what was second, in words."""
 
+# ruff: noqa: RUF001  readers see the multiplication sign
+
 from __future__ import annotations
 
 from codesign.evaluation.objectives import ACCURACY

@@ -186,6 +186,9 @@ def test_presets_are_valid_named_and_fresh():
         "listed_16x16",
         "reuse_16x16",
         "reuse_16x16_int8",
+        "lanes_16x16",
+        "tables_16x16",
+        "merging_16x16",
         "dense_32x32",
         "reuse_32x32",
         "neighbour_32x32",
@@ -203,7 +206,7 @@ def test_presets_are_valid_named_and_fresh():
             12.8e9 if design.array.rows == 16 else 64e9,
         )
     designs.clear()
-    assert len(presets()) == 11
+    assert len(presets()) == 14
 
 
 def test_unknown_preset_names_the_nearest():
@@ -211,8 +214,9 @@ def test_unknown_preset_names_the_nearest():
         preset("reuse16x16")
     assert str(caught.value) == (
         "preset name must be one of 'dense_16x16', 'listed_16x16', 'reuse_16x16', "
-        "'reuse_16x16_int8', 'dense_32x32', 'reuse_32x32', 'neighbour_32x32', 'leader_32x32', "
-        "'every_64x64', 'cicek_design_b', 'focus_32x32', got 'reuse16x16'; use 'reuse_16x16'"
+        "'reuse_16x16_int8', 'lanes_16x16', 'tables_16x16', 'merging_16x16', 'dense_32x32', "
+        "'reuse_32x32', 'neighbour_32x32', 'leader_32x32', 'every_64x64', 'cicek_design_b', "
+        "'focus_32x32', got 'reuse16x16'; use 'reuse_16x16'"
     )
     for odd in (None, 3, ["dense_16x16"], math.nan):
         with pytest.raises(ConfigError):
