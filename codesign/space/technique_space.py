@@ -179,6 +179,23 @@ class TechniqueSpace(DesignSpace):
         )
         return space._with_dense_starts()
 
+    def narrowed(self, choices: Mapping[str, Sequence[Any]]) -> TechniqueSpace:
+        """See `DesignSpace.narrowed`; the dial of a technique without a group,
+        `leaders.tolerance`, stands for those of all groups.
+
+        Raises:
+            ConfigError: as there.
+        """
+        of_all = {
+            f"{technique.name}.{of}": names_of(technique, of, self.groups)
+            for technique in self.chosen_techniques
+            for of in dials(technique)
+        }
+        given = {each: own for name, own in choices.items() for each in of_all.get(name, (name,))}
+        found = super().narrowed(given)
+        assert isinstance(found, TechniqueSpace)
+        return found
+
     def _with_dense_starts(self) -> TechniqueSpace:
         """The space with the dense designs that are tried first; choices hold the values of both.
 

@@ -12,7 +12,16 @@ from codesign.space.grouping import groups_of
 from codesign.space.technique_space import TechniqueSpace
 from codesign.space.techniques import SHARING, found_techniques
 from codesign.study.asking import design_key
-from simulator import KMeansReuse, LeaderReuse, LshReuse, NeighbourReuse, NoReuse, techniques
+from simulator import (
+    KMeansReuse,
+    LeaderReuse,
+    LshReuse,
+    NeighbourReuse,
+    NoReuse,
+    Together,
+    VirtualPooling,
+    techniques,
+)
 from simulator.policies import technique as catalogue
 from simulator.timing.dense_baseline import best_dense
 from tests.builders import matrix_layer
@@ -278,3 +287,40 @@ def test_groups_choose_among_all_techniques_on_a_base_with_every_unit(trace):
     lacking = "'neighbours', got 'leader_32x32' without neighbour_matcher"
     with pytest.raises(ConfigError, match=lacking):
         TechniqueSpace.for_techniques(trace, preset("leader_32x32"), names)
+
+
+def test_groups_choose_pairs_and_the_network_what_is_above_layers(trace):
+    names = ("leaders", "vip+leaders", "dropped_columns")
+    space = TechniqueSpace.for_techniques(trace, preset("every_64x64"), names, grouping="all")
+    assert choices_of(space, "all.technique") == ("dense", *names)
+    values = space.start["start"] | {"all.technique": "vip+leaders"}
+    design, policy = space.build(values)
+    pair = policy.policies["stage2.1"]
+    assert isinstance(pair, Together) and isinstance(pair.first, VirtualPooling)
+    assert isinstance(pair.second, LeaderReuse)
+    assert {"address_list", "leader_table", "reconstructor"} <= {*design.units}
+    # rows of the longest layer
+    assert design.address_list.entries >= max(layer.gemm.m for layer in trace.layers)
+    assert space.reuse_texts(values) == {"all": "vip 2 + leaders 0.2"}
+    assert not space.is_idle("leaders.length", values) and not space.is_idle(
+        "all.vip.stride", values
+    )
+    only = values | {"all.technique": "dropped_columns"}
+    assert space.is_idle("leaders.length", only)
+    assert design_of(space, only).leader_table is None
+    assert space.techniques_in(values) == {"vip", "leaders"}
+    again = described_space(json.loads(json.dumps(space.to_dict())))
+    assert again.build(values) == space.build(values)
+
+
+def design_of(space, values):
+    design, _ = space.build(values)
+    return design
+
+
+def test_a_dial_of_all_groups_is_named_without_one(trace):
+    space = TechniqueSpace.for_techniques(trace, preset("every_64x64"), ("leaders",))
+    with pytest.warns(UserWarning, match="starts from another"):
+        found = space.narrowed({"leaders.tolerance": (0.1, 0.3)})
+    for group in space.groups:
+        assert choices_of(found, f"{group}.leaders.tolerance") == (0.1, 0.3)
