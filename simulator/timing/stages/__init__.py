@@ -10,6 +10,7 @@ from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.weight_tables import Summing
 
 __all__ = [
     "ABOVE",
@@ -24,6 +25,7 @@ __all__ = [
     "Matching",
     "Multiplying",
     "Stage",
+    "Summing",
     "Work",
     "register",
     "register_above",
