@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     Dram,
+    FeatureCache,
     FrameDifferencer,
     LeaderTable,
     LshFrontEnd,
@@ -105,6 +106,7 @@ class Accelerator:
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
         frame_differencer: compares whole frames with earlier ones.
+        feature_cache: sums up maps, and compares these sums with earlier images'.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -148,6 +150,9 @@ class Accelerator:
     )
     frame_differencer: FrameDifferencer | None = field(
         default=None, metadata=part(FrameDifferencer, optional=True)
+    )
+    feature_cache: FeatureCache | None = field(
+        default=None, metadata=part(FeatureCache, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

@@ -44,6 +44,8 @@ from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.cached_answers import CachedAnswers
+from simulator.policies.clockwork import Clockwork
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.every_nth_frame import EveryNthFrame
@@ -52,6 +54,7 @@ from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
+from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.policies.region_of_interest import RegionOfInterest
@@ -80,6 +83,8 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "CachedAnswers",
+    "Clockwork",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
@@ -110,6 +115,7 @@ __all__ = [
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
+    "NoScope",
     "PerLayer",
     "PerforationMask",
     "PerforationReuse",

@@ -8,6 +8,7 @@ from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.dram import Dram
+from accelerators.units.feature_cache import FeatureCache
 from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.leader_table import LeaderTable
@@ -19,6 +20,7 @@ __all__ = [
     "AddressList",
     "CentroidCache",
     "Dram",
+    "FeatureCache",
     "FrameDifferencer",
     "Item",
     "LeaderTable",

@@ -41,6 +41,10 @@ BOUND_MEANS = {
         "the means of a tile are handed on after it. More lanes, a smaller block or a wider unit "
         "would help."
     ),
+    "feature_cache": (
+        "The feature cache sets the pace: maps are summed up and compared with those of earlier "
+        "images. More lanes or multipliers, or fewer entries, would help."
+    ),
     "frame_differencer": (
         "The frame differencer sets the pace: every frame is compared with one that was held. More "
         "lanes, or looking at fewer frames, would help."
