@@ -7,6 +7,7 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.not_evaluated
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
@@ -56,7 +57,7 @@ from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
-from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
@@ -116,6 +117,7 @@ __all__ = [
     "Neighbours",
     "NoReuse",
     "NoScope",
+    "Operands",
     "PerLayer",
     "PerforationMask",
     "PerforationReuse",
@@ -139,6 +141,7 @@ __all__ = [
     "Together",
     "TokenPlan",
     "VirtualPooling",
+    "affine_of",
     "bits_of_sums",
     "calibrate",
     "decide",

@@ -20,6 +20,7 @@ TRAFFIC_NAMES = {
     "spilled_results": "spilled results of clusters",
     "addresses": "lists of addresses",
     "kept_results": "results kept from before",
+    "orders": "orders of sums",
 }
 # What a limit that sets the pace means, and what would help.
 BOUND_MEANS = {
