@@ -93,7 +93,8 @@ class Decisions:
     def units(self) -> tuple[str, ...]:
         """Fields of an `Accelerator` that do what was decided, those that look first."""
         rows = () if self.rows is None else self.rows.units
-        return tuple(dict.fromkeys((*self.evidence.units, *rows)))
+        left = [unit for unit in rows if unit not in self.evidence.replaces]
+        return tuple(dict.fromkeys((*self.evidence.units, *left)))
 
     @cached_property
     def macs(self) -> int:

@@ -145,19 +145,20 @@ def _check_made(policy: ReusePolicy, layer: Layer, made: Any) -> None:
 
 
 def _with_results(layer: Layer, decisions: Decisions, memory: LayerMemory | None) -> Decisions:
-    """Kept rows with the results that the batch before left."""
+    """Kept rows with the results that the batch before left, unless they have others."""
     rows = decisions.rows
-    if not isinstance(rows, KeptRows) or memory is None:
+    if not isinstance(rows, KeptRows) or memory is None or rows.results is not None:
         return decisions
     results, gemm = memory.get(RESULTS), layer.gemm
-    shape = gemm.count, gemm.m, gemm.n
+    named = rows.sources is not None and results is not None and results.ndim == 3
+    shape = gemm.count, results.shape[1] if named and results is not None else gemm.m, gemm.n
     if results is None or results.shape != shape or results.dtype != np.float32:
         found = None if results is None else f"{results.dtype} of shape {results.shape}"
         raise ConfigError(
             f"memory of layer {layer.name!r} must hold float32 results of shape (count, m, n) = "
             f"{shape}, got {found}; start without memory"
         )
-    return replace(decisions, rows=replace(rows, results=results))
+    return replace(decisions, rows=rows.with_results(results))
 
 
 def _executed(
