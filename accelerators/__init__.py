@@ -21,6 +21,7 @@ from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     Dram,
     LeaderTable,
     LshFrontEnd,
@@ -47,6 +48,7 @@ __all__ = [
     "AddressList",
     "Baseline",
     "CentroidCache",
+    "ChangeDetector",
     "ConfigError",
     "CostTable",
     "Dram",

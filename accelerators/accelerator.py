@@ -33,6 +33,7 @@ from accelerators.rules import (
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     Dram,
     LeaderTable,
     LshFrontEnd,
@@ -103,6 +104,7 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        change_detector: finds positions whose input changed since an earlier frame.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -143,6 +145,9 @@ class Accelerator:
     )
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
+    )
+    change_detector: ChangeDetector | None = field(
+        default=None, metadata=part(ChangeDetector, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

@@ -51,6 +51,7 @@ from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.technique import Technique, register, techniques
+from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
@@ -121,6 +122,7 @@ __all__ = [
     "StreamMemory",
     "SubVectorPolicy",
     "Technique",
+    "Together",
     "TokenPlan",
     "VirtualPooling",
     "bits_of_sums",

@@ -7,6 +7,7 @@ from accelerators.units.address_list import AddressList
 from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
+from accelerators.units.change_detector import ChangeDetector
 from accelerators.units.dram import Dram
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.leader_table import LeaderTable
@@ -17,6 +18,7 @@ from accelerators.units.unit import Item, Part, Unit
 __all__ = [
     "AddressList",
     "CentroidCache",
+    "ChangeDetector",
     "Dram",
     "Item",
     "LeaderTable",

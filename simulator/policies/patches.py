@@ -48,7 +48,7 @@ def map_of(layer: Layer, rows: np.ndarray) -> np.ndarray:
     taps = math.prod(layer.convolution.kernel)
     patches = channels_last.reshape(-1, taps, images, *output_size(layer))
     read = _covering(layer.convolution, size)
-    if len(read) == 1 and all(each == slice(0, length, 1) for each, length in zip(read[0][2], size, strict=True)):
+    if len(read) == 1 and read[0][2] == tuple(slice(0, length, 1) for length in size):
         return patches[(slice(None), read[0][0], slice(None), *read[0][1])]
     found = np.zeros((len(patches), images, *size), np.float32)
     whole = slice(None), slice(None)
@@ -160,9 +160,7 @@ def _taps(convolution: Convolution, size: tuple[int, ...]) -> tuple[_Tap, ...]:
 def _covering(convolution: Convolution, size: tuple[int, ...]) -> tuple[_Tap, ...]:
     """Taps that read, together, all places that any does: few, those that read most first."""
     numbers = np.zeros(size, bool)
-    left = sorted(
-        _taps(convolution, size), key=lambda tap: -numbers[tap[2]].size
-    )
+    left = sorted(_taps(convolution, size), key=lambda tap: -numbers[tap[2]].size)
     chosen = []
     for tap in left:
         if not numbers[tap[2]].all():

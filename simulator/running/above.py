@@ -70,6 +70,28 @@ class Above:
         """Whether anything of a layer is not computed."""
         return layer.name in self._gone or self._waits(layer)
 
+    def leaves_whole_frames(self, layer: Layer) -> bool:
+        """Whether all that is not computed of a layer are frames in which it does not run."""
+        return self._waits(layer) and layer.name not in self._gone
+
+    def frames_that_run(self, layer: Layer) -> np.ndarray:
+        """Numbers of the frames in which a layer runs; some do not."""
+        assert self.frames is not None
+        return np.flatnonzero(self.frames.runs(layer.name))
+
+    def in_frames_that_run(self, layer: Layer, result: np.ndarray) -> np.ndarray:
+        """A product of the frames in which a layer runs, in its place among all."""
+        gemm = layer.gemm
+        whole = np.zeros((gemm.count, gemm.m, gemm.n), np.float32)
+        frames = self.frames_that_run(layer)
+        by_frame = _by_frame(layer, self._images, whole)
+        if layer.row_images == self._images:
+            own = result.reshape(gemm.count, len(frames), -1, gemm.n).swapaxes(0, 1)
+        else:
+            own = result.reshape(len(frames), -1, gemm.m, gemm.n)
+        by_frame[frames] = own
+        return whole
+
     def _waits(self, layer: Layer) -> bool:
         """Whether a layer does not run in every frame."""
         return self.frames is not None and not self.frames.runs(layer.name).all()

@@ -6,6 +6,7 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED
 from simulator.decisions.depth import DepthDecisions
+from simulator.decisions.left import left_of
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.kernels.gathering import gather_add
 from simulator.kernels.lanes import aligned_empty
@@ -33,6 +34,8 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
     Raises:
         ConfigError: the decisions' operands were dropped.
     """
+    if decisions.then is not None:
+        return _nested(decisions, decisions.then, rows, weights)
     if isinstance(decisions.rows, SharedRows):
         return with_columns(decisions, _shared(decisions, decisions.rows, weights))
     assert rows is not None
@@ -44,6 +47,29 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
         case None:
             return _multiplied(decisions, rows, weights, slice(None), slice(None))
     raise ValueError(f"unknown decisions on rows {decisions.rows!r}")
+
+
+def _nested(
+    decisions: Decisions, then: Decisions, rows: np.ndarray | None, weights: np.ndarray
+) -> np.ndarray:
+    """What is decided on the rows that are left, computed; then handed to all rows."""
+    made = decisions.rows
+    if isinstance(made, SharedRows):
+        if made.centroids is None:
+            raise _without_centroids(decisions)
+        found = product(then, made.centroids[None], weights)
+        return found[:, made.clusters_met(0, 0)]
+    assert rows is not None and made is not None
+    found = product(then, left_of(decisions.layer, made, rows), weights)
+    match made:
+        case FilledRows():
+            return _filled_in(made, found)
+        case KeptRows():
+            output = _kept_results(decisions, made)
+            output[:, ~made.kept[0]] = found
+            _hand_on(made, output)
+            return output
+    raise ValueError(f"unknown decisions on rows {made!r}")
 
 
 def _multiplied(
@@ -133,10 +159,7 @@ def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np
     """Multiply the centroids and hand their results to every row."""
     gemm = shared.gemm
     if shared.centroids is None:
-        raise ConfigError(
-            f"decisions of layer {decisions.layer!r} must hold their centroids to be multiplied, "
-            "got them without; decide again"
-        )
+        raise _without_centroids(decisions)
     output = np.zeros((gemm.count, gemm.m, gemm.n), np.float32)
     ends = np.cumsum(shared.clusters.sum(axis=2, dtype=np.int64)).reshape(shared.ids.shape[:2])
     bounds = np.concatenate([[0], ends.ravel()])
@@ -149,6 +172,14 @@ def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np
         else:
             _hand_out(shared, i, matrix, output[i])
     return output
+
+
+def _without_centroids(decisions: Decisions) -> ConfigError:
+    """The error for operands that were dropped."""
+    return ConfigError(
+        f"decisions of layer {decisions.layer!r} must hold their centroids to be multiplied, "
+        "got them without; decide again"
+    )
 
 
 def _hand_out(shared: SharedRows, index: int, weights: np.ndarray, output: np.ndarray) -> None:
@@ -215,11 +246,16 @@ def _filled(
     decisions: Decisions, filled: FilledRows, rows: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Multiply the computed positions and fill the others in from their results."""
-    gemm, images, positions = filled.gemm, filled.images, filled.positions
+    images, positions = filled.images, filled.positions
     chosen: slice | np.ndarray = slice(None)
     if len(filled.computed) < positions:
         chosen = (np.arange(images)[:, None] * positions + filled.computed).ravel()
-    found = _multiplied(decisions, rows, weights, slice(None), chosen)
+    return _filled_in(filled, _multiplied(decisions, rows, weights, slice(None), chosen))
+
+
+def _filled_in(filled: FilledRows, found: np.ndarray) -> np.ndarray:
+    """`(count, m, n)` of the `(count, computed, n)` results of the computed positions."""
+    gemm, images, positions = filled.gemm, filled.images, filled.positions
     found = found.reshape(gemm.count, images, -1, gemm.n)
     if filled.weights is None:
         output = found[:, :, filled.taps[:, 0]]
@@ -242,15 +278,15 @@ def _kept(
         if chosen.size:
             own = None if kept.operands is None else kept.operands[gemms]
             output[gemms, chosen] = _multiplied(decisions, rows, weights, gemms, chosen, own)
-    hand_on(kept, output)
+    _hand_on(kept, output)
     return output
 
 
 def _kept_results(decisions: Decisions, kept: KeptRows) -> np.ndarray:
-    """`(count, m, n)` that holds what rows keep of the batch before; the others are not set."""
+    """`(count, m, n)` to write computed rows into: what is kept of the batch before."""
     gemm, sources = kept.gemm, kept.sources
     shape = gemm.count, gemm.m, gemm.n
-    if not kept.kept.any() or (sources is not None and not (kept.kept & (sources < 0)).any()):
+    if not (kept.kept if sources is None else kept.kept & (sources < 0)).any():
         return np.empty(shape, np.float32)
     if kept.results is None:
         raise ConfigError(
@@ -266,13 +302,8 @@ def _kept_results(decisions: Decisions, kept: KeptRows) -> np.ndarray:
     return output
 
 
-def hand_on(kept: KeptRows, output: np.ndarray) -> None:
-    """Give rows that keep a result of the same batch this result.
-
-    Args:
-        kept: whose sources say which.
-        output: `(count, m, n)` with all computed rows; written.
-    """
+def _hand_on(kept: KeptRows, output: np.ndarray) -> None:
+    """Write the results of computed rows into those that keep them in the same batch."""
     if kept.sources is None:
         return
     for index, of_gemm in enumerate(kept.kept):

@@ -19,6 +19,8 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
     """
     gemm, made = decisions.gemm, decisions.rows
     rows, weights = rows.astype(np.float64), weights.astype(np.float64)
+    if decisions.then is not None:
+        return _nested_product(decisions, decisions.then, rows, weights)
     standing = standing_rows(made) if isinstance(made, SharedRows) else rows
     output = np.zeros((gemm.count, gemm.m, gemm.n))
     for index in range(gemm.count):
@@ -41,6 +43,8 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
 def reference_macs(decisions: Decisions) -> int:
     """Multiplications left to the array, counted one cell of the box after the other."""
     gemm, made, total = decisions.gemm, decisions.rows, 0
+    if decisions.then is not None:
+        return reference_macs(decisions.then)
     if isinstance(made, SharedRows):
         return _shared_macs(decisions, made)
     for index in range(gemm.count):
@@ -61,6 +65,39 @@ def reference_macs(decisions: Decisions) -> int:
                     if _source(decisions, row, column) == column
                 )
     return total
+
+
+def _nested_product(decisions: Decisions, then: Decisions, rows, weights) -> np.ndarray:
+    """Each row's result, from those of the rows that are left."""
+    made, gemm = decisions.rows, decisions.gemm
+    if isinstance(made, SharedRows):
+        assert made.centroids is not None
+        found = reference_product(then, made.centroids[None], weights)
+        return found[:, [int(made.clusters_of(0, 0)[row]) for row in range(gemm.m)]]
+    assert isinstance(made, FilledRows | KeptRows)
+    left = [row for row in range(gemm.m) if made.is_computed[0, row]]
+    given = rows[:, left]
+    if isinstance(made, KeptRows) and made.operands is not None:
+        given = made.operands
+    found = reference_product(then, given, weights)
+    output = np.zeros((gemm.count, gemm.m, gemm.n))
+    for row in range(gemm.m):
+        if isinstance(made, KeptRows):
+            source = row
+            if made.kept[0, row]:
+                source = row - gemm.m if made.sources is None else int(made.sources[0, row])
+            if source >= 0:
+                output[:, row] = found[:, left.index(source)]
+            else:
+                assert made.results is not None
+                output[:, row] = made.results[:, source]
+            continue
+        image, position = divmod(row, made.positions)
+        for tap in range(made.taps.shape[1]):
+            taken = image * made.positions + int(made.computed[made.taps[position, tap]])
+            weight = 1.0 if made.weights is None else made.weights[position, tap]
+            output[:, row] += weight * found[:, left.index(taken)]
+    return output
 
 
 def standing_rows(shared: SharedRows) -> np.ndarray:

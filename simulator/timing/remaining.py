@@ -10,7 +10,8 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED
 from simulator.decisions.frames import FrameDecisions
-from simulator.decisions.rows import FilledRows, KeptRows
+from simulator.decisions.left import layer_of_images, layer_of_rows
+from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
 from workloads.traces.layer import Gemm, Layer
 
@@ -33,12 +34,15 @@ class Remaining:
         n: columns that are computed.
         computed_before: `(1 or count, m + 1)` int64, rows that are computed before each one, of
             every product; `None` where all rows are, or where they are shared.
+        around: the layer as techniques had it on whose rows that are left this one decides, the
+            first of them first.
     """
 
     layer: Layer
     decisions: Decisions | None
     n: int
     computed_before: np.ndarray | None = None
+    around: tuple["Remaining", ...] = ()
 
     @classmethod
     def of(cls, layer: Layer, decisions: Decisions | None) -> "Remaining":
@@ -49,7 +53,11 @@ class Remaining:
         """
         if decisions is None:
             return cls(layer=layer, decisions=None, n=layer.gemm.n)
-        rows, before = decisions.rows, None
+        rows, before, then = decisions.rows, None, decisions.then
+        if then is not None and rows is not None and not isinstance(rows, SharedRows):
+            own = cls.of(layer, replace(decisions, then=None))
+            inner = cls.of(layer_of_rows(layer, rows), then)
+            return replace(inner, around=(own, *inner.around))
         if isinstance(rows, FilledRows):  # the same of every product
             before = _running_count(rows.is_computed[:1])
         elif isinstance(rows, KeptRows):
@@ -57,8 +65,16 @@ class Remaining:
         return cls(
             layer=layer,
             decisions=decisions,
-            n=_computed_columns(decisions),
+            n=_computed_columns(decisions if then is None else then),
             computed_before=before,
+        )
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Fields of an `Accelerator` that do what was decided, of all techniques."""
+        made = [*(each.decisions for each in self.around), self.decisions]
+        return tuple(
+            dict.fromkeys(unit for each in made if each is not None for unit in each.units)
         )
 
     @property
@@ -119,44 +135,6 @@ def _computed_columns(decisions: Decisions) -> int:
     return int(np.count_nonzero(own[0]))
 
 
-def layer_of_images(layer: Layer, images: int) -> Layer:
-    """The layer as a batch of fewer images runs it: the frames in which it is computed.
-
-    Rows, or products, are those of so many images; weights and columns are as they were.
-
-    Raises:
-        ConfigError: the layer's sizes do not follow from its images, or there are more than it has.
-    """
-    gemm, batch = layer.gemm, layer.images
-    if not 1 <= images <= batch:
-        raise ConfigError(
-            f"frames of layer {layer.name!r} must be 1 to the {batch} that it has, got {images}; "
-            "a layer that runs in none is left out"
-        )
-    if images == batch:
-        return layer
-    of_rows = layer.row_images == batch
-    whole, one = (gemm.m, "m") if of_rows else (gemm.count, "count")
-    sizes = (whole, layer.input_shape[0], layer.output_shape[0])
-    if any(size % batch for size in sizes):
-        raise ConfigError(
-            f"frames of layer {layer.name!r} must be an equal share of its rows or products, got "
-            f"{gemm} for {batch} images; run it in every frame"
-        )
-
-    def fewer(shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (shape[0] // batch * images, *shape[1:])
-
-    return replace(
-        layer,
-        gemm=replace(gemm, **{one: whole // batch * images}),
-        images=images,
-        row_images=images if of_rows else 1,
-        input_shape=fewer(layer.input_shape),
-        output_shape=fewer(layer.output_shape),
-    )
-
-
 def layer_of_tokens(layer: Layer, tokens: int, living: int) -> Layer:
     """The layer as it runs on fewer tokens an image.
 
@@ -207,9 +185,9 @@ def layers_as_run(
 
     Where a model runs, shapes stay: rows of frames in which a layer does not run, and of tokens
     that are gone, are kept rows. On hardware they are not there at all, and need no address list.
-    So a layer of which nothing else is taken off is one of fewer images or tokens; of images that
-    have different numbers of tokens left, all have as many as the one with most. Others stay as
-    they are.
+    So a layer of which nothing else is taken off is one of fewer images, with what is decided on
+    these, or of fewer tokens; of images that have different numbers of tokens left, all have as
+    many as the one with most. Others stay as they are.
 
     Args:
         layers: in the order of calls.
@@ -226,7 +204,8 @@ def layers_as_run(
         decisions = made[layer.name]
         runs = None if frames is None else frames.runs(layer.name)
         if runs is not None and _is_all_of(decisions, layer, ~runs[:, None], alone=True):
-            found.append((layer_of_images(layer, int(runs.sum())), None))
+            then = None if decisions is None else decisions.then
+            found.append((layer_of_images(layer, int(runs.sum())), then))
         elif gone is not None and _is_all_of(
             decisions, layer, gone, alone=layer.kind not in ("attention_scores", "attention_values")
         ):
@@ -247,6 +226,8 @@ def _is_all_of(decisions: Decisions | None, layer: Layer, gone: np.ndarray, *, a
         alone: whether columns and depth must be whole; those of attention follow from its tokens.
     """
     if decisions is None or not isinstance(decisions.rows, KeptRows) or decisions.evidence.units:
+        return False
+    if decisions.then is not None and gone.shape[1] > 1:
         return False
     if alone and (decisions.columns is not None or decisions.depth is not None):
         return False

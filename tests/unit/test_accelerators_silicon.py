@@ -219,11 +219,12 @@ def test_parts_and_their_sum(name):
     assert tuple(areas) == tuple(leakages) == PARTS
     looking = ("front_end", "cache", "neighbour_matcher", "leader_table")
     sharing = ("centroid_buffer", "reconstructor")
-    reuse = ("address_list", *looking, *sharing)
+    reuse = ("address_list", "change_detector", *looking, *sharing)
     held = {
         "listed_16x16": ("address_list", "reconstructor"),
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),
+        "change_32x32": ("change_detector",),
         "every_64x64": (*looking, *sharing),
     }.get(name, ("front_end", "cache", *sharing))
     dense = area_by_part(design.without_reuse())

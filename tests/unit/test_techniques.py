@@ -200,13 +200,16 @@ def test_frames_that_nothing_here_can_run_are_refused(network, frames):
         ReusedForward(EveryNthFrame(n=2))
 
 
-def test_frames_and_clusters_of_one_layer_do_not_join(network, frames):
+def test_rows_are_shared_in_the_frames_that_run(network, frames):
     class Both(LshReuse):
         def frames(self, trace):
             return EveryNthFrame(n=2).frames(trace)
 
-    with pytest.raises(ConfigError, match=r"'conv1' must leave rows to frames and tokens"):
-        decide(capture(network, frames), Both(hashes=8, length=10, scope="batch"), model=network)
+    trace = capture(network, frames)
+    run = decide(trace, Both(hashes=8, length=10, scope="batch"), model=network)
+    made = run.decisions["conv1"]
+    assert made.rows.kept.mean() == 0.5
+    assert made.then.gemm.m == made.gemm.m // 2 and made.macs == made.then.macs
 
 
 def test_cached_frames_are_told_apart_from_others(network, frames):

@@ -14,6 +14,7 @@ from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence
 from simulator.decisions.frames import KEEP, RUN, FrameDecisions
+from simulator.decisions.left import layer_of_images
 from simulator.decisions.rows import FilledRows, KeptRows
 from simulator.decisions.tokens import TokenPlan
 from simulator.results.costs import energy_by_part
@@ -26,7 +27,6 @@ from simulator.timing.layer import LayerTiming
 from simulator.timing.pipeline import Run, layer_timing, stages_of
 from simulator.timing.remaining import (
     Remaining,
-    layer_of_images,
     layer_of_tokens,
     layers_as_run,
 )

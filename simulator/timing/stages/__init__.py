@@ -7,6 +7,7 @@ from simulator.timing.stages.hashing import Hashing
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.watching import Watching
 
 __all__ = [
     "STAGES",
@@ -17,6 +18,7 @@ __all__ = [
     "Matching",
     "Multiplying",
     "Stage",
+    "Watching",
     "Work",
     "register",
 ]
