@@ -113,7 +113,9 @@ class ChangedPositions(ReusePolicy):
         values = map_of(layer, rows)
         for frame in range(layer.row_images):
             seen.add(np.ascontiguousarray(values[:, frame]), rows)
-        return seen.decisions(), {_REFERENCE: seen.reference}
+        made = seen.decisions()
+        assert seen.reference is not None  # of the last frame
+        return made, {_REFERENCE: seen.reference}
 
     def describe(self) -> dict:
         """The policy as plain values."""

@@ -49,11 +49,11 @@ def map_of(layer: Layer, rows: np.ndarray) -> np.ndarray:
     patches = channels_last.reshape(-1, taps, images, *output_size(layer))
     read = _covering(layer.convolution, size)
     if len(read) == 1 and read[0][2] == tuple(slice(0, length, 1) for length in size):
-        return patches[(slice(None), read[0][0], slice(None), *read[0][1])]
+        tap, outputs, _ = read[0]
+        return patches[:, tap][:, :, *outputs]
     found = np.zeros((len(patches), images, *size), np.float32)
-    whole = slice(None), slice(None)
     for tap, outputs, places in read:
-        found[(*whole, *places)] = patches[(slice(None), tap, slice(None), *outputs)]
+        found[:, :, *places] = patches[:, tap][:, :, *outputs]
     return found
 
 
@@ -72,7 +72,7 @@ def touched(layer: Layer, changed: np.ndarray) -> np.ndarray:
     assert layer.convolution is not None
     found = np.zeros((len(changed), *output_size(layer)), bool)
     for _, outputs, places in _taps(layer.convolution, changed.shape[1:]):
-        found[(slice(None), *outputs)] |= changed[(slice(None), *places)]
+        found[:, *outputs] |= changed[:, *places]
     return found.reshape(len(changed), -1)
 
 
@@ -91,7 +91,7 @@ def read_by(layer: Layer, wanted: np.ndarray) -> np.ndarray:
     assert layer.convolution is not None
     found = np.zeros((len(wanted), *input_size(layer)), bool)
     for _, outputs, places in _taps(layer.convolution, input_size(layer)):
-        found[(slice(None), *places)] |= wanted[(slice(None), *outputs)]
+        found[:, *places] |= wanted[:, *outputs]
     return found
 
 
@@ -115,7 +115,7 @@ def patches_at(layer: Layer, values: np.ndarray, chosen: np.ndarray) -> np.ndarr
     places = np.full((math.prod(layer.convolution.kernel), *output_size(layer)), -1)
     numbers = np.arange(math.prod(size)).reshape(size)
     for tap, outputs, read in _taps(layer.convolution, size):
-        places[(tap, *outputs)] = numbers[read]
+        places[tap][outputs] = numbers[read]
     places = np.ascontiguousarray(places.reshape(len(places), -1)[:, chosen])
     found = np.empty((len(flat) * len(places), len(chosen)), np.float32)
     gather_patches(flat, places, found)

@@ -215,7 +215,8 @@ def test_unknown_preset_names_the_nearest():
     assert str(caught.value) == (
         "preset name must be one of 'dense_16x16', 'listed_16x16', 'reuse_16x16', "
         "'reuse_16x16_int8', 'dense_32x32', 'reuse_32x32', 'neighbour_32x32', 'leader_32x32', "
-        "'change_32x32', 'every_64x64', 'cicek_design_b', 'focus_32x32', got 'reuse16x16'; use 'reuse_16x16'"
+        "'change_32x32', 'every_64x64', 'cicek_design_b', 'focus_32x32', got 'reuse16x16'; "
+        "use 'reuse_16x16'"
     )
     for odd in (None, 3, ["dense_16x16"], math.nan):
         with pytest.raises(ConfigError):

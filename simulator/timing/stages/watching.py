@@ -66,7 +66,7 @@ class Watching(Stage):
         word = buffer.width_bits // 8
         read_bytes = ceil_div(byte_count(compared, bits), word) * word
         whole = np.zeros(tiles.shape, np.int64)
-        written = self._share(tiles, changes.updated) * tiles.looked
+        stored = byte_count(self._share(tiles, changes.updated) * tiles.looked, bits)
         return Work(
             limits={
                 "change_detector": watching,
@@ -76,9 +76,7 @@ class Watching(Stage):
             busy_cycles={"change_detector": watching},
             transfers=(
                 Transfer(kind="references", moved_bytes=whole + byte_count(compared, bits)),
-                Transfer(
-                    kind="new_references", moved_bytes=whole + byte_count(written, bits), stored=True
-                ),
+                Transfer(kind="new_references", moved_bytes=whole + stored, stored=True),
                 *self._marks(tiles),
             ),
             actions=partial(self._actions, tiles, compared, listed, read_bytes),
