@@ -7,9 +7,16 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
+from simulator.analysis.position_choice import (
+    GreedyStep,
+    greedy_perforation,
+    perforation_impacts,
+    virtual_pooling_layers,
+)
 from simulator.analysis.similarity import (
     LayerSimilarity,
     input_similarity,
@@ -45,12 +52,12 @@ from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
-from simulator.policies.perforation import PerforationReuse
+from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
-from simulator.policies.technique import Technique, register, techniques
+from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.results.design import DesignReport, LayerReport
@@ -89,6 +96,7 @@ __all__ = [
     "Evidence",
     "FilledRows",
     "FrameDecisions",
+    "GreedyStep",
     "HyperCubeReuse",
     "KMeansReuse",
     "KeptRows",
@@ -104,6 +112,7 @@ __all__ = [
     "Neighbours",
     "NoReuse",
     "PerLayer",
+    "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
     "ProcessorConstants",
@@ -131,18 +140,20 @@ __all__ = [
     "decide_stream",
     "error_bound",
     "fitted_design",
+    "greedy_perforation",
     "input_similarity",
     "layer_similarity",
     "load_memory",
     "paint_clusters",
+    "perforation_impacts",
     "pixel_answers",
     "predict",
     "predict_layer",
     "processor_constants",
-    "register",
     "remaining_work",
     "save_memory",
     "similarity_by_distance",
     "simulate",
     "techniques",
+    "virtual_pooling_layers",
 ]

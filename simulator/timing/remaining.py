@@ -99,6 +99,14 @@ class Remaining:
         ends = np.cumsum(rows)
         return self.computed_before[:, ends] - self.computed_before[:, ends - rows]
 
+    def taken_results(self, rows: np.ndarray) -> np.ndarray:
+        """`(1, t)` int64, results that rows are filled in from in consecutive tiles of `(t,)`."""
+        assert self.decisions is not None and isinstance(self.decisions.rows, FilledRows)
+        filled = self.decisions.rows
+        before = _running_count(np.tile(filled.taps_of_positions, filled.images)[None])
+        ends = np.cumsum(rows)
+        return before[:, ends] - before[:, ends - rows]
+
     @property
     def computed_share(self) -> float:
         """Fraction of the rows that is computed."""
@@ -108,7 +116,7 @@ class Remaining:
 
 
 def _running_count(computed: np.ndarray) -> np.ndarray:
-    """`(g, m + 1)` int64 of `(g, m)` bool."""
+    """`(g, m + 1)` int64 of `(g, m)` bool or numbers."""
     counts = np.zeros((computed.shape[0], computed.shape[1] + 1), np.int64)
     np.cumsum(computed, axis=1, out=counts[:, 1:])
     return counts

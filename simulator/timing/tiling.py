@@ -112,7 +112,7 @@ class Tiling:
             sums="output_buffer",
             handed_rows=rows,
             handed_columns=columns,
-            results=self._results(left, rows, m),
+            results=self._results(left, row_cut, rows, m),
             transfers=transfers,
             actions=actions,
             cut=self,
@@ -144,12 +144,16 @@ class Tiling:
             Transfer(kind="outputs", moved_bytes=outputs, stored=True),
         )
 
-    def _results(self, left: Remaining, rows: np.ndarray, m: np.ndarray) -> np.ndarray:
+    def _results(
+        self, left: Remaining, row_cut: np.ndarray, rows: np.ndarray, m: np.ndarray
+    ) -> np.ndarray:
         """Results that each tile's rows are made of: a skipped row takes all that its entry names,
         a computed one its own."""
         unit = self.accelerator.address_list
         if not left.handed_out or unit is None:
             return m
+        if unit.counted:
+            return left.taken_results(row_cut).reshape(m.shape)
         return m + (rows - m) * unit.taps
 
     def best(self, runs: Sequence[Way]) -> Way:
