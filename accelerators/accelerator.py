@@ -35,6 +35,7 @@ from accelerators.units import (
     CentroidCache,
     ChangeDetector,
     Dram,
+    FrameDifferencer,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -105,6 +106,7 @@ class Accelerator:
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
         change_detector: finds positions whose input changed since an earlier frame.
+        frame_differencer: compares whole frames with earlier ones.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -148,6 +150,9 @@ class Accelerator:
     )
     change_detector: ChangeDetector | None = field(
         default=None, metadata=part(ChangeDetector, optional=True)
+    )
+    frame_differencer: FrameDifferencer | None = field(
+        default=None, metadata=part(FrameDifferencer, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

@@ -38,6 +38,7 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Changes, Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
@@ -96,6 +97,7 @@ __all__ = [
     "Evidence",
     "FilledRows",
     "FrameDecisions",
+    "FrameEvidence",
     "GreedyStep",
     "HyperCubeReuse",
     "KMeansReuse",

@@ -9,6 +9,7 @@ from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.change_detector import ChangeDetector
 from accelerators.units.dram import Dram
+from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.neighbour_matcher import NeighbourMatcher
@@ -20,6 +21,7 @@ __all__ = [
     "CentroidCache",
     "ChangeDetector",
     "Dram",
+    "FrameDifferencer",
     "Item",
     "LeaderTable",
     "LshFrontEnd",

@@ -48,6 +48,10 @@ BOUND_MEANS = {
         "The change detector sets the pace: every value of a frame is compared with that of an "
         "earlier one, and every changed row is listed. More lanes would help."
     ),
+    "frame_differencer": (
+        "The frame differencer sets the pace: every frame is compared with one that was held. More "
+        "lanes, or looking at fewer frames, would help."
+    ),
     "leader_table": (
         "The leader table sets the pace: every vector is compared with the leaders before it. More "
         "lanes, fewer leaders or a wider unit would help."

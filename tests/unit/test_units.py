@@ -14,6 +14,7 @@ from accelerators import (
     CentroidCache,
     ChangeDetector,
     ConfigError,
+    FrameDifferencer,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -115,6 +116,15 @@ def test_address_list_by_hand():
         assert energy_per_action(design)["address_list", action] == price
     with pytest.raises(ConfigError, match=r"entries must be at least one for each of ports=4"):
         dense_with(address_list=AddressList(entries=3, ports=4))
+
+
+class TestFrameDifferencer(UnitSuite):
+    design = dense_with(frame_differencer=FrameDifferencer(held_bytes=4096))
+    part = "frame_differencer"
+    larger = (
+        FrameDifferencer(lanes=17, held_bytes=4096),
+        FrameDifferencer(held_bytes=8192),
+    )
 
 
 class TestLeaderTable(UnitSuite):

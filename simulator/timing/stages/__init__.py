@@ -1,8 +1,10 @@
 """The stages that tiles pass, a file each; `register` adds one of a user's own."""
 
+from simulator.timing.stages.above import ABOVE, AboveStage, register_above
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
 from simulator.timing.stages.following import Following
+from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
@@ -10,8 +12,11 @@ from simulator.timing.stages.stage import STAGES, Stage, Work, register
 from simulator.timing.stages.watching import Watching
 
 __all__ = [
+    "ABOVE",
     "STAGES",
+    "AboveStage",
     "Addressing",
+    "Differencing",
     "Following",
     "HandingOut",
     "Hashing",
@@ -21,4 +26,5 @@ __all__ = [
     "Watching",
     "Work",
     "register",
+    "register_above",
 ]
