@@ -24,6 +24,7 @@ from accelerators.units import (
     ChangeDetector,
     Dram,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -31,6 +32,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
@@ -54,6 +56,7 @@ __all__ = [
     "CostTable",
     "Dram",
     "FrameDifferencer",
+    "IndependentLanes",
     "LeaderTable",
     "LshFrontEnd",
     "NeighbourMatcher",
@@ -62,6 +65,7 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "WeightTables",
     "area_by_part",
     "baselines",
     "cost_table",

@@ -36,6 +36,7 @@ from accelerators.units import (
     ChangeDetector,
     Dram,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -44,6 +45,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.unit import parts_of
 
@@ -107,6 +109,9 @@ class Accelerator:
         leader_table: finds vectors that are like one of a few leaders before them.
         change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
+        lanes: lets every unit of the array sum an output of its own, at its own pace.
+        weight_tables: lets them sum activations by the value of their weight before they
+            multiply.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -153,6 +158,12 @@ class Accelerator:
     )
     frame_differencer: FrameDifferencer | None = field(
         default=None, metadata=part(FrameDifferencer, optional=True)
+    )
+    lanes: IndependentLanes | None = field(
+        default=None, metadata=part(IndependentLanes, optional=True)
+    )
+    weight_tables: WeightTables | None = field(
+        default=None, metadata=part(WeightTables, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

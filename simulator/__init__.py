@@ -54,7 +54,7 @@ from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.perforation import PerforationMask, PerforationReuse
-from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
@@ -113,6 +113,7 @@ __all__ = [
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
+    "Operands",
     "PerLayer",
     "PerforationMask",
     "PerforationReuse",
@@ -136,6 +137,7 @@ __all__ = [
     "Together",
     "TokenPlan",
     "VirtualPooling",
+    "affine_of",
     "bits_of_sums",
     "calibrate",
     "decide",

@@ -11,10 +11,12 @@ from accelerators.units.change_detector import ChangeDetector
 from accelerators.units.dram import Dram
 from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
+from accelerators.units.lanes import IndependentLanes
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.unit import Item, Part, Unit
+from accelerators.units.weight_tables import WeightTables
 
 __all__ = [
     "AddressList",
@@ -22,6 +24,7 @@ __all__ = [
     "ChangeDetector",
     "Dram",
     "FrameDifferencer",
+    "IndependentLanes",
     "Item",
     "LeaderTable",
     "LshFrontEnd",
@@ -31,4 +34,5 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "WeightTables",
 ]

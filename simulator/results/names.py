@@ -23,6 +23,7 @@ TRAFFIC_NAMES = {
     "references": "inputs kept from before",
     "new_references": "inputs kept for later",
     "marks": "marks of changed rows",
+    "orders": "orders of sums",
 }
 # What a limit that sets the pace means, and what would help.
 BOUND_MEANS = {

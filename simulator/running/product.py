@@ -4,7 +4,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
-from simulator.decisions.columns import DROPPED
+from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.left import left_of
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
@@ -96,6 +96,9 @@ def _multiplied(
         if not isinstance(chosen, slice):
             # As `rows` lie: one column after the other.
             given = given.transpose(0, 2, 1).take(chosen, axis=2).transpose(0, 2, 1)
+    if decisions.columns is not None and decisions.columns.elements is not None:
+        runs = _runs(decisions.columns, np.arange(gemm.m)[chosen])
+        given = given * decisions.columns.elements[runs]
     found = _as_of_all(given, weights[gemms], gemm.m)
     if depth is not None:
         terms = np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[gemms][:, chosen]
@@ -149,10 +152,15 @@ def with_columns(
     if columns is None or columns.is_computed.all():
         return found
     rows = np.arange(decisions.gemm.m) if rows is None else rows
-    sources = columns.sources[rows * columns.groups // decisions.gemm.m]
+    sources = columns.sources[_runs(columns, rows)]
     found = np.take_along_axis(found, np.maximum(sources, 0)[None], axis=2)
     found[:, sources == DROPPED] = 0
     return found
+
+
+def _runs(columns: ColumnDecisions, rows: np.ndarray) -> np.ndarray:
+    """The run of rows that each of these rows is in."""
+    return rows * columns.groups // columns.gemm.m
 
 
 def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np.ndarray:

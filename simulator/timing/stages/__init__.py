@@ -6,6 +6,7 @@ from simulator.timing.stages.array import Multiplying
 from simulator.timing.stages.following import Following
 from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
@@ -20,6 +21,7 @@ __all__ = [
     "Following",
     "HandingOut",
     "Hashing",
+    "Independent",
     "Matching",
     "Multiplying",
     "Stage",
