@@ -21,6 +21,7 @@ from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     Dram,
     FeatureCache,
     FrameDifferencer,
@@ -51,6 +52,7 @@ __all__ = [
     "AddressList",
     "Baseline",
     "CentroidCache",
+    "ChangeDetector",
     "ConfigError",
     "CostTable",
     "Dram",

@@ -11,6 +11,7 @@ from accelerators.presets.size_16x16 import (
     reuse_16x16_int8,
 )
 from accelerators.presets.size_32x32 import (
+    change_32x32,
     dense_32x32,
     leader_32x32,
     neighbour_32x32,
@@ -32,6 +33,7 @@ _BUILDERS = (
     reuse_32x32,
     neighbour_32x32,
     leader_32x32,
+    change_32x32,
     every_64x64,
     cicek_design_b,
     focus_32x32,
@@ -54,6 +56,7 @@ def preset(name: str) -> Accelerator:
 
 
 __all__ = [
+    "change_32x32",
     "dense_16x16",
     "dense_32x32",
     "every_64x64",

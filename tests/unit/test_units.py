@@ -12,6 +12,7 @@ from accelerators import (
     Accelerator,
     AddressList,
     CentroidCache,
+    ChangeDetector,
     ConfigError,
     FeatureCache,
     FrameDifferencer,
@@ -217,6 +218,17 @@ def test_leader_table_by_hand():
     assert prices["leader_table", "read_sums"] == table.energy_pj("sram", "read", **sums)
     with pytest.raises(ConfigError, match=r"lanes must be at most .* entries \+ undecided = 3"):
         dense_with(leader_table=LeaderTable(max_length=8, entries=2, lanes=4))
+
+
+class TestChangeDetector(UnitSuite):
+    design = dense_with(change_detector=ChangeDetector(lanes=8, line_bits=640))
+    part = "change_detector"
+    larger = (
+        ChangeDetector(lanes=9, line_bits=640),
+        ChangeDetector(lanes=8, line_bits=1280),
+        ChangeDetector(lanes=8, line_bits=640, marks=2**17),
+        ChangeDetector(lanes=8, line_bits=640, queue_entries=64),
+    )
 
 
 class TestNeighbourMatcher(UnitSuite):

@@ -11,6 +11,7 @@ from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.watching import Watching
 
 __all__ = [
     "ABOVE",
@@ -26,6 +27,7 @@ __all__ = [
     "Multiplying",
     "Stage",
     "Summing",
+    "Watching",
     "Work",
     "register",
     "register_above",
