@@ -59,7 +59,7 @@ class SumMerge(WeightPlanned):
 
     def graph(self, block: np.ndarray) -> SumGraph:
         """The sums of a `(k, columns)` block of weights."""
-        k, filters = block.shape
+        filters = block.shape[1]
         labels, parts = block.astype(np.float64), list[np.ndarray]()
         for size in range(filters, 1, -1):
             waiting = list(combinations(range(filters), size))

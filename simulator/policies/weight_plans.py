@@ -84,7 +84,7 @@ class WeightPlanned(ReusePolicy):
         shape = (gemm.count, -(-gemm.n // filters))
         if any(name not in state or state[name].shape != shape for name in COUNTS):
             raise ConfigError(
-                f"calibration of layer {layer.name!r} must hold counts of shape {shape}, got "
+                f"calibration of layer {layer.name!r} must hold arrays of shape {shape}, got "
                 f"{show({name: np.shape(each) for name, each in state.items()})}; calibrate with "
                 "the same policy"
             )

@@ -16,7 +16,7 @@ from simulator.timing.transfers import access_bytes, banked_cycles, byte_count, 
 
 
 @register
-class Summing(Multiplying):
+class Factorised(Multiplying):
     """Columns of units work tables off, a block of columns each, a row of the layer in each unit.
 
     A fold is as many rows as the array has, and as many blocks of the plan as it has columns; it
