@@ -5,11 +5,13 @@ from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
+    gated_16x16,
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
 )
 from accelerators.presets.size_32x32 import (
+    change_32x32,
     dense_32x32,
     leader_32x32,
     neighbour_32x32,
@@ -20,6 +22,7 @@ from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
+    gated_16x16,
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
@@ -30,6 +33,7 @@ _BUILDERS = (
     reuse_32x32,
     neighbour_32x32,
     leader_32x32,
+    change_32x32,
     every_64x64,
     cicek_design_b,
     focus_32x32,
@@ -52,9 +56,11 @@ def preset(name: str) -> Accelerator:
 
 
 __all__ = [
+    "change_32x32",
     "dense_16x16",
     "dense_32x32",
     "every_64x64",
+    "gated_16x16",
     "lanes_16x16",
     "leader_32x32",
     "listed_16x16",
