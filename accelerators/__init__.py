@@ -21,8 +21,11 @@ from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     Dram,
+    FeatureCache,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -31,6 +34,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
@@ -49,10 +53,13 @@ __all__ = [
     "AddressList",
     "Baseline",
     "CentroidCache",
+    "ChangeDetector",
     "ConfigError",
     "CostTable",
     "Dram",
+    "FeatureCache",
     "FrameDifferencer",
+    "IndependentLanes",
     "LeaderTable",
     "LshFrontEnd",
     "NeighbourMatcher",
@@ -62,6 +69,7 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "WeightTables",
     "area_by_part",
     "baselines",
     "cost_table",

@@ -33,8 +33,11 @@ from accelerators.rules import (
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     Dram,
+    FeatureCache,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -44,6 +47,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.unit import parts_of
 
@@ -105,8 +109,12 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
-    )
+        feature_cache: sums up maps, and compares these sums with earlier images'.
+        lanes: lets every unit of the array sum an output of its own, at its own pace.
+        weight_tables: lets them sum activations by the value of their weight before they
+            multiply.
         result_cache: finds results by signatures that the array makes.
 
     Raises:
@@ -149,8 +157,20 @@ class Accelerator:
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
     )
+    change_detector: ChangeDetector | None = field(
+        default=None, metadata=part(ChangeDetector, optional=True)
+    )
     frame_differencer: FrameDifferencer | None = field(
         default=None, metadata=part(FrameDifferencer, optional=True)
+    )
+    feature_cache: FeatureCache | None = field(
+        default=None, metadata=part(FeatureCache, optional=True)
+    )
+    lanes: IndependentLanes | None = field(
+        default=None, metadata=part(IndependentLanes, optional=True)
+    )
+    weight_tables: WeightTables | None = field(
+        default=None, metadata=part(WeightTables, optional=True)
     )
     result_cache: ResultCache | None = field(
         default=None, metadata=part(ResultCache, optional=True)

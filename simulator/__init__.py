@@ -7,6 +7,7 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.not_evaluated
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
@@ -39,6 +40,7 @@ from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import (
     ArraySignatures,
+    Changes,
     Evidence,
     Leaders,
     Neighbours,
@@ -51,6 +53,10 @@ from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.decisions.weights import WeightPlan
+from simulator.policies.cached_answers import CachedAnswers
+from simulator.policies.changed_positions import ChangedPositions
+from simulator.policies.clockwork import Clockwork
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.every_nth_frame import EveryNthFrame
@@ -59,15 +65,18 @@ from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
+from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
-from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
+from simulator.policies.sum_merge import SumMerge
 from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
+from simulator.policies.weight_repetition import WeightRepetition
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
 from simulator.running.decide import decide, decide_stream
@@ -89,6 +98,10 @@ __all__ = [
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
     "ArraySignatures",
+    "CachedAnswers",
+    "ChangedPositions",
+    "Changes",
+    "Clockwork",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
@@ -119,6 +132,8 @@ __all__ = [
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
+    "NoScope",
+    "Operands",
     "PerLayer",
     "PerforationMask",
     "PerforationReuse",
@@ -139,10 +154,14 @@ __all__ = [
     "Static",
     "StreamMemory",
     "SubVectorPolicy",
+    "SumMerge",
     "Technique",
     "Together",
     "TokenPlan",
     "VirtualPooling",
+    "WeightPlan",
+    "WeightRepetition",
+    "affine_of",
     "bits_of_sums",
     "calibrate",
     "decide",

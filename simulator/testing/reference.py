@@ -30,10 +30,9 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
                 match made:
                     case FilledRows():
                         value = _filled_cell(decisions, made, rows, weights, place)
-                    case KeptRows() if made.kept[index, row]:
-                        assert made.results is not None
-                        value = made.results[place]
-                    case SharedRows() | KeptRows() | None:
+                    case KeptRows():
+                        value = _kept_cell(decisions, made, rows, weights, place)
+                    case SharedRows() | None:
                         value = _cell(decisions, standing[index, row], weights[index], place)
                     case _:
                         raise AssertionError(made)
@@ -48,6 +47,9 @@ def reference_macs(decisions: Decisions) -> int:
         return reference_macs(decisions.then)
     if isinstance(made, SharedRows):
         return _shared_macs(decisions, made)
+    if decisions.weights is not None:
+        blocks = decisions.weights.multiplies
+        return sum(int(each) for _ in range(gemm.m) for each in blocks.ravel())
     for index in range(gemm.count):
         for row in range(gemm.m):
             match made:
@@ -77,15 +79,21 @@ def _nested_product(decisions: Decisions, then: Decisions, rows, weights) -> np.
         return found[:, [int(made.clusters_of(0, 0)[row]) for row in range(gemm.m)]]
     assert isinstance(made, FilledRows | KeptRows)
     left = [row for row in range(gemm.m) if made.is_computed[0, row]]
-    found = reference_product(then, rows[:, left], weights)
+    given = rows[:, left]
+    if isinstance(made, KeptRows) and made.operands is not None:
+        given = made.operands
+    found = reference_product(then, given, weights)
     output = np.zeros((gemm.count, gemm.m, gemm.n))
     for row in range(gemm.m):
         if isinstance(made, KeptRows):
-            if not made.kept[0, row]:
-                output[:, row] = found[:, left.index(row)]
-                continue
-            assert made.results is not None
-            output[:, row] = made.results[:, row]
+            source = row
+            if made.kept[0, row]:
+                source = row - gemm.m if made.sources is None else int(made.sources[0, row])
+            if source >= 0:
+                output[:, row] = found[:, left.index(source)]
+            else:
+                assert made.results is not None
+                output[:, row] = made.results[:, source]
             continue
         image, position = divmod(row, made.positions)
         for tap in range(made.taps.shape[1]):
@@ -136,15 +144,33 @@ def _filled_cell(decisions, made: FilledRows, rows, weights, place: tuple[int, i
     return value
 
 
+def _kept_cell(decisions, made: KeptRows, rows, weights, place: tuple[int, int, int]) -> float:
+    """One output of a row, or of the one that computed what it keeps."""
+    index, row, column = place
+    if made.kept[index, row]:
+        source = None if made.sources is None else int(made.sources[index, row])
+        if source is None or source < 0:
+            assert made.results is not None
+            return made.results[index, row if source is None else source, column]
+        row = source
+        assert not made.kept[index, row]
+    given = rows[index, row]
+    if made.operands is not None:
+        given = made.operands[index, np.count_nonzero(~made.kept[index, :row])].astype(np.float64)
+    return _cell(decisions, given, weights[index], (index, row, column))
+
+
 def _cell(decisions: Decisions, row, weights, place: tuple[int, int, int]) -> float:
     """One output of a computed row."""
     index, number, column = place
     source = _source(decisions, number, column)
     if source < 0:
         return 0.0
-    terms, depth = _terms(decisions, (index, number, source)), decisions.depth
-    if depth is None or terms == decisions.gemm.k:
-        return sum(row[element] * weights[element, source] for element in range(len(row)))
+    depth = decisions.depth
+    if depth is None or _terms(decisions, (index, number, source)) == decisions.gemm.k:
+        multiplied = _elements(decisions, number)
+        return sum(row[element] * weights[element, source] for element in multiplied)
+    terms = _terms(decisions, (index, number, source))
     if depth.zeroed:
         return 0.0
     order = np.arange(len(row)) if depth.order is None else depth.order
@@ -160,11 +186,20 @@ def _source(decisions: Decisions, row: int, column: int) -> int:
     return int(columns.sources[row // (decisions.gemm.m // len(columns.sources)), column])
 
 
+def _elements(decisions: Decisions, row: int) -> list[int]:
+    """Elements of a row that are multiplied."""
+    columns, every = decisions.columns, range(decisions.gemm.k)
+    if columns is None or columns.elements is None:
+        return list(every)
+    run = row // (decisions.gemm.m // len(columns.sources))
+    return [element for element in every if columns.elements[run, element]]
+
+
 def _terms(decisions: Decisions, place: tuple[int, int, int]) -> int:
     """Products that are computed of one output."""
     gemm, depth = decisions.gemm, decisions.depth
     if depth is None:
-        return gemm.k
+        return len(_elements(decisions, place[1]))
     return int(np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[place])
 
 

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from accelerators import Accelerator, ConfigError, preset
 from simulator import (
+    CachedAnswers,
+    ChangedPositions,
+    Clockwork,
     DroppedColumns,
     DroppedTokens,
     EveryNthFrame,
@@ -23,16 +26,26 @@ from simulator import (
     LeaderReuse,
     LshReuse,
     NeighbourReuse,
+    NoScope,
     PerforationMask,
     PerforationReuse,
     RegionOfInterest,
     ResultCacheReuse,
     SkippedOutputs,
     SubVectorPolicy,
+    SumMerge,
     VirtualPooling,
+    WeightRepetition,
 )
 from simulator.running.product import product
-from simulator.testing import ColumnSuite, DepthSuite, FrameSuite, RowSuite, TokenSuite
+from simulator.testing import (
+    ColumnSuite,
+    DepthSuite,
+    FrameSuite,
+    PolicySuite,
+    RowSuite,
+    TokenSuite,
+)
 from simulator.testing.examples import conv_layer, decide_on, example_rows, example_weights
 from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
@@ -104,9 +117,14 @@ POLICIES = {
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
     "virtual_pooling": VirtualPooling(),
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
+    "changed_positions": ChangedPositions(threshold=2.0),
+    "changed_positions_copied": ChangedPositions(threshold=2.5, form="copy"),
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
     "dropped_fraction": DroppedColumns(fraction=0.4),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
+    "ucnn": WeightRepetition(),
+    "ucnn_pairs": WeightRepetition(filters=2, largest_sum=16),
+    "sum_merge": SumMerge(filters=2),
 }
 CLUSTERINGS = {name: each for name, each in POLICIES.items() if isinstance(each, SubVectorPolicy)}
 # So fine that every distinct sub-vector is a cluster of its own.
@@ -126,6 +144,8 @@ EXACT = {
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
+    "changed_positions": ChangedPositions(threshold=0),
+    "changed_positions_copied": ChangedPositions(threshold=0, form="copy"),
     "dropped_fraction": DroppedColumns(),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[False] * 3]}),
 }
@@ -150,12 +170,18 @@ BOLDER = {
     ),
     "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
     "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
+    "changed_positions": (ChangedPositions(threshold=2.5), ChangedPositions(threshold=30)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
     "dropped_fraction": (DroppedColumns(fraction=0.7),),
     "skipped_outputs": (SkippedOutputs(masks={"conv": [[True, True, False]]}),),
 }
 STREAM = LshReuse(hashes=3, length=4, scope="stream")
-SUITES = {DroppedColumns: ColumnSuite, SkippedOutputs: DepthSuite}
+SUITES = {
+    DroppedColumns: ColumnSuite,
+    SkippedOutputs: DepthSuite,
+    SumMerge: PolicySuite,
+    WeightRepetition: PolicySuite,
+}
 
 
 def suite_of(name, policy):
@@ -188,6 +214,37 @@ class TestEveryNthFrame(FrameSuite):
     policy = EveryNthFrame(n=2)
     exact = EveryNthFrame(n=1)
     bolder = (EveryNthFrame(n=3), EveryNthFrame(n=6))
+
+
+class TestNoScope(FrameSuite):
+    # Frames are drawn from the standard normal distribution: they differ by 2 in the mean square.
+    policy = NoScope(threshold=2.0, against="answered")
+    exact = NoScope(threshold=0.0)
+    bolder = (NoScope(threshold=2.0, against="answered", skip=2), NoScope(threshold=1e30))
+
+
+class TestNoScopeInBlocks(FrameSuite):
+    policy = NoScope(threshold=2.0, distance=2, blocks=3)
+    exact = NoScope(threshold=0.0, blocks=2)
+    bolder = (NoScope(threshold=1e30, distance=2, blocks=3),)
+
+
+class TestClockwork(FrameSuite):
+    policy = Clockwork(rates="2=2")
+    exact = Clockwork(rates="*=1")
+    bolder = (Clockwork(rates="2=2 5=6"), Clockwork(rates="2=3 5=6"), Clockwork(rates="*=6"))
+
+
+class TestAdaptiveClockwork(FrameSuite):
+    policy = Clockwork(changes="2=0.25")
+    exact = Clockwork(changes="2=0")
+    bolder = (Clockwork(changes="2=1e30"),)
+
+
+class TestCachedAnswers(FrameSuite):
+    policy = CachedAnswers(layers="2 5", threshold=0.99)
+    exact = CachedAnswers(layers="2", threshold=2)
+    bolder = (CachedAnswers(layers="2 5", threshold=0.5),)
 
 
 class TestDroppedTokens(TokenSuite):

@@ -3,13 +3,17 @@
 from simulator.timing.stages.above import ABOVE, AboveStage, register_above
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
+from simulator.timing.stages.feature_cache import Summing
 from simulator.timing.stages.following import Following
 from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.result_cache import HashingOnArray
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.watching import Watching
+from simulator.timing.stages.weight_tables import Factorised
 
 __all__ = [
     "ABOVE",
@@ -17,13 +21,17 @@ __all__ = [
     "AboveStage",
     "Addressing",
     "Differencing",
+    "Factorised",
     "Following",
     "HandingOut",
     "Hashing",
     "HashingOnArray",
+    "Independent",
     "Matching",
     "Multiplying",
     "Stage",
+    "Summing",
+    "Watching",
     "Work",
     "register",
     "register_above",
