@@ -24,11 +24,13 @@ from accelerators.units import (
     Dram,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Reconstructor,
     SramBuffer,
     SystolicArray,
     Unit,
+    Warper,
 )
 from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
@@ -52,12 +54,14 @@ __all__ = [
     "Dram",
     "LeaderTable",
     "LshFrontEnd",
+    "MotionEstimator",
     "NeighbourMatcher",
     "Processor",
     "Reconstructor",
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "Warper",
     "area_by_part",
     "baselines",
     "cost_table",

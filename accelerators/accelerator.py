@@ -36,12 +36,14 @@ from accelerators.units import (
     Dram,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Part,
     Reconstructor,
     SramBuffer,
     SystolicArray,
     Unit,
+    Warper,
 )
 from accelerators.units.unit import parts_of
 
@@ -103,6 +105,8 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        motion_estimator: finds the motion of a frame's pixels since the key frame.
+        warper: moves the key frame's maps by it.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -144,6 +148,10 @@ class Accelerator:
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
     )
+    motion_estimator: MotionEstimator | None = field(
+        default=None, metadata=part(MotionEstimator, optional=True)
+    )
+    warper: Warper | None = field(default=None, metadata=part(Warper, optional=True))
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(("operand_bits", "accumulator_bits"), _accumulator_holds_a_product),

@@ -33,11 +33,15 @@ from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
+from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.block_matching import BlockMatching, luma
+from simulator.policies.deep_feature_flow import DeepFeatureFlow
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
+from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
@@ -71,16 +75,19 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "BlockMatching",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
     "Decisions",
+    "DeepFeatureFlow",
     "DepthDecisions",
     "DesignReport",
     "DroppedColumns",
     "DroppedTokens",
     "ErrorAnalysis",
     "ErrorBound",
+    "Eva2",
     "EveryNthFrame",
     "Evidence",
     "FilledRows",
@@ -96,6 +103,7 @@ __all__ = [
     "Leaders",
     "Looks",
     "LshReuse",
+    "Motion",
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
@@ -129,6 +137,7 @@ __all__ = [
     "input_similarity",
     "layer_similarity",
     "load_memory",
+    "luma",
     "paint_clusters",
     "pixel_answers",
     "predict",

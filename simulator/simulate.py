@@ -11,6 +11,7 @@ from simulator.running.decide import decide
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.sums import KnownBits, check_sums
 from simulator.simulation_report import SimulationReport
+from simulator.timing.above import FrameWork, frame_timings
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.timing.engines.engine import ENGINES, Engine
 from simulator.timing.layer import LayerTiming
@@ -101,9 +102,11 @@ def simulate(
 
 def _timed(
     trace: WorkloadTrace, accelerator: Accelerator, run: ReuseRun, engine: Engine
-) -> tuple[list[tuple[Layer, LayerTiming]], dict[str, dict[str, Any]]]:
-    """Every layer's timing under its decisions; and of each that has some, what they leave."""
-    timings = []
+) -> tuple[list[tuple[Layer | FrameWork, LayerTiming]], dict[str, dict[str, Any]]]:
+    """What is done on whole frames, then every layer's timing under its decisions; and of each that
+    has some, what they leave."""
+    timings: list[tuple[Layer | FrameWork, LayerTiming]] = []
+    timings += frame_timings(trace, run.frames, accelerator, engine)
     quality: dict[str, dict[str, Any]] = {}
     as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
     for layer, (ran, left) in zip(trace.layers, as_run, strict=True):

@@ -11,6 +11,7 @@ from accelerators.presets.size_16x16 import (
 from accelerators.presets.size_32x32 import (
     dense_32x32,
     leader_32x32,
+    motion_32x32,
     neighbour_32x32,
     reuse_32x32,
 )
@@ -26,6 +27,7 @@ _BUILDERS = (
     reuse_32x32,
     neighbour_32x32,
     leader_32x32,
+    motion_32x32,
     every_64x64,
     cicek_design_b,
     focus_32x32,
@@ -53,6 +55,7 @@ __all__ = [
     "every_64x64",
     "leader_32x32",
     "listed_16x16",
+    "motion_32x32",
     "neighbour_32x32",
     "preset",
     "presets",

@@ -10,9 +10,11 @@ from accelerators.units.cache import CentroidCache
 from accelerators.units.dram import Dram
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.leader_table import LeaderTable
+from accelerators.units.motion_estimator import MotionEstimator
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.unit import Item, Part, Unit
+from accelerators.units.warper import Warper
 
 __all__ = [
     "AddressList",
@@ -21,10 +23,12 @@ __all__ = [
     "Item",
     "LeaderTable",
     "LshFrontEnd",
+    "MotionEstimator",
     "NeighbourMatcher",
     "Part",
     "Reconstructor",
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "Warper",
 ]

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from accelerators.rules import integer, refuse
+from simulator.decisions.evidence import Evidence
+from simulator.decisions.motion import Motion
 
 # What a layer does in a frame.
 RUN, KEEP, WARP = range(3)
@@ -18,19 +20,22 @@ class FrameDecisions:
     Attributes:
         frames: in the batch.
         layers: layer name -> `(frames,)` int8: `RUN`; `KEEP`, its result is that of the frame
-            before; or `WARP`, that result moved by motion. A layer that is not named runs in all;
-            every layer runs in the first frame.
+            before; or `WARP`, that of the key frame moved by motion. A layer that is not named
+            runs in all; every layer runs in the first frame.
         answers: `(frames,)` int64, the frame whose answer each one gives: itself, or an earlier
             one where the answer is remembered.
+        evidence: what whole frames were looked at for, beside layers; a `Motion` moves results.
 
     Raises:
-        ConfigError: a layer has marks for other frames, or does not run in the first;
-            an answer is remembered before it is given.
+        ConfigError: a layer has marks for other frames, or does not run in the first; an answer is
+            remembered before it is given; a result is moved without motion, or is not the key
+            frame's.
     """
 
     frames: int
     layers: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     answers: np.ndarray = field(repr=False)
+    evidence: tuple[Evidence, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """What is kept must have been computed before."""
@@ -54,7 +59,38 @@ class FrameDecisions:
                 f"FrameDecisions.answers must name for each of {self.frames} frames itself or an "
                 f"earlier frame that gives its own answer, got {answers.tolist()}; name that frame"
             )
-        refuse(broken)
+        refuse(broken or self._wrongly_moved())
+
+    def _wrongly_moved(self) -> list[str]:
+        """Layers whose results can't be moved as they shall be."""
+        motion, broken = self.motion, []
+        for name, made in self.layers.items():
+            moved = made == WARP
+            if not moved.any():
+                continue
+            if motion is None or len(motion.keys) != self.frames:
+                broken.append(
+                    f"FrameDecisions.layers[{name!r}] must be RUN or KEEP, got WARP without the "
+                    "Motion of these frames among evidence; add it, or keep the frame before"
+                )
+            elif (self.sources(name)[moved] != motion.keys[moved]).any():
+                broken.append(
+                    f"FrameDecisions.layers[{name!r}] must run in the key frame of each frame that "
+                    "is WARP, and not after it, got another frame; run it in key frames"
+                )
+        return broken
+
+    @property
+    def motion(self) -> Motion | None:
+        """What moves results, where anything does."""
+        return next((each for each in self.evidence if isinstance(each, Motion)), None)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Fields of an `Accelerator` that do what was decided, those that look first."""
+        found = [unit for each in self.evidence for unit in each.units]
+        moves = any((made == WARP).any() for made in self.layers.values())
+        return tuple(dict.fromkeys([*found, *(["warper"] if moves else [])]))
 
     def runs(self, layer: str) -> np.ndarray:
         """`(frames,)` bool, the frames in which a layer is computed."""

@@ -1,6 +1,6 @@
 """The result of running one workload on one design."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TypeVar
 from accelerators import Accelerator, area_by_part
 from simulator.results.costs import cost_sources, energy_by_part
 from simulator.results.rows import write_rows
+from simulator.timing.above import FrameWork
 from simulator.timing.dataflows.dataflow import gemm_cycles
 from simulator.timing.layer import LayerTiming
 from simulator.timing.schedule import LIMITS, most_blamed, with_own
@@ -22,7 +23,7 @@ Amount = TypeVar("Amount", int, float)
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReport:
-    """One layer on one design.
+    """One layer on one design, or what is done there on whole frames.
 
     Attributes:
         layer: its name and shape.
@@ -33,7 +34,7 @@ class LayerReport:
         relative_mse: error of the layer's result, see `ReuseRun`; `None` where it ran dense.
     """
 
-    layer: Layer
+    layer: Layer | FrameWork
     timing: LayerTiming
     energy_pj: dict[str, float]
     utilization: float
@@ -47,7 +48,7 @@ class DesignReport:
 
     Attributes:
         accelerator: the design.
-        layers: in the order in which they run.
+        layers: in the order in which they run; before them, what is done on whole frames.
         images: inputs in the batch that these cycles and energies are for.
     """
 
@@ -59,7 +60,7 @@ class DesignReport:
     def of(
         cls,
         accelerator: Accelerator,
-        timings: list[tuple[Layer, LayerTiming]],
+        timings: Sequence[tuple[Layer | FrameWork, LayerTiming]],
         images: int,
         quality: Mapping[str, Mapping[str, float | None]] | None = None,
     ) -> "DesignReport":
@@ -167,7 +168,7 @@ class DesignReport:
         of the array alone on it, without tiles and without reuse: what SCALE-Sim 3.0.0 calls
         compute cycles, one more than its "total cycles". What else is of the whole batch has
         `per_batch` in its name. `busy_...` cycles overlap; `blamed_...` add up to
-        `cycles_per_batch`.
+        `cycles_per_batch`. What is done on whole frames is a row with no product.
         """
         return [self._row(layer) for layer in self.layers]
 
@@ -191,15 +192,20 @@ class DesignReport:
 
     def _layer_dict(self, report: LayerReport) -> dict:
         gemm = report.layer.gemm
-        occupancy, latency = gemm_cycles(self.accelerator.array, gemm.m, gemm.n, gemm.k)
+        product = dict.fromkeys(("m", "n", "k", "count", "compute_cycles"), 0)
+        if gemm is not None:
+            occupancy, latency = gemm_cycles(self.accelerator.array, gemm.m, gemm.n, gemm.k)
+            product = {
+                "m": gemm.m,
+                "n": gemm.n,
+                "k": gemm.k,
+                "count": gemm.count,
+                "compute_cycles": gemm.count * occupancy + latency,
+            }
         return {
             "layer": report.layer.name,
             "kind": report.layer.kind,
-            "m": gemm.m,
-            "n": gemm.n,
-            "k": gemm.k,
-            "count": gemm.count,
-            "compute_cycles": gemm.count * occupancy + latency,
+            **product,
             "cycles": report.timing.cycles,
             "busy_cycles": report.timing.busy_cycles,
             "critical_cycles": report.timing.critical_cycles,

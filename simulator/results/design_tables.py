@@ -22,17 +22,19 @@ _UTILIZATION_COLUMN = column("utilization", "Utilization", "% of the array's pea
 def _layer_cells(layer: Mapping[str, Any], design: Mapping[str, Any]) -> dict[str, Any]:
     """What both tables of layers say of one."""
     count = f"{layer['count']} × " if layer["count"] > 1 else ""
+    product = f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}"
     return {
         "layer": layer["layer"],
-        "shape": f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}",
+        "shape": product if layer["count"] else "whole frames",
         "bound": limit_name(layer["bound_by"], design["accelerator"]),
     }
 
 
 LAYERS_TEXT = (
     f"{_LAYER_TEXT}Clusters left is the share of sub-vectors that are still multiplied (r_c in the "
-    "literature); a dash means that the layer runs dense. Error is the mean squared error of the "
-    "layer's result over the mean square of the dense result on the same input."
+    "literature); a dash means that the layer runs dense. Work on whole frames, as looking for "
+    "motion, has a row of its own, which no dense design has. Error is the mean squared error of "
+    "the layer's result over the mean square of the dense result on the same input."
 )
 LAYER_COLUMNS = [
     _LAYER_COLUMN,
@@ -50,16 +52,18 @@ LAYER_COLUMNS = [
 def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each layer."""
     reuse, equal = given_design(report), equal_area_design(report)
+    dense_cycles = {layer["layer"]: layer["cycles"] for layer in equal["layers"]}
     rows = []
-    for layer, dense in zip(reuse["layers"], equal["layers"], strict=True):
+    for layer in reuse["layers"]:
+        dense = dense_cycles.get(layer["layer"]) if layer["count"] else None
         rows.append(
             {
                 **_layer_cells(layer, reuse),
                 "remaining": percent(layer["remaining_ratio"]),
                 "error": None if layer["relative_mse"] is None else 100 * layer["relative_mse"],
-                "dense": round(dense["cycles"] / equal["images"]),
+                "dense": None if dense is None else round(dense / equal["images"]),
                 "reuse": round(layer["cycles"] / reuse["images"]),
-                "speedup": ratio_text(dense["cycles"] / layer["cycles"]),
+                "speedup": None if dense is None else ratio_text(dense / layer["cycles"]),
                 "energy": sum(layer["energy_pj"].values()) * 1e-6 / reuse["images"],
             }
         )

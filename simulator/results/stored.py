@@ -17,6 +17,7 @@ from simulator.results.lookup import (
     given_design,
     in_present_names,
 )
+from simulator.timing.above import FRAME_WORK
 from simulator.timing.schedule import BLOCKS, LIMITS, most_blamed
 
 # Of the design as given -> the designs that a report of it has; see `SimulationReport.designs`.
@@ -97,6 +98,10 @@ _LAYER: dict[str, _Rule] = {
     "relative_mse": _or_none(_ERROR),
 }
 _KINDS_OF_DRAM_BYTES = ("inputs", "weights", "outputs", "spilled_sums", "spilled_results")
+# What is done on whole frames has no product.
+_FRAME_WORK = dict.fromkeys(
+    ("m", "n", "k", "count", "compute_cycles", "macs"), ("0", lambda v: _count(v) and v == 0)
+)
 # Table of a design and of each of its layers -> the names in it, whether all must be there, and
 # what each must be. Units of a design's own, and what they move, may be there too.
 _AMOUNTS: dict[str, tuple[tuple[str, ...], bool, _Rule]] = {
@@ -174,7 +179,9 @@ def _design_problems(design: Any, path: str) -> list[str]:
         return [f"{path}.accelerator: {each}" for each in error.violations]
     layers = [(layer, f"{path}.layers.{index}") for index, layer in enumerate(design["layers"])]
     for layer, place in layers:
-        problems += _problems(layer, _LAYER, f"{place}.") or _amount_problems(
+        is_product = type(layer) is not dict or layer.get("kind") != FRAME_WORK
+        rules = _LAYER if is_product else _LAYER | _FRAME_WORK
+        problems += _problems(layer, rules, f"{place}.") or _amount_problems(
             layer, place, accelerator
         )
     problems += _amount_problems(design, path, accelerator)
