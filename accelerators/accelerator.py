@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     Dram,
+    FrameDifferencer,
     LeaderTable,
     LshFrontEnd,
     MotionEstimator,
@@ -105,6 +106,7 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        frame_differencer: compares whole frames with earlier ones.
         motion_estimator: finds the motion of a frame's pixels since the key frame.
         warper: moves the key frame's maps by it.
 
@@ -147,6 +149,9 @@ class Accelerator:
     )
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
+    )
+    frame_differencer: FrameDifferencer | None = field(
+        default=None, metadata=part(FrameDifferencer, optional=True)
     )
     motion_estimator: MotionEstimator | None = field(
         default=None, metadata=part(MotionEstimator, optional=True)

@@ -7,9 +7,16 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
+from simulator.analysis.position_choice import (
+    GreedyStep,
+    greedy_perforation,
+    perforation_impacts,
+    virtual_pooling_layers,
+)
 from simulator.analysis.similarity import (
     LayerSimilarity,
     input_similarity,
@@ -31,6 +38,7 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
 from simulator.decisions.motion import Motion
@@ -48,12 +56,13 @@ from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
-from simulator.policies.perforation import PerforationReuse
-from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.policies.perforation import PerforationMask, PerforationReuse
+from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
-from simulator.policies.technique import Technique, register, techniques
+from simulator.policies.technique import Technique, techniques
+from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
@@ -92,6 +101,8 @@ __all__ = [
     "Evidence",
     "FilledRows",
     "FrameDecisions",
+    "FrameEvidence",
+    "GreedyStep",
     "HyperCubeReuse",
     "KMeansReuse",
     "KeptRows",
@@ -107,7 +118,9 @@ __all__ = [
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
+    "Operands",
     "PerLayer",
+    "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
     "ProcessorConstants",
@@ -126,27 +139,31 @@ __all__ = [
     "StreamMemory",
     "SubVectorPolicy",
     "Technique",
+    "Together",
     "TokenPlan",
     "VirtualPooling",
+    "affine_of",
     "bits_of_sums",
     "calibrate",
     "decide",
     "decide_stream",
     "error_bound",
     "fitted_design",
+    "greedy_perforation",
     "input_similarity",
     "layer_similarity",
     "load_memory",
     "luma",
     "paint_clusters",
+    "perforation_impacts",
     "pixel_answers",
     "predict",
     "predict_layer",
     "processor_constants",
-    "register",
     "remaining_work",
     "save_memory",
     "similarity_by_distance",
     "simulate",
     "techniques",
+    "virtual_pooling_layers",
 ]

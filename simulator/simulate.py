@@ -11,7 +11,7 @@ from simulator.running.decide import decide
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.sums import KnownBits, check_sums
 from simulator.simulation_report import SimulationReport
-from simulator.timing.above import FrameWork, frame_timings
+from simulator.timing.above import Above, above_timings
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.timing.engines.engine import ENGINES, Engine
 from simulator.timing.layer import LayerTiming
@@ -82,12 +82,13 @@ def simulate(
         )
     check_sums(trace, accelerator, run.decisions, sum_bits)
     timings, quality = _timed(trace, accelerator, run, timer)
+    above: Above = above_timings(run.frames, trace.layers, accelerator)
     plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)
     return SimulationReport(
         workload=dict(trace.provenance) | _calibrated(run),
         policy=run.policy,
-        reuse=DesignReport.of(accelerator, timings, trace.images, quality),
+        reuse=DesignReport.of(accelerator, timings, trace.images, quality, above=above),
         dense=DesignReport.of(plain, time_dense(trace.layers, plain, timer), trace.images),
         dense_equal_area=DesignReport.of(equal_area, equal_area_timings, trace.images),
         accuracy=run.accuracy,
@@ -102,11 +103,9 @@ def simulate(
 
 def _timed(
     trace: WorkloadTrace, accelerator: Accelerator, run: ReuseRun, engine: Engine
-) -> tuple[list[tuple[Layer | FrameWork, LayerTiming]], dict[str, dict[str, Any]]]:
-    """What is done on whole frames, then every layer's timing under its decisions; and of each that
-    has some, what they leave."""
-    timings: list[tuple[Layer | FrameWork, LayerTiming]] = []
-    timings += frame_timings(trace, run.frames, accelerator, engine)
+) -> tuple[list[tuple[Layer, LayerTiming]], dict[str, dict[str, Any]]]:
+    """Every layer's timing under its decisions; and of each that has some, what they leave."""
+    timings = []
     quality: dict[str, dict[str, Any]] = {}
     as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
     for layer, (ran, left) in zip(trace.layers, as_run, strict=True):

@@ -8,6 +8,7 @@ from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.dram import Dram
+from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.motion_estimator import MotionEstimator
@@ -20,6 +21,7 @@ __all__ = [
     "AddressList",
     "CentroidCache",
     "Dram",
+    "FrameDifferencer",
     "Item",
     "LeaderTable",
     "LshFrontEnd",

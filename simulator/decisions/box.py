@@ -10,6 +10,7 @@ from accelerators.rules import refuse
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.left import rows_left
 from simulator.decisions.rows import FilledRows, KeptRows, RowDecisions, SharedRows
 from workloads.traces.layer import Gemm
 
@@ -19,7 +20,8 @@ class Decisions:
     """What a policy decided on one layer, made once and read by accuracy, timing and cost.
 
     Rows are reduced first, then columns, then depth: each sees the box that the one before left.
-    What is decided on columns and depth of rows that are not computed has no effect.
+    What is decided on columns and depth of rows that are not computed has no effect. What a second
+    technique decides on the rows that a first one left is `then`, of a layer of these rows alone.
 
     Attributes:
         layer: name of the layer.
@@ -28,6 +30,9 @@ class Decisions:
         columns: what becomes of columns, likewise.
         depth: how far sums go, likewise.
         evidence: what had to be looked at to know it.
+        then: what is decided on the rows that are left, of the product of as many rows; `None` for
+            nothing. Rows must be filled, kept, or shared whole, and columns and depth are left to
+            it.
 
     Raises:
         ConfigError: the parts are of another layer, or have no meaning together.
@@ -39,6 +44,7 @@ class Decisions:
     columns: ColumnDecisions | None = None
     depth: DepthDecisions | None = None
     evidence: Evidence = field(default_factory=Static)
+    then: "Decisions | None" = None
 
     def __post_init__(self) -> None:
         """What hardware is priced by must be what was decided, and have a meaning together."""
@@ -52,12 +58,24 @@ class Decisions:
         refuse(broken)
         broken = [f"decisions of layer {self.layer!r} must {rule}" for rule in self._contradictions]
         refuse(broken)
+        if self.then is not None:
+            _check_nested(self, self.then)
 
     @property
     def _contradictions(self) -> list[str]:
         """What can't be decided together."""
-        rows, groups = self.rows, 1 if self.columns is None else self.columns.groups
+        rows, columns = self.rows, self.columns
+        groups = 1 if columns is None else columns.groups
         found = []
+        if columns is not None and columns.elements is not None:
+            for what, other in (
+                ("sharing rows", isinstance(rows, SharedRows)),
+                ("depth", self.depth),
+            ):
+                if other:
+                    found.append(
+                        f"not leave out elements of rows beside {what}, got both; leave one out"
+                    )
         match rows:
             case SharedRows():
                 if self.depth is not None:
@@ -93,12 +111,16 @@ class Decisions:
     def units(self) -> tuple[str, ...]:
         """Fields of an `Accelerator` that do what was decided, those that look first."""
         rows = () if self.rows is None else self.rows.units
-        return tuple(dict.fromkeys((*self.evidence.units, *rows)))
+        copying = ("reconstructor",) if self.columns is not None and self.columns.shares else ()
+        then = () if self.then is None else self.then.units
+        return tuple(dict.fromkeys((*self.evidence.units, *rows, *copying, *then)))
 
     @cached_property
     def macs(self) -> int:
         """Multiplications left to the array: of computed rows, their computed columns' terms."""
         gemm, columns = self.gemm, self.columns
+        if self.then is not None:
+            return self.then.macs
         if columns is None and self.depth is None:
             return gemm.macs if self.rows is None else self.rows.macs
         groups = 1 if columns is None else columns.groups
@@ -114,7 +136,7 @@ class Decisions:
         left = left.reshape(shape[:3])
         if self.depth is None:
             assert columns is not None
-            return int((left.sum(axis=2) @ columns.computed).sum()) * gemm.k
+            return int((left.sum(axis=2) @ (columns.computed * columns.multiplied)).sum())
         terms = np.broadcast_to(self.depth.terms, (gemm.count, gemm.m, gemm.n)).reshape(shape)
         own = np.ones((1, gemm.n), bool) if columns is None else columns.is_computed
         return int(np.einsum("igrn,igr,gn->", terms, left, own, dtype=np.int64))
@@ -122,7 +144,7 @@ class Decisions:
     @property
     def remaining_ratio(self) -> float:
         """Fraction of the multiplications left; of shared rows, of the sub-vectors (r_c)."""
-        if self.columns is None and self.depth is None:
+        if self.columns is None and self.depth is None and self.then is None:
             return 1.0 if self.rows is None else self.rows.remaining_ratio
         return self.macs / self.gemm.macs
 
@@ -163,7 +185,32 @@ class Decisions:
         if isinstance(self.evidence, Signatures | Neighbours | Leaders):
             where = f"decisions of layer {self.layer!r}"
             self.evidence.check(where, self.shared.clusters)
+        if self.then is not None:
+            self.then.check_claims()
 
     def without_operands(self) -> "Decisions":
         """The decisions as timing and cost need them."""
-        return replace(self, rows=None if self.rows is None else self.rows.without_operands())
+        return replace(
+            self,
+            rows=None if self.rows is None else self.rows.without_operands(),
+            then=None if self.then is None else self.then.without_operands(),
+        )
+
+
+def _check_nested(decisions: Decisions, then: Decisions) -> None:
+    """What is decided next must be on what is left."""
+    if decisions.columns is not None or decisions.depth is not None or decisions.rows is None:
+        raise ConfigError(
+            f"decisions of layer {decisions.layer!r} must leave columns and depth to what is "
+            "decided on their rows, and decide on rows, got other parts beside it; decide on "
+            "columns and depth there"
+        )
+    left = rows_left(decisions.layer, decisions.rows)
+    m = left if isinstance(left, int) else len(left)
+    wanted = (decisions.layer, m, decisions.gemm.n, decisions.gemm.k, decisions.gemm.count)
+    found = (then.layer, then.gemm.m, then.gemm.n, then.gemm.k, then.gemm.count)
+    if found != wanted:
+        raise ConfigError(
+            f"decisions of layer {decisions.layer!r} must be followed by such on rows that they "
+            f"leave, (layer, m, n, k, count) = {wanted}, got {found}; decide on these rows"
+        )

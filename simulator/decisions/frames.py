@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from accelerators.rules import integer, refuse
-from simulator.decisions.evidence import Evidence
+from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.motion import Motion
 
 # What a layer does in a frame.
@@ -24,18 +24,19 @@ class FrameDecisions:
             runs in all; every layer runs in the first frame.
         answers: `(frames,)` int64, the frame whose answer each one gives: itself, or an earlier
             one where the answer is remembered.
-        evidence: what whole frames were looked at for, beside layers; a `Motion` moves results.
+        evidence: what was looked at to know all this, each kind with how often; none where nothing
+            was, as at a fixed distance. A `Motion` moves results.
 
     Raises:
         ConfigError: a layer has marks for other frames, or does not run in the first; an answer is
-            remembered before it is given; a result is moved without motion, or is not the key
-            frame's.
+            remembered before it is given; evidence does not fit the frames; a result is moved
+            without motion, or is not the key frame's.
     """
 
     frames: int
     layers: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     answers: np.ndarray = field(repr=False)
-    evidence: tuple[Evidence, ...] = field(default=(), repr=False)
+    evidence: tuple[FrameEvidence, ...] = ()
 
     def __post_init__(self) -> None:
         """What is kept must have been computed before."""
@@ -59,7 +60,10 @@ class FrameDecisions:
                 f"FrameDecisions.answers must name for each of {self.frames} frames itself or an "
                 f"earlier frame that gives its own answer, got {answers.tolist()}; name that frame"
             )
-        refuse(broken or self._wrongly_moved())
+        refuse(broken)
+        for each in self.evidence:
+            each.check_frames(self.frames)
+        refuse(self._wrongly_moved())
 
     def _wrongly_moved(self) -> list[str]:
         """Layers whose results can't be moved as they shall be."""
@@ -68,10 +72,10 @@ class FrameDecisions:
             moved = made == WARP
             if not moved.any():
                 continue
-            if motion is None or len(motion.keys) != self.frames:
+            if motion is None:
                 broken.append(
                     f"FrameDecisions.layers[{name!r}] must be RUN or KEEP, got WARP without the "
-                    "Motion of these frames among evidence; add it, or keep the frame before"
+                    "Motion of the frames among evidence; add it, or keep the frame before"
                 )
             elif (self.sources(name)[moved] != motion.keys[moved]).any():
                 broken.append(
@@ -84,13 +88,6 @@ class FrameDecisions:
     def motion(self) -> Motion | None:
         """What moves results, where anything does."""
         return next((each for each in self.evidence if isinstance(each, Motion)), None)
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """Fields of an `Accelerator` that do what was decided, those that look first."""
-        found = [unit for each in self.evidence for unit in each.units]
-        moves = any((made == WARP).any() for made in self.layers.values())
-        return tuple(dict.fromkeys([*found, *(["warper"] if moves else [])]))
 
     def runs(self, layer: str) -> np.ndarray:
         """`(frames,)` bool, the frames in which a layer is computed."""

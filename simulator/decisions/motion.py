@@ -6,11 +6,11 @@ from typing import ClassVar
 import numpy as np
 
 from accelerators.rules import integer, refuse
-from simulator.decisions.evidence import Evidence
+from simulator.decisions.frame_evidence import FrameEvidence
 
 
 @dataclass(frozen=True, kw_only=True)
-class Motion(Evidence):
+class Motion(FrameEvidence):
     """Where the blocks of each frame lay in its key frame.
 
     A pixel at p of a frame lay at p + v in the key frame, v the vector of its tile.
@@ -27,9 +27,6 @@ class Motion(Evidence):
             then became key frames.
         errors: `(frames,)` float64, mean absolute difference of a searched frame's pixels and those
             that its vectors point to, in grey levels; 0 of others.
-
-    Raises:
-        ConfigError: vectors are not those of the frames' tiles, or a key frame is none.
     """
 
     units: ClassVar[tuple[str, ...]] = ("motion_estimator",)
@@ -45,19 +42,20 @@ class Motion(Evidence):
     searched: np.ndarray = field(repr=False)
     errors: np.ndarray = field(repr=False)
 
-    def __post_init__(self) -> None:
+    def check_frames(self, frames: int) -> None:
         """A vector for each tile, and a key frame for each frame."""
-        broken = integer(1, 2**20)["rule"](self.tile, "Motion.tile")
+        refuse(integer(1, 2**20)["rule"](self.tile, "Motion.tile"))
+        shapes: dict[str, tuple[int, ...]]
+        shapes = {name: (frames,) for name in ("keys", "searched", "errors")}
+        shapes["vectors"] = (frames, *self.tiles, 2)
+        broken = [
+            f"Motion.{name} must be of shape {shape} for {frames} frames and tiles of {self.tile} "
+            f"pixels, got {getattr(self, name).shape}; give one for each"
+            for name, shape in shapes.items()
+            if getattr(self, name).shape != shape
+        ]
         refuse(broken)
-        frames = len(self.keys)
-        shape = (frames, *self.tiles, 2)
-        if self.vectors.shape != shape:
-            broken.append(
-                f"Motion.vectors must be (frames, rows, columns, 2) = {shape} for tiles of "
-                f"{self.tile} pixels, got {self.vectors.shape}; give one for each tile"
-            )
-        numbers = np.arange(frames)
-        keys = self.keys
+        keys, numbers = self.keys, np.arange(frames)
         if not ((keys >= 0) & (keys <= numbers)).all() or not (keys[keys] == keys).all():
             broken.append(
                 f"Motion.keys must name for each frame itself or an earlier key frame, got "

@@ -12,10 +12,11 @@ of their positive and their negative parts.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log, prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import WARP, FrameDecisions
 from workloads.traces.layer import Layer
 
@@ -47,6 +48,24 @@ class MovedMap:
     def elements(self) -> int:
         """Values of the map."""
         return self.channels * prod(self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warps(FrameEvidence):
+    """What hardware moves by motion; who runs the decisions adds it to what they looked at.
+
+    Attributes:
+        maps: all that are moved.
+        keys: `(frames,)` int64, the key frame of each frame.
+        radius: pixels that a vector reaches at most, along each axis.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("warper",)
+    words: ClassVar[str] = "maps of key frames, moved"
+
+    maps: tuple[MovedMap, ...]
+    keys: np.ndarray = field(repr=False)
+    radius: int
 
 
 @dataclass(frozen=True, kw_only=True)

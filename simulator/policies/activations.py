@@ -7,6 +7,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from accelerators.rules import show
+from simulator.decisions.left import layer_of_images
 from workloads.traces.layer import Layer
 from workloads.traces.unfold import rows_of
 
@@ -25,6 +26,24 @@ class Activations:
     def __init__(self, layer: Layer, stored: np.ndarray) -> None:
         self._layer = layer
         self.stored = stored if layer.quantisation is None else layer.quantisation.steps(stored)
+
+    def of_images(self, layer: Layer, images: np.ndarray) -> "Activations":
+        """Those of some images of the batch.
+
+        Args:
+            layer: the same layer, of all images.
+            images: `(i,)` int64, their numbers; each has an equal share of the rows or products.
+        """
+        stored, batch = self.stored, layer.images
+        if layer.convolution is None and layer.row_images == batch:
+            count, m, k = stored.shape
+            some = stored.reshape(count, batch, m // batch, k)[:, images].reshape(count, -1, k)
+        else:
+            some = stored.reshape(batch, -1, *stored.shape[1:])[images]
+            some = some.reshape(-1, *stored.shape[1:])
+        found = object.__new__(Activations)
+        found._layer, found.stored = layer_of_images(layer, len(images)), some
+        return found
 
     @cached_property
     def rows(self) -> np.ndarray:

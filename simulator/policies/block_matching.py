@@ -30,7 +30,7 @@ def luma(pictures: np.ndarray) -> np.ndarray:
     """
     channels = pictures.shape[1]
     weights = _LUMA_WEIGHTS if channels == 3 else np.full(channels, 1 / channels, np.float32)
-    grey = np.einsum("fchw,c->fhw", pictures, weights, dtype=np.float32)
+    grey = np.einsum("fchw,c->fhw", pictures.astype(np.float32, copy=False), weights)
     least, most = float(grey[0].min()), float(grey[0].max())
     scale = 255 / (most - least) if most > least else 1.0
     return np.clip(np.rint((grey - least) * scale), 0, 255).astype(np.uint8)
@@ -49,6 +49,16 @@ def pictures_of(trace: WorkloadTrace) -> np.ndarray:
         f"trace.inputs must hold {trace.images} frames of shape (frames, channels, height, width) "
         "for motion to be found on them, got none; capture the model on pictures"
     )
+
+
+def broken_radius(owner: str, radius: int, step: int) -> list[str]:
+    """Standing still must be a candidate; `owner` is whose fields these are."""
+    if radius % step == 0:
+        return []
+    return [
+        f"{owner}.radius must be a multiple of step={step}, so that standing still is a candidate, "
+        f"got {radius}; use {radius - radius % step}"
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +87,8 @@ class BlockMatching:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        refuse(violations(self, "BlockMatching") or self.broken("BlockMatching"))
-
-    def broken(self, path: str) -> list[str]:
-        """What of the numbers does not fit together; `path` is how messages call the owner."""
-        if self.radius % self.step == 0:
-            return []
-        return [
-            f"{path}.radius must be a multiple of step={self.step}, so that standing still is a "
-            f"candidate, got {self.radius}; use {self.radius - self.radius % self.step}"
-        ]
+        name = "BlockMatching"
+        refuse(violations(self, name) or broken_radius(name, self.radius, self.step))
 
     @property
     def candidates(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from accelerators.rules import integer, optional, refuse, text, violations
 from simulator.decisions.frames import KEEP, RUN, WARP, FrameDecisions
 from simulator.decisions.motion import Motion
 from simulator.decisions.moved_maps import has_positions
-from simulator.policies.block_matching import BlockMatching, luma, pictures_of
+from simulator.policies.block_matching import BlockMatching, broken_radius, luma, pictures_of
 from simulator.policies.policy import LayerState, ReusePolicy
 from workloads.traces.layer import LONGEST_NAME, Layer
 from workloads.traces.trace import WorkloadTrace
@@ -55,8 +55,7 @@ class MovedFrames(ReusePolicy):
     def __post_init__(self) -> None:
         """Check all values."""
         name = type(self).__name__
-        broken = violations(self, name)
-        refuse(broken or self.matching.broken(name))
+        refuse(violations(self, name) or broken_radius(name, self.radius, self.step))
 
     @property
     def matching(self) -> BlockMatching:

@@ -22,19 +22,17 @@ _UTILIZATION_COLUMN = column("utilization", "Utilization", "% of the array's pea
 def _layer_cells(layer: Mapping[str, Any], design: Mapping[str, Any]) -> dict[str, Any]:
     """What both tables of layers say of one."""
     count = f"{layer['count']} × " if layer["count"] > 1 else ""
-    product = f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}"
     return {
         "layer": layer["layer"],
-        "shape": product if layer["count"] else "whole frames",
+        "shape": f"{count}{layer['m']:,} × {layer['k']:,} × {layer['n']:,}",
         "bound": limit_name(layer["bound_by"], design["accelerator"]),
     }
 
 
 LAYERS_TEXT = (
     f"{_LAYER_TEXT}Clusters left is the share of sub-vectors that are still multiplied (r_c in the "
-    "literature); a dash means that the layer runs dense. Work on whole frames, as looking for "
-    "motion, has a row of its own, which no dense design has. Error is the mean squared error of "
-    "the layer's result over the mean square of the dense result on the same input."
+    "literature); a dash means that the layer runs dense. Error is the mean squared error of the "
+    "layer's result over the mean square of the dense result on the same input."
 )
 LAYER_COLUMNS = [
     _LAYER_COLUMN,
@@ -50,24 +48,32 @@ LAYER_COLUMNS = [
 
 
 def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each layer."""
+    """A row for each layer, then for each unit that works above them."""
     reuse, equal = given_design(report), equal_area_design(report)
-    dense_cycles = {layer["layer"]: layer["cycles"] for layer in equal["layers"]}
     rows = []
-    for layer in reuse["layers"]:
-        dense = dense_cycles.get(layer["layer"]) if layer["count"] else None
+    for layer, dense in zip(reuse["layers"], equal["layers"], strict=True):
         rows.append(
             {
                 **_layer_cells(layer, reuse),
                 "remaining": percent(layer["remaining_ratio"]),
                 "error": None if layer["relative_mse"] is None else 100 * layer["relative_mse"],
-                "dense": None if dense is None else round(dense / equal["images"]),
+                "dense": round(dense["cycles"] / equal["images"]),
                 "reuse": round(layer["cycles"] / reuse["images"]),
-                "speedup": None if dense is None else ratio_text(dense / layer["cycles"]),
+                "speedup": ratio_text(dense["cycles"] / layer["cycles"]),
                 "energy": sum(layer["energy_pj"].values()) * 1e-6 / reuse["images"],
             }
         )
-    return rows
+    return rows + [_above_row(each, reuse) for each in reuse.get("above", ())]
+
+
+def _above_row(spent: Mapping[str, Any], design: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for a unit that works above the layers."""
+    return dict.fromkeys(column["key"] for column in LAYER_COLUMNS) | {
+        "layer": f"{limit_name(spent['unit'], design['accelerator'])}, on frames",
+        "reuse": round(spent["cycles"] / design["images"]),
+        "bound": limit_name(spent["bound_by"], design["accelerator"]),
+        "energy": sum(spent["energy_pj"].values()) * 1e-6 / design["images"],
+    }
 
 
 DENSE_LAYERS_TEXT = (

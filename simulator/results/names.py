@@ -41,6 +41,10 @@ BOUND_MEANS = {
         "the means of a tile are handed on after it. More lanes, a smaller block or a wider unit "
         "would help."
     ),
+    "frame_differencer": (
+        "The frame differencer sets the pace: every frame is compared with one that was held. More "
+        "lanes, or looking at fewer frames, would help."
+    ),
     "leader_table": (
         "The leader table sets the pace: every vector is compared with the leaders before it. More "
         "lanes, fewer leaders or a wider unit would help."

@@ -48,8 +48,11 @@ class Above:
         self._gone: dict[str, np.ndarray] = {}
         broken = _broken_frames(trace, self.frames) + _broken_tokens(trace, self.tokens)
         refuse(broken)
-        moves = self.frames is not None and self.frames.motion is not None
-        self._moving = Moving(trace, self.frames) if moves and self.frames is not None else None
+        self._moving: Moving | None = None
+        if self.frames is not None and self.frames.motion is not None:
+            self._moving = Moving(trace, self.frames)
+            evidence = (*self.frames.evidence, self._moving.warps)
+            self.frames = replace(self.frames, evidence=evidence)
         gone = None
         for layer in trace.layers:
             if self.tokens is not None and layer.name in self.tokens.stands_for:
@@ -83,6 +86,28 @@ class Above:
     def given(self, layer: Layer, given: np.ndarray) -> np.ndarray:
         """A layer's input, with maps that are moved where there are such."""
         return given if self._moving is None else self._moving.moved_input(layer, given)
+
+    def leaves_whole_frames(self, layer: Layer) -> bool:
+        """Whether all that is not computed of a layer are frames in which it does not run."""
+        return self._waits(layer) and layer.name not in self._gone
+
+    def frames_that_run(self, layer: Layer) -> np.ndarray:
+        """Numbers of the frames in which a layer runs; some do not."""
+        assert self.frames is not None
+        return np.flatnonzero(self.frames.runs(layer.name))
+
+    def in_frames_that_run(self, layer: Layer, result: np.ndarray) -> np.ndarray:
+        """A product of the frames in which a layer runs, in its place among all."""
+        gemm = layer.gemm
+        whole = np.zeros((gemm.count, gemm.m, gemm.n), np.float32)
+        frames = self.frames_that_run(layer)
+        by_frame = _by_frame(layer, self._images, whole)
+        if layer.row_images == self._images:
+            own = result.reshape(gemm.count, len(frames), -1, gemm.n).swapaxes(0, 1)
+        else:
+            own = result.reshape(len(frames), -1, gemm.m, gemm.n)
+        by_frame[frames] = own
+        return whole
 
     def _waits(self, layer: Layer) -> bool:
         """Whether a layer does not run in every frame."""

@@ -1,5 +1,6 @@
 """The one place where a layer's product is computed under a policy."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
+from simulator.decisions.left import layer_of_images, rows_left
 from simulator.decisions.rows import KeptRows, SharedRows
 from simulator.policies.activations import Activations
 from simulator.policies.looking import has_pixels_for_rows
@@ -25,6 +27,8 @@ from workloads.traces.layer import Layer
 
 # What a layer's memory calls its results of the batch before.
 RESULTS = "results"
+# Before it, where a second technique keeps rows of those that a first one left.
+_THEN = "then."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,8 @@ def execute(
 
     A quantised layer's centroids are rounded before they are multiplied, as an integer array gets
     them. Of a policy that keeps rows, the results are kept for the next batch beside what it keeps
-    itself, as `results`, and handed to its decisions there.
+    itself, as `results`, and handed to its decisions there. Where a layer does not run in every
+    frame, the policy decides on the frames in which it does.
 
     Args:
         policy: decides.
@@ -77,6 +82,25 @@ def execute(
     """
     touched = above is not None and above.touches(layer)
     decides = policy.applies_to(layer)
+    if above is not None and above.leaves_whole_frames(layer):
+        frames = above.frames_that_run(layer)
+        given = given.of_images(layer, frames)
+        of_frames = Executed(decisions=None)
+        if decides:
+            of_frames = execute(
+                policy,
+                layer_of_images(layer, len(frames)),
+                given,
+                state,
+                memory,
+                read_weights,
+                wants_result=wants_result,
+                centroids=centroids,
+            )
+        if of_frames.decisions is None and wants_result:
+            result = np.matmul(given.rows, read_weights())
+            of_frames = replace(of_frames, result=result)
+        return _in_all_frames(layer, of_frames, above)
     clustering = clustering_of(policy, layer, state) if decides else None
     kept = None
     decisions: Decisions | None = None
@@ -98,8 +122,8 @@ def execute(
         if decisions is not None:
             _check_made(policy, layer, decisions)
             decisions.check_claims()  # of signatures that the package finds itself, they hold
-            decisions = _with_results(layer, decisions, memory)
-    keeps = decisions is not None and isinstance(decisions.rows, KeptRows)
+            decisions = _with_results(decisions, memory)
+    keeps = decisions is not None and any(_kept_levels(decisions))
     if above is not None:
         decisions = above.joined(layer, decisions)
     if decisions is None:
@@ -111,8 +135,20 @@ def execute(
         result = _result(layer, whole, given, read_weights())
         result = result if above is None else above.finished(layer, result)
     if keeps and result is not None:
-        kept = {**(kept or {}), RESULTS: result}
+        kept = {**(kept or {}), **_results_to_keep(decisions, result)}
     return _executed(decisions, kept, result, centroids=centroids)
+
+
+def _in_all_frames(layer: Layer, made: Executed, above: Above) -> Executed:
+    """What became of the frames in which a layer runs, for all of them."""
+    decisions = above.joined(layer, None)
+    assert decisions is not None  # some frames do not run
+    result = None
+    if made.result is not None:
+        result = above.finished(layer, above.in_frames_that_run(layer, made.result))
+    return Executed(
+        decisions=replace(decisions, then=made.decisions), memory=made.memory, result=result
+    )
 
 
 def _result(
@@ -122,6 +158,8 @@ def _result(
     rows = decisions.rows
     if not isinstance(rows, SharedRows):
         return product(decisions, given.rows, weights)
+    if decisions.then is not None:
+        return product(decisions, None, weights)
     if rows.looks.taps > 1 and rows.remaining_ratio > LEAST_REMAINING:
         found = convolved(layer, rows, weights)
         if found is not None:
@@ -144,20 +182,45 @@ def _check_made(policy: ReusePolicy, layer: Layer, made: Any) -> None:
     )
 
 
-def _with_results(layer: Layer, decisions: Decisions, memory: LayerMemory | None) -> Decisions:
+def _with_results(decisions: Decisions, memory: LayerMemory | None, before: str = "") -> Decisions:
     """Kept rows with the results that the batch before left."""
-    rows = decisions.rows
+    rows, then = decisions.rows, decisions.then
+    if then is not None:
+        then = _with_results(then, memory, f"{before}{_THEN}")
+        decisions = replace(decisions, then=then)
     if not isinstance(rows, KeptRows) or memory is None:
         return decisions
-    results, gemm = memory.get(RESULTS), layer.gemm
+    results, gemm = memory.get(f"{before}{RESULTS}"), decisions.gemm
     shape = gemm.count, gemm.m, gemm.n
     if results is None or results.shape != shape or results.dtype != np.float32:
         found = None if results is None else f"{results.dtype} of shape {results.shape}"
         raise ConfigError(
-            f"memory of layer {layer.name!r} must hold float32 results of shape (count, m, n) = "
-            f"{shape}, got {found}; start without memory"
+            f"memory of layer {decisions.layer!r} must hold float32 results of shape (count, m, n) "
+            f"= {shape}, got {found}; start without memory"
         )
     return replace(decisions, rows=replace(rows, results=results))
+
+
+def _kept_levels(decisions: Decisions) -> Iterator[bool]:
+    """Whether rows are kept, of each decisions on what the one before left."""
+    made: Decisions | None = decisions
+    while made is not None:
+        yield isinstance(made.rows, KeptRows)
+        made = made.then
+
+
+def _results_to_keep(
+    decisions: Decisions, result: np.ndarray, before: str = ""
+) -> dict[str, np.ndarray]:
+    """Results for the next batch, of each decisions that keep rows."""
+    rows, kept = decisions.rows, {}
+    if isinstance(rows, KeptRows):
+        kept[f"{before}{RESULTS}"] = result
+    if decisions.then is not None and any(_kept_levels(decisions.then)):
+        assert rows is not None  # as there are rows that are left
+        own = result[:, rows_left(decisions.layer, rows)]
+        kept |= _results_to_keep(decisions.then, own, f"{before}{_THEN}")
+    return kept
 
 
 def _executed(
@@ -169,7 +232,11 @@ def _executed(
 
 
 def _check_scales(layer: Layer, decisions: Decisions) -> None:
-    scaled = isinstance(decisions.rows, SharedRows) and decisions.rows.scaled
+    made: Decisions | None = decisions
+    scaled = False
+    while made is not None:
+        scaled |= isinstance(made.rows, SharedRows) and made.rows.scaled
+        made = made.then
     if layer.quantisation is not None and scaled:
         raise ConfigError(
             f"layer {layer.name!r} must not be normalised in 8 bits, got a policy with "
@@ -180,7 +247,9 @@ def _check_scales(layer: Layer, decisions: Decisions) -> None:
 
 def _whole(decisions: Decisions) -> Decisions:
     """The decisions with centroids rounded to integers."""
-    rows = decisions.rows
+    rows, then = decisions.rows, decisions.then
     return replace(
-        decisions, rows=rows.with_whole_centroids() if isinstance(rows, SharedRows) else rows
+        decisions,
+        rows=rows.with_whole_centroids() if isinstance(rows, SharedRows) else rows,
+        then=None if then is None else _whole(then),
     )

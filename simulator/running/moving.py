@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from simulator.decisions.frames import FrameDecisions
-from simulator.decisions.moved_maps import MovedMap, moved_maps
+from simulator.decisions.moved_maps import MovedMap, Warps, moved_maps
 from simulator.kernels.motion import move
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
@@ -23,6 +23,13 @@ class Moving:
         self._motion = frames.motion
         self._maps = moved_maps(trace.layers, trace.graph, frames)
         self._taps: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+
+    @property
+    def warps(self) -> Warps:
+        """What hardware moves."""
+        motion = self._motion
+        assert motion is not None
+        return Warps(maps=self._maps.crossing, keys=motion.keys, radius=motion.radius)
 
     def moves_input(self, layer: Layer) -> bool:
         """Whether a layer that runs gets moved maps of key frames."""

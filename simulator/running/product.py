@@ -4,8 +4,9 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
-from simulator.decisions.columns import DROPPED
+from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
+from simulator.decisions.left import rows_left
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.kernels.gathering import gather_add
 from simulator.kernels.lanes import aligned_empty
@@ -31,6 +32,8 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
     Raises:
         ConfigError: the decisions' operands were dropped.
     """
+    if decisions.then is not None:
+        return _nested(decisions, decisions.then, rows, weights)
     if isinstance(decisions.rows, SharedRows):
         return with_columns(decisions, _shared(decisions, decisions.rows, weights))
     assert rows is not None
@@ -44,6 +47,29 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
     raise ValueError(f"unknown decisions on rows {decisions.rows!r}")
 
 
+def _nested(
+    decisions: Decisions, then: Decisions, rows: np.ndarray | None, weights: np.ndarray
+) -> np.ndarray:
+    """What is decided on the rows that are left, computed; then handed to all rows."""
+    made = decisions.rows
+    if isinstance(made, SharedRows):
+        if made.centroids is None:
+            raise _without_centroids(decisions)
+        found = product(then, made.centroids[None], weights)
+        return found[:, made.clusters_met(0, 0)]
+    assert rows is not None and made is not None
+    left = rows_left(decisions.layer, made)
+    found = product(then, np.ascontiguousarray(rows[:, left]), weights)
+    match made:
+        case FilledRows():
+            return _filled_in(made, found)
+        case KeptRows():
+            output = _kept_results(decisions, made)
+            output[:, ~made.kept[0]] = found
+            return output
+    raise ValueError(f"unknown decisions on rows {made!r}")
+
+
 def _multiplied(
     decisions: Decisions,
     rows: np.ndarray,
@@ -54,6 +80,9 @@ def _multiplied(
     """Results of the chosen rows of some GEMMs, under what is decided on columns and depth."""
     gemm, depth = decisions.gemm, decisions.depth
     given = rows[gemms][:, chosen]
+    if decisions.columns is not None and decisions.columns.elements is not None:
+        runs = _runs(decisions.columns, np.arange(gemm.m)[chosen])
+        given = given * decisions.columns.elements[runs]
     found = np.matmul(given, weights[gemms])
     if depth is not None:
         terms = np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[gemms][:, chosen]
@@ -93,20 +122,22 @@ def with_columns(
     if columns is None or columns.is_computed.all():
         return found
     rows = np.arange(decisions.gemm.m) if rows is None else rows
-    sources = columns.sources[rows * columns.groups // decisions.gemm.m]
+    sources = columns.sources[_runs(columns, rows)]
     found = np.take_along_axis(found, np.maximum(sources, 0)[None], axis=2)
     found[:, sources == DROPPED] = 0
     return found
+
+
+def _runs(columns: ColumnDecisions, rows: np.ndarray) -> np.ndarray:
+    """The run of rows that each of these rows is in."""
+    return rows * columns.groups // columns.gemm.m
 
 
 def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np.ndarray:
     """Multiply the centroids and hand their results to every row."""
     gemm = shared.gemm
     if shared.centroids is None:
-        raise ConfigError(
-            f"decisions of layer {decisions.layer!r} must hold their centroids to be multiplied, "
-            "got them without; decide again"
-        )
+        raise _without_centroids(decisions)
     output = np.zeros((gemm.count, gemm.m, gemm.n), np.float32)
     ends = np.cumsum(shared.clusters.sum(axis=2, dtype=np.int64)).reshape(shared.ids.shape[:2])
     bounds = np.concatenate([[0], ends.ravel()])
@@ -119,6 +150,14 @@ def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np
         else:
             _hand_out(shared, i, matrix, output[i])
     return output
+
+
+def _without_centroids(decisions: Decisions) -> ConfigError:
+    """The error for operands that were dropped."""
+    return ConfigError(
+        f"decisions of layer {decisions.layer!r} must hold their centroids to be multiplied, "
+        "got them without; decide again"
+    )
 
 
 def _hand_out(shared: SharedRows, index: int, weights: np.ndarray, output: np.ndarray) -> None:
@@ -185,11 +224,16 @@ def _filled(
     decisions: Decisions, filled: FilledRows, rows: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Multiply the computed positions and fill the others in from their results."""
-    gemm, images, positions = filled.gemm, filled.images, filled.positions
+    images, positions = filled.images, filled.positions
     chosen: slice | np.ndarray = slice(None)
     if len(filled.computed) < positions:
         chosen = (np.arange(images)[:, None] * positions + filled.computed).ravel()
-    found = _multiplied(decisions, rows, weights, slice(None), chosen)
+    return _filled_in(filled, _multiplied(decisions, rows, weights, slice(None), chosen))
+
+
+def _filled_in(filled: FilledRows, found: np.ndarray) -> np.ndarray:
+    """`(count, m, n)` of the `(count, computed, n)` results of the computed positions."""
+    gemm, images, positions = filled.gemm, filled.images, filled.positions
     found = found.reshape(gemm.count, images, -1, gemm.n)
     if filled.weights is None:
         output = found[:, :, filled.taps[:, 0]]
@@ -206,14 +250,22 @@ def _kept(
     """Multiply the rows that are not kept."""
     if not kept.kept.any():
         return _multiplied(decisions, rows, weights, slice(None), slice(None))
-    if kept.results is None:
-        raise ConfigError(
-            f"decisions of layer {decisions.layer!r} that keep rows must hold the results of the "
-            "batch before, got none; decide again"
-        )
-    output = np.array(kept.results, np.float32, order="C")
+    output = _kept_results(decisions, kept)
     for index, of_gemm in enumerate(kept.kept):
         gemms, chosen = slice(index, index + 1), np.flatnonzero(~of_gemm)
         if chosen.size:
             output[gemms, chosen] = _multiplied(decisions, rows, weights, gemms, chosen)
     return output
+
+
+def _kept_results(decisions: Decisions, kept: KeptRows) -> np.ndarray:
+    """`(count, m, n)` to write computed rows into: what the batch before left."""
+    gemm = kept.gemm
+    if not kept.kept.any():
+        return np.empty((gemm.count, gemm.m, gemm.n), np.float32)
+    if kept.results is None:
+        raise ConfigError(
+            f"decisions of layer {decisions.layer!r} that keep rows must hold the results of the "
+            "batch before, got none; decide again"
+        )
+    return np.array(kept.results, np.float32, order="C")

@@ -20,6 +20,8 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
     """
     gemm, made = decisions.gemm, decisions.rows
     rows, weights = rows.astype(np.float64), weights.astype(np.float64)
+    if decisions.then is not None:
+        return _nested_product(decisions, decisions.then, rows, weights)
     standing = standing_rows(made) if isinstance(made, SharedRows) else rows
     output = np.zeros((gemm.count, gemm.m, gemm.n))
     for index in range(gemm.count):
@@ -43,6 +45,8 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
 def reference_macs(decisions: Decisions) -> int:
     """Multiplications left to the array, counted one cell of the box after the other."""
     gemm, made, total = decisions.gemm, decisions.rows, 0
+    if decisions.then is not None:
+        return reference_macs(decisions.then)
     if isinstance(made, SharedRows):
         return _shared_macs(decisions, made)
     for index in range(gemm.count):
@@ -63,6 +67,33 @@ def reference_macs(decisions: Decisions) -> int:
                     if _source(decisions, row, column) == column
                 )
     return total
+
+
+def _nested_product(decisions: Decisions, then: Decisions, rows, weights) -> np.ndarray:
+    """Each row's result, from those of the rows that are left."""
+    made, gemm = decisions.rows, decisions.gemm
+    if isinstance(made, SharedRows):
+        assert made.centroids is not None
+        found = reference_product(then, made.centroids[None], weights)
+        return found[:, [int(made.clusters_of(0, 0)[row]) for row in range(gemm.m)]]
+    assert isinstance(made, FilledRows | KeptRows)
+    left = [row for row in range(gemm.m) if made.is_computed[0, row]]
+    found = reference_product(then, rows[:, left], weights)
+    output = np.zeros((gemm.count, gemm.m, gemm.n))
+    for row in range(gemm.m):
+        if isinstance(made, KeptRows):
+            if not made.kept[0, row]:
+                output[:, row] = found[:, left.index(row)]
+                continue
+            assert made.results is not None
+            output[:, row] = made.results[:, row]
+            continue
+        image, position = divmod(row, made.positions)
+        for tap in range(made.taps.shape[1]):
+            taken = image * made.positions + int(made.computed[made.taps[position, tap]])
+            weight = 1.0 if made.weights is None else made.weights[position, tap]
+            output[:, row] += weight * found[:, left.index(taken)]
+    return output
 
 
 def standing_rows(shared: SharedRows) -> np.ndarray:
@@ -142,9 +173,11 @@ def _cell(decisions: Decisions, row, weights, place: tuple[int, int, int]) -> fl
     source = _source(decisions, number, column)
     if source < 0:
         return 0.0
-    terms, depth = _terms(decisions, (index, number, source)), decisions.depth
-    if depth is None or terms == decisions.gemm.k:
-        return sum(row[element] * weights[element, source] for element in range(len(row)))
+    depth = decisions.depth
+    if depth is None or _terms(decisions, (index, number, source)) == decisions.gemm.k:
+        multiplied = _elements(decisions, number)
+        return sum(row[element] * weights[element, source] for element in multiplied)
+    terms = _terms(decisions, (index, number, source))
     if depth.zeroed:
         return 0.0
     order = np.arange(len(row)) if depth.order is None else depth.order
@@ -160,11 +193,20 @@ def _source(decisions: Decisions, row: int, column: int) -> int:
     return int(columns.sources[row // (decisions.gemm.m // len(columns.sources)), column])
 
 
+def _elements(decisions: Decisions, row: int) -> list[int]:
+    """Elements of a row that are multiplied."""
+    columns, every = decisions.columns, range(decisions.gemm.k)
+    if columns is None or columns.elements is None:
+        return list(every)
+    run = row // (decisions.gemm.m // len(columns.sources))
+    return [element for element in every if columns.elements[run, element]]
+
+
 def _terms(decisions: Decisions, place: tuple[int, int, int]) -> int:
     """Products that are computed of one output."""
     gemm, depth = decisions.gemm, decisions.depth
     if depth is None:
-        return gemm.k
+        return len(_elements(decisions, place[1]))
     return int(np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[place])
 
 

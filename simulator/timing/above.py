@@ -1,149 +1,137 @@
-"""Work on whole frames, which belongs to no product: a line in a report for each unit that does it.
+"""What is done above the layers, in time: each stage is a row beside those of the layers."""
 
-Layers that do not run in a frame are timed as layers of fewer images (`remaining.layers_as_run`).
-"""
-
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from accelerators import Accelerator, ConfigError
+from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
-from simulator.decisions.moved_maps import moved_maps
-from simulator.timing.engines.engine import COMPILED, Engine
-from simulator.timing.frame_stages import FRAME_STAGES, FrameStage
-from simulator.timing.layer import TRAFFIC, ActionCounts, LayerTiming
-from simulator.timing.schedule import BLOCKS, LIMITS, Schedule, slowest, with_own
-from simulator.timing.stages.stage import Work
+from simulator.timing.layer import TRAFFIC, ActionCounts, Timing
+from simulator.timing.schedule import BLOCKS, LIMITS, slowest, with_own
+from simulator.timing.stages.above import ABOVE, AboveStage
+from simulator.timing.stages.stage import Work, sound
 from simulator.timing.transfers import burst_bytes, transfer_cycles
-from workloads.traces.trace import WorkloadTrace
+from workloads.traces.layer import Layer
 
-FRAME_WORK = "frames"
-"""The kind of such a line, where layers have theirs."""
-
-
-@dataclass(frozen=True)
-class FrameWork:
-    """What stands in a report in place of a layer.
-
-    Attributes:
-        name: of the stage.
-        kind: `FRAME_WORK`.
-        gemm: nothing is multiplied.
-    """
-
-    name: str
-    kind: str = FRAME_WORK
-    gemm: None = None
+Above = list[tuple[str, Timing]]
 
 
-def frame_timings(
-    trace: WorkloadTrace,
-    frames: FrameDecisions | None,
-    accelerator: Accelerator,
-    engine: Engine = COMPILED,
-) -> list[tuple[FrameWork, LayerTiming]]:
-    """Time what units do on whole frames, in the order in which they are asked for.
+def above_timings(
+    frames: FrameDecisions | None, layers: Sequence[Layer], accelerator: Accelerator
+) -> Above:
+    """Time what decisions on frames ask for above the layers.
+
+    A frame takes its slowest unit, or its transfers where these take longer, and the latencies of
+    both. Frames follow each other, and the layers follow them: nothing overlaps.
 
     Args:
-        trace: the workload.
-        frames: the decisions; `None` where all layers run in all frames.
+        frames: the decisions; `None` where there are none.
+        layers: of the model, as they were captured.
         accelerator: the design.
-        engine: that finds the cycles.
+
+    Returns:
+        The name of each stage's first unit, with its timing; none where nothing was looked at.
 
     Raises:
-        ConfigError: the design lacks a unit, or has one that can't do what was decided.
+        ConfigError: the design lacks a unit, or it is too small; or no stage knows the unit.
     """
-    if frames is None or not frames.units:
+    if frames is None:
         return []
-    _check_units(frames, accelerator)
-    moved = moved_maps(trace.layers, trace.graph, frames).crossing
-    kinds = dict.fromkeys(FRAME_STAGES[unit] for unit in frames.units)
-    stages = [kind(frames=frames, moved=moved, accelerator=accelerator) for kind in kinds]
-    for stage in stages:
-        stage.check()
-    timed = [(FrameWork(stage.name), _timing(stage, engine)) for stage in stages]
-    return [(work, timing) for work, timing in timed if timing.cycles]
+    found: Above = []
+    for evidence in frames.evidence:
+        _check_units(evidence, accelerator)
+        for kind in dict.fromkeys(ABOVE[name] for name in evidence.units):
+            stage = kind(evidence=evidence, frames=frames, layers=layers, accelerator=accelerator)
+            stage.check()
+            found.append((kind.units[0], _timing(stage)))
+    return found
 
 
-def _check_units(frames: FrameDecisions, accelerator: Accelerator) -> None:
-    """A design must have every unit that is asked for, and frames a stage to pass in each."""
-    looked = "; ".join(each.words for each in frames.evidence) or "nothing"
-    what = f"decisions on frames, which look at {looked}"
-    unknown = [unit for unit in frames.units if not hasattr(accelerator, unit)]
+def _check_units(evidence: FrameEvidence, accelerator: Accelerator) -> None:
+    """A design must have every unit that looked, and each a stage to work in."""
+    what = f"decisions on frames, which look at {evidence.words}"
+    missing = [name for name in evidence.units if getattr(accelerator, name, None) is None]
+    unknown = [name for name in missing if not hasattr(accelerator, name)]
     if unknown:
         raise ConfigError(
             f"simulate.policy must be one that accelerators have units for, got {what}: none here "
             f"has a {', '.join(unknown)}; only decide() can apply them; use another policy"
         )
-    missing = [unit for unit in frames.units if getattr(accelerator, unit) is None]
     if missing:
         raise ConfigError(
             f"Accelerator {accelerator.name!r} must have {', '.join(missing)} to run {what}, got "
-            "none; add what is missing, as motion_32x32 has it, or use another policy"
+            "none; add what is missing, or use another policy"
         )
-    idle = [unit for unit in frames.units if unit not in FRAME_STAGES]
+    idle = [name for name in evidence.units if name not in ABOVE]
     if idle:
         raise ConfigError(
-            f"Accelerator {accelerator.name!r} must have a stage for {', '.join(idle)} to run "
-            f"{what}, got none; put @simulator.timing.frame_stages.register over a FrameStage with "
-            "these units"
+            f"Accelerator {accelerator.name!r} must have a stage above the layers for "
+            f"{', '.join(idle)} to run {what}, got none; put "
+            "@simulator.timing.stages.register_above over an AboveStage with these units"
         )
 
 
-def _timing(stage: FrameStage, engine: Engine) -> LayerTiming:
-    """A stage's work on all frames that it works on."""
-    work, accelerator, frames = stage.work(), stage.accelerator, stage.frames.frames
-    loads, stores = _moved(work, frames, stored=False), _moved(work, frames, stored=True)
-    schedule = _schedule(stage, work, loads, stores)
-    makespan = engine.run(schedule)
-    moved = Counter(dict.fromkeys(TRAFFIC, 0))
+def _timing(stage: AboveStage) -> Timing:
+    """A stage in time."""
+    accelerator, shape = stage.accelerator, (stage.frames.frames,)
+    work = sound(stage.work(), type(stage), accelerator, shape, "the frames'")
+    names = with_own(LIMITS, work.limits)
+    cycles, limits = np.zeros(shape, np.int64), np.zeros(shape, np.int8)
+    slowest(work.limits, names, cycles, limits)
+    if work.occupancy_cycles is not None:
+        np.maximum(cycles, work.occupancy_cycles, out=cycles)
+    loads, stores = (_moved(work, shape, stored=stored) for stored in (False, True))
+    moving = transfer_cycles(loads, accelerator) + transfer_cycles(stores, accelerator)
+    dram = names.index("dram")
+    waits = moving > cycles
+    limits[waits] = dram
+    blamed = dict.fromkeys(names, 0)
+    taken = np.maximum(cycles, moving) + work.latency_cycles
+    for place, name in enumerate(names):
+        blamed[name] = int(taken[limits == place].sum())
+    blamed["dram"] += accelerator.dram.latency_cycles * int(np.count_nonzero(loads))
+    busy = {name: _total(each, shape) for name, each in work.busy_cycles.items()}
+    return Timing(
+        cycles=sum(blamed.values()),
+        critical_cycles=blamed,
+        busy_cycles=dict.fromkeys(BLOCKS, 0) | {"dram": int(moving.sum())} | busy,
+        dram_bytes=_traffic(work),
+        actions=_actions(work, accelerator, loads, stores),
+    )
+
+
+def _total(values: object, shape: tuple[int, ...]) -> int:
+    """Sum over frames, of values that may stand for all."""
+    return int(np.broadcast_to(np.asarray(values), shape).sum())
+
+
+def _moved(work: Work, shape: tuple[int, ...], *, stored: bool) -> np.ndarray:
+    """Bytes that each frame loads, or stores."""
+    moved = np.zeros(shape, np.int64)
+    for each in work.transfers:
+        if each.stored == stored:
+            moved += each.moved_bytes
+    return moved
+
+
+def _traffic(work: Work) -> dict[str, int]:
+    """Kind -> bytes to and from the DRAM."""
+    moved = dict.fromkeys(TRAFFIC, 0)
+    for each in work.transfers:
+        moved[each.kind] = moved.get(each.kind, 0) + int(each.moved_bytes.sum())
+    return moved
+
+
+def _actions(
+    work: Work, accelerator: Accelerator, loads: np.ndarray, stores: np.ndarray
+) -> ActionCounts:
+    """What is done beside and for transfers."""
     counts = ActionCounts(dict(work.actions()))
     for each in work.transfers:
-        moved[each.kind] += int(np.sum(each.moved_bytes))
+        if each.buffer is not None:
+            action = "read_byte" if each.stored else "write_byte"
+            counts[each.buffer, action] += int(each.moved_bytes.sum())
     counts["dram", "read_byte"] = int(burst_bytes(loads, accelerator).sum())
     counts["dram", "write_byte"] = int(burst_bytes(stores, accelerator).sum())
-    moving = int(schedule.load_cycles.sum() + schedule.store_cycles.sum())
-    busy = {name: int(_each(cycles, frames).sum()) for name, cycles in work.busy_cycles.items()}
-    return LayerTiming(
-        cycles=makespan.cycles,
-        critical_cycles=makespan.critical_cycles,
-        busy_cycles=dict.fromkeys(BLOCKS, 0) | {"dram": moving} | busy,
-        dram_bytes=dict(moved),
-        actions=counts,
-        macs=0,
-        schedule=schedule,
-    )
-
-
-def _schedule(stage: FrameStage, work: Work, loads: np.ndarray, stores: np.ndarray) -> Schedule:
-    """Frames that the stage works on, as tiles."""
-    accelerator, frames = stage.accelerator, stage.frames.frames
-    names = with_own(LIMITS, work.limits)
-    occupancy, limits = np.zeros((1, frames), np.int64), np.zeros((1, frames), np.int8)
-    slowest(work.limits, names, occupancy[0], limits[0])
-    if work.occupancy_cycles is not None:
-        np.maximum(occupancy[0], work.occupancy_cycles, out=occupancy[0])
-    working = (occupancy[0] > 0) | (loads > 0) | (stores > 0)
-    return Schedule(
-        stages=(stage.track,),
-        load_cycles=transfer_cycles(loads, accelerator)[working],
-        load_latency_cycles=accelerator.dram.latency_cycles,
-        store_cycles=transfer_cycles(stores, accelerator)[working],
-        occupancy_cycles=occupancy[:, working],
-        latency_cycles=_each(work.latency_cycles, frames)[None, working],
-        limits=limits[:, working],
-        names=names,
-    )
-
-
-def _moved(work: Work, frames: int, *, stored: bool) -> np.ndarray:
-    """`(frames,)` int64 bytes that are loaded, or stored."""
-    own = [_each(each.moved_bytes, frames) for each in work.transfers if each.stored == stored]
-    return sum(own, start=np.zeros(frames, np.int64))
-
-
-def _each(numbers: object, frames: int) -> np.ndarray:
-    """`(frames,)` int64 of one number for all or one for each."""
-    return np.array(np.broadcast_to(np.asarray(numbers, np.int64), (frames,)))
+    return counts

@@ -4,6 +4,7 @@ A dense layer is one of which nothing is taken off.
 """
 
 from collections import Counter
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from simulator.timing.passes import best_passes
 from simulator.timing.remaining import Remaining
 from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
 from simulator.timing.stages import STAGES, Multiplying, Stage, Work
+from simulator.timing.stages.around import Around, Completing
 from simulator.timing.stages.stage import beside, work_of
 from simulator.timing.tiles import Tiles
 from simulator.timing.tiling import best_tilings
@@ -40,7 +42,9 @@ def layer_timing(
     What is left is cut into tiles (`best_tilings`, or `best_passes` where rows are shared); tiles
     pass the stages of the units that the decisions ask for and overlap, one stage apart, through
     double buffers. Of the cuts, that with the least traffic within 1 % of the fastest is taken;
-    where rows are shared, that with the least product of cycles and traffic within a quarter.
+    where rows are shared, that with the least product of cycles and traffic within a quarter. Of
+    the ways to work on runs of rows with columns of their own (`Remaining.ways`) the faster is
+    taken.
 
     Args:
         layer: as it was captured.
@@ -52,15 +56,20 @@ def layer_timing(
         ConfigError: the design lacks a unit that the decisions ask for, or has one that can't do
             what was decided; a buffer does not hold one tile; the layer needs too many tiles.
     """
-    left = Remaining.of(layer, decisions)
-    stages = stages_of(left, accelerator, engine)
     check_feeds(accelerator)
-    if decisions is not None and isinstance(decisions.rows, SharedRows):
+    runs = [_best_run(left, accelerator, engine) for left in Remaining.ways(layer, decisions)]
+    return min(runs, key=lambda run: run.cycles).timing()
+
+
+def _best_run(left: Remaining, accelerator: Accelerator, engine: Engine) -> "Run":
+    """What is left of a layer under the best of its cuts."""
+    stages = stages_of(left, accelerator, engine)
+    if left.decisions is not None and isinstance(left.decisions.rows, SharedRows):
         cuts = best_passes(left, accelerator)
     else:
         cuts = best_tilings(left, accelerator)
     runs = [Run(left, accelerator, engine, stages, tiles) for tiles in cuts]
-    return cuts[0].cut.best(runs).timing()
+    return cuts[0].cut.best(runs)
 
 
 def check_units(decisions: Decisions, accelerator: Accelerator) -> None:
@@ -106,13 +115,13 @@ class Stages(NamedTuple):
 
 def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stages:
     """The stages that the layer's tiles pass, in their order."""
-    kinds: list[type[Stage]] = []
-    if left.decisions is not None:
-        check_units(left.decisions, accelerator)
-        asked = (STAGES[name] for name in left.decisions.units if name in STAGES)
-        kinds = list(dict.fromkeys(asked))
-    kinds.append(Multiplying)
-    made = [kind(left=left, accelerator=accelerator, engine=engine) for kind in kinds]
+    made: list[Stage] = []
+    for level in left.around:
+        first = partial(Around, left=level, accelerator=accelerator, engine=engine)
+        made += [first(stage=stage) for stage in _asked_for(level, accelerator, engine)]
+        made.append(Completing(left=level, accelerator=accelerator, engine=engine))
+    made += _asked_for(left, accelerator, engine)
+    made.append(Multiplying(left=left, accelerator=accelerator, engine=engine))
     for stage in made:
         stage.check()
     array = made.pop()
@@ -121,6 +130,15 @@ def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stag
         beside=[array, *(stage for stage in made if stage.place == "beside")],
         after=[stage for stage in made if stage.place == "after"],
     )
+
+
+def _asked_for(left: Remaining, accelerator: Accelerator, engine: Engine) -> list[Stage]:
+    """The stages of the units that one technique's decisions ask for, in their order."""
+    if left.decisions is None:
+        return []
+    check_units(left.decisions, accelerator)
+    kinds = dict.fromkeys(STAGES[name] for name in left.decisions.units if name in STAGES)
+    return [kind(left=left, accelerator=accelerator, engine=engine) for kind in kinds]
 
 
 class Run:
@@ -212,7 +230,7 @@ class Run:
             counts.update(done)
         counts["dram", "read_byte"] = int(burst_bytes(self.loads, self.accelerator).sum())
         counts["dram", "write_byte"] = int(burst_bytes(self.stores, self.accelerator).sum())
-        units = () if self.left.decisions is None else self.left.decisions.units
+        units = self.left.units
         looking = [name for name in units if name in self.looking]
         parts = with_own((*looking, *_ARRAY), (*units, *_OUT, *(part for part, _ in counts)))
         place = {part: number for number, part in enumerate(parts)}

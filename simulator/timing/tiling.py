@@ -19,7 +19,8 @@ _TILINGS_SCHEDULED = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Operands:
-    """Bytes of one product's inputs (not unfolded) and weights, and what the array computes."""
+    """Bytes of one product's inputs (not unfolded) and weights, and what the array computes; of
+    products of several sizes, the largest."""
 
     m: int
     n: int
@@ -29,13 +30,13 @@ class _Operands:
 
     @classmethod
     def of(cls, left: Remaining, accelerator: Accelerator) -> "_Operands":
-        layer, gemm, bits = left.layer, left.layer.gemm, accelerator.operand_bits
+        bits = accelerator.operand_bits
         return cls(
-            m=gemm.m,
+            m=left.m,
             n=left.n,
-            k=gemm.k,
-            inputs=byte_count(layer.input_elements // gemm.count, bits),
-            weights=byte_count(gemm.k * left.n, bits),
+            k=left.k,
+            inputs=byte_count(int(left.input_elements.max()), bits),
+            weights=byte_count(left.k * left.n, bits),
         )
 
 
@@ -70,35 +71,40 @@ class Tiling:
 
     def tiles(self, left: Remaining) -> Tiles:
         """The layer's tiles, `(count, outer tiles, inner tiles)`."""
-        gemm, sizes = left.layer.gemm, self.sizes
+        sizes, products = self.sizes, left.products
         check_tiles(
-            gemm,
-            gemm.count * ceil_div(sizes.m, self.rows) * ceil_div(sizes.n, self.columns),
+            left.layer.gemm,
+            products * ceil_div(sizes.m, self.rows) * ceil_div(sizes.n, self.columns),
         )
         row_cut, column_cut = cut(sizes.m, self.rows), cut(sizes.n, self.columns)
         # Row and column tile of each tile, as (1, outer, inner).
         by_row = (slice(None), slice(None), None) if self.rows_outermost else np.s_[:, None, :]
         rows = row_cut[None][by_row]
-        columns = column_cut[None, None, :] if self.rows_outermost else column_cut[None, :, None]
-        m, n = rows, columns
+        by_column = np.s_[:, None, :] if self.rows_outermost else (slice(None), slice(None), None)
+        columns = left.columns_of(column_cut)[by_column]
+        copied = left.copied_columns(column_cut)[by_column]
+        k: Any = left.k if len(left.elements) == 1 else left.elements[:, None, None]
+        # Sizes of their own for each product, or one for all.
+        m, n = np.broadcast_to(rows, (len(columns), *rows.shape[1:])), columns
         if left.computed_before is not None:
             m = left.computed_rows(row_cut)[by_row]
             n = columns * (m > 0)
-        shape = (gemm.count, *np.broadcast_shapes(rows.shape, columns.shape)[1:])
+        shape = (products, *np.broadcast_shapes(rows.shape, columns.shape)[1:])
         # Rows are looked at for their first column tile; of a dense layer nobody asks.
         looked = (
             1
             if left.decisions is None
-            else (np.arange(columns.size) == 0).astype(np.int64).reshape(columns.shape)
+            else (np.arange(column_cut.size) == 0).astype(np.int64)[None][by_column]
         )
-        transfers = self._transfers(row_cut, rows, columns, shape)
+        transfers = self._transfers(left, row_cut, columns, copied, shape)
         actions = {}
         if left.kept:
             # What the batch before left is loaded, and stored beside what is computed; a product of
             # which all is kept needs no weights.
             transfers[1].moved_bytes[~(m > 0).any(axis=(1, 2))] = 0
             kept = np.empty(shape, np.int64)
-            kept[...] = byte_count((rows - m) * columns, self.accelerator.operand_bits)
+            of_rows = columns + copied
+            kept[...] = byte_count((rows - m) * of_rows, self.accelerator.operand_bits)
             transfers += (Transfer(kind="kept_results", moved_bytes=kept, buffer="output_buffer"),)
             actions["output_buffer", "read_byte"] = int(kept.sum())
         return Tiles(
@@ -107,49 +113,63 @@ class Tiling:
             looked=looked,
             m=m,
             n=n,
-            k=gemm.k,
+            k=k,
             inputs="activation_buffer",
             sums="output_buffer",
             handed_rows=rows,
             handed_columns=columns,
-            results=self._results(left, rows, m),
+            results=self._results(left, row_cut, rows, m),
+            copied_rows=m if left.kept else rows,
+            copied_columns=copied,
             transfers=transfers,
             actions=actions,
             cut=self,
         )
 
     def _transfers(
-        self, row_cut: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]
+        self,
+        left: Remaining,
+        row_cut: np.ndarray,
+        columns: np.ndarray,
+        copied: np.ndarray,
+        shape: tuple[int, ...],
     ) -> tuple[Transfer, ...]:
         """What every tile moves: `inputs`, `weights`, `outputs`."""
-        sizes, bits = self.sizes, self.accelerator.operand_bits
+        bits = self.accelerator.operand_bits
         again_inputs, again_weights, input_loads, weight_loads = loads(self)
         # Each row tile's share of the input, rounded so that they add up.
-        share = np.diff(np.concatenate([[0], np.cumsum(row_cut)]) * sizes.inputs // sizes.m)
+        whole = byte_count(left.input_elements, bits)[:, None]
+        share = np.diff(np.concatenate([[0], np.cumsum(row_cut)]) * whole // left.m, axis=1)
         share = share * input_loads
-        each_weights = byte_count(sizes.k * columns, bits) * weight_loads
+        each_weights = byte_count(left.elements[:, None, None] * columns, bits) * weight_loads
         inputs, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         first, every = slice(0, 1), slice(None)
         if self.rows_outermost:
-            inputs[:, :, every if again_inputs else first] = share[None, :, None]
+            rows = row_cut[None, :, None]
+            inputs[:, :, every if again_inputs else first] = share[:, :, None]
             weights[:, every if again_weights else first] = each_weights
         else:
-            inputs[:, every if again_inputs else first] = share[None, None, :]
+            rows = row_cut[None, None, :]
+            inputs[:, every if again_inputs else first] = share[:, None, :]
             weights[:, :, every if again_weights else first] = each_weights
         outputs = np.empty(shape, np.int64)
-        outputs[...] = byte_count(rows * columns, bits)
+        outputs[...] = byte_count(rows * (columns + copied), bits)
         return (
             Transfer(kind="inputs", moved_bytes=inputs, buffer="activation_buffer"),
             Transfer(kind="weights", moved_bytes=weights, buffer="weight_buffer"),
             Transfer(kind="outputs", moved_bytes=outputs, stored=True),
         )
 
-    def _results(self, left: Remaining, rows: np.ndarray, m: np.ndarray) -> np.ndarray:
+    def _results(
+        self, left: Remaining, row_cut: np.ndarray, rows: np.ndarray, m: np.ndarray
+    ) -> np.ndarray:
         """Results that each tile's rows are made of: a skipped row takes all that its entry names,
         a computed one its own."""
         unit = self.accelerator.address_list
         if not left.handed_out or unit is None:
             return m
+        if unit.counted:
+            return left.taken_results(row_cut).reshape(m.shape)
         return m + (rows - m) * unit.taps
 
     def best(self, runs: Sequence[Way]) -> Way:
@@ -165,13 +185,15 @@ class Tiling:
         half of the output buffer, that buffer is to blame; else the inputs' buffer, or the DRAM
         whose transfers the tiles hide: `activation_buffer`.
         """
-        array, sizes, count = self.accelerator.array, self.sizes, tiles.shape[0]
+        array, sizes = self.accelerator.array, self.sizes
         if not busy_cycles:
             return critical_cycles
         # All rows of a product that are computed, in one tile of each column tile's width.
-        m = tiles.m.sum() if tiles.m.shape[0] == 1 else tiles.m.sum(axis=(1, 2))[:, None]
-        one_tile, _ = gemm_cycles(array, m, cut(sizes.n, self.columns), sizes.k)
-        one_tile = int((one_tile * (m > 0)).sum()) * (count if tiles.m.shape[0] == 1 else 1)
+        m = tiles.m.sum(axis=(1, 2))[:, None]
+        columns = tiles.handed_columns.reshape(len(tiles.handed_columns), -1)
+        k = tiles.k if isinstance(tiles.k, int) else tiles.k[:, :, 0]
+        one_tile, _ = gemm_cycles(array, m, columns, k)
+        one_tile = int((one_tile * (m > 0) * (columns > 0)).sum()) * (tiles.shape[0] // len(m))
         moved = critical_cycles.get("array", 0) * max(0, busy_cycles - one_tile) // busy_cycles
         if not moved:
             return critical_cycles

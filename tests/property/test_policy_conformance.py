@@ -25,6 +25,7 @@ from simulator import (
     LeaderReuse,
     LshReuse,
     NeighbourReuse,
+    PerforationMask,
     PerforationReuse,
     RegionOfInterest,
     SkippedOutputs,
@@ -182,6 +183,14 @@ class TestEva2ByItsError(FrameSuite):
     policy = Eva2(max_error=29, tile=2, reach=0, radius=2, step=1)
     exact = Eva2(max_error=0, tile=2)
     bolder = (Eva2(max_error=200, tile=2, reach=0, radius=2, step=1),)
+
+
+class TestPerforationMask(RowSuite):
+    """Of a layer of 20 positions."""
+
+    policy = PerforationMask(positions=(0, 4, 9, 13, 17))
+    exact = PerforationMask(positions=range(20))
+    bolder = (PerforationMask(positions=(3, 9)), PerforationMask(positions=(9,)))
 
 
 class TestEveryNthFrame(FrameSuite):

@@ -24,7 +24,7 @@ from simulator import (
     load_memory,
     save_memory,
 )
-from simulator.decisions.frames import WARP, FrameDecisions
+from simulator.decisions.frames import KEEP, FrameDecisions
 from simulator.kernels.grouping import group_equal
 from simulator.running.product import product
 from workloads import capture, digits, quantise, trained_cifarnet
@@ -184,29 +184,31 @@ def test_one_layer_may_wait_while_the_others_run(network, frames):
 
 
 def test_frames_that_nothing_here_can_run_are_refused(network, frames):
-    class Warps(EveryNthFrame):
+    class Keeps(EveryNthFrame):
         def frames(self, trace):
-            layers = {"conv1": np.array([0] + [WARP] * 7), "conv9": np.zeros(8, int)}
+            layers = {"conv1": np.array([0] + [KEEP] * 7), "conv9": np.zeros(8, int)}
             return FrameDecisions(frames=8, layers=layers, answers=np.arange(8))
 
     with pytest.raises(ConfigError) as caught:
-        decide(capture(network, frames), Warps(n=2), model=network)
-    unknown, warped = caught.value.violations
+        decide(capture(network, frames), Keeps(n=2), model=network)
+    (unknown,) = caught.value.violations
     assert "must name layers, got 'conv9'" in unknown
-    assert "must be RUN or KEEP, got WARP" in warped
     with pytest.raises(ConfigError, match="must decide on layers alone"):
         PerLayer({"conv1": EveryNthFrame(n=2)})
     with pytest.raises(ConfigError, match=r"ReusedForward\.policy must decide on layers alone"):
         ReusedForward(EveryNthFrame(n=2))
 
 
-def test_frames_and_clusters_of_one_layer_do_not_join(network, frames):
+def test_rows_are_shared_in_the_frames_that_run(network, frames):
     class Both(LshReuse):
         def frames(self, trace):
             return EveryNthFrame(n=2).frames(trace)
 
-    with pytest.raises(ConfigError, match=r"'conv1' must leave rows to frames and tokens"):
-        decide(capture(network, frames), Both(hashes=8, length=10, scope="batch"), model=network)
+    trace = capture(network, frames)
+    run = decide(trace, Both(hashes=8, length=10, scope="batch"), model=network)
+    made = run.decisions["conv1"]
+    assert made.rows.kept.mean() == 0.5
+    assert made.then.gemm.m == made.gemm.m // 2 and made.macs == made.then.macs
 
 
 def test_cached_frames_are_told_apart_from_others(network, frames):

@@ -7,14 +7,14 @@ import numpy as np
 
 from accelerators import ConfigError, Warper
 from accelerators.units.warper import TAPS
-from simulator.decisions.moved_maps import MovedMap
-from simulator.timing.frame_stages.frame_stage import FrameStage, register
+from simulator.decisions.moved_maps import MovedMap, Warps
+from simulator.timing.stages.above import AboveStage, register_above
 from simulator.timing.stages.stage import Counts, Work
 from simulator.timing.transfers import Transfer, byte_count, ceil_div
 
 
-@register
-class Warping(FrameStage):
+@register_above
+class Warping(AboveStage):
     """A value a lane and cycle, of every map that crosses to the layers that run.
 
     Where the warper's memory holds all these maps they are kept there in key frames, as they leave
@@ -25,8 +25,7 @@ class Warping(FrameStage):
     """
 
     units = ("warper",)
-    name = "warping"
-    track = "warping"
+    evidence: Warps
 
     @property
     def unit(self) -> Warper:
@@ -37,18 +36,18 @@ class Warping(FrameStage):
 
     @property
     def _holds_all(self) -> bool:
-        return self.unit.capacity_bytes >= sum(self._bytes(each) for each in self.moved)
+        return self.unit.capacity_bytes >= sum(self._bytes(each) for each in self.evidence.maps)
 
     def _bytes(self, moved: MovedMap) -> int:
         return byte_count(moved.elements, self.accelerator.operand_bits)
 
     def check(self) -> None:
         """The memory holds all maps, or the rows of each that a moved row may come from."""
-        motion = self.frames.motion
-        if motion is None or self._holds_all:
+        if self._holds_all:
             return
-        for each in self.moved:
-            rows = min(each.size[0], 2 * ceil(motion.radius / each.strides[0]) + 2)
+        for each in self.evidence.maps:
+            reach = ceil(self.evidence.radius / each.strides[0])
+            rows = min(each.size[0], 2 * reach + 2)
             needed = byte_count(rows * each.size[1] * each.channels, self.accelerator.operand_bits)
             if self.unit.capacity_bytes < needed:
                 raise ConfigError(
@@ -61,19 +60,17 @@ class Warping(FrameStage):
     def work(self) -> Work:
         """Lanes set the pace."""
         unit, frames = self.unit, self.frames.frames
-        cycles, words, stored, loaded = (np.zeros(frames, np.int64) for _ in range(4))
-        kept = np.zeros(frames, np.int64)
-        for each in self.moved:
+        cycles, stored, loaded, written = (np.zeros(frames, np.int64) for _ in range(4))
+        for each in self.evidence.maps:
             moved = each.frames.astype(np.int64)
             of_map = ceil_div(each.elements, unit.lanes)
             cycles += moved * of_map
             stored += moved * self._bytes(each)
             if self._holds_all:
-                kept[np.unique(self._keys[each.frames])] += of_map
+                written[np.unique(self.evidence.keys[each.frames])] += of_map
             else:
                 loaded += moved * self._bytes(each)
-                kept += moved * of_map
-        words += TAPS * cycles
+                written += moved * of_map
         return Work(
             limits={"warper": cycles},
             latency_cycles=(cycles > 0) * unit.latency_cycles,
@@ -82,20 +79,13 @@ class Warping(FrameStage):
                 Transfer(kind="stored_maps", moved_bytes=loaded),
                 Transfer(kind="moved_maps", moved_bytes=stored, stored=True),
             ),
-            actions=partial(self._actions, int(words.sum()), int(kept.sum())),
+            actions=partial(self._actions, TAPS * int(cycles.sum()), int(written.sum())),
         )
 
-    @property
-    def _keys(self) -> np.ndarray:
-        """`(frames,)` int64, the key frame of each."""
-        assert self.frames.motion is not None
-        return self.frames.motion.keys
-
     def _actions(self, read_words: int, written_words: int) -> Counts:
-        values = sum(each.elements * int(each.frames.sum()) for each in self.moved)
+        values = sum(each.elements * int(each.frames.sum()) for each in self.evidence.maps)
         return {
             ("warper", "interpolate"): values,
             ("warper", "read_map"): read_words,
-            # Every bank of four holds a quarter of the positions.
             ("warper", "write_map"): written_words,
         }

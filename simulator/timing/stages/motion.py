@@ -4,16 +4,16 @@ from functools import partial
 
 import numpy as np
 
-from accelerators import ConfigError, MotionEstimator
+from accelerators import MotionEstimator
 from accelerators.rules import refuse
 from simulator.decisions.motion import Motion
-from simulator.timing.frame_stages.frame_stage import FrameStage, register
+from simulator.timing.stages.above import AboveStage, register_above
 from simulator.timing.stages.stage import Counts, Work
 from simulator.timing.transfers import Transfer, ceil_div
 
 
-@register
-class EstimatingMotion(FrameStage):
+@register_above
+class EstimatingMotion(AboveStage):
     """Frames that are searched take H x W x candidates differences, `adders` of them a cycle.
 
     The consumer takes a sum of a tile and candidate a cycle. A searched frame's luma is loaded, a
@@ -25,8 +25,7 @@ class EstimatingMotion(FrameStage):
     """
 
     units = ("motion_estimator",)
-    name = "motion estimation"
-    track = "motion"
+    evidence: Motion
 
     @property
     def unit(self) -> MotionEstimator:
@@ -36,20 +35,9 @@ class EstimatingMotion(FrameStage):
         return unit
 
     @property
-    def motion(self) -> Motion:
-        """What it found."""
-        motion = self.frames.motion
-        if motion is None:
-            raise ConfigError(
-                "policy.frames() must give Motion for a motion estimator to find, got none; do "
-                "not ask for the unit"
-            )
-        return motion
-
-    @property
     def _pixels(self) -> int:
         """Of a frame, a byte each."""
-        return self.motion.size[0] * self.motion.size[1]
+        return self.evidence.size[0] * self.evidence.size[1]
 
     @property
     def _holds_two(self) -> bool:
@@ -57,7 +45,7 @@ class EstimatingMotion(FrameStage):
 
     def check(self) -> None:
         """A row of tiles and all that it is compared with fit, and so do all tiles."""
-        motion, unit = self.motion, self.unit
+        motion, unit = self.evidence, self.unit
         height, width = motion.size
         band = min(height, motion.tile + 2 * motion.radius) + min(height, motion.tile)
         tiles, broken = motion.tiles[0] * motion.tiles[1], []
@@ -77,7 +65,7 @@ class EstimatingMotion(FrameStage):
 
     def work(self) -> Work:
         """The slower of differences and consumer."""
-        motion, unit = self.motion, self.unit
+        motion, unit = self.evidence, self.unit
         searched = motion.searched.astype(np.int64)
         cycles = searched * max(ceil_div(motion.differences, unit.adders), self._sums)
         loaded = self._pixels * (searched + self._key_loads())
@@ -92,12 +80,12 @@ class EstimatingMotion(FrameStage):
     @property
     def _sums(self) -> int:
         """Sums of tiles under candidates, of a frame."""
-        rows, columns = self.motion.tiles
-        return rows * columns * self.motion.candidates
+        rows, columns = self.evidence.tiles
+        return rows * columns * self.evidence.candidates
 
     def _key_loads(self) -> np.ndarray:
         """`(frames,)` int64, times that a key frame is loaded for a frame."""
-        motion = self.motion
+        motion = self.evidence
         if not self._holds_two:
             return motion.searched.astype(np.int64)
         loads = np.zeros(len(motion.keys), np.int64)
@@ -109,7 +97,7 @@ class EstimatingMotion(FrameStage):
         return loads
 
     def _actions(self, searches: int, loaded: np.ndarray) -> Counts:
-        motion, adders = self.motion, self.unit.adders
+        motion, adders = self.evidence, self.unit.adders
         words = ceil_div(motion.differences, adders) + ceil_div(self._pixels, adders)
         sums = searches * self._sums
         done = {

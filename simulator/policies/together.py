@@ -1,0 +1,238 @@
+"""Two techniques on one layer: the second decides on what the first one leaves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from accelerators import ConfigError
+from accelerators.rules import refuse, show
+from simulator.decisions.box import Decisions
+from simulator.decisions.evidence import Static
+from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.left import layer_of_rows, rows_left, shares_whole_rows
+from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
+from simulator.decisions.tokens import TokenPlan
+from simulator.policies.clustering import Clustering
+from simulator.policies.policy import (
+    LayerMemory,
+    LayerState,
+    ReadWeights,
+    ReusePolicy,
+    clustering_of,
+)
+from workloads.traces.layer import Layer
+
+if TYPE_CHECKING:
+    from workloads.traces.trace import WorkloadTrace
+
+# Before the names of what each of the two learned, or keeps.
+_FIRST, _SECOND = "first.", "second."
+
+
+@dataclass(frozen=True)
+class Together(ReusePolicy):
+    """The second technique decides on what the first one leaves of a layer.
+
+    The order is that of the box: frames and tokens, rows, columns, depth, weights. So the first
+    may be above the layers (key frames, say), and the second then decides in the frames that run;
+    or it keeps, fills in or shares rows, and the second sees a product of the rows that are left.
+    Rows that are kept or filled in leave rows that may be shared, and those that are filled in
+    rows that may be kept; any rows leave columns, depth and weights to decide on. A convolution's
+    rows that are left have no places in a picture any more: the second can't look once, and their
+    columns are in the order (c, kh, kw). Where images are left with different rows, clusters of the
+    second don't tell images apart: use tiles of rows.
+
+    `Together(Together(a, b), c)` would leave open what c sees; nest the second:
+    `Together(a, Together(b, c))`.
+
+    Attributes:
+        first: decides first.
+        second: decides on what is left.
+
+    Raises:
+        ConfigError: at construction, where one is no policy, or they are in the wrong order; at
+            `decide`, where what they decide has no meaning together, naming the layer.
+    """
+
+    first: ReusePolicy
+    second: ReusePolicy
+
+    def __post_init__(self) -> None:
+        """Two policies, of which the second is of layers."""
+        given = {"first": self.first, "second": self.second}
+        refuse(
+            [
+                f"Together.{name} must be a policy, got {show(value)}; "
+                "try LshReuse(hashes=10, length=10)"
+                for name, value in given.items()
+                if not isinstance(value, ReusePolicy)
+            ]
+        )
+        if self.second.is_above_layers:
+            raise ConfigError(
+                "Together.second must decide on layers, got "
+                f"{show(self.second.describe())}, which decides on frames or tokens; give it as "
+                "the first"
+            )
+        if isinstance(self.first, Together):
+            raise ConfigError(
+                "Together.first must be a single technique, got two of them; give the last two as "
+                "the second: Together(a, Together(b, c))"
+            )
+
+    @property
+    def is_above_layers(self) -> bool:
+        """As the first."""
+        return self.first.is_above_layers
+
+    def frames(self, trace: "WorkloadTrace") -> FrameDecisions | None:
+        """As the first."""
+        return self.first.frames(trace)
+
+    def tokens(self, trace: "WorkloadTrace") -> TokenPlan | None:
+        """As the first."""
+        return self.first.tokens(trace)
+
+    def applies_to(self, layer: Layer) -> bool:
+        """Where one of them does."""
+        return self.first.applies_to(layer) or self.second.applies_to(self._seen(layer))
+
+    def needs_calibration(self, layer: Layer) -> bool:
+        """Where one of them does."""
+        seen = self._seen(layer)
+        first = self.first.applies_to(layer) and self.first.needs_calibration(layer)
+        return first or (self.second.applies_to(seen) and self.second.needs_calibration(seen))
+
+    def calibrate(
+        self, layer: Layer, rows: np.ndarray, weights: ReadWeights | None = None
+    ) -> LayerState:
+        """What each learns of all rows."""
+        learned: dict[str, np.ndarray] = {}
+        for prefix, policy, seen in (
+            (_FIRST, self.first, layer),
+            (_SECOND, self.second, self._seen(layer)),
+        ):
+            if policy.applies_to(seen):
+                made = policy.calibrate(seen, rows, weights)
+                learned |= {f"{prefix}{name}": array for name, array in made.items()}
+        return learned
+
+    def clustering(self, layer: Layer, state: LayerState) -> Clustering | None:
+        """As the second's, of a layer that the first leaves whole."""
+        if self.first.applies_to(layer) or not self.second.applies_to(layer):
+            return None
+        return clustering_of(self.second, layer, _of(_SECOND, state))
+
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """Each must fit the layers that it decides on, as it sees them."""
+        broken: list[str] = []
+        for policy, seen in (
+            (self.first, list(layers)),
+            (self.second, [self._seen(layer) for layer in layers]),
+        ):
+            try:
+                policy.check_layers([layer for layer in seen if policy.applies_to(layer)])
+            except ConfigError as error:
+                broken += error.violations
+        refuse(broken)
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
+        """As for the first batch of a stream."""
+        return self.decide_next(layer, rows, state, None)[0]
+
+    def decide_next(
+        self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """The first's decisions, with the second's on what they leave."""
+        made: Decisions | None = None
+        kept: dict[str, np.ndarray] = {}
+        if self.first.applies_to(layer):
+            made, own = self.first.decide_next(
+                layer, rows, _of(_FIRST, state), _memory(_FIRST, memory)
+            )
+            kept |= {f"{_FIRST}{name}": array for name, array in (own or {}).items()}
+        seen, left = self._left(layer, rows, made)
+        if left.shape[1] and self.second.applies_to(seen):
+            then, own = self.second.decide_next(
+                seen, left, _of(_SECOND, state), _memory(_SECOND, memory)
+            )
+            kept |= {f"{_SECOND}{name}": array for name, array in (own or {}).items()}
+            made = self._joined(layer, made, then)
+        return made, kept or None
+
+    def describe(self) -> dict:
+        """Both as plain values."""
+        return {
+            "policy": "together",
+            "first": self.first.describe(),
+            "second": self.second.describe(),
+        }
+
+    def _seen(self, layer: Layer) -> Layer:
+        """A layer as the second sees it, with all its rows."""
+        return layer_of_rows(layer) if self.first.applies_to(layer) else layer
+
+    def _left(
+        self, layer: Layer, rows: np.ndarray, made: Decisions | None
+    ) -> tuple[Layer, np.ndarray]:
+        """The layer that the first leaves, and its rows."""
+        if made is None or made.rows is None:
+            return self._seen(layer), rows
+        if isinstance(made.rows, SharedRows):
+            if not shares_whole_rows(made.rows):
+                return self._seen(layer), rows
+            assert made.rows.centroids is not None
+            return layer_of_rows(layer, made.rows), made.rows.centroids[None]
+        left = rows_left(layer.name, made.rows)
+        return layer_of_rows(layer, made.rows), np.ascontiguousarray(rows[:, left])
+
+    def _joined(
+        self, layer: Layer, made: Decisions | None, then: Decisions | None
+    ) -> Decisions | None:
+        """Both decisions as one.
+
+        Raises:
+            ConfigError: they have no meaning together.
+        """
+        if made is None or then is None:
+            return then if made is None else made
+        rows, next_rows = made.rows, then.rows
+        if rows is None or made.columns is not None or made.depth is not None:
+            problem = "decide on rows, of which columns, depth and weights are left"
+        elif isinstance(rows, SharedRows) and not shares_whole_rows(rows):
+            alone = next_rows is None and then.depth is None and then.then is None
+            if alone and isinstance(then.evidence, Static) and then.columns is not None:
+                return replace(made, columns=then.columns)
+            problem = "share whole rows, unless the second drops columns beforehand"
+        elif next_rows is None or isinstance(next_rows, _MAY_FOLLOW.get(type(rows), ())):
+            return replace(made, then=then)
+        else:
+            problem = f"leave rows for which {type(next_rows).__name__} have a meaning"
+        raise ConfigError(
+            f"Together.first must {problem}, got {show(self.first.describe())} before "
+            f"{show(self.second.describe())} in layer {layer.name!r}; change their order, or use "
+            "one of them alone"
+        )
+
+
+# Decisions on rows -> what may be decided on the rows that they leave.
+_MAY_FOLLOW: dict[type, tuple[type, ...]] = {
+    KeptRows: (SharedRows,),
+    FilledRows: (SharedRows, KeptRows),
+}
+
+
+def _of(prefix: str, arrays: LayerState) -> LayerState:
+    """What belongs to one of the two."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _memory(prefix: str, memory: LayerMemory | None) -> LayerMemory | None:
+    """What one of the two kept, `None` before the first batch."""
+    return None if memory is None else _of(prefix, memory)
