@@ -21,8 +21,10 @@ from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     Dram,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     MotionEstimator,
@@ -32,6 +34,7 @@ from accelerators.units import (
     SystolicArray,
     Unit,
     Warper,
+    WeightTables,
 )
 from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
@@ -50,10 +53,12 @@ __all__ = [
     "AddressList",
     "Baseline",
     "CentroidCache",
+    "ChangeDetector",
     "ConfigError",
     "CostTable",
     "Dram",
     "FrameDifferencer",
+    "IndependentLanes",
     "LeaderTable",
     "LshFrontEnd",
     "MotionEstimator",
@@ -64,6 +69,7 @@ __all__ = [
     "SystolicArray",
     "Unit",
     "Warper",
+    "WeightTables",
     "area_by_part",
     "baselines",
     "cost_table",

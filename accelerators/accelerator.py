@@ -33,8 +33,10 @@ from accelerators.rules import (
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     Dram,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     MotionEstimator,
@@ -45,6 +47,7 @@ from accelerators.units import (
     SystolicArray,
     Unit,
     Warper,
+    WeightTables,
 )
 from accelerators.units.unit import parts_of
 
@@ -106,7 +109,11 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
+        lanes: lets every unit of the array sum an output of its own, at its own pace.
+        weight_tables: lets them sum activations by the value of their weight before they
+            multiply.
         motion_estimator: finds the motion of a frame's pixels since the key frame.
         warper: moves the key frame's maps by it.
 
@@ -150,8 +157,17 @@ class Accelerator:
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
     )
+    change_detector: ChangeDetector | None = field(
+        default=None, metadata=part(ChangeDetector, optional=True)
+    )
     frame_differencer: FrameDifferencer | None = field(
         default=None, metadata=part(FrameDifferencer, optional=True)
+    )
+    lanes: IndependentLanes | None = field(
+        default=None, metadata=part(IndependentLanes, optional=True)
+    )
+    weight_tables: WeightTables | None = field(
+        default=None, metadata=part(WeightTables, optional=True)
     )
     motion_estimator: MotionEstimator | None = field(
         default=None, metadata=part(MotionEstimator, optional=True)

@@ -37,7 +37,7 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import Changes, Evidence, Leaders, Neighbours, Signatures, Static
 from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
@@ -46,6 +46,7 @@ from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
 from simulator.policies.block_matching import BlockMatching, luma
+from simulator.policies.changed_positions import ChangedPositions
 from simulator.policies.deep_feature_flow import DeepFeatureFlow
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
@@ -85,6 +86,8 @@ __all__ = [
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
     "BlockMatching",
+    "ChangedPositions",
+    "Changes",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",

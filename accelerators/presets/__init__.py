@@ -1,6 +1,7 @@
 """Ready designs: dense arrays and the same with reuse, in a few sizes; published reuse units."""
 
 from accelerators.accelerator import Accelerator
+from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
@@ -9,6 +10,7 @@ from accelerators.presets.size_16x16 import (
     reuse_16x16_int8,
 )
 from accelerators.presets.size_32x32 import (
+    change_32x32,
     dense_32x32,
     leader_32x32,
     motion_32x32,
@@ -23,10 +25,14 @@ _BUILDERS = (
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
+    lanes_16x16,
+    tables_16x16,
+    merging_16x16,
     dense_32x32,
     reuse_32x32,
     neighbour_32x32,
     leader_32x32,
+    change_32x32,
     motion_32x32,
     every_64x64,
     cicek_design_b,
@@ -50,11 +56,14 @@ def preset(name: str) -> Accelerator:
 
 
 __all__ = [
+    "change_32x32",
     "dense_16x16",
     "dense_32x32",
     "every_64x64",
+    "lanes_16x16",
     "leader_32x32",
     "listed_16x16",
+    "merging_16x16",
     "motion_32x32",
     "neighbour_32x32",
     "preset",
@@ -62,4 +71,5 @@ __all__ = [
     "reuse_16x16",
     "reuse_16x16_int8",
     "reuse_32x32",
+    "tables_16x16",
 ]

@@ -6,11 +6,13 @@ from simulator.timing.stages.array import Multiplying
 from simulator.timing.stages.following import Following
 from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.motion import EstimatingMotion
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
 from simulator.timing.stages.warping import Warping
+from simulator.timing.stages.watching import Watching
 
 __all__ = [
     "ABOVE",
@@ -22,10 +24,12 @@ __all__ = [
     "Following",
     "HandingOut",
     "Hashing",
+    "Independent",
     "Matching",
     "Multiplying",
     "Stage",
     "Warping",
+    "Watching",
     "Work",
     "register",
     "register_above",
