@@ -35,6 +35,7 @@ from accelerators.units import (
     CentroidCache,
     ChangeDetector,
     Dram,
+    FeatureCache,
     FrameDifferencer,
     IndependentLanes,
     LeaderTable,
@@ -111,6 +112,7 @@ class Accelerator:
         leader_table: finds vectors that are like one of a few leaders before them.
         change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
+        feature_cache: sums up maps, and compares these sums with earlier images'.
         lanes: lets every unit of the array sum an output of its own, at its own pace.
         weight_tables: lets them sum activations by the value of their weight before they
             multiply.
@@ -162,6 +164,9 @@ class Accelerator:
     )
     frame_differencer: FrameDifferencer | None = field(
         default=None, metadata=part(FrameDifferencer, optional=True)
+    )
+    feature_cache: FeatureCache | None = field(
+        default=None, metadata=part(FeatureCache, optional=True)
     )
     lanes: IndependentLanes | None = field(
         default=None, metadata=part(IndependentLanes, optional=True)

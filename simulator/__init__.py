@@ -7,6 +7,7 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.not_evaluated
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
@@ -46,7 +47,9 @@ from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
 from simulator.policies.block_matching import BlockMatching, luma
+from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
+from simulator.policies.clockwork import Clockwork
 from simulator.policies.deep_feature_flow import DeepFeatureFlow
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
@@ -57,6 +60,7 @@ from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
+from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.region_of_interest import RegionOfInterest
@@ -86,8 +90,10 @@ __all__ = [
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
     "BlockMatching",
+    "CachedAnswers",
     "ChangedPositions",
     "Changes",
+    "Clockwork",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
@@ -121,6 +127,7 @@ __all__ = [
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
+    "NoScope",
     "Operands",
     "PerLayer",
     "PerforationMask",

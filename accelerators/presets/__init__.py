@@ -5,6 +5,7 @@ from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
+    gated_16x16,
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
@@ -22,6 +23,7 @@ from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
+    gated_16x16,
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
@@ -60,6 +62,7 @@ __all__ = [
     "dense_16x16",
     "dense_32x32",
     "every_64x64",
+    "gated_16x16",
     "lanes_16x16",
     "leader_32x32",
     "listed_16x16",

@@ -9,6 +9,7 @@ from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.change_detector import ChangeDetector
 from accelerators.units.dram import Dram
+from accelerators.units.feature_cache import FeatureCache
 from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.lanes import IndependentLanes
@@ -25,6 +26,7 @@ __all__ = [
     "CentroidCache",
     "ChangeDetector",
     "Dram",
+    "FeatureCache",
     "FrameDifferencer",
     "IndependentLanes",
     "Item",

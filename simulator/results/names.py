@@ -45,6 +45,10 @@ BOUND_MEANS = {
         "the means of a tile are handed on after it. More lanes, a smaller block or a wider unit "
         "would help."
     ),
+    "feature_cache": (
+        "The feature cache sets the pace: maps are summed up and compared with those of earlier "
+        "images. More lanes or multipliers, or fewer entries, would help."
+    ),
     "change_detector": (
         "The change detector sets the pace: every value of a frame is compared with that of an "
         "earlier one, and every changed row is listed. More lanes would help."

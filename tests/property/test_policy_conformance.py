@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from accelerators import Accelerator, ConfigError, preset
 from simulator import (
+    CachedAnswers,
     ChangedPositions,
+    Clockwork,
     DeepFeatureFlow,
     DroppedColumns,
     DroppedTokens,
@@ -26,6 +28,7 @@ from simulator import (
     LeaderReuse,
     LshReuse,
     NeighbourReuse,
+    NoScope,
     PerforationMask,
     PerforationReuse,
     RegionOfInterest,
@@ -203,6 +206,37 @@ class TestEveryNthFrame(FrameSuite):
     policy = EveryNthFrame(n=2)
     exact = EveryNthFrame(n=1)
     bolder = (EveryNthFrame(n=3), EveryNthFrame(n=6))
+
+
+class TestNoScope(FrameSuite):
+    # Frames are drawn from the standard normal distribution: they differ by 2 in the mean square.
+    policy = NoScope(threshold=2.0, against="answered")
+    exact = NoScope(threshold=0.0)
+    bolder = (NoScope(threshold=2.0, against="answered", skip=2), NoScope(threshold=1e30))
+
+
+class TestNoScopeInBlocks(FrameSuite):
+    policy = NoScope(threshold=2.0, distance=2, blocks=3)
+    exact = NoScope(threshold=0.0, blocks=2)
+    bolder = (NoScope(threshold=1e30, distance=2, blocks=3),)
+
+
+class TestClockwork(FrameSuite):
+    policy = Clockwork(rates="2=2")
+    exact = Clockwork(rates="*=1")
+    bolder = (Clockwork(rates="2=2 5=6"), Clockwork(rates="2=3 5=6"), Clockwork(rates="*=6"))
+
+
+class TestAdaptiveClockwork(FrameSuite):
+    policy = Clockwork(changes="2=0.25")
+    exact = Clockwork(changes="2=0")
+    bolder = (Clockwork(changes="2=1e30"),)
+
+
+class TestCachedAnswers(FrameSuite):
+    policy = CachedAnswers(layers="2 5", threshold=0.99)
+    exact = CachedAnswers(layers="2", threshold=2)
+    bolder = (CachedAnswers(layers="2 5", threshold=0.5),)
 
 
 class TestDroppedTokens(TokenSuite):

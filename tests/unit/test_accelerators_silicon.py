@@ -222,6 +222,7 @@ def test_parts_and_their_sum(name):
     sharing = ("centroid_buffer", "reconstructor")
     reuse = [name for name, each in Accelerator.parts().items() if each.exploits]
     held = {
+        "gated_16x16": ("frame_differencer", "feature_cache"),
         "listed_16x16": ("address_list", "reconstructor"),
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),

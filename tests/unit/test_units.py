@@ -14,6 +14,7 @@ from accelerators import (
     CentroidCache,
     ChangeDetector,
     ConfigError,
+    FeatureCache,
     FrameDifferencer,
     IndependentLanes,
     LeaderTable,
@@ -120,6 +121,16 @@ def test_address_list_by_hand():
         assert energy_per_action(design)["address_list", action] == price
     with pytest.raises(ConfigError, match=r"entries must be at least one for each of ports=4"):
         dense_with(address_list=AddressList(entries=3, ports=4))
+
+
+class TestFeatureCache(UnitSuite):
+    design = dense_with(feature_cache=FeatureCache(capacity_bytes=4096))
+    part = "feature_cache"
+    larger = (
+        FeatureCache(capacity_bytes=8192),
+        FeatureCache(capacity_bytes=4096, lanes=17),
+        FeatureCache(capacity_bytes=4096, macs=8),
+    )
 
 
 class TestFrameDifferencer(UnitSuite):

@@ -3,6 +3,7 @@
 from simulator.timing.stages.above import ABOVE, AboveStage, register_above
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
+from simulator.timing.stages.feature_cache import Summing
 from simulator.timing.stages.following import Following
 from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
@@ -28,6 +29,7 @@ __all__ = [
     "Matching",
     "Multiplying",
     "Stage",
+    "Summing",
     "Warping",
     "Watching",
     "Work",
