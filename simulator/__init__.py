@@ -46,6 +46,7 @@ from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.decisions.weights import WeightPlan
 from simulator.policies.block_matching import BlockMatching, luma
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
@@ -66,9 +67,11 @@ from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, 
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_vectors import SubVectorPolicy
+from simulator.policies.sum_merge import SumMerge
 from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
+from simulator.policies.weight_repetition import WeightRepetition
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
 from simulator.running.decide import decide, decide_stream
@@ -148,10 +151,13 @@ __all__ = [
     "Static",
     "StreamMemory",
     "SubVectorPolicy",
+    "SumMerge",
     "Technique",
     "Together",
     "TokenPlan",
     "VirtualPooling",
+    "WeightPlan",
+    "WeightRepetition",
     "affine_of",
     "bits_of_sums",
     "calibrate",
