@@ -40,6 +40,7 @@ from accelerators.units import (
     IndependentLanes,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Part,
     Reconstructor,
@@ -47,6 +48,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    Warper,
     WeightTables,
 )
 from accelerators.units.unit import parts_of
@@ -115,6 +117,8 @@ class Accelerator:
         lanes: lets every unit of the array sum an output of its own, at its own pace.
         weight_tables: lets them sum activations by the value of their weight before they
             multiply.
+        motion_estimator: finds the motion of a frame's pixels since the key frame.
+        warper: moves the key frame's maps by it.
         result_cache: finds results by signatures that the array makes.
 
     Raises:
@@ -172,6 +176,10 @@ class Accelerator:
     weight_tables: WeightTables | None = field(
         default=None, metadata=part(WeightTables, optional=True)
     )
+    motion_estimator: MotionEstimator | None = field(
+        default=None, metadata=part(MotionEstimator, optional=True)
+    )
+    warper: Warper | None = field(default=None, metadata=part(Warper, optional=True))
     result_cache: ResultCache | None = field(
         default=None, metadata=part(ResultCache, optional=True)
     )

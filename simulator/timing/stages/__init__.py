@@ -9,9 +9,11 @@ from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
 from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
+from simulator.timing.stages.motion import EstimatingMotion
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.result_cache import HashingOnArray
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.warping import Warping
 from simulator.timing.stages.watching import Watching
 from simulator.timing.stages.weight_tables import Factorised
 
@@ -21,6 +23,7 @@ __all__ = [
     "AboveStage",
     "Addressing",
     "Differencing",
+    "EstimatingMotion",
     "Factorised",
     "Following",
     "HandingOut",
@@ -31,6 +34,7 @@ __all__ = [
     "Multiplying",
     "Stage",
     "Summing",
+    "Warping",
     "Watching",
     "Work",
     "register",
