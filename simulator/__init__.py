@@ -44,6 +44,7 @@ from simulator.decisions.evidence import (
     Evidence,
     Leaders,
     Neighbours,
+    Ranges,
     Signatures,
     Static,
 )
@@ -72,6 +73,7 @@ from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
+from simulator.policies.range_table import RangeTableReuse
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.skipped_outputs import SkippedOutputs
@@ -149,6 +151,8 @@ __all__ = [
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
+    "RangeTableReuse",
+    "Ranges",
     "RegionOfInterest",
     "ResultCacheReuse",
     "ReuseCounts",

@@ -61,6 +61,10 @@ BOUND_MEANS = {
         "The leader table sets the pace: every vector is compared with the leaders before it. More "
         "lanes, fewer leaders or a wider unit would help."
     ),
+    "range_table": (
+        "The range table sets the pace: every element of a sub-vector becomes a range, and a "
+        "stream's table travels for every sub-matrix. A wider unit or fewer sets would help."
+    ),
     "result_cache": (
         "The result cache sets the pace: each signature is looked up, and the table is cleared for "
         "every sub-matrix. Faster clearing, fewer entries or longer sub-vectors would help."

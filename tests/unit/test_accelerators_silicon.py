@@ -224,6 +224,7 @@ def test_parts_and_their_sum(name):
     held = {
         "gated_16x16": ("frame_differencer", "feature_cache"),
         "listed_16x16": ("address_list", "reconstructor"),
+        "ranging_16x16": ("range_table", *sharing),
         "remembering_16x16": ("result_cache", *sharing),
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),
