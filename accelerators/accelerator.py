@@ -33,12 +33,14 @@ from accelerators.rules import (
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    DifferenceUnit,
     Dram,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
     Part,
     Reconstructor,
+    ResultAdder,
     SramBuffer,
     SystolicArray,
     Unit,
@@ -103,6 +105,10 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        difference_unit: inputs less earlier ones, of which only those that differ are multiplied.
+        result_adder: adds what comes of differences to earlier results.
+        state_buffer: what layers remember of a frame for the next one, where it has room: inputs
+            and results of each layer, in their order; the others' lie in the DRAM.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -143,6 +149,18 @@ class Accelerator:
     )
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
+    )
+    difference_unit: DifferenceUnit | None = field(
+        default=None, metadata=part(DifferenceUnit, optional=True)
+    )
+    result_adder: ResultAdder | None = field(
+        default=None, metadata=part(ResultAdder, optional=True)
+    )
+    state_buffer: SramBuffer | None = field(
+        default=None,
+        metadata=part(
+            SramBuffer, optional=True, words="state buffer", colour="#6f7f9f", exploits=True
+        ),
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

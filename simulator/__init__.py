@@ -7,6 +7,7 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
@@ -30,15 +31,25 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import (
+    Differences,
+    Evidence,
+    Leaders,
+    Neighbours,
+    Signatures,
+    Static,
+)
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.incremental import IncrementalRows, incremental
 from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.differences import DifferencePolicy
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.every_nth_frame import EveryNthFrame
+from simulator.policies.fine_changes import FineChanges
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
@@ -46,8 +57,11 @@ from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.perforation import PerforationReuse
 from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.policies.position_differences import PositionDifferences
+from simulator.policies.quantised_differences import QuantisedDifferences
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
+from simulator.policies.spatial_differences import SpatialDifferences
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.technique import Technique, register, techniques
 from simulator.policies.together import Together
@@ -64,6 +78,7 @@ from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
 from simulator.timing.layer import ActionCounts, LayerTiming
+from simulator.timing.remembering import remembered_bytes
 from simulator.timing.schedule import BLOCKS, LIMITS
 
 __all__ = [
@@ -78,6 +93,8 @@ __all__ = [
     "Decisions",
     "DepthDecisions",
     "DesignReport",
+    "DifferencePolicy",
+    "Differences",
     "DroppedColumns",
     "DroppedTokens",
     "ErrorAnalysis",
@@ -85,8 +102,10 @@ __all__ = [
     "EveryNthFrame",
     "Evidence",
     "FilledRows",
+    "FineChanges",
     "FrameDecisions",
     "HyperCubeReuse",
+    "IncrementalRows",
     "KMeansReuse",
     "KeptRows",
     "LayerBound",
@@ -103,9 +122,11 @@ __all__ = [
     "PerLayer",
     "PerforationReuse",
     "PixelAnswers",
+    "PositionDifferences",
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
+    "QuantisedDifferences",
     "RegionOfInterest",
     "ReuseCounts",
     "ReusePolicy",
@@ -115,6 +136,7 @@ __all__ = [
     "Signatures",
     "SimulationReport",
     "SkippedOutputs",
+    "SpatialDifferences",
     "Static",
     "StreamMemory",
     "SubVectorPolicy",
@@ -126,8 +148,10 @@ __all__ = [
     "calibrate",
     "decide",
     "decide_stream",
+    "effectual_bits",
     "error_bound",
     "fitted_design",
+    "incremental",
     "input_similarity",
     "layer_similarity",
     "load_memory",
@@ -138,6 +162,7 @@ __all__ = [
     "processor_constants",
     "register",
     "remaining_work",
+    "remembered_bytes",
     "save_memory",
     "similarity_by_distance",
     "simulate",

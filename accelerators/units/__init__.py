@@ -7,16 +7,19 @@ from accelerators.units.address_list import AddressList
 from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
+from accelerators.units.difference_unit import DifferenceUnit
 from accelerators.units.dram import Dram
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
+from accelerators.units.result_adder import ResultAdder
 from accelerators.units.unit import Item, Part, Unit
 
 __all__ = [
     "AddressList",
     "CentroidCache",
+    "DifferenceUnit",
     "Dram",
     "Item",
     "LeaderTable",
@@ -24,6 +27,7 @@ __all__ = [
     "NeighbourMatcher",
     "Part",
     "Reconstructor",
+    "ResultAdder",
     "SramBuffer",
     "SystolicArray",
     "Unit",

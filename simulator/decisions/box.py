@@ -10,6 +10,7 @@ from accelerators.rules import refuse
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import rows_left
 from simulator.decisions.rows import FilledRows, KeptRows, RowDecisions, SharedRows
 from workloads.traces.layer import Gemm
@@ -90,6 +91,12 @@ class Decisions:
                         f"fill rows in from such with the same columns, got {groups} runs with "
                         f"columns of their own in {rows.images} images; decide on columns for "
                         "whole images"
+                    )
+            case IncrementalRows():
+                if self.columns is not None or self.depth is not None or self.then is not None:
+                    found.append(
+                        "add differences to whole results, which columns or sums that end early "
+                        "do not leave, got other parts beside rows; leave them out"
                     )
             case KeptRows() | None:
                 pass

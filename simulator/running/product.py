@@ -6,8 +6,10 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED
 from simulator.decisions.depth import DepthDecisions
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import rows_left
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
+from simulator.kernels.differences import add_sources
 from simulator.kernels.gathering import gather_add
 from simulator.kernels.lanes import aligned_empty
 from simulator.kernels.vectors import gather_taps, results_of
@@ -23,11 +25,12 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
 
     Args:
         decisions: with their operands.
-        rows: `(count, m, k)` float32 activations; not read where rows are shared.
+        rows: `(count, m, k)` float32 activations; not read where rows are shared, or differences
+            are added.
         weights: `(count, k, n)` float32.
 
     Returns:
-        `(count, m, n)` float32.
+        `(count, m, n)` float32; float64 where sums of integers are exact.
 
     Raises:
         ConfigError: the decisions' operands were dropped.
@@ -36,6 +39,8 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
         return _nested(decisions, decisions.then, rows, weights)
     if isinstance(decisions.rows, SharedRows):
         return with_columns(decisions, _shared(decisions, decisions.rows, weights))
+    if isinstance(decisions.rows, IncrementalRows):
+        return _added(decisions, decisions.rows, weights)
     assert rows is not None
     match decisions.rows:
         case FilledRows():
@@ -261,3 +266,29 @@ def _kept_results(decisions: Decisions, kept: KeptRows) -> np.ndarray:
             "batch before, got none; decide again"
         )
     return np.array(kept.results, np.float32, order="C")
+
+
+def _added(decisions: Decisions, made: IncrementalRows, weights: np.ndarray) -> np.ndarray:
+    """Multiply the differences, and add what comes of them to the results of their sources."""
+    if made.differences is None or (made.needs_results and made.results is None):
+        raise ConfigError(
+            f"decisions of layer {decisions.layer!r} that add to earlier results must hold the "
+            "differences and those results, got them without; decide again"
+        )
+    gemm, kind = made.gemm, np.float64 if made.exact else np.float32
+    if made.anew.all():
+        return np.matmul(made.differences.astype(kind, copy=False), weights)
+    output = np.zeros((gemm.count, gemm.m, gemm.n), kind)
+    nothing = np.zeros((made.lag, gemm.n), kind)
+    for index, sums in enumerate(output):
+        given, matrix = made.differences[index], weights[index]
+        rows, elements = np.flatnonzero(made.is_computed[index]), made.elements_of(index)
+        if len(rows) < gemm.m:
+            given = np.take(given.T, rows, axis=1).T
+        if len(elements) < gemm.k:
+            given, matrix = given[:, elements], matrix[elements]
+        if len(rows):
+            sums[rows] = np.matmul(given.astype(kind, copy=False), matrix)
+        before = nothing if made.results is None else made.results[index].astype(kind, copy=False)
+        add_sources(sums, made.anew[index], made.lag, before)
+    return output

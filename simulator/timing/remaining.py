@@ -10,6 +10,7 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import layer_of_images, layer_of_rows
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
@@ -23,7 +24,9 @@ class Remaining:
     Dropped columns are as if the layer had never had them: neither their weights nor their results
     travel. Depth saves the energy of multiplications and no cycle: units of a systolic array work
     in step, so a skipped output's place in the array stays idle for as long as its neighbours
-    work; its operands pass it, and are read, all the same.
+    work; its operands pass it, and are read, all the same. Differences that are 0 save the energy
+    of their multiplications in any case; cycles and weights, where all of a row are, or those of an
+    element of k in all rows of a tile: the others move together.
 
     Not modelled: how the array learns which outputs to skip; that inputs which no computed row
     reads need not be loaded.
@@ -60,7 +63,7 @@ class Remaining:
             return replace(inner, around=(own, *inner.around))
         if isinstance(rows, FilledRows):  # the same of every product
             before = _running_count(rows.is_computed[:1])
-        elif isinstance(rows, KeptRows):
+        elif isinstance(rows, KeptRows | IncrementalRows):
             before = _running_count(rows.is_computed)
         return cls(
             layer=layer,
@@ -90,7 +93,15 @@ class Remaining:
     @property
     def kept(self) -> bool:
         """Whether rows that are not computed have their results from the batch before."""
+        if self.incremental is not None:
+            return self.incremental.keeps
         return self.decisions is not None and isinstance(self.decisions.rows, KeptRows)
+
+    @property
+    def incremental(self) -> IncrementalRows | None:
+        """Its rows, where differences are added to earlier results."""
+        rows = None if self.decisions is None else self.decisions.rows
+        return rows if isinstance(rows, IncrementalRows) else None
 
     def computed_rows(self, rows: np.ndarray) -> np.ndarray:
         """`(1 or count, t)` int64, rows that are computed in consecutive tiles of `(t,)` rows."""

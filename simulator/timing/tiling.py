@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from accelerators import Accelerator, ConfigError
+from simulator.decisions.evidence import Differences
 from simulator.timing.choosing import AS_FAST, Way, least_traffic
 from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
 from simulator.timing.remaining import Remaining
@@ -85,6 +86,7 @@ class Tiling:
             m = left.computed_rows(row_cut)[by_row]
             n = columns * (m > 0)
         shape = (gemm.count, *np.broadcast_shapes(rows.shape, columns.shape)[1:])
+        terms = None if left.incremental is None else left.incremental.terms_of_tiles(row_cut)
         # Rows are looked at for their first column tile; of a dense layer nobody asks.
         looked = (
             1
@@ -92,6 +94,8 @@ class Tiling:
             else (np.arange(columns.size) == 0).astype(np.int64).reshape(columns.shape)
         )
         transfers = self._transfers(row_cut, rows, columns, shape)
+        if terms is not None:
+            self._take_off(left, transfers, terms[by_row], columns)
         actions = {}
         if left.kept:
             # What the batch before left is loaded, and stored beside what is computed; a product of
@@ -107,7 +111,7 @@ class Tiling:
             looked=looked,
             m=m,
             n=n,
-            k=gemm.k,
+            k=gemm.k if terms is None else np.maximum(1, terms[by_row]),
             inputs="activation_buffer",
             sums="output_buffer",
             handed_rows=rows,
@@ -143,6 +147,29 @@ class Tiling:
             Transfer(kind="weights", moved_bytes=weights, buffer="weight_buffer"),
             Transfer(kind="outputs", moved_bytes=outputs, stored=True),
         )
+
+    def _take_off(
+        self, left: Remaining, transfers: tuple[Transfer, ...], terms: np.ndarray, columns: Any
+    ) -> None:
+        """Weights that nothing is multiplied by, and what inputs are packed by, do not travel.
+
+        Where weights are loaded once for all tiles, those are loaded that any row multiplies. The
+        weights of one element of k for a tile's columns lie together, and take whole bursts.
+        """
+        inputs, weights, _ = transfers
+        _, again, _, loaded = loads(self)
+        burst = self.accelerator.dram.burst_bytes
+        each = ceil_div(byte_count(columns, self.accelerator.operand_bits), burst) * burst
+        assert left.incremental is not None and left.decisions is not None
+        if not again:
+            terms = left.incremental.terms_of_tiles(np.array([self.sizes.m]))[:, :, None]
+        wanted = (terms * each * loaded).astype(np.int64)
+        np.minimum(weights.moved_bytes, wanted, out=weights.moved_bytes)
+        evidence = left.decisions.evidence
+        packed = evidence.stored_bits if isinstance(evidence, Differences) else None
+        if packed is not None:
+            stored = min(byte_count(packed, 1), self.sizes.inputs)
+            inputs.moved_bytes[...] = inputs.moved_bytes * stored // self.sizes.inputs
 
     def _results(self, left: Remaining, rows: np.ndarray, m: np.ndarray) -> np.ndarray:
         """Results that each tile's rows are made of: a skipped row takes all that its entry names,
@@ -212,11 +239,12 @@ def tilings(left: Remaining, accelerator: Accelerator) -> Tiling:
     Column tiles of once, twice, four times ... the array's columns; for each the most rows that
     fit, fewer that keep the inputs in their buffer, halves and quarters of both, and m cut into
     one, two, four ... equal tiles. The last ones do not depend on a buffer, so that a larger buffer
-    loses none of them. Rows that are handed out lie beside the results that they are made of, so
-    half as many fit.
+    loses none of them. Rows that are handed out, or added to others, lie beside the results that
+    they are made of, so half as many fit.
     """
     sizes = _Operands.of(left, accelerator)
-    bits = accelerator.accumulator_bits * (2 if left.handed_out else 1)
+    beside = left.handed_out or left.incremental is not None
+    bits = accelerator.accumulator_bits * (2 if beside else 1)
     half = accelerator.output_buffer.capacity_bytes // 2
     inputs_half = accelerator.activation_buffer.capacity_bytes // 2
     resident_rows = max(1, sizes.m * inputs_half // max(1, sizes.inputs))
@@ -225,7 +253,7 @@ def tilings(left: Remaining, accelerator: Accelerator) -> Tiling:
     if half < least:
         raise ConfigError(
             f"Accelerator.output_buffer.capacity_bytes must hold two rows of {columns} partial "
-            f"sums{' and of what is made of them' * left.handed_out}, got {2 * half}; use "
+            f"sums{' and of what is made of them' * beside}, got {2 * half}; use "
             f"{2 * least} or more"
         )
     halved = {ceil_div(sizes.m, 1 << power) for power in range(sizes.m.bit_length())}

@@ -18,14 +18,18 @@ from simulator import (
     DroppedTokens,
     EveryNthFrame,
     FilledRows,
+    FineChanges,
     HyperCubeReuse,
     KMeansReuse,
     LeaderReuse,
     LshReuse,
     NeighbourReuse,
     PerforationReuse,
+    PositionDifferences,
+    QuantisedDifferences,
     RegionOfInterest,
     SkippedOutputs,
+    SpatialDifferences,
     SubVectorPolicy,
     VirtualPooling,
 )
@@ -90,6 +94,11 @@ POLICIES = {
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
     "virtual_pooling": VirtualPooling(),
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
+    "fine_changes": FineChanges(threshold=0.2),
+    "fine_changes_in_streams": FineChanges(threshold=0.2, images="streams", refresh=4),
+    "position_differences": PositionDifferences(threshold=2.0),
+    "quantised_differences": QuantisedDifferences(levels=32),
+    "spatial_differences": SpatialDifferences(),
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
     "dropped_fraction": DroppedColumns(fraction=0.4),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
@@ -111,6 +120,8 @@ EXACT = {
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
+    "fine_changes": FineChanges(threshold=0.0, images="streams"),
+    "position_differences": PositionDifferences(threshold=0.0, refresh=1),
     "dropped_fraction": DroppedColumns(),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[False] * 3]}),
 }
@@ -130,12 +141,35 @@ BOLDER = {
     ),
     "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
     "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
+    "fine_changes": (FineChanges(threshold=0.5), FineChanges(threshold=2.0)),
+    "position_differences": (
+        PositionDifferences(threshold=2.7),
+        PositionDifferences(threshold=9.0),
+    ),
+    "quantised_differences": (QuantisedDifferences(levels=8), QuantisedDifferences(levels=2)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
     "dropped_fraction": (DroppedColumns(fraction=0.7),),
     "skipped_outputs": (SkippedOutputs(masks={"conv": [[True, True, False]]}),),
 }
 STREAM = LshReuse(hashes=3, length=4, scope="stream")
-SUITES = {DroppedColumns: ColumnSuite, SkippedOutputs: DepthSuite}
+
+
+class LevelSuite(RowSuite):
+    """Of rows that are brought to levels, the first frame's are not dense either."""
+
+    def test_equal_rows_are_exact(self):
+        rows = np.tile(example_rows(self.layer, 3)[:, :1], (1, self.layer.gemm.m, 1))
+        made, weights = decide_on(self.policy, self.layer, rows), example_weights(self.layer)
+        found = product(made, rows, weights)
+        levels = np.broadcast_to(made.rows.differences[:, :1] @ weights, found.shape)
+        np.testing.assert_allclose(found, levels, **CLOSE)
+
+
+SUITES = {
+    DroppedColumns: ColumnSuite,
+    QuantisedDifferences: LevelSuite,
+    SkippedOutputs: DepthSuite,
+}
 
 
 def suite_of(name, policy):
