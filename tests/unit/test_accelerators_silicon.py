@@ -219,8 +219,10 @@ def test_parts_and_their_sum(name):
     assert tuple(areas) == tuple(leakages) == PARTS
     looking = ("front_end", "cache", "neighbour_matcher", "leader_table")
     sharing = ("centroid_buffer", "reconstructor")
-    reuse = ("address_list", *looking, *sharing)
+    adding = ("difference_unit", "result_adder", "state_buffer")
+    reuse = ("address_list", *looking, *sharing, *adding)
     held = {
+        "difference_16x16": adding,
         "listed_16x16": ("address_list", "reconstructor"),
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),
