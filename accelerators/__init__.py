@@ -23,6 +23,8 @@ from accelerators.units import (
     CentroidCache,
     DifferenceUnit,
     Dram,
+    FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -31,6 +33,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.array import DATAFLOWS, FOLD_TIMINGS
 from accelerators.units.cache import REPLACEMENTS
@@ -53,6 +56,8 @@ __all__ = [
     "CostTable",
     "DifferenceUnit",
     "Dram",
+    "FrameDifferencer",
+    "IndependentLanes",
     "LeaderTable",
     "LshFrontEnd",
     "NeighbourMatcher",
@@ -62,6 +67,7 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "WeightTables",
     "area_by_part",
     "baselines",
     "cost_table",

@@ -35,6 +35,8 @@ from accelerators.units import (
     CentroidCache,
     DifferenceUnit,
     Dram,
+    FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -44,6 +46,7 @@ from accelerators.units import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.unit import parts_of
 
@@ -109,6 +112,10 @@ class Accelerator:
         result_adder: adds what comes of differences to earlier results.
         state_buffer: what layers remember of a frame for the next one, where it has room: inputs
             and results of each layer, in their order; the others' lie in the DRAM.
+        frame_differencer: compares whole frames with earlier ones.
+        lanes: lets every unit of the array sum an output of its own, at its own pace.
+        weight_tables: lets them sum activations by the value of their weight before they
+            multiply.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -161,6 +168,15 @@ class Accelerator:
         metadata=part(
             SramBuffer, optional=True, words="state buffer", colour="#6f7f9f", exploits=True
         ),
+    )
+    frame_differencer: FrameDifferencer | None = field(
+        default=None, metadata=part(FrameDifferencer, optional=True)
+    )
+    lanes: IndependentLanes | None = field(
+        default=None, metadata=part(IndependentLanes, optional=True)
+    )
+    weight_tables: WeightTables | None = field(
+        default=None, metadata=part(WeightTables, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

@@ -7,10 +7,17 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
+from simulator.analysis.position_choice import (
+    GreedyStep,
+    greedy_perforation,
+    perforation_impacts,
+    virtual_pooling_layers,
+)
 from simulator.analysis.similarity import (
     LayerSimilarity,
     input_similarity,
@@ -39,6 +46,7 @@ from simulator.decisions.evidence import (
     Signatures,
     Static,
 )
+from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.incremental import IncrementalRows, incremental
 from simulator.decisions.looks import Looks
@@ -55,15 +63,15 @@ from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
-from simulator.policies.perforation import PerforationReuse
-from simulator.policies.policy import NoReuse, PerLayer, ReusePolicy
+from simulator.policies.perforation import PerforationMask, PerforationReuse
+from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.position_differences import PositionDifferences
 from simulator.policies.quantised_differences import QuantisedDifferences
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.spatial_differences import SpatialDifferences
 from simulator.policies.sub_vectors import SubVectorPolicy
-from simulator.policies.technique import Technique, register, techniques
+from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.results.design import DesignReport, LayerReport
@@ -104,6 +112,8 @@ __all__ = [
     "FilledRows",
     "FineChanges",
     "FrameDecisions",
+    "FrameEvidence",
+    "GreedyStep",
     "HyperCubeReuse",
     "IncrementalRows",
     "KMeansReuse",
@@ -119,7 +129,9 @@ __all__ = [
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
+    "Operands",
     "PerLayer",
+    "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
     "PositionDifferences",
@@ -144,6 +156,7 @@ __all__ = [
     "Together",
     "TokenPlan",
     "VirtualPooling",
+    "affine_of",
     "bits_of_sums",
     "calibrate",
     "decide",
@@ -151,20 +164,22 @@ __all__ = [
     "effectual_bits",
     "error_bound",
     "fitted_design",
+    "greedy_perforation",
     "incremental",
     "input_similarity",
     "layer_similarity",
     "load_memory",
     "paint_clusters",
+    "perforation_impacts",
     "pixel_answers",
     "predict",
     "predict_layer",
     "processor_constants",
-    "register",
     "remaining_work",
     "remembered_bytes",
     "save_memory",
     "similarity_by_distance",
     "simulate",
     "techniques",
+    "virtual_pooling_layers",
 ]

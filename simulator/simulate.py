@@ -11,6 +11,7 @@ from simulator.running.decide import decide
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.sums import KnownBits, check_sums
 from simulator.simulation_report import SimulationReport
+from simulator.timing.above import Above, above_timings
 from simulator.timing.dense_baseline import equal_area_dense, same_array_dense, time_dense
 from simulator.timing.engines.engine import ENGINES, Engine
 from simulator.timing.layer import LayerTiming
@@ -82,12 +83,13 @@ def simulate(
         )
     check_sums(trace, accelerator, run.decisions, sum_bits)
     timings, quality = _timed(trace, accelerator, run, timer)
+    above: Above = above_timings(run.frames, trace.layers, accelerator)
     plain = same_array_dense(accelerator)
     equal_area, equal_area_timings = equal_area_dense(trace.layers, accelerator, timer)
     return SimulationReport(
         workload=dict(trace.provenance) | _calibrated(run),
         policy=run.policy,
-        reuse=DesignReport.of(accelerator, timings, trace.images, quality),
+        reuse=DesignReport.of(accelerator, timings, trace.images, quality, above=above),
         dense=DesignReport.of(plain, time_dense(trace.layers, plain, timer), trace.images),
         dense_equal_area=DesignReport.of(equal_area, equal_area_timings, trace.images),
         accuracy=run.accuracy,

@@ -77,12 +77,14 @@ class SimulationReport:
 
     @property
     def design(self) -> str:
-        """What the design as given is called: `reuse` where something is taken off some layer.
+        """What the design as given is called: `reuse` where something is taken off some layer, or
+        was looked for above all of them.
 
         Else it is `reuse_units_idle` with reuse units, and `dense` without. What is known before
         the inputs are, such as which columns are dropped, may be taken off without any unit.
         """
-        if any(layer.remaining_ratio is not None for layer in self.reuse.layers):
+        reuses = any(layer.remaining_ratio is not None for layer in self.reuse.layers)
+        if reuses or self.reuse.above:
             return REUSE
         return IDLE if self.reuse.accelerator.has_reuse else DENSE
 

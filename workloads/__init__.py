@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workloads.errors import TraceError
+from workloads.traces.after import Affine, After, Step
 from workloads.traces.layer import Convolution, Gemm, Layer, Quantisation
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ _PLACES = {
 }
 
 __all__ = [
+    "Affine",
+    "After",
     "CifarNet",
     "Convolution",
     "Gemm",
@@ -54,6 +57,7 @@ __all__ = [
     "ImageSet",
     "Layer",
     "Quantisation",
+    "Step",
     "TraceError",
     "WorkloadTrace",
     "capture",

@@ -1,6 +1,7 @@
 """Ready designs: dense arrays and the same with reuse, in a few sizes; published reuse units."""
 
 from accelerators.accelerator import Accelerator
+from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
@@ -24,6 +25,9 @@ _BUILDERS = (
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
+    lanes_16x16,
+    tables_16x16,
+    merging_16x16,
     dense_32x32,
     reuse_32x32,
     neighbour_32x32,
@@ -54,12 +58,15 @@ __all__ = [
     "dense_32x32",
     "difference_16x16",
     "every_64x64",
+    "lanes_16x16",
     "leader_32x32",
     "listed_16x16",
+    "merging_16x16",
     "neighbour_32x32",
     "preset",
     "presets",
     "reuse_16x16",
     "reuse_16x16_int8",
     "reuse_32x32",
+    "tables_16x16",
 ]

@@ -70,6 +70,7 @@ def listed_16x16() -> Accelerator:
             entries=4096,  # our choice: the positions of a 64x64 output
             address_bits=16,  # our choice: some to spare
             taps=4,  # as a skipped position has neighbours
+            counted=True,  # one beside it, two, or four about it
         ),
         reconstructor=Reconstructor(ports=1, width=16),  # our choice: a row of the array's sums
     )

@@ -9,18 +9,23 @@ from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.difference_unit import DifferenceUnit
 from accelerators.units.dram import Dram
+from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
+from accelerators.units.lanes import IndependentLanes
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.result_adder import ResultAdder
 from accelerators.units.unit import Item, Part, Unit
+from accelerators.units.weight_tables import WeightTables
 
 __all__ = [
     "AddressList",
     "CentroidCache",
     "DifferenceUnit",
     "Dram",
+    "FrameDifferencer",
+    "IndependentLanes",
     "Item",
     "LeaderTable",
     "LshFrontEnd",
@@ -31,4 +36,5 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "WeightTables",
 ]

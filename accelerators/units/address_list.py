@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from accelerators.cost_table import CostTable, Size
-from accelerators.rules import Relation, integer
+from accelerators.rules import Relation, flag, integer
 from accelerators.units.unit import Design, Item, Unit, memory
 
 
@@ -25,13 +25,16 @@ class AddressList(Unit):
 
     An entry is the addresses of the computed rows whose results the position takes, in equal
     shares: a computed position names its own row alone, a skipped one the rows around it. Fewer
-    than ``taps`` rows are named repeatedly. The list is loaded before a layer, read in order of its
-    positions, and a port is a bank of its own. What adds the results up is another unit.
+    than ``taps`` rows are named repeatedly, unless an entry says how many of its addresses count.
+    The list is loaded before a layer, read in order of its positions, and a port is a bank of its
+    own. What adds the results up, and shifts their sum to make it a mean, is another unit.
 
     Attributes:
         entries: output positions, 1 to 16777216.
         address_bits: of one row's address, 1 to 64.
         taps: rows that an entry names, 1 to 64.
+        counted: whether an entry says how many of its addresses count: 1, 2, 4, ... up to ``taps``,
+            so that the sum of their results is shifted by 0, 1, 2, ... bits.
         ports: entries read or written a cycle, 1 to 64; at most ``entries``.
     """
 
@@ -42,6 +45,7 @@ class AddressList(Unit):
     entries: int = field(metadata=integer(1, 2**24))
     address_bits: int = field(default=16, metadata=integer(1, 64))
     taps: int = field(default=1, metadata=integer(1, 64))
+    counted: bool = field(default=False, metadata=flag())
     ports: int = field(default=1, metadata=integer(1, 64))
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
@@ -51,7 +55,9 @@ class AddressList(Unit):
     @property
     def entry_bits(self) -> int:
         """Bits of one entry, which an access moves."""
-        return self.taps * self.address_bits
+        # The number of addresses is told by its logarithm, 0 to log2(taps).
+        count = (self.taps.bit_length() - 1).bit_length() if self.counted else 0
+        return self.taps * self.address_bits + count
 
     def bill(self, design: Design) -> list[Item]:
         """A memory a port."""

@@ -19,4 +19,5 @@ COMMANDS = {
     "report": False,
     "measure": False,
     "presets": False,
+    "techniques": False,
 }

@@ -103,6 +103,21 @@ PolicySet = Annotated[
     list[str] | None,
     typer.Option(help="FIELD=VALUE, of the policy's fields; may be repeated."),
 ]
+TechniqueNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[+NAME]|FILE.py:NAME",
+        help="A technique in place of --hashes and --length, as `codesign techniques` lists them; "
+        "several, each on what those before it leave.",
+    ),
+]
+TechniqueSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="FIELD=VALUE of the technique, NAME.FIELD=VALUE of one of several; may be repeated.",
+    ),
+]
 
 
 def is_given(context: typer.Context, name: str) -> bool:

@@ -16,6 +16,8 @@ from codesign.cli.options import (
     CalibrateUnderReuse,
     Policy,
     PolicySet,
+    TechniqueNames,
+    TechniqueSet,
     Weights,
 )
 from codesign.cli.terminal import note, say
@@ -27,6 +29,7 @@ from codesign.space.lookup import (
     policy_from_options,
     refuse_idle,
 )
+from codesign.space.technique_lookup import find_technique
 from simulator import NoReuse, PerLayer, ReusePolicy
 from simulator.results.weights import AS_CLASS_SETS, untrained
 from workloads.traces.files import DESCRIPTION
@@ -127,6 +130,7 @@ class ReplayOptions:
     representative: Annotated[
         str, typer.Option(help="Of a cluster: the `centroid`, or the `first` row seen.")
     ] = "centroid"
+    technique: TechniqueNames = None
     policy: Policy = None
     policy_set: PolicySet = None
     calibration: Annotated[
@@ -182,7 +186,9 @@ class ReplayOptions:
             for name in (*lsh, "representative")
             if getattr(self, name) not in (defaults[name], [])
         ]
-        named = policy_by_name(self.policy, self.policy_set, self.layer or [], given)
+        named = self._technique(given) or policy_by_name(
+            self.policy, self.policy_set, self.layer or [], given
+        )
         if named is not None:
             return named
         return policy_from_options(
@@ -196,6 +202,24 @@ class ReplayOptions:
             representative=self.representative,
             accelerator=design,
         )
+
+    def _technique(self, lsh: Sequence[str]) -> ReusePolicy | None:
+        """The technique that was named, and layers that run dense beside it; `None` without one."""
+        settings = getattr(self, "setting", None) or []
+        refuse_idle({"--set": bool(settings) and self.technique is None}, "with --technique")
+        if self.technique is None:
+            return None
+        layers = self.layer or []
+        dense = [text.removesuffix("=dense") for text in layers if text.endswith("=dense")]
+        others = [f"--{name}" for name in lsh if name != "layer" or len(dense) < len(layers)]
+        others += ["--policy"] if self.policy is not None else []
+        if others:
+            raise ConfigError(
+                f"--technique must stand without {', '.join(others)}, got both; leave one out, or "
+                "give fields as --set FIELD=VALUE; of --layer, only NAME=dense may stay"
+            )
+        found = find_technique(self.technique, settings)
+        return PerLayer(dict.fromkeys(dense, NoReuse()), found) if dense else found
 
     def _read_scale_sim(self, config: Path, topology: Path) -> Replay:
         """Shapes alone, on the design of the .cfg file."""
@@ -226,6 +250,7 @@ class ReplayOptions:
 class ModelReplayOptions(ReplayOptions):
     """Those of a replay that may run the captured model too."""
 
+    setting: TechniqueSet = None
     model: Annotated[
         str | None, typer.Option(help="The captured model, to know the accuracy under reuse.")
     ] = None

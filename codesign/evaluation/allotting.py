@@ -17,8 +17,8 @@ from codesign.space.allotment import OUTPUT_ERROR, START_ERROR, Allotment
 from codesign.space.parameters import Parameter
 from codesign.space.technique_parameters import TECHNIQUE, names_of
 from codesign.space.technique_space import TechniqueSpace
-from codesign.space.techniques import DENSE, Technique
-from simulator import PerLayer, decide
+from codesign.space.techniques import DENSE
+from simulator import PerLayer, Technique, decide
 
 # Errors that a search chooses from unless it is told others, each about 1.4 times the one before:
 # our choice. `studies/018_reuse_on_a_wide_network.py` tells what some cost on street video.

@@ -252,8 +252,8 @@ def summary_of(report: SimulationReport) -> dict[str, Any]:
     summary = report.to_dict()
     del summary["workload"]
     for design in summary["designs"].values():
-        for layer in design["layers"]:
-            del layer["actions"]
+        for part in (*design["layers"], *design["above"]):
+            del part["actions"]
     return summary
 
 

@@ -10,8 +10,8 @@ from accelerators import FOLD_TIMINGS, Accelerator, ConfigError
 from codesign.space.checks import check_design
 from codesign.space.grouping import has_few_channels, has_one_tap
 from codesign.space.parameters import BUFFERS, Parameter
-from codesign.space.techniques import DENSE, Technique
-from simulator import bits_of_sums
+from codesign.space.techniques import DENSE
+from simulator import Technique, bits_of_sums
 from simulator.running.sums import most_bits
 from workloads.errors import TraceError
 from workloads.traces.layer import Layer
@@ -61,7 +61,8 @@ def check_units(base: Accelerator, techniques: Sequence[Technique]) -> None:
 
 def usual_fields(technique: Technique) -> dict[str, Any]:
     """Field of its policy -> its value where nobody searches it."""
-    needed = {name: choices[0] for name, choices in technique.parameters.items()}
+    assert technique.policy is not None
+    needed = {name: choices[0] for name, choices in technique.choices.items()}
     made = technique.policy(**{**needed, **technique.start})
     kinds = {path.rpartition(".")[2] for path in technique.hardware}
     return {name: getattr(made, name) for name in technique.fields if name not in kinds}
@@ -110,7 +111,7 @@ def usual_parameters(
             start[f"{name}{TIMES}"] = 1
     longest = max(layer.gemm.k for layer in layers)
     for technique in techniques:
-        for of, values in technique.parameters.items():
+        for of, values in technique.choices.items():
             kept = values
             if of == "length":
                 kept = tuple(value for value in values if value <= longest) or (longest,)

@@ -35,8 +35,8 @@ from codesign.space.technique_parameters import (
     usual_fields,
     usual_parameters,
 )
-from codesign.space.techniques import DENSE, Technique, found_techniques
-from simulator import NoReuse, PerLayer, ReusePolicy, fitted_design
+from codesign.space.techniques import DENSE, found_techniques, made
+from simulator import NoReuse, PerLayer, ReusePolicy, Technique, fitted_design
 from simulator.timing.dense_baseline import best_dense
 from simulator.timing.fitting import least_bytes
 from workloads.errors import show
@@ -203,7 +203,7 @@ class TechniqueSpace(DesignSpace):
         needed += [PASS_COLUMNS, REMAINING]
         for technique in self.chosen_techniques:
             needed += [*technique.hardware]
-            for name in technique.parameters:
+            for name in technique.choices:
                 if self.allotment is None or name not in technique.own:
                     needed += names_of(technique, name, self.groups)
         if self.allotment is not None or self.asked_errors is not None:
@@ -355,7 +355,7 @@ class TechniqueSpace(DesignSpace):
                 if values[f"{group}{TECHNIQUE}"] != technique.name:
                     continue
                 settings = self._settings(technique, group, values)
-                found |= {name: technique.made(layers[name], settings) for name in names}
+                found |= {name: made(technique, layers[name], settings) for name in names}
         return {name: found[name] for name in layers if name in found}
 
     def _settings(

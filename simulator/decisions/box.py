@@ -65,8 +65,18 @@ class Decisions:
     @property
     def _contradictions(self) -> list[str]:
         """What can't be decided together."""
-        rows, groups = self.rows, 1 if self.columns is None else self.columns.groups
+        rows, columns = self.rows, self.columns
+        groups = 1 if columns is None else columns.groups
         found = []
+        if columns is not None and columns.elements is not None:
+            for what, other in (
+                ("sharing rows", isinstance(rows, SharedRows)),
+                ("depth", self.depth),
+            ):
+                if other:
+                    found.append(
+                        f"not leave out elements of rows beside {what}, got both; leave one out"
+                    )
         match rows:
             case SharedRows():
                 if self.depth is not None:
@@ -108,8 +118,9 @@ class Decisions:
     def units(self) -> tuple[str, ...]:
         """Fields of an `Accelerator` that do what was decided, those that look first."""
         rows = () if self.rows is None else self.rows.units
+        copying = ("reconstructor",) if self.columns is not None and self.columns.shares else ()
         then = () if self.then is None else self.then.units
-        return tuple(dict.fromkeys((*self.evidence.units, *rows, *then)))
+        return tuple(dict.fromkeys((*self.evidence.units, *rows, *copying, *then)))
 
     @cached_property
     def macs(self) -> int:
@@ -132,7 +143,7 @@ class Decisions:
         left = left.reshape(shape[:3])
         if self.depth is None:
             assert columns is not None
-            return int((left.sum(axis=2) @ columns.computed).sum()) * gemm.k
+            return int((left.sum(axis=2) @ (columns.computed * columns.multiplied)).sum())
         terms = np.broadcast_to(self.depth.terms, (gemm.count, gemm.m, gemm.n)).reshape(shape)
         own = np.ones((1, gemm.n), bool) if columns is None else columns.is_computed
         return int(np.einsum("igrn,igr,gn->", terms, left, own, dtype=np.int64))

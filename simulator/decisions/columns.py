@@ -1,4 +1,5 @@
-"""What becomes of a product's columns: computed, dropped, or equal to another."""
+"""What becomes of a product's columns, computed, dropped or equal to another; and which elements of
+its rows they are multiplied by."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,14 +21,18 @@ class ColumnDecisions:
         gemm: shape of the layer's products.
         sources: `(groups, n)` int64, the column's own number where it is computed, that of a column
             which is, or `DROPPED`. One group stands for all rows.
+        elements: `(groups, k)` bool, elements of a run's rows that are multiplied: the others are
+            known to be 0 in all of its rows, as those of an input channel that the layer before
+            left out. `None` where all are multiplied.
 
     Raises:
-        ConfigError: there are not as many columns, m can't be cut into the groups, or a column
-            takes the result of one that is not computed.
+        ConfigError: there are not as many columns or elements, m can't be cut into the groups, or a
+            column takes the result of one that is not computed.
     """
 
     gemm: Gemm
     sources: np.ndarray = field(repr=False)
+    elements: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Every source must be computed."""
@@ -36,6 +41,12 @@ class ColumnDecisions:
             raise ConfigError(
                 f"ColumnDecisions.sources must be (groups, n={gemm.n}) with groups that divide "
                 f"m={gemm.m}, got shape {sources.shape}; give a source for each column"
+            )
+        elements, wanted = self.elements, (len(sources), gemm.k)
+        if elements is not None and (elements.shape != wanted or elements.dtype != bool):
+            raise ConfigError(
+                f"ColumnDecisions.elements must be bool of shape (groups, k) = {wanted}, got "
+                f"{elements.dtype} of shape {elements.shape}; mark those that are multiplied"
             )
         known = (sources >= 0) & (sources < gemm.n)
         ends = np.take_along_axis(sources, np.where(known, sources, 0), axis=1)
@@ -63,7 +74,32 @@ class ColumnDecisions:
         """`(groups,)` int64, columns that are computed for each run of rows."""
         return np.count_nonzero(self.is_computed, axis=1)
 
+    @cached_property
+    def multiplied(self) -> np.ndarray:
+        """`(groups,)` int64, elements of a row that are multiplied in each run."""
+        if self.elements is None:
+            return np.full(self.groups, self.gemm.k)
+        return np.count_nonzero(self.elements, axis=1)
+
+    @property
+    def shares(self) -> bool:
+        """Whether any column takes another's result."""
+        return bool(np.any(~self.is_computed & (self.sources != DROPPED)))
+
     @property
     def remaining_ratio(self) -> float:
-        """Fraction of the columns that are computed, averaged over the groups."""
-        return float(self.computed.mean()) / self.gemm.n
+        """Fraction of the multiplications of a run's columns that are left, over the groups."""
+        return float(self.computed @ self.multiplied) / self.sources.size / self.gemm.k
+
+    def united(self) -> "ColumnDecisions":
+        """The same for all rows: columns that any run computes, elements that any multiplies.
+
+        A column that no run computes takes the source that the first run which shares it names.
+        """
+        if self.groups == 1:
+            return self
+        own = np.arange(self.gemm.n)
+        first = np.argmax(self.sources != DROPPED, axis=0)  # 0 of those that all drop
+        sources = np.where(self.is_computed.any(axis=0), own, self.sources[first, own])
+        elements = None if self.elements is None else np.any(self.elements, axis=0, keepdims=True)
+        return ColumnDecisions(gemm=self.gemm, sources=sources[None], elements=elements)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from accelerators.rules import integer, refuse
+from simulator.decisions.frame_evidence import FrameEvidence
 
 # What a layer does in a frame.
 RUN, KEEP, WARP = range(3)
@@ -22,15 +23,18 @@ class FrameDecisions:
             every layer runs in the first frame.
         answers: `(frames,)` int64, the frame whose answer each one gives: itself, or an earlier
             one where the answer is remembered.
+        evidence: what was looked at to know all this, each kind with how often; none where nothing
+            was, as at a fixed distance.
 
     Raises:
         ConfigError: a layer has marks for other frames, or does not run in the first;
-            an answer is remembered before it is given.
+            an answer is remembered before it is given; evidence does not fit the frames.
     """
 
     frames: int
     layers: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     answers: np.ndarray = field(repr=False)
+    evidence: tuple[FrameEvidence, ...] = ()
 
     def __post_init__(self) -> None:
         """What is kept must have been computed before."""
@@ -55,6 +59,8 @@ class FrameDecisions:
                 f"earlier frame that gives its own answer, got {answers.tolist()}; name that frame"
             )
         refuse(broken)
+        for each in self.evidence:
+            each.check_frames(self.frames)
 
     def runs(self, layer: str) -> np.ndarray:
         """`(frames,)` bool, the frames in which a layer is computed."""

@@ -258,6 +258,13 @@ class FilledRows:
         return self.gemm.m // self.images
 
     @property
+    def taps_of_positions(self) -> np.ndarray:
+        """`(positions,)` int64, results that each is made of; 1 where it takes one as it is."""
+        if self.weights is None:
+            return np.ones(self.positions, np.int64)
+        return np.count_nonzero(self.weights, axis=1)
+
+    @property
     def is_computed(self) -> np.ndarray:
         """`(count, m)` bool, rows that are computed."""
         of_image = np.zeros(self.positions, bool)

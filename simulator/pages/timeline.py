@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerators import ConfigError
 from accelerators.rules import choose, quoted, show
 from simulator.results.costs import cost_sources
-from simulator.results.design import DesignReport, LayerReport
+from simulator.results.design import AboveReport, DesignReport, LayerReport
 from simulator.timing.engines.event import DMA, TimelineSlice, timeline
 from workloads.writing import write_atomically
 
@@ -54,13 +54,15 @@ def write_timeline(
 ) -> Path:
     """Write a timeline of a design's layers, one after the other, each from its first load.
 
+    What is done above the layers for all frames of the batch comes first, a slice for each unit.
+
     A slice is a tile's work in a block, or a stall: the block waits, and `blamed` says for what. A
     block's results are there a latency after its slice. One cycle is shown as one microsecond.
 
     Args:
         report: the design.
         path: of the `.json` file; open it in ui.perfetto.dev or chrome://tracing.
-        layers: names of the layers to show; all of them by default.
+        layers: names of the layers to show; by default all of them, and what is above them.
         max_tiles: of each layer; the rest of a longer layer is one slice on each track that says
             so, and the file's `otherData` lists these layers. A tile takes about 2 kB.
 
@@ -81,6 +83,9 @@ def _trace(report: DesignReport, layers: Sequence[str] | None, max_tiles: int) -
     tracks = _tracks([layer.timing.schedule.stages for layer in shown])
     events = _names(report.accelerator.name, tracks)
     begin, shortened = 0, []
+    for unit in report.above if layers is None else ():
+        events.append(_above_event(unit, tracks, begin))
+        begin += unit.timing.cycles
     for layer in shown:
         events += _layer_events(layer, tracks, begin, max_tiles)
         tiles = _tiles(layer)
@@ -147,6 +152,16 @@ def _names(design: str, tracks: list[str]) -> list[dict]:
         )
         events.append({**place, "name": "thread_sort_index", "args": {"sort_index": tid}})
     return events
+
+
+def _above_event(report: AboveReport, tracks: list[str], begin: int) -> dict:
+    """A unit above the layers, from cycle `begin` on."""
+    timing = report.timing
+    return {
+        "ph": "X", "pid": _PID, "tid": tracks.index(LAYERS), "name": f"{report.unit}, on frames",
+        "ts": begin, "dur": timing.cycles, "cname": WORK_COLOUR,
+        "args": {"cycles": timing.cycles, "bound_by": timing.bound_by},
+    }  # fmt: skip
 
 
 def _layer_events(report: LayerReport, tracks: list[str], begin: int, max_tiles: int) -> list[dict]:

@@ -11,6 +11,7 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerState, ReadWeights, ReusePolicy
+from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
 
 
@@ -116,3 +117,21 @@ class DroppedColumns(ReusePolicy):
         """The policy as plain values."""
         columns = {name: list(numbers) for name, numbers in self.columns.items()}
         return {"policy": "dropped_columns", **asdict(self), "columns": columns}
+
+
+register(
+    Technique(
+        name="dropped_columns",
+        title="filter pruning",
+        axis="columns",
+        word="skip",
+        grain="column",
+        rule="Filters of the least sum of absolute weights are left out for every input.",
+        evidence="nothing: static",
+        source="Li et al., Pruning filters for efficient ConvNets, ICLR 2017",
+        policy=DroppedColumns,
+        choices={"fraction": (0.125, 0.25, 0.375, 0.5, 0.75)},
+        start={"fraction": 0.25},
+        own=("fraction",),
+    )
+)

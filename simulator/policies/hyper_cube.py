@@ -13,6 +13,7 @@ from simulator.policies.activations import check_activations, check_finite, chec
 from simulator.policies.clustering import Clusterer
 from simulator.policies.policy import LayerState, ReadWeights
 from simulator.policies.sub_vectors import SubVectorPolicy
+from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
 
 PRIMARIES = ("variance", "first")
@@ -110,3 +111,21 @@ class HyperCubeReuse(SubVectorPolicy):
         span = np.where(high > low, high - low, 1.0)
         bins = np.floor(self.bins * ((of_groups - low) / span))
         return np.minimum(bins, self.bins - 1).astype(np.uint64).reshape(values.shape)
+
+
+register(
+    Technique(
+        name="hyper_cube",
+        title="hyper-cube clusters",
+        axis="rows",
+        word="share",
+        grain="sub-vector",
+        rule="The values of a sub-vector fall into bins; equal bins form a cluster. A study tool "
+        "that no hardware here builds.",
+        evidence="bins of all elements",
+        source="Ning and Shen, Deep Reuse, ICS 2019, section III",
+        policy=HyperCubeReuse,
+        units=("bin_front_end",),
+        start={"bins": 4, "dimensions": 4, "length": 16},
+    )
+)

@@ -15,6 +15,7 @@ from simulator.policies.clustering import Clusterer
 from simulator.policies.lsh import METRICS
 from simulator.policies.policy import LayerState
 from simulator.policies.sub_vectors import SubVectorPolicy
+from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
 
 
@@ -90,3 +91,21 @@ class KMeansReuse(SubVectorPolicy):
             # Rows within rounding of each other may leave means without a row: fewer clusters.
             warnings.simplefilter("ignore", ConvergenceWarning)
             return search.fit(points).labels_
+
+
+register(
+    Technique(
+        name="k_means",
+        title="k-means clusters",
+        axis="rows",
+        word="share",
+        grain="sub-vector",
+        rule="Sub-vectors are clustered by k-means on each input; a study tool that no hardware "
+        "here builds, the best that clusters can be.",
+        evidence="distances to all centres",
+        source="Ning and Shen, Deep Reuse, ICS 2019, section III",
+        policy=KMeansReuse,
+        units=("distance_unit",),
+        start={"clusters": 0.25, "length": 16},
+    )
+)

@@ -13,6 +13,7 @@ from simulator.kernels.leaders import follow_leaders
 from simulator.policies.activations import check_rows, check_state
 from simulator.policies.clustering import Clusterer, Clustering
 from simulator.policies.policy import LayerState, ReadWeights
+from simulator.policies.technique import Technique, register
 from simulator.policies.tiled import TiledPolicy
 from workloads.traces.layer import Layer
 
@@ -131,3 +132,38 @@ class LeaderClustering(Clustering):
             signatures=np.empty(0, np.uint64),
             representatives=np.concatenate(found),
         )
+
+
+register(
+    Technique(
+        name="leaders",
+        title="leaders",
+        axis="rows",
+        word="share",
+        grain="sub-vector",
+        rule="A sub-vector joins the nearest of the last few leaders of its tile if it is near "
+        "enough, else becomes one; a leader's cluster is multiplied once.",
+        evidence="distances to leaders",
+        source="Hartigan, Clustering Algorithms, 1975, chapter 3; in hardware ours",
+        policy=LeaderReuse,
+        units=("leader_table", "centroid_buffer", "reconstructor"),
+        choices={
+            "tolerance": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
+            "length": (32, 64, 128),
+            "tile_rows": (64, 144, 256, 576, 1024),
+            "tile_shape": ("strip", "block"),
+            "entries": (8, 16),
+        },
+        start={
+            "tolerance": 0.2,
+            "length": 64,
+            "tile_rows": 256,
+            "tile_shape": "block",
+            "entries": 16,
+            "look_once": True,
+            "scope": "tile",
+            "order": "channels_last",
+        },
+        own=("tolerance",),
+    )
+)

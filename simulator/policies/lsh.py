@@ -21,6 +21,7 @@ from simulator.policies.hyperplanes import CalibrationRows, principal, quantised
 from simulator.policies.policy import LayerMemory, LayerState, ReadWeights
 from simulator.policies.stream_tables import check_memory, empty_memory, serve_batch
 from simulator.policies.sub_vectors import SCOPES
+from simulator.policies.technique import Technique, register
 from simulator.policies.thresholds import (
     FOLLOWED,
     SAMPLE_ROWS,
@@ -457,3 +458,38 @@ class LshReuse(TiledPolicy):
             return np.asarray(state[FOLLOWED], np.float32)
         columns = self.columns_of_views(layer)
         return thresholds_of(self.thresholds, state, projections, columns, self.spread)
+
+
+register(
+    Technique(
+        name="lsh",
+        title="deep reuse",
+        axis="rows",
+        word="share",
+        grain="sub-vector",
+        rule="Sub-vectors of L elements whose H hashes are equal form a cluster; its mean is "
+        "multiplied once, and all members take the result.",
+        evidence="signatures",
+        source="Ning and Shen, Deep Reuse, ICS 2019",
+        policy=LshReuse,
+        units=("front_end", "cache", "centroid_buffer", "reconstructor"),
+        choices={
+            "hashes": (8, 12, 16, 20, 24, 32, 40),
+            "length": (8, 16, 32, 64, 128),
+            "tile_rows": (64, 128, 256, 512, 1024),
+            "tile_shape": ("strip", "block"),
+            "look_once": (True, False),
+        },
+        start={
+            "hashes": 24,
+            "length": 64,
+            "tile_rows": 128,
+            "tile_shape": "strip",
+            "look_once": True,
+            "scope": "tile",
+            "order": "channels_last",
+        },
+        own=("hashes",),
+        hardware={"front_end.projection": PROJECTIONS},
+    )
+)

@@ -18,6 +18,7 @@ from simulator.policies.activations import check_rows
 from simulator.policies.clustering import Clusterer, Clustering
 from simulator.policies.looking import Tile, output_size, pixel_grid
 from simulator.policies.policy import LayerState
+from simulator.policies.technique import Technique, register
 from simulator.policies.tiled import TiledPolicy
 from workloads.traces.layer import Layer
 
@@ -255,3 +256,36 @@ class NeighbourClustering(Clustering):
             length_ratio=self.length_ratio,
             first_only=self.representative == "first",
         )
+
+
+register(
+    Technique(
+        name="neighbours",
+        title="similarity concentration of Focus",
+        axis="rows",
+        word="share",
+        grain="vector",
+        rule="A vector points to the most similar of its earlier neighbours in a block of frames, "
+        "rows and columns; what ends at the same vector shares its mean.",
+        evidence="cosines of neighbours",
+        source="Focus, HPCA 2026",
+        policy=NeighbourReuse,
+        units=("neighbour_matcher", "centroid_buffer", "reconstructor"),
+        choices={
+            "threshold": (0.9, 0.92, 0.94, 0.96, 0.98, 0.99),
+            "length": (32, 64, 128),
+            "tile_rows": (64, 144, 256, 576, 1024),
+            "tile_shape": ("strip", "block"),
+        },
+        start={
+            "threshold": 0.96,
+            "length": 64,
+            "tile_rows": 256,
+            "tile_shape": "block",
+            "look_once": True,
+            "scope": "tile",
+            "order": "channels_last",
+        },
+        own=("threshold",),
+    )
+)

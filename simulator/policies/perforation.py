@@ -1,30 +1,51 @@
 """Perforated convolutions: a fixed mask of output positions, whatever the input."""
 
-import math
 import zlib
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import integer, one_of, real, refuse, violations
-from simulator.decisions.box import Decisions
+from accelerators.rules import integer, one_of, real, true_of
 from simulator.decisions.rows import FilledRows
-from simulator.policies.activations import check_activations
-from simulator.policies.policy import LayerState, ReusePolicy
+from simulator.policies.positions import FilledPositions
+from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
 
 MASKS = ("grid", "uniform")
 
 
+class Perforated(FilledPositions):
+    """Skipped positions take the result of the nearest computed one.
+
+    Figurnov et al. (NIPS 2016), section 3: one mask for all images and channels; the nearest by
+    Euclidean distance, ties to the earlier.
+    """
+
+    @abstractmethod
+    def computed_positions(self, layer: Layer) -> np.ndarray:
+        """Output positions that are computed, as a bool array of the output's spatial shape."""
+
+    def filling(self, layer: Layer) -> FilledRows:
+        """From the nearest position."""
+        nearest = _nearest(self.computed_positions(layer))
+        kept, taps = np.unique(nearest, return_inverse=True)
+        return FilledRows(
+            gemm=layer.gemm,
+            images=layer.gemm.m // nearest.size,
+            computed=kept,
+            taps=taps.astype(np.int32).reshape(-1, 1),
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
-class PerforationReuse(ReusePolicy):
+class PerforationReuse(Perforated):
     """A convolution computes some output positions; the others take the nearest one's result.
 
-    Figurnov et al. (NIPS 2016), section 3: one mask for all images and channels, and each skipped
-    position takes the value of the nearest computed one (Euclidean distance, ties to the earlier).
-    What Deep Reuse compares with in table IV. Convolutions only.
+    Figurnov et al. (NIPS 2016), section 3. What Deep Reuse compares with in table IV. Convolutions
+    only. Masks that follow from what positions matter are `PerforationMask`.
 
     Attributes:
         computed: fraction of positions that are computed, above 0 to 1; 1 minus the paper's
@@ -42,19 +63,6 @@ class PerforationReuse(ReusePolicy):
     computed: float = field(metadata=real(1e-6, 1.0))
     mask: str = field(default="grid", metadata=one_of(lambda: MASKS))
     seed: int = field(default=0, metadata=integer(0, 2**63 - 1))
-
-    def __post_init__(self) -> None:
-        """Check every rule."""
-        refuse(violations(self, "PerforationReuse"))
-
-    def check_layers(self, layers: Sequence[Layer]) -> None:
-        """Only a convolution has positions."""
-        others = [layer.name for layer in layers if layer.kind != "conv"]
-        if others:
-            raise ConfigError(
-                f"PerforationReuse.mask must be laid over convolutions, got {', '.join(others)}; "
-                "give these layers a policy of their own or NoReuse()"
-            )
 
     def computed_positions(self, layer: Layer) -> np.ndarray:
         """Output positions that are computed, as a bool array of the output's spatial shape."""
@@ -75,31 +83,71 @@ class PerforationReuse(ReusePolicy):
         found[np.ix_(*(np.maximum(each, 0) for each in chosen))] = True
         return found
 
-    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
-        """The same positions for every image; `None` where an image has a single position."""
-        self.check_layers([layer])
-        check_activations(layer, rows)
-        gemm, positions = layer.gemm, math.prod(layer.output_shape[2:])
-        images = gemm.m // positions
-        if positions == 1:
-            return None
-        computed = self.computed_positions(layer)
-        nearest = _nearest(computed)
-        kept, taps = np.unique(nearest, return_inverse=True)
-        return Decisions(
-            layer=layer.name,
-            gemm=gemm,
-            rows=FilledRows(
-                gemm=gemm,
-                images=images,
-                computed=kept,
-                taps=taps.astype(np.int32).reshape(-1, 1),
-            ),
-        )
-
     def describe(self) -> dict:
         """The policy as plain values."""
         return {"policy": "perforation", **asdict(self)}
+
+
+_POSITIONS = true_of(
+    lambda value: (
+        isinstance(value, Sequence)
+        and len(value) > 0
+        and all(isinstance(each, int) and not isinstance(each, bool) for each in value)
+        and all(first < second for first, second in zip((-1, *value), value, strict=False))
+    ),
+    "be positions in ascending order, the first at least 0",
+    "number an image's positions row by row, as (0, 2, 5)",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerforationMask(Perforated):
+    """A perforated convolution whose mask is given, position by position.
+
+    For one layer, or for layers of one size. `perforation_impacts` finds what a mask of the
+    positions that matter is made of, `greedy_perforation` a mask for each layer.
+
+    Attributes:
+        positions: that are computed, ascending, numbered row by row within an image.
+
+    Raises:
+        ConfigError: as `PerforationReuse`; at `decide` also where an image has fewer positions.
+    """
+
+    positions: Sequence[int] = field(metadata=_POSITIONS)
+
+    def __post_init__(self) -> None:
+        """Check every rule."""
+        super().__post_init__()
+        object.__setattr__(self, "positions", tuple(self.positions))
+
+    @classmethod
+    def of_largest(cls, weights: np.ndarray, computed: float) -> "PerforationMask":
+        """The mask of the positions with the largest weights, of equal ones the first.
+
+        Args:
+            weights: `(*size)` of an image's positions.
+            computed: fraction of them, above 0 to 1; at least one position.
+        """
+        number = max(1, round(computed * weights.size))
+        order = np.argsort(-weights.ravel(), kind="stable")
+        return cls(positions=tuple(np.sort(order[:number]).tolist()))
+
+    def computed_positions(self, layer: Layer) -> np.ndarray:
+        """Output positions that are computed, as a bool array of the output's spatial shape."""
+        found = np.zeros(layer.output_shape[2:], bool)
+        if self.positions[-1] >= found.size:
+            raise ConfigError(
+                f"PerforationMask.positions must be less than the {found.size} of layer "
+                f"{layer.name!r}, got {self.positions[-1]}; give layers of other sizes masks of "
+                "their own by PerLayer"
+            )
+        found.flat[list(self.positions)] = True
+        return found
+
+    def describe(self) -> dict:
+        """The policy as plain values."""
+        return {"policy": "perforation_mask", "positions": list(self.positions)}
 
 
 def _nearest(computed: np.ndarray) -> np.ndarray:
@@ -108,3 +156,29 @@ def _nearest(computed: np.ndarray) -> np.ndarray:
 
     places = distance_transform_edt(~computed, return_distances=False, return_indices=True)
     return np.ravel_multi_index(tuple(places), computed.shape).ravel()
+
+
+register(
+    Technique(
+        name="perforation",
+        title="PerforatedCNN",
+        axis="rows",
+        word="skip",
+        grain="position",
+        rule="A convolution computes some output positions, the same of every image; each other "
+        "one takes the result of the nearest computed one.",
+        evidence="none: the mask is fixed",
+        source="Figurnov et al., PerforatedCNNs, NIPS 2016",
+        policy=PerforationReuse,
+        units=("address_list", "reconstructor"),
+        trained="nothing; greedy_perforation chooses rates and masks on calibration inputs, and "
+        "the paper's figures are after fine-tuning",
+        published=("PerforatedCNN",),
+        choices={
+            "computed": (0.15, 0.25, 0.35, 0.5, 0.75, 1.0),
+            "mask": MASKS,
+        },
+        start={"computed": 0.5, "mask": "grid"},
+        own=("computed",),
+    )
+)

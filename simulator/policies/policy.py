@@ -15,6 +15,7 @@ from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.tokens import TokenPlan
 from simulator.policies.activations import Activations
 from simulator.policies.clustering import Clustering
+from workloads.traces.after import Affine
 from workloads.traces.layer import Layer
 
 if TYPE_CHECKING:
@@ -24,8 +25,40 @@ if TYPE_CHECKING:
 LayerState = Mapping[str, np.ndarray]
 # What is kept of one layer from batch to batch; read, never changed.
 LayerMemory = Mapping[str, np.ndarray]
-# Reads a layer's `(count, k, n)` float32 weights; most policies never ask.
+# Reads a layer's `(count, k, n)` float32 weights; most policies never ask. What a run hands over is
+# an `Operands`, which also knows what the product is scaled and shifted by.
 ReadWeights = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operands:
+    """What a layer multiplies and adds beside its activations; called, it reads the weights.
+
+    Attributes:
+        read: gives `(count, k, n)` float32 weights.
+        read_affine: gives bias and batch normalisation, see `affine`.
+    """
+
+    read: ReadWeights
+    read_affine: Callable[[], Affine | None] = lambda: None
+
+    def __call__(self) -> np.ndarray:
+        """The `(count, k, n)` float32 weights."""
+        return self.read()
+
+    @property
+    def affine(self) -> Affine | None:
+        """What becomes of a sum of the model's numbers: `scale * sum + shift`, by column.
+
+        Of a quantised layer's integers (less the zero point) the sum is first multiplied by
+        `layer.quantisation.scale`. `None` where nobody knows: `Layer.after` tells more.
+        """
+        return self.read_affine()
+
+
+def affine_of(weights: ReadWeights | None) -> Affine | None:
+    """What a product is scaled and shifted by, where whoever reads its weights knows."""
+    return weights.affine if isinstance(weights, Operands) else None
 
 
 class ReusePolicy(ABC):
@@ -57,7 +90,8 @@ class ReusePolicy(ABC):
             layer: the layer.
             rows: `(count, m, k)` float32 activations seen before deployment; of a quantised layer,
                 its integers less the zero point.
-            weights: reads the layer's weights, for a policy that learns what they make of rows.
+            weights: reads the layer's weights, for a policy that learns what they make of rows;
+                `affine_of(weights)` is what these sums are scaled and shifted by.
         """
         return {}
 

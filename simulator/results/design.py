@@ -10,7 +10,7 @@ from accelerators import Accelerator, area_by_part
 from simulator.results.costs import cost_sources, energy_by_part
 from simulator.results.rows import write_rows
 from simulator.timing.dataflows.dataflow import gemm_cycles
-from simulator.timing.layer import LayerTiming
+from simulator.timing.layer import LayerTiming, Timing
 from simulator.timing.schedule import LIMITS, most_blamed, with_own
 from workloads.traces.layer import Layer
 
@@ -42,17 +42,34 @@ class LayerReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AboveReport:
+    """What a unit does above the layers, on whole frames.
+
+    Attributes:
+        unit: the field of the design.
+        timing: cycles and actions.
+        energy_pj: part -> energy, with `leakage` over these cycles.
+    """
+
+    unit: str
+    timing: Timing
+    energy_pj: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DesignReport:
-    """One design running all layers, one after the other.
+    """One design running all layers, one after the other, and what is done above them.
 
     Attributes:
         accelerator: the design.
         layers: in the order in which they run.
+        above: what is done for decisions above the layers; most often nothing.
         images: inputs in the batch that these cycles and energies are for.
     """
 
     accelerator: Accelerator
     layers: tuple[LayerReport, ...]
+    above: tuple[AboveReport, ...] = ()
     images: int
 
     @classmethod
@@ -62,8 +79,10 @@ class DesignReport:
         timings: list[tuple[Layer, LayerTiming]],
         images: int,
         quality: Mapping[str, Mapping[str, float | None]] | None = None,
+        *,
+        above: Iterable[tuple[str, Timing]] = (),
     ) -> "DesignReport":
-        """Price the timings of all layers."""
+        """Price the timings of all layers, and of what is done above them."""
         units = accelerator.array.rows * accelerator.array.columns
         return cls(
             accelerator=accelerator,
@@ -77,28 +96,41 @@ class DesignReport:
                 )
                 for layer, timing in timings
             ),
+            above=tuple(
+                AboveReport(
+                    unit=unit,
+                    timing=timing,
+                    energy_pj=energy_by_part(accelerator, timing.actions, timing.cycles),
+                )
+                for unit, timing in above
+            ),
             images=images,
         )
+
+    @property
+    def _all(self) -> tuple[AboveReport | LayerReport, ...]:
+        """All that takes time: what is done above the layers, then these."""
+        return (*self.above, *self.layers)
 
     @cached_property
     def cycles(self) -> int:
         """Cycles of the whole batch."""
-        return sum(layer.timing.cycles for layer in self.layers)
+        return sum(each.timing.cycles for each in self._all)
 
     @cached_property
     def busy_cycles(self) -> dict[str, int]:
         """Block -> cycles in which it works; blocks overlap, so these do not add up to `cycles`."""
-        return _sum_of(layer.timing.busy_cycles for layer in self.layers)
+        return _sum_of(each.timing.busy_cycles for each in self._all)
 
     @cached_property
     def critical_cycles(self) -> dict[str, int]:
         """Limit -> cycles of the critical path that it is to blame for; they add up to `cycles`."""
-        return _sum_of(layer.timing.critical_cycles for layer in self.layers)
+        return _sum_of(each.timing.critical_cycles for each in self._all)
 
     @cached_property
     def dram_bytes(self) -> dict[str, int]:
         """Kind, see `LayerTiming` -> bytes to and from the DRAM."""
-        return _sum_of(layer.timing.dram_bytes for layer in self.layers)
+        return _sum_of(each.timing.dram_bytes for each in self._all)
 
     @property
     def bound_by(self) -> str:
@@ -108,7 +140,7 @@ class DesignReport:
     @cached_property
     def energy_pj(self) -> dict[str, float]:
         """Part -> energy of the whole batch."""
-        return _sum_of(layer.energy_pj for layer in self.layers)
+        return _sum_of(each.energy_pj for each in self._all)
 
     @cached_property
     def total_energy_pj(self) -> float:
@@ -157,26 +189,33 @@ class DesignReport:
             "energy_pj": self.energy_pj,
             "area_mm2": self.area_mm2,
             "area_by_part_mm2": self.area_by_part_mm2,
+            "above": [_above_dict(each) for each in self.above],
             "layers": [self._layer_dict(layer) for layer in self.layers],
         }
 
     def rows(self) -> list[dict]:
-        """A flat row for each layer, as `write_csv` writes them.
+        """A flat row for each layer, as `write_csv` writes them; then for each unit above them.
 
         `m`, `n`, `k` and `count` are the product's for the whole batch, and `compute_cycles` those
         of the array alone on it, without tiles and without reuse: what SCALE-Sim 3.0.0 calls
         compute cycles, one more than its "total cycles". What else is of the whole batch has
         `per_batch` in its name. `busy_...` cycles overlap; `blamed_...` add up to
-        `cycles_per_batch`.
+        `cycles_per_batch`. A unit above the layers has no product: its sizes are 0.
         """
-        return [self._row(layer) for layer in self.layers]
+        rows = [self._row(self._layer_dict(layer)) for layer in self.layers]
+        for each in self.above:
+            nothing = dict.fromkeys(("m", "n", "k", "count", "compute_cycles"), 0)
+            spent = _above_dict(each)
+            named = {"layer": spent.pop("unit"), "kind": "above_layers"}
+            quality = {"macs": 0, "utilization": 0.0, "remaining_ratio": None, "relative_mse": None}
+            rows.append(self._row(named | nothing | spent | quality))
+        return rows
 
     def write_csv(self, path: str | Path) -> Path:
-        """Write a row for each layer."""
+        """Write a row for each layer, and each unit above them."""
         return write_rows(path, self.rows())
 
-    def _row(self, report: LayerReport) -> dict:
-        row = self._layer_dict(report)
+    def _row(self, row: dict) -> dict:
         energy, busy = row.pop("energy_pj"), row.pop("busy_cycles")
         blamed, moved = row.pop("critical_cycles"), row.pop("dram_bytes")
         del row["actions"]
@@ -200,20 +239,35 @@ class DesignReport:
             "k": gemm.k,
             "count": gemm.count,
             "compute_cycles": gemm.count * occupancy + latency,
-            "cycles": report.timing.cycles,
-            "busy_cycles": report.timing.busy_cycles,
-            "critical_cycles": report.timing.critical_cycles,
-            "bound_by": report.timing.bound_by,
-            "dram_bytes": report.timing.dram_bytes,
+            **_spent(report.timing),
             "macs": report.timing.macs,
             "utilization": report.utilization,
             "remaining_ratio": report.remaining_ratio,
             "relative_mse": report.relative_mse,
             "energy_pj": report.energy_pj,
-            "actions": {
-                f"{part}.{action}": count for (part, action), count in report.timing.actions.items()
-            },
+            "actions": _told_actions(report.timing),
         }
+
+
+def _above_dict(report: AboveReport) -> dict:
+    """What a unit did above the layers, as plain values."""
+    return {
+        "unit": report.unit,
+        **_spent(report.timing),
+        "energy_pj": report.energy_pj,
+        "actions": _told_actions(report.timing),
+    }
+
+
+def _spent(timing: Timing) -> dict:
+    """Cycles and bytes."""
+    names = ("cycles", "busy_cycles", "critical_cycles", "bound_by", "dram_bytes")
+    return {name: getattr(timing, name) for name in names}
+
+
+def _told_actions(timing: Timing) -> dict[str, int]:
+    """Actions by one name each."""
+    return {f"{part}.{action}": count for (part, action), count in timing.actions.items()}
 
 
 def _sum_of(amounts: Iterable[Mapping[str, Amount]]) -> dict[str, Amount]:

@@ -48,7 +48,7 @@ LAYER_COLUMNS = [
 
 
 def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each layer."""
+    """A row for each layer, then for each unit that works above them."""
     reuse, equal = given_design(report), equal_area_design(report)
     rows = []
     for layer, dense in zip(reuse["layers"], equal["layers"], strict=True):
@@ -63,7 +63,17 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "energy": sum(layer["energy_pj"].values()) * 1e-6 / reuse["images"],
             }
         )
-    return rows
+    return rows + [_above_row(each, reuse) for each in reuse.get("above", ())]
+
+
+def _above_row(spent: Mapping[str, Any], design: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for a unit that works above the layers."""
+    return dict.fromkeys(column["key"] for column in LAYER_COLUMNS) | {
+        "layer": f"{limit_name(spent['unit'], design['accelerator'])}, on frames",
+        "reuse": round(spent["cycles"] / design["images"]),
+        "bound": limit_name(spent["bound_by"], design["accelerator"]),
+        "energy": sum(spent["energy_pj"].values()) * 1e-6 / design["images"],
+    }
 
 
 DENSE_LAYERS_TEXT = (

@@ -47,7 +47,9 @@ def given_design(report: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def reuses(report: Mapping[str, Any]) -> bool:
     """Whether anything is reused on the design as given; reports of before are asked for layers."""
-    return any(layer["remaining_ratio"] is not None for layer in given_design(report)["layers"])
+    design = given_design(report)
+    found = any(layer["remaining_ratio"] is not None for layer in design["layers"])
+    return found or bool(design.get("above"))
 
 
 def equal_area_design(report: Mapping[str, Any]) -> Mapping[str, Any]:

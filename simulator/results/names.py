@@ -20,6 +20,7 @@ TRAFFIC_NAMES = {
     "spilled_results": "spilled results of clusters",
     "addresses": "lists of addresses",
     "kept_results": "results kept from before",
+    "orders": "orders of sums",
     "remembered_inputs": "inputs remembered from frame to frame",
     "remembered_sums": "sums remembered from frame to frame",
 }
@@ -42,6 +43,10 @@ BOUND_MEANS = {
         "The neighbour matcher sets the pace: every vector is compared with its neighbours, and "
         "the means of a tile are handed on after it. More lanes, a smaller block or a wider unit "
         "would help."
+    ),
+    "frame_differencer": (
+        "The frame differencer sets the pace: every frame is compared with one that was held. More "
+        "lanes, or looking at fewer frames, would help."
     ),
     "leader_table": (
         "The leader table sets the pace: every vector is compared with the leaders before it. More "

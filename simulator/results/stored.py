@@ -96,6 +96,8 @@ _LAYER: dict[str, _Rule] = {
     "remaining_ratio": _or_none(_AMOUNT),
     "relative_mse": _or_none(_ERROR),
 }
+# Of what is done above the layers, which reports of before do not tell.
+_ABOVE: dict[str, _Rule] = {"unit": _TEXT, "cycles": _COUNT, "bound_by": _TEXT}
 _KINDS_OF_DRAM_BYTES = ("inputs", "weights", "outputs", "spilled_sums", "spilled_results")
 # Table of a design and of each of its layers -> the names in it, whether all must be there, and
 # what each must be. Units of a design's own, and what they move, may be there too.
@@ -172,11 +174,17 @@ def _design_problems(design: Any, path: str) -> list[str]:
         accelerator = Accelerator.from_dict(design["accelerator"])
     except ConfigError as error:
         return [f"{path}.accelerator: {each}" for each in error.violations]
-    layers = [(layer, f"{path}.layers.{index}") for index, layer in enumerate(design["layers"])]
-    for layer, place in layers:
-        problems += _problems(layer, _LAYER, f"{place}.") or _amount_problems(
-            layer, place, accelerator
-        )
+    above = design.get("above", [])
+    if type(above) is not list:
+        return [f"{path}.above must be a list, got {show(above)}"]
+    parts: list[tuple[Any, str]] = []
+    for kind, rules, found in (("layers", _LAYER, design["layers"]), ("above", _ABOVE, above)):
+        for index, part in enumerate(found):
+            place = f"{path}.{kind}.{index}"
+            problems += _problems(part, rules, f"{place}.") or _amount_problems(
+                part, place, accelerator
+            )
+            parts.append((part, place))
     problems += _amount_problems(design, path, accelerator)
     on_chip = tuple(name for name, part in accelerator.parts().items() if part.unit.on_chip)
     areas = design.get("area_by_part_mm2")
@@ -185,9 +193,9 @@ def _design_problems(design: Any, path: str) -> list[str]:
     problems += _table_problems(areas, on_chip, True, _AMOUNT, f"{path}.area_by_part_mm2")
     if problems:
         return problems
-    cycles = sum(layer["cycles"] for layer in design["layers"])
+    cycles = sum(part["cycles"] for part, _ in parts)
     problems += _unequal(f"{path}.cycles", design["cycles"], cycles)
-    for each, place in [(design, path), *layers]:
+    for each, place in [(design, path), *parts]:
         blamed = each["critical_cycles"]
         problems += _unequal(f"{place}.cycles", each["cycles"], sum(blamed.values()))
         longest = most_blamed(blamed)
@@ -195,7 +203,7 @@ def _design_problems(design: Any, path: str) -> list[str]:
             problems.append(f"{place}.bound_by must be {longest!r}, got {show(each['bound_by'])}")
     for name in (*_AMOUNTS, "energy_pj"):
         for key, value in design[name].items():
-            total = sum(layer[name].get(key, 0) for layer in design["layers"])
+            total = sum(part[name].get(key, 0) for part, _ in parts)
             problems += _unequal(f"{path}.{name}.{key}", value, total)
     images = design["images"]
     time_ms = design["cycles"] / accelerator.clock_hz * 1e3 / images

@@ -1,14 +1,13 @@
 """What a policy learns of each layer before it decides."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 from accelerators import ConfigError
 from simulator.policies.activations import Activations
 from simulator.policies.policy import LayerState, ReusePolicy
 from simulator.running.captured import check_model, run_model
-from simulator.running.forward import ReusedForward
+from simulator.running.forward import ReusedForward, operands_of
 from simulator.running.stream_memory import StreamMemory
 from workloads.traces.trace import WorkloadTrace
 
@@ -42,14 +41,14 @@ def calibrate(
     if model is not None:
         policy.check_layers(trace.layers)
         check_model(trace, model)
-        reuse = ReusedForward(policy)
+        reuse = ReusedForward(policy, trace=trace)
         run_model(trace, model, reuse.answer)
         return reuse.states
     return {
         layer.name: policy.calibrate(
             layer,
             Activations(layer, trace.given(layer.name)).rows,
-            partial(trace.weights, layer.name),
+            operands_of(trace, layer.name),
         )
         for layer in trace.layers
         if policy.needs_calibration(layer)

@@ -122,16 +122,19 @@ class Run:
     def replayed(self, trace: WorkloadTrace, model: "torch.nn.Module") -> dict[str, Any]:
         """Decide while the model runs under the decisions; how good its answers are."""
 
+        known = {layer.name: layer for layer in trace.layers}
+
         def result_of(call: "GemmCall") -> "torch.Tensor | None":
             def error_of(result: np.ndarray) -> float | None:
                 outputs = call.from_result(result), call.dense()
                 bias = call.from_result(np.zeros_like(result))
                 return _relative_mse(*(_comparable(x) for x in (*outputs, bias)))
 
-            result = self._run(call.layer, call.given, call.weights, error_of, keep_result=True)
+            layer = known[call.layer.name]  # which also knows what follows it
+            result = self._run(layer, call.given, call.weights, error_of, keep_result=True)
             if result is None:
                 return None
-            return call.from_result(self._above.masked(call.layer, result))
+            return call.from_result(self._above.masked(layer, result))
 
         check_model(trace, model)
         return quality_of(trace, self._above.answers(run_model(trace, model, result_of)))

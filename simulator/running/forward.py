@@ -2,15 +2,23 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from accelerators import ConfigError
 from accelerators.rules import show
 from simulator.policies.activations import Activations, non_finite
-from simulator.policies.policy import LayerState, ReusePolicy, clustering_of
+from simulator.policies.policy import (
+    LayerState,
+    Operands,
+    ReadWeights,
+    ReusePolicy,
+    clustering_of,
+)
 from simulator.policies.thresholds import FOLLOWED
 from simulator.running import executor
 from workloads.traces.layer import Layer
+from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:
     import torch
@@ -44,18 +52,21 @@ class ReusedForward:
 
     Args:
         policy: decides on every layer.
+        trace: of the model, which tells what follows each layer; without it nobody knows.
 
     Raises:
         ConfigError: the policy decides above the layers, on frames or tokens.
     """
 
-    def __init__(self, policy: ReusePolicy) -> None:
+    def __init__(self, policy: ReusePolicy, *, trace: WorkloadTrace | None = None) -> None:
         if policy.is_above_layers:
             raise ConfigError(
                 "ReusedForward.policy must decide on layers alone, got "
                 f"{show(policy.describe())}, which also decides on frames or tokens; use decide()"
             )
         self._policy = policy
+        self._trace = trace
+        self._known = {} if trace is None else {layer.name: layer for layer in trace.layers}
         self._states: dict[str, LayerState] = {}
         self._checked: dict[str, Layer] = {}
         self._on_device: dict[tuple[Layer, torch.device], DeviceClustering | None] = {}
@@ -148,7 +159,7 @@ class ReusedForward:
         Raises:
             ConfigError: as a call of the whole model.
         """
-        layer, policy = call.layer, self._policy
+        layer, policy = self._layer(call), self._policy
         if layer.name not in self._checked:
             policy.policy_of(layer.name).check_layers([layer])
             self._checked[layer.name] = layer
@@ -156,7 +167,10 @@ class ReusedForward:
             return None
         if policy.needs_calibration(layer) and layer.name not in self._states:
             rows = Activations(layer, call.given()).rows
-            self._states[layer.name] = _beside(policy.calibrate, layer, rows, call.weights)
+            weights = Operands(read=call.weights)
+            if self._trace is not None:
+                weights = operands_of(self._trace, layer.name, read=call.weights)
+            self._states[layer.name] = _beside(policy.calibrate, layer, rows, weights)
         state = self._states.get(layer.name, {})
         here = self._device_clustering(layer, state, call.input.device)
         if here is not None:
@@ -178,6 +192,11 @@ class ReusedForward:
             return None
         self._count(layer, made.decisions.macs // layer.gemm.n)
         return call.from_result(given.rescaled(made.result))
+
+    def _layer(self, call: "GemmCall") -> Layer:
+        """The layer with what follows it, if the trace knows."""
+        known = self._known.get(call.layer.name)
+        return call.layer if known is None or known.gemm != call.layer.gemm else known
 
     def _follow(self, layer: Layer, here: "DeviceClustering", given: "torch.Tensor") -> None:
         """Let a layer's thresholds follow its input in training; else they stay where they are."""
@@ -208,6 +227,19 @@ class ReusedForward:
                 found = DeviceClustering(layer, clustering, device)
             self._on_device[key] = found
         return self._on_device[key]
+
+
+def operands_of(trace: WorkloadTrace, name: str, *, read: ReadWeights | None = None) -> Operands:
+    """A layer's weights, and what its product is scaled and shifted by, as a trace has them.
+
+    Args:
+        trace: of the model.
+        name: of the layer.
+        read: gives the weights, where they are not the trace's.
+    """
+    return Operands(
+        read=read or partial(trace.weights, name), read_affine=partial(trace.affine, name)
+    )
 
 
 def _beside(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -4,7 +4,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
-from simulator.decisions.columns import DROPPED
+from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import rows_left
@@ -85,6 +85,9 @@ def _multiplied(
     """Results of the chosen rows of some GEMMs, under what is decided on columns and depth."""
     gemm, depth = decisions.gemm, decisions.depth
     given = rows[gemms][:, chosen]
+    if decisions.columns is not None and decisions.columns.elements is not None:
+        runs = _runs(decisions.columns, np.arange(gemm.m)[chosen])
+        given = given * decisions.columns.elements[runs]
     found = np.matmul(given, weights[gemms])
     if depth is not None:
         terms = np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[gemms][:, chosen]
@@ -124,10 +127,15 @@ def with_columns(
     if columns is None or columns.is_computed.all():
         return found
     rows = np.arange(decisions.gemm.m) if rows is None else rows
-    sources = columns.sources[rows * columns.groups // decisions.gemm.m]
+    sources = columns.sources[_runs(columns, rows)]
     found = np.take_along_axis(found, np.maximum(sources, 0)[None], axis=2)
     found[:, sources == DROPPED] = 0
     return found
+
+
+def _runs(columns: ColumnDecisions, rows: np.ndarray) -> np.ndarray:
+    """The run of rows that each of these rows is in."""
+    return rows * columns.groups // columns.gemm.m
 
 
 def _shared(decisions: Decisions, shared: SharedRows, weights: np.ndarray) -> np.ndarray:

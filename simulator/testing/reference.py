@@ -167,9 +167,11 @@ def _cell(decisions: Decisions, row, weights, place: tuple[int, int, int]) -> fl
     source = _source(decisions, number, column)
     if source < 0:
         return 0.0
-    terms, depth = _terms(decisions, (index, number, source)), decisions.depth
-    if depth is None or terms == decisions.gemm.k:
-        return sum(row[element] * weights[element, source] for element in range(len(row)))
+    depth = decisions.depth
+    if depth is None or _terms(decisions, (index, number, source)) == decisions.gemm.k:
+        multiplied = _elements(decisions, number)
+        return sum(row[element] * weights[element, source] for element in multiplied)
+    terms = _terms(decisions, (index, number, source))
     if depth.zeroed:
         return 0.0
     order = np.arange(len(row)) if depth.order is None else depth.order
@@ -185,11 +187,20 @@ def _source(decisions: Decisions, row: int, column: int) -> int:
     return int(columns.sources[row // (decisions.gemm.m // len(columns.sources)), column])
 
 
+def _elements(decisions: Decisions, row: int) -> list[int]:
+    """Elements of a row that are multiplied."""
+    columns, every = decisions.columns, range(decisions.gemm.k)
+    if columns is None or columns.elements is None:
+        return list(every)
+    run = row // (decisions.gemm.m // len(columns.sources))
+    return [element for element in every if columns.elements[run, element]]
+
+
 def _terms(decisions: Decisions, place: tuple[int, int, int]) -> int:
     """Products that are computed of one output."""
     gemm, depth = decisions.gemm, decisions.depth
     if depth is None:
-        return gemm.k
+        return len(_elements(decisions, place[1]))
     return int(np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[place])
 
 

@@ -1,4 +1,4 @@
-"""What timing says of one layer on one design."""
+"""What timing says of one layer on one design, and of what is done above the layers."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ TRAFFIC = ("inputs", "weights", "outputs", "spilled_sums", "spilled_results")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerTiming:
-    """Cycles and actions of one layer.
+class Timing:
+    """Cycles and actions of a layer, or of a unit that works above the layers.
 
     Attributes:
         cycles: from the first load to the last store.
@@ -26,8 +26,6 @@ class LayerTiming:
             stream also its tables, the old results that are used and the new ones); where there
             are any, `addresses` and `kept_results`, and what a stage of a user's own moves.
         actions: what was done, to be priced.
-        macs: multiply-accumulates that the array did.
-        schedule: the tiles, for a timeline.
     """
 
     cycles: int
@@ -35,10 +33,21 @@ class LayerTiming:
     critical_cycles: dict[str, int]
     dram_bytes: dict[str, int]
     actions: ActionCounts
-    macs: int
-    schedule: Schedule
 
     @property
     def bound_by(self) -> str:
         """The limit to blame for most of the cycles."""
         return most_blamed(self.critical_cycles)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTiming(Timing):
+    """Cycles and actions of one layer.
+
+    Attributes:
+        macs: multiply-accumulates that the array did.
+        schedule: the tiles, for a timeline.
+    """
+
+    macs: int
+    schedule: Schedule

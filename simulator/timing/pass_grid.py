@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator.decisions.looks import Looks
 from simulator.decisions.rows import SharedRows
 
 
@@ -26,6 +27,7 @@ class PassGrid:
         gathered_rows: `(P,)` int64, rows of a tile that the pass rebuilds where results come first;
             `None`: all that meet it.
         gathered_columns: `(P,)` int64, columns of them.
+        copied_columns: `(P,)` int64, columns that take the result of one of these.
     """
 
     outside: bool
@@ -34,6 +36,7 @@ class PassGrid:
     multiplied_columns: np.ndarray
     gathered_rows: np.ndarray | None
     gathered_columns: np.ndarray
+    copied_columns: np.ndarray
 
     def of_pass(self, values: np.ndarray) -> np.ndarray:
         """`(P,)` values."""
@@ -43,6 +46,12 @@ class PassGrid:
         """`(count, v, tiles)` values."""
         turned = values.transpose(0, 2, 1)
         return turned[:, None] if self.outside else turned[:, :, None]
+
+    def finished_rows(self, looks: Looks) -> np.ndarray:
+        """Rows of which a tile completes the results, in its last view."""
+        if self.gathered_rows is None:
+            return self.of_tiles(looks.finished_rows)
+        return self.of_pass(self.gathered_rows)
 
     def of_tiles(self, values: np.ndarray) -> np.ndarray:
         """`(tiles,)` values, the same for all views."""

@@ -70,12 +70,12 @@ def _sums(
     looks, bits = shared_rows(left).looks, accelerator.accumulator_bits
     half = accelerator.output_buffer.capacity_bytes // 2
     columns = cut_by.of_pass(cut_by.gathered_columns)
+    finished = begun = cut_by.finished_rows(looks)
     if cut_by.gathered_rows is None:
-        finished, begun = cut_by.of_tiles(looks.finished_rows), cut_by.of_tiles(looks.open_rows)
-    else:
-        finished = begun = cut_by.of_pass(cut_by.gathered_rows)
+        begun = cut_by.of_tiles(looks.open_rows)
     outputs = nothing.copy()
-    outputs[..., -1] = byte_count(finished * columns, accelerator.operand_bits)[..., 0]
+    stored = columns + cut_by.of_pass(cut_by.copied_columns)
+    outputs[..., -1] = byte_count(finished * stored, accelerator.operand_bits)[..., 0]
     # Sums that a tile leaves begun, and finds so.
     stay = looks.open_rows - looks.finished_rows
     going, coming = cut_by.of_tiles(stay), cut_by.of_tiles(np.append(0, stay[:-1]))

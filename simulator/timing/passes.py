@@ -56,6 +56,8 @@ class Passes(PassGrid):
             handed_rows=handed_rows,
             handed_columns=self.of_pass(self.gathered_columns),
             results=taken,
+            copied_rows=self.finished_rows(looks) * (np.arange(looks.views) == looks.views - 1),
+            copied_columns=self.of_pass(self.copied_columns),
             transfers=pass_transfers(left, accelerator, self),
             actions={
                 ("centroid_buffer", "write_byte"): times
@@ -129,14 +131,14 @@ def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
     rows = int(looks.open_rows.max())
     half_bits = accelerator.output_buffer.capacity_bytes * 8 // 2
     columns_fitting = half_bits // (rows * accelerator.accumulator_bits)
-    found = [_by_columns(n, n, outside=False)]
+    found = [_by_columns(left, n, outside=False)]
     width = accelerator.array.columns if looks.taps == 1 else _NARROWEST
     while width < n and width <= columns_fitting:
-        found.append(_by_columns(n, width, outside=False))
+        found.append(_by_columns(left, width, outside=False))
         if looks.tile_of is not None:
-            found.append(_by_columns(n, width, outside=False, looks_again=False))
+            found.append(_by_columns(left, width, outside=False, looks_again=False))
         if looks.tile_of is not None and looks.tiles > 1:
-            found.append(_by_columns(n, width, outside=True))
+            found.append(_by_columns(left, width, outside=True))
         width *= 2
     rows_fitting = half_bits // (n * accelerator.accumulator_bits)
     height = 1 << (min(rows, rows_fitting).bit_length() - 1) if rows_fitting else 0
@@ -151,14 +153,17 @@ def passes(left: Remaining, accelerator: Accelerator) -> list[Passes]:
                 multiplied_columns=np.concatenate([[n], np.zeros_like(gathered)]),
                 gathered_rows=np.concatenate([nothing, gathered]),
                 gathered_columns=np.concatenate([nothing, np.full_like(gathered, n)]),
+                copied_columns=np.concatenate(
+                    [nothing, np.full_like(gathered, left.copied_columns(np.array([n]))[0, 0])]
+                ),
             )
         )
     most = MOST_TILES // shared.clusters.size
     return found[:1] + [each for each in found[1:] if len(each.multiplied_columns) <= most]
 
 
-def _by_columns(n: int, width: int, *, outside: bool, looks_again: bool = True) -> Passes:
-    columns = cut(n, width)
+def _by_columns(left: Remaining, width: int, *, outside: bool, looks_again: bool = True) -> Passes:
+    columns = cut(left.n, width)
     return Passes(
         outside=outside,
         looks_again=looks_again,
@@ -166,4 +171,5 @@ def _by_columns(n: int, width: int, *, outside: bool, looks_again: bool = True) 
         multiplied_columns=columns,
         gathered_rows=None,
         gathered_columns=columns,
+        copied_columns=left.copied_columns(columns)[0],
     )

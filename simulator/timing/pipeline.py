@@ -18,7 +18,7 @@ from simulator.timing.layer import TRAFFIC, ActionCounts, LayerTiming
 from simulator.timing.passes import best_passes
 from simulator.timing.remaining import Remaining
 from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
-from simulator.timing.stages import STAGES, Multiplying, Stage, Work
+from simulator.timing.stages import STAGES, Independent, Multiplying, Stage, Work
 from simulator.timing.stages.around import Around, Completing
 from simulator.timing.stages.stage import beside, work_of
 from simulator.timing.tiles import Tiles
@@ -42,7 +42,9 @@ def layer_timing(
     What is left is cut into tiles (`best_tilings`, or `best_passes` where rows are shared); tiles
     pass the stages of the units that the decisions ask for and overlap, one stage apart, through
     double buffers. Of the cuts, that with the least traffic within 1 % of the fastest is taken;
-    where rows are shared, that with the least product of cycles and traffic within a quarter.
+    where rows are shared, that with the least product of cycles and traffic within a quarter. Of
+    the ways to work on runs of rows with columns of their own (`Remaining.ways`) the faster is
+    taken.
 
     Args:
         layer: as it was captured.
@@ -54,15 +56,20 @@ def layer_timing(
         ConfigError: the design lacks a unit that the decisions ask for, or has one that can't do
             what was decided; a buffer does not hold one tile; the layer needs too many tiles.
     """
-    left = Remaining.of(layer, decisions)
-    stages = stages_of(left, accelerator, engine)
     check_feeds(accelerator)
+    runs = [_best_run(left, accelerator, engine) for left in Remaining.ways(layer, decisions)]
+    return min(runs, key=lambda run: run.cycles).timing()
+
+
+def _best_run(left: Remaining, accelerator: Accelerator, engine: Engine) -> "Run":
+    """What is left of a layer under the best of its cuts."""
+    stages = stages_of(left, accelerator, engine)
     if left.decisions is not None and isinstance(left.decisions.rows, SharedRows):
         cuts = best_passes(left, accelerator)
     else:
         cuts = best_tilings(left, accelerator)
     runs = [Run(left, accelerator, engine, stages, tiles) for tiles in cuts]
-    return cuts[0].cut.best(runs).timing()
+    return cuts[0].cut.best(runs)
 
 
 def check_units(decisions: Decisions, accelerator: Accelerator) -> None:
@@ -113,14 +120,18 @@ def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stag
         first = partial(Around, left=level, accelerator=accelerator, engine=engine)
         made += [first(stage=stage) for stage in _asked_for(level, accelerator, engine)]
         made.append(Completing(left=level, accelerator=accelerator, engine=engine))
-    made += _asked_for(left, accelerator, engine)
-    made.append(Multiplying(left=left, accelerator=accelerator, engine=engine))
+    asked = _asked_for(left, accelerator, engine)
+    made += [stage for stage in asked if not isinstance(stage, Multiplying)]
+    # What makes more of the array's units than an array multiplies in its place.
+    array = Multiplying if accelerator.lanes is None else Independent
+    arrays = [stage for stage in asked if isinstance(stage, Multiplying)]
+    made += arrays or [array(left=left, accelerator=accelerator, engine=engine)]
     for stage in made:
         stage.check()
-    array = made.pop()
+    multiplying = made.pop()
     return Stages(
         before=[stage for stage in made if stage.place == "before"],
-        beside=[array, *(stage for stage in made if stage.place == "beside")],
+        beside=[multiplying, *(stage for stage in made if stage.place == "beside")],
         after=[stage for stage in made if stage.place == "after"],
     )
 

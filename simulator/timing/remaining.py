@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
-from simulator.decisions.columns import DROPPED
+from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import layer_of_images, layer_of_rows
@@ -22,11 +23,18 @@ class Remaining:
     """A layer with what its decisions leave: rows that are shared, filled or kept; fewer columns.
 
     Dropped columns are as if the layer had never had them: neither their weights nor their results
-    travel. Depth saves the energy of multiplications and no cycle: units of a systolic array work
-    in step, so a skipped output's place in the array stays idle for as long as its neighbours
-    work; its operands pass it, and are read, all the same. Differences that are 0 save the energy
-    of their multiplications in any case; cycles and weights, where all of a row are, or those of an
-    element of k in all rows of a tile: the others move together.
+    travel, nor, in the layer that reads them, the elements that are known to be 0. A column that
+    takes another's result has no weights either, but it is stored. On a systolic array depth saves
+    the energy of multiplications and no cycle: its units work in step, so a skipped output's place
+    in the array stays idle for as long as its neighbours work; its operands pass it, and are read,
+    all the same. Independent lanes go on (`simulator.timing.stages.lanes`). Differences that are 0
+    save the energy of their multiplications; cycles and weights, where all of a row are, or those
+    of an element of k in all rows of a tile: the others move together.
+
+    Runs of rows with columns of their own, as the images of a batch, are worked on in one of two
+    ways, see `ways`: one after the other as in a batch of one, each with its own columns and
+    elements and its own loads of weights; or all with the columns and elements that any of them
+    has.
 
     Not modelled: how the array learns which outputs to skip; that inputs which no computed row
     reads need not be loaded.
@@ -34,7 +42,12 @@ class Remaining:
     Attributes:
         layer: as it was captured.
         decisions: `None` where nothing is taken off.
-        n: columns that are computed.
+        columns: `(1 or products,)` int64, columns that are computed in every product.
+        elements: `(1 or products,)` int64, elements of its rows that are multiplied.
+        copied_before: `(1 or products, most columns + 1)` int64, columns that take the result of
+            one before each one that is computed; `None` where there are none.
+        runs: of rows that are worked on one after the other; a layer's products times these are
+            the products here.
         computed_before: `(1 or count, m + 1)` int64, rows that are computed before each one, of
             every product; `None` where all rows are, or where they are shared.
         around: the layer as techniques had it on whose rows that are left this one decides, the
@@ -43,19 +56,39 @@ class Remaining:
 
     layer: Layer
     decisions: Decisions | None
-    n: int
+    columns: np.ndarray
+    elements: np.ndarray
+    copied_before: np.ndarray | None = None
+    runs: int = 1
     computed_before: np.ndarray | None = None
     around: tuple["Remaining", ...] = ()
 
     @classmethod
-    def of(cls, layer: Layer, decisions: Decisions | None) -> "Remaining":
-        """What is left of a layer.
+    def ways(cls, layer: Layer, decisions: Decisions | None) -> list["Remaining"]:
+        """The ways in which what is left of a layer can be worked on, of which the faster is taken.
+
+        All rows with the same columns; and, where rows are neither shared nor filled nor kept and
+        their runs have columns of their own, run after run.
 
         Raises:
-            ConfigError: columns are taken off in a way that no unit here can do.
+            ConfigError: no column is computed.
         """
         if decisions is None:
-            return cls(layer=layer, decisions=None, n=layer.gemm.n)
+            return [cls.of(layer, None)]
+        made = [cls.of(layer, _united(decisions))]
+        columns = decisions.columns
+        alone = decisions.rows is None and decisions.then is None
+        if columns is not None and alone and not _alike(columns):
+            made.append(cls._of_columns(layer, decisions, columns, columns.groups))
+        return made
+
+    @classmethod
+    def of(cls, layer: Layer, decisions: Decisions | None) -> "Remaining":
+        """What is left of a layer whose rows all have the same columns."""
+        gemm = layer.gemm
+        if decisions is None:
+            whole = np.array([gemm.n]), np.array([gemm.k])
+            return cls(layer=layer, decisions=None, columns=whole[0], elements=whole[1])
         rows, before, then = decisions.rows, None, decisions.then
         if then is not None and rows is not None and not isinstance(rows, SharedRows):
             own = cls.of(layer, replace(decisions, then=None))
@@ -65,11 +98,30 @@ class Remaining:
             before = _running_count(rows.is_computed[:1])
         elif isinstance(rows, KeptRows | IncrementalRows):
             before = _running_count(rows.is_computed)
+        sources = np.arange(gemm.n)[None]
+        told = decisions if then is None else then
+        columns = told.columns or ColumnDecisions(gemm=told.gemm, sources=sources)
+        return cls._of_columns(layer, decisions, columns, 1, before)
+
+    @classmethod
+    def _of_columns(
+        cls,
+        layer: Layer,
+        decisions: Decisions,
+        columns: ColumnDecisions,
+        runs: int,
+        computed_before: np.ndarray | None = None,
+    ) -> "Remaining":
+        times = layer.gemm.count if runs > 1 else 1  # runs of a product lie together
+        copied = _copied_before(columns) if columns.shares else None
         return cls(
             layer=layer,
             decisions=decisions,
-            n=_computed_columns(decisions if then is None else then),
-            computed_before=before,
+            columns=np.tile(columns.computed, times),
+            elements=np.tile(columns.multiplied, times),
+            copied_before=None if copied is None else np.tile(copied, (times, 1)),
+            runs=runs,
+            computed_before=computed_before,
         )
 
     @property
@@ -79,6 +131,44 @@ class Remaining:
         return tuple(
             dict.fromkeys(unit for each in made if each is not None for unit in each.units)
         )
+
+    @property
+    def products(self) -> int:
+        """Products that are worked on one after the other."""
+        return self.layer.gemm.count * self.runs
+
+    @property
+    def m(self) -> int:
+        """Rows of each."""
+        return self.layer.gemm.m // self.runs
+
+    @property
+    def n(self) -> int:
+        """Columns of the one with most."""
+        return int(self.columns.max())
+
+    @property
+    def k(self) -> int:
+        """Elements of a row of the one with most."""
+        return int(self.elements.max())
+
+    @property
+    def input_elements(self) -> np.ndarray:
+        """`(1 or products,)` int64, elements of each product's inputs that are read."""
+        share = self.layer.input_elements // self.products
+        return share * self.elements // self.layer.gemm.k * (self.columns > 0)
+
+    def columns_of(self, widths: np.ndarray) -> np.ndarray:
+        """`(1 or products, t)` int64, computed columns in consecutive tiles of `(t,)` columns."""
+        starts = np.cumsum(widths) - widths
+        return np.clip(self.columns[:, None] - starts, 0, widths)
+
+    def copied_columns(self, widths: np.ndarray) -> np.ndarray:
+        """`(1 or products, t)` int64, columns that take the result of one of a tile's."""
+        if self.copied_before is None:
+            return np.zeros((1, len(widths)), np.int64)
+        ends = np.cumsum(widths)
+        return self.copied_before[:, ends] - self.copied_before[:, ends - widths]
 
     @property
     def macs(self) -> int:
@@ -110,6 +200,27 @@ class Remaining:
         ends = np.cumsum(rows)
         return self.computed_before[:, ends] - self.computed_before[:, ends - rows]
 
+    def taken_results(self, rows: np.ndarray) -> np.ndarray:
+        """`(1, t)` int64, results that rows are filled in from in consecutive tiles of `(t,)`."""
+        assert self.decisions is not None and isinstance(self.decisions.rows, FilledRows)
+        filled = self.decisions.rows
+        before = _running_count(np.tile(filled.taps_of_positions, filled.images)[None])
+        ends = np.cumsum(rows)
+        return before[:, ends] - before[:, ends - rows]
+
+    @property
+    def longest_sum(self) -> int | None:
+        """Products of the longest sum; `None` where no depth is decided."""
+        depth = None if self.decisions is None else self.decisions.depth
+        return None if depth is None else int(depth.terms.max())
+
+    @cached_property
+    def mean_sum(self) -> float:
+        """Products of a sum on average."""
+        gemm = self.layer.gemm
+        depth = None if self.decisions is None else self.decisions.depth
+        return gemm.k if depth is None else depth.remaining_ratio * gemm.k
+
     @property
     def computed_share(self) -> float:
         """Fraction of the rows that is computed."""
@@ -119,31 +230,43 @@ class Remaining:
 
 
 def _running_count(computed: np.ndarray) -> np.ndarray:
-    """`(g, m + 1)` int64 of `(g, m)` bool."""
+    """`(g, m + 1)` int64 of `(g, m)` bool or numbers."""
     counts = np.zeros((computed.shape[0], computed.shape[1] + 1), np.int64)
     np.cumsum(computed, axis=1, out=counts[:, 1:])
     return counts
 
 
-def _computed_columns(decisions: Decisions) -> int:
-    """Columns that are computed, the same ones for all rows."""
-    gemm, columns = decisions.gemm, decisions.columns
-    if columns is None:
-        return gemm.n
-    own = columns.is_computed
-    broken = []
-    if np.any(own != own[0]):
-        broken.append("be the same for all rows, got groups of rows that compute different ones")
-    if np.any(~own & (columns.sources != DROPPED)):
-        broken.append("be computed or dropped, got some that take another's result")
-    if not own.any():
-        broken.append("be computed at least in part, got none; let the layer not run instead")
-    if broken:
-        where = f"columns of layer {decisions.layer!r} must"
+def _copied_before(columns: ColumnDecisions) -> np.ndarray:
+    """`(groups, most columns + 1)` int64, columns copied from those before each computed one."""
+    copied = ~columns.is_computed & (columns.sources != DROPPED)
+    found = np.zeros((columns.groups, int(columns.computed.max()) + 1), np.int64)
+    for run, own in enumerate(columns.is_computed):
+        times = np.bincount(columns.sources[run, copied[run]], minlength=columns.gemm.n)
+        ends = np.cumsum(times[own])
+        found[run, 1 : len(ends) + 1] = ends
+        found[run, len(ends) + 1 :] = ends[-1] if len(ends) else 0
+    return found
+
+
+def _united(decisions: Decisions) -> Decisions:
+    """The decisions with the same columns for all rows, also those on the rows that are left."""
+    columns, then = decisions.columns, decisions.then
+    if columns is not None and not columns.is_computed.any():
         raise ConfigError(
-            [f"{where} {rule}; decide so, or use decide() without a design" for rule in broken]
+            f"columns of layer {decisions.layer!r} must be computed at least in part, got "
+            "none; let the layer not run instead"
         )
-    return int(np.count_nonzero(own[0]))
+    return replace(
+        decisions,
+        columns=None if columns is None else columns.united(),
+        then=None if then is None else _united(then),
+    )
+
+
+def _alike(columns: ColumnDecisions) -> bool:
+    """Whether all runs have the same columns and elements."""
+    parts = (columns.sources, columns.elements)
+    return all(part is None or bool(np.all(part == part[0])) for part in parts)
 
 
 def layer_of_tokens(layer: Layer, tokens: int, living: int) -> Layer:

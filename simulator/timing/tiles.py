@@ -42,7 +42,7 @@ class Tiles:
     Numbers are int64, one a tile: arrays of `shape`, or such that broadcast to it.
 
     Attributes:
-        shape: of the tiles; the first axis is the layer's products.
+        shape: of the tiles; the first axis is the layer's products, or runs of their rows.
         rows: of the layer that a tile stands for, before rows are taken off.
         looked: 1 where these rows are looked at for the tile, 0 where an earlier tile had them.
         m: rows that the array multiplies.
@@ -53,6 +53,8 @@ class Tiles:
         handed_rows: rows that the reconstructor hands out.
         handed_columns: columns of them.
         results: results that it takes for these rows, one a row and tap.
+        copied_rows: rows of which results are copied to other columns on their way out.
+        copied_columns: columns that take such a copy.
         transfers: what is loaded and stored, beside what stages load for themselves.
         actions: what is done whichever stages there are, counted.
         cut: how the layer was cut.
@@ -69,6 +71,8 @@ class Tiles:
     handed_rows: Any = 0
     handed_columns: Any = 0
     results: Any = 0
+    copied_rows: Any = 0
+    copied_columns: Any = 0
     transfers: tuple[Transfer, ...]
     actions: dict[tuple[str, str], int]
     cut: Cut

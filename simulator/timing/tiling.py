@@ -1,7 +1,7 @@
 """Tilings: how a layer is cut by rows and columns, where its rows are not shared."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from simulator.timing.choosing import AS_FAST, Way, least_traffic
 from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
 from simulator.timing.remaining import Remaining
 from simulator.timing.tiles import Tiles, check_tiles, cut
-from simulator.timing.transfers import Transfer, byte_count, ceil_div, port_cycles
+from simulator.timing.transfers import Transfer, banked_cycles, byte_count, ceil_div, port_cycles
 
 # Tilings that the closed form ranks best and that are then scheduled in full.
 _TILINGS_SCHEDULED = 4
@@ -20,7 +20,8 @@ _TILINGS_SCHEDULED = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Operands:
-    """Bytes of one product's inputs (not unfolded) and weights, and what the array computes."""
+    """Bytes of one product's inputs (not unfolded) and weights, and what the array computes; of
+    products of several sizes, the largest."""
 
     m: int
     n: int
@@ -30,13 +31,13 @@ class _Operands:
 
     @classmethod
     def of(cls, left: Remaining, accelerator: Accelerator) -> "_Operands":
-        layer, gemm, bits = left.layer, left.layer.gemm, accelerator.operand_bits
+        bits = accelerator.operand_bits
         return cls(
-            m=gemm.m,
+            m=left.m,
             n=left.n,
-            k=gemm.k,
-            inputs=byte_count(layer.input_elements // gemm.count, bits),
-            weights=byte_count(gemm.k * left.n, bits),
+            k=left.k,
+            inputs=byte_count(int(left.input_elements.max()), bits),
+            weights=byte_count(left.k * left.n, bits),
         )
 
 
@@ -71,112 +72,136 @@ class Tiling:
 
     def tiles(self, left: Remaining) -> Tiles:
         """The layer's tiles, `(count, outer tiles, inner tiles)`."""
-        gemm, sizes = left.layer.gemm, self.sizes
+        sizes, products = self.sizes, left.products
         check_tiles(
-            gemm,
-            gemm.count * ceil_div(sizes.m, self.rows) * ceil_div(sizes.n, self.columns),
+            left.layer.gemm,
+            products * ceil_div(sizes.m, self.rows) * ceil_div(sizes.n, self.columns),
         )
         row_cut, column_cut = cut(sizes.m, self.rows), cut(sizes.n, self.columns)
         # Row and column tile of each tile, as (1, outer, inner).
         by_row = (slice(None), slice(None), None) if self.rows_outermost else np.s_[:, None, :]
         rows = row_cut[None][by_row]
-        columns = column_cut[None, None, :] if self.rows_outermost else column_cut[None, :, None]
-        m, n = rows, columns
+        by_column = np.s_[:, None, :] if self.rows_outermost else (slice(None), slice(None), None)
+        columns = left.columns_of(column_cut)[by_column]
+        copied = left.copied_columns(column_cut)[by_column]
+        k: Any = left.k if len(left.elements) == 1 else left.elements[:, None, None]
+        # Sizes of their own for each product, or one for all.
+        m, n = np.broadcast_to(rows, (len(columns), *rows.shape[1:])), columns
         if left.computed_before is not None:
             m = left.computed_rows(row_cut)[by_row]
             n = columns * (m > 0)
-        shape = (gemm.count, *np.broadcast_shapes(rows.shape, columns.shape)[1:])
-        terms = None if left.incremental is None else left.incremental.terms_of_tiles(row_cut)
+        shape = (products, *np.broadcast_shapes(rows.shape, columns.shape)[1:])
         # Rows are looked at for their first column tile; of a dense layer nobody asks.
         looked = (
             1
             if left.decisions is None
-            else (np.arange(columns.size) == 0).astype(np.int64).reshape(columns.shape)
+            else (np.arange(column_cut.size) == 0).astype(np.int64)[None][by_column]
         )
-        transfers = self._transfers(row_cut, rows, columns, shape)
-        if terms is not None:
-            self._take_off(left, transfers, terms[by_row], columns)
+        transfers = self._transfers(left, row_cut, columns, copied, shape)
         actions = {}
         if left.kept:
             # What the batch before left is loaded, and stored beside what is computed; a product of
             # which all is kept needs no weights.
             transfers[1].moved_bytes[~(m > 0).any(axis=(1, 2))] = 0
             kept = np.empty(shape, np.int64)
-            kept[...] = byte_count((rows - m) * columns, self.accelerator.operand_bits)
+            of_rows = columns + copied
+            kept[...] = byte_count((rows - m) * of_rows, self.accelerator.operand_bits)
             transfers += (Transfer(kind="kept_results", moved_bytes=kept, buffer="output_buffer"),)
             actions["output_buffer", "read_byte"] = int(kept.sum())
-        return Tiles(
+        tiles = Tiles(
             shape=shape,
             rows=rows,
             looked=looked,
             m=m,
             n=n,
-            k=gemm.k if terms is None else np.maximum(1, terms[by_row]),
+            k=k,
             inputs="activation_buffer",
             sums="output_buffer",
             handed_rows=rows,
             handed_columns=columns,
-            results=self._results(left, rows, m),
+            results=self._results(left, row_cut, rows, m),
+            copied_rows=m if left.kept else rows,
+            copied_columns=copied,
             transfers=transfers,
             actions=actions,
             cut=self,
         )
+        if left.incremental is None:
+            return tiles
+        return self._of_differences(left, tiles, left.incremental.terms_of_tiles(row_cut)[by_row])
 
     def _transfers(
-        self, row_cut: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]
+        self,
+        left: Remaining,
+        row_cut: np.ndarray,
+        columns: np.ndarray,
+        copied: np.ndarray,
+        shape: tuple[int, ...],
     ) -> tuple[Transfer, ...]:
         """What every tile moves: `inputs`, `weights`, `outputs`."""
-        sizes, bits = self.sizes, self.accelerator.operand_bits
+        bits = self.accelerator.operand_bits
         again_inputs, again_weights, input_loads, weight_loads = loads(self)
         # Each row tile's share of the input, rounded so that they add up.
-        share = np.diff(np.concatenate([[0], np.cumsum(row_cut)]) * sizes.inputs // sizes.m)
+        whole = byte_count(left.input_elements, bits)[:, None]
+        share = np.diff(np.concatenate([[0], np.cumsum(row_cut)]) * whole // left.m, axis=1)
         share = share * input_loads
-        each_weights = byte_count(sizes.k * columns, bits) * weight_loads
+        each_weights = byte_count(left.elements[:, None, None] * columns, bits) * weight_loads
         inputs, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         first, every = slice(0, 1), slice(None)
         if self.rows_outermost:
-            inputs[:, :, every if again_inputs else first] = share[None, :, None]
+            rows = row_cut[None, :, None]
+            inputs[:, :, every if again_inputs else first] = share[:, :, None]
             weights[:, every if again_weights else first] = each_weights
         else:
-            inputs[:, every if again_inputs else first] = share[None, None, :]
+            rows = row_cut[None, None, :]
+            inputs[:, every if again_inputs else first] = share[:, None, :]
             weights[:, :, every if again_weights else first] = each_weights
         outputs = np.empty(shape, np.int64)
-        outputs[...] = byte_count(rows * columns, bits)
+        outputs[...] = byte_count(rows * (columns + copied), bits)
         return (
             Transfer(kind="inputs", moved_bytes=inputs, buffer="activation_buffer"),
             Transfer(kind="weights", moved_bytes=weights, buffer="weight_buffer"),
             Transfer(kind="outputs", moved_bytes=outputs, stored=True),
         )
 
-    def _take_off(
-        self, left: Remaining, transfers: tuple[Transfer, ...], terms: np.ndarray, columns: Any
-    ) -> None:
-        """Weights that nothing is multiplied by, and what inputs are packed by, do not travel.
+    def _of_differences(self, left: Remaining, tiles: Tiles, terms: np.ndarray) -> Tiles:
+        """The same with the elements of k that any row of a tile multiplies.
 
-        Where weights are loaded once for all tiles, those are loaded that any row multiplies. The
-        weights of one element of k for a tile's columns lie together, and take whole bursts.
+        Weights that nothing is multiplied by do not travel: where they are loaded once for all
+        tiles, those are loaded that any row multiplies. The weights of one element of k for a
+        tile's columns lie together, and take whole bursts. Inputs travel as they are packed.
+
+        Args:
+            left: with differences that are added to earlier results.
+            tiles: as if all of k were multiplied.
+            terms: elements of k that each tile multiplies; broadcasts to the tiles.
         """
-        inputs, weights, _ = transfers
+        inputs, weights = tiles.transfers[:2]
         _, again, _, loaded = loads(self)
         burst = self.accelerator.dram.burst_bytes
-        each = ceil_div(byte_count(columns, self.accelerator.operand_bits), burst) * burst
+        bits = self.accelerator.operand_bits
+        each = ceil_div(byte_count(tiles.handed_columns, bits), burst) * burst
         assert left.incremental is not None and left.decisions is not None
-        if not again:
-            terms = left.incremental.terms_of_tiles(np.array([self.sizes.m]))[:, :, None]
-        wanted = (terms * each * loaded).astype(np.int64)
+        of_load = terms if again else left.incremental.terms_of_tiles(np.array([left.m]))[..., None]
+        wanted = (of_load * each * loaded).astype(np.int64)
         np.minimum(weights.moved_bytes, wanted, out=weights.moved_bytes)
         evidence = left.decisions.evidence
         packed = evidence.stored_bits if isinstance(evidence, Differences) else None
         if packed is not None:
             stored = min(byte_count(packed, 1), self.sizes.inputs)
             inputs.moved_bytes[...] = inputs.moved_bytes * stored // self.sizes.inputs
+        return replace(tiles, k=np.maximum(1, terms))
 
-    def _results(self, left: Remaining, rows: np.ndarray, m: np.ndarray) -> np.ndarray:
+    def _results(
+        self, left: Remaining, row_cut: np.ndarray, rows: np.ndarray, m: np.ndarray
+    ) -> np.ndarray:
         """Results that each tile's rows are made of: a skipped row takes all that its entry names,
         a computed one its own."""
         unit = self.accelerator.address_list
         if not left.handed_out or unit is None:
             return m
+        if unit.counted:
+            return left.taken_results(row_cut).reshape(m.shape)
         return m + (rows - m) * unit.taps
 
     def best(self, runs: Sequence[Way]) -> Way:
@@ -192,13 +217,15 @@ class Tiling:
         half of the output buffer, that buffer is to blame; else the inputs' buffer, or the DRAM
         whose transfers the tiles hide: `activation_buffer`.
         """
-        array, sizes, count = self.accelerator.array, self.sizes, tiles.shape[0]
+        array, sizes = self.accelerator.array, self.sizes
         if not busy_cycles:
             return critical_cycles
         # All rows of a product that are computed, in one tile of each column tile's width.
-        m = tiles.m.sum() if tiles.m.shape[0] == 1 else tiles.m.sum(axis=(1, 2))[:, None]
-        one_tile, _ = gemm_cycles(array, m, cut(sizes.n, self.columns), sizes.k)
-        one_tile = int((one_tile * (m > 0)).sum()) * (count if tiles.m.shape[0] == 1 else 1)
+        m = tiles.m.sum(axis=(1, 2))[:, None]
+        columns = tiles.handed_columns.reshape(len(tiles.handed_columns), -1)
+        k = tiles.k if isinstance(tiles.k, int) else tiles.k.max(axis=(1, 2))[:, None]
+        one_tile, _ = gemm_cycles(array, m, columns, k)
+        one_tile = int((one_tile * (m > 0) * (columns > 0)).sum()) * (tiles.shape[0] // len(m))
         moved = critical_cycles.get("array", 0) * max(0, busy_cycles - one_tile) // busy_cycles
         if not moved:
             return critical_cycles
@@ -226,10 +253,14 @@ def best_tilings(left: Remaining, accelerator: Accelerator) -> list[Tiles]:
         ConfigError: a buffer does not hold one tile, or the layer needs too many of them.
     """
     many = tilings(left, accelerator)
-    cycles, moved = _estimate(many, left.computed_share)
-    by_cycles = np.lexsort((moved, cycles))
-    by_bytes = np.lexsort((cycles, moved, cycles > AS_FAST * cycles.min()))
-    chosen = dict.fromkeys((*by_cycles[:_TILINGS_SCHEDULED], *by_bytes[:_TILINGS_SCHEDULED]))
+    lanes, depth = accelerator.lanes is not None, left.longest_sum is not None
+    chosen: dict[int, None] = {}
+    # Lanes work by themselves where depth is decided; where it is not, as they may.
+    for apart in (False,) * (not lanes or not depth) + (True,) * lanes:
+        cycles, moved = _estimate(many, left, apart=apart)
+        by_cycles = np.lexsort((moved, cycles))
+        by_bytes = np.lexsort((cycles, moved, cycles > AS_FAST * cycles.min()))
+        chosen |= dict.fromkeys((*by_cycles[:_TILINGS_SCHEDULED], *by_bytes[:_TILINGS_SCHEDULED]))
     return [many.one(each).tiles(left) for each in chosen]
 
 
@@ -308,15 +339,16 @@ def loads(tiling: Tiling) -> tuple:
     )
 
 
-def _estimate(tiling: Tiling, computed_share: float) -> tuple:
+def _estimate(tiling: Tiling, left: Remaining, *, apart: bool) -> tuple:
     """Cycles, and DRAM bytes, of many tilings, `(t,)` float64 each: no size overflows.
 
     The busier of array and DRAM sets the pace. Where it is the array, the first load and the last
     store are not hidden; where it is the DRAM, the last tile's product is not. Operands that are
     loaded once travel while the first tiles of the outer dimension are worked on, so these are
-    taken apart from the rest. Every tile is taken to compute the same share of its rows.
+    taken apart from the rest. Every tile is taken to compute the same share of its rows, and of
+    their products where units are lanes that work `apart`.
     """
-    sizes, accelerator = tiling.sizes, tiling.accelerator
+    sizes, accelerator, computed_share = tiling.sizes, tiling.accelerator, left.computed_share
     bits, bandwidth = accelerator.operand_bits, accelerator.dram.bandwidth_bytes_per_cycle
     row_tiles, column_tiles = ceil_div(sizes.m, tiling.rows), ceil_div(sizes.n, tiling.columns)
     last_rows = sizes.m - tiling.rows * (row_tiles - 1)
@@ -325,7 +357,10 @@ def _estimate(tiling: Tiling, computed_share: float) -> tuple:
     for rows, many_rows in ((tiling.rows, row_tiles - 1), (last_rows, 1)):
         computed = rows if computed_share == 1 else np.ceil(rows * computed_share)
         for columns, many_columns in ((tiling.columns, column_tiles - 1), (last_columns, 1)):
-            last_tile = _occupancy(accelerator, computed, columns, sizes.k)
+            if apart:
+                last_tile = _lanes_occupancy(accelerator, left, computed * columns)
+            else:
+                last_tile = _occupancy(accelerator, computed, columns, sizes.k)
             array += many_rows * many_columns * last_tile
     again_inputs, again_weights, input_loads, weight_loads = loads(tiling)
     inputs, weights = sizes.inputs * input_loads, sizes.weights * weight_loads
@@ -365,5 +400,23 @@ def _occupancy(accelerator: Accelerator, rows, columns, k: int):
             port_cycles(inputs, accelerator.activation_buffer),
             port_cycles(weights, accelerator.weight_buffer),
             port_cycles(sum_writes + sum_reads, accelerator.output_buffer),
+        ]
+    )
+
+
+def _lanes_occupancy(accelerator: Accelerator, left: Remaining, outputs):
+    """Cycles that outputs hold independent lanes; of different depth, about: when the last one is
+    begun, half of the longest sum is left on average."""
+    array, activations = accelerator.array, accelerator.activation_buffer
+    lanes, products = array.rows * array.columns, outputs * left.mean_sum
+    each = ceil_div(outputs, lanes) * left.mean_sum
+    if left.longest_sum is not None and left.mean_sum < left.longest_sum:
+        each = products / lanes + left.longest_sum / 2
+    return np.maximum.reduce(
+        [
+            each,
+            banked_cycles(products, activations.ports, lanes),
+            port_cycles(products * accelerator.operand_bits // 8, accelerator.weight_buffer),
+            port_cycles(outputs * accelerator.accumulator_bits // 8, accelerator.output_buffer),
         ]
     )

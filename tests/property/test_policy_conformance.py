@@ -24,6 +24,7 @@ from simulator import (
     LeaderReuse,
     LshReuse,
     NeighbourReuse,
+    PerforationMask,
     PerforationReuse,
     PositionDifferences,
     QuantisedDifferences,
@@ -188,6 +189,14 @@ def suite_of(name, policy):
 
 for _name, _policy in (POLICIES | {"lsh_stream": STREAM}).items():
     globals()[f"Test_{_name}"] = suite_of(_name, _policy)
+
+
+class TestPerforationMask(RowSuite):
+    """Of a layer of 20 positions."""
+
+    policy = PerforationMask(positions=(0, 4, 9, 13, 17))
+    exact = PerforationMask(positions=range(20))
+    bolder = (PerforationMask(positions=(3, 9)), PerforationMask(positions=(9,)))
 
 
 class TestEveryNthFrame(FrameSuite):

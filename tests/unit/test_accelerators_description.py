@@ -143,11 +143,8 @@ def test_unknown_missing_and_broken_fields_come_in_one_error():
     with pytest.raises(ConfigError) as caught:
         Accelerator.from_dict(description)
     assert list(caught.value.violations) == [
-        "Accelerator.clock_mhz must be a known field, got 500 (int); the fields are name, array, "
-        "activation_buffer, weight_buffer, output_buffer, dram, clock_hz, operand_bits, "
-        "accumulator_bits, technology, front_end, cache, centroid_buffer, reconstructor, "
-        "address_list, neighbour_matcher, leader_table, difference_unit, result_adder, "
-        "state_buffer",
+        "Accelerator.clock_mhz must be a known field, got 500 (int); the fields are "
+        + ", ".join(field.name for field in dataclasses.fields(Accelerator)),
         "Accelerator.array.row must be a known field, got 16 (int); use rows",
         "Accelerator.array.rows must be given, got nothing; add it",
         "Accelerator.weight_buffer must be given, got nothing; add it",
@@ -190,6 +187,9 @@ def test_presets_are_valid_named_and_fresh():
         "listed_16x16",
         "reuse_16x16",
         "reuse_16x16_int8",
+        "lanes_16x16",
+        "tables_16x16",
+        "merging_16x16",
         "dense_32x32",
         "reuse_32x32",
         "neighbour_32x32",
@@ -207,7 +207,7 @@ def test_presets_are_valid_named_and_fresh():
             12.8e9 if design.array.rows == 16 else 64e9,
         )
     designs.clear()
-    assert len(presets()) == 12
+    assert len(presets()) == 15
 
 
 def test_unknown_preset_names_the_nearest():
@@ -215,9 +215,9 @@ def test_unknown_preset_names_the_nearest():
         preset("reuse16x16")
     assert str(caught.value) == (
         "preset name must be one of 'dense_16x16', 'difference_16x16', 'listed_16x16', "
-        "'reuse_16x16', 'reuse_16x16_int8', 'dense_32x32', 'reuse_32x32', 'neighbour_32x32', "
-        "'leader_32x32', 'every_64x64', 'cicek_design_b', 'focus_32x32', got 'reuse16x16'; use "
-        "'reuse_16x16'"
+        "'reuse_16x16', 'reuse_16x16_int8', 'lanes_16x16', 'tables_16x16', 'merging_16x16', "
+        "'dense_32x32', 'reuse_32x32', 'neighbour_32x32', 'leader_32x32', 'every_64x64', "
+        "'cicek_design_b', 'focus_32x32', got 'reuse16x16'; use 'reuse_16x16'"
     )
     for odd in (None, 3, ["dense_16x16"], math.nan):
         with pytest.raises(ConfigError):

@@ -11,9 +11,9 @@ from codesign.space import techniques as entries
 from codesign.space.described import described_space
 from codesign.space.grouping import groups_of
 from codesign.space.technique_space import TechniqueSpace
-from codesign.space.techniques import Technique, found_techniques
+from codesign.space.techniques import found_techniques
 from codesign.study.asking import design_key
-from simulator import KMeansReuse, LeaderReuse, LshReuse, NeighbourReuse, NoReuse
+from simulator import KMeansReuse, LeaderReuse, LshReuse, NeighbourReuse, NoReuse, techniques
 from simulator.timing.dense_baseline import best_dense
 from tests.builders import matrix_layer
 from workloads.traces.layer import Convolution, Gemm, Layer
@@ -206,11 +206,10 @@ def test_the_space_survives_json(space):
 
 def test_a_technique_is_an_entry(trace, monkeypatch):
     """One beside another: each layer has the policy of its own, the design both's units."""
-    k_means = Technique(
-        name="k_means",
-        policy=KMeansReuse,
+    k_means = replace(
+        techniques()["k_means"],
         units=("centroid_buffer", "reconstructor"),
-        parameters={"clusters": (16, 32), "length": (16, 32)},
+        choices={"clusters": (16, 32), "length": (16, 32)},
         start={"clusters": 16, "length": 16},
     )
     monkeypatch.setattr(entries, "TECHNIQUES", {**entries.TECHNIQUES, k_means.name: k_means})

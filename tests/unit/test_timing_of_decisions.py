@@ -177,15 +177,133 @@ def test_dropped_columns_are_as_if_they_had_never_been():
     )
 
 
-def test_columns_that_no_unit_can_do_are_refused():
-    gemm = matrix_layer("fc", m=4, n=4, k=4).gemm
-    sources = np.array([[0, 0, 2, 3], [0, 1, 2, DROPPED]])
-    decisions = Decisions(
-        layer="fc", gemm=gemm, columns=ColumnDecisions(gemm=gemm, sources=sources)
+def test_no_column_at_all_is_refused():
+    layer = matrix_layer("fc", m=4, n=4, k=4)
+    none = ColumnDecisions(gemm=layer.gemm, sources=np.full((2, 4), DROPPED))
+    with pytest.raises(ConfigError, match="must be computed at least in part"):
+        layer_timing(layer, Decisions(layer="fc", gemm=layer.gemm, columns=none), roomy_design())
+
+
+def test_columns_that_take_another_result_are_copied_on_the_way_out():
+    layer, half = (matrix_layer("fc", m=64, n=n, k=16) for n in (32, 16))
+    columns = ColumnDecisions(gemm=layer.gemm, sources=(np.arange(32) // 2 * 2)[None])
+    decisions = Decisions(layer="fc", gemm=layer.gemm, columns=columns)
+    assert decisions.units == ("reconstructor",)
+    fewer = layer_timing(half, None, roomy_design())
+    for width, steps in ((64, 1), (16, 1), (5, 4)):
+        design = roomy_design(reconstructor=Reconstructor(width=width))
+        timing = layer_timing(layer, decisions, design)
+        # 16 of 32 columns are computed; for 64 rows the 16 others are copied, so many at a time,
+        # once the array is done with them: in a single tile all of that is waited for.
+        assert timing.busy_cycles["reconstructor"] == 64 * steps
+        assert timing.macs == 64 * 16 * 16
+        assert timing.bound_by == ("array" if steps == 1 else "reconstructor")
+        assert fewer.cycles < timing.cycles and (steps > 1 or timing.cycles <= fewer.cycles + 64)
+        # All columns are stored; only those that are computed have weights.
+        assert timing.dram_bytes["outputs"] == 64 * 32
+        assert timing.dram_bytes["weights"] == 16 * 16
+        read = ("output_buffer", "read_byte")
+        assert timing.actions[read] > fewer.actions[read]
+    without = roomy_design(reconstructor=None, front_end=None, cache=None, centroid_buffer=None)
+    with pytest.raises(ConfigError, match="must have reconstructor to run"):
+        layer_timing(layer, decisions, without)
+
+
+def test_shared_rows_and_columns_multiply():
+    layer, fewer = (matrix_layer("fc", m=100, n=n, k=48) for n in (32, 16))
+    columns = ColumnDecisions(gemm=layer.gemm, sources=(np.arange(32) // 2 * 2)[None])
+    both = replace(even_decisions(layer, length=16, clusters=7), columns=columns)
+    alone = even_decisions(fewer, length=16, clusters=7)
+    assert both.macs == alone.macs == 3 * 7 * 16 * 16
+    timing, other = (
+        layer_timing(each, made, roomy_design()) for each, made in ((layer, both), (fewer, alone))
     )
-    with pytest.raises(ConfigError) as error:
-        layer_timing(matrix_layer("fc", m=4, n=4, k=4), decisions, roomy_design())
-    assert ["same for all rows" in each for each in error.value.violations] == [True, False]
+    assert timing.busy_cycles["array"] == other.busy_cycles["array"]
+    # A cycle more for each of the 100 rows, whose 16 copies the port takes at once.
+    assert timing.busy_cycles["reconstructor"] == other.busy_cycles["reconstructor"] + 100
+    assert timing.dram_bytes["outputs"] == 2 * other.dram_bytes["outputs"]
+
+
+def two_images(elements: np.ndarray | None = None) -> tuple[Layer, Decisions]:
+    """The first image has the first 16 of 32 columns, the second the others."""
+    layer = matrix_layer("fc", m=64, n=32, k=32, row_images=2)
+    sources = np.full((2, 32), DROPPED)
+    sources[0, :16], sources[1, 16:] = np.arange(16), np.arange(16, 32)
+    columns = ColumnDecisions(gemm=layer.gemm, sources=sources, elements=elements)
+    return layer, Decisions(layer="fc", gemm=layer.gemm, columns=columns)
+
+
+def test_images_with_columns_of_their_own_run_one_after_the_other():
+    layer, decisions = two_images()
+    timing = layer_timing(layer, decisions, roomy_design())
+    # Each image: 2 folds of 16 elements, 32 rows and 16 columns, each 2 x 16 + 16 + 32 - 2 = 78;
+    # a cycle of the DRAM before and after. Of all columns at once: 4 folds of 64 rows, 4 x 110.
+    assert timing.cycles == 1 + 2 * 2 * 78 + 1
+    assert timing.macs == decisions.macs == 2 * 32 * 16 * 32
+    assert timing.dram_bytes["outputs"] == 2 * 32 * 16
+    assert timing.dram_bytes["weights"] == 2 * 16 * 32
+    event = layer_timing(layer, decisions, roomy_design(), EVENT)
+    assert same(timing, event)
+
+
+def test_elements_that_are_zero_for_an_image_are_not_streamed():
+    elements = np.zeros((2, 32), bool)
+    elements[0, :16] = elements[1, 8:24] = True
+    layer, decisions = two_images(elements)
+    timing = layer_timing(layer, decisions, roomy_design())
+    assert timing.cycles == 1 + 2 * 78 + 1  # one fold of 16 elements an image
+    assert timing.macs == decisions.macs == 2 * 32 * 16 * 16
+    assert timing.dram_bytes["inputs"] == 2 * 32 * 16
+    assert timing.dram_bytes["weights"] == 2 * 16 * 16
+
+
+def test_images_share_what_any_of_them_needs_where_that_is_faster():
+    # Two images of a row each: run after run, all weights would travel twice.
+    layer = matrix_layer("fc", m=2, n=32, k=512, row_images=2)
+    sources = np.tile(np.arange(32), (2, 1))
+    sources[0, 0] = sources[1, 1] = DROPPED
+    columns = ColumnDecisions(gemm=layer.gemm, sources=sources)
+    decisions = Decisions(layer="fc", gemm=layer.gemm, columns=columns)
+    timing = layer_timing(layer, decisions, roomy_design())
+    assert same(timing, layer_timing(layer, None, roomy_design()))
+    assert decisions.macs == 2 * 31 * 512 < timing.macs
+    alike = ColumnDecisions(gemm=layer.gemm, sources=sources[:1].repeat(2, axis=0))
+    fewer = matrix_layer("fc", m=2, n=31, k=512, row_images=2)
+    assert same(
+        layer_timing(layer, replace(decisions, columns=alike), roomy_design()),
+        layer_timing(fewer, None, roomy_design()),
+    )
+
+
+@pytest.mark.parametrize("dataflow", ["weight_stationary", "output_stationary", "input_stationary"])
+def test_images_with_columns_of_their_own_are_as_batches_of_one(dataflow):
+    # So many columns and buffers so small that there are several tiles of each kind.
+    layer = matrix_layer("fc", m=120, n=70, k=60, row_images=3)
+    rng = np.random.default_rng(0)
+    sources = np.where(rng.random((3, 70)) < 0.4, np.arange(70), DROPPED)
+    elements = np.zeros((3, 60), bool)
+    elements[0, :20] = elements[1, 20:60] = elements[2, :31] = True
+    columns = ColumnDecisions(gemm=layer.gemm, sources=sources, elements=elements)
+    decisions = Decisions(layer="fc", gemm=layer.gemm, columns=columns)
+    design = roomy_design(output_buffer=buffer(2**12), weight_buffer=buffer(2**11))
+    design = replace(design, array=replace(design.array, dataflow=dataflow))
+    apart = Remaining.ways(layer, decisions)[1]
+    alone = [
+        layer_timing(matrix_layer("fc", m=40, n=int(n), k=int(k)), None, design)
+        for n, k in zip(columns.computed, columns.multiplied, strict=True)
+    ]
+    stages = stages_of(apart, design, COMPILED)
+    many = tilings(apart, design)
+    runs = [
+        Run(apart, design, COMPILED, stages, many.one(each).tiles(apart))
+        for each in range(len(many.rows))
+    ]
+    timing = min(runs, key=lambda run: run.cycles).timing()
+    assert timing.macs == sum(each.macs for each in alone) == decisions.macs
+    assert timing.dram_bytes["outputs"] == sum(each.dram_bytes["outputs"] for each in alone)
+    assert sum(timing.critical_cycles.values()) == timing.cycles
+    # One image's transfers hide behind another's work, and one cut serves all.
+    assert timing.cycles <= 1.1 * sum(each.cycles for each in alone)
 
 
 def test_skipped_outputs_save_energy_and_no_cycle():

@@ -14,6 +14,8 @@ from accelerators import (
     CentroidCache,
     ConfigError,
     DifferenceUnit,
+    FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -22,6 +24,7 @@ from accelerators import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
     area_by_part,
     cost_table,
     energy_per_action,
@@ -131,6 +134,38 @@ def test_address_list_by_hand():
         assert energy_per_action(design)["address_list", action] == price
     with pytest.raises(ConfigError, match=r"entries must be at least one for each of ports=4"):
         dense_with(address_list=AddressList(entries=3, ports=4))
+
+
+class TestFrameDifferencer(UnitSuite):
+    design = dense_with(frame_differencer=FrameDifferencer(held_bytes=4096))
+    part = "frame_differencer"
+    larger = (
+        FrameDifferencer(lanes=17, held_bytes=4096),
+        FrameDifferencer(held_bytes=8192),
+    )
+
+
+class TestIndependentLanes(UnitSuite):
+    design, part = preset("lanes_16x16"), "lanes"
+    larger = (IndependentLanes(index_bits=14),)
+
+
+class TestWeightTables(UnitSuite):
+    design, part = preset("tables_16x16"), "weight_tables"
+    larger = (WeightTables(filters=3), WeightTables(filters=2, sums=1))
+
+
+def test_lanes_by_hand():
+    # 64 KiB of int8 weights in 64 banks, words of 4: 1,024 indices of 13 bits in each bank. A lane
+    # holds two words of 4 x (8 + 13) bits, an index and an address.
+    design, table = preset("lanes_16x16"), cost_table(DENSE.technology)
+    bank = {"size_bytes": 1024 * 13 / 8, "width_bits": 4 * 13}
+    area = 64 * table.area_mm2("sram", **bank)
+    area += 256 * table.area_mm2("int_adder", bits=13) + 256 * table.area_mm2("int_adder", bits=24)
+    area += 256 * table.area_mm2("register", bits=2 * 4 * 21 + 13 + 24)
+    assert area_by_part(design)["lanes"] == pytest.approx(area)
+    prices = energy_per_action(design)
+    assert prices["lanes", "read_order"] == table.energy_pj("sram", "read", **bank)
 
 
 class TestLeaderTable(UnitSuite):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workloads.capturing.calls import GemmCall, convolution_call, product_call
 from workloads.capturing.flow import tensors_in
+from workloads.capturing.following import Following
 from workloads.capturing.images import ImageCount
 from workloads.capturing.modules import ModulePaths
 from workloads.capturing.operations import (
@@ -34,6 +35,7 @@ class Asking:
         on_gemm: see `workloads.capturing.hook.run_with`.
         count: of the images, and where values come from.
         paths: which module is running.
+        following: is told of products, if what follows them is wanted.
 
     Attributes:
         edges: pairs of layer names.
@@ -44,7 +46,13 @@ class Asking:
         failure: the first error of `on_gemm`.
     """
 
-    def __init__(self, on_gemm: OnGemm, count: ImageCount, paths: ModulePaths) -> None:
+    def __init__(
+        self,
+        on_gemm: OnGemm,
+        count: ImageCount,
+        paths: ModulePaths,
+        following: Following | None = None,
+    ) -> None:
         self.edges: dict[tuple[str, str], None] = {}
         self.names: list[str] = []
         self.seen = 0
@@ -55,6 +63,7 @@ class Asking:
         self._count = count
         self._flow = count.flow
         self._paths = paths
+        self._following = following
 
     @property
     def place(self) -> str:
@@ -136,7 +145,10 @@ class Asking:
         except ValueError:
             func(*args, **kwargs)  # what PyTorch refuses, PyTorch explains
             raise
-        return self._answer(call, [given, weight, bias], given.dtype)
+        result = self._answer(call, [given, weight, bias], given.dtype)
+        if self._following is not None:
+            self._following.product(call.layer, [given, weight], result, given=given, bias=bias)
+        return result
 
     def product(self, base: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Ask about a product of matrices or vectors; `base` is its name."""
@@ -208,9 +220,21 @@ class Asking:
             run=run,
             finish=product.finish,
         )
-        return self._answer(
-            call, [*product.operands, product.bias], product.left.dtype, written=written
-        )
+        operands, bias = product.operands, product.bias
+        result = self._answer(call, [*operands, bias], product.left.dtype, written=written)
+        if self._following is not None:
+            swapped = right.active and not left.active and role is None
+            self._following.product(
+                call.layer,
+                operands,
+                result,
+                given=operands[1 if swapped else 0],
+                bias=bias,
+                factors=product.factors,
+                changed_by=product.changed_by,
+                swapped=swapped,
+            )
+        return result
 
     def attention(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Take fused attention apart into its two products."""
@@ -256,15 +280,19 @@ class Asking:
         if result is not None:
             answered.append(result)
         probabilities = attention.probabilities(scores() if result is None else result)
-        first = call.layer.name
+        scores_layer = call.layer
         call = product("values", probabilities, attention.value, values)
         last = call.layer.name
-        self.edges[first, last] = None
+        self.edges[scores_layer.name, last] = None
         self._enter(last, value, attention.mask)
         result = self._ask(call, torch.float32)
         if result is not None:
             answered.append(result)
         flow.mark(tensors_in(made), [query, key, value], sources=frozenset({last}), active=True)
+        if self._following is not None:
+            number = self._following.product(scores_layer, [query, key], None, given=query)
+            number = self._following.softmax(number, func._schema.name)
+            self._following.multiplied(call.layer, number, value, made[0])
         if not answered:
             return made
         result = values() if result is None else result

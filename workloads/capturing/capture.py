@@ -20,7 +20,7 @@ from workloads.capturing.call_structure import call_provenance
 from workloads.capturing.calls import Array, GemmCall, array_of, to_numpy
 from workloads.capturing.class_order import class_order_line
 from workloads.capturing.flow import tensors_in
-from workloads.capturing.hook import arguments_from, run_hooked
+from workloads.capturing.hook import Run, arguments_from, run_hooked
 from workloads.capturing.random_numbers import seeded
 from workloads.capturing.real_values import check_inputs, check_real
 from workloads.capturing.unchanged import remember
@@ -41,6 +41,7 @@ from workloads.traces.judged import (
     check_outputs_finite,
     classes_in,
 )
+from workloads.traces.layer import Layer
 from workloads.traces.scores import SCORES, NamedScore, ScoreFunction, is_counted
 from workloads.traces.trace import WorkloadTrace, not_counted_line
 from workloads.writing import naming
@@ -207,7 +208,7 @@ def _captured(
     keeper = _Keeper(writer, progress=asked.progress)
     given = _cloned(kwargs if kwargs else args)
     with torch.no_grad(), seeded(asked.seed):
-        run = run_hooked(model, given, keeper, images=asked.images, counts=True)
+        run = run_hooked(model, given, keeper, images=asked.images, counts=True, follows=True)
     if len(writer) == 0:
         raise TraceError(
             f"model {_name(model)} must compute a matrix product to be captured, got none; use "
@@ -232,7 +233,8 @@ def _captured(
             provenance[key] = dict(sorted(calls.items()))
     if keeper.zeros:
         provenance["zero_weights"] = keeper.zeros
-    writer.finish(run.edges, images=run.images, provenance=provenance)
+    layers = _with_what_follows(writer, run)
+    writer.finish(run.edges, images=run.images, provenance=provenance, layers=layers)
     if path is None:
         trace = WorkloadTrace.from_files(TraceFiles(directory, owner=scratch))
     else:
@@ -240,6 +242,24 @@ def _captured(
         scratch.remove()
         trace = WorkloadTrace.load(path)
     return replace(trace, score_function=asked.function) if own_score else trace
+
+
+def _with_what_follows(writer: TraceWriter, run: Run) -> list[Layer]:
+    """The layers with what the model does with their results; scales and shifts are written."""
+    following = run.following
+    assert following is not None
+    afters, never_negative = following.afters(), following.inputs_never_negative()
+    affines = following.affines(afters)
+    names = [layer.name for layer in writer.layers]
+    writer.add_affines({i: affines[name] for i, name in enumerate(names) if name in affines})
+    return [
+        replace(
+            layer,
+            after=afters.get(layer.name),
+            input_is_nonnegative=never_negative.get(layer.name),
+        )
+        for layer in writer.layers
+    ]
 
 
 class _Keeper:

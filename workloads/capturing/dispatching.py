@@ -17,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from workloads.capturing.asking import Asking
 from workloads.capturing.flow import Flow, tensors_in
+from workloads.capturing.following import Following
 from workloads.capturing.handling import Handling, handling_of
 from workloads.capturing.modules import ModulePaths
 from workloads.capturing.opening import (
@@ -54,12 +55,19 @@ class Hook(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self, asking: Asking, flow: Flow, paths: ModulePaths) -> None:
+    def __init__(
+        self,
+        asking: Asking,
+        flow: Flow,
+        paths: ModulePaths,
+        following: Following | None = None,
+    ) -> None:
         super().__init__()
         self.failure: BaseException | None = None
         self._asking = asking
         self._flow = flow
         self._paths = paths
+        self._following = following
         self._unusual: dict[str, None] = {}  # kinds of tensors and operators that may break
         self._blank: Any = None  # storages that nobody wrote to, in a kernel from outside
 
@@ -113,6 +121,8 @@ class Hook(TorchDispatchMode):
         given = list(tensors_in([args, kwargs]))
         written = _written(handling, func, args, kwargs)
         self._flow.follow(func, given, [result, written] if written else result)
+        if self._following is not None:
+            self._following.operation(handling, func, args, kwargs, result)
         if self._blank is not None:
             if is_blank(handling.base):
                 self._blank[result.untyped_storage()] = True
@@ -281,6 +291,8 @@ class Hook(TorchDispatchMode):
         unknown = [each for each in tensors_in(made) if not self._flow.origin(each).active]
         if unknown and any(self._flow.origin(each).active for each in given):
             self._flow.mark(unknown, given, sources=sources, active=True)
+            if self._following is not None:
+                self._following.unknown(given, unknown, "unseen")
 
     def _depends(self, tensors: Iterable[Tensor]) -> bool:
         """Whether a result may depend on the model's inputs: it isn't of parameters alone."""

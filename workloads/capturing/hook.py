@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from workloads.capturing.answers import named_outputs
 from workloads.capturing.asking import Asking, OnGemm
 from workloads.capturing.calls import GemmCall
 from workloads.capturing.dispatching import Hook
 from workloads.capturing.flow import tensors_in
+from workloads.capturing.following import Following
 from workloads.capturing.images import ImageCount
 from workloads.capturing.modules import AttentionCalls, ModulePaths, no_fast_path
 from workloads.capturing.opening import (
@@ -83,6 +85,7 @@ class Run:
         images: inputs in the batch.
         not_counted: operations that may hide a product which nobody was asked about, and calls.
         taken_apart: operations from outside PyTorch whose products were all seen, and calls.
+        following: knows what follows each product, if that was asked for.
     """
 
     def __init__(
@@ -93,12 +96,14 @@ class Run:
         images: int,
         not_counted: dict[str, int],
         taken_apart: dict[str, int],
+        following: Following | None,
     ) -> None:
         self.output = output
         self.edges = edges
         self.images = images
         self.not_counted = not_counted
         self.taken_apart = taken_apart
+        self.following = following
 
 
 def run_hooked(
@@ -109,6 +114,7 @@ def run_hooked(
     training: bool = False,
     images: int | None = None,
     counts: bool = False,
+    follows: bool = False,
 ) -> Run:
     """Run as `run_with` does, and tell the edges and what was not counted too.
 
@@ -119,6 +125,7 @@ def run_hooked(
         training: the mode.
         images: inputs in the batch.
         counts: refuse inputs that disagree on the number of images.
+        follows: find out what follows each product.
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     if isinstance(model, torch.export.ExportedProgram):
@@ -140,8 +147,12 @@ def run_hooked(
                     for inner in inner_tensors(value):
                         flow.add_parameter(inner, _path(name.rpartition(".")[0]))
     paths = ModulePaths(names)
-    asking = Asking(on_gemm, count, paths)
-    hook = Hook(asking, flow, paths)
+    following = Following(flow) if follows else None
+    if following is not None:
+        for tensor in tensors_in([args, kwargs]):
+            following.add_input(tensor)
+    asking = Asking(on_gemm, count, paths, following)
+    hook = Hook(asking, flow, paths, following)
     try:
         with ExitStack() as stack:
             stack.enter_context(training_mode(model, training))
@@ -165,12 +176,15 @@ def run_hooked(
     lost = asking.failure or paths.failure
     if lost is not None:  # the model's own code caught it
         raise lost
+    if following is not None:
+        following.output(named_outputs(output).values())
     return Run(
         output=output,
         edges=list(asking.edges),
         images=count.images,
         not_counted=asking.not_counted,
         taken_apart=asking.taken_apart,
+        following=following,
     )
 
 

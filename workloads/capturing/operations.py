@@ -22,6 +22,8 @@ class Product:
         bias: what is added, or None.
         shape: of the operation's result.
         finish: from `(count, m, n)` to the operation's result.
+        factors: of the product and of the bias in it.
+        changed_by: what the operation computes of the product beside that; empty for nothing.
     """
 
     left: Tensor
@@ -30,6 +32,8 @@ class Product:
     bias: Tensor | None
     shape: tuple[int, ...]
     finish: Callable[[Tensor], Tensor]
+    factors: tuple[float, float] = (1, 1)
+    changed_by: str = ""
 
 
 def arguments_of(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -78,7 +82,15 @@ def read_product(base: str, func: Any, args: Any, kwargs: Any) -> Product:
             return product
         return product + (bias.detach() if beta == 1 else bias.detach() * beta)
 
-    return Product(left=left, right=right, operands=given, bias=bias, shape=shape, finish=finish)
+    return Product(
+        left=left,
+        right=right,
+        operands=given,
+        bias=bias,
+        shape=shape,
+        finish=finish,
+        factors=(alpha, beta),
+    )
 
 
 _MULTIPLIED_ROWS = 25  # with more, torch.cdist multiplies unless it is told not to
@@ -115,6 +127,7 @@ def read_distance(func: Any, args: Any, kwargs: Any) -> Product | None:
         bias=None,
         shape=(*batch, rows, columns),
         finish=finish,
+        changed_by=func._schema.name,
     )
 
 

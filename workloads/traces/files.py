@@ -4,6 +4,7 @@
 trace/
   trace.json                 format version, provenance, layers, edges, size and CRC-32 of each file
   inputs.safetensors         inputs.0, inputs.1, ... and, where known, outputs and labels
+  affines.safetensors        0000.scale, 0000.shift: bias and batch normalisation by column, float32
   layers/0000.safetensors    input and weight of the first layer, float32, and so on
 ```
 
@@ -30,6 +31,7 @@ from safetensors import SafetensorError
 from workloads.errors import TraceError, plain, show
 from workloads.rules import LARGEST_LAYER, refuse, whole
 from workloads.scratch import REPLACED, Scratch, restore
+from workloads.traces.after import Affine
 from workloads.traces.layer import Layer
 from workloads.traces.provenance import provenance_problems
 from workloads.writing import naming
@@ -38,8 +40,11 @@ FORMAT = "similarity-codesign workload trace"
 FORMAT_VERSION = 1
 DESCRIPTION = "trace.json"
 INPUTS = "inputs.safetensors"
+AFFINES = "affines.safetensors"
 _LARGEST_DESCRIPTION_BYTES = 2**28
-_OWN_FILE = re.compile(rf"{re.escape(INPUTS)}|layers/[0-9]{{4,9}}\.safetensors")
+_OWN_FILE = re.compile(
+    rf"{re.escape(INPUTS)}|{re.escape(AFFINES)}|layers/[0-9]{{4,9}}\.safetensors"
+)
 # Of a trace's name in that of what is written beside it: a whole one may be too long.
 _SHOWN_NAME = 40
 
@@ -49,6 +54,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def layer_file(index: int) -> str:
     """Name of the file with the tensors of the layer that was called as number `index`."""
     return f"layers/{index:04d}.safetensors"
+
+
+def affine_names(index: int) -> tuple[str, str]:
+    """Names of scale and shift of the layer that was called as number `index`."""
+    return f"{index:04d}.scale", f"{index:04d}.shift"
 
 
 def check_destination(path: Path, *, overwrite: bool) -> None:
@@ -161,17 +171,17 @@ class TraceWriter:
     def __init__(self, directory: Path, shown: Path | None = None) -> None:
         self.directory, self.shown = directory, shown or directory
         self._files: dict[str, dict[str, int]] = {}
-        self._layers: list[Layer] = []
+        self.layers: list[Layer] = []
 
     def __len__(self) -> int:
         """Layers written so far."""
-        return len(self._layers)
+        return len(self.layers)
 
     def add(self, layer: Layer, *, stored_input: Array, stored_weight: Array) -> None:
         """Write the tensors of the next layer; see `workloads.traces.unfold` for their shapes."""
-        name = layer_file(len(self._layers))
+        name = layer_file(len(self.layers))
         self._write(name, {"input": stored_input, "weight": stored_weight}, np.float32)
-        self._layers.append(layer)
+        self.layers.append(layer)
 
     def add_inputs(
         self, inputs: Sequence[Array] | None, outputs: Array | None, labels: Array | None
@@ -184,6 +194,19 @@ class TraceWriter:
             tensors["labels"] = labels
         if tensors:
             self._write(INPUTS, tensors)
+
+    def add_affines(self, affines: Mapping[int, Affine]) -> None:
+        """Write what results are scaled and shifted by.
+
+        Args:
+            affines: of the layer that was called as number so and so.
+        """
+        tensors: dict[str, Array] = {}
+        for index, affine in sorted(affines.items()):
+            scale, shift = affine_names(index)
+            tensors |= {scale: affine.scale, shift: affine.shift}
+        if tensors:
+            self._write(AFFINES, tensors, np.float32)
 
     def finish(
         self,
@@ -199,7 +222,7 @@ class TraceWriter:
             edges: pairs of layer names.
             images: inputs in the batch.
             provenance: JSON values.
-            layers: the layers, where none was added with tensors.
+            layers: the layers, where none was added with tensors, or more is known of them now.
         """
         refuse([f"WorkloadTrace.{each}" for each in provenance_problems(provenance)], TraceError)
         description = {
@@ -207,7 +230,7 @@ class TraceWriter:
             "format_version": FORMAT_VERSION,
             "provenance": dict(provenance),
             "images": images,
-            "layers": [layer.to_dict() for layer in (layers or self._layers)],
+            "layers": [layer.to_dict() for layer in (layers or self.layers)],
             "edges": [list(edge) for edge in edges],
             "files": self._files,
         }
@@ -377,7 +400,10 @@ def _no_number(name: str) -> Any:
 
 def check_listed(listed: Mapping[str, Any], layers: int) -> None:
     """A trace has a file for every layer, or shapes alone."""
-    found, of_layers = listed.keys() - {INPUTS}, {layer_file(index) for index in range(layers)}
+    found, of_layers = (
+        listed.keys() - {INPUTS, AFFINES},
+        {layer_file(index) for index in range(layers)},
+    )
     if found and found != of_layers:
         raise TraceError(
             f"files must list the trace's own files, one of each of the {layers} layers or none, "

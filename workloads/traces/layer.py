@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,8 +20,10 @@ from workloads.rules import (
     kept_by,
     one_of,
     refuse,
+    true_of,
     whole,
 )
+from workloads.traces.after import After
 
 LONGEST_NAME = 500
 # Steps along one dimension, such as a stride: offsets in memory fit 64 bits.
@@ -233,6 +235,10 @@ class Layer:
         weights_are_parameters: whether the right-hand matrix is resident (parameters and what is
             computed from them alone), or an activation.
         quantisation: the integers that the rows stand for; `None` in floating point.
+        after: what the model does with the result up to the next products; `None` where nobody
+            knows, as in a trace of shapes alone or one captured by an earlier release.
+        input_is_nonnegative: whether no value of the rows is below 0 whatever the model's inputs,
+            as after a ReLU; `None` where nobody knows.
     """
 
     name: str = field(
@@ -254,6 +260,15 @@ class Layer:
     weights_are_parameters: bool = field(metadata=flag("use True for weights that stay"))
     quantisation: Quantisation | None = field(
         default=None, metadata=instance_of(Quantisation, optional=True)
+    )
+    after: After | None = field(default=None, metadata=instance_of(After, optional=True))
+    input_is_nonnegative: bool | None = field(
+        default=None,
+        metadata=true_of(
+            lambda value: value is None or isinstance(value, bool),
+            "be True, False or None",
+            "use None where nobody knows",
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -361,9 +376,12 @@ class Layer:
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the layer in values that JSON can hold; `from_dict` reads it back."""
-        values = asdict(self)
-        if self.quantisation is None:  # as releases that knew no quantisation wrote it
-            del values["quantisation"]
+        values = asdict(replace(self, after=None))
+        if self.after is not None:
+            values["after"] = self.after.to_dict()
+        for name in ("quantisation", "after", "input_is_nonnegative"):
+            if values[name] is None:  # as releases that did not know it wrote it
+                del values[name]
         return values
 
     @classmethod
@@ -386,6 +404,8 @@ class Layer:
                 values["convolution"] = Convolution(**values["convolution"])
             if values.get("quantisation") is not None:
                 values["quantisation"] = Quantisation(**values["quantisation"])
+            if values.get("after") is not None:
+                values["after"] = After.from_dict(values["after"])
             layer = cls(**values)
         except (KeyError, TypeError) as error:
             raise TraceError(

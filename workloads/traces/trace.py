@@ -16,12 +16,15 @@ import numpy as np
 from workloads.errors import TraceError, plain, show
 from workloads.rules import instance_of, integer, problems, refuse, true_of, whole
 from workloads.scratch import restore
+from workloads.traces.after import Affine
 from workloads.traces.files import (
+    AFFINES,
     DESCRIPTION,
     INPUTS,
     Array,
     TraceFiles,
     TraceWriter,
+    affine_names,
     check_destination,
     check_listed,
     edge_of,
@@ -223,6 +226,33 @@ class WorkloadTrace:
         layer, tensors = self._stored(name)
         return weights_of(layer, tensors["weight"], order=order)
 
+    def affine(self, name: str) -> Affine | None:
+        """What a layer's result is scaled and shifted by, column by column, before anything else.
+
+        Returns:
+            Bias and batch normalisation, folded, in the model's numbers; `None` where the result
+            goes another way first, or nobody knows. It gives the value `Layer.after.folded`.
+
+        Raises:
+            TraceError: there is no such layer, or the trace's file is damaged.
+        """
+        index = self._index(name)
+        if self.files is None or AFFINES not in self.files:
+            return None
+        tensors = self.files.read(AFFINES)
+        found = [tensors.get(each) for each in affine_names(index)]
+        gemm = self.layers[index].gemm
+        if any(each is None for each in found):
+            return None
+        if any(each is not None and each.shape != (gemm.count, gemm.n) for each in found):
+            raise TraceError(
+                f"{self.files.directory / AFFINES} must hold (count, n) = "
+                f"({gemm.count}, {gemm.n}) numbers for layer {name!r}, got "
+                f"{[each.shape for each in found if each is not None]}; capture the trace again"
+            )
+        scale, shift = (np.asarray(each) for each in found)
+        return Affine(scale=scale, shift=shift)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the trace as a directory, whole or not at all.
 
@@ -248,6 +278,8 @@ class WorkloadTrace:
                 _, tensors = self._stored(layer.name)
                 writer.add(layer, stored_input=tensors["input"], stored_weight=tensors["weight"])
             writer.add_inputs(self.inputs, self.outputs, self.labels)
+            affines = {i: self.affine(layer.name) for i, layer in enumerate(self.layers)}
+            writer.add_affines({i: each for i, each in affines.items() if each is not None})
             writer.finish(
                 self.graph.edges,
                 images=self.images,

@@ -1,26 +1,34 @@
 """The stages that tiles pass, a file each; `register` adds one of a user's own."""
 
+from simulator.timing.stages.above import ABOVE, AboveStage, register_above
 from simulator.timing.stages.adding import Adding
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
-from simulator.timing.stages.differencing import Differencing
 from simulator.timing.stages.following import Following
+from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.subtracting import Subtracting
 
 __all__ = [
+    "ABOVE",
     "STAGES",
+    "AboveStage",
     "Adding",
     "Addressing",
     "Differencing",
     "Following",
     "HandingOut",
     "Hashing",
+    "Independent",
     "Matching",
     "Multiplying",
     "Stage",
+    "Subtracting",
     "Work",
     "register",
+    "register_above",
 ]

@@ -7,8 +7,8 @@ import numpy as np
 
 from accelerators import ConfigError, ResultAdder
 from simulator.decisions.incremental import IncrementalRows
-from simulator.timing.stages.differencing import rows_of_tiles
 from simulator.timing.stages.stage import Counts, Place, Stage, Work, register
+from simulator.timing.stages.subtracting import rows_of_tiles
 from simulator.timing.tiles import Tiles
 from simulator.timing.transfers import Transfer, access_bytes, byte_count, ceil_div, port_cycles
 

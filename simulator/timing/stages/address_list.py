@@ -79,6 +79,8 @@ class Addressing(Stage):
         unit, given = self.unit, rows.taps.shape[1]
         if rows.weights is None:  # a single one, as it is
             return []
+        if unit.counted:
+            return self._not_counted(rows)
         shares = np.delete(rows.weights, rows.computed, axis=0) * np.float64(unit.taps)
         whole = np.rint(shares)
         if np.allclose(shares, whole, atol=1e-4) and np.all(whole.sum(axis=1) == unit.taps):
@@ -88,6 +90,21 @@ class Addressing(Stage):
             f"{self.left.layer.name!r} fills one from, in equal shares, got {unit.taps} for up to "
             f"{given} rows of other shares; use as many taps as shares are parts of, such as 4 "
             "for quarters"
+        ]
+
+    def _not_counted(self, rows: FilledRows) -> list[str]:
+        """Of a counted entry, as many results as a shift divides by, in equal shares."""
+        assert rows.weights is not None
+        taken = rows.taps_of_positions
+        equal = np.where(rows.weights != 0, 1 / taken[:, None], 0)
+        is_power = (taken & (taken - 1)) == 0
+        if np.allclose(rows.weights, equal) and is_power.all() and taken.max() <= self.unit.taps:
+            return []
+        return [
+            f"Accelerator.address_list.taps must be the most rows that layer "
+            f"{self.left.layer.name!r} fills one from, 1, 2, 4, ... in equal shares where entries "
+            f"are counted, got {self.unit.taps} for up to {int(taken.max())}; use more taps, or "
+            "counted=False for other shares"
         ]
 
     def work(self, tiles: Tiles) -> Work:

@@ -66,7 +66,8 @@ class Completing(Stage):
         """Nothing but transfers."""
         seen = tiles_around(self.left, tiles)
         moved = np.zeros(tiles.shape, np.int64)
-        moved += byte_count((seen.rows - seen.m) * seen.n, self.accelerator.operand_bits)
+        stored = seen.n + np.asarray(tiles.copied_columns)
+        moved += byte_count((seen.rows - seen.m) * stored, self.accelerator.operand_bits)
         transfers: tuple[Transfer, ...] = (
             Transfer(kind="outputs", moved_bytes=moved, stored=True, buffer="output_buffer"),
         )
@@ -116,6 +117,7 @@ def tiles_around(level: Remaining, tiles: Tiles, taps: int = 1) -> Tiles:
         handed_rows=rows,
         handed_columns=columns,
         results=own + (rows - own) * taps,
+        copied_rows=0,
         transfers=(),
         actions={},
     )

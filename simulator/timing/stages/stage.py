@@ -111,18 +111,35 @@ def work_of(stage: Stage, tiles: Tiles) -> Work:
     """The stage's work on the tiles; that of a user's own stage is checked.
 
     Raises:
-        ConfigError: the work is no `Work`, names what is no unit of the design, or holds cycles
-            that are not whole, negative, or not of the tiles' shape.
+        ConfigError: see `sound`.
     """
-    work = stage.work(tiles)
-    if type(stage).__module__.startswith(_SHIPPED):
+    return sound(stage.work(tiles), type(stage), stage.accelerator, tiles.shape, "the tiles'")
+
+
+def sound(
+    work: Work, kind: type, accelerator: Accelerator, shape: tuple[int, ...], whose: str
+) -> Work:
+    """A stage's work, which is checked where the stage is a user's own.
+
+    Args:
+        work: what it gave.
+        kind: its class.
+        accelerator: the design.
+        shape: that of the numbers.
+        whose: shape that is, for messages.
+
+    Raises:
+        ConfigError: the work is no `Work`, names what is no unit of the design, or holds cycles
+            that are not whole, negative, or not of the shape.
+    """
+    if kind.__module__.startswith(_SHIPPED):
         return work
-    path = f"{type(stage).__name__}.work"
+    path = f"{kind.__name__}.work"
     if not isinstance(work, Work):
         raise ConfigError(f"{path} must give Work, got {show(work)}; give Work(limits=...)")
     named = {"limits": work.limits, "busy_cycles": work.busy_cycles}
     single = {"occupancy_cycles": work.occupancy_cycles, "latency_cycles": work.latency_cycles}
-    parts = stage.accelerator.parts()
+    parts = accelerator.parts()
     problems = [
         f"{path}: {place} must name units of the design, got {show(name)}; "
         f"{choose(str(name), list(parts))}"
@@ -135,28 +152,29 @@ def work_of(stage: Stage, tiles: Tiles) -> Work:
     for place, cycles in found.items():
         given = np.asarray(cycles)
         told = f"{given.dtype} of shape {given.shape}"
-        if given.dtype.kind in "iu" and _fits(given.shape, tiles.shape):
+        if given.dtype.kind in "iu" and _fits(given.shape, shape):
             told = f"{given.min()}" if given.size and given.min() < 0 else ""
         if told:
             problems.append(
-                f"{path}: {place} must be whole cycles of at least 0, one number or of the tiles' "
-                f"shape {tiles.shape}, got {told}; use integers, as -(-a // b) rounds up"
+                f"{path}: {place} must be whole cycles of at least 0, one number or of {whose} "
+                f"shape {shape}, got {told}; use integers, as -(-a // b) rounds up"
             )
     if problems:
         raise ConfigError(problems)
     return work
 
 
-def _fits(shape: tuple[int, ...], tiles: tuple[int, ...]) -> bool:
-    """Whether an array broadcasts to the tiles."""
+def _fits(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether an array broadcasts to a shape."""
     try:
-        return np.broadcast_shapes(shape, tiles) == tiles
+        return np.broadcast_shapes(shape, whole) == whole
     except ValueError:
         return False
 
 
 STAGES: dict[str, type[Stage]] = {}
 """Field of an `Accelerator` -> the stage that its unit works in."""
+
 
 Registered = TypeVar("Registered", bound=type[Stage])
 
@@ -168,12 +186,17 @@ def register(kind: Registered) -> Registered:
         ConfigError: a unit works in another stage. A class that is loaded again takes its own
             place.
     """
-    for unit in kind.units:
-        known = STAGES.get(unit)
+    enter(kind, kind.units, STAGES)
+    return kind
+
+
+def enter(kind: type, units: tuple[str, ...], known_stages: dict[str, Any]) -> None:
+    """Enter a class of stages under each of its units; see `register`."""
+    for unit in units:
+        known = known_stages.get(unit)
         if known is not None and known.__qualname__ != kind.__qualname__:
             raise ConfigError(
                 f"{kind.__name__}.units must be fields that no other stage has, got {unit!r}, "
                 f"which works in {known.__name__}; give the unit a field of its own"
             )
-    STAGES.update(dict.fromkeys(kind.units, kind))
-    return kind
+    known_stages.update(dict.fromkeys(units, kind))

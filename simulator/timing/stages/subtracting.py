@@ -1,4 +1,4 @@
-"""Differencing: a tile's inputs less earlier ones, and marks of what is left to multiply."""
+"""Subtracting: earlier inputs from a tile's, and marks of what is left to multiply."""
 
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from simulator.timing.transfers import Transfer, access_bytes, byte_count, ceil_
 
 
 @register
-class Differencing(Stage):
+class Subtracting(Stage):
     """Inputs are compared as they are stored, each once, in the column tile that looks first.
 
     Differences go back to the activation buffer in place of the inputs. What is remembered of the
@@ -27,7 +27,7 @@ class Differencing(Stage):
     """
 
     units = ("difference_unit",)
-    track = "differencing"
+    track = "subtracting"
 
     @property
     def unit(self) -> DifferenceUnit:

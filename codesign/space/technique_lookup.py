@@ -1,0 +1,115 @@
+"""Finding a technique, or several that follow each other, as a command line names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from functools import reduce
+from typing import Any, get_type_hints
+
+from accelerators import ConfigError
+from accelerators.rules import choose, show
+from codesign.space.lookup import find_policy
+from codesign.space.values import read_value
+from simulator import ReusePolicy, Technique, Together, techniques
+from workloads.user_files import is_located
+
+# Between the names of techniques that follow each other.
+THEN = "+"
+
+
+def find_technique(text: str, settings: Sequence[str] = ()) -> ReusePolicy:
+    """The policy of a technique, or of several, each on what those before it leave.
+
+    Args:
+        text: a name of `simulator.techniques()`, several with `+` between them, first the one that
+            decides first, or `file.py:NAME` of a policy of one's own.
+        settings: `FIELD=VALUE` each, of a field of its policy, or `NAME.FIELD=VALUE` where several
+            have the field; others stay as the technique starts.
+
+    Raises:
+        ConfigError: there is no such technique, it is no policy, or a setting is none of it.
+    """
+    if is_located(text):
+        return find_policy(text, settings)
+    names = [each.strip() for each in text.split(THEN)]
+    found = [_known(name) for name in names]
+    given = _settings(found, settings)
+    made = [_made(technique, given[technique.name]) for technique in found]
+    return reduce(lambda then, first: Together(first, then), reversed(made[:-1]), made[-1])
+
+
+def _known(name: str) -> Technique:
+    """The technique of a name that a policy decides.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = techniques()
+    if name not in known:
+        built = [each.name for each in known.values() if each.policy is not None]
+        raise ConfigError(
+            f"--technique must be of {', '.join(built)}, several with {THEN} between them, or "
+            f"file.py:NAME, got {show(name, str)}; {choose(name, list(known))}"
+        )
+    technique = known[name]
+    if technique.policy is None:
+        raise ConfigError(
+            f"--technique {name} must be one that decides on a trace, got one that does not: "
+            f"{technique.how}; `codesign techniques {name}` says more"
+        )
+    return technique
+
+
+def _settings(found: Sequence[Technique], settings: Sequence[str]) -> Mapping[str, dict[str, Any]]:
+    """Name of a technique -> its fields that are given, as texts."""
+    given: dict[str, dict[str, Any]] = {each.name: {} for each in found}
+    for text in settings:
+        path, separator, value = text.partition("=")
+        name, _, of = path.rpartition(".")
+        owners = [each for each in found if of in each.fields and name in ("", each.name)]
+        if not separator or not value:
+            raise ConfigError(
+                f"--set must be FIELD=VALUE, got {text!r}; write for example --set tolerance=0.2"
+            )
+        if not owners:
+            known = [
+                each_of if len(found) == 1 else f"{each.name}.{each_of}"
+                for each in found
+                for each_of in each.fields
+            ]
+            raise ConfigError(
+                f"--set must name a field of {THEN.join(each.name for each in found)}, "
+                f"{', '.join(known) or 'which has none'}, got {path!r}; {choose(path, known)}"
+            )
+        if len(owners) > 1:
+            raise ConfigError(
+                f"--set {of} must say of which technique, got several that have it; write "
+                + " or ".join(f"--set {each.name}.{of}={value}" for each in owners)
+            )
+        values = given[owners[0].name]
+        if of in values:
+            raise ConfigError(f"--set {path} must be given once, got it again; leave one out")
+        kinds = get_type_hints(owners[0].policy)
+        values[of] = read_value(f"--set {path}", value, kinds[of])
+    return given
+
+
+def _made(technique: Technique, given: Mapping[str, Any]) -> ReusePolicy:
+    """The technique's policy, as it starts but for what is given."""
+    assert technique.policy is not None
+    settings = {**technique.start, **given}
+    missing = [
+        each.name
+        for each in fields(technique.policy)  # type: ignore[arg-type]
+        if each.init
+        and each.default is MISSING
+        and each.default_factory is MISSING
+        and each.name not in settings
+    ]
+    if missing:
+        raise ConfigError(
+            f"technique {technique.name} must be given {', '.join(missing)}, got nothing; add "
+            f"--set {missing[0]}=VALUE, or set it up in a file of yours, --policy FILE.py:NAME"
+        )
+    return technique.policy(**settings)

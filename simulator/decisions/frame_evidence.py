@@ -1,0 +1,68 @@
+"""What had to be looked at to decide on frames, and how often in each of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from accelerators.rules import integer, refuse
+from simulator.decisions.evidence import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameEvidence(Evidence):
+    """What was looked at above the layers; a kind of it is a subclass.
+
+    Each of its units works in a stage above the layers
+    (`simulator.timing.stages.above.AboveStage`), which has a row of its own in reports.
+    """
+
+    def check_frames(self, frames: int) -> None:
+        """Counts must be of these frames; those of a subclass' own that are arrays are.
+
+        Args:
+            frames: in the batch.
+
+        Raises:
+            ConfigError: they are of others.
+        """
+        counts: Mapping[str, object] = vars(self)
+        refuse(
+            [
+                f"{type(self).__name__}.{name} must be counted for each of {frames} frames, got "
+                f"shape {array.shape}; give an array of shape ({frames},)"
+                for name, array in counts.items()
+                if isinstance(array, np.ndarray) and array.shape != (frames,)
+            ]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameDifferences(FrameEvidence):
+    """Squared differences of frames' elements to those of frames that were held.
+
+    Attributes:
+        elements: of a frame that are compared: its pixels times their channels, or a layer's map.
+        blocks: of a frame that are summed up apart, and then weighted.
+        comparisons: `(frames,)` int64, held frames that each frame is compared with.
+        held: `(frames,)` bool, whether a frame is held, so that later ones are compared with it.
+        places: frames that are held at a time, at most.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("frame_differencer",)
+    words: ClassVar[str] = "differences of frames"
+
+    elements: int
+    blocks: int = 1
+    comparisons: np.ndarray = field(repr=False)
+    held: np.ndarray = field(repr=False)
+    places: int = 1
+
+    def check_frames(self, frames: int) -> None:
+        """Also, the sizes must be some."""
+        broken = integer(1, 2**40)["rule"](self.elements, "FrameDifferences.elements")
+        broken += integer(1, 2**20)["rule"](self.blocks, "FrameDifferences.blocks")
+        broken += integer(1, 2**20)["rule"](self.places, "FrameDifferences.places")
+        refuse(broken)
+        super().check_frames(frames)

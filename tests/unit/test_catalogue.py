@@ -1,0 +1,100 @@
+"""The catalogue of techniques, and how a command line names one or several."""
+
+import csv
+from dataclasses import MISSING, fields
+from importlib import resources
+
+import pytest
+from typer.testing import CliRunner
+
+from accelerators import ConfigError
+from codesign.cli.app import app
+from codesign.space.technique_lookup import find_technique
+from simulator import DroppedColumns, LeaderReuse, LshReuse, Technique, Together, techniques
+
+ENTRIES = sorted(techniques())
+# What no text can set up; such fields are given in Python.
+IN_PYTHON = ("dropped_tokens",)
+
+
+def _published():
+    file = resources.files("simulator") / "data" / "published_techniques.csv"
+    return {row["technique"] for row in csv.DictReader(file.read_text("utf-8").splitlines())}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_says_what_it_is(name):
+    entry = techniques()[name]
+    assert entry.name == name and name == name.lower() and "+" not in name and "." not in name
+    texts = (entry.title, entry.grain, entry.rule, entry.evidence, entry.source)
+    assert all(text and text == text.strip() for text in texts)
+    assert {*entry.published} <= _published()
+    assert {*entry.choices} | {*entry.start} <= {*entry.fields}
+    assert {*entry.own} <= {*entry.choices}
+    for choices in entry.choices.values():
+        assert len({*choices}) == len(choices) > 0
+
+
+@pytest.mark.parametrize("name", [name for name in ENTRIES if techniques()[name].policy])
+def test_an_entry_starts(name):
+    entry = techniques()[name]
+    needed = [
+        each.name
+        for each in fields(entry.policy)
+        if each.init and each.default is MISSING and each.default_factory is MISSING
+    ]
+    if name in IN_PYTHON or not {*needed} <= {*entry.start}:
+        with pytest.raises(ConfigError, match=rf"technique {name} must be given .*add --set"):
+            find_technique(name)
+        return
+    made = find_technique(name)
+    assert type(made) is entry.policy
+    for of, value in entry.start.items():
+        assert getattr(made, of) == value
+
+
+def test_settings_are_of_the_technique_that_has_them():
+    made = find_technique("leaders", ["tolerance=0.3", "leaders.length=32"])
+    assert isinstance(made, LeaderReuse) and (made.tolerance, made.length) == (0.3, 32)
+    pair = find_technique("leaders+dropped_columns", ["fraction=0.5", "tolerance=0.1"])
+    assert isinstance(pair, Together) and isinstance(pair.second, DroppedColumns)
+    assert (pair.first.tolerance, pair.second.fraction) == (0.1, 0.5)
+    three = find_technique("leaders+lsh+dropped_columns", ["lsh.length=32"])
+    assert isinstance(three.second, Together) and three.second.first.length == 32
+    assert isinstance(three.second.first, LshReuse) and three.first.length == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("leader", [], r"--technique must be of .*leaders.*got 'leader'; use 'leaders'"),
+        ("tome", [], "--technique tome must be one that decides on a trace.*not built here yet"),
+        ("leaders", ["tolerence=1"], r"--set must name a field of leaders.*'tolerence'; use 'tol"),
+        ("leaders+lsh", ["length=8"], r"--set length must say of which.*leaders.length=8 or .*lsh"),
+        ("leaders", ["tolerance=0.1", "tolerance=0.2"], "--set tolerance must be given once"),
+        ("leaders", ["tolerance"], "--set must be FIELD=VALUE"),
+        ("leaders", ["tolerance=wide"], "--set tolerance must be given numbers"),
+    ],
+)
+def test_what_is_none_is_told(text, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        find_technique(text, settings)
+
+
+def test_an_entry_has_a_place_and_a_way():
+    given = {"grain": "row", "rule": "r", "evidence": "e", "source": "s", "title": "t"}
+    with pytest.raises(ConfigError, match=r"axis must be of rows.*got 'row'.*use 'rows'"):
+        Technique(name="mine", axis="row", word="share", how="so", **given)
+    with pytest.raises(ConfigError, match=r"\['mine'\]|'mine'.*must have a policy, or say how"):
+        Technique(name="mine", axis="rows", word="share", **given)
+
+
+def test_the_command_lists_and_explains():
+    run = CliRunner().invoke
+    listed = run(app, ["techniques", "--axis", "columns"])
+    assert listed.exit_code == 0 and "dropped_columns" in listed.output
+    assert "leaders" not in listed.output.splitlines()[3]
+    told = run(app, ["techniques", "leaders"])
+    assert told.exit_code == 0 and "Hartigan" in told.output and "tolerance" in told.output
+    assert run(app, ["techniques", "nothing"]).exit_code == 2
+    assert run(app, ["techniques", "--axis", "row"]).exit_code == 2
