@@ -33,8 +33,10 @@ from accelerators.rules import (
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     DifferenceUnit,
     Dram,
+    FeatureCache,
     FrameDifferencer,
     IndependentLanes,
     LeaderTable,
@@ -112,7 +114,9 @@ class Accelerator:
         result_adder: adds what comes of differences to earlier results.
         state_buffer: what layers remember of a frame for the next one, where it has room: inputs
             and results of each layer, in their order; the others' lie in the DRAM.
+        change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
+        feature_cache: sums up maps, and compares these sums with earlier images'.
         lanes: lets every unit of the array sum an output of its own, at its own pace.
         weight_tables: lets them sum activations by the value of their weight before they
             multiply.
@@ -169,8 +173,14 @@ class Accelerator:
             SramBuffer, optional=True, words="state buffer", colour="#6f7f9f", exploits=True
         ),
     )
+    change_detector: ChangeDetector | None = field(
+        default=None, metadata=part(ChangeDetector, optional=True)
+    )
     frame_differencer: FrameDifferencer | None = field(
         default=None, metadata=part(FrameDifferencer, optional=True)
+    )
+    feature_cache: FeatureCache | None = field(
+        default=None, metadata=part(FeatureCache, optional=True)
     )
     lanes: IndependentLanes | None = field(
         default=None, metadata=part(IndependentLanes, optional=True)

@@ -7,6 +7,7 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.not_evaluated
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
@@ -39,6 +40,7 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import (
+    Changes,
     Differences,
     Evidence,
     Leaders,
@@ -53,6 +55,9 @@ from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.cached_answers import CachedAnswers
+from simulator.policies.changed_positions import ChangedPositions
+from simulator.policies.clockwork import Clockwork
 from simulator.policies.differences import DifferencePolicy
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
@@ -63,6 +68,7 @@ from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
+from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.position_differences import PositionDifferences
@@ -95,6 +101,10 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "CachedAnswers",
+    "ChangedPositions",
+    "Changes",
+    "Clockwork",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
@@ -129,6 +139,7 @@ __all__ = [
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
+    "NoScope",
     "Operands",
     "PerLayer",
     "PerforationMask",

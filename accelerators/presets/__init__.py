@@ -6,11 +6,13 @@ from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
     difference_16x16,
+    gated_16x16,
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
 )
 from accelerators.presets.size_32x32 import (
+    change_32x32,
     dense_32x32,
     leader_32x32,
     neighbour_32x32,
@@ -22,6 +24,7 @@ from accelerators.rules import named
 _BUILDERS = (
     dense_16x16,
     difference_16x16,
+    gated_16x16,
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
@@ -32,6 +35,7 @@ _BUILDERS = (
     reuse_32x32,
     neighbour_32x32,
     leader_32x32,
+    change_32x32,
     every_64x64,
     cicek_design_b,
     focus_32x32,
@@ -54,10 +58,12 @@ def preset(name: str) -> Accelerator:
 
 
 __all__ = [
+    "change_32x32",
     "dense_16x16",
     "dense_32x32",
     "difference_16x16",
     "every_64x64",
+    "gated_16x16",
     "lanes_16x16",
     "leader_32x32",
     "listed_16x16",

@@ -7,8 +7,10 @@ from accelerators.units.address_list import AddressList
 from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
+from accelerators.units.change_detector import ChangeDetector
 from accelerators.units.difference_unit import DifferenceUnit
 from accelerators.units.dram import Dram
+from accelerators.units.feature_cache import FeatureCache
 from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.lanes import IndependentLanes
@@ -22,8 +24,10 @@ from accelerators.units.weight_tables import WeightTables
 __all__ = [
     "AddressList",
     "CentroidCache",
+    "ChangeDetector",
     "DifferenceUnit",
     "Dram",
+    "FeatureCache",
     "FrameDifferencer",
     "IndependentLanes",
     "Item",

@@ -188,7 +188,7 @@ def _check_made(policy: ReusePolicy, layer: Layer, made: Any) -> None:
 
 
 def _with_results(decisions: Decisions, memory: LayerMemory | None, before: str = "") -> Decisions:
-    """Kept rows with the results that the batch before left."""
+    """Kept rows with the results that the batch before left, unless they have others."""
     rows, then = decisions.rows, decisions.then
     if then is not None:
         then = _with_results(then, memory, f"{before}{_THEN}")
@@ -196,29 +196,31 @@ def _with_results(decisions: Decisions, memory: LayerMemory | None, before: str 
     if isinstance(rows, IncrementalRows):
         if memory is None or not rows.needs_results:
             return decisions
-        kept = memory.get(f"{before}{RESULTS}")
+        results = memory.get(f"{before}{RESULTS}")
         kind = np.dtype(np.float64 if rows.exact else np.float32)
         wanted = decisions.gemm.count, rows.lag, decisions.gemm.n
-        _check_results(decisions, kept, kind, wanted)
-        return replace(decisions, rows=replace(rows, results=kept))
-    if not isinstance(rows, KeptRows) or memory is None:
+        held = _check_results(decisions, results, kind, wanted)
+        return replace(decisions, rows=replace(rows, results=held))
+    if not isinstance(rows, KeptRows) or memory is None or rows.results is not None:
         return decisions
     results, gemm = memory.get(f"{before}{RESULTS}"), decisions.gemm
-    shape = gemm.count, gemm.m, gemm.n
-    _check_results(decisions, results, np.dtype(np.float32), shape)
-    return replace(decisions, rows=replace(rows, results=results))
+    named = rows.sources is not None and results is not None and results.ndim == 3
+    shape = gemm.count, results.shape[1] if named and results is not None else gemm.m, gemm.n
+    held = _check_results(decisions, results, np.dtype(np.float32), shape)
+    return replace(decisions, rows=rows.with_results(held))
 
 
 def _check_results(
     decisions: Decisions, results: np.ndarray | None, kind: np.dtype, shape: tuple[int, ...]
-) -> None:
-    """A memory must hold a layer's results."""
+) -> np.ndarray:
+    """The results of a memory, which must be a layer's."""
     if results is None or results.shape != shape or results.dtype != kind:
         found = None if results is None else f"{results.dtype} of shape {results.shape}"
         raise ConfigError(
             f"memory of layer {decisions.layer!r} must hold {kind} results of shape (count, m, n) "
             f"= {shape}, got {found}; start without memory"
         )
+    return results
 
 
 def _kept_levels(decisions: Decisions) -> Iterator[bool]:

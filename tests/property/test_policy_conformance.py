@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from accelerators import Accelerator, ConfigError, preset
 from simulator import (
+    CachedAnswers,
+    ChangedPositions,
+    Clockwork,
     DroppedColumns,
     DroppedTokens,
     EveryNthFrame,
@@ -24,6 +27,7 @@ from simulator import (
     LeaderReuse,
     LshReuse,
     NeighbourReuse,
+    NoScope,
     PerforationMask,
     PerforationReuse,
     PositionDifferences,
@@ -95,6 +99,8 @@ POLICIES = {
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
     "virtual_pooling": VirtualPooling(),
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
+    "changed_positions": ChangedPositions(threshold=2.0),
+    "changed_positions_copied": ChangedPositions(threshold=2.5, form="copy"),
     "fine_changes": FineChanges(threshold=0.2),
     "fine_changes_in_streams": FineChanges(threshold=0.2, images="streams", refresh=4),
     "position_differences": PositionDifferences(threshold=2.0),
@@ -121,6 +127,8 @@ EXACT = {
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
+    "changed_positions": ChangedPositions(threshold=0),
+    "changed_positions_copied": ChangedPositions(threshold=0, form="copy"),
     "fine_changes": FineChanges(threshold=0.0, images="streams"),
     "position_differences": PositionDifferences(threshold=0.0, refresh=1),
     "dropped_fraction": DroppedColumns(),
@@ -142,6 +150,7 @@ BOLDER = {
     ),
     "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
     "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
+    "changed_positions": (ChangedPositions(threshold=2.5), ChangedPositions(threshold=30)),
     "fine_changes": (FineChanges(threshold=0.5), FineChanges(threshold=2.0)),
     "position_differences": (
         PositionDifferences(threshold=2.7),
@@ -203,6 +212,37 @@ class TestEveryNthFrame(FrameSuite):
     policy = EveryNthFrame(n=2)
     exact = EveryNthFrame(n=1)
     bolder = (EveryNthFrame(n=3), EveryNthFrame(n=6))
+
+
+class TestNoScope(FrameSuite):
+    # Frames are drawn from the standard normal distribution: they differ by 2 in the mean square.
+    policy = NoScope(threshold=2.0, against="answered")
+    exact = NoScope(threshold=0.0)
+    bolder = (NoScope(threshold=2.0, against="answered", skip=2), NoScope(threshold=1e30))
+
+
+class TestNoScopeInBlocks(FrameSuite):
+    policy = NoScope(threshold=2.0, distance=2, blocks=3)
+    exact = NoScope(threshold=0.0, blocks=2)
+    bolder = (NoScope(threshold=1e30, distance=2, blocks=3),)
+
+
+class TestClockwork(FrameSuite):
+    policy = Clockwork(rates="2=2")
+    exact = Clockwork(rates="*=1")
+    bolder = (Clockwork(rates="2=2 5=6"), Clockwork(rates="2=3 5=6"), Clockwork(rates="*=6"))
+
+
+class TestAdaptiveClockwork(FrameSuite):
+    policy = Clockwork(changes="2=0.25")
+    exact = Clockwork(changes="2=0")
+    bolder = (Clockwork(changes="2=1e30"),)
+
+
+class TestCachedAnswers(FrameSuite):
+    policy = CachedAnswers(layers="2 5", threshold=0.99)
+    exact = CachedAnswers(layers="2", threshold=2)
+    bolder = (CachedAnswers(layers="2 5", threshold=0.5),)
 
 
 class TestDroppedTokens(TokenSuite):

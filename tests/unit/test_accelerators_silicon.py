@@ -223,9 +223,11 @@ def test_parts_and_their_sum(name):
     reuse = [name for name, each in Accelerator.parts().items() if each.exploits]
     held = {
         "difference_16x16": ("difference_unit", "result_adder", "state_buffer"),
+        "gated_16x16": ("frame_differencer", "feature_cache"),
         "listed_16x16": ("address_list", "reconstructor"),
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),
+        "change_32x32": ("change_detector",),
         "every_64x64": (*looking, *sharing),
         "lanes_16x16": ("lanes",),
         "tables_16x16": ("weight_tables",),

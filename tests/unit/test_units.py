@@ -12,8 +12,10 @@ from accelerators import (
     Accelerator,
     AddressList,
     CentroidCache,
+    ChangeDetector,
     ConfigError,
     DifferenceUnit,
+    FeatureCache,
     FrameDifferencer,
     IndependentLanes,
     LeaderTable,
@@ -136,6 +138,16 @@ def test_address_list_by_hand():
         dense_with(address_list=AddressList(entries=3, ports=4))
 
 
+class TestFeatureCache(UnitSuite):
+    design = dense_with(feature_cache=FeatureCache(capacity_bytes=4096))
+    part = "feature_cache"
+    larger = (
+        FeatureCache(capacity_bytes=8192),
+        FeatureCache(capacity_bytes=4096, lanes=17),
+        FeatureCache(capacity_bytes=4096, macs=8),
+    )
+
+
 class TestFrameDifferencer(UnitSuite):
     design = dense_with(frame_differencer=FrameDifferencer(held_bytes=4096))
     part = "frame_differencer"
@@ -223,6 +235,17 @@ def test_leader_table_by_hand():
     assert prices["leader_table", "read_sums"] == table.energy_pj("sram", "read", **sums)
     with pytest.raises(ConfigError, match=r"lanes must be at most .* entries \+ undecided = 3"):
         dense_with(leader_table=LeaderTable(max_length=8, entries=2, lanes=4))
+
+
+class TestChangeDetector(UnitSuite):
+    design = dense_with(change_detector=ChangeDetector(lanes=8, line_bits=640))
+    part = "change_detector"
+    larger = (
+        ChangeDetector(lanes=9, line_bits=640),
+        ChangeDetector(lanes=8, line_bits=1280),
+        ChangeDetector(lanes=8, line_bits=640, marks=2**17),
+        ChangeDetector(lanes=8, line_bits=640, queue_entries=64),
+    )
 
 
 class TestNeighbourMatcher(UnitSuite):

@@ -4,6 +4,7 @@ from simulator.timing.stages.above import ABOVE, AboveStage, register_above
 from simulator.timing.stages.adding import Adding
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
+from simulator.timing.stages.feature_cache import Summing
 from simulator.timing.stages.following import Following
 from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
@@ -12,6 +13,7 @@ from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
 from simulator.timing.stages.subtracting import Subtracting
+from simulator.timing.stages.watching import Watching
 
 __all__ = [
     "ABOVE",
@@ -28,6 +30,8 @@ __all__ = [
     "Multiplying",
     "Stage",
     "Subtracting",
+    "Summing",
+    "Watching",
     "Work",
     "register",
     "register_above",
