@@ -64,7 +64,7 @@ def _nested(
             raise _without_centroids(decisions)
         found = product(then, made.centroids[None], weights)
         return found[:, made.clusters_met(0, 0)]
-    assert rows is not None and made is not None
+    assert rows is not None and isinstance(made, FilledRows | KeptRows)
     found = product(then, left_of(decisions.layer, made, rows), weights)
     match made:
         case FilledRows():

@@ -50,6 +50,9 @@ def reference_macs(decisions: Decisions) -> int:
         return reference_macs(decisions.then)
     if isinstance(made, SharedRows):
         return _shared_macs(decisions, made)
+    if decisions.weights is not None:
+        blocks = decisions.weights.multiplies
+        return sum(int(each) for _ in range(gemm.m) for each in blocks.ravel())
     for index in range(gemm.count):
         for row in range(gemm.m):
             match made:

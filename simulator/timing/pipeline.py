@@ -88,6 +88,12 @@ def check_units(decisions: Decisions, accelerator: Accelerator) -> None:
             f"simulate.policy must be one that accelerators have units for, got {what}: none here "
             f"has a {', '.join(unknown)}; only decide() can apply them; use another policy"
         )
+    if missing and decisions.weights is not None:
+        raise ConfigError(
+            f"Accelerator {accelerator.name!r} must have {', '.join(missing)} for the plan by "
+            f"weights of layer {decisions.layer!r}, got none: its units multiply before they add; "
+            "use preset('merging_16x16'), or give an array whose sums stay WeightTables(...)"
+        )
     if missing:
         raise ConfigError(
             f"Accelerator {accelerator.name!r} must have {', '.join(missing)} to run {what}, got "

@@ -15,6 +15,7 @@ from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import layer_of_images, layer_of_rows
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
+from simulator.timing.transfers import ceil_div
 from workloads.traces.layer import Gemm, Layer
 
 
@@ -157,6 +158,17 @@ class Remaining:
         """`(1 or products,)` int64, elements of each product's inputs that are read."""
         share = self.layer.input_elements // self.products
         return share * self.elements // self.layer.gemm.k * (self.columns > 0)
+
+    def weight_bits(self, operand_bits: int, widths: np.ndarray) -> np.ndarray:
+        """`(1 or products, t)` int64, bits of weights in consecutive tiles of `(t,)` columns; of
+        tables, which travel in their place, where there is a plan."""
+        plan = None if self.decisions is None else self.decisions.weights
+        if plan is None:
+            return self.elements[:, None] * self.columns_of(widths) * operand_bits
+        before = _running_count(plan.table_bits(operand_bits))
+        ends = ceil_div(np.cumsum(widths), plan.filters)
+        starts = ceil_div(np.cumsum(widths) - widths, plan.filters)
+        return before[:, ends] - before[:, starts]
 
     def columns_of(self, widths: np.ndarray) -> np.ndarray:
         """`(1 or products, t)` int64, computed columns in consecutive tiles of `(t,)` columns."""

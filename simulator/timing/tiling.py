@@ -8,6 +8,7 @@ import numpy as np
 
 from accelerators import Accelerator, ConfigError
 from simulator.decisions.evidence import Differences
+from simulator.decisions.weights import WeightPlan
 from simulator.timing.choosing import AS_FAST, Way, least_traffic
 from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
 from simulator.timing.remaining import Remaining
@@ -37,7 +38,7 @@ class _Operands:
             n=left.n,
             k=left.k,
             inputs=byte_count(int(left.input_elements.max()), bits),
-            weights=byte_count(left.k * left.n, bits),
+            weights=byte_count(int(left.weight_bits(bits, np.array([left.n])).max()), 1),
         )
 
 
@@ -97,7 +98,7 @@ class Tiling:
             if left.decisions is None
             else (np.arange(column_cut.size) == 0).astype(np.int64)[None][by_column]
         )
-        transfers = self._transfers(left, row_cut, columns, copied, shape)
+        transfers = self._transfers(left, row_cut, by_column, columns, copied, shape)
         actions = {}
         if left.kept:
             # What the batch before left is loaded, and stored beside what is computed; a product of
@@ -134,6 +135,7 @@ class Tiling:
         self,
         left: Remaining,
         row_cut: np.ndarray,
+        by_column: Any,
         columns: np.ndarray,
         copied: np.ndarray,
         shape: tuple[int, ...],
@@ -145,7 +147,8 @@ class Tiling:
         whole = byte_count(left.input_elements, bits)[:, None]
         share = np.diff(np.concatenate([[0], np.cumsum(row_cut)]) * whole // left.m, axis=1)
         share = share * input_loads
-        each_weights = byte_count(left.elements[:, None, None] * columns, bits) * weight_loads
+        column_bits = left.weight_bits(bits, cut(left.n, self.columns))[by_column]
+        each_weights = byte_count(column_bits, 1) * weight_loads
         inputs, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         first, every = slice(0, 1), slice(None)
         if self.rows_outermost:
@@ -324,7 +327,7 @@ def loads(tiling: Tiling) -> tuple:
     weight_room = accelerator.weight_buffer.capacity_bytes
     rows_outermost = np.asarray(tiling.rows_outermost)
     input_tile = np.ceil(sizes.inputs * tiling.rows / sizes.m)
-    weight_tile = byte_count(sizes.k * tiling.columns, accelerator.operand_bits)
+    weight_tile = np.ceil(sizes.weights * tiling.columns / sizes.n)
     input_stays = (sizes.inputs <= input_room) | (input_tile <= input_room // 2)
     weight_stays = (sizes.weights <= weight_room) | (weight_tile <= weight_room // 2)
     again_inputs = (sizes.inputs > input_room) & ~(rows_outermost & input_stays)
@@ -357,7 +360,10 @@ def _estimate(tiling: Tiling, left: Remaining, *, apart: bool) -> tuple:
     for rows, many_rows in ((tiling.rows, row_tiles - 1), (last_rows, 1)):
         computed = rows if computed_share == 1 else np.ceil(rows * computed_share)
         for columns, many_columns in ((tiling.columns, column_tiles - 1), (last_columns, 1)):
-            if apart:
+            if left.decisions is not None and left.decisions.weights is not None:
+                plan = left.decisions.weights
+                last_tile = _tables_occupancy(accelerator, plan, computed, columns)
+            elif apart:
                 last_tile = _lanes_occupancy(accelerator, left, computed * columns)
             else:
                 last_tile = _occupancy(accelerator, computed, columns, sizes.k)
@@ -418,5 +424,26 @@ def _lanes_occupancy(accelerator: Accelerator, left: Remaining, outputs):
             banked_cycles(products, activations.ports, lanes),
             port_cycles(products * accelerator.operand_bits // 8, accelerator.weight_buffer),
             port_cycles(outputs * accelerator.accumulator_bits // 8, accelerator.output_buffer),
+        ]
+    )
+
+
+def _tables_occupancy(accelerator: Accelerator, plan: WeightPlan, rows, columns):
+    """Cycles that weight tables hold the array, all blocks taken to be as long as on average."""
+    array, activations = accelerator.array, accelerator.activation_buffer
+    folds = ceil_div(rows, array.rows)
+    blocks = ceil_div(columns, plan.filters)
+    tables = blocks * float(plan.table_bits(accelerator.operand_bits).mean()) / 8
+    return np.maximum.reduce(
+        [
+            folds * ceil_div(blocks, array.columns) * float(plan.cycles.mean()),
+            banked_cycles(
+                rows * blocks * float(plan.inputs.mean()),
+                activations.ports,
+                array.rows * array.columns,
+            ),
+            port_cycles(folds * tables, accelerator.weight_buffer),
+            port_cycles(rows * columns * accelerator.accumulator_bits, accelerator.output_buffer)
+            / 8,
         ]
     )

@@ -36,10 +36,19 @@ from simulator import (
     SkippedOutputs,
     SpatialDifferences,
     SubVectorPolicy,
+    SumMerge,
     VirtualPooling,
+    WeightRepetition,
 )
 from simulator.running.product import product
-from simulator.testing import ColumnSuite, DepthSuite, FrameSuite, RowSuite, TokenSuite
+from simulator.testing import (
+    ColumnSuite,
+    DepthSuite,
+    FrameSuite,
+    PolicySuite,
+    RowSuite,
+    TokenSuite,
+)
 from simulator.testing.examples import conv_layer, decide_on, example_rows, example_weights
 from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
@@ -109,6 +118,9 @@ POLICIES = {
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
     "dropped_fraction": DroppedColumns(fraction=0.4),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
+    "ucnn": WeightRepetition(),
+    "ucnn_pairs": WeightRepetition(filters=2, largest_sum=16),
+    "sum_merge": SumMerge(filters=2),
 }
 CLUSTERINGS = {name: each for name, each in POLICIES.items() if isinstance(each, SubVectorPolicy)}
 # So fine that every distinct sub-vector is a cluster of its own.
@@ -179,6 +191,8 @@ SUITES = {
     DroppedColumns: ColumnSuite,
     QuantisedDifferences: LevelSuite,
     SkippedOutputs: DepthSuite,
+    SumMerge: PolicySuite,
+    WeightRepetition: PolicySuite,
 }
 
 

@@ -7,14 +7,26 @@ import pytest
 import torch
 from torch import nn
 
-from accelerators import ConfigError, DifferenceUnit, Dram, ResultAdder, SramBuffer, preset
+from accelerators import (
+    AddressList,
+    ConfigError,
+    DifferenceUnit,
+    Dram,
+    Reconstructor,
+    ResultAdder,
+    SramBuffer,
+    preset,
+)
 from simulator import (
     Decisions,
     Differences,
     FineChanges,
+    PerforationReuse,
+    PerLayer,
     PositionDifferences,
     QuantisedDifferences,
     SpatialDifferences,
+    Together,
     decide_stream,
     effectual_bits,
     incremental,
@@ -465,6 +477,34 @@ def test_a_stream_is_simulated_on_the_ready_design(tiny):
     assert all(sum(each.energy_pj.values()) < sum(first.energy_pj.values()) for each in later)
     away = replace(design, state_buffer=None)
     assert simulate(traces[1], away, runs[1]).reuse.dram_bytes["remembered_sums"] > 0
+
+
+def test_positions_that_a_mask_leaves_are_added_to_earlier_results(tiny):
+    # The same positions in every frame: each is compared with itself.
+    policy = PerLayer(
+        {
+            "first": Together(PerforationReuse(computed=0.5), FineChanges(threshold=0.0)),
+            "*": FineChanges(threshold=0.0),
+        }
+    )
+    mask_alone = PerLayer({"first": PerforationReuse(computed=0.5)})
+    traces = [capture(tiny, frame) for frame in street(3)]
+    both, masked = (list(decide_stream(traces, each, model=tiny)) for each in (policy, mask_alone))
+    for one, other in zip(both, masked, strict=True):
+        assert one.output_mse == pytest.approx(other.output_mse, 1e-3)
+    assert both[0].decisions["first"].macs == masked[0].decisions["first"].macs
+    assert 0 < both[2].decisions["first"].macs < both[0].decisions["first"].macs
+    design = replace(
+        preset("difference_16x16"),
+        address_list=AddressList(entries=64),
+        reconstructor=Reconstructor(),
+    )
+    # What is decided on rows that another technique left is remembered in the DRAM.
+    report = simulate(traces[2], design, both[2])
+    assert report.reuse.dram_bytes["remembered_sums"] > 0
+    with pytest.raises(ConfigError, match="must leave rows for which IncrementalRows have"):
+        wrong = Together(FineChanges(threshold=0.0), PositionDifferences(threshold=0.0))
+        list(decide_stream(traces, PerLayer({"first": wrong}), model=tiny))
 
 
 def test_attention_and_lines_of_no_picture_are_left_alone():

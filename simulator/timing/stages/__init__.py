@@ -14,6 +14,7 @@ from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
 from simulator.timing.stages.subtracting import Subtracting
 from simulator.timing.stages.watching import Watching
+from simulator.timing.stages.weight_tables import Factorised
 
 __all__ = [
     "ABOVE",
@@ -22,6 +23,7 @@ __all__ = [
     "Adding",
     "Addressing",
     "Differencing",
+    "Factorised",
     "Following",
     "HandingOut",
     "Hashing",
