@@ -52,16 +52,20 @@ from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.incremental import IncrementalRows, incremental
 from simulator.decisions.looks import Looks
+from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
 from simulator.decisions.weights import WeightPlan
+from simulator.policies.block_matching import BlockMatching, luma
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
 from simulator.policies.clockwork import Clockwork
+from simulator.policies.deep_feature_flow import DeepFeatureFlow
 from simulator.policies.differences import DifferencePolicy
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
+from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.fine_changes import FineChanges
 from simulator.policies.hyper_cube import HyperCubeReuse
@@ -104,6 +108,7 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "BlockMatching",
     "CachedAnswers",
     "ChangedPositions",
     "Changes",
@@ -112,6 +117,7 @@ __all__ = [
     "ColumnDecisions",
     "DecisionCache",
     "Decisions",
+    "DeepFeatureFlow",
     "DepthDecisions",
     "DesignReport",
     "DifferencePolicy",
@@ -120,6 +126,7 @@ __all__ = [
     "DroppedTokens",
     "ErrorAnalysis",
     "ErrorBound",
+    "Eva2",
     "EveryNthFrame",
     "Evidence",
     "FilledRows",
@@ -139,6 +146,7 @@ __all__ = [
     "Leaders",
     "Looks",
     "LshReuse",
+    "Motion",
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
@@ -186,6 +194,7 @@ __all__ = [
     "input_similarity",
     "layer_similarity",
     "load_memory",
+    "luma",
     "paint_clusters",
     "perforation_impacts",
     "pixel_answers",

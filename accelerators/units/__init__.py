@@ -15,10 +15,12 @@ from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.lanes import IndependentLanes
 from accelerators.units.leader_table import LeaderTable
+from accelerators.units.motion_estimator import MotionEstimator
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.result_adder import ResultAdder
 from accelerators.units.unit import Item, Part, Unit
+from accelerators.units.warper import Warper
 from accelerators.units.weight_tables import WeightTables
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Item",
     "LeaderTable",
     "LshFrontEnd",
+    "MotionEstimator",
     "NeighbourMatcher",
     "Part",
     "Reconstructor",
@@ -40,5 +43,6 @@ __all__ = [
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "Warper",
     "WeightTables",
 ]
