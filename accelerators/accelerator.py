@@ -46,6 +46,7 @@ from accelerators.units import (
     Part,
     Reconstructor,
     ResultAdder,
+    ResultCache,
     SramBuffer,
     SystolicArray,
     Unit,
@@ -124,6 +125,7 @@ class Accelerator:
             multiply.
         motion_estimator: finds the motion of a frame's pixels since the key frame.
         warper: moves the key frame's maps by it.
+        result_cache: finds results by signatures that the array makes.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -196,6 +198,9 @@ class Accelerator:
         default=None, metadata=part(MotionEstimator, optional=True)
     )
     warper: Warper | None = field(default=None, metadata=part(Warper, optional=True))
+    result_cache: ResultCache | None = field(
+        default=None, metadata=part(ResultCache, optional=True)
+    )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(("operand_bits", "accumulator_bits"), _accumulator_holds_a_product),

@@ -40,6 +40,7 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import (
+    ArraySignatures,
     Changes,
     Differences,
     Evidence,
@@ -79,6 +80,7 @@ from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, 
 from simulator.policies.position_differences import PositionDifferences
 from simulator.policies.quantised_differences import QuantisedDifferences
 from simulator.policies.region_of_interest import RegionOfInterest
+from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.spatial_differences import SpatialDifferences
 from simulator.policies.sub_vectors import SubVectorPolicy
@@ -108,6 +110,7 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "ArraySignatures",
     "BlockMatching",
     "CachedAnswers",
     "ChangedPositions",
@@ -162,6 +165,7 @@ __all__ = [
     "ProcessorReport",
     "QuantisedDifferences",
     "RegionOfInterest",
+    "ResultCacheReuse",
     "ReuseCounts",
     "ReusePolicy",
     "ReuseRun",

@@ -8,6 +8,7 @@ from accelerators.presets.size_16x16 import (
     difference_16x16,
     gated_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
 )
@@ -27,6 +28,7 @@ _BUILDERS = (
     difference_16x16,
     gated_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
     lanes_16x16,
@@ -74,6 +76,7 @@ __all__ = [
     "neighbour_32x32",
     "preset",
     "presets",
+    "remembering_16x16",
     "reuse_16x16",
     "reuse_16x16_int8",
     "reuse_32x32",

@@ -19,6 +19,7 @@ from accelerators.units import (
     LshFrontEnd,
     Reconstructor,
     ResultAdder,
+    ResultCache,
     SramBuffer,
     SystolicArray,
 )
@@ -139,5 +140,21 @@ def reuse_16x16_int8() -> Accelerator:
             ways=8,
             clear_entries_per_cycle=1,  # RTL: one a cycle
             miss_cycles=20,  # our choice; the RTL's 4 miss registers are not modelled
+        ),
+    )
+
+
+def remembering_16x16() -> Accelerator:
+    """The array with a result cache, for which it makes the signatures itself (MERCURY)."""
+    return replace(
+        reuse_16x16(),
+        name="remembering_16x16",
+        front_end=None,
+        cache=None,
+        result_cache=ResultCache(
+            entries=1024,  # our choice, and what this project recalls of the paper
+            ways=16,  # likewise
+            max_hashes=24,  # our choice: 20 bits and some to spare
+            clear_entries_per_cycle=64,  # our choice: 16 cycles for all, valid bits are registers
         ),
     )

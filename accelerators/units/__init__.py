@@ -19,6 +19,7 @@ from accelerators.units.motion_estimator import MotionEstimator
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.result_adder import ResultAdder
+from accelerators.units.result_cache import ResultCache
 from accelerators.units.unit import Item, Part, Unit
 from accelerators.units.warper import Warper
 from accelerators.units.weight_tables import WeightTables
@@ -40,6 +41,7 @@ __all__ = [
     "Part",
     "Reconstructor",
     "ResultAdder",
+    "ResultCache",
     "SramBuffer",
     "SystolicArray",
     "Unit",

@@ -9,7 +9,14 @@ from accelerators import ConfigError
 from accelerators.rules import refuse
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import (
+    ArraySignatures,
+    Evidence,
+    Leaders,
+    Neighbours,
+    Signatures,
+    Static,
+)
 from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import rows_left
 from simulator.decisions.rows import FilledRows, KeptRows, RowDecisions, SharedRows
@@ -202,7 +209,7 @@ class Decisions:
         Raises:
             ConfigError: see `check` of `Signatures`, `Neighbours` and `Leaders`.
         """
-        if isinstance(self.evidence, Signatures | Neighbours | Leaders):
+        if isinstance(self.evidence, Signatures | ArraySignatures | Neighbours | Leaders):
             where = f"decisions of layer {self.layer!r}"
             self.evidence.check(where, self.shared.clusters)
         if self.then is not None:

@@ -75,6 +75,10 @@ BOUND_MEANS = {
         "The state buffer sets the pace: its ports move what is remembered from frame to frame. "
         "Wider or more ports would help."
     ),
+    "result_cache": (
+        "The result cache sets the pace: each signature is looked up, and the table is cleared for "
+        "every sub-matrix. Faster clearing, fewer entries or longer sub-vectors would help."
+    ),
     "array": (
         "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
         "or fewer clusters would help."

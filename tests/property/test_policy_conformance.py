@@ -35,6 +35,7 @@ from simulator import (
     PositionDifferences,
     QuantisedDifferences,
     RegionOfInterest,
+    ResultCacheReuse,
     SkippedOutputs,
     SpatialDifferences,
     SubVectorPolicy,
@@ -102,6 +103,18 @@ POLICIES = {
         tile_shape="block",
         representative="first",
     ),
+    "result_cache": ResultCacheReuse(hashes=5, entries=8, ways=2, only_where_it_pays=False),
+    "result_cache_in_tiles": ResultCacheReuse(
+        hashes=4,
+        length=4,
+        entries=4,
+        ways=4,
+        thresholds="spread",
+        scope="tile",
+        tile_rows=7,
+        order="channels_last",
+        only_where_it_pays=False,
+    ),
     "neighbours": NeighbourReuse(threshold=0.6, length=4, neighbourhood="window"),
     "neighbours_in_one_block": NeighbourReuse(
         threshold=0.5, block_rows=4, block_columns=5, representative="first"
@@ -137,6 +150,7 @@ EXACT = {
     "hyper_cube": HyperCubeReuse(bins=2**15, dimensions=4, length=4, order="channels_last"),
     "leaders": LeaderReuse(tolerance=0, length=4, entries=2, order="channels_last"),
     "leaders_absolute": LeaderReuse(tolerance=0.0, distance="absolute", representative="first"),
+    "result_cache": ResultCacheReuse(hashes=62, length=18, only_where_it_pays=False),
     "neighbours": NeighbourReuse(threshold=1.0, length=4, order="channels_last"),
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
@@ -157,6 +171,11 @@ BOLDER = {
         LeaderReuse(tolerance=1.0, length=4),
         LeaderReuse(tolerance=1.5, length=4),
         LeaderReuse(tolerance=100.0, length=4),
+    ),
+    "result_cache": (
+        ResultCacheReuse(hashes=3, entries=16, ways=2, only_where_it_pays=False),
+        ResultCacheReuse(hashes=2, entries=16, ways=2, only_where_it_pays=False),
+        ResultCacheReuse(hashes=1, entries=16, ways=2, only_where_it_pays=False),
     ),
     "neighbours": (
         NeighbourReuse(threshold=0.3, length=4, neighbourhood="window"),
@@ -574,9 +593,9 @@ def test_orders_are_those_of_unfolding(policy):
 def test_what_is_not_built_is_refused_by_hardware_alone(policy):
     layer = conv_layer()
     decisions = decide_on(policy, layer, example_rows(layer, 11))
-    is_built = isinstance(policy, PerforationReuse | NeighbourReuse | LeaderReuse) or (
-        isinstance(policy, LshReuse) and policy.metric == "angular" and not policy.normalised
-    )
+    is_built = isinstance(
+        policy, PerforationReuse | NeighbourReuse | LeaderReuse | ResultCacheReuse
+    ) or (isinstance(policy, LshReuse) and policy.metric == "angular" and not policy.normalised)
     known = {field.name for field in fields(Accelerator)}
     assert (set(decisions.units) <= known) == is_built
 

@@ -24,6 +24,7 @@ from accelerators import (
     NeighbourMatcher,
     Reconstructor,
     ResultAdder,
+    ResultCache,
     SramBuffer,
     SystolicArray,
     Unit,
@@ -240,6 +241,40 @@ class TestLeaderTable(UnitSuite):
         LeaderTable(max_length=32, width=16, undecided=2),
         LeaderTable(max_length=32, width=16, divided_elements=9),
     )
+
+
+class TestResultCache(UnitSuite):
+    design = dense_with(result_cache=ResultCache(entries=256, ways=8, max_hashes=16))
+    part = "result_cache"
+    larger = (
+        ResultCache(entries=512, ways=8, max_hashes=16),
+        ResultCache(entries=256, ways=16, max_hashes=16),
+        ResultCache(entries=256, ways=8, max_hashes=17),
+    )
+
+
+def test_result_cache_by_hand():
+    # 32 sets give 5 of 16 bits away: 256 tags of 11 bits, a set of 8 read at a time; 256 valid bits
+    # and 16 thresholds of 16 bits in registers.
+    unit = ResultCache(entries=256, ways=8, max_hashes=16)
+    design, table = dense_with(result_cache=unit), cost_table(DENSE.technology)
+    tags = {"size_bytes": 352, "width_bits": 88}
+    area = (
+        table.area_mm2("sram", **tags)
+        + table.area_mm2("register", bits=256 + 256)
+        + 8 * table.area_mm2("comparator", bits=11)
+        + 16 * table.area_mm2("comparator", bits=16)
+    )
+    assert area_by_part(design)["result_cache"] == pytest.approx(area)
+    prices = energy_per_action(design)
+    lookup = (
+        table.energy_pj("sram", "read", **tags)
+        + table.energy_pj("register", "read", bits=8)
+        + 8 * table.energy_pj("comparator", "compare", bits=11)
+    )
+    assert prices["result_cache", "lookup"] == pytest.approx(lookup)
+    with pytest.raises(ConfigError, match=r"result_cache.ways must divide entries=256, got 3"):
+        dense_with(result_cache=ResultCache(entries=256, ways=3))
 
 
 class TestLeaderTableWithoutMeans(TestLeaderTable):

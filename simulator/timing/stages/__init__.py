@@ -12,6 +12,7 @@ from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.motion import EstimatingMotion
 from simulator.timing.stages.reconstructor import HandingOut
+from simulator.timing.stages.result_cache import HashingOnArray
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
 from simulator.timing.stages.subtracting import Subtracting
 from simulator.timing.stages.warping import Warping
@@ -30,6 +31,7 @@ __all__ = [
     "Following",
     "HandingOut",
     "Hashing",
+    "HashingOnArray",
     "Independent",
     "Matching",
     "Multiplying",
