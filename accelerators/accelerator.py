@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     ChangeDetector,
+    DifferenceUnit,
     Dram,
     FeatureCache,
     FrameDifferencer,
@@ -45,6 +46,7 @@ from accelerators.units import (
     Part,
     RangeTable,
     Reconstructor,
+    ResultAdder,
     ResultCache,
     SramBuffer,
     SystolicArray,
@@ -112,6 +114,10 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        difference_unit: inputs less earlier ones, of which only those that differ are multiplied.
+        result_adder: adds what comes of differences to earlier results.
+        state_buffer: what layers remember of a frame for the next one, where it has room: inputs
+            and results of each layer, in their order; the others' lie in the DRAM.
         change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
         feature_cache: sums up maps, and compares these sums with earlier images'.
@@ -162,6 +168,18 @@ class Accelerator:
     )
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
+    )
+    difference_unit: DifferenceUnit | None = field(
+        default=None, metadata=part(DifferenceUnit, optional=True)
+    )
+    result_adder: ResultAdder | None = field(
+        default=None, metadata=part(ResultAdder, optional=True)
+    )
+    state_buffer: SramBuffer | None = field(
+        default=None,
+        metadata=part(
+            SramBuffer, optional=True, words="state buffer", colour="#6f7f9f", exploits=True
+        ),
     )
     change_detector: ChangeDetector | None = field(
         default=None, metadata=part(ChangeDetector, optional=True)

@@ -5,6 +5,7 @@ from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
+    difference_16x16,
     gated_16x16,
     listed_16x16,
     ranging_16x16,
@@ -25,6 +26,7 @@ from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
+    difference_16x16,
     gated_16x16,
     listed_16x16,
     ranging_16x16,
@@ -65,6 +67,7 @@ __all__ = [
     "change_32x32",
     "dense_16x16",
     "dense_32x32",
+    "difference_16x16",
     "every_64x64",
     "gated_16x16",
     "lanes_16x16",

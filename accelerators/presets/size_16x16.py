@@ -12,12 +12,14 @@ from accelerators.accelerator import Accelerator
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    DifferenceUnit,
     Dram,
     FeatureCache,
     FrameDifferencer,
     LshFrontEnd,
     RangeTable,
     Reconstructor,
+    ResultAdder,
     ResultCache,
     SramBuffer,
     SystolicArray,
@@ -43,6 +45,23 @@ def dense_16x16() -> Accelerator:
         operand_bits=8,  # as nmcicek/deepreuse-soc
         accumulator_bits=32,  # our choice: holds any sum of 131,071 int8 products
         technology="hwcomponents_45nm",  # our choice: the node of Horowitz, ISSCC 2014
+    )
+
+
+def difference_16x16() -> Accelerator:
+    """The array with units that multiply differences only and add them to earlier results."""
+    return replace(
+        dense_16x16(),
+        name="difference_16x16",
+        difference_unit=DifferenceUnit(
+            lanes=16,  # our choice: an access of the activation buffer
+            quantises=True,
+            latency_cycles=4,  # our choice: scale, round, subtract, compare
+        ),
+        result_adder=ResultAdder(width=16),  # our choice: a row of the array's sums
+        # our choice: CifarNet remembers 331 KiB of a frame; two ports, for it is read and written
+        # in a cycle
+        state_buffer=SramBuffer(capacity_bytes=512 * KIB, width_bits=512, ports=2),
     )
 
 

@@ -17,6 +17,7 @@ from simulator.decisions.evidence import (
     Signatures,
     Static,
 )
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import rows_left
 from simulator.decisions.rows import FilledRows, KeptRows, RowDecisions, SharedRows
 from simulator.decisions.weights import WeightPlan
@@ -116,6 +117,12 @@ class Decisions:
                         f"fill rows in from such with the same columns, got {groups} runs with "
                         f"columns of their own in {rows.images} images; decide on columns for "
                         "whole images"
+                    )
+            case IncrementalRows():
+                if self.columns is not None or self.depth is not None or self.then is not None:
+                    found.append(
+                        "add differences to whole results, which columns or sums that end early "
+                        "do not leave, got other parts beside rows; leave them out"
                     )
             case KeptRows() | None:
                 pass

@@ -237,6 +237,26 @@ class Ranges(Evidence):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Differences(Evidence):
+    """Differences of a layer's inputs, as they are stored, to earlier ones.
+
+    Attributes:
+        remembered_bits: of each input, kept for the frame after; `None`: as many as an operand has;
+            0: none, as the earlier ones are inputs of the same frame.
+        quantises: whether inputs are brought to levels before they are compared.
+        stored_bits: all bits of the inputs of one product as they lie in the DRAM, where they are
+            packed by what their differences need; `None` where they lie there as operands.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("difference_unit",)
+    words: ClassVar[str] = "differences to earlier inputs"
+
+    remembered_bits: int | None = None
+    quantises: bool = False
+    stored_bits: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Buckets(Evidence):
     """Numbers of buckets along projections, as Euclidean LSH makes them, in place of bits."""
 

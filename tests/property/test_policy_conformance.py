@@ -23,6 +23,7 @@ from simulator import (
     Eva2,
     EveryNthFrame,
     FilledRows,
+    FineChanges,
     HyperCubeReuse,
     KMeansReuse,
     LeaderReuse,
@@ -31,10 +32,13 @@ from simulator import (
     NoScope,
     PerforationMask,
     PerforationReuse,
+    PositionDifferences,
+    QuantisedDifferences,
     RangeTableReuse,
     RegionOfInterest,
     ResultCacheReuse,
     SkippedOutputs,
+    SpatialDifferences,
     SubVectorPolicy,
     SumMerge,
     VirtualPooling,
@@ -122,6 +126,11 @@ POLICIES = {
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
     "changed_positions": ChangedPositions(threshold=2.0),
     "changed_positions_copied": ChangedPositions(threshold=2.5, form="copy"),
+    "fine_changes": FineChanges(threshold=0.2),
+    "fine_changes_in_streams": FineChanges(threshold=0.2, images="streams", refresh=4),
+    "position_differences": PositionDifferences(threshold=2.0),
+    "quantised_differences": QuantisedDifferences(levels=32),
+    "spatial_differences": SpatialDifferences(),
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
     "dropped_fraction": DroppedColumns(fraction=0.4),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
@@ -149,6 +158,8 @@ EXACT = {
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
     "changed_positions": ChangedPositions(threshold=0),
     "changed_positions_copied": ChangedPositions(threshold=0, form="copy"),
+    "fine_changes": FineChanges(threshold=0.0, images="streams"),
+    "position_differences": PositionDifferences(threshold=0.0, refresh=1),
     "dropped_fraction": DroppedColumns(),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[False] * 3]}),
 }
@@ -174,13 +185,33 @@ BOLDER = {
     "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
     "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
     "changed_positions": (ChangedPositions(threshold=2.5), ChangedPositions(threshold=30)),
+    "fine_changes": (FineChanges(threshold=0.5), FineChanges(threshold=2.0)),
+    "position_differences": (
+        PositionDifferences(threshold=2.7),
+        PositionDifferences(threshold=9.0),
+    ),
+    "quantised_differences": (QuantisedDifferences(levels=8), QuantisedDifferences(levels=2)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
     "dropped_fraction": (DroppedColumns(fraction=0.7),),
     "skipped_outputs": (SkippedOutputs(masks={"conv": [[True, True, False]]}),),
 }
 STREAM = LshReuse(hashes=3, length=4, scope="stream")
+
+
+class LevelSuite(RowSuite):
+    """Of rows that are brought to levels, the first frame's are not dense either."""
+
+    def test_equal_rows_are_exact(self):
+        rows = np.tile(example_rows(self.layer, 3)[:, :1], (1, self.layer.gemm.m, 1))
+        made, weights = decide_on(self.policy, self.layer, rows), example_weights(self.layer)
+        found = product(made, rows, weights)
+        levels = np.broadcast_to(made.rows.differences[:, :1] @ weights, found.shape)
+        np.testing.assert_allclose(found, levels, **CLOSE)
+
+
 SUITES = {
     DroppedColumns: ColumnSuite,
+    QuantisedDifferences: LevelSuite,
     SkippedOutputs: DepthSuite,
     SumMerge: PolicySuite,
     WeightRepetition: PolicySuite,

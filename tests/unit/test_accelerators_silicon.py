@@ -222,6 +222,7 @@ def test_parts_and_their_sum(name):
     sharing = ("centroid_buffer", "reconstructor")
     reuse = [name for name, each in Accelerator.parts().items() if each.exploits]
     held = {
+        "difference_16x16": ("difference_unit", "result_adder", "state_buffer"),
         "gated_16x16": ("frame_differencer", "feature_cache"),
         "listed_16x16": ("address_list", "reconstructor"),
         "ranging_16x16": ("range_table", *sharing),

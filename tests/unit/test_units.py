@@ -14,6 +14,7 @@ from accelerators import (
     CentroidCache,
     ChangeDetector,
     ConfigError,
+    DifferenceUnit,
     FeatureCache,
     FrameDifferencer,
     IndependentLanes,
@@ -23,6 +24,7 @@ from accelerators import (
     NeighbourMatcher,
     RangeTable,
     Reconstructor,
+    ResultAdder,
     ResultCache,
     SramBuffer,
     SystolicArray,
@@ -99,6 +101,21 @@ class TestCentroidBuffer(UnitSuite):
 class TestReconstructor(UnitSuite):
     design, part = dense_with(reconstructor=Reconstructor()), "reconstructor"
     larger = (Reconstructor(ports=2), Reconstructor(width=65))
+
+
+class TestDifferenceUnit(UnitSuite):
+    design, part = dense_with(difference_unit=DifferenceUnit(quantises=False)), "difference_unit"
+    larger = (DifferenceUnit(), DifferenceUnit(lanes=65, quantises=False))
+
+
+class TestResultAdder(UnitSuite):
+    design, part = dense_with(result_adder=ResultAdder()), "result_adder"
+    larger = (ResultAdder(width=65),)
+
+
+class TestStateBuffer(UnitSuite):
+    design, part = dense_with(state_buffer=SramBuffer(capacity_bytes=4096)), "state_buffer"
+    larger = (SramBuffer(capacity_bytes=8192), SramBuffer(capacity_bytes=4096, ports=2))
 
 
 class TestAddressList(UnitSuite):
