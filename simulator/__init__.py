@@ -45,6 +45,13 @@ from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.adascale import (
+    ScaleRegressor,
+    least_loss,
+    looks_at_maps,
+    map_means,
+    sizes_by_texture,
+)
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
 from simulator.policies.clockwork import Clockwork
@@ -73,6 +80,7 @@ from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
 from simulator.running.sums import bits_of_sums
+from simulator.running.variants import VariantsReport, simulate_variants
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
@@ -133,6 +141,7 @@ __all__ = [
     "ReusePolicy",
     "ReuseRun",
     "ReusedForward",
+    "ScaleRegressor",
     "SharedRows",
     "Signatures",
     "SimulationReport",
@@ -143,6 +152,7 @@ __all__ = [
     "Technique",
     "Together",
     "TokenPlan",
+    "VariantsReport",
     "VirtualPooling",
     "affine_of",
     "bits_of_sums",
@@ -154,7 +164,10 @@ __all__ = [
     "greedy_perforation",
     "input_similarity",
     "layer_similarity",
+    "least_loss",
     "load_memory",
+    "looks_at_maps",
+    "map_means",
     "paint_clusters",
     "perforation_impacts",
     "pixel_answers",
@@ -165,6 +178,8 @@ __all__ = [
     "save_memory",
     "similarity_by_distance",
     "simulate",
+    "simulate_variants",
+    "sizes_by_texture",
     "techniques",
     "virtual_pooling_layers",
 ]
