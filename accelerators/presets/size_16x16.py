@@ -71,7 +71,7 @@ def listed_16x16() -> Accelerator:
         dense_16x16(),
         name="listed_16x16",
         address_list=AddressList(
-            entries=4096,  # our choice: the positions of a 64x64 output
+            entries=8192,  # our choice: the positions of a 64x128 output
             address_bits=16,  # our choice: some to spare
             taps=4,  # as a skipped position has neighbours
             counted=True,  # one beside it, two, or four about it
