@@ -40,12 +40,14 @@ from accelerators.units import (
     IndependentLanes,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Part,
     Reconstructor,
     SramBuffer,
     SystolicArray,
     Unit,
+    Warper,
     WeightTables,
 )
 from accelerators.units.unit import parts_of
@@ -114,6 +116,8 @@ class Accelerator:
         lanes: lets every unit of the array sum an output of its own, at its own pace.
         weight_tables: lets them sum activations by the value of their weight before they
             multiply.
+        motion_estimator: finds the motion of a frame's pixels since the key frame.
+        warper: moves the key frame's maps by it.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -170,6 +174,10 @@ class Accelerator:
     weight_tables: WeightTables | None = field(
         default=None, metadata=part(WeightTables, optional=True)
     )
+    motion_estimator: MotionEstimator | None = field(
+        default=None, metadata=part(MotionEstimator, optional=True)
+    )
+    warper: Warper | None = field(default=None, metadata=part(Warper, optional=True))
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(("operand_bits", "accumulator_bits"), _accumulator_holds_a_product),

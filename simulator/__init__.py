@@ -42,15 +42,19 @@ from simulator.decisions.evidence import Changes, Evidence, Leaders, Neighbours,
 from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
+from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
 from simulator.decisions.weights import WeightPlan
+from simulator.policies.block_matching import BlockMatching, luma
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
 from simulator.policies.clockwork import Clockwork
+from simulator.policies.deep_feature_flow import DeepFeatureFlow
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
+from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
@@ -88,6 +92,7 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "BlockMatching",
     "CachedAnswers",
     "ChangedPositions",
     "Changes",
@@ -96,12 +101,14 @@ __all__ = [
     "ColumnDecisions",
     "DecisionCache",
     "Decisions",
+    "DeepFeatureFlow",
     "DepthDecisions",
     "DesignReport",
     "DroppedColumns",
     "DroppedTokens",
     "ErrorAnalysis",
     "ErrorBound",
+    "Eva2",
     "EveryNthFrame",
     "Evidence",
     "FilledRows",
@@ -119,6 +126,7 @@ __all__ = [
     "Leaders",
     "Looks",
     "LshReuse",
+    "Motion",
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
@@ -161,6 +169,7 @@ __all__ = [
     "input_similarity",
     "layer_similarity",
     "load_memory",
+    "luma",
     "paint_clusters",
     "perforation_impacts",
     "pixel_answers",

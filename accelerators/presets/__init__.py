@@ -14,6 +14,7 @@ from accelerators.presets.size_32x32 import (
     change_32x32,
     dense_32x32,
     leader_32x32,
+    motion_32x32,
     neighbour_32x32,
     reuse_32x32,
 )
@@ -34,6 +35,7 @@ _BUILDERS = (
     neighbour_32x32,
     leader_32x32,
     change_32x32,
+    motion_32x32,
     every_64x64,
     cicek_design_b,
     focus_32x32,
@@ -65,6 +67,7 @@ __all__ = [
     "leader_32x32",
     "listed_16x16",
     "merging_16x16",
+    "motion_32x32",
     "neighbour_32x32",
     "preset",
     "presets",

@@ -14,9 +14,11 @@ from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.lanes import IndependentLanes
 from accelerators.units.leader_table import LeaderTable
+from accelerators.units.motion_estimator import MotionEstimator
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.unit import Item, Part, Unit
+from accelerators.units.warper import Warper
 from accelerators.units.weight_tables import WeightTables
 
 __all__ = [
@@ -30,11 +32,13 @@ __all__ = [
     "Item",
     "LeaderTable",
     "LshFrontEnd",
+    "MotionEstimator",
     "NeighbourMatcher",
     "Part",
     "Reconstructor",
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "Warper",
     "WeightTables",
 ]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from simulator.decisions.box import Decisions
+from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 
 
@@ -129,6 +130,36 @@ def standing_rows(shared: SharedRows) -> np.ndarray:
             column = place if shared.column_order is None else shared.column_order[place]
             standing[index, row, column] = scale * shared.centroids[cluster, within]
     return standing
+
+
+def reference_moved(
+    maps: np.ndarray, motion: Motion, frame: int, strides: tuple[float, float]
+) -> np.ndarray:
+    """A key frame's map as a later frame gets it, one value after the other.
+
+    Args:
+        maps: `(channels, height, width)`.
+        motion: of the frames.
+        frame: that gets it.
+        strides: pixels from one position of the map to the next, down and right.
+
+    Returns:
+        `(channels, height, width)` float64.
+    """
+    _, height, width = maps.shape
+    rows, columns = motion.tiles
+    moved = np.zeros(maps.shape)
+    for y, x in np.ndindex(height, width):
+        row = min(int((y + 0.5) * strides[0] // motion.tile), rows - 1)
+        column = min(int((x + 0.5) * strides[1] // motion.tile), columns - 1)
+        down, across = motion.vectors[frame, row, column]
+        top = min(max(y + down / strides[0], 0), height - 1)
+        left = min(max(x + across / strides[1], 0), width - 1)
+        for row_of in {int(top), min(int(top) + 1, height - 1)}:
+            for column_of in {int(left), min(int(left) + 1, width - 1)}:
+                share = (1 - abs(top - row_of)) * (1 - abs(left - column_of))
+                moved[:, y, x] += share * maps[:, row_of, column_of]
+    return moved
 
 
 def _filled_cell(decisions, made: FilledRows, rows, weights, place: tuple[int, int, int]) -> float:

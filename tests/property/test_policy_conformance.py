@@ -17,8 +17,10 @@ from simulator import (
     CachedAnswers,
     ChangedPositions,
     Clockwork,
+    DeepFeatureFlow,
     DroppedColumns,
     DroppedTokens,
+    Eva2,
     EveryNthFrame,
     FilledRows,
     HyperCubeReuse,
@@ -181,6 +183,32 @@ def suite_of(name, policy):
 
 for _name, _policy in (POLICIES | {"lsh_stream": STREAM}).items():
     globals()[f"Test_{_name}"] = suite_of(_name, _policy)
+
+
+class TestDeepFeatureFlow(FrameSuite):
+    policy = DeepFeatureFlow(interval=2, tile=2, radius=2, step=1)
+    exact = DeepFeatureFlow(interval=1)
+    bolder = (
+        DeepFeatureFlow(interval=3, tile=2, radius=2),
+        DeepFeatureFlow(interval=6, tile=4, radius=2, reach=0),
+    )
+
+
+class TestDeepFeatureFlowInTheMiddle(FrameSuite):
+    policy = DeepFeatureFlow(interval=3, target="0", tile=2, radius=3, step=1)
+    bolder = (DeepFeatureFlow(interval=6, target="0", tile=3, radius=4),)
+
+
+class TestEva2(FrameSuite):
+    policy = Eva2(longest=3, max_error=255, tile=2, radius=2, step=1)
+    exact = Eva2(longest=1)
+    bolder = (Eva2(longest=6, max_error=255, tile=3, radius=2),)
+
+
+class TestEva2ByItsError(FrameSuite):
+    policy = Eva2(max_error=29, tile=2, reach=0, radius=2, step=1)
+    exact = Eva2(max_error=0, tile=2)
+    bolder = (Eva2(max_error=200, tile=2, reach=0, radius=2, step=1),)
 
 
 class TestPerforationMask(RowSuite):

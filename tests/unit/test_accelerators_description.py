@@ -195,6 +195,7 @@ def test_presets_are_valid_named_and_fresh():
         "neighbour_32x32",
         "leader_32x32",
         "change_32x32",
+        "motion_32x32",
         "every_64x64",
         "cicek_design_b",
         "focus_32x32",

@@ -227,6 +227,7 @@ def test_parts_and_their_sum(name):
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),
         "change_32x32": ("change_detector",),
+        "motion_32x32": ("motion_estimator", "warper"),
         "every_64x64": (*looking, *sharing),
         "lanes_16x16": ("lanes",),
         "tables_16x16": ("weight_tables",),

@@ -19,11 +19,13 @@ from accelerators import (
     IndependentLanes,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Reconstructor,
     SramBuffer,
     SystolicArray,
     Unit,
+    Warper,
     WeightTables,
     area_by_part,
     cost_table,
@@ -137,6 +139,53 @@ class TestFrameDifferencer(UnitSuite):
     larger = (
         FrameDifferencer(lanes=17, held_bytes=4096),
         FrameDifferencer(held_bytes=8192),
+    )
+
+
+class TestMotionEstimator(UnitSuite):
+    design = dense_with(motion_estimator=MotionEstimator(pixel_bytes=38400, tiles=300))
+    part = "motion_estimator"
+    larger = (
+        MotionEstimator(pixel_bytes=76800, tiles=300),
+        MotionEstimator(pixel_bytes=38400, tiles=1200),
+        MotionEstimator(pixel_bytes=38400, tiles=300, adders=128),
+    )
+
+
+class TestWarper(UnitSuite):
+    design, part = dense_with(warper=Warper(capacity_bytes=65536)), "warper"
+    larger = (Warper(capacity_bytes=131072), Warper(capacity_bytes=65536, lanes=33))
+
+
+def test_motion_units_by_hand():
+    table = cost_table(DENSE.technology)
+    design = dense_with(
+        motion_estimator=MotionEstimator(pixel_bytes=32768, tiles=1024, adders=32),
+        warper=Warper(capacity_bytes=65536, lanes=16),
+    )
+    prices = energy_per_action(design)
+    pixels = {"size_bytes": 32768, "width_bits": 256}
+    # Two sums of 24 bits and a vector of 16, for 1024 tiles: 8 KiB of 64 bits.
+    tiles = {"size_bytes": 8192, "width_bits": 64}
+    # A quarter of the memory for each tap, 16 values of 8 bits wide.
+    bank = {"size_bytes": 16384, "width_bits": 128}
+    for action in ("read", "write"):
+        assert prices["motion_estimator", f"{action}_pixels"] == table.energy_pj(
+            "sram", action, **pixels
+        )
+        assert prices["motion_estimator", f"{action}_tile"] == table.energy_pj(
+            "sram", action, **tiles
+        )
+        assert prices["warper", f"{action}_map"] == table.energy_pj("sram", action, **bank)
+    multiply = table.energy_pj("int_multiplier", "multiply", bits=8)
+    assert prices["warper", "interpolate"] == pytest.approx(
+        4 * multiply + 3 * table.energy_pj("int_adder", "add", bits=16)
+    )
+    lanes = 64 * table.area_mm2("int_multiplier", bits=8) + 48 * table.area_mm2(
+        "int_adder", bits=16
+    )
+    assert area_by_part(design)["warper"] == pytest.approx(
+        lanes + 4 * table.area_mm2("sram", **bank)
     )
 
 

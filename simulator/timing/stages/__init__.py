@@ -9,8 +9,10 @@ from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
 from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
+from simulator.timing.stages.motion import EstimatingMotion
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.warping import Warping
 from simulator.timing.stages.watching import Watching
 from simulator.timing.stages.weight_tables import Factorised
 
@@ -20,6 +22,7 @@ __all__ = [
     "AboveStage",
     "Addressing",
     "Differencing",
+    "EstimatingMotion",
     "Factorised",
     "Following",
     "HandingOut",
@@ -29,6 +32,7 @@ __all__ = [
     "Multiplying",
     "Stage",
     "Summing",
+    "Warping",
     "Watching",
     "Work",
     "register",
