@@ -9,6 +9,7 @@ print(report.verdict)
 
 import simulator.policies.not_evaluated
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
+from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
@@ -38,9 +39,19 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Changes, Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import (
+    ArraySignatures,
+    Changes,
+    Differences,
+    Evidence,
+    Leaders,
+    Neighbours,
+    Signatures,
+    Static,
+)
 from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.incremental import IncrementalRows, incremental
 from simulator.decisions.looks import Looks
 from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
@@ -52,10 +63,12 @@ from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
 from simulator.policies.clockwork import Clockwork
 from simulator.policies.deep_feature_flow import DeepFeatureFlow
+from simulator.policies.differences import DifferencePolicy
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
+from simulator.policies.fine_changes import FineChanges
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
@@ -64,8 +77,12 @@ from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
+from simulator.policies.position_differences import PositionDifferences
+from simulator.policies.quantised_differences import QuantisedDifferences
 from simulator.policies.region_of_interest import RegionOfInterest
+from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.skipped_outputs import SkippedOutputs
+from simulator.policies.spatial_differences import SpatialDifferences
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.sum_merge import SumMerge
 from simulator.policies.technique import Technique, techniques
@@ -84,6 +101,7 @@ from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
 from simulator.timing.layer import ActionCounts, LayerTiming
+from simulator.timing.remembering import remembered_bytes
 from simulator.timing.schedule import BLOCKS, LIMITS
 
 __all__ = [
@@ -92,6 +110,7 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "ArraySignatures",
     "BlockMatching",
     "CachedAnswers",
     "ChangedPositions",
@@ -104,6 +123,8 @@ __all__ = [
     "DeepFeatureFlow",
     "DepthDecisions",
     "DesignReport",
+    "DifferencePolicy",
+    "Differences",
     "DroppedColumns",
     "DroppedTokens",
     "ErrorAnalysis",
@@ -112,10 +133,12 @@ __all__ = [
     "EveryNthFrame",
     "Evidence",
     "FilledRows",
+    "FineChanges",
     "FrameDecisions",
     "FrameEvidence",
     "GreedyStep",
     "HyperCubeReuse",
+    "IncrementalRows",
     "KMeansReuse",
     "KeptRows",
     "LayerBound",
@@ -136,10 +159,13 @@ __all__ = [
     "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
+    "PositionDifferences",
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
+    "QuantisedDifferences",
     "RegionOfInterest",
+    "ResultCacheReuse",
     "ReuseCounts",
     "ReusePolicy",
     "ReuseRun",
@@ -148,6 +174,7 @@ __all__ = [
     "Signatures",
     "SimulationReport",
     "SkippedOutputs",
+    "SpatialDifferences",
     "Static",
     "StreamMemory",
     "SubVectorPolicy",
@@ -163,9 +190,11 @@ __all__ = [
     "calibrate",
     "decide",
     "decide_stream",
+    "effectual_bits",
     "error_bound",
     "fitted_design",
     "greedy_perforation",
+    "incremental",
     "input_similarity",
     "layer_similarity",
     "load_memory",
@@ -177,6 +206,7 @@ __all__ = [
     "predict_layer",
     "processor_constants",
     "remaining_work",
+    "remembered_bytes",
     "save_memory",
     "similarity_by_distance",
     "simulate",

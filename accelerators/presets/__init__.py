@@ -5,8 +5,10 @@ from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
+    difference_16x16,
     gated_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
 )
@@ -23,8 +25,10 @@ from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
+    difference_16x16,
     gated_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
     lanes_16x16,
@@ -61,6 +65,7 @@ __all__ = [
     "change_32x32",
     "dense_16x16",
     "dense_32x32",
+    "difference_16x16",
     "every_64x64",
     "gated_16x16",
     "lanes_16x16",
@@ -71,6 +76,7 @@ __all__ = [
     "neighbour_32x32",
     "preset",
     "presets",
+    "remembering_16x16",
     "reuse_16x16",
     "reuse_16x16_int8",
     "reuse_32x32",
