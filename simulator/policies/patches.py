@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 
+from simulator.decisions.rows import KeptRows
 from simulator.kernels.changes import gather_patches
 from workloads.traces.layer import Convolution, Layer
 
@@ -28,6 +29,28 @@ def input_size(layer: Layer) -> tuple[int, ...]:
 def output_size(layer: Layer) -> tuple[int, ...]:
     """Positions of an image of the product's rows, likewise."""
     return layer.output_shape[2:] if layer.kind == "conv" else input_size(layer)
+
+
+def kept_since(layer: Layer, computed: np.ndarray, operands: np.ndarray | None = None) -> KeptRows:
+    """Rows of frames in a row, each of which keeps what the last frame computed that did.
+
+    Args:
+        layer: with positions.
+        computed: `(images, positions)` bool.
+        operands: see `KeptRows`.
+    """
+    gemm, (images, positions) = layer.gemm, computed.shape
+    numbers = np.arange(gemm.m).reshape(images, positions)
+    # A position that no frame has computed yet keeps that of the last frame of the batch before.
+    last = np.maximum.accumulate(np.where(computed, numbers, -1))
+    sources = np.where(last < 0, np.arange(-positions, 0), last)
+    shape = gemm.count, gemm.m
+    return KeptRows(
+        gemm=gemm,
+        kept=np.broadcast_to(~computed.ravel(), shape),
+        sources=np.broadcast_to(sources.ravel(), shape),
+        operands=operands,
+    )
 
 
 def map_of(layer: Layer, rows: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from simulator.policies.policy import (
 from workloads.traces.layer import Layer
 
 if TYPE_CHECKING:
+    from simulator.policies.surroundings import Surroundings
     from workloads.traces.trace import WorkloadTrace
 
 # Before the names of what each of the two learned, or keeps.
@@ -142,15 +143,31 @@ class Together(ReusePolicy):
         """As for the first batch of a stream."""
         return self.decide_next(layer, rows, state, None)[0]
 
+    @property
+    def looks_around(self) -> bool:
+        """As the first; what it leaves lies nowhere."""
+        return self.first.looks_around
+
     def decide_next(
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """As where nothing is known around the layer."""
+        return self.decide_in(layer, rows, state, memory, None)
+
+    def decide_in(
+        self,
+        layer: Layer,
+        rows: np.ndarray,
+        state: LayerState,
+        memory: LayerMemory | None,
+        around: "Surroundings | None",
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """The first's decisions, with the second's on what they leave."""
         made: Decisions | None = None
         kept: dict[str, np.ndarray] = {}
         if self.first.applies_to(layer):
-            made, own = self.first.decide_next(
-                layer, rows, _of(_FIRST, state), _memory(_FIRST, memory)
+            made, own = self.first.decide_in(
+                layer, rows, _of(_FIRST, state), _memory(_FIRST, memory), around
             )
             kept |= {f"{_FIRST}{name}": array for name, array in (own or {}).items()}
         seen, left = self._left(layer, rows, made)
