@@ -45,6 +45,7 @@ from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.answered_regions import AnsweredRegions
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
 from simulator.policies.clockwork import Clockwork
@@ -73,6 +74,7 @@ from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
 from simulator.running.sums import bits_of_sums
+from simulator.running.tuning import Tuned, tuned_changes
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
@@ -85,6 +87,7 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "AnsweredRegions",
     "CachedAnswers",
     "ChangedPositions",
     "Changes",
@@ -143,6 +146,7 @@ __all__ = [
     "Technique",
     "Together",
     "TokenPlan",
+    "Tuned",
     "VirtualPooling",
     "affine_of",
     "bits_of_sums",
@@ -166,5 +170,6 @@ __all__ = [
     "similarity_by_distance",
     "simulate",
     "techniques",
+    "tuned_changes",
     "virtual_pooling_layers",
 ]

@@ -181,6 +181,16 @@ class Changes(Evidence):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LastAnswer(Changes):
+    """The answer of the frame before, which marks positions; the detector lists them.
+
+    Not modelled: what grows the marks from layer to layer, and the loading of them.
+    """
+
+    words: ClassVar[str] = "the answer of the frame before"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Buckets(Evidence):
     """Numbers of buckets along projections, as Euclidean LSH makes them, in place of bits."""
 

@@ -69,7 +69,7 @@ def _computed(layer: Layer, decisions: Mapping) -> np.ndarray | None:
     made = decisions.get(layer.name)
     if made is None or layer.kind != "conv" or len(layer.output_shape) != 4:
         return None
-    if not isinstance(made.rows, KeptRows) or not isinstance(made.evidence, Changes):
+    if not isinstance(made.rows, KeptRows) or type(made.evidence) is not Changes:
         return None
     return ~made.rows.kept[0].reshape(layer.row_images, *output_size(layer))
 
@@ -79,7 +79,7 @@ def _after(step: Step, parts: list[np.ndarray | None]) -> np.ndarray | None:
     masks = [part for part in parts if part is not None]
     if len(masks) < len(parts) or len({mask.shape for mask in masks}) != 1:
         return None
-    changed = np.logical_or.reduce(masks)
+    changed = np.asarray(np.stack(masks).any(axis=0))
     if step.kind in _POOLS:
         return _pooled(step, changed)
     whole = len(step.shape) == 4 and step.shape[2:] == changed.shape[1:]
@@ -94,4 +94,5 @@ def _pooled(step: Step, changed: np.ndarray) -> np.ndarray | None:
     if tuple(made) != (size[0] // down, size[1] // across):
         return None
     cut = changed[:, : made[0] * down, : made[1] * across]
-    return cut.reshape(images, made[0], down, made[1], across).any(axis=(2, 4))
+    windows = cut.reshape(images, made[0], down, made[1], across)
+    return np.asarray(windows.any(axis=(2, 4)))

@@ -31,15 +31,29 @@ def output_size(layer: Layer) -> tuple[int, ...]:
     return layer.output_shape[2:] if layer.kind == "conv" else input_size(layer)
 
 
-def kept_since(layer: Layer, computed: np.ndarray, operands: np.ndarray | None = None) -> KeptRows:
+def kept_since(
+    layer: Layer,
+    computed: np.ndarray,
+    operands: np.ndarray | None = None,
+    *,
+    zero: bool = False,
+) -> KeptRows:
     """Rows of frames in a row, each of which keeps what the last frame computed that did.
 
     Args:
         layer: with positions.
         computed: `(images, positions)` bool.
         operands: see `KeptRows`.
+        zero: whether what is not computed is 0 instead.
     """
     gemm, (images, positions) = layer.gemm, computed.shape
+    if zero:
+        return KeptRows(
+            gemm=gemm,
+            kept=np.broadcast_to(~computed.ravel(), (gemm.count, gemm.m)),
+            results=np.broadcast_to(np.float32(0), (gemm.count, gemm.m, gemm.n)),
+            operands=operands,
+        )
     numbers = np.arange(gemm.m).reshape(images, positions)
     # A position that no frame has computed yet keeps that of the last frame of the batch before.
     last = np.maximum.accumulate(np.where(computed, numbers, -1))
@@ -112,8 +126,22 @@ def read_by(layer: Layer, wanted: np.ndarray) -> np.ndarray:
     if layer.kind != "conv":
         return wanted.copy()
     assert layer.convolution is not None
-    found = np.zeros((len(wanted), *input_size(layer)), bool)
-    for _, outputs, places in _taps(layer.convolution, input_size(layer)):
+    return read_through(layer.convolution, input_size(layer), wanted)
+
+
+def read_through(windows: Convolution, size: tuple[int, ...], wanted: np.ndarray) -> np.ndarray:
+    """The places of a map that some windows read.
+
+    Args:
+        windows: of a kernel, or of pooling.
+        size: of the map.
+        wanted: `(images, *size of the output)` bool.
+
+    Returns:
+        `(images, *size)` bool.
+    """
+    found = np.zeros((len(wanted), *size), bool)
+    for _, outputs, places in _taps(windows, size):
         found[:, *places] |= wanted[:, *outputs]
     return found
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from accelerators import Accelerator, ConfigError, preset
 from simulator import (
+    AnsweredRegions,
     CachedAnswers,
     ChangedPositions,
     Clockwork,
@@ -95,6 +96,7 @@ POLICIES = {
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
     "virtual_pooling": VirtualPooling(),
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
+    "answered_regions": AnsweredRegions(background=(0,)),
     "changed_positions": ChangedPositions(threshold=2.0),
     "changed_positions_copied": ChangedPositions(threshold=2.5, form="copy"),
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
@@ -118,6 +120,7 @@ EXACT = {
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
+    "answered_regions": AnsweredRegions(background=()),
     "changed_positions": ChangedPositions(threshold=0),
     "changed_positions_copied": ChangedPositions(threshold=0, form="copy"),
     "dropped_fraction": DroppedColumns(),
