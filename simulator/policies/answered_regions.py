@@ -9,7 +9,7 @@ from accelerators import ConfigError
 from accelerators.rules import integer, one_of, refuse, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import LastAnswer
-from simulator.policies.activations import check_activations
+from simulator.policies.activations import Activations, check_activations
 from simulator.policies.patches import has_positions, kept_since
 from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
 from simulator.policies.reaching import dilated, is_picture, positions_for
@@ -81,17 +81,27 @@ class AnsweredRegions(ReusePolicy):
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """As where no answer is known."""
-        return self.decide_in(layer, rows, state, memory, None)
+        return self._decided(layer, rows, memory, None)
 
     def decide_in(
         self,
         layer: Layer,
-        rows: np.ndarray,
+        given: Activations,
         state: LayerState,
         memory: LayerMemory | None,
         around: Surroundings | None,
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """The positions that the last answer's regions are made of."""
+        return self._decided(layer, given.rows, memory, around)
+
+    def _decided(
+        self,
+        layer: Layer,
+        rows: np.ndarray,
+        memory: LayerMemory | None,
+        around: Surroundings | None,
+    ) -> tuple[Decisions, LayerMemory]:
+        """What is decided, and kept for the next batch."""
         check_activations(layer, rows)
         images, size = layer.row_images, layer.output_shape[2:]
         batches = 0 if memory is None else int(memory[_FRAMES][0])

@@ -11,7 +11,7 @@ from accelerators.rules import flag, one_of, real, refuse, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Changes
 from simulator.kernels.changes import changed_places, take_changed
-from simulator.policies.activations import check_activations
+from simulator.policies.activations import Activations, check_activations
 from simulator.policies.passing_on import passed_on, takes_lists
 from simulator.policies.patches import (
     has_positions,
@@ -116,17 +116,27 @@ class ChangedPositions(ReusePolicy):
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """As where nothing is known of the layers before: it looks for changes itself."""
-        return self.decide_in(layer, rows, state, memory, None)
+        return self._decided(layer, rows, memory, None)
 
     def decide_in(
         self,
         layer: Layer,
-        rows: np.ndarray,
+        given: Activations,
         state: LayerState,
         memory: LayerMemory | None,
         around: Surroundings | None,
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """Frame after frame; the reference after the last one is kept."""
+        return self._decided(layer, given.rows, memory, around)
+
+    def _decided(
+        self,
+        layer: Layer,
+        rows: np.ndarray,
+        memory: LayerMemory | None,
+        around: Surroundings | None,
+    ) -> tuple[Decisions, LayerMemory]:
+        """What is decided, and kept for the next batch."""
         check_activations(layer, rows)
         listed = None
         if self.passes_lists and around is not None and takes_lists(layer):

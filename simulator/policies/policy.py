@@ -13,6 +13,7 @@ from accelerators.rules import refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.activations import Activations
 from simulator.policies.clustering import Clustering
 from workloads.traces.after import Affine
 from workloads.traces.layer import Layer
@@ -122,30 +123,44 @@ class ReusePolicy(ABC):
 
         Returns:
             The decisions, and what is kept for the batch after; `None` for a policy that keeps
-            nothing, as most do. For decisions with `KeptRows`, also where none is kept yet, the
-            layer's results are kept beside it, as `results`, and filled in where they are used.
+            nothing, as most do. For decisions with `KeptRows`, also where none is kept yet, and
+            with `IncrementalRows` that keep theirs, the layer's results are kept beside it, as
+            `results`, and filled in where they are used.
         """
         return self.decide(layer, rows, state), None
+
+    def decide_given(
+        self, layer: Layer, given: Activations, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """As `decide_next`, for a policy that has no need of unfolded rows.
+
+        Args:
+            layer: the layer.
+            given: its activations as they are stored, which unfold where rows are asked for.
+            state: as for `decide`.
+            memory: as for `decide_next`.
+        """
+        return self.decide_next(layer, given.rows, state, memory)
 
     def decide_in(
         self,
         layer: Layer,
-        rows: np.ndarray,
+        given: Activations,
         state: LayerState,
         memory: LayerMemory | None,
         around: "Surroundings | None",
     ) -> tuple[Decisions | None, LayerMemory | None]:
-        """As `decide_next`, for a policy that decides by what lies around the layer as well.
+        """As `decide_given`, for a policy that decides by what lies around the layer as well.
 
         Args:
             layer: the layer.
-            rows: as for `decide`.
+            given: as for `decide_given`.
             state: as for `decide`.
             memory: as for `decide_next`.
             around: the network, what was decided on the layers before, and the last frame's answer;
                 `None` where nobody knows.
         """
-        return self.decide_next(layer, rows, state, memory)
+        return self.decide_given(layer, given, state, memory)
 
     @property
     def looks_around(self) -> bool:
@@ -195,7 +210,7 @@ class ReusePolicy(ABC):
 
 
 # Methods that say what a policy decides; `clustering` tells it in other words.
-_DECIDING = ("decide", "decide_next", "decide_in", "clusterer", "evidence")
+_DECIDING = ("decide", "decide_next", "decide_given", "decide_in", "clusterer", "evidence")
 
 
 def clustering_of(policy: ReusePolicy, layer: Layer, state: LayerState) -> Clustering | None:
@@ -332,6 +347,12 @@ class PerLayer(ReusePolicy):
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
 
+    def decide_given(
+        self, layer: Layer, given: Activations, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).decide_given(layer, given, state, memory)
+
     @property
     def looks_around(self) -> bool:
         """Where one of them does."""
@@ -340,13 +361,13 @@ class PerLayer(ReusePolicy):
     def decide_in(
         self,
         layer: Layer,
-        rows: np.ndarray,
+        given: Activations,
         state: LayerState,
         memory: LayerMemory | None,
         around: "Surroundings | None",
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """As the layer's own policy."""
-        return self.policy_of(layer.name).decide_in(layer, rows, state, memory, around)
+        return self.policy_of(layer.name).decide_in(layer, given, state, memory, around)
 
     def clustering(self, layer: Layer, state: LayerState) -> Clustering | None:
         """As the layer's own policy."""

@@ -11,9 +11,11 @@ from accelerators.rules import refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Static
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import layer_of_rows, left_of, shares_whole_rows
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.activations import Activations
 from simulator.policies.clustering import Clustering
 from simulator.policies.policy import (
     LayerMemory,
@@ -40,10 +42,10 @@ class Together(ReusePolicy):
     may be above the layers (key frames, say), and the second then decides in the frames that run;
     or it keeps, fills in or shares rows, and the second sees a product of the rows that are left.
     Rows that are kept or filled in leave rows that may be shared, and those that are filled in
-    rows that may be kept; any rows leave columns, depth and weights to decide on. A convolution's
-    rows that are left have no places in a picture any more: the second can't look once, and their
-    columns are in the order (c, kh, kw). Where images are left with different rows, clusters of the
-    second don't tell images apart: use tiles of rows.
+    rows that may be kept, or added to earlier results; any rows leave columns, depth and weights to
+    decide on. A convolution's rows that are left have no places in a picture any more: the second
+    can't look once, and their columns are in the order (c, kh, kw). Where images are left with
+    different rows, clusters of the second don't tell images apart: use tiles of rows.
 
     `Together(Together(a, b), c)` would leave open what c sees; nest the second:
     `Together(a, Together(b, c))`.
@@ -151,25 +153,39 @@ class Together(ReusePolicy):
     def decide_next(
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
     ) -> tuple[Decisions | None, LayerMemory | None]:
-        """As where nothing is known around the layer."""
-        return self.decide_in(layer, rows, state, memory, None)
+        """The first's decisions, with the second's on what they leave."""
+        first: tuple[Decisions | None, LayerMemory | None] = None, None
+        if self.first.applies_to(layer):
+            own = _of(_FIRST, state), _memory(_FIRST, memory)
+            first = self.first.decide_next(layer, rows, *own)
+        return self._with_second(layer, rows, state, memory, first)
 
     def decide_in(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        around: "Surroundings | None",
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """The same; the first may look around."""
+        first: tuple[Decisions | None, LayerMemory | None] = None, None
+        if self.first.applies_to(layer):
+            own = _of(_FIRST, state), _memory(_FIRST, memory)
+            first = self.first.decide_in(layer, given, *own, around)
+        return self._with_second(layer, given.rows, state, memory, first)
+
+    def _with_second(
         self,
         layer: Layer,
         rows: np.ndarray,
         state: LayerState,
         memory: LayerMemory | None,
-        around: "Surroundings | None",
+        first: tuple[Decisions | None, LayerMemory | None],
     ) -> tuple[Decisions | None, LayerMemory | None]:
-        """The first's decisions, with the second's on what they leave."""
-        made: Decisions | None = None
-        kept: dict[str, np.ndarray] = {}
-        if self.first.applies_to(layer):
-            made, own = self.first.decide_in(
-                layer, rows, _of(_FIRST, state), _memory(_FIRST, memory), around
-            )
-            kept |= {f"{_FIRST}{name}": array for name, array in (own or {}).items()}
+        """What the first decided and keeps, with the second's on what that leaves."""
+        made, own = first
+        kept = {f"{_FIRST}{name}": array for name, array in (own or {}).items()}
         seen, left = self._left(layer, rows, made)
         if left.shape[1] and self.second.applies_to(seen):
             then, own = self.second.decide_next(
@@ -202,6 +218,8 @@ class Together(ReusePolicy):
                 return self._seen(layer), rows
             assert made.rows.centroids is not None
             return layer_of_rows(layer, made.rows), made.rows.centroids[None]
+        if isinstance(made.rows, IncrementalRows):
+            return self._seen(layer), rows
         return layer_of_rows(layer, made.rows), left_of(layer.name, made.rows, rows)
 
     def _joined(
@@ -236,7 +254,7 @@ class Together(ReusePolicy):
 # Decisions on rows -> what may be decided on the rows that they leave.
 _MAY_FOLLOW: dict[type, tuple[type, ...]] = {
     KeptRows: (SharedRows,),
-    FilledRows: (SharedRows, KeptRows),
+    FilledRows: (SharedRows, KeptRows, IncrementalRows),
 }
 
 
