@@ -33,16 +33,20 @@ from accelerators.rules import (
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     Dram,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
     Part,
     Reconstructor,
     SramBuffer,
+    SumPredictor,
     SystolicArray,
     Unit,
+    WeightTables,
 )
 from accelerators.units.unit import parts_of
 
@@ -104,7 +108,12 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
+        lanes: lets every unit of the array sum an output of its own, at its own pace.
+        weight_tables: lets them sum activations by the value of their weight before they
+            multiply.
+        sum_predictor: tells from sums so far which will not be above 0.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -146,8 +155,20 @@ class Accelerator:
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
     )
+    change_detector: ChangeDetector | None = field(
+        default=None, metadata=part(ChangeDetector, optional=True)
+    )
     frame_differencer: FrameDifferencer | None = field(
         default=None, metadata=part(FrameDifferencer, optional=True)
+    )
+    lanes: IndependentLanes | None = field(
+        default=None, metadata=part(IndependentLanes, optional=True)
+    )
+    weight_tables: WeightTables | None = field(
+        default=None, metadata=part(WeightTables, optional=True)
+    )
+    sum_predictor: SumPredictor | None = field(
+        default=None, metadata=part(SumPredictor, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

@@ -37,15 +37,25 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import (
+    Changes,
+    Evidence,
+    Leaders,
+    Neighbours,
+    PartialSums,
+    Signatures,
+    Static,
+)
 from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.changed_positions import ChangedPositions
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
+from simulator.policies.early import relu_after, why_dense
 from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
@@ -54,12 +64,15 @@ from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
+from simulator.policies.predicted_part import PredictedPart
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.skipped_outputs import SkippedOutputs
+from simulator.policies.snapea import SnapeaReuse
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
+from simulator.policies.zap import ZapReuse
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
 from simulator.running.decide import decide, decide_stream
@@ -80,6 +93,8 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "ChangedPositions",
+    "Changes",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
@@ -111,10 +126,12 @@ __all__ = [
     "Neighbours",
     "NoReuse",
     "Operands",
+    "PartialSums",
     "PerLayer",
     "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
+    "PredictedPart",
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
@@ -127,6 +144,7 @@ __all__ = [
     "Signatures",
     "SimulationReport",
     "SkippedOutputs",
+    "SnapeaReuse",
     "Static",
     "StreamMemory",
     "SubVectorPolicy",
@@ -134,6 +152,7 @@ __all__ = [
     "Together",
     "TokenPlan",
     "VirtualPooling",
+    "ZapReuse",
     "affine_of",
     "bits_of_sums",
     "calibrate",
@@ -151,10 +170,12 @@ __all__ = [
     "predict",
     "predict_layer",
     "processor_constants",
+    "relu_after",
     "remaining_work",
     "save_memory",
     "similarity_by_distance",
     "simulate",
     "techniques",
     "virtual_pooling_layers",
+    "why_dense",
 ]

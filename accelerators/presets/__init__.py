@@ -1,6 +1,8 @@
 """Ready designs: dense arrays and the same with reuse, in a few sizes; published reuse units."""
 
 from accelerators.accelerator import Accelerator
+from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
+from accelerators.presets.predicting import predictor_16x16, predictor_lanes_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
@@ -9,6 +11,7 @@ from accelerators.presets.size_16x16 import (
     reuse_16x16_int8,
 )
 from accelerators.presets.size_32x32 import (
+    change_32x32,
     dense_32x32,
     leader_32x32,
     neighbour_32x32,
@@ -22,10 +25,16 @@ _BUILDERS = (
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
+    lanes_16x16,
+    tables_16x16,
+    merging_16x16,
+    predictor_16x16,
+    predictor_lanes_16x16,
     dense_32x32,
     reuse_32x32,
     neighbour_32x32,
     leader_32x32,
+    change_32x32,
     every_64x64,
     cicek_design_b,
     focus_32x32,
@@ -48,15 +57,21 @@ def preset(name: str) -> Accelerator:
 
 
 __all__ = [
+    "change_32x32",
     "dense_16x16",
     "dense_32x32",
     "every_64x64",
+    "lanes_16x16",
     "leader_32x32",
     "listed_16x16",
+    "merging_16x16",
     "neighbour_32x32",
+    "predictor_16x16",
+    "predictor_lanes_16x16",
     "preset",
     "presets",
     "reuse_16x16",
     "reuse_16x16_int8",
     "reuse_32x32",
+    "tables_16x16",
 ]

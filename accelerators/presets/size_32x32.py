@@ -7,6 +7,7 @@ from dataclasses import replace
 from accelerators.accelerator import Accelerator
 from accelerators.units import (
     CentroidCache,
+    ChangeDetector,
     Dram,
     LeaderTable,
     LshFrontEnd,
@@ -106,4 +107,18 @@ def leader_32x32() -> Accelerator:
         # capacity: our choice, twice reuse_32x32; the array writes a result as two are gathered
         centroid_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=32 * 32, ports=4),
         reconstructor=Reconstructor(ports=2, width=32),
+    )
+
+
+def change_32x32() -> Accelerator:
+    """The array with a change detector, for streams of frames."""
+    return replace(
+        dense_32x32(),
+        name="change_32x32",
+        change_detector=ChangeDetector(
+            lanes=32,  # our choice: what the activation buffer reads a cycle
+            line_bits=2048,  # our choice: six lines of a map 320 wide, of a 7x7 kernel
+            marks=2**17,  # our choice: the positions of a 320x240 map, and some to spare
+            latency_cycles=4,  # our choice: subtract, compare, OR, find the next mark
+        ),
     )

@@ -7,19 +7,25 @@ from accelerators.units.address_list import AddressList
 from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
+from accelerators.units.change_detector import ChangeDetector
 from accelerators.units.dram import Dram
 from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
+from accelerators.units.lanes import IndependentLanes
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
+from accelerators.units.sum_predictor import SumPredictor
 from accelerators.units.unit import Item, Part, Unit
+from accelerators.units.weight_tables import WeightTables
 
 __all__ = [
     "AddressList",
     "CentroidCache",
+    "ChangeDetector",
     "Dram",
     "FrameDifferencer",
+    "IndependentLanes",
     "Item",
     "LeaderTable",
     "LshFrontEnd",
@@ -27,6 +33,8 @@ __all__ = [
     "Part",
     "Reconstructor",
     "SramBuffer",
+    "SumPredictor",
     "SystolicArray",
     "Unit",
+    "WeightTables",
 ]

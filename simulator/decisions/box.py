@@ -111,9 +111,10 @@ class Decisions:
     def units(self) -> tuple[str, ...]:
         """Fields of an `Accelerator` that do what was decided, those that look first."""
         rows = () if self.rows is None else self.rows.units
+        left = [unit for unit in rows if unit not in self.evidence.replaces]
         copying = ("reconstructor",) if self.columns is not None and self.columns.shares else ()
         then = () if self.then is None else self.then.units
-        return tuple(dict.fromkeys((*self.evidence.units, *rows, *copying, *then)))
+        return tuple(dict.fromkeys((*self.evidence.units, *left, *copying, *then)))
 
     @cached_property
     def macs(self) -> int:

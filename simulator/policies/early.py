@@ -10,7 +10,7 @@ from accelerators.rules import refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerState, ReadWeights, ReusePolicy, affine_of
-from workloads.traces.after import AFFINE, Step
+from workloads.traces.after import AFFINE, After, Step
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 
@@ -63,28 +63,33 @@ def _relu(layer: Layer) -> Step | None:
 
 
 def _obstacle(layer: Layer) -> str:
-    """What stands between a sum and a ReLU, in words."""
-    after = layer.after
+    """What stands between a sum and a ReLU, in words; empty where nothing does."""
+    after, found = layer.after, ""
     if after is None:
-        return "nobody knows what follows it; capture the model again"
-    if not layer.weights_are_parameters or layer.kind == "conv_transpose":
-        return "its columns are no filters that are known beforehand"
-    if after.folded is None:
-        return "its result is not one column a filter"
+        found = "nobody knows what follows it; capture the model again"
+    elif not layer.weights_are_parameters or layer.kind == "conv_transpose":
+        found = "its columns are no filters that are known beforehand"
+    elif after.folded is None:
+        found = "its result is not one column a filter"
+    else:
+        found = _way_to_relu(after, after.folded)
+    return found
+
+
+def _way_to_relu(after: After, folded: int) -> str:
+    """What a result meets before a ReLU, in words; empty where it goes there by itself."""
     number = after.number
     for step in after.head:
         if step.kind == "relu":
             return ""
         number = step.number
-        if number > after.folded and step.kind not in _SIGN_STAYS:
+        if number > folded and step.kind not in _SIGN_STAYS:
             return f"after it comes {_words(step)}"
     readers = after.readers(number)
     if len(readers) == 1:
         return f"after it comes {_words(readers[0])}"
-    if not readers:
-        return "nothing reads its result"
-    named = ", ".join(dict.fromkeys(each.kind for each in readers))
-    return f"its result is read by several operations before any ReLU ({named})"
+    named = ", ".join(dict.fromkeys(each.kind for each in readers)) or "nothing"
+    return f"its result is read by {named} before any ReLU, not by one alone"
 
 
 def _words(step: Step) -> str:

@@ -87,7 +87,7 @@ class SnapeaReuse(EarlyNegatives):
             "weights": ordered,
             "prefix": prefix,
             # Finite, so that states can be compared and saved as they are.
-            "threshold": np.nan_to_num(threshold, neginf=np.finfo(np.float32).min),
+            "threshold": np.maximum(threshold, np.finfo(np.float32).min),
             "falling": falling,
         }
 
@@ -123,9 +123,7 @@ class SnapeaReuse(EarlyNegatives):
         threshold = [-np.inf if each is None else each.threshold for each in found]
         return prefix, np.array(threshold, np.float32)
 
-    def _exact_terms(
-        self, rows: np.ndarray, weights: np.ndarray, shift: np.ndarray
-    ) -> np.ndarray:
+    def _exact_terms(self, rows: np.ndarray, weights: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """`(rows, n)` int32, products that the exact mode computes."""
         n, k = weights.shape[1], weights.shape[0]
         order = np.stack([self._order(weights[:, j], 0) for j in range(n)])
@@ -191,7 +189,7 @@ register(
         units=("lanes", "sum_predictor"),
         trained="nothing; predictive: group and threshold of each filter are found on calibration "
         "inputs",
-        published=("SnaPEA",),
+        published=("SnaPEA exact", "SnaPEA predictive", "SnaPEA"),
         choices={"mode": MODES, "loss": (0.001, 0.01, 0.03, 0.1), "largest_first": (False, True)},
         start={"mode": "exact", "loss": 0.01, "largest_first": True},
         own=("loss",),

@@ -20,6 +20,10 @@ TRAFFIC_NAMES = {
     "spilled_results": "spilled results of clusters",
     "addresses": "lists of addresses",
     "kept_results": "results kept from before",
+    "references": "inputs kept from before",
+    "new_references": "inputs kept for later",
+    "marks": "marks of changed rows",
+    "orders": "orders of sums",
 }
 # What a limit that sets the pace means, and what would help.
 BOUND_MEANS = {
@@ -41,6 +45,10 @@ BOUND_MEANS = {
         "the means of a tile are handed on after it. More lanes, a smaller block or a wider unit "
         "would help."
     ),
+    "change_detector": (
+        "The change detector sets the pace: every value of a frame is compared with that of an "
+        "earlier one, and every changed row is listed. More lanes would help."
+    ),
     "frame_differencer": (
         "The frame differencer sets the pace: every frame is compared with one that was held. More "
         "lanes, or looking at fewer frames, would help."
@@ -48,6 +56,10 @@ BOUND_MEANS = {
     "leader_table": (
         "The leader table sets the pace: every vector is compared with the leaders before it. More "
         "lanes, fewer leaders or a wider unit would help."
+    ),
+    "sum_predictor": (
+        "The sum predictor sets the pace: its network multiplies for every output that it judges. "
+        "More multipliers, or more outputs computed without it, would help."
     ),
     "array": (
         "The systolic array sets the pace: multiplying what is left takes longest. A larger array "

@@ -183,22 +183,23 @@ def _check_made(policy: ReusePolicy, layer: Layer, made: Any) -> None:
 
 
 def _with_results(decisions: Decisions, memory: LayerMemory | None, before: str = "") -> Decisions:
-    """Kept rows with the results that the batch before left."""
+    """Kept rows with the results that the batch before left, unless they have others."""
     rows, then = decisions.rows, decisions.then
     if then is not None:
         then = _with_results(then, memory, f"{before}{_THEN}")
         decisions = replace(decisions, then=then)
-    if not isinstance(rows, KeptRows) or memory is None:
+    if not isinstance(rows, KeptRows) or memory is None or rows.results is not None:
         return decisions
     results, gemm = memory.get(f"{before}{RESULTS}"), decisions.gemm
-    shape = gemm.count, gemm.m, gemm.n
+    named = rows.sources is not None and results is not None and results.ndim == 3
+    shape = gemm.count, results.shape[1] if named and results is not None else gemm.m, gemm.n
     if results is None or results.shape != shape or results.dtype != np.float32:
         found = None if results is None else f"{results.dtype} of shape {results.shape}"
         raise ConfigError(
             f"memory of layer {decisions.layer!r} must hold float32 results of shape (count, m, n) "
             f"= {shape}, got {found}; start without memory"
         )
-    return replace(decisions, rows=replace(rows, results=results))
+    return replace(decisions, rows=rows.with_results(results))
 
 
 def _kept_levels(decisions: Decisions) -> Iterator[bool]:

@@ -30,10 +30,9 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
                 match made:
                     case FilledRows():
                         value = _filled_cell(decisions, made, rows, weights, place)
-                    case KeptRows() if made.kept[index, row]:
-                        assert made.results is not None
-                        value = made.results[place]
-                    case SharedRows() | KeptRows() | None:
+                    case KeptRows():
+                        value = _kept_cell(decisions, made, rows, weights, place)
+                    case SharedRows() | None:
                         value = _cell(decisions, standing[index, row], weights[index], place)
                     case _:
                         raise AssertionError(made)
@@ -77,15 +76,21 @@ def _nested_product(decisions: Decisions, then: Decisions, rows, weights) -> np.
         return found[:, [int(made.clusters_of(0, 0)[row]) for row in range(gemm.m)]]
     assert isinstance(made, FilledRows | KeptRows)
     left = [row for row in range(gemm.m) if made.is_computed[0, row]]
-    found = reference_product(then, rows[:, left], weights)
+    given = rows[:, left]
+    if isinstance(made, KeptRows) and made.operands is not None:
+        given = made.operands
+    found = reference_product(then, given, weights)
     output = np.zeros((gemm.count, gemm.m, gemm.n))
     for row in range(gemm.m):
         if isinstance(made, KeptRows):
-            if not made.kept[0, row]:
-                output[:, row] = found[:, left.index(row)]
-                continue
-            assert made.results is not None
-            output[:, row] = made.results[:, row]
+            source = row
+            if made.kept[0, row]:
+                source = row - gemm.m if made.sources is None else int(made.sources[0, row])
+            if source >= 0:
+                output[:, row] = found[:, left.index(source)]
+            else:
+                assert made.results is not None
+                output[:, row] = made.results[:, source]
             continue
         image, position = divmod(row, made.positions)
         for tap in range(made.taps.shape[1]):
@@ -134,6 +139,22 @@ def _filled_cell(decisions, made: FilledRows, rows, weights, place: tuple[int, i
         found = _cell(decisions, rows[index, taken], weights[index], (index, taken, column))
         value += weight * found
     return value
+
+
+def _kept_cell(decisions, made: KeptRows, rows, weights, place: tuple[int, int, int]) -> float:
+    """One output of a row, or of the one that computed what it keeps."""
+    index, row, column = place
+    if made.kept[index, row]:
+        source = None if made.sources is None else int(made.sources[index, row])
+        if source is None or source < 0:
+            assert made.results is not None
+            return made.results[index, row if source is None else source, column]
+        row = source
+        assert not made.kept[index, row]
+    given = rows[index, row]
+    if made.operands is not None:
+        given = made.operands[index, np.count_nonzero(~made.kept[index, :row])].astype(np.float64)
+    return _cell(decisions, given, weights[index], (index, row, column))
 
 
 def _cell(decisions: Decisions, row, weights, place: tuple[int, int, int]) -> float:

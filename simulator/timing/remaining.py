@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,10 @@ class Remaining:
 
     Dropped columns are as if the layer had never had them: neither their weights nor their results
     travel, nor, in the layer that reads them, the elements that are known to be 0. A column that
-    takes another's result has no weights either, but it is stored. Depth saves the energy of
-    multiplications and no cycle: units of a systolic array work in step, so a skipped output's
-    place in the array stays idle for as long as its neighbours work; its operands pass it, and are
-    read, all the same.
+    takes another's result has no weights either, but it is stored. On a systolic array depth saves
+    the energy of multiplications and no cycle: its units work in step, so a skipped output's place
+    in the array stays idle for as long as its neighbours work; its operands pass it, and are read,
+    all the same. Independent lanes go on (`simulator.timing.stages.lanes`).
 
     Runs of rows with columns of their own, as the images of a batch, are worked on in one of two
     ways, see `ways`: one after the other as in a batch of one, each with its own columns and
@@ -195,6 +196,19 @@ class Remaining:
         before = _running_count(np.tile(filled.taps_of_positions, filled.images)[None])
         ends = np.cumsum(rows)
         return before[:, ends] - before[:, ends - rows]
+
+    @property
+    def longest_sum(self) -> int | None:
+        """Products of the longest sum; `None` where no depth is decided."""
+        depth = None if self.decisions is None else self.decisions.depth
+        return None if depth is None else int(depth.terms.max())
+
+    @cached_property
+    def mean_sum(self) -> float:
+        """Products of a sum on average."""
+        gemm = self.layer.gemm
+        depth = None if self.decisions is None else self.decisions.depth
+        return gemm.k if depth is None else depth.remaining_ratio * gemm.k
 
     @property
     def computed_share(self) -> float:

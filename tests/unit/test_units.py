@@ -12,8 +12,10 @@ from accelerators import (
     Accelerator,
     AddressList,
     CentroidCache,
+    ChangeDetector,
     ConfigError,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
     NeighbourMatcher,
@@ -21,6 +23,7 @@ from accelerators import (
     SramBuffer,
     SystolicArray,
     Unit,
+    WeightTables,
     area_by_part,
     cost_table,
     energy_per_action,
@@ -126,6 +129,29 @@ class TestFrameDifferencer(UnitSuite):
     )
 
 
+class TestIndependentLanes(UnitSuite):
+    design, part = preset("lanes_16x16"), "lanes"
+    larger = (IndependentLanes(index_bits=14),)
+
+
+class TestWeightTables(UnitSuite):
+    design, part = preset("tables_16x16"), "weight_tables"
+    larger = (WeightTables(filters=3), WeightTables(filters=2, sums=1))
+
+
+def test_lanes_by_hand():
+    # 64 KiB of int8 weights in 64 banks, words of 4: 1,024 indices of 13 bits in each bank. A lane
+    # holds two words of 4 x (8 + 13) bits, an index and an address.
+    design, table = preset("lanes_16x16"), cost_table(DENSE.technology)
+    bank = {"size_bytes": 1024 * 13 / 8, "width_bits": 4 * 13}
+    area = 64 * table.area_mm2("sram", **bank)
+    area += 256 * table.area_mm2("int_adder", bits=13) + 256 * table.area_mm2("int_adder", bits=24)
+    area += 256 * table.area_mm2("register", bits=2 * 4 * 21 + 13 + 24)
+    assert area_by_part(design)["lanes"] == pytest.approx(area)
+    prices = energy_per_action(design)
+    assert prices["lanes", "read_order"] == table.energy_pj("sram", "read", **bank)
+
+
 class TestLeaderTable(UnitSuite):
     design = dense_with(leader_table=LeaderTable(max_length=32, width=16))
     part = "leader_table"
@@ -181,6 +207,17 @@ def test_leader_table_by_hand():
     assert prices["leader_table", "read_sums"] == table.energy_pj("sram", "read", **sums)
     with pytest.raises(ConfigError, match=r"lanes must be at most .* entries \+ undecided = 3"):
         dense_with(leader_table=LeaderTable(max_length=8, entries=2, lanes=4))
+
+
+class TestChangeDetector(UnitSuite):
+    design = dense_with(change_detector=ChangeDetector(lanes=8, line_bits=640))
+    part = "change_detector"
+    larger = (
+        ChangeDetector(lanes=9, line_bits=640),
+        ChangeDetector(lanes=8, line_bits=1280),
+        ChangeDetector(lanes=8, line_bits=640, marks=2**17),
+        ChangeDetector(lanes=8, line_bits=640, queue_entries=64),
+    )
 
 
 class TestNeighbourMatcher(UnitSuite):

@@ -6,9 +6,12 @@ from simulator.timing.stages.array import Multiplying
 from simulator.timing.stages.following import Following
 from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
+from simulator.timing.stages.predicting import Predicting
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.watching import Watching
 
 __all__ = [
     "ABOVE",
@@ -19,9 +22,12 @@ __all__ = [
     "Following",
     "HandingOut",
     "Hashing",
+    "Independent",
     "Matching",
     "Multiplying",
+    "Predicting",
     "Stage",
+    "Watching",
     "Work",
     "register",
     "register_above",
