@@ -55,8 +55,8 @@ class PredictedPart(EarlyNegatives):
         channels: fraction of the input channels (of a linear layer's elements), above 0 to 1.
         bits: of 8, high ones that are multiplied first, 1 to 8.
         threshold: below which a cheap sum gives its result up, in standard deviations of the
-            filter's results, -1e9 (which gives none up) to 1e9; `None` for one of each filter, found
-            on calibration rows under `loss`.
+            filter's results, -1e9 (which gives none up) to 1e9; `None` for one of each filter,
+            found on calibration rows under `loss`.
         loss: of a layer's squared outputs after the ReLU, how much may be lost on calibration
             rows, 0 to 1, where thresholds are found.
         samples: rows that thresholds are found on.

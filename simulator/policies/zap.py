@@ -32,9 +32,9 @@ class ZapReuse(EarlyNegatives):
     `threshold` makes the output 0; one threshold moves along the trade-off without training anew.
 
     `calibrate` trains it, layer by layer and without labels, to imitate (x > 0) with the mean
-    squared error over all positions, computed ones counting as 1, by Adam, on the layer's own
-    activations. Its inputs are divided by each channel's largest calibration output. Convolutions
-    with two spatial dimensions only.
+    squared error by Adam, on the layer's own activations. Computed positions count as 1 in scores
+    and in what they imitate, so that only the others teach. The network's inputs are divided by
+    each channel's largest calibration output. Convolutions with two spatial dimensions only.
 
     Attributes:
         computed: fraction of positions that are computed in any case, 0 to 1.
@@ -172,7 +172,7 @@ def _trained(
         torch.manual_seed(seed)
         given, mask = torch.from_numpy(outputs), torch.from_numpy(computed)
         seen = given.relu() * mask
-        wanted = ((given > 0) | mask).float()
+        wanted, others = (given > 0).float(), (~mask).float()
         channels = given.shape[1]
         first = torch.randn(channels, 1, 3, 3) / 3
         second = torch.randn(channels, 1, 3, 3) / 3
@@ -183,7 +183,8 @@ def _trained(
         for _ in range(steps):
             batch = torch.randperm(len(given))[:images]
             adam.zero_grad()
-            mse_loss(_network(seen[batch], parameters), wanted[batch]).backward()
+            score = _network(seen[batch], parameters)
+            mse_loss(score * others, wanted[batch] * others).backward()
             adam.step()
         return {
             name: each.detach().numpy().copy()

@@ -26,14 +26,23 @@ from simulator import (
     NeighbourReuse,
     PerforationMask,
     PerforationReuse,
+    PredictedPart,
     RegionOfInterest,
     SkippedOutputs,
+    SnapeaReuse,
     SubVectorPolicy,
     VirtualPooling,
+    ZapReuse,
 )
 from simulator.running.product import product
 from simulator.testing import ColumnSuite, DepthSuite, FrameSuite, RowSuite, TokenSuite
-from simulator.testing.examples import conv_layer, decide_on, example_rows, example_weights
+from simulator.testing.examples import (
+    before_a_relu,
+    conv_layer,
+    decide_on,
+    example_rows,
+    example_weights,
+)
 from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
 from workloads.traces.layer import Layer
@@ -169,6 +178,61 @@ class TestPerforationMask(RowSuite):
     policy = PerforationMask(positions=(0, 4, 9, 13, 17))
     exact = PerforationMask(positions=range(20))
     bolder = (PerforationMask(positions=(3, 9)), PerforationMask(positions=(9,)))
+
+
+class TestSnapeaExact(DepthSuite):
+    """Its sums end where they end: nothing turns that off."""
+
+    policy = SnapeaReuse()
+    bolder = (
+        SnapeaReuse(mode="predictive", loss=0.05),
+        SnapeaReuse(mode="predictive", loss=0.5),
+    )
+    layer = before_a_relu(conv_layer())
+
+
+class TestSnapeaLargestFirst(DepthSuite):
+    policy = SnapeaReuse(mode="predictive", loss=0.1, largest_first=True, samples=7)
+    layer = before_a_relu(conv_layer(channels=3))
+
+
+class TestPartOfChannels(DepthSuite):
+    policy = PredictedPart(channels=0.5, threshold=-0.5)
+    exact = PredictedPart(channels=1.0, threshold=0.0)
+    bolder = (
+        PredictedPart(channels=0.5, threshold=0.0),
+        PredictedPart(channels=0.5, threshold=1.0),
+    )
+    layer = before_a_relu(conv_layer(groups=2, channels=8))
+
+
+class TestPartOfBits(DepthSuite):
+    policy = PredictedPart(part="high_bits", bits=3, loss=0.001)
+    exact = PredictedPart(part="high_bits", bits=3, threshold=-1e9)
+    bolder = (
+        PredictedPart(part="high_bits", bits=3, loss=0.05),
+        PredictedPart(part="high_bits", bits=3, loss=0.6),
+    )
+    layer = before_a_relu(conv_layer())
+
+
+class TestPartOfSigns(DepthSuite):
+    policy = PredictedPart(part="signs", loss=0.01)
+    exact = PredictedPart(part="signs", threshold=-1e9)
+    layer = before_a_relu(conv_layer())
+
+
+class TestZap(DepthSuite):
+    policy = ZapReuse(threshold=0.4, steps=20)
+    exact = ZapReuse(threshold=0.0, steps=20)
+    bolder = (ZapReuse(threshold=0.6, steps=20), ZapReuse(threshold=2.0, steps=20))
+    layer = before_a_relu(conv_layer(images=3))
+
+
+class TestZapOfAllPositions(TestZap):
+    policy = ZapReuse(threshold=0.6, steps=20, pattern="uniform", computed=0.25)
+    exact = ZapReuse(threshold=1.0, steps=20, computed=1.0)
+    bolder = ()
 
 
 class TestEveryNthFrame(FrameSuite):
