@@ -7,7 +7,9 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.not_evaluated
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
+from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
@@ -38,7 +40,9 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import (
+    ArraySignatures,
     Changes,
+    Differences,
     Evidence,
     Leaders,
     Neighbours,
@@ -48,30 +52,47 @@ from simulator.decisions.evidence import (
 )
 from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.incremental import IncrementalRows, incremental
 from simulator.decisions.looks import Looks
+from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.decisions.weights import WeightPlan
+from simulator.policies.block_matching import BlockMatching, luma
+from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
+from simulator.policies.clockwork import Clockwork
+from simulator.policies.deep_feature_flow import DeepFeatureFlow
+from simulator.policies.differences import DifferencePolicy
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.early import relu_after, why_dense
+from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
+from simulator.policies.fine_changes import FineChanges
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
+from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
+from simulator.policies.position_differences import PositionDifferences
 from simulator.policies.predicted_part import PredictedPart
+from simulator.policies.quantised_differences import QuantisedDifferences
 from simulator.policies.region_of_interest import RegionOfInterest
+from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.snapea import SnapeaReuse
+from simulator.policies.spatial_differences import SpatialDifferences
 from simulator.policies.sub_vectors import SubVectorPolicy
+from simulator.policies.sum_merge import SumMerge
 from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
+from simulator.policies.weight_repetition import WeightRepetition
 from simulator.policies.zap import ZapReuse
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
@@ -85,6 +106,7 @@ from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
 from simulator.timing.layer import ActionCounts, LayerTiming
+from simulator.timing.remembering import remembered_bytes
 from simulator.timing.schedule import BLOCKS, LIMITS
 
 __all__ = [
@@ -93,25 +115,35 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "ArraySignatures",
+    "BlockMatching",
+    "CachedAnswers",
     "ChangedPositions",
     "Changes",
+    "Clockwork",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
     "Decisions",
+    "DeepFeatureFlow",
     "DepthDecisions",
     "DesignReport",
+    "DifferencePolicy",
+    "Differences",
     "DroppedColumns",
     "DroppedTokens",
     "ErrorAnalysis",
     "ErrorBound",
+    "Eva2",
     "EveryNthFrame",
     "Evidence",
     "FilledRows",
+    "FineChanges",
     "FrameDecisions",
     "FrameEvidence",
     "GreedyStep",
     "HyperCubeReuse",
+    "IncrementalRows",
     "KMeansReuse",
     "KeptRows",
     "LayerBound",
@@ -122,20 +154,25 @@ __all__ = [
     "Leaders",
     "Looks",
     "LshReuse",
+    "Motion",
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
+    "NoScope",
     "Operands",
     "PartialSums",
     "PerLayer",
     "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
+    "PositionDifferences",
     "PredictedPart",
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
+    "QuantisedDifferences",
     "RegionOfInterest",
+    "ResultCacheReuse",
     "ReuseCounts",
     "ReusePolicy",
     "ReuseRun",
@@ -145,25 +182,32 @@ __all__ = [
     "SimulationReport",
     "SkippedOutputs",
     "SnapeaReuse",
+    "SpatialDifferences",
     "Static",
     "StreamMemory",
     "SubVectorPolicy",
+    "SumMerge",
     "Technique",
     "Together",
     "TokenPlan",
     "VirtualPooling",
+    "WeightPlan",
+    "WeightRepetition",
     "ZapReuse",
     "affine_of",
     "bits_of_sums",
     "calibrate",
     "decide",
     "decide_stream",
+    "effectual_bits",
     "error_bound",
     "fitted_design",
     "greedy_perforation",
+    "incremental",
     "input_similarity",
     "layer_similarity",
     "load_memory",
+    "luma",
     "paint_clusters",
     "perforation_impacts",
     "pixel_answers",
@@ -172,6 +216,7 @@ __all__ = [
     "processor_constants",
     "relu_after",
     "remaining_work",
+    "remembered_bytes",
     "save_memory",
     "similarity_by_distance",
     "simulate",

@@ -88,6 +88,12 @@ def check_units(decisions: Decisions, accelerator: Accelerator) -> None:
             f"simulate.policy must be one that accelerators have units for, got {what}: none here "
             f"has a {', '.join(unknown)}; only decide() can apply them; use another policy"
         )
+    if missing and decisions.weights is not None:
+        raise ConfigError(
+            f"Accelerator {accelerator.name!r} must have {', '.join(missing)} for the plan by "
+            f"weights of layer {decisions.layer!r}, got none: its units multiply before they add; "
+            "use preset('merging_16x16'), or give an array whose sums stay WeightTables(...)"
+        )
     if missing:
         raise ConfigError(
             f"Accelerator {accelerator.name!r} must have {', '.join(missing)} to run {what}, got "
@@ -204,11 +210,9 @@ class Run:
 
     def timing(self) -> LayerTiming:
         """The layer, with everything that is done for it."""
-        busy = {
-            block: self.tiles.total(cycles)
-            for work in self.works
-            for block, cycles in work.busy_cycles.items()
-        }
+        busy: Counter[str] = Counter()
+        for work in self.works:
+            busy.update({name: self.tiles.total(each) for name, each in work.busy_cycles.items()})
         moving = int(self.schedule.load_cycles.sum() + self.schedule.store_cycles.sum())
         moved, counts = Counter(dict.fromkeys(TRAFFIC, 0)), ActionCounts()
         for each in self.transfers:

@@ -1,12 +1,14 @@
 """Tilings: how a layer is cut by rows and columns, where its rows are not shared."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from accelerators import Accelerator, ConfigError
+from simulator.decisions.evidence import Differences
+from simulator.decisions.weights import WeightPlan
 from simulator.timing.choosing import AS_FAST, Way, least_traffic
 from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
 from simulator.timing.remaining import Remaining
@@ -36,7 +38,7 @@ class _Operands:
             n=left.n,
             k=left.k,
             inputs=byte_count(int(left.input_elements.max()), bits),
-            weights=byte_count(left.k * left.n, bits),
+            weights=byte_count(int(left.weight_bits(bits, np.array([left.n])).max()), 1),
         )
 
 
@@ -96,7 +98,7 @@ class Tiling:
             if left.decisions is None
             else (np.arange(column_cut.size) == 0).astype(np.int64)[None][by_column]
         )
-        transfers = self._transfers(left, row_cut, columns, copied, shape)
+        transfers = self._transfers(left, row_cut, by_column, columns, copied, shape)
         actions = {}
         if left.kept:
             # What the batch before left is loaded, and stored beside what is computed; a product of
@@ -107,7 +109,7 @@ class Tiling:
             kept[...] = byte_count((rows - m) * of_rows, self.accelerator.operand_bits)
             transfers += (Transfer(kind="kept_results", moved_bytes=kept, buffer="output_buffer"),)
             actions["output_buffer", "read_byte"] = int(kept.sum())
-        return Tiles(
+        tiles = Tiles(
             shape=shape,
             rows=rows,
             looked=looked,
@@ -125,11 +127,15 @@ class Tiling:
             actions=actions,
             cut=self,
         )
+        if left.incremental is None:
+            return tiles
+        return self._of_differences(left, tiles, left.incremental.terms_of_tiles(row_cut)[by_row])
 
     def _transfers(
         self,
         left: Remaining,
         row_cut: np.ndarray,
+        by_column: Any,
         columns: np.ndarray,
         copied: np.ndarray,
         shape: tuple[int, ...],
@@ -141,7 +147,8 @@ class Tiling:
         whole = byte_count(left.input_elements, bits)[:, None]
         share = np.diff(np.concatenate([[0], np.cumsum(row_cut)]) * whole // left.m, axis=1)
         share = share * input_loads
-        each_weights = byte_count(left.elements[:, None, None] * columns, bits) * weight_loads
+        column_bits = left.weight_bits(bits, cut(left.n, self.columns))[by_column]
+        each_weights = byte_count(column_bits, 1) * weight_loads
         inputs, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         first, every = slice(0, 1), slice(None)
         if self.rows_outermost:
@@ -159,6 +166,34 @@ class Tiling:
             Transfer(kind="weights", moved_bytes=weights, buffer="weight_buffer"),
             Transfer(kind="outputs", moved_bytes=outputs, stored=True),
         )
+
+    def _of_differences(self, left: Remaining, tiles: Tiles, terms: np.ndarray) -> Tiles:
+        """The same with the elements of k that any row of a tile multiplies.
+
+        Weights that nothing is multiplied by do not travel: where they are loaded once for all
+        tiles, those are loaded that any row multiplies. The weights of one element of k for a
+        tile's columns lie together, and take whole bursts. Inputs travel as they are packed.
+
+        Args:
+            left: with differences that are added to earlier results.
+            tiles: as if all of k were multiplied.
+            terms: elements of k that each tile multiplies; broadcasts to the tiles.
+        """
+        inputs, weights = tiles.transfers[:2]
+        _, again, _, loaded = loads(self)
+        burst = self.accelerator.dram.burst_bytes
+        bits = self.accelerator.operand_bits
+        each = ceil_div(byte_count(tiles.handed_columns, bits), burst) * burst
+        assert left.incremental is not None and left.decisions is not None
+        of_load = terms if again else left.incremental.terms_of_tiles(np.array([left.m]))[..., None]
+        wanted = (of_load * each * loaded).astype(np.int64)
+        np.minimum(weights.moved_bytes, wanted, out=weights.moved_bytes)
+        evidence = left.decisions.evidence
+        packed = evidence.stored_bits if isinstance(evidence, Differences) else None
+        if packed is not None:
+            stored = min(byte_count(packed, 1), self.sizes.inputs)
+            inputs.moved_bytes[...] = inputs.moved_bytes * stored // self.sizes.inputs
+        return replace(tiles, k=np.maximum(1, terms))
 
     def _results(
         self, left: Remaining, row_cut: np.ndarray, rows: np.ndarray, m: np.ndarray
@@ -191,7 +226,7 @@ class Tiling:
         # All rows of a product that are computed, in one tile of each column tile's width.
         m = tiles.m.sum(axis=(1, 2))[:, None]
         columns = tiles.handed_columns.reshape(len(tiles.handed_columns), -1)
-        k = tiles.k if isinstance(tiles.k, int) else tiles.k[:, :, 0]
+        k = tiles.k if isinstance(tiles.k, int) else tiles.k.max(axis=(1, 2))[:, None]
         one_tile, _ = gemm_cycles(array, m, columns, k)
         one_tile = int((one_tile * (m > 0) * (columns > 0)).sum()) * (tiles.shape[0] // len(m))
         moved = critical_cycles.get("array", 0) * max(0, busy_cycles - one_tile) // busy_cycles
@@ -238,11 +273,12 @@ def tilings(left: Remaining, accelerator: Accelerator) -> Tiling:
     Column tiles of once, twice, four times ... the array's columns; for each the most rows that
     fit, fewer that keep the inputs in their buffer, halves and quarters of both, and m cut into
     one, two, four ... equal tiles. The last ones do not depend on a buffer, so that a larger buffer
-    loses none of them. Rows that are handed out lie beside the results that they are made of, so
-    half as many fit.
+    loses none of them. Rows that are handed out, or added to others, lie beside the results that
+    they are made of, so half as many fit.
     """
     sizes = _Operands.of(left, accelerator)
-    bits = accelerator.accumulator_bits * (2 if left.handed_out else 1)
+    beside = left.handed_out or left.incremental is not None
+    bits = accelerator.accumulator_bits * (2 if beside else 1)
     half = accelerator.output_buffer.capacity_bytes // 2
     inputs_half = accelerator.activation_buffer.capacity_bytes // 2
     resident_rows = max(1, sizes.m * inputs_half // max(1, sizes.inputs))
@@ -251,7 +287,7 @@ def tilings(left: Remaining, accelerator: Accelerator) -> Tiling:
     if half < least:
         raise ConfigError(
             f"Accelerator.output_buffer.capacity_bytes must hold two rows of {columns} partial "
-            f"sums{' and of what is made of them' * left.handed_out}, got {2 * half}; use "
+            f"sums{' and of what is made of them' * beside}, got {2 * half}; use "
             f"{2 * least} or more"
         )
     halved = {ceil_div(sizes.m, 1 << power) for power in range(sizes.m.bit_length())}
@@ -291,7 +327,7 @@ def loads(tiling: Tiling) -> tuple:
     weight_room = accelerator.weight_buffer.capacity_bytes
     rows_outermost = np.asarray(tiling.rows_outermost)
     input_tile = np.ceil(sizes.inputs * tiling.rows / sizes.m)
-    weight_tile = byte_count(sizes.k * tiling.columns, accelerator.operand_bits)
+    weight_tile = np.ceil(sizes.weights * tiling.columns / sizes.n)
     input_stays = (sizes.inputs <= input_room) | (input_tile <= input_room // 2)
     weight_stays = (sizes.weights <= weight_room) | (weight_tile <= weight_room // 2)
     again_inputs = (sizes.inputs > input_room) & ~(rows_outermost & input_stays)
@@ -324,7 +360,10 @@ def _estimate(tiling: Tiling, left: Remaining, *, apart: bool) -> tuple:
     for rows, many_rows in ((tiling.rows, row_tiles - 1), (last_rows, 1)):
         computed = rows if computed_share == 1 else np.ceil(rows * computed_share)
         for columns, many_columns in ((tiling.columns, column_tiles - 1), (last_columns, 1)):
-            if apart:
+            if left.decisions is not None and left.decisions.weights is not None:
+                plan = left.decisions.weights
+                last_tile = _tables_occupancy(accelerator, plan, computed, columns)
+            elif apart:
                 last_tile = _lanes_occupancy(accelerator, left, computed * columns)
             else:
                 last_tile = _occupancy(accelerator, computed, columns, sizes.k)
@@ -385,5 +424,26 @@ def _lanes_occupancy(accelerator: Accelerator, left: Remaining, outputs):
             banked_cycles(products, activations.ports, lanes),
             port_cycles(products * accelerator.operand_bits // 8, accelerator.weight_buffer),
             port_cycles(outputs * accelerator.accumulator_bits // 8, accelerator.output_buffer),
+        ]
+    )
+
+
+def _tables_occupancy(accelerator: Accelerator, plan: WeightPlan, rows, columns):
+    """Cycles that weight tables hold the array, all blocks taken to be as long as on average."""
+    array, activations = accelerator.array, accelerator.activation_buffer
+    folds = ceil_div(rows, array.rows)
+    blocks = ceil_div(columns, plan.filters)
+    tables = blocks * float(plan.table_bits(accelerator.operand_bits).mean()) / 8
+    return np.maximum.reduce(
+        [
+            folds * ceil_div(blocks, array.columns) * float(plan.cycles.mean()),
+            banked_cycles(
+                rows * blocks * float(plan.inputs.mean()),
+                activations.ports,
+                array.rows * array.columns,
+            ),
+            port_cycles(folds * tables, accelerator.weight_buffer),
+            port_cycles(rows * columns * accelerator.accumulator_bits, accelerator.output_buffer)
+            / 8,
         ]
     )

@@ -14,28 +14,47 @@ from hypothesis import strategies as st
 
 from accelerators import Accelerator, ConfigError, preset
 from simulator import (
+    CachedAnswers,
     ChangedPositions,
+    Clockwork,
+    DeepFeatureFlow,
     DroppedColumns,
     DroppedTokens,
+    Eva2,
     EveryNthFrame,
     FilledRows,
+    FineChanges,
     HyperCubeReuse,
     KMeansReuse,
     LeaderReuse,
     LshReuse,
     NeighbourReuse,
+    NoScope,
     PerforationMask,
     PerforationReuse,
+    PositionDifferences,
     PredictedPart,
+    QuantisedDifferences,
     RegionOfInterest,
+    ResultCacheReuse,
     SkippedOutputs,
     SnapeaReuse,
+    SpatialDifferences,
     SubVectorPolicy,
+    SumMerge,
     VirtualPooling,
+    WeightRepetition,
     ZapReuse,
 )
 from simulator.running.product import product
-from simulator.testing import ColumnSuite, DepthSuite, FrameSuite, RowSuite, TokenSuite
+from simulator.testing import (
+    ColumnSuite,
+    DepthSuite,
+    FrameSuite,
+    PolicySuite,
+    RowSuite,
+    TokenSuite,
+)
 from simulator.testing.examples import (
     before_a_relu,
     conv_layer,
@@ -93,6 +112,18 @@ POLICIES = {
         tile_shape="block",
         representative="first",
     ),
+    "result_cache": ResultCacheReuse(hashes=5, entries=8, ways=2, only_where_it_pays=False),
+    "result_cache_in_tiles": ResultCacheReuse(
+        hashes=4,
+        length=4,
+        entries=4,
+        ways=4,
+        thresholds="spread",
+        scope="tile",
+        tile_rows=7,
+        order="channels_last",
+        only_where_it_pays=False,
+    ),
     "neighbours": NeighbourReuse(threshold=0.6, length=4, neighbourhood="window"),
     "neighbours_in_one_block": NeighbourReuse(
         threshold=0.5, block_rows=4, block_columns=5, representative="first"
@@ -103,9 +134,17 @@ POLICIES = {
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
     "changed_positions": ChangedPositions(threshold=2.0),
     "changed_positions_copied": ChangedPositions(threshold=2.5, form="copy"),
+    "fine_changes": FineChanges(threshold=0.2),
+    "fine_changes_in_streams": FineChanges(threshold=0.2, images="streams", refresh=4),
+    "position_differences": PositionDifferences(threshold=2.0),
+    "quantised_differences": QuantisedDifferences(levels=32),
+    "spatial_differences": SpatialDifferences(),
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
     "dropped_fraction": DroppedColumns(fraction=0.4),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
+    "ucnn": WeightRepetition(),
+    "ucnn_pairs": WeightRepetition(filters=2, largest_sum=16),
+    "sum_merge": SumMerge(filters=2),
 }
 CLUSTERINGS = {name: each for name, each in POLICIES.items() if isinstance(each, SubVectorPolicy)}
 # So fine that every distinct sub-vector is a cluster of its own.
@@ -120,12 +159,15 @@ EXACT = {
     "hyper_cube": HyperCubeReuse(bins=2**15, dimensions=4, length=4, order="channels_last"),
     "leaders": LeaderReuse(tolerance=0, length=4, entries=2, order="channels_last"),
     "leaders_absolute": LeaderReuse(tolerance=0.0, distance="absolute", representative="first"),
+    "result_cache": ResultCacheReuse(hashes=62, length=18, only_where_it_pays=False),
     "neighbours": NeighbourReuse(threshold=1.0, length=4, order="channels_last"),
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
     "changed_positions": ChangedPositions(threshold=0),
     "changed_positions_copied": ChangedPositions(threshold=0, form="copy"),
+    "fine_changes": FineChanges(threshold=0.0, images="streams"),
+    "position_differences": PositionDifferences(threshold=0.0, refresh=1),
     "dropped_fraction": DroppedColumns(),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[False] * 3]}),
 }
@@ -139,6 +181,11 @@ BOLDER = {
         LeaderReuse(tolerance=1.5, length=4),
         LeaderReuse(tolerance=100.0, length=4),
     ),
+    "result_cache": (
+        ResultCacheReuse(hashes=3, entries=16, ways=2, only_where_it_pays=False),
+        ResultCacheReuse(hashes=2, entries=16, ways=2, only_where_it_pays=False),
+        ResultCacheReuse(hashes=1, entries=16, ways=2, only_where_it_pays=False),
+    ),
     "neighbours": (
         NeighbourReuse(threshold=0.3, length=4, neighbourhood="window"),
         NeighbourReuse(threshold=0.0, length=4, neighbourhood="window", block_columns=3),
@@ -146,12 +193,37 @@ BOLDER = {
     "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
     "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
     "changed_positions": (ChangedPositions(threshold=2.5), ChangedPositions(threshold=30)),
+    "fine_changes": (FineChanges(threshold=0.5), FineChanges(threshold=2.0)),
+    "position_differences": (
+        PositionDifferences(threshold=2.7),
+        PositionDifferences(threshold=9.0),
+    ),
+    "quantised_differences": (QuantisedDifferences(levels=8), QuantisedDifferences(levels=2)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
     "dropped_fraction": (DroppedColumns(fraction=0.7),),
     "skipped_outputs": (SkippedOutputs(masks={"conv": [[True, True, False]]}),),
 }
 STREAM = LshReuse(hashes=3, length=4, scope="stream")
-SUITES = {DroppedColumns: ColumnSuite, SkippedOutputs: DepthSuite}
+
+
+class LevelSuite(RowSuite):
+    """Of rows that are brought to levels, the first frame's are not dense either."""
+
+    def test_equal_rows_are_exact(self):
+        rows = np.tile(example_rows(self.layer, 3)[:, :1], (1, self.layer.gemm.m, 1))
+        made, weights = decide_on(self.policy, self.layer, rows), example_weights(self.layer)
+        found = product(made, rows, weights)
+        levels = np.broadcast_to(made.rows.differences[:, :1] @ weights, found.shape)
+        np.testing.assert_allclose(found, levels, **CLOSE)
+
+
+SUITES = {
+    DroppedColumns: ColumnSuite,
+    QuantisedDifferences: LevelSuite,
+    SkippedOutputs: DepthSuite,
+    SumMerge: PolicySuite,
+    WeightRepetition: PolicySuite,
+}
 
 
 def suite_of(name, policy):
@@ -170,6 +242,32 @@ def suite_of(name, policy):
 
 for _name, _policy in (POLICIES | {"lsh_stream": STREAM}).items():
     globals()[f"Test_{_name}"] = suite_of(_name, _policy)
+
+
+class TestDeepFeatureFlow(FrameSuite):
+    policy = DeepFeatureFlow(interval=2, tile=2, radius=2, step=1)
+    exact = DeepFeatureFlow(interval=1)
+    bolder = (
+        DeepFeatureFlow(interval=3, tile=2, radius=2),
+        DeepFeatureFlow(interval=6, tile=4, radius=2, reach=0),
+    )
+
+
+class TestDeepFeatureFlowInTheMiddle(FrameSuite):
+    policy = DeepFeatureFlow(interval=3, target="0", tile=2, radius=3, step=1)
+    bolder = (DeepFeatureFlow(interval=6, target="0", tile=3, radius=4),)
+
+
+class TestEva2(FrameSuite):
+    policy = Eva2(longest=3, max_error=255, tile=2, radius=2, step=1)
+    exact = Eva2(longest=1)
+    bolder = (Eva2(longest=6, max_error=255, tile=3, radius=2),)
+
+
+class TestEva2ByItsError(FrameSuite):
+    policy = Eva2(max_error=29, tile=2, reach=0, radius=2, step=1)
+    exact = Eva2(max_error=0, tile=2)
+    bolder = (Eva2(max_error=200, tile=2, reach=0, radius=2, step=1),)
 
 
 class TestPerforationMask(RowSuite):
@@ -239,6 +337,37 @@ class TestEveryNthFrame(FrameSuite):
     policy = EveryNthFrame(n=2)
     exact = EveryNthFrame(n=1)
     bolder = (EveryNthFrame(n=3), EveryNthFrame(n=6))
+
+
+class TestNoScope(FrameSuite):
+    # Frames are drawn from the standard normal distribution: they differ by 2 in the mean square.
+    policy = NoScope(threshold=2.0, against="answered")
+    exact = NoScope(threshold=0.0)
+    bolder = (NoScope(threshold=2.0, against="answered", skip=2), NoScope(threshold=1e30))
+
+
+class TestNoScopeInBlocks(FrameSuite):
+    policy = NoScope(threshold=2.0, distance=2, blocks=3)
+    exact = NoScope(threshold=0.0, blocks=2)
+    bolder = (NoScope(threshold=1e30, distance=2, blocks=3),)
+
+
+class TestClockwork(FrameSuite):
+    policy = Clockwork(rates="2=2")
+    exact = Clockwork(rates="*=1")
+    bolder = (Clockwork(rates="2=2 5=6"), Clockwork(rates="2=3 5=6"), Clockwork(rates="*=6"))
+
+
+class TestAdaptiveClockwork(FrameSuite):
+    policy = Clockwork(changes="2=0.25")
+    exact = Clockwork(changes="2=0")
+    bolder = (Clockwork(changes="2=1e30"),)
+
+
+class TestCachedAnswers(FrameSuite):
+    policy = CachedAnswers(layers="2 5", threshold=0.99)
+    exact = CachedAnswers(layers="2", threshold=2)
+    bolder = (CachedAnswers(layers="2 5", threshold=0.5),)
 
 
 class TestDroppedTokens(TokenSuite):
@@ -528,9 +657,9 @@ def test_orders_are_those_of_unfolding(policy):
 def test_what_is_not_built_is_refused_by_hardware_alone(policy):
     layer = conv_layer()
     decisions = decide_on(policy, layer, example_rows(layer, 11))
-    is_built = isinstance(policy, PerforationReuse | NeighbourReuse | LeaderReuse) or (
-        isinstance(policy, LshReuse) and policy.metric == "angular" and not policy.normalised
-    )
+    is_built = isinstance(
+        policy, PerforationReuse | NeighbourReuse | LeaderReuse | ResultCacheReuse
+    ) or (isinstance(policy, LshReuse) and policy.metric == "angular" and not policy.normalised)
     known = {field.name for field in fields(Accelerator)}
     assert (set(decisions.units) <= known) == is_built
 
