@@ -44,6 +44,7 @@ from accelerators.units import (
     MotionEstimator,
     NeighbourMatcher,
     Part,
+    RangeTable,
     Reconstructor,
     ResultAdder,
     ResultCache,
@@ -127,6 +128,7 @@ class Accelerator:
         motion_estimator: finds the motion of a frame's pixels since the key frame.
         warper: moves the key frame's maps by it.
         result_cache: finds results by signatures that the array makes.
+        range_table: finds results by the ranges that all elements of a sub-vector lie in.
         sum_predictor: tells from sums so far which will not be above 0.
 
     Raises:
@@ -203,6 +205,7 @@ class Accelerator:
     result_cache: ResultCache | None = field(
         default=None, metadata=part(ResultCache, optional=True)
     )
+    range_table: RangeTable | None = field(default=None, metadata=part(RangeTable, optional=True))
     sum_predictor: SumPredictor | None = field(
         default=None, metadata=part(SumPredictor, optional=True)
     )
