@@ -21,6 +21,7 @@ from accelerators.silicon import PARTS, area_by_part, energy_per_action, leakage
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChannelGate,
     Dram,
     FrameDifferencer,
     LeaderTable,
@@ -48,6 +49,7 @@ __all__ = [
     "AddressList",
     "Baseline",
     "CentroidCache",
+    "ChannelGate",
     "ConfigError",
     "CostTable",
     "Dram",

@@ -33,6 +33,7 @@ from accelerators.rules import (
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChannelGate,
     Dram,
     FrameDifferencer,
     LeaderTable,
@@ -102,6 +103,7 @@ class Accelerator:
         reconstructor: gathers and adds results.
         address_list: rows computed, and those that fill skipped ones, for positions chosen
             beforehand.
+        channel_gate: chooses the columns that are computed for an image.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
         frame_differencer: compares whole frames with earlier ones.
@@ -139,6 +141,9 @@ class Accelerator:
     )
     address_list: AddressList | None = field(
         default=None, metadata=part(AddressList, optional=True)
+    )
+    channel_gate: ChannelGate | None = field(
+        default=None, metadata=part(ChannelGate, optional=True)
     )
     neighbour_matcher: NeighbourMatcher | None = field(
         default=None, metadata=part(NeighbourMatcher, optional=True)

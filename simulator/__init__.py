@@ -7,6 +7,7 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.octave_convolutions
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
@@ -47,6 +48,7 @@ from simulator.decisions.tokens import TokenPlan
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.every_nth_frame import EveryNthFrame
+from simulator.policies.feature_boosting import ChannelMeans, FeatureBoosting
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
@@ -55,7 +57,9 @@ from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.region_of_interest import RegionOfInterest
+from simulator.policies.similar_filters import SimilarFilters
 from simulator.policies.skipped_outputs import SkippedOutputs
+from simulator.policies.sub_flow import SubFlow
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
@@ -64,6 +68,7 @@ from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
 from simulator.running.decide import decide, decide_stream
 from simulator.running.forward import ReusedForward
+from simulator.running.importance import importance_by_gradient
 from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
@@ -80,6 +85,7 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "ChannelMeans",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
@@ -92,6 +98,7 @@ __all__ = [
     "ErrorBound",
     "EveryNthFrame",
     "Evidence",
+    "FeatureBoosting",
     "FilledRows",
     "FrameDecisions",
     "FrameEvidence",
@@ -125,10 +132,12 @@ __all__ = [
     "ReusedForward",
     "SharedRows",
     "Signatures",
+    "SimilarFilters",
     "SimulationReport",
     "SkippedOutputs",
     "Static",
     "StreamMemory",
+    "SubFlow",
     "SubVectorPolicy",
     "Technique",
     "Together",
@@ -142,6 +151,7 @@ __all__ = [
     "error_bound",
     "fitted_design",
     "greedy_perforation",
+    "importance_by_gradient",
     "input_similarity",
     "layer_similarity",
     "load_memory",

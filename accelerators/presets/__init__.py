@@ -4,6 +4,7 @@ from accelerators.accelerator import Accelerator
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
+    gated_16x16,
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
@@ -19,6 +20,7 @@ from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
+    gated_16x16,
     listed_16x16,
     reuse_16x16,
     reuse_16x16_int8,
@@ -51,6 +53,7 @@ __all__ = [
     "dense_16x16",
     "dense_32x32",
     "every_64x64",
+    "gated_16x16",
     "leader_32x32",
     "listed_16x16",
     "neighbour_32x32",

@@ -7,6 +7,7 @@ from accelerators.units.address_list import AddressList
 from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
+from accelerators.units.channel_gate import ChannelGate
 from accelerators.units.dram import Dram
 from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
@@ -18,6 +19,7 @@ from accelerators.units.unit import Item, Part, Unit
 __all__ = [
     "AddressList",
     "CentroidCache",
+    "ChannelGate",
     "Dram",
     "FrameDifferencer",
     "Item",

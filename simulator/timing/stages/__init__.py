@@ -3,6 +3,7 @@
 from simulator.timing.stages.above import ABOVE, AboveStage, register_above
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
+from simulator.timing.stages.channel_gate import Gating
 from simulator.timing.stages.following import Following
 from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
@@ -17,6 +18,7 @@ __all__ = [
     "Addressing",
     "Differencing",
     "Following",
+    "Gating",
     "HandingOut",
     "Hashing",
     "Matching",
