@@ -33,17 +33,23 @@ from accelerators.rules import (
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChangeDetector,
     ChannelGate,
     Dram,
+    FeatureCache,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Part,
     Reconstructor,
     SramBuffer,
     SystolicArray,
     Unit,
+    Warper,
+    WeightTables,
 )
 from accelerators.units.unit import parts_of
 
@@ -106,7 +112,14 @@ class Accelerator:
         channel_gate: chooses the columns that are computed for an image.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
+        feature_cache: sums up maps, and compares these sums with earlier images'.
+        lanes: lets every unit of the array sum an output of its own, at its own pace.
+        weight_tables: lets them sum activations by the value of their weight before they
+            multiply.
+        motion_estimator: finds the motion of a frame's pixels since the key frame.
+        warper: moves the key frame's maps by it.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -151,9 +164,25 @@ class Accelerator:
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
     )
+    change_detector: ChangeDetector | None = field(
+        default=None, metadata=part(ChangeDetector, optional=True)
+    )
     frame_differencer: FrameDifferencer | None = field(
         default=None, metadata=part(FrameDifferencer, optional=True)
     )
+    feature_cache: FeatureCache | None = field(
+        default=None, metadata=part(FeatureCache, optional=True)
+    )
+    lanes: IndependentLanes | None = field(
+        default=None, metadata=part(IndependentLanes, optional=True)
+    )
+    weight_tables: WeightTables | None = field(
+        default=None, metadata=part(WeightTables, optional=True)
+    )
+    motion_estimator: MotionEstimator | None = field(
+        default=None, metadata=part(MotionEstimator, optional=True)
+    )
+    warper: Warper | None = field(default=None, metadata=part(Warper, optional=True))
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(("operand_bits", "accumulator_bits"), _accumulator_holds_a_product),

@@ -7,6 +7,7 @@ report = simulate(trace, preset("reuse_16x16"), LshReuse(hashes=10, length=10))
 print(report.verdict)
 """
 
+import simulator.policies.not_evaluated
 import simulator.policies.octave_convolutions
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
@@ -38,15 +39,23 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import Changes, Evidence, Leaders, Neighbours, Signatures, Static
 from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.looks import Looks
+from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
+from simulator.decisions.weights import WeightPlan
+from simulator.policies.block_matching import BlockMatching, luma
+from simulator.policies.cached_answers import CachedAnswers
+from simulator.policies.changed_positions import ChangedPositions
+from simulator.policies.clockwork import Clockwork
+from simulator.policies.deep_feature_flow import DeepFeatureFlow
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
+from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.feature_boosting import ChannelMeans, FeatureBoosting
 from simulator.policies.hyper_cube import HyperCubeReuse
@@ -54,6 +63,7 @@ from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.lsh import LshReuse
 from simulator.policies.neighbours import NeighbourReuse
+from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.region_of_interest import RegionOfInterest
@@ -61,9 +71,11 @@ from simulator.policies.similar_filters import SimilarFilters
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.sub_flow import SubFlow
 from simulator.policies.sub_vectors import SubVectorPolicy
+from simulator.policies.sum_merge import SumMerge
 from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
+from simulator.policies.weight_repetition import WeightRepetition
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
 from simulator.running.decide import decide, decide_stream
@@ -85,17 +97,24 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "BlockMatching",
+    "CachedAnswers",
+    "ChangedPositions",
+    "Changes",
     "ChannelMeans",
+    "Clockwork",
     "ClusterCache",
     "ColumnDecisions",
     "DecisionCache",
     "Decisions",
+    "DeepFeatureFlow",
     "DepthDecisions",
     "DesignReport",
     "DroppedColumns",
     "DroppedTokens",
     "ErrorAnalysis",
     "ErrorBound",
+    "Eva2",
     "EveryNthFrame",
     "Evidence",
     "FeatureBoosting",
@@ -114,9 +133,11 @@ __all__ = [
     "Leaders",
     "Looks",
     "LshReuse",
+    "Motion",
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
+    "NoScope",
     "Operands",
     "PerLayer",
     "PerforationMask",
@@ -139,10 +160,13 @@ __all__ = [
     "StreamMemory",
     "SubFlow",
     "SubVectorPolicy",
+    "SumMerge",
     "Technique",
     "Together",
     "TokenPlan",
     "VirtualPooling",
+    "WeightPlan",
+    "WeightRepetition",
     "affine_of",
     "bits_of_sums",
     "calibrate",
@@ -155,6 +179,7 @@ __all__ = [
     "input_similarity",
     "layer_similarity",
     "load_memory",
+    "luma",
     "paint_clusters",
     "perforation_impacts",
     "pixel_answers",

@@ -14,6 +14,8 @@ from accelerators.units import (
     CentroidCache,
     ChannelGate,
     Dram,
+    FeatureCache,
+    FrameDifferencer,
     LshFrontEnd,
     Reconstructor,
     SramBuffer,
@@ -43,11 +45,11 @@ def dense_16x16() -> Accelerator:
     )
 
 
-def gated_16x16() -> Accelerator:
+def columns_16x16() -> Accelerator:
     """The array with columns that each image chooses, or that are copied from others."""
     return replace(
         dense_16x16(),
-        name="gated_16x16",
+        name="columns_16x16",
         channel_gate=ChannelGate(
             lanes=16,  # our choice: a row of the array's inputs
             channels=512,  # our choice: as many as VGG-16 and ResNet-18 have
@@ -68,6 +70,23 @@ def listed_16x16() -> Accelerator:
             counted=True,  # one beside it, two, or four about it
         ),
         reconstructor=Reconstructor(ports=1, width=16),  # our choice: a row of the array's sums
+    )
+
+
+def gated_16x16() -> Accelerator:
+    """The array with what tells frames apart: differences of pixels or maps, and sums of maps."""
+    return replace(
+        dense_16x16(),
+        name="gated_16x16",
+        frame_differencer=FrameDifferencer(
+            lanes=16,  # our choice: an access of the activation buffer
+            held_bytes=0,  # held frames lie in the DRAM in any case
+        ),
+        feature_cache=FeatureCache(
+            lanes=16,  # likewise
+            macs=4,  # our choice
+            capacity_bytes=32 * KIB,  # our choice: 32 features of 512 maps
+        ),
     )
 
 

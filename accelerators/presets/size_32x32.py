@@ -7,13 +7,16 @@ from dataclasses import replace
 from accelerators.accelerator import Accelerator
 from accelerators.units import (
     CentroidCache,
+    ChangeDetector,
     Dram,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Reconstructor,
     SramBuffer,
     SystolicArray,
+    Warper,
 )
 
 KIB = 1024
@@ -106,4 +109,37 @@ def leader_32x32() -> Accelerator:
         # capacity: our choice, twice reuse_32x32; the array writes a result as two are gathered
         centroid_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=32 * 32, ports=4),
         reconstructor=Reconstructor(ports=2, width=32),
+    )
+
+
+def change_32x32() -> Accelerator:
+    """The array with a change detector, for streams of frames."""
+    return replace(
+        dense_32x32(),
+        name="change_32x32",
+        change_detector=ChangeDetector(
+            lanes=32,  # our choice: what the activation buffer reads a cycle
+            line_bits=2048,  # our choice: six lines of a map 320 wide, of a 7x7 kernel
+            marks=2**17,  # our choice: the positions of a 320x240 map, and some to spare
+            latency_cycles=4,  # our choice: subtract, compare, OR, find the next mark
+        ),
+    )
+
+
+def motion_32x32() -> Accelerator:
+    """The array with a motion estimator and a warper, after EVA2 (ISCA 2018)."""
+    return replace(
+        dense_32x32(),
+        name="motion_32x32",
+        motion_estimator=MotionEstimator(
+            adders=64,  # our choice: a tile of 8 x 8 pixels a cycle, as the consumer takes them
+            pixel_bytes=160 * KIB,  # our choice: two frames of 240 x 320 pixels
+            tiles=1200,  # those of 8 x 8 pixels of such a frame
+            latency_cycles=16,  # our choice: an adder tree of 6 levels, running sums, a compare
+        ),
+        warper=Warper(
+            lanes=32,  # our choice: as the array's columns
+            capacity_bytes=256 * KIB,  # our choice: 32 channels of 60 x 80, and some to spare
+            latency_cycles=8,  # our choice: a multiplier and two levels of adders
+        ),
     )

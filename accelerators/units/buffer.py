@@ -30,7 +30,7 @@ class SramBuffer(Unit):
     Attributes:
         capacity_bytes: all of it, both halves of a double buffer, 1 byte to 1 GiB.
         width_bits: bits moved by one access, a multiple of 8 from 8 to 4096.
-        ports: accesses a cycle, 1 to 64; each is a bank of its own.
+        ports: accesses a cycle, 1 to 1024; each is a bank of its own.
     """
 
     words = "buffer"
@@ -38,7 +38,7 @@ class SramBuffer(Unit):
 
     capacity_bytes: int = field(metadata=integer(1, MAX_BUFFER_BYTES))
     width_bits: int = field(default=64, metadata=integer(8, 4096, multiple_of=8))
-    ports: int = field(default=1, metadata=integer(1, 64))
+    ports: int = field(default=1, metadata=integer(1, 1024))
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(("capacity_bytes", "width_bits", "ports"), _holds_one_access),

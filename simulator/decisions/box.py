@@ -12,6 +12,7 @@ from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
 from simulator.decisions.left import rows_left
 from simulator.decisions.rows import FilledRows, KeptRows, RowDecisions, SharedRows
+from simulator.decisions.weights import WeightPlan
 from workloads.traces.layer import Gemm
 
 
@@ -29,6 +30,8 @@ class Decisions:
         rows: what becomes of rows, `None` where all are computed.
         columns: what becomes of columns, likewise.
         depth: how far sums go, likewise.
+        weights: a plan by which activations are summed before they are multiplied, of all rows and
+            columns; `None` for none. It changes no value.
         evidence: what had to be looked at to know it.
         then: what is decided on the rows that are left, of the product of as many rows; `None` for
             nothing. Rows must be filled, kept, or shared whole, and columns and depth are left to
@@ -43,12 +46,13 @@ class Decisions:
     rows: RowDecisions | None = None
     columns: ColumnDecisions | None = None
     depth: DepthDecisions | None = None
+    weights: WeightPlan | None = None
     evidence: Evidence = field(default_factory=Static)
     then: "Decisions | None" = None
 
     def __post_init__(self) -> None:
         """What hardware is priced by must be what was decided, and have a meaning together."""
-        parts = (self.rows, self.columns, self.depth)
+        parts = (self.rows, self.columns, self.depth, self.weights)
         broken = [
             f"decisions of layer {self.layer!r} must be of its shape {self.gemm}, got "
             f"{part.gemm}; decide on this layer"
@@ -67,6 +71,11 @@ class Decisions:
         rows, columns = self.rows, self.columns
         groups = 1 if columns is None else columns.groups
         found = []
+        if self.weights is not None and (rows, columns, self.depth) != (None, None, None):
+            found.append(
+                "plan by weights alone, got rows, columns or depth beside the plan; let the plan "
+                "be the second of two techniques, on the rows that are left"
+            )
         if columns is not None and columns.elements is not None:
             for what, other in (
                 ("sharing rows", isinstance(rows, SharedRows)),
@@ -111,9 +120,11 @@ class Decisions:
     def units(self) -> tuple[str, ...]:
         """Fields of an `Accelerator` that do what was decided, those that look first."""
         rows = () if self.rows is None else self.rows.units
+        left = [unit for unit in rows if unit not in self.evidence.replaces]
         copying = ("reconstructor",) if self.columns is not None and self.columns.shares else ()
         then = () if self.then is None else self.then.units
-        return tuple(dict.fromkeys((*self.evidence.units, *rows, *copying, *then)))
+        weights = () if self.weights is None else self.weights.units
+        return tuple(dict.fromkeys((*self.evidence.units, *left, *copying, *weights, *then)))
 
     @cached_property
     def macs(self) -> int:
@@ -121,6 +132,8 @@ class Decisions:
         gemm, columns = self.gemm, self.columns
         if self.then is not None:
             return self.then.macs
+        if self.weights is not None:
+            return self.weights.macs
         if columns is None and self.depth is None:
             return gemm.macs if self.rows is None else self.rows.macs
         groups = 1 if columns is None else columns.groups
@@ -144,7 +157,7 @@ class Decisions:
     @property
     def remaining_ratio(self) -> float:
         """Fraction of the multiplications left; of shared rows, of the sub-vectors (r_c)."""
-        if self.columns is None and self.depth is None and self.then is None:
+        if (self.columns, self.depth, self.weights, self.then) == (None, None, None, None):
             return 1.0 if self.rows is None else self.rows.remaining_ratio
         return self.macs / self.gemm.macs
 
@@ -199,7 +212,8 @@ class Decisions:
 
 def _check_nested(decisions: Decisions, then: Decisions) -> None:
     """What is decided next must be on what is left."""
-    if decisions.columns is not None or decisions.depth is not None or decisions.rows is None:
+    parts = (decisions.columns, decisions.depth, decisions.weights)
+    if parts != (None, None, None) or decisions.rows is None:
         raise ConfigError(
             f"decisions of layer {decisions.layer!r} must leave columns and depth to what is "
             "decided on their rows, and decide on rows, got other parts beside it; decide on "

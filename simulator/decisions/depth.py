@@ -1,6 +1,7 @@
 """How far each output's sum goes."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class DepthDecisions:
                 f"({gemm.k},) or ({gemm.k}, {gemm.n}), got shape {order.shape}; name each once"
             )
 
-    @property
+    @cached_property
     def remaining_ratio(self) -> float:
         """Fraction of the multiplications that are computed."""
         return float(self.terms.mean(dtype=np.float64)) / self.gemm.k

@@ -21,10 +21,13 @@ class Evidence:
         units: fields of an `Accelerator` that do the looking. A design without one of them can't
             run what was decided; neither can any design, where no accelerator has such a field.
         words: what it is, for messages and pages.
+        replaces: units that what is decided on rows would ask for, in whose place those that look
+            tell the array which rows are computed.
     """
 
     units: ClassVar[tuple[str, ...]]
     words: ClassVar[str]
+    replaces: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +156,28 @@ class Leaders(Evidence):
             ConfigError: there is none.
         """
         refuse(integer(1, 2**31 - 1)["rule"](self.entries, f"{where} entries"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes(Evidence):
+    """Differences of a layer's input to a reference that is kept from frame to frame.
+
+    Attributes:
+        compared: values of the input that are compared with the reference, in all frames of the
+            batch; 0 where another layer's list of changed positions is passed on.
+        updated: values of the reference that are written.
+        line_bits: marks of changed places that must be at hand for the kernel to reach over them.
+        kept_elements: values that are kept between frames: the reference, and the layer's results.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("change_detector",)
+    words: ClassVar[str] = "changes since the frame before"
+    replaces: ClassVar[tuple[str, ...]] = ("address_list",)
+
+    compared: int
+    updated: int
+    line_bits: int
+    kept_elements: int
 
 
 @dataclass(frozen=True, kw_only=True)

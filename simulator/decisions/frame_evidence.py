@@ -66,3 +66,37 @@ class FrameDifferences(FrameEvidence):
         broken += integer(1, 2**20)["rule"](self.places, "FrameDifferences.places")
         refuse(broken)
         super().check_frames(frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features(FrameEvidence):
+    """Sums of a layer's input maps, and products of these with vectors that were kept.
+
+    Attributes:
+        layer: before which a frame was looked at.
+        channels: maps, and the length of a feature.
+        positions: of a map.
+        sums: `(frames,)` int64, times that a frame's maps were summed up.
+        products: `(frames,)` int64, vectors that the feature was multiplied by; itself counts too.
+        kept: `(frames,)` bool, whether a frame's feature is kept.
+        places: vectors that are kept at a time, at most.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("feature_cache",)
+    words: ClassVar[str] = "sums of maps"
+
+    layer: str
+    channels: int
+    positions: int
+    sums: np.ndarray = field(repr=False)
+    products: np.ndarray = field(repr=False)
+    kept: np.ndarray = field(repr=False)
+    places: int
+
+    def check_frames(self, frames: int) -> None:
+        """Also, the sizes must be some."""
+        broken = integer(1, 2**40)["rule"](self.channels, "Features.channels")
+        broken += integer(1, 2**40)["rule"](self.positions, "Features.positions")
+        broken += integer(1, 2**20)["rule"](self.places, "Features.places")
+        refuse(broken)
+        super().check_frames(frames)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from accelerators import ConfigError
-from simulator.decisions.rows import FilledRows, RowDecisions, SharedRows
+from simulator.decisions.rows import FilledRows, KeptRows, RowDecisions, SharedRows
 from workloads.traces.layer import Layer
 
 
@@ -38,6 +38,26 @@ def rows_left(layer: str, rows: RowDecisions) -> np.ndarray | int:
             "decided on them, got different ones; decide on this layer by one technique"
         )
     return np.flatnonzero(computed[0])
+
+
+def left_of(layer: str, rows: FilledRows | KeptRows, given: np.ndarray) -> np.ndarray:
+    """What is multiplied for the rows that decisions leave.
+
+    Args:
+        layer: its name, for messages.
+        rows: what becomes of its rows.
+        given: `(count, m, k)` float32, the layer's rows.
+
+    Returns:
+        `(count, m', k)` float32.
+
+    Raises:
+        ConfigError: as `rows_left`.
+    """
+    left = rows_left(layer, rows)
+    if isinstance(rows, KeptRows) and rows.operands is not None:
+        return rows.operands
+    return np.ascontiguousarray(given[:, left])
 
 
 def shares_whole_rows(rows: SharedRows) -> bool:

@@ -292,35 +292,99 @@ class FilledRows:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptRows:
-    """Rows of which some keep the result that their position had in the batch before.
+    """Rows of which some keep a result that was computed before.
 
     Rows of frames that do not run and of tokens that are gone are such rows too, whose results are
-    those of the frame before, or 0.
+    those of the frame before, or 0. Where a batch is of frames in a row, a row may keep the result
+    of an earlier frame of the same batch (`sources`).
 
     Attributes:
         gemm: shape of the layer's products.
         kept: `(count, m)` bool, rows that are kept; the others are computed.
-        results: `(count, m, n)` float32, the layer's results of the batch before; `None` where
-            nothing is kept, or once the results were computed.
+        results: `(count, m', n)` float32, the layer's results of the batch before; `None` where
+            nothing is kept of it, or once the results were computed.
+        sources: `(count, m)` integers, of each kept row the row that computed its result: from 0,
+            a computed one of this batch; below, one of the batch before, -1 its last. `None`: each
+            keeps its own row's of the batch before, which has as many.
+        operands: `(count, c, k)` float32, what is multiplied for the computed rows, in their order,
+            of each product as many; `None` where they are the layer's own rows, or once the results
+            were computed.
 
     Raises:
-        ConfigError: the kept rows are not those of such a layer.
+        ConfigError: the kept rows, their sources or the operands are not those of such a layer.
     """
 
     gemm: Gemm
     kept: np.ndarray = field(repr=False)
     results: np.ndarray | None = field(default=None, repr=False)
+    sources: np.ndarray | None = field(default=None, repr=False)
+    operands: np.ndarray | None = field(default=None, repr=False)
 
     units: ClassVar[tuple[str, ...]] = ("address_list",)
 
     def __post_init__(self) -> None:
-        """A mark for each row."""
+        """A mark for each row, a computed source for each kept one, operands for the others."""
         shape = self.gemm.count, self.gemm.m
         if self.kept.shape != shape or self.kept.dtype != bool:
             raise ConfigError(
                 f"KeptRows.kept must be bool of shape (count, m) = {shape}, got "
                 f"{self.kept.dtype} of shape {self.kept.shape}; mark the rows that are kept"
             )
+        refuse([*self._broken_sources(), *self._broken_operands()])
+
+    def _broken_sources(self) -> list[str]:
+        """A kept row's source is computed in this batch, or of the one before."""
+        sources, shape = self.sources, self.kept.shape
+        if sources is None:
+            return []
+        if sources.shape != shape or sources.dtype.kind != "i":
+            return [
+                f"KeptRows.sources must be integers of shape (count, m) = {shape}, got "
+                f"{sources.dtype} of shape {sources.shape}; name a row for each that is kept"
+            ]
+        for kept, own in zip(self.kept, sources, strict=True):
+            named = own[kept]
+            named = named[named >= 0]
+            if named.size and (named.max() >= shape[1] or kept[named].any()):
+                return [
+                    "KeptRows.sources must name computed rows of this batch, or negative ones of "
+                    "the batch before, got one that is kept itself or is none; name the row that "
+                    "computed the result"
+                ]
+        return []
+
+    def _broken_operands(self) -> list[str]:
+        """As many as rows are computed."""
+        operands, gemm = self.operands, self.gemm
+        if operands is None:
+            return []
+        computed = np.count_nonzero(~self.kept, axis=1)
+        if operands.shape == (gemm.count, computed[0], gemm.k) and (computed == computed[0]).all():
+            return []
+        return [
+            f"KeptRows.operands must be one of k={gemm.k} elements for each of {computed.tolist()} "
+            f"computed rows, the same number in every product, got shape {operands.shape}; give "
+            "what is multiplied for each"
+        ]
+
+    def with_results(self, before: np.ndarray) -> "KeptRows":
+        """The same with the results of the batch before.
+
+        Args:
+            before: `(count, m', n)` float32.
+
+        Raises:
+            ConfigError: a source is none of its rows.
+        """
+        rows = before.shape[1]
+        first = 0 if self.sources is None else int(self.sources.min(where=self.kept, initial=0))
+        if first < -rows or (self.sources is None and rows != self.gemm.m):
+            raise ConfigError(
+                f"KeptRows.sources must name rows of the batch before, which has {rows}, got "
+                f"{first if self.sources is not None else f'one of each of {self.gemm.m}'}; go on "
+                "with a batch of the same frames"
+            )
+        return replace(self, results=before)
 
     @property
     def is_computed(self) -> np.ndarray:
@@ -344,7 +408,7 @@ class KeptRows:
 
     def without_operands(self) -> "KeptRows":
         """The same as timing and cost need it."""
-        return replace(self, results=None)
+        return replace(self, results=None, operands=None)
 
 
 RowDecisions = SharedRows | FilledRows | KeptRows

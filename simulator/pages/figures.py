@@ -31,6 +31,9 @@ TRAFFIC_COLOURS = {
     "spilled_results": LIMIT_COLOURS["reconstructor"],
     "addresses": PART_COLOURS["address_list"],
     "kept_results": "#5d6b80",
+    "references": PART_COLOURS["change_detector"],
+    "new_references": "#3c6e4a",
+    "marks": "#a9c9b1",
 }
 
 # Of what no unit here gives a colour, as of a class that was not imported.

@@ -11,7 +11,7 @@ from accelerators.rules import refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Static
 from simulator.decisions.frames import FrameDecisions
-from simulator.decisions.left import layer_of_rows, rows_left, shares_whole_rows
+from simulator.decisions.left import layer_of_rows, left_of, shares_whole_rows
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
 from simulator.policies.clustering import Clustering
@@ -191,8 +191,7 @@ class Together(ReusePolicy):
                 return self._seen(layer), rows
             assert made.rows.centroids is not None
             return layer_of_rows(layer, made.rows), made.rows.centroids[None]
-        left = rows_left(layer.name, made.rows)
-        return layer_of_rows(layer, made.rows), np.ascontiguousarray(rows[:, left])
+        return layer_of_rows(layer, made.rows), left_of(layer.name, made.rows, rows)
 
     def _joined(
         self, layer: Layer, made: Decisions | None, then: Decisions | None

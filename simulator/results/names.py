@@ -20,6 +20,10 @@ TRAFFIC_NAMES = {
     "spilled_results": "spilled results of clusters",
     "addresses": "lists of addresses",
     "kept_results": "results kept from before",
+    "references": "inputs kept from before",
+    "new_references": "inputs kept for later",
+    "marks": "marks of changed rows",
+    "orders": "orders of sums",
 }
 # What a limit that sets the pace means, and what would help.
 BOUND_MEANS = {
@@ -40,6 +44,14 @@ BOUND_MEANS = {
         "The neighbour matcher sets the pace: every vector is compared with its neighbours, and "
         "the means of a tile are handed on after it. More lanes, a smaller block or a wider unit "
         "would help."
+    ),
+    "feature_cache": (
+        "The feature cache sets the pace: maps are summed up and compared with those of earlier "
+        "images. More lanes or multipliers, or fewer entries, would help."
+    ),
+    "change_detector": (
+        "The change detector sets the pace: every value of a frame is compared with that of an "
+        "earlier one, and every changed row is listed. More lanes would help."
     ),
     "frame_differencer": (
         "The frame differencer sets the pace: every frame is compared with one that was held. More "

@@ -82,19 +82,25 @@ def execute(
     """
     touched = above is not None and above.touches(layer)
     decides = policy.applies_to(layer)
-    if above is not None and decides and above.leaves_whole_frames(layer):
+    if above is not None and above.leaves_whole_frames(layer):
         frames = above.frames_that_run(layer)
-        of_frames = execute(
-            policy,
-            layer_of_images(layer, len(frames)),
-            given.of_images(layer, frames),
-            state,
-            memory,
-            read_weights,
-            wants_result=wants_result,
-            centroids=centroids,
-        )
-        return _in_all_frames(layer, given, of_frames, read_weights, above)
+        given = given.of_images(layer, frames)
+        of_frames = Executed(decisions=None)
+        if decides:
+            of_frames = execute(
+                policy,
+                layer_of_images(layer, len(frames)),
+                given,
+                state,
+                memory,
+                read_weights,
+                wants_result=wants_result,
+                centroids=centroids,
+            )
+        if of_frames.decisions is None and wants_result:
+            result = np.matmul(given.rows, read_weights())
+            of_frames = replace(of_frames, result=result)
+        return _in_all_frames(layer, of_frames, above)
     clustering = clustering_of(policy, layer, state) if decides else None
     kept = None
     decisions: Decisions | None = None
@@ -133,21 +139,15 @@ def execute(
     return _executed(decisions, kept, result, centroids=centroids)
 
 
-def _in_all_frames(
-    layer: Layer, given: Activations, made: Executed, read_weights: ReadWeights, above: Above
-) -> Executed:
+def _in_all_frames(layer: Layer, made: Executed, above: Above) -> Executed:
     """What became of the frames in which a layer runs, for all of them."""
     decisions = above.joined(layer, None)
     assert decisions is not None  # some frames do not run
     result = None
     if made.result is not None:
-        result = above.in_frames_that_run(layer, made.result)
-    elif made.decisions is None:
-        result = product(decisions, given.rows, read_weights())
+        result = above.finished(layer, above.in_frames_that_run(layer, made.result))
     return Executed(
-        decisions=replace(decisions, then=made.decisions),
-        memory=made.memory,
-        result=None if result is None else above.finished(layer, result),
+        decisions=replace(decisions, then=made.decisions), memory=made.memory, result=result
     )
 
 
@@ -183,22 +183,23 @@ def _check_made(policy: ReusePolicy, layer: Layer, made: Any) -> None:
 
 
 def _with_results(decisions: Decisions, memory: LayerMemory | None, before: str = "") -> Decisions:
-    """Kept rows with the results that the batch before left."""
+    """Kept rows with the results that the batch before left, unless they have others."""
     rows, then = decisions.rows, decisions.then
     if then is not None:
         then = _with_results(then, memory, f"{before}{_THEN}")
         decisions = replace(decisions, then=then)
-    if not isinstance(rows, KeptRows) or memory is None:
+    if not isinstance(rows, KeptRows) or memory is None or rows.results is not None:
         return decisions
     results, gemm = memory.get(f"{before}{RESULTS}"), decisions.gemm
-    shape = gemm.count, gemm.m, gemm.n
+    named = rows.sources is not None and results is not None and results.ndim == 3
+    shape = gemm.count, results.shape[1] if named and results is not None else gemm.m, gemm.n
     if results is None or results.shape != shape or results.dtype != np.float32:
         found = None if results is None else f"{results.dtype} of shape {results.shape}"
         raise ConfigError(
             f"memory of layer {decisions.layer!r} must hold float32 results of shape (count, m, n) "
             f"= {shape}, got {found}; start without memory"
         )
-    return replace(decisions, rows=replace(rows, results=results))
+    return replace(decisions, rows=rows.with_results(results))
 
 
 def _kept_levels(decisions: Decisions) -> Iterator[bool]:

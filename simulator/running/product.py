@@ -6,7 +6,7 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.left import rows_left
+from simulator.decisions.left import left_of
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.kernels.gathering import gather_add
 from simulator.kernels.lanes import aligned_empty
@@ -16,6 +16,8 @@ from simulator.kernels.vectors import gather_taps, results_of
 # holds; of all of them, a bound on memory.
 _GROUP_RESULT_BYTES = 4 * 2**20
 _RESULT_BYTES = 64 * 2**20
+# Up to so many multiplications OpenBLAS adds up in another order (its kernels for small matrices).
+_SMALL_MACS = 100**3
 
 
 def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
@@ -58,14 +60,14 @@ def _nested(
         found = product(then, made.centroids[None], weights)
         return found[:, made.clusters_met(0, 0)]
     assert rows is not None and made is not None
-    left = rows_left(decisions.layer, made)
-    found = product(then, np.ascontiguousarray(rows[:, left]), weights)
+    found = product(then, left_of(decisions.layer, made, rows), weights)
     match made:
         case FilledRows():
             return _filled_in(made, found)
         case KeptRows():
             output = _kept_results(decisions, made)
             output[:, ~made.kept[0]] = found
+            _hand_on(made, output)
             return output
     raise ValueError(f"unknown decisions on rows {made!r}")
 
@@ -76,18 +78,46 @@ def _multiplied(
     weights: np.ndarray,
     gemms: slice,
     chosen: slice | np.ndarray,
+    given: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Results of the chosen rows of some GEMMs, under what is decided on columns and depth."""
+    """Results of the chosen rows of some GEMMs, under what is decided on columns and depth.
+
+    Args:
+        decisions: of the layer.
+        rows: `(count, m, k)`, all of its rows.
+        weights: `(count, k, n)`.
+        gemms: which of `count`.
+        chosen: which of `m`.
+        given: `(gemms, chosen, k)`, what is multiplied for them where it is not they.
+    """
     gemm, depth = decisions.gemm, decisions.depth
-    given = rows[gemms][:, chosen]
+    if given is None:
+        given = rows[gemms]
+        if not isinstance(chosen, slice):
+            # As `rows` lie: one column after the other.
+            given = given.transpose(0, 2, 1).take(chosen, axis=2).transpose(0, 2, 1)
     if decisions.columns is not None and decisions.columns.elements is not None:
         runs = _runs(decisions.columns, np.arange(gemm.m)[chosen])
         given = given * decisions.columns.elements[runs]
-    found = np.matmul(given, weights[gemms])
+    found = _as_of_all(given, weights[gemms], gemm.m)
     if depth is not None:
         terms = np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[gemms][:, chosen]
         found = _ended(depth, terms, given, weights[gemms], found)
     return with_columns(decisions, found, np.arange(gemm.m)[chosen])
+
+
+def _as_of_all(rows: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
+    """The product of some of a layer's m rows, with each one's sums in the order that they have
+    among all: a library that adds small products up otherwise is given more."""
+    _, c, k = rows.shape
+    each = k * weights.shape[2]
+    if c == m or m * each <= _SMALL_MACS:
+        return np.matmul(rows, weights)
+    needed = max(2, _SMALL_MACS // each + 1)
+    if c >= needed:
+        return np.matmul(rows, weights)
+    more = rows.transpose(0, 2, 1).take(np.arange(needed), axis=2, mode="wrap").transpose(0, 2, 1)
+    return np.matmul(more, weights)[:, :c]
 
 
 def _ended(
@@ -247,25 +277,43 @@ def _filled_in(filled: FilledRows, found: np.ndarray) -> np.ndarray:
 def _kept(
     decisions: Decisions, kept: KeptRows, rows: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Multiply the rows that are not kept."""
-    if not kept.kept.any():
+    """Multiply the rows that are not kept, and hand their results to those that keep them."""
+    if not kept.kept.any() and kept.operands is None:
         return _multiplied(decisions, rows, weights, slice(None), slice(None))
     output = _kept_results(decisions, kept)
     for index, of_gemm in enumerate(kept.kept):
         gemms, chosen = slice(index, index + 1), np.flatnonzero(~of_gemm)
         if chosen.size:
-            output[gemms, chosen] = _multiplied(decisions, rows, weights, gemms, chosen)
+            own = None if kept.operands is None else kept.operands[gemms]
+            output[gemms, chosen] = _multiplied(decisions, rows, weights, gemms, chosen, own)
+    _hand_on(kept, output)
     return output
 
 
 def _kept_results(decisions: Decisions, kept: KeptRows) -> np.ndarray:
-    """`(count, m, n)` to write computed rows into: what the batch before left."""
-    gemm = kept.gemm
-    if not kept.kept.any():
-        return np.empty((gemm.count, gemm.m, gemm.n), np.float32)
+    """`(count, m, n)` to write computed rows into: what is kept of the batch before."""
+    gemm, sources = kept.gemm, kept.sources
+    shape = gemm.count, gemm.m, gemm.n
+    if not (kept.kept if sources is None else kept.kept & (sources < 0)).any():
+        return np.empty(shape, np.float32)
     if kept.results is None:
         raise ConfigError(
             f"decisions of layer {decisions.layer!r} that keep rows must hold the results of the "
             "batch before, got none; decide again"
         )
-    return np.array(kept.results, np.float32, order="C")
+    if sources is None:
+        return np.array(kept.results, np.float32, order="C")
+    output = np.empty(shape, np.float32)
+    for index, of_gemm in enumerate(kept.kept):
+        chosen = np.flatnonzero(of_gemm & (sources[index] < 0))
+        output[index, chosen] = kept.results[index, sources[index, chosen]]
+    return output
+
+
+def _hand_on(kept: KeptRows, output: np.ndarray) -> None:
+    """Write the results of computed rows into those that keep them in the same batch."""
+    if kept.sources is None:
+        return
+    for index, of_gemm in enumerate(kept.kept):
+        chosen = np.flatnonzero(of_gemm & (kept.sources[index] >= 0))
+        output[index, chosen] = output[index, kept.sources[index, chosen]]

@@ -224,7 +224,7 @@ def same_decisions(first: Decisions | None, second: Decisions | None) -> None:
     if first is None or second is None:
         assert first is second
         return
-    for axis in ("rows", "columns", "depth", "evidence"):
+    for axis in ("rows", "columns", "depth", "weights", "evidence"):
         one, other = getattr(first, axis), getattr(second, axis)
         assert type(one) is type(other)
         for name, value in ({} if one is None else vars(one)).items():

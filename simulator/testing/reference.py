@@ -3,6 +3,7 @@
 import numpy as np
 
 from simulator.decisions.box import Decisions
+from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 
 
@@ -30,10 +31,9 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
                 match made:
                     case FilledRows():
                         value = _filled_cell(decisions, made, rows, weights, place)
-                    case KeptRows() if made.kept[index, row]:
-                        assert made.results is not None
-                        value = made.results[place]
-                    case SharedRows() | KeptRows() | None:
+                    case KeptRows():
+                        value = _kept_cell(decisions, made, rows, weights, place)
+                    case SharedRows() | None:
                         value = _cell(decisions, standing[index, row], weights[index], place)
                     case _:
                         raise AssertionError(made)
@@ -48,6 +48,9 @@ def reference_macs(decisions: Decisions) -> int:
         return reference_macs(decisions.then)
     if isinstance(made, SharedRows):
         return _shared_macs(decisions, made)
+    if decisions.weights is not None:
+        blocks = decisions.weights.multiplies
+        return sum(int(each) for _ in range(gemm.m) for each in blocks.ravel())
     for index in range(gemm.count):
         for row in range(gemm.m):
             match made:
@@ -77,15 +80,21 @@ def _nested_product(decisions: Decisions, then: Decisions, rows, weights) -> np.
         return found[:, [int(made.clusters_of(0, 0)[row]) for row in range(gemm.m)]]
     assert isinstance(made, FilledRows | KeptRows)
     left = [row for row in range(gemm.m) if made.is_computed[0, row]]
-    found = reference_product(then, rows[:, left], weights)
+    given = rows[:, left]
+    if isinstance(made, KeptRows) and made.operands is not None:
+        given = made.operands
+    found = reference_product(then, given, weights)
     output = np.zeros((gemm.count, gemm.m, gemm.n))
     for row in range(gemm.m):
         if isinstance(made, KeptRows):
-            if not made.kept[0, row]:
-                output[:, row] = found[:, left.index(row)]
-                continue
-            assert made.results is not None
-            output[:, row] = made.results[:, row]
+            source = row
+            if made.kept[0, row]:
+                source = row - gemm.m if made.sources is None else int(made.sources[0, row])
+            if source >= 0:
+                output[:, row] = found[:, left.index(source)]
+            else:
+                assert made.results is not None
+                output[:, row] = made.results[:, source]
             continue
         image, position = divmod(row, made.positions)
         for tap in range(made.taps.shape[1]):
@@ -123,6 +132,36 @@ def standing_rows(shared: SharedRows) -> np.ndarray:
     return standing
 
 
+def reference_moved(
+    maps: np.ndarray, motion: Motion, frame: int, strides: tuple[float, float]
+) -> np.ndarray:
+    """A key frame's map as a later frame gets it, one value after the other.
+
+    Args:
+        maps: `(channels, height, width)`.
+        motion: of the frames.
+        frame: that gets it.
+        strides: pixels from one position of the map to the next, down and right.
+
+    Returns:
+        `(channels, height, width)` float64.
+    """
+    _, height, width = maps.shape
+    rows, columns = motion.tiles
+    moved = np.zeros(maps.shape)
+    for y, x in np.ndindex(height, width):
+        row = min(int((y + 0.5) * strides[0] // motion.tile), rows - 1)
+        column = min(int((x + 0.5) * strides[1] // motion.tile), columns - 1)
+        down, across = motion.vectors[frame, row, column]
+        top = min(max(y + down / strides[0], 0), height - 1)
+        left = min(max(x + across / strides[1], 0), width - 1)
+        for row_of in {int(top), min(int(top) + 1, height - 1)}:
+            for column_of in {int(left), min(int(left) + 1, width - 1)}:
+                share = (1 - abs(top - row_of)) * (1 - abs(left - column_of))
+                moved[:, y, x] += share * maps[:, row_of, column_of]
+    return moved
+
+
 def _filled_cell(decisions, made: FilledRows, rows, weights, place: tuple[int, int, int]) -> float:
     """One output of a position, from those that it is filled from."""
     index, row, column = place
@@ -134,6 +173,22 @@ def _filled_cell(decisions, made: FilledRows, rows, weights, place: tuple[int, i
         found = _cell(decisions, rows[index, taken], weights[index], (index, taken, column))
         value += weight * found
     return value
+
+
+def _kept_cell(decisions, made: KeptRows, rows, weights, place: tuple[int, int, int]) -> float:
+    """One output of a row, or of the one that computed what it keeps."""
+    index, row, column = place
+    if made.kept[index, row]:
+        source = None if made.sources is None else int(made.sources[index, row])
+        if source is None or source < 0:
+            assert made.results is not None
+            return made.results[index, row if source is None else source, column]
+        row = source
+        assert not made.kept[index, row]
+    given = rows[index, row]
+    if made.operands is not None:
+        given = made.operands[index, np.count_nonzero(~made.kept[index, :row])].astype(np.float64)
+    return _cell(decisions, given, weights[index], (index, row, column))
 
 
 def _cell(decisions: Decisions, row, weights, place: tuple[int, int, int]) -> float:

@@ -8,7 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from accelerators import Accelerator, ConfigError, SramBuffer, SystolicArray, area_by_part
+from accelerators import (
+    DATAFLOWS,
+    Accelerator,
+    ConfigError,
+    SramBuffer,
+    SystolicArray,
+    area_by_part,
+)
 from simulator.timing.choosing import least_traffic
 from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
 from simulator.timing.engines.engine import COMPILED, Engine
@@ -66,9 +73,10 @@ def equal_area_dense(
 
     The whole area, the reuse units' included, is spent anew: each of the three buffers takes any
     power of two from 2 KiB to 1 MiB, its ports as wide as the array needs, and the array what is
-    left, in any shape up to 16 times longer than wide. A closed form ranks all of these; the best,
-    and the best one's neighbours in buffer sizes, are timed in full. Of those within 1 % of the
-    fastest the one with the least DRAM traffic is taken. The dense design with the same array
+    left, in any shape up to 16 times longer than wide; under the design's own dataflow, or under
+    any where lanes or weight tables ask for theirs. A closed form ranks all of these; the best, and
+    the best one's neighbours in buffer sizes, are timed in full. Of those within 1 % of the fastest
+    the one with the least DRAM traffic is taken. The dense design with the same array
     (`same_array_dense`) is among the candidates, and this one is never slower than it.
 
     Args:
@@ -94,20 +102,32 @@ def best_dense(
     plain = same_array_dense(accelerator)
     budget_mm2 = math.fsum(area_by_part(accelerator).values())
     timed = [_Timed(plain, time_dense(layers, plain))]
-    ranked = _ranked(layers, plain, budget_mm2)
-    for candidates in (ranked[:_DESIGNS_TIMED], None):
-        tried = candidates or _neighbours(ranked, _least_traffic(timed).design)
-        for capacities, shape in tried:
-            design = _fitted(plain, capacities, shape, budget_mm2)
-            if design is None:
-                continue
-            try:
-                timed.append(_Timed(design, time_dense(layers, design)))
-            except ConfigError:  # a buffer holds no tile of a layer, or the layer needs too many
-                continue
+    for dataflow in _dataflows(accelerator):
+        array = replace(plain.array, dataflow=dataflow)
+        ranked = _ranked(layers, replace(plain, array=array), budget_mm2)
+        for candidates in (ranked[:_DESIGNS_TIMED], None):
+            tried = candidates or _neighbours(ranked, _least_traffic(timed).design)
+            for capacities, shape in tried:
+                design = _fitted(plain, capacities, shape, budget_mm2)
+                if design is None:
+                    continue
+                try:
+                    timed.append(_Timed(design, time_dense(layers, design)))
+                except ConfigError:  # a buffer holds no tile, or a layer needs too many
+                    continue
     best, timings = _least_traffic(timed)
     design = replace(best, name=f"{accelerator.name}_equal_area_dense")
     return design, timings if engine is COMPILED else time_dense(layers, design, engine)
+
+
+def _dataflows(accelerator: Accelerator) -> tuple[str, ...]:
+    """Those that a dense design may have: the design's own, as far as the design chose it.
+
+    Units with an output each ask for one; a dense design is free of that and may have any.
+    """
+    if accelerator.lanes is None and accelerator.weight_tables is None:
+        return (accelerator.array.dataflow,)
+    return DATAFLOWS
 
 
 class _Timed(NamedTuple):

@@ -18,7 +18,7 @@ from simulator.timing.layer import TRAFFIC, ActionCounts, LayerTiming
 from simulator.timing.passes import best_passes
 from simulator.timing.remaining import Remaining
 from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
-from simulator.timing.stages import STAGES, Multiplying, Stage, Work
+from simulator.timing.stages import STAGES, Independent, Multiplying, Stage, Work
 from simulator.timing.stages.around import Around, Completing
 from simulator.timing.stages.stage import beside, work_of
 from simulator.timing.tiles import Tiles
@@ -88,6 +88,12 @@ def check_units(decisions: Decisions, accelerator: Accelerator) -> None:
             f"simulate.policy must be one that accelerators have units for, got {what}: none here "
             f"has a {', '.join(unknown)}; only decide() can apply them; use another policy"
         )
+    if missing and decisions.weights is not None:
+        raise ConfigError(
+            f"Accelerator {accelerator.name!r} must have {', '.join(missing)} for the plan by "
+            f"weights of layer {decisions.layer!r}, got none: its units multiply before they add; "
+            "use preset('merging_16x16'), or give an array whose sums stay WeightTables(...)"
+        )
     if missing:
         raise ConfigError(
             f"Accelerator {accelerator.name!r} must have {', '.join(missing)} to run {what}, got "
@@ -120,14 +126,18 @@ def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stag
         first = partial(Around, left=level, accelerator=accelerator, engine=engine)
         made += [first(stage=stage) for stage in _asked_for(level, accelerator, engine)]
         made.append(Completing(left=level, accelerator=accelerator, engine=engine))
-    made += _asked_for(left, accelerator, engine)
-    made.append(Multiplying(left=left, accelerator=accelerator, engine=engine))
+    asked = _asked_for(left, accelerator, engine)
+    made += [stage for stage in asked if not isinstance(stage, Multiplying)]
+    # What makes more of the array's units than an array multiplies in its place.
+    array = Multiplying if accelerator.lanes is None else Independent
+    arrays = [stage for stage in asked if isinstance(stage, Multiplying)]
+    made += arrays or [array(left=left, accelerator=accelerator, engine=engine)]
     for stage in made:
         stage.check()
-    array = made.pop()
+    multiplying = made.pop()
     return Stages(
         before=[stage for stage in made if stage.place == "before"],
-        beside=[array, *(stage for stage in made if stage.place == "beside")],
+        beside=[multiplying, *(stage for stage in made if stage.place == "beside")],
         after=[stage for stage in made if stage.place == "after"],
     )
 

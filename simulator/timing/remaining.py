@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.left import layer_of_images, layer_of_rows
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
+from simulator.timing.transfers import ceil_div
 from workloads.traces.layer import Gemm, Layer
 
 
@@ -22,10 +24,10 @@ class Remaining:
 
     Dropped columns are as if the layer had never had them: neither their weights nor their results
     travel, nor, in the layer that reads them, the elements that are known to be 0. A column that
-    takes another's result has no weights either, but it is stored. Depth saves the energy of
-    multiplications and no cycle: units of a systolic array work in step, so a skipped output's
-    place in the array stays idle for as long as its neighbours work; its operands pass it, and are
-    read, all the same.
+    takes another's result has no weights either, but it is stored. On a systolic array depth saves
+    the energy of multiplications and no cycle: its units work in step, so a skipped output's place
+    in the array stays idle for as long as its neighbours work; its operands pass it, and are read,
+    all the same. Independent lanes go on (`simulator.timing.stages.lanes`).
 
     Runs of rows with columns of their own, as the images of a batch, are worked on in one of two
     ways, see `ways`: one after the other as in a batch of one, each with its own columns and
@@ -154,6 +156,17 @@ class Remaining:
         share = self.layer.input_elements // self.products
         return share * self.elements // self.layer.gemm.k * (self.columns > 0)
 
+    def weight_bits(self, operand_bits: int, widths: np.ndarray) -> np.ndarray:
+        """`(1 or products, t)` int64, bits of weights in consecutive tiles of `(t,)` columns; of
+        tables, which travel in their place, where there is a plan."""
+        plan = None if self.decisions is None else self.decisions.weights
+        if plan is None:
+            return self.elements[:, None] * self.columns_of(widths) * operand_bits
+        before = _running_count(plan.table_bits(operand_bits))
+        ends = ceil_div(np.cumsum(widths), plan.filters)
+        starts = ceil_div(np.cumsum(widths) - widths, plan.filters)
+        return before[:, ends] - before[:, starts]
+
     def columns_of(self, widths: np.ndarray) -> np.ndarray:
         """`(1 or products, t)` int64, computed columns in consecutive tiles of `(t,)` columns."""
         starts = np.cumsum(widths) - widths
@@ -195,6 +208,19 @@ class Remaining:
         before = _running_count(np.tile(filled.taps_of_positions, filled.images)[None])
         ends = np.cumsum(rows)
         return before[:, ends] - before[:, ends - rows]
+
+    @property
+    def longest_sum(self) -> int | None:
+        """Products of the longest sum; `None` where no depth is decided."""
+        depth = None if self.decisions is None else self.decisions.depth
+        return None if depth is None else int(depth.terms.max())
+
+    @cached_property
+    def mean_sum(self) -> float:
+        """Products of a sum on average."""
+        gemm = self.layer.gemm
+        depth = None if self.decisions is None else self.decisions.depth
+        return gemm.k if depth is None else depth.remaining_ratio * gemm.k
 
     @property
     def computed_share(self) -> float:

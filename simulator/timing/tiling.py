@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from accelerators import Accelerator, ConfigError
+from simulator.decisions.weights import WeightPlan
 from simulator.timing.choosing import AS_FAST, Way, least_traffic
 from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
 from simulator.timing.remaining import Remaining
 from simulator.timing.tiles import Tiles, check_tiles, cut
-from simulator.timing.transfers import Transfer, byte_count, ceil_div, port_cycles
+from simulator.timing.transfers import Transfer, banked_cycles, byte_count, ceil_div, port_cycles
 
 # Tilings that the closed form ranks best and that are then scheduled in full.
 _TILINGS_SCHEDULED = 4
@@ -36,7 +37,7 @@ class _Operands:
             n=left.n,
             k=left.k,
             inputs=byte_count(int(left.input_elements.max()), bits),
-            weights=byte_count(left.k * left.n, bits),
+            weights=byte_count(int(left.weight_bits(bits, np.array([left.n])).max()), 1),
         )
 
 
@@ -96,7 +97,7 @@ class Tiling:
             if left.decisions is None
             else (np.arange(column_cut.size) == 0).astype(np.int64)[None][by_column]
         )
-        transfers = self._transfers(left, row_cut, columns, copied, shape)
+        transfers = self._transfers(left, row_cut, by_column, columns, copied, shape)
         actions = {}
         if left.kept:
             # What the batch before left is loaded, and stored beside what is computed; a product of
@@ -130,6 +131,7 @@ class Tiling:
         self,
         left: Remaining,
         row_cut: np.ndarray,
+        by_column: Any,
         columns: np.ndarray,
         copied: np.ndarray,
         shape: tuple[int, ...],
@@ -141,7 +143,8 @@ class Tiling:
         whole = byte_count(left.input_elements, bits)[:, None]
         share = np.diff(np.concatenate([[0], np.cumsum(row_cut)]) * whole // left.m, axis=1)
         share = share * input_loads
-        each_weights = byte_count(left.elements[:, None, None] * columns, bits) * weight_loads
+        column_bits = left.weight_bits(bits, cut(left.n, self.columns))[by_column]
+        each_weights = byte_count(column_bits, 1) * weight_loads
         inputs, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         first, every = slice(0, 1), slice(None)
         if self.rows_outermost:
@@ -221,10 +224,14 @@ def best_tilings(left: Remaining, accelerator: Accelerator) -> list[Tiles]:
         ConfigError: a buffer does not hold one tile, or the layer needs too many of them.
     """
     many = tilings(left, accelerator)
-    cycles, moved = _estimate(many, left.computed_share)
-    by_cycles = np.lexsort((moved, cycles))
-    by_bytes = np.lexsort((cycles, moved, cycles > AS_FAST * cycles.min()))
-    chosen = dict.fromkeys((*by_cycles[:_TILINGS_SCHEDULED], *by_bytes[:_TILINGS_SCHEDULED]))
+    lanes, depth = accelerator.lanes is not None, left.longest_sum is not None
+    chosen: dict[int, None] = {}
+    # Lanes work by themselves where depth is decided; where it is not, as they may.
+    for apart in (False,) * (not lanes or not depth) + (True,) * lanes:
+        cycles, moved = _estimate(many, left, apart=apart)
+        by_cycles = np.lexsort((moved, cycles))
+        by_bytes = np.lexsort((cycles, moved, cycles > AS_FAST * cycles.min()))
+        chosen |= dict.fromkeys((*by_cycles[:_TILINGS_SCHEDULED], *by_bytes[:_TILINGS_SCHEDULED]))
     return [many.one(each).tiles(left) for each in chosen]
 
 
@@ -287,7 +294,7 @@ def loads(tiling: Tiling) -> tuple:
     weight_room = accelerator.weight_buffer.capacity_bytes
     rows_outermost = np.asarray(tiling.rows_outermost)
     input_tile = np.ceil(sizes.inputs * tiling.rows / sizes.m)
-    weight_tile = byte_count(sizes.k * tiling.columns, accelerator.operand_bits)
+    weight_tile = np.ceil(sizes.weights * tiling.columns / sizes.n)
     input_stays = (sizes.inputs <= input_room) | (input_tile <= input_room // 2)
     weight_stays = (sizes.weights <= weight_room) | (weight_tile <= weight_room // 2)
     again_inputs = (sizes.inputs > input_room) & ~(rows_outermost & input_stays)
@@ -302,15 +309,16 @@ def loads(tiling: Tiling) -> tuple:
     )
 
 
-def _estimate(tiling: Tiling, computed_share: float) -> tuple:
+def _estimate(tiling: Tiling, left: Remaining, *, apart: bool) -> tuple:
     """Cycles, and DRAM bytes, of many tilings, `(t,)` float64 each: no size overflows.
 
     The busier of array and DRAM sets the pace. Where it is the array, the first load and the last
     store are not hidden; where it is the DRAM, the last tile's product is not. Operands that are
     loaded once travel while the first tiles of the outer dimension are worked on, so these are
-    taken apart from the rest. Every tile is taken to compute the same share of its rows.
+    taken apart from the rest. Every tile is taken to compute the same share of its rows, and of
+    their products where units are lanes that work `apart`.
     """
-    sizes, accelerator = tiling.sizes, tiling.accelerator
+    sizes, accelerator, computed_share = tiling.sizes, tiling.accelerator, left.computed_share
     bits, bandwidth = accelerator.operand_bits, accelerator.dram.bandwidth_bytes_per_cycle
     row_tiles, column_tiles = ceil_div(sizes.m, tiling.rows), ceil_div(sizes.n, tiling.columns)
     last_rows = sizes.m - tiling.rows * (row_tiles - 1)
@@ -319,7 +327,13 @@ def _estimate(tiling: Tiling, computed_share: float) -> tuple:
     for rows, many_rows in ((tiling.rows, row_tiles - 1), (last_rows, 1)):
         computed = rows if computed_share == 1 else np.ceil(rows * computed_share)
         for columns, many_columns in ((tiling.columns, column_tiles - 1), (last_columns, 1)):
-            last_tile = _occupancy(accelerator, computed, columns, sizes.k)
+            if left.decisions is not None and left.decisions.weights is not None:
+                plan = left.decisions.weights
+                last_tile = _tables_occupancy(accelerator, plan, computed, columns)
+            elif apart:
+                last_tile = _lanes_occupancy(accelerator, left, computed * columns)
+            else:
+                last_tile = _occupancy(accelerator, computed, columns, sizes.k)
             array += many_rows * many_columns * last_tile
     again_inputs, again_weights, input_loads, weight_loads = loads(tiling)
     inputs, weights = sizes.inputs * input_loads, sizes.weights * weight_loads
@@ -359,5 +373,44 @@ def _occupancy(accelerator: Accelerator, rows, columns, k: int):
             port_cycles(inputs, accelerator.activation_buffer),
             port_cycles(weights, accelerator.weight_buffer),
             port_cycles(sum_writes + sum_reads, accelerator.output_buffer),
+        ]
+    )
+
+
+def _lanes_occupancy(accelerator: Accelerator, left: Remaining, outputs):
+    """Cycles that outputs hold independent lanes; of different depth, about: when the last one is
+    begun, half of the longest sum is left on average."""
+    array, activations = accelerator.array, accelerator.activation_buffer
+    lanes, products = array.rows * array.columns, outputs * left.mean_sum
+    each = ceil_div(outputs, lanes) * left.mean_sum
+    if left.longest_sum is not None and left.mean_sum < left.longest_sum:
+        each = products / lanes + left.longest_sum / 2
+    return np.maximum.reduce(
+        [
+            each,
+            banked_cycles(products, activations.ports, lanes),
+            port_cycles(products * accelerator.operand_bits // 8, accelerator.weight_buffer),
+            port_cycles(outputs * accelerator.accumulator_bits // 8, accelerator.output_buffer),
+        ]
+    )
+
+
+def _tables_occupancy(accelerator: Accelerator, plan: WeightPlan, rows, columns):
+    """Cycles that weight tables hold the array, all blocks taken to be as long as on average."""
+    array, activations = accelerator.array, accelerator.activation_buffer
+    folds = ceil_div(rows, array.rows)
+    blocks = ceil_div(columns, plan.filters)
+    tables = blocks * float(plan.table_bits(accelerator.operand_bits).mean()) / 8
+    return np.maximum.reduce(
+        [
+            folds * ceil_div(blocks, array.columns) * float(plan.cycles.mean()),
+            banked_cycles(
+                rows * blocks * float(plan.inputs.mean()),
+                activations.ports,
+                array.rows * array.columns,
+            ),
+            port_cycles(folds * tables, accelerator.weight_buffer),
+            port_cycles(rows * columns * accelerator.accumulator_bits, accelerator.output_buffer)
+            / 8,
         ]
     )

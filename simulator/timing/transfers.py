@@ -46,6 +46,17 @@ def access_bytes(elements, each, bits: int, buffer: SramBuffer):
     return elements // each * whole + rest
 
 
+def banked_cycles(reads, banks: int, askers: int):
+    """Cycles, at least, of reads by so many that each ask one of the banks at random; `int64`.
+
+    `B (1 - (1 - 1/B)^A)` of A askers are served by B banks in a cycle on average: Strecker's
+    approximation of memory interference, which forgets those that were turned away (Carnegie-Mellon
+    University, 1970).
+    """
+    served = banks * (1 - (1 - 1 / banks) ** askers)
+    return np.ceil(np.asarray(reads) / served).astype(np.int64)
+
+
 def vector_bytes(shared: SharedRows, accelerator: Accelerator) -> np.ndarray:
     """`(v, tiles)` int64, bytes of the activation buffer's accesses that read a tile's vectors."""
     widths = shared.widths[:, None]

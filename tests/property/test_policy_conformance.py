@@ -14,8 +14,13 @@ from hypothesis import strategies as st
 
 from accelerators import Accelerator, ConfigError, preset
 from simulator import (
+    CachedAnswers,
+    ChangedPositions,
+    Clockwork,
+    DeepFeatureFlow,
     DroppedColumns,
     DroppedTokens,
+    Eva2,
     EveryNthFrame,
     FeatureBoosting,
     FilledRows,
@@ -24,6 +29,7 @@ from simulator import (
     LeaderReuse,
     LshReuse,
     NeighbourReuse,
+    NoScope,
     PerforationMask,
     PerforationReuse,
     RegionOfInterest,
@@ -31,10 +37,19 @@ from simulator import (
     SkippedOutputs,
     SubFlow,
     SubVectorPolicy,
+    SumMerge,
     VirtualPooling,
+    WeightRepetition,
 )
 from simulator.running.product import product
-from simulator.testing import ColumnSuite, DepthSuite, FrameSuite, RowSuite, TokenSuite
+from simulator.testing import (
+    ColumnSuite,
+    DepthSuite,
+    FrameSuite,
+    PolicySuite,
+    RowSuite,
+    TokenSuite,
+)
 from simulator.testing.examples import conv_layer, decide_on, example_rows, example_weights
 from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
@@ -94,11 +109,16 @@ POLICIES = {
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
     "virtual_pooling": VirtualPooling(),
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
+    "changed_positions": ChangedPositions(threshold=2.0),
+    "changed_positions_copied": ChangedPositions(threshold=2.5, form="copy"),
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
     "dropped_fraction": DroppedColumns(fraction=0.4),
     "similar_filters": SimilarFilters(tolerance=1.4),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
     "sub_flow": SubFlow(budget=0.6),
+    "ucnn": WeightRepetition(),
+    "ucnn_pairs": WeightRepetition(filters=2, largest_sum=16),
+    "sum_merge": SumMerge(filters=2),
 }
 CLUSTERINGS = {name: each for name, each in POLICIES.items() if isinstance(each, SubVectorPolicy)}
 # So fine that every distinct sub-vector is a cluster of its own.
@@ -117,6 +137,8 @@ EXACT = {
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
+    "changed_positions": ChangedPositions(threshold=0),
+    "changed_positions_copied": ChangedPositions(threshold=0, form="copy"),
     "dropped_fraction": DroppedColumns(),
     "similar_filters": SimilarFilters(tolerance=0),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[False] * 3]}),
@@ -138,6 +160,7 @@ BOLDER = {
     ),
     "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
     "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
+    "changed_positions": (ChangedPositions(threshold=2.5), ChangedPositions(threshold=30)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
     "dropped_fraction": (DroppedColumns(fraction=0.7),),
     "similar_filters": (SimilarFilters(tolerance=2),),
@@ -150,6 +173,8 @@ SUITES = {
     SimilarFilters: ColumnSuite,
     SkippedOutputs: DepthSuite,
     SubFlow: ColumnSuite,
+    SumMerge: PolicySuite,
+    WeightRepetition: PolicySuite,
 }
 
 
@@ -169,6 +194,32 @@ def suite_of(name, policy):
 
 for _name, _policy in (POLICIES | {"lsh_stream": STREAM}).items():
     globals()[f"Test_{_name}"] = suite_of(_name, _policy)
+
+
+class TestDeepFeatureFlow(FrameSuite):
+    policy = DeepFeatureFlow(interval=2, tile=2, radius=2, step=1)
+    exact = DeepFeatureFlow(interval=1)
+    bolder = (
+        DeepFeatureFlow(interval=3, tile=2, radius=2),
+        DeepFeatureFlow(interval=6, tile=4, radius=2, reach=0),
+    )
+
+
+class TestDeepFeatureFlowInTheMiddle(FrameSuite):
+    policy = DeepFeatureFlow(interval=3, target="0", tile=2, radius=3, step=1)
+    bolder = (DeepFeatureFlow(interval=6, target="0", tile=3, radius=4),)
+
+
+class TestEva2(FrameSuite):
+    policy = Eva2(longest=3, max_error=255, tile=2, radius=2, step=1)
+    exact = Eva2(longest=1)
+    bolder = (Eva2(longest=6, max_error=255, tile=3, radius=2),)
+
+
+class TestEva2ByItsError(FrameSuite):
+    policy = Eva2(max_error=29, tile=2, reach=0, radius=2, step=1)
+    exact = Eva2(max_error=0, tile=2)
+    bolder = (Eva2(max_error=200, tile=2, reach=0, radius=2, step=1),)
 
 
 class TestPerforationMask(RowSuite):
@@ -201,6 +252,37 @@ class TestEveryNthFrame(FrameSuite):
     policy = EveryNthFrame(n=2)
     exact = EveryNthFrame(n=1)
     bolder = (EveryNthFrame(n=3), EveryNthFrame(n=6))
+
+
+class TestNoScope(FrameSuite):
+    # Frames are drawn from the standard normal distribution: they differ by 2 in the mean square.
+    policy = NoScope(threshold=2.0, against="answered")
+    exact = NoScope(threshold=0.0)
+    bolder = (NoScope(threshold=2.0, against="answered", skip=2), NoScope(threshold=1e30))
+
+
+class TestNoScopeInBlocks(FrameSuite):
+    policy = NoScope(threshold=2.0, distance=2, blocks=3)
+    exact = NoScope(threshold=0.0, blocks=2)
+    bolder = (NoScope(threshold=1e30, distance=2, blocks=3),)
+
+
+class TestClockwork(FrameSuite):
+    policy = Clockwork(rates="2=2")
+    exact = Clockwork(rates="*=1")
+    bolder = (Clockwork(rates="2=2 5=6"), Clockwork(rates="2=3 5=6"), Clockwork(rates="*=6"))
+
+
+class TestAdaptiveClockwork(FrameSuite):
+    policy = Clockwork(changes="2=0.25")
+    exact = Clockwork(changes="2=0")
+    bolder = (Clockwork(changes="2=1e30"),)
+
+
+class TestCachedAnswers(FrameSuite):
+    policy = CachedAnswers(layers="2 5", threshold=0.99)
+    exact = CachedAnswers(layers="2", threshold=2)
+    bolder = (CachedAnswers(layers="2 5", threshold=0.5),)
 
 
 class TestDroppedTokens(TokenSuite):

@@ -131,12 +131,12 @@ def broken(**changes) -> list[str]:
             "width_bits=128, got 63; use 64 or more",
         ),
         (
-            {"weight_buffer": {"ports": 65}},
-            "Accelerator.weight_buffer.ports must be an integer from 1 to 64, got 65; use 64",
+            {"weight_buffer": {"ports": 1025}},
+            "Accelerator.weight_buffer.ports must be an integer from 1 to 1024, got 1025; use 1024",
         ),
         (
             {"weight_buffer": {"ports": 0}},
-            "Accelerator.weight_buffer.ports must be an integer from 1 to 64, got 0; use 1",
+            "Accelerator.weight_buffer.ports must be an integer from 1 to 1024, got 0; use 1",
         ),
         (
             {"weight_buffer": {"capacity_bytes": 2**31}},

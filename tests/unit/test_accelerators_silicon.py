@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from accelerators import (
     BUILT_IN_TABLES,
     PARTS,
+    Accelerator,
     CentroidCache,
     ConfigError,
     LshFrontEnd,
@@ -219,12 +220,18 @@ def test_parts_and_their_sum(name):
     assert tuple(areas) == tuple(leakages) == PARTS
     looking = ("front_end", "cache", "neighbour_matcher", "leader_table")
     sharing = ("centroid_buffer", "reconstructor")
-    reuse = ("address_list", *looking, *sharing)
+    reuse = [name for name, each in Accelerator.parts().items() if each.exploits]
     held = {
+        "gated_16x16": ("frame_differencer", "feature_cache"),
         "listed_16x16": ("address_list", "reconstructor"),
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),
+        "change_32x32": ("change_detector",),
+        "motion_32x32": ("motion_estimator", "warper"),
         "every_64x64": (*looking, *sharing),
+        "lanes_16x16": ("lanes",),
+        "tables_16x16": ("weight_tables",),
+        "merging_16x16": ("weight_tables",),
     }.get(name, ("front_end", "cache", *sharing))
     dense = area_by_part(design.without_reuse())
     for part in PARTS:

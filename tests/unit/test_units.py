@@ -12,15 +12,21 @@ from accelerators import (
     Accelerator,
     AddressList,
     CentroidCache,
+    ChangeDetector,
     ConfigError,
+    FeatureCache,
     FrameDifferencer,
+    IndependentLanes,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Reconstructor,
     SramBuffer,
     SystolicArray,
     Unit,
+    Warper,
+    WeightTables,
     area_by_part,
     cost_table,
     energy_per_action,
@@ -117,6 +123,16 @@ def test_address_list_by_hand():
         dense_with(address_list=AddressList(entries=3, ports=4))
 
 
+class TestFeatureCache(UnitSuite):
+    design = dense_with(feature_cache=FeatureCache(capacity_bytes=4096))
+    part = "feature_cache"
+    larger = (
+        FeatureCache(capacity_bytes=8192),
+        FeatureCache(capacity_bytes=4096, lanes=17),
+        FeatureCache(capacity_bytes=4096, macs=8),
+    )
+
+
 class TestFrameDifferencer(UnitSuite):
     design = dense_with(frame_differencer=FrameDifferencer(held_bytes=4096))
     part = "frame_differencer"
@@ -124,6 +140,76 @@ class TestFrameDifferencer(UnitSuite):
         FrameDifferencer(lanes=17, held_bytes=4096),
         FrameDifferencer(held_bytes=8192),
     )
+
+
+class TestMotionEstimator(UnitSuite):
+    design = dense_with(motion_estimator=MotionEstimator(pixel_bytes=38400, tiles=300))
+    part = "motion_estimator"
+    larger = (
+        MotionEstimator(pixel_bytes=76800, tiles=300),
+        MotionEstimator(pixel_bytes=38400, tiles=1200),
+        MotionEstimator(pixel_bytes=38400, tiles=300, adders=128),
+    )
+
+
+class TestWarper(UnitSuite):
+    design, part = dense_with(warper=Warper(capacity_bytes=65536)), "warper"
+    larger = (Warper(capacity_bytes=131072), Warper(capacity_bytes=65536, lanes=33))
+
+
+def test_motion_units_by_hand():
+    table = cost_table(DENSE.technology)
+    design = dense_with(
+        motion_estimator=MotionEstimator(pixel_bytes=32768, tiles=1024, adders=32),
+        warper=Warper(capacity_bytes=65536, lanes=16),
+    )
+    prices = energy_per_action(design)
+    pixels = {"size_bytes": 32768, "width_bits": 256}
+    # Two sums of 24 bits and a vector of 16, for 1024 tiles: 8 KiB of 64 bits.
+    tiles = {"size_bytes": 8192, "width_bits": 64}
+    # A quarter of the memory for each tap, 16 values of 8 bits wide.
+    bank = {"size_bytes": 16384, "width_bits": 128}
+    for action in ("read", "write"):
+        assert prices["motion_estimator", f"{action}_pixels"] == table.energy_pj(
+            "sram", action, **pixels
+        )
+        assert prices["motion_estimator", f"{action}_tile"] == table.energy_pj(
+            "sram", action, **tiles
+        )
+        assert prices["warper", f"{action}_map"] == table.energy_pj("sram", action, **bank)
+    multiply = table.energy_pj("int_multiplier", "multiply", bits=8)
+    assert prices["warper", "interpolate"] == pytest.approx(
+        4 * multiply + 3 * table.energy_pj("int_adder", "add", bits=16)
+    )
+    lanes = 64 * table.area_mm2("int_multiplier", bits=8) + 48 * table.area_mm2(
+        "int_adder", bits=16
+    )
+    assert area_by_part(design)["warper"] == pytest.approx(
+        lanes + 4 * table.area_mm2("sram", **bank)
+    )
+
+
+class TestIndependentLanes(UnitSuite):
+    design, part = preset("lanes_16x16"), "lanes"
+    larger = (IndependentLanes(index_bits=14),)
+
+
+class TestWeightTables(UnitSuite):
+    design, part = preset("tables_16x16"), "weight_tables"
+    larger = (WeightTables(filters=3), WeightTables(filters=2, sums=1))
+
+
+def test_lanes_by_hand():
+    # 64 KiB of int8 weights in 64 banks, words of 4: 1,024 indices of 13 bits in each bank. A lane
+    # holds two words of 4 x (8 + 13) bits, an index and an address.
+    design, table = preset("lanes_16x16"), cost_table(DENSE.technology)
+    bank = {"size_bytes": 1024 * 13 / 8, "width_bits": 4 * 13}
+    area = 64 * table.area_mm2("sram", **bank)
+    area += 256 * table.area_mm2("int_adder", bits=13) + 256 * table.area_mm2("int_adder", bits=24)
+    area += 256 * table.area_mm2("register", bits=2 * 4 * 21 + 13 + 24)
+    assert area_by_part(design)["lanes"] == pytest.approx(area)
+    prices = energy_per_action(design)
+    assert prices["lanes", "read_order"] == table.energy_pj("sram", "read", **bank)
 
 
 class TestLeaderTable(UnitSuite):
@@ -181,6 +267,17 @@ def test_leader_table_by_hand():
     assert prices["leader_table", "read_sums"] == table.energy_pj("sram", "read", **sums)
     with pytest.raises(ConfigError, match=r"lanes must be at most .* entries \+ undecided = 3"):
         dense_with(leader_table=LeaderTable(max_length=8, entries=2, lanes=4))
+
+
+class TestChangeDetector(UnitSuite):
+    design = dense_with(change_detector=ChangeDetector(lanes=8, line_bits=640))
+    part = "change_detector"
+    larger = (
+        ChangeDetector(lanes=9, line_bits=640),
+        ChangeDetector(lanes=8, line_bits=1280),
+        ChangeDetector(lanes=8, line_bits=640, marks=2**17),
+        ChangeDetector(lanes=8, line_bits=640, queue_entries=64),
+    )
 
 
 class TestNeighbourMatcher(UnitSuite):

@@ -4,12 +4,18 @@ from simulator.timing.stages.above import ABOVE, AboveStage, register_above
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
 from simulator.timing.stages.channel_gate import Gating
+from simulator.timing.stages.feature_cache import Summing
 from simulator.timing.stages.following import Following
 from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
+from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
+from simulator.timing.stages.motion import EstimatingMotion
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.warping import Warping
+from simulator.timing.stages.watching import Watching
+from simulator.timing.stages.weight_tables import Factorised
 
 __all__ = [
     "ABOVE",
@@ -17,13 +23,19 @@ __all__ = [
     "AboveStage",
     "Addressing",
     "Differencing",
+    "EstimatingMotion",
+    "Factorised",
     "Following",
     "Gating",
     "HandingOut",
     "Hashing",
+    "Independent",
     "Matching",
     "Multiplying",
     "Stage",
+    "Summing",
+    "Warping",
+    "Watching",
     "Work",
     "register",
     "register_above",

@@ -33,18 +33,21 @@ class Multiplying(Stage):
             inputs=getattr(accelerator, tiles.inputs),
             sums=getattr(accelerator, tiles.sums),
         )
-        input_reads, weight_reads, sum_writes, sum_reads = moved
-        ports = {tiles.inputs: input_reads, "weight_buffer": weight_reads}
-        ports[tiles.sums] = ports.pop(tiles.sums, 0) + sum_writes + sum_reads
-        limits = {
-            name: port_cycles(each, getattr(accelerator, name)) for name, each in ports.items()
-        }
         return Work(
-            limits={"array": cycles, **limits},
+            limits={"array": cycles, **self.port_limits(tiles, *moved)},
             latency_cycles=latency,
             busy_cycles={"array": cycles},
             actions=partial(self._actions, tiles, *moved),
         )
+
+    def port_limits(
+        self, tiles: Tiles, input_reads: Any, weight_reads: Any, sum_writes: Any, sum_reads: Any
+    ) -> dict[str, Any]:
+        """Cycles that each buffer's ports need for the bytes that pass them."""
+        ports = {tiles.inputs: input_reads, "weight_buffer": weight_reads}
+        ports[tiles.sums] = ports.pop(tiles.sums, 0) + sum_writes + sum_reads
+        accelerator = self.accelerator
+        return {name: port_cycles(each, getattr(accelerator, name)) for name, each in ports.items()}
 
     def _actions(
         self, tiles: Tiles, input_reads: Any, weight_reads: Any, sum_writes: Any, sum_reads: Any

@@ -1,0 +1,260 @@
+"""Change-based inference: a position whose patch is as it was keeps the result that it had."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from accelerators import ConfigError
+from accelerators.rules import one_of, real, refuse, true_of, violations
+from simulator.decisions.box import Decisions
+from simulator.decisions.evidence import Changes
+from simulator.decisions.rows import KeptRows
+from simulator.kernels.changes import changed_places, take_changed
+from simulator.policies.activations import check_activations
+from simulator.policies.patches import (
+    has_positions,
+    input_size,
+    map_of,
+    patches_at,
+    touched,
+)
+from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
+from simulator.policies.technique import Technique, register
+from workloads.traces.layer import Layer
+
+FORMS = ("feedback", "copy")
+_REFERENCE = "reference"
+_LARGEST = 1e30
+
+
+def _are_thresholds(value: object) -> bool:
+    """Whether these are numbers of at least 0 by names of layers."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and type(each) in (int, float) and 0 <= each <= _LARGEST
+        for name, each in value.items()
+    )
+
+
+_THRESHOLDS = true_of(
+    _are_thresholds,
+    "be a mapping of layer names to numbers of at least 0",
+    "use {'conv1': 0.1}, or {} for the same in all layers",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedPositions(ReusePolicy):
+    """A layer computes the positions whose input changed since the frame before.
+
+    CBinfer (Cavigelli and Benini, ICDSC 2017 and TCSVT 2019). A place of the input has changed if
+    any channel differs from a reference by more than the threshold; every position whose patch has
+    such a place is computed, the others keep their result. The reference is that of the frame
+    before (`copy`), or what a place was when it last changed (`feedback`); then it is also what is
+    multiplied, as in the authors' code, so that a product is never farther from dense than the
+    threshold times the sum of its weights' magnitudes. With `copy`, changes that are small from
+    frame to frame add up unseen. The first frame of a stream is computed.
+
+    The images of a batch are frames in a row, each compared with the one before it; the first one
+    with the last of the batch before. Decided are layers with weights whose rows are positions of
+    images; of a layer with a single row an image, all of it or nothing. Others run dense.
+
+    Attributes:
+        threshold: tau of every layer, at least 0, in the units of its activations; 0 keeps what is
+            the same in every bit.
+        form: what is compared with, `feedback` or `copy`.
+        thresholds: name of a layer -> its own tau.
+
+    Raises:
+        ConfigError: at construction, with every violated rule; at `decide`, where activations are
+            not finite, or the memory is of another layer, naming the layer.
+    """
+
+    threshold: float = field(metadata=real(0.0, _LARGEST))
+    form: str = field(default="feedback", metadata=one_of(lambda: FORMS))
+    thresholds: Mapping[str, float] = field(default_factory=dict, metadata=_THRESHOLDS)
+
+    def __post_init__(self) -> None:
+        """Check every rule."""
+        refuse(violations(self, "ChangedPositions"))
+        own = {name: float(each) for name, each in self.thresholds.items()}
+        object.__setattr__(self, "thresholds", own)
+
+    def applies_to(self, layer: Layer) -> bool:
+        """To layers whose rows are positions of images."""
+        return has_positions(layer)
+
+    def check_layers(self, layers: Sequence[Layer]) -> None:
+        """Thresholds of their own must be of layers."""
+        names = [layer.name for layer in layers]
+        unknown = [name for name in self.thresholds if name not in names]
+        if unknown:
+            raise ConfigError(
+                f"ChangedPositions.thresholds must name layers, got {', '.join(unknown)}; layers "
+                f"are {', '.join(names)}"
+            )
+
+    def threshold_of(self, layer: Layer) -> np.float32:
+        """Of a layer, in steps of its integers where it is quantised."""
+        own = self.thresholds.get(layer.name, self.threshold)
+        return np.float32(own if layer.quantisation is None else own / layer.quantisation.scale)
+
+    def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
+        """As for the first batch of a stream."""
+        return self.decide_next(layer, rows, state, None)[0]
+
+    def decide_next(
+        self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """Frame after frame; the reference after the last one is kept."""
+        check_activations(layer, rows)
+        seen = _Comparison(layer, self.threshold_of(layer), self.form, _reference(layer, memory))
+        values = map_of(layer, rows)
+        for frame in range(layer.row_images):
+            seen.add(np.ascontiguousarray(values[:, frame]), rows)
+        made = seen.decisions()
+        assert seen.reference is not None  # of the last frame
+        return made, {_REFERENCE: seen.reference}
+
+    def describe(self) -> dict:
+        """The policy as plain values."""
+        return {"policy": "changed_positions", **asdict(self)}
+
+
+class _Comparison:
+    """Frames of a batch, compared with the reference one after the other.
+
+    Attributes:
+        reference: `(channels, *size)` float32, as the last frame left it; `None` before the first
+            frame of a stream.
+    """
+
+    def __init__(
+        self, layer: Layer, threshold: np.float32, form: str, reference: np.ndarray | None
+    ) -> None:
+        self.reference = reference
+        self._layer, self._threshold, self._form = layer, threshold, form
+        positions = layer.gemm.m // layer.row_images
+        # Of each position, the row that computed its result: at first, of the batch before.
+        self._computed_by = np.arange(-positions, 0)
+        self._kept: list[np.ndarray] = []
+        self._sources: list[np.ndarray] = []
+        self._operands: list[np.ndarray] = []
+        self._compared = self._updated = 0
+
+    def add(self, values: np.ndarray, rows: np.ndarray) -> None:
+        """The next frame.
+
+        Args:
+            values: `(channels, *size)` float32.
+            rows: `(count, m, k)` float32, those of all frames.
+        """
+        layer, frame = self._layer, len(self._kept)
+        positions = len(self._computed_by)
+        computed = np.arange(positions)
+        if self.reference is None:
+            self.reference = values.copy() if self._form == "feedback" else values
+            self._updated += values.size
+            patches = rows.transpose(0, 2, 1)[:, :, :positions]
+        else:
+            changed = self._compare(values, self.reference)
+            computed = np.flatnonzero(touched(layer, changed[None])[0])
+            patches = rows[:, :0].transpose(0, 2, 1)
+            if self._form == "copy":
+                self.reference = values
+            elif self._threshold > 0:
+                patches = patches_at(layer, self.reference, computed)
+        self._computed_by[computed] = frame * positions + computed
+        kept = np.ones(positions, bool)
+        kept[computed] = False
+        self._kept.append(kept)
+        self._sources.append(self._computed_by.copy())
+        self._operands.append(patches)
+
+    def _compare(self, values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """`(*size)` bool, places that changed; in the feedback form the reference takes them."""
+        flat, before = values.reshape(len(values), -1), reference.reshape(len(values), -1)
+        changed = np.empty(flat.shape[1], bool)
+        changed_places(flat, before, self._threshold, changed)
+        self._compared += values.size
+        if self._form == "feedback":
+            take_changed(flat, changed, before)
+            self._updated += len(flat) * int(np.count_nonzero(changed))
+        return changed.reshape(values.shape[1:])
+
+    def decisions(self) -> Decisions:
+        """On all frames that were added."""
+        layer, gemm = self._layer, self._layer.gemm
+        kept = np.concatenate(self._kept)
+        multiplies_reference = self._form == "feedback" and self._threshold > 0
+        operands = None
+        if multiplies_reference and self._compared:
+            operands = np.concatenate(self._operands, axis=2).transpose(0, 2, 1)
+        assert self.reference is not None
+        return Decisions(
+            layer=layer.name,
+            gemm=gemm,
+            rows=KeptRows(
+                gemm=gemm,
+                kept=np.broadcast_to(kept, (gemm.count, gemm.m)),
+                sources=np.broadcast_to(np.concatenate(self._sources), (gemm.count, gemm.m)),
+                operands=operands,
+            ),
+            evidence=Changes(
+                compared=self._compared,
+                updated=self._updated if self._form == "feedback" else 0,
+                line_bits=line_bits(layer),
+                kept_elements=self.reference.size + gemm.count * gemm.n * len(self._computed_by),
+            ),
+        )
+
+
+def line_bits(layer: Layer) -> int:
+    """Marks of a map's lines that a kernel reaches over, beside the one that comes."""
+    if layer.kind != "conv":
+        return 0
+    assert layer.convolution is not None
+    size, convolution = input_size(layer), layer.convolution
+    return convolution.dilation[0] * (convolution.kernel[0] - 1) * math.prod(size[1:])
+
+
+def _reference(layer: Layer, memory: LayerMemory | None) -> np.ndarray | None:
+    """What the batch before left, to be written on.
+
+    Raises:
+        ConfigError: it is of another layer.
+    """
+    if memory is None:
+        return None
+    size = input_size(layer)
+    shape = layer.input_elements // (layer.images * math.prod(size)), *size
+    held = memory.get(_REFERENCE)
+    if held is None or held.shape != shape or held.dtype != np.float32:
+        found = None if held is None else f"{held.dtype} of shape {held.shape}"
+        raise ConfigError(
+            f"memory of layer {layer.name!r} must hold a float32 reference of shape (channels, "
+            f"*size) = {shape}, got {found}; start without memory"
+        )
+    return np.array(held)
+
+
+register(
+    Technique(
+        name="changes",
+        title="CBinfer: change-based inference",
+        axis="rows",
+        word="keep",
+        grain="position",
+        rule="A position is computed if a place of its patch differs from the reference by more "
+        "than tau in any channel; the others keep their result.",
+        evidence="differences of every layer's input to that of an earlier frame",
+        source="Cavigelli and Benini, CBinfer, ICDSC 2017 and TCSVT 2019",
+        policy=ChangedPositions,
+        units=("change_detector",),
+        published=("CBInfer",),
+        choices={"threshold": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)},
+        start={"threshold": 0.1, "form": "feedback"},
+        own=("threshold",),
+    )
+)

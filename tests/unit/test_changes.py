@@ -1,0 +1,333 @@
+"""Change-based inference: the positions that change, their results, and what hardware pays."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from accelerators import ChangeDetector, ConfigError, preset
+from simulator import ChangedPositions, Changes, decide, decide_stream, simulate
+from simulator.policies.activations import Activations
+from simulator.policies.patches import map_of, read_by, touched
+from simulator.running.executor import Executed, execute
+from simulator.testing.examples import conv_layer, example_weights
+from simulator.testing.reference import reference_product
+from simulator.timing.pipeline import layer_timing
+from tests.builders import matrix_layer, roomy_design
+from workloads import capture
+from workloads.traces.layer import Convolution, Gemm, Layer
+
+FORMS = ("feedback", "copy")
+
+
+def batch(policy, layer: Layer, frames: np.ndarray, memory=None) -> Executed:
+    """Some frames of a stream; weights are whole numbers, so that sums are exact in any order."""
+    return execute(
+        policy,
+        layer,
+        Activations(layer, frames),
+        {},
+        memory,
+        lambda: np.rint(3 * example_weights(layer)),
+        wants_result=True,
+        centroids=True,
+    )
+
+
+def dense(layer: Layer, frames: np.ndarray) -> np.ndarray:
+    return np.matmul(Activations(layer, frames).rows, np.rint(3 * example_weights(layer)))
+
+
+def whole_frames(layer: Layer, seed: int, images: int) -> np.ndarray:
+    """Frames of whole numbers in a row, each with some places unlike the one before."""
+    rng = np.random.default_rng(seed)
+    frames = [rng.integers(-4, 5, layer.input_shape[1:])]
+    for _ in range(images - 1):
+        moved = rng.random(layer.input_shape[2:]) < 0.03
+        frames.append(np.where(moved, rng.integers(-4, 5, frames[0].shape), frames[-1]))
+    return np.stack(frames).astype(np.float32)
+
+
+def strided_layer(kernel, stride, padding, dilation, groups=1, size=(9, 11), channels=4):
+    """A convolution of any geometry over one image."""
+    geometry = Convolution(
+        kernel=kernel, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    made = geometry.output_size(size)
+    taps = kernel[0] * kernel[1]
+    return Layer(
+        name="conv",
+        kind="conv",
+        gemm=Gemm(m=made[0] * made[1], n=2, k=channels // groups * taps, count=groups),
+        images=1,
+        row_images=1,
+        convolution=geometry,
+        input_shape=(1, channels, *size),
+        output_shape=(1, 2 * groups, *made),
+        weights_are_parameters=True,
+    )
+
+
+GEOMETRIES = {
+    "same": strided_layer((3, 3), (1, 1), (1, 1), (1, 1)),
+    "strided": strided_layer((3, 3), (2, 2), (1, 1), (1, 1)),
+    "stem": strided_layer((7, 7), (2, 2), (3, 3), (1, 1)),
+    "dilated": strided_layer((3, 3), (1, 1), (2, 2), (2, 2)),
+    "unpadded": strided_layer((3, 2), (1, 1), (0, 0), (1, 1)),
+    "point": strided_layer((1, 1), (2, 2), (0, 0), (1, 1)),
+    "groups": strided_layer((3, 3), (1, 2), (1, 0), (1, 1), groups=2),
+}
+geometries = pytest.mark.parametrize("layer", GEOMETRIES.values(), ids=GEOMETRIES)
+
+
+@geometries
+def test_a_map_comes_back_from_its_patches(layer):
+    frames = np.random.default_rng(0).standard_normal(layer.input_shape).astype(np.float32)
+    rows = Activations(layer, frames).rows
+    seen = read_by(layer, np.ones((1, *layer.output_shape[2:]), bool))
+    np.testing.assert_array_equal(map_of(layer, rows)[:, 0], frames[0] * seen[0])
+    # A place is read by the rows in which it is not 0.
+    for place in ((0, 0), (4, 6), (8, 10)):
+        alone = np.zeros_like(frames)
+        alone[:, :, *place] = 1
+        changed = np.zeros((1, 9, 11), bool)
+        changed[:, *place] = True
+        expected = Activations(layer, alone).rows.any(axis=(0, 2))
+        np.testing.assert_array_equal(touched(layer, changed)[0], expected)
+
+
+@geometries
+@pytest.mark.parametrize("form", FORMS)
+def test_threshold_0_is_dense_in_every_bit(layer, form):
+    frames, memory, work = whole_frames(layer, 1, 6), None, 0
+    for frame in frames[:, None]:
+        made = batch(ChangedPositions(threshold=0, form=form), layer, frame, memory)
+        np.testing.assert_array_equal(made.result, dense(layer, frame))
+        memory, work = made.memory, work + made.decisions.macs
+    assert layer.gemm.macs < work < 6 * layer.gemm.macs
+    again = batch(ChangedPositions(threshold=0, form=form), layer, frames[-1:], memory)
+    assert again.decisions.macs == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("threshold", [0, 2])
+def test_frames_of_a_batch_are_as_one_after_the_other(form, threshold):
+    policy = ChangedPositions(threshold=threshold, form=form)
+    layer, frames = conv_layer(images=1, size=(6, 7)), None
+    frames, memory, results, kept = whole_frames(layer, 2, 6), None, [], []
+    for frame in frames[:, None]:
+        made = batch(policy, layer, frame, memory)
+        memory = made.memory
+        results.append(made.result)
+        kept.append(made.decisions.rows.kept)
+    half = conv_layer(images=3, size=(6, 7))
+    first = batch(policy, half, frames[:3])
+    second = batch(policy, half, frames[3:], first.memory)
+    np.testing.assert_array_equal(
+        np.concatenate([first.result, second.result], axis=1), np.concatenate(results, axis=1)
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([first.decisions.rows.kept, second.decisions.rows.kept], axis=1),
+        np.concatenate(kept, axis=1),
+    )
+    np.testing.assert_array_equal(second.memory["reference"], memory["reference"])
+    for each, given in ((first, frames[:3]), (second, frames[3:])):
+        rows = Activations(half, given).rows
+        slow = reference_product(each.decisions, rows, np.rint(3 * example_weights(half)))
+        np.testing.assert_array_equal(each.result, slow)
+
+
+def convolutions(count: int, channels: int = 2) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(count))
+    ).eval()
+
+
+@pytest.mark.parametrize(
+    ("place", "rows"), [((5, 5), [9, 25, 49]), ((0, 0), [4, 9, 16]), ((0, 5), [6, 15, 28])]
+)
+def test_a_pixel_spreads_from_layer_to_layer(place, rows):
+    network = convolutions(3)
+    frames = torch.randn(1, 2, 11, 11, generator=torch.Generator().manual_seed(0))
+    frames = frames.repeat(3, 1, 1, 1)
+    frames[1:, 1, *place] += 1  # the last two frames are the same
+    for policy in (ChangedPositions(threshold=0, form=form) for form in FORMS):
+        runs = decide_stream(
+            [capture(network, each[None]) for each in frames], policy, model=network
+        )
+        computed = [[made.rows.computed_rows for made in run.decisions.values()] for run in runs]
+        assert computed == [[121] * 3, rows, [0] * 3]
+        (at_once,) = decide_stream([capture(network, frames)], policy, model=network)
+        total = [made.rows.computed_rows for made in at_once.decisions.values()]
+        assert total == [121 + each for each in rows]
+        assert at_once.output_mse < 1e-12  # PyTorch adds in another order
+
+
+def test_what_is_multiplied_is_within_the_threshold_of_what_came():
+    layer, threshold = conv_layer(images=1, size=(8, 8)), 0.3
+    rng, memory = np.random.default_rng(3), None
+    frame = rng.standard_normal(layer.input_shape).astype(np.float32)
+    bound = threshold * np.abs(np.rint(3 * example_weights(layer))).sum(axis=1, keepdims=True)
+    kept = 0
+    for _ in range(12):
+        frame = frame + rng.normal(0, 0.15, frame.shape).astype(np.float32)
+        made = batch(ChangedPositions(threshold=threshold), layer, frame, memory)
+        memory, kept = made.memory, kept + made.decisions.rows.kept.sum()
+        assert (np.abs(made.result - dense(layer, frame)) <= bound * (1 + 1e-5)).all()
+        assert np.abs(frame[0] - memory["reference"]).max() <= threshold
+    assert kept > 0
+
+
+def test_a_slow_ramp_escapes_copies_and_not_feedback():
+    layer, step = conv_layer(images=1, channels=1, size=(5, 5)), 0.25
+    errors: dict[str, list[float]] = {form: [] for form in FORMS}
+    computed: dict[str, list[int]] = {form: [] for form in FORMS}
+    for form in FORMS:
+        memory = None
+        for number in range(20):
+            frame = np.full(layer.input_shape, number * step, np.float32)
+            made = batch(ChangedPositions(threshold=2 * step, form=form), layer, frame, memory)
+            memory = made.memory
+            errors[form].append(float(np.abs(made.result - dense(layer, frame)).max()))
+            computed[form].append(made.decisions.rows.computed_rows)
+    assert computed["copy"] == [25] + [0] * 19
+    # Each frame adds the same to the error, for ever.
+    np.testing.assert_allclose(np.diff(errors["copy"]), errors["copy"][1], rtol=1e-5)
+    # Two steps are not more than the threshold, three are.
+    assert computed["feedback"] == [25 * (number % 3 == 0) for number in range(20)]
+    assert max(errors["feedback"]) <= 2 * errors["copy"][1] * (1 + 1e-6)
+
+
+def test_all_that_moves_is_computed():
+    layer = conv_layer(images=1, channels=1, size=(12, 12))
+    wave = np.sin(np.arange(40))
+    picture = wave[:, None] * wave + 0.1 * wave[:, None]
+    memory = None
+    for shift in range(3):
+        frame = picture[None, None, :12, shift : shift + 12].astype(np.float32)
+        made = batch(ChangedPositions(threshold=0.01), layer, frame, memory)
+        memory = made.memory
+        assert made.decisions.rows.computed_rows == 144
+
+
+def test_a_global_mean_changes_all():
+    class Squeezed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(2, 2, 3, padding=1)
+            self.second = nn.Conv2d(2, 2, 1)
+
+        def forward(self, frames):
+            found = self.first(frames)
+            return self.second(found * found.mean(dim=(2, 3), keepdim=True))
+
+    torch.manual_seed(0)
+    network = Squeezed().eval()
+    frames = torch.randn(1, 2, 9, 9).repeat(2, 1, 1, 1)
+    frames[1, 0, 4, 4] += 1
+    run = decide(capture(network, frames), ChangedPositions(threshold=0), model=network)
+    assert [made.rows.computed_rows - 81 for made in run.decisions.values()] == [9, 81]
+
+
+def test_thresholds_of_their_own():
+    network = convolutions(2)
+    frames = torch.randn(2, 2, 9, 9)
+    policy = ChangedPositions(threshold=0, thresholds={"1": 1e6})
+    run = decide(capture(network, frames), policy, model=network)
+    assert [made.rows.computed_rows for made in run.decisions.values()] == [162, 81]
+    with pytest.raises(ConfigError, match=r"thresholds must name layers, got 2; layers are 0, 1"):
+        decide(capture(network, frames), replace(policy, thresholds={"2": 1.0}), model=network)
+    with pytest.raises(ConfigError, match="thresholds must be a mapping of layer names to numbers"):
+        ChangedPositions(threshold=0, thresholds={"1": -1})
+
+
+def test_products_of_two_activations_and_rows_of_no_image_run_dense():
+    policy = ChangedPositions(threshold=1)
+    assert policy.applies_to(matrix_layer("fc", m=4, n=2, k=3, row_images=4))
+    attention = replace(
+        matrix_layer("qk", m=4, n=2, k=3, row_images=4), weights_are_parameters=False
+    )
+    assert not policy.applies_to(attention)
+
+
+def test_a_memory_of_other_maps_is_refused():
+    layer, other = conv_layer(images=1), conv_layer(images=1, size=(5, 5))
+    policy = ChangedPositions(threshold=0)
+    made = batch(policy, other, whole_frames(other, 0, 1))
+    with pytest.raises(ConfigError, match=r"'conv' must hold a float32 reference of shape"):
+        batch(policy, layer, whole_frames(layer, 0, 1), made.memory)
+
+
+def one_changed(form: str) -> tuple[Layer, Executed]:
+    """A 4x5 map of four channels, of which place (1, 1) changes: 9 of 20 rows are computed."""
+    layer = conv_layer(images=1)
+    frames = whole_frames(layer, 0, 1)
+    policy = ChangedPositions(threshold=0, form=form)
+    memory = batch(policy, layer, frames).memory
+    frames[0, 2, 1, 1] += 1
+    return layer, batch(policy, layer, frames, memory)
+
+
+def test_cycles_by_hand():
+    layer, made = one_changed("feedback")
+    assert made.decisions.evidence == Changes(
+        compared=80, updated=4, line_bits=2 * 5, kept_elements=80 + 60
+    )
+    assert made.decisions.units == ("change_detector",)
+    design = roomy_design(change_detector=ChangeDetector(lanes=4, line_bits=10, latency_cycles=3))
+    timing = layer_timing(layer, made.decisions, design)
+    # A cycle to load; 80 values, four a cycle, and 3 cycles to the last mark; three folds of up to
+    # 16 of 36 elements a row, each 2 x 16 + 16 + 9 - 2 = 55 for 9 rows; a cycle to store.
+    assert timing.busy_cycles["change_detector"] == 80 // 4
+    assert timing.busy_cycles["array"] == 3 * 55
+    assert timing.cycles == 1 + 20 + 3 + 3 * 55 + 1
+    assert timing.schedule.stages == ("watching", "array")
+    assert timing.macs == 9 * 36 * 3
+    moved = {"references": 80, "new_references": 4, "kept_results": 11 * 3, "inputs": 80}
+    assert {name: timing.dram_bytes[name] for name in moved} == moved
+    assert "addresses" not in timing.dram_bytes and "marks" not in timing.dram_bytes
+    done = {
+        action: many for (part, action), many in timing.actions.items() if part == "change_detector"
+    }
+    assert done == {
+        "compare": 80, "list": 9, "write_line": 1, "read_line": 2, "write_marks": 1,
+        "read_marks": 1,
+    }  # fmt: skip
+    # With so many lanes, listing nine rows takes longest.
+    wide = replace(design, change_detector=replace(design.change_detector, lanes=80))
+    assert layer_timing(layer, made.decisions, wide).busy_cycles["change_detector"] == 9
+
+
+def test_a_copy_writes_no_reference_and_a_first_frame_compares_nothing():
+    layer, made = one_changed("copy")
+    assert made.decisions.evidence.updated == 0
+    first = batch(ChangedPositions(threshold=0), layer, whole_frames(layer, 0, 1))
+    assert first.decisions.evidence.compared == 0
+    assert first.decisions.evidence.updated == 80
+    design = roomy_design(change_detector=ChangeDetector(lanes=4, line_bits=10))
+    dense_cycles = layer_timing(layer, None, design).cycles
+    assert layer_timing(layer, first.decisions, design).cycles >= dense_cycles
+
+
+def test_a_detector_must_reach_over_the_kernel():
+    layer, made = one_changed("copy")
+    design = roomy_design(change_detector=ChangeDetector(lanes=4, line_bits=9))
+    with pytest.raises(ConfigError, match=r"line_bits must hold .* 'conv' .*10 places, got 9"):
+        layer_timing(layer, made.decisions, design)
+    with pytest.raises(ConfigError, match="must have change_detector to run"):
+        layer_timing(layer, made.decisions, preset("dense_16x16"))
+
+
+def test_a_stream_on_its_design():
+    network = convolutions(2, channels=8)
+    frames = torch.randn(1, 8, 24, 24).repeat(3, 1, 1, 1)
+    trace = capture(network, frames)
+    run = decide(trace, ChangedPositions(threshold=0), model=network)
+    report = simulate(trace, preset("change_32x32"), run)
+    # One frame of three is computed, and kept results of two travel.
+    assert sum(made.macs for made in run.decisions.values()) == trace.macs // 3
+    assert report.reuse.dram_bytes["kept_results"] == 2 * 2 * 24 * 24 * 8
+    assert report.reuse.dram_bytes["references"] == 2 * 2 * 24 * 24 * 8
