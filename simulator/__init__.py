@@ -10,6 +10,7 @@ print(report.verdict)
 import simulator.policies.not_evaluated
 import simulator.policies.octave_convolutions
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
+from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
@@ -39,9 +40,19 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Changes, Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import (
+    ArraySignatures,
+    Changes,
+    Differences,
+    Evidence,
+    Leaders,
+    Neighbours,
+    Signatures,
+    Static,
+)
 from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.incremental import IncrementalRows, incremental
 from simulator.decisions.looks import Looks
 from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
@@ -53,11 +64,13 @@ from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
 from simulator.policies.clockwork import Clockwork
 from simulator.policies.deep_feature_flow import DeepFeatureFlow
+from simulator.policies.differences import DifferencePolicy
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.feature_boosting import ChannelMeans, FeatureBoosting
+from simulator.policies.fine_changes import FineChanges
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
@@ -66,9 +79,13 @@ from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
+from simulator.policies.position_differences import PositionDifferences
+from simulator.policies.quantised_differences import QuantisedDifferences
 from simulator.policies.region_of_interest import RegionOfInterest
+from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.similar_filters import SimilarFilters
 from simulator.policies.skipped_outputs import SkippedOutputs
+from simulator.policies.spatial_differences import SpatialDifferences
 from simulator.policies.sub_flow import SubFlow
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.sum_merge import SumMerge
@@ -89,6 +106,7 @@ from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
 from simulator.timing.layer import ActionCounts, LayerTiming
+from simulator.timing.remembering import remembered_bytes
 from simulator.timing.schedule import BLOCKS, LIMITS
 
 __all__ = [
@@ -97,6 +115,7 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "ArraySignatures",
     "BlockMatching",
     "CachedAnswers",
     "ChangedPositions",
@@ -110,6 +129,8 @@ __all__ = [
     "DeepFeatureFlow",
     "DepthDecisions",
     "DesignReport",
+    "DifferencePolicy",
+    "Differences",
     "DroppedColumns",
     "DroppedTokens",
     "ErrorAnalysis",
@@ -119,10 +140,12 @@ __all__ = [
     "Evidence",
     "FeatureBoosting",
     "FilledRows",
+    "FineChanges",
     "FrameDecisions",
     "FrameEvidence",
     "GreedyStep",
     "HyperCubeReuse",
+    "IncrementalRows",
     "KMeansReuse",
     "KeptRows",
     "LayerBound",
@@ -143,10 +166,13 @@ __all__ = [
     "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
+    "PositionDifferences",
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
+    "QuantisedDifferences",
     "RegionOfInterest",
+    "ResultCacheReuse",
     "ReuseCounts",
     "ReusePolicy",
     "ReuseRun",
@@ -156,6 +182,7 @@ __all__ = [
     "SimilarFilters",
     "SimulationReport",
     "SkippedOutputs",
+    "SpatialDifferences",
     "Static",
     "StreamMemory",
     "SubFlow",
@@ -172,10 +199,12 @@ __all__ = [
     "calibrate",
     "decide",
     "decide_stream",
+    "effectual_bits",
     "error_bound",
     "fitted_design",
     "greedy_perforation",
     "importance_by_gradient",
+    "incremental",
     "input_similarity",
     "layer_similarity",
     "load_memory",
@@ -187,6 +216,7 @@ __all__ = [
     "predict_layer",
     "processor_constants",
     "remaining_work",
+    "remembered_bytes",
     "save_memory",
     "similarity_by_distance",
     "simulate",

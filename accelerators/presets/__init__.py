@@ -6,8 +6,10 @@ from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     columns_16x16,
     dense_16x16,
+    difference_16x16,
     gated_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
 )
@@ -25,8 +27,10 @@ from accelerators.rules import named
 _BUILDERS = (
     dense_16x16,
     columns_16x16,
+    difference_16x16,
     gated_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
     lanes_16x16,
@@ -64,6 +68,7 @@ __all__ = [
     "columns_16x16",
     "dense_16x16",
     "dense_32x32",
+    "difference_16x16",
     "every_64x64",
     "gated_16x16",
     "lanes_16x16",
@@ -74,6 +79,7 @@ __all__ = [
     "neighbour_32x32",
     "preset",
     "presets",
+    "remembering_16x16",
     "reuse_16x16",
     "reuse_16x16_int8",
     "reuse_32x32",

@@ -9,6 +9,7 @@ from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.change_detector import ChangeDetector
 from accelerators.units.channel_gate import ChannelGate
+from accelerators.units.difference_unit import DifferenceUnit
 from accelerators.units.dram import Dram
 from accelerators.units.feature_cache import FeatureCache
 from accelerators.units.frame_differencer import FrameDifferencer
@@ -18,6 +19,8 @@ from accelerators.units.leader_table import LeaderTable
 from accelerators.units.motion_estimator import MotionEstimator
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
+from accelerators.units.result_adder import ResultAdder
+from accelerators.units.result_cache import ResultCache
 from accelerators.units.unit import Item, Part, Unit
 from accelerators.units.warper import Warper
 from accelerators.units.weight_tables import WeightTables
@@ -27,6 +30,7 @@ __all__ = [
     "CentroidCache",
     "ChangeDetector",
     "ChannelGate",
+    "DifferenceUnit",
     "Dram",
     "FeatureCache",
     "FrameDifferencer",
@@ -38,6 +42,8 @@ __all__ = [
     "NeighbourMatcher",
     "Part",
     "Reconstructor",
+    "ResultAdder",
+    "ResultCache",
     "SramBuffer",
     "SystolicArray",
     "Unit",

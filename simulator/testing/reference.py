@@ -3,6 +3,7 @@
 import numpy as np
 
 from simulator.decisions.box import Decisions
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 
@@ -31,6 +32,8 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
                 match made:
                     case FilledRows():
                         value = _filled_cell(decisions, made, rows, weights, place)
+                    case IncrementalRows():
+                        value = _added_cell(made, output, weights, place)
                     case KeptRows():
                         value = _kept_cell(decisions, made, rows, weights, place)
                     case SharedRows() | None:
@@ -58,6 +61,13 @@ def reference_macs(decisions: Decisions) -> int:
                     computed = row % made.positions in made.computed
                 case KeptRows():
                     computed = not made.kept[index, row]
+                case IncrementalRows():
+                    assert made.differences is not None
+                    own = gemm.k
+                    if not made.anew[index, row]:
+                        own = sum(value != 0 for value in made.differences[index, row])
+                    total += own * gemm.n
+                    continue
                 case None:
                     computed = True
                 case _:
@@ -173,6 +183,21 @@ def _filled_cell(decisions, made: FilledRows, rows, weights, place: tuple[int, i
         found = _cell(decisions, rows[index, taken], weights[index], (index, taken, column))
         value += weight * found
     return value
+
+
+def _added_cell(made: IncrementalRows, output, weights, place: tuple[int, int, int]) -> float:
+    """One output of a row: a difference's, and the output of an earlier row."""
+    index, row, column = place
+    assert made.differences is not None
+    difference = made.differences[index, row].astype(np.float64)
+    value = sum(difference[each] * weights[index, each, column] for each in range(len(difference)))
+    if made.anew[index, row]:
+        return value
+    source = row - made.lag
+    if source >= 0:
+        return value + output[index, source, column]
+    assert made.results is not None
+    return value + made.results[index, made.lag + source, column]
 
 
 def _kept_cell(decisions, made: KeptRows, rows, weights, place: tuple[int, int, int]) -> float:

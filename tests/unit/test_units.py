@@ -14,6 +14,7 @@ from accelerators import (
     CentroidCache,
     ChangeDetector,
     ConfigError,
+    DifferenceUnit,
     FeatureCache,
     FrameDifferencer,
     IndependentLanes,
@@ -22,6 +23,8 @@ from accelerators import (
     MotionEstimator,
     NeighbourMatcher,
     Reconstructor,
+    ResultAdder,
+    ResultCache,
     SramBuffer,
     SystolicArray,
     Unit,
@@ -97,6 +100,21 @@ class TestCentroidBuffer(UnitSuite):
 class TestReconstructor(UnitSuite):
     design, part = dense_with(reconstructor=Reconstructor()), "reconstructor"
     larger = (Reconstructor(ports=2), Reconstructor(width=65))
+
+
+class TestDifferenceUnit(UnitSuite):
+    design, part = dense_with(difference_unit=DifferenceUnit(quantises=False)), "difference_unit"
+    larger = (DifferenceUnit(), DifferenceUnit(lanes=65, quantises=False))
+
+
+class TestResultAdder(UnitSuite):
+    design, part = dense_with(result_adder=ResultAdder()), "result_adder"
+    larger = (ResultAdder(width=65),)
+
+
+class TestStateBuffer(UnitSuite):
+    design, part = dense_with(state_buffer=SramBuffer(capacity_bytes=4096)), "state_buffer"
+    larger = (SramBuffer(capacity_bytes=8192), SramBuffer(capacity_bytes=4096, ports=2))
 
 
 class TestAddressList(UnitSuite):
@@ -223,6 +241,40 @@ class TestLeaderTable(UnitSuite):
         LeaderTable(max_length=32, width=16, undecided=2),
         LeaderTable(max_length=32, width=16, divided_elements=9),
     )
+
+
+class TestResultCache(UnitSuite):
+    design = dense_with(result_cache=ResultCache(entries=256, ways=8, max_hashes=16))
+    part = "result_cache"
+    larger = (
+        ResultCache(entries=512, ways=8, max_hashes=16),
+        ResultCache(entries=256, ways=16, max_hashes=16),
+        ResultCache(entries=256, ways=8, max_hashes=17),
+    )
+
+
+def test_result_cache_by_hand():
+    # 32 sets give 5 of 16 bits away: 256 tags of 11 bits, a set of 8 read at a time; 256 valid bits
+    # and 16 thresholds of 16 bits in registers.
+    unit = ResultCache(entries=256, ways=8, max_hashes=16)
+    design, table = dense_with(result_cache=unit), cost_table(DENSE.technology)
+    tags = {"size_bytes": 352, "width_bits": 88}
+    area = (
+        table.area_mm2("sram", **tags)
+        + table.area_mm2("register", bits=256 + 256)
+        + 8 * table.area_mm2("comparator", bits=11)
+        + 16 * table.area_mm2("comparator", bits=16)
+    )
+    assert area_by_part(design)["result_cache"] == pytest.approx(area)
+    prices = energy_per_action(design)
+    lookup = (
+        table.energy_pj("sram", "read", **tags)
+        + table.energy_pj("register", "read", bits=8)
+        + 8 * table.energy_pj("comparator", "compare", bits=11)
+    )
+    assert prices["result_cache", "lookup"] == pytest.approx(lookup)
+    with pytest.raises(ConfigError, match=r"result_cache.ways must divide entries=256, got 3"):
+        dense_with(result_cache=ResultCache(entries=256, ways=3))
 
 
 class TestLeaderTableWithoutMeans(TestLeaderTable):
