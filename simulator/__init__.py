@@ -59,6 +59,13 @@ from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
 from simulator.decisions.weights import WeightPlan
+from simulator.policies.adascale import (
+    ScaleRegressor,
+    least_loss,
+    looks_at_maps,
+    map_means,
+    sizes_by_texture,
+)
 from simulator.policies.block_matching import BlockMatching, luma
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
@@ -102,6 +109,7 @@ from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
 from simulator.running.sums import bits_of_sums
+from simulator.running.variants import VariantsReport, simulate_variants
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
@@ -177,6 +185,7 @@ __all__ = [
     "ReusePolicy",
     "ReuseRun",
     "ReusedForward",
+    "ScaleRegressor",
     "SharedRows",
     "Signatures",
     "SimilarFilters",
@@ -191,6 +200,7 @@ __all__ = [
     "Technique",
     "Together",
     "TokenPlan",
+    "VariantsReport",
     "VirtualPooling",
     "WeightPlan",
     "WeightRepetition",
@@ -207,8 +217,11 @@ __all__ = [
     "incremental",
     "input_similarity",
     "layer_similarity",
+    "least_loss",
     "load_memory",
+    "looks_at_maps",
     "luma",
+    "map_means",
     "paint_clusters",
     "perforation_impacts",
     "pixel_answers",
@@ -220,6 +233,8 @@ __all__ = [
     "save_memory",
     "similarity_by_distance",
     "simulate",
+    "simulate_variants",
+    "sizes_by_texture",
     "techniques",
     "virtual_pooling_layers",
 ]
