@@ -45,6 +45,7 @@ from accelerators.units import (
     MotionEstimator,
     NeighbourMatcher,
     Part,
+    RangeTable,
     Reconstructor,
     ResultAdder,
     ResultCache,
@@ -128,6 +129,7 @@ class Accelerator:
         motion_estimator: finds the motion of a frame's pixels since the key frame.
         warper: moves the key frame's maps by it.
         result_cache: finds results by signatures that the array makes.
+        range_table: finds results by the ranges that all elements of a sub-vector lie in.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -206,6 +208,7 @@ class Accelerator:
     result_cache: ResultCache | None = field(
         default=None, metadata=part(ResultCache, optional=True)
     )
+    range_table: RangeTable | None = field(default=None, metadata=part(RangeTable, optional=True))
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(("operand_bits", "accumulator_bits"), _accumulator_holds_a_product),

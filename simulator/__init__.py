@@ -47,6 +47,7 @@ from simulator.decisions.evidence import (
     Evidence,
     Leaders,
     Neighbours,
+    Ranges,
     Signatures,
     Static,
 )
@@ -88,6 +89,7 @@ from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.position_differences import PositionDifferences
 from simulator.policies.quantised_differences import QuantisedDifferences
+from simulator.policies.range_table import RangeTableReuse
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.similar_filters import SimilarFilters
@@ -179,6 +181,8 @@ __all__ = [
     "ProcessorLayer",
     "ProcessorReport",
     "QuantisedDifferences",
+    "RangeTableReuse",
+    "Ranges",
     "RegionOfInterest",
     "ResultCacheReuse",
     "ReuseCounts",

@@ -18,6 +18,7 @@ from accelerators.units import (
     FeatureCache,
     FrameDifferencer,
     LshFrontEnd,
+    RangeTable,
     Reconstructor,
     ResultAdder,
     ResultCache,
@@ -170,5 +171,21 @@ def remembering_16x16() -> Accelerator:
             ways=16,  # likewise
             max_hashes=24,  # our choice: 20 bits and some to spare
             clear_entries_per_cycle=64,  # our choice: 16 cycles for all, valid bits are registers
+        ),
+    )
+
+
+def ranging_16x16() -> Accelerator:
+    """The array with a range table."""
+    return replace(
+        reuse_16x16(),
+        name="ranging_16x16",
+        front_end=None,
+        cache=None,
+        range_table=RangeTable(
+            entries=1024,  # our choice, as the centroid cache of `reuse_16x16`
+            ways=4,  # our choice
+            max_length=16,  # our choice: as long as the array has rows
+            width=16,  # our choice: a vector a cycle
         ),
     )

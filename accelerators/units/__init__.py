@@ -18,6 +18,7 @@ from accelerators.units.lanes import IndependentLanes
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.motion_estimator import MotionEstimator
 from accelerators.units.neighbour_matcher import NeighbourMatcher
+from accelerators.units.range_table import RangeTable
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.result_adder import ResultAdder
 from accelerators.units.result_cache import ResultCache
@@ -41,6 +42,7 @@ __all__ = [
     "MotionEstimator",
     "NeighbourMatcher",
     "Part",
+    "RangeTable",
     "Reconstructor",
     "ResultAdder",
     "ResultCache",

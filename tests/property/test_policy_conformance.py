@@ -35,6 +35,7 @@ from simulator import (
     PerforationReuse,
     PositionDifferences,
     QuantisedDifferences,
+    RangeTableReuse,
     RegionOfInterest,
     ResultCacheReuse,
     SimilarFilters,
@@ -270,6 +271,13 @@ class TestEva2ByItsError(FrameSuite):
     policy = Eva2(max_error=29, tile=2, reach=0, radius=2, step=1)
     exact = Eva2(max_error=0, tile=2)
     bolder = (Eva2(max_error=200, tile=2, reach=0, radius=2, step=1),)
+
+
+class TestRangeTable(RowSuite):
+    policy = RangeTableReuse(range_width=1.0, length=4)
+    exact = RangeTableReuse(range_width=1e-4, length=18, range_bits=16)
+    exact_tolerance = 1e-4
+    bolder = (RangeTableReuse(range_width=2.0, length=4), RangeTableReuse(range_width=9, length=4))
 
 
 class TestPerforationMask(RowSuite):
