@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     ChangeDetector,
+    ChannelGate,
     DifferenceUnit,
     Dram,
     FeatureCache,
@@ -113,6 +114,7 @@ class Accelerator:
         reconstructor: gathers and adds results.
         address_list: rows computed, and those that fill skipped ones, for positions chosen
             beforehand.
+        channel_gate: chooses the columns that are computed for an image.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
         difference_unit: inputs less earlier ones, of which only those that differ are multiplied.
@@ -164,6 +166,9 @@ class Accelerator:
     )
     address_list: AddressList | None = field(
         default=None, metadata=part(AddressList, optional=True)
+    )
+    channel_gate: ChannelGate | None = field(
+        default=None, metadata=part(ChannelGate, optional=True)
     )
     neighbour_matcher: NeighbourMatcher | None = field(
         default=None, metadata=part(NeighbourMatcher, optional=True)

@@ -8,6 +8,7 @@ print(report.verdict)
 """
 
 import simulator.policies.not_evaluated
+import simulator.policies.octave_convolutions
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
@@ -46,8 +47,8 @@ from simulator.decisions.evidence import (
     Evidence,
     Leaders,
     Neighbours,
-    Ranges,
     PartialSums,
+    Ranges,
     Signatures,
     Static,
 )
@@ -78,6 +79,7 @@ from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.early import relu_after, why_dense
 from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
+from simulator.policies.feature_boosting import ChannelMeans, FeatureBoosting
 from simulator.policies.fine_changes import FineChanges
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
@@ -93,9 +95,11 @@ from simulator.policies.quantised_differences import QuantisedDifferences
 from simulator.policies.range_table import RangeTableReuse
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.result_cache import ResultCacheReuse
+from simulator.policies.similar_filters import SimilarFilters
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.snapea import SnapeaReuse
 from simulator.policies.spatial_differences import SpatialDifferences
+from simulator.policies.sub_flow import SubFlow
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.sum_merge import SumMerge
 from simulator.policies.technique import Technique, techniques
@@ -107,6 +111,7 @@ from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
 from simulator.running.decide import decide, decide_stream
 from simulator.running.forward import ReusedForward
+from simulator.running.importance import importance_by_gradient
 from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
@@ -130,6 +135,7 @@ __all__ = [
     "CachedAnswers",
     "ChangedPositions",
     "Changes",
+    "ChannelMeans",
     "Clockwork",
     "ClusterCache",
     "ColumnDecisions",
@@ -147,6 +153,7 @@ __all__ = [
     "Eva2",
     "EveryNthFrame",
     "Evidence",
+    "FeatureBoosting",
     "FilledRows",
     "FineChanges",
     "FrameDecisions",
@@ -192,12 +199,14 @@ __all__ = [
     "ScaleRegressor",
     "SharedRows",
     "Signatures",
+    "SimilarFilters",
     "SimulationReport",
     "SkippedOutputs",
     "SnapeaReuse",
     "SpatialDifferences",
     "Static",
     "StreamMemory",
+    "SubFlow",
     "SubVectorPolicy",
     "SumMerge",
     "Technique",
@@ -217,6 +226,7 @@ __all__ = [
     "error_bound",
     "fitted_design",
     "greedy_perforation",
+    "importance_by_gradient",
     "incremental",
     "input_similarity",
     "layer_similarity",

@@ -8,6 +8,7 @@ from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.change_detector import ChangeDetector
+from accelerators.units.channel_gate import ChannelGate
 from accelerators.units.difference_unit import DifferenceUnit
 from accelerators.units.dram import Dram
 from accelerators.units.feature_cache import FeatureCache
@@ -30,6 +31,7 @@ __all__ = [
     "AddressList",
     "CentroidCache",
     "ChangeDetector",
+    "ChannelGate",
     "DifferenceUnit",
     "Dram",
     "FeatureCache",
