@@ -12,6 +12,7 @@ from accelerators.accelerator import Accelerator
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChannelGate,
     DifferenceUnit,
     Dram,
     FeatureCache,
@@ -45,6 +46,19 @@ def dense_16x16() -> Accelerator:
         operand_bits=8,  # as nmcicek/deepreuse-soc
         accumulator_bits=32,  # our choice: holds any sum of 131,071 int8 products
         technology="hwcomponents_45nm",  # our choice: the node of Horowitz, ISSCC 2014
+    )
+
+
+def columns_16x16() -> Accelerator:
+    """The array with columns that each image chooses, or that are copied from others."""
+    return replace(
+        dense_16x16(),
+        name="columns_16x16",
+        channel_gate=ChannelGate(
+            lanes=16,  # our choice: a row of the array's inputs
+            channels=512,  # our choice: as many as VGG-16 and ResNet-18 have
+        ),
+        reconstructor=Reconstructor(ports=1, width=16),  # our choice: a row of the array's sums
     )
 
 

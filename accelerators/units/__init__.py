@@ -8,6 +8,7 @@ from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.change_detector import ChangeDetector
+from accelerators.units.channel_gate import ChannelGate
 from accelerators.units.difference_unit import DifferenceUnit
 from accelerators.units.dram import Dram
 from accelerators.units.feature_cache import FeatureCache
@@ -21,6 +22,7 @@ from accelerators.units.range_table import RangeTable
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.result_adder import ResultAdder
 from accelerators.units.result_cache import ResultCache
+from accelerators.units.sum_predictor import SumPredictor
 from accelerators.units.unit import Item, Part, Unit
 from accelerators.units.warper import Warper
 from accelerators.units.weight_tables import WeightTables
@@ -29,6 +31,7 @@ __all__ = [
     "AddressList",
     "CentroidCache",
     "ChangeDetector",
+    "ChannelGate",
     "DifferenceUnit",
     "Dram",
     "FeatureCache",
@@ -45,6 +48,7 @@ __all__ = [
     "ResultAdder",
     "ResultCache",
     "SramBuffer",
+    "SumPredictor",
     "SystolicArray",
     "Unit",
     "Warper",

@@ -183,6 +183,7 @@ def test_presets_are_valid_named_and_fresh():
     designs = presets()
     assert list(designs) == [
         "dense_16x16",
+        "columns_16x16",
         "difference_16x16",
         "gated_16x16",
         "listed_16x16",
@@ -193,6 +194,8 @@ def test_presets_are_valid_named_and_fresh():
         "lanes_16x16",
         "tables_16x16",
         "merging_16x16",
+        "predictor_16x16",
+        "predictor_lanes_16x16",
         "dense_32x32",
         "reuse_32x32",
         "neighbour_32x32",
