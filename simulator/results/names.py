@@ -87,9 +87,17 @@ BOUND_MEANS = {
         "The state buffer sets the pace: its ports move what is remembered from frame to frame. "
         "Wider or more ports would help."
     ),
+    "range_table": (
+        "The range table sets the pace: every element of a sub-vector becomes a range, and a "
+        "stream's table travels for every sub-matrix. A wider unit or fewer sets would help."
+    ),
     "result_cache": (
         "The result cache sets the pace: each signature is looked up, and the table is cleared for "
         "every sub-matrix. Faster clearing, fewer entries or longer sub-vectors would help."
+    ),
+    "sum_predictor": (
+        "The sum predictor sets the pace: its network multiplies for every output that it judges. "
+        "More multipliers, or more outputs computed without it, would help."
     ),
     "array": (
         "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
