@@ -8,6 +8,7 @@ print(report.verdict)
 """
 
 import simulator.policies.not_evaluated
+import simulator.policies.octave_convolutions
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
@@ -46,6 +47,8 @@ from simulator.decisions.evidence import (
     Evidence,
     Leaders,
     Neighbours,
+    PartialSums,
+    Ranges,
     Signatures,
     Static,
 )
@@ -58,6 +61,14 @@ from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
 from simulator.decisions.weights import WeightPlan
+from simulator.policies.adascale import (
+    ScaleRegressor,
+    least_loss,
+    looks_at_maps,
+    map_means,
+    sizes_by_texture,
+)
+from simulator.policies.answered_regions import AnsweredRegions
 from simulator.policies.block_matching import BlockMatching, luma
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
@@ -66,8 +77,10 @@ from simulator.policies.deep_feature_flow import DeepFeatureFlow
 from simulator.policies.differences import DifferencePolicy
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
+from simulator.policies.early import relu_after, why_dense
 from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
+from simulator.policies.feature_boosting import ChannelMeans, FeatureBoosting
 from simulator.policies.fine_changes import FineChanges
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
@@ -78,25 +91,34 @@ from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.position_differences import PositionDifferences
+from simulator.policies.predicted_part import PredictedPart
 from simulator.policies.quantised_differences import QuantisedDifferences
+from simulator.policies.range_table import RangeTableReuse
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.result_cache import ResultCacheReuse
+from simulator.policies.similar_filters import SimilarFilters
 from simulator.policies.skipped_outputs import SkippedOutputs
+from simulator.policies.snapea import SnapeaReuse
 from simulator.policies.spatial_differences import SpatialDifferences
+from simulator.policies.sub_flow import SubFlow
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.sum_merge import SumMerge
 from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.policies.weight_repetition import WeightRepetition
+from simulator.policies.zap import ZapReuse
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
 from simulator.running.decide import decide, decide_stream
 from simulator.running.forward import ReusedForward
+from simulator.running.importance import importance_by_gradient
 from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
 from simulator.running.sums import bits_of_sums
+from simulator.running.tuning import Tuned, tuned_changes
+from simulator.running.variants import VariantsReport, simulate_variants
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
@@ -110,11 +132,13 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "AnsweredRegions",
     "ArraySignatures",
     "BlockMatching",
     "CachedAnswers",
     "ChangedPositions",
     "Changes",
+    "ChannelMeans",
     "Clockwork",
     "ClusterCache",
     "ColumnDecisions",
@@ -132,6 +156,7 @@ __all__ = [
     "Eva2",
     "EveryNthFrame",
     "Evidence",
+    "FeatureBoosting",
     "FilledRows",
     "FineChanges",
     "FrameDecisions",
@@ -155,36 +180,47 @@ __all__ = [
     "NoReuse",
     "NoScope",
     "Operands",
+    "PartialSums",
     "PerLayer",
     "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
     "PositionDifferences",
+    "PredictedPart",
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
     "QuantisedDifferences",
+    "RangeTableReuse",
+    "Ranges",
     "RegionOfInterest",
     "ResultCacheReuse",
     "ReuseCounts",
     "ReusePolicy",
     "ReuseRun",
     "ReusedForward",
+    "ScaleRegressor",
     "SharedRows",
     "Signatures",
+    "SimilarFilters",
     "SimulationReport",
     "SkippedOutputs",
+    "SnapeaReuse",
     "SpatialDifferences",
     "Static",
     "StreamMemory",
+    "SubFlow",
     "SubVectorPolicy",
     "SumMerge",
     "Technique",
     "Together",
     "TokenPlan",
+    "Tuned",
+    "VariantsReport",
     "VirtualPooling",
     "WeightPlan",
     "WeightRepetition",
+    "ZapReuse",
     "affine_of",
     "bits_of_sums",
     "calibrate",
@@ -194,22 +230,31 @@ __all__ = [
     "error_bound",
     "fitted_design",
     "greedy_perforation",
+    "importance_by_gradient",
     "incremental",
     "input_similarity",
     "layer_similarity",
+    "least_loss",
     "load_memory",
+    "looks_at_maps",
     "luma",
+    "map_means",
     "paint_clusters",
     "perforation_impacts",
     "pixel_answers",
     "predict",
     "predict_layer",
     "processor_constants",
+    "relu_after",
     "remaining_work",
     "remembered_bytes",
     "save_memory",
     "similarity_by_distance",
     "simulate",
+    "simulate_variants",
+    "sizes_by_texture",
     "techniques",
+    "tuned_changes",
     "virtual_pooling_layers",
+    "why_dense",
 ]

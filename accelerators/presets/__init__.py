@@ -2,12 +2,15 @@
 
 from accelerators.accelerator import Accelerator
 from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
+from accelerators.presets.predicting import predictor_16x16, predictor_lanes_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
+    columns_16x16,
     dense_16x16,
     difference_16x16,
     gated_16x16,
     listed_16x16,
+    ranging_16x16,
     remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
@@ -25,15 +28,19 @@ from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
+    columns_16x16,
     difference_16x16,
     gated_16x16,
     listed_16x16,
+    ranging_16x16,
     remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
     lanes_16x16,
     tables_16x16,
     merging_16x16,
+    predictor_16x16,
+    predictor_lanes_16x16,
     dense_32x32,
     reuse_32x32,
     neighbour_32x32,
@@ -63,6 +70,7 @@ def preset(name: str) -> Accelerator:
 
 __all__ = [
     "change_32x32",
+    "columns_16x16",
     "dense_16x16",
     "dense_32x32",
     "difference_16x16",
@@ -74,8 +82,11 @@ __all__ = [
     "merging_16x16",
     "motion_32x32",
     "neighbour_32x32",
+    "predictor_16x16",
+    "predictor_lanes_16x16",
     "preset",
     "presets",
+    "ranging_16x16",
     "remembering_16x16",
     "reuse_16x16",
     "reuse_16x16_int8",

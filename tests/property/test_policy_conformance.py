@@ -5,7 +5,7 @@ A further policy joins by a line in `POLICIES`.
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from accelerators import Accelerator, ConfigError, preset
 from simulator import (
+    AnsweredRegions,
     CachedAnswers,
     ChangedPositions,
     Clockwork,
@@ -22,6 +23,7 @@ from simulator import (
     DroppedTokens,
     Eva2,
     EveryNthFrame,
+    FeatureBoosting,
     FilledRows,
     FineChanges,
     HyperCubeReuse,
@@ -33,15 +35,21 @@ from simulator import (
     PerforationMask,
     PerforationReuse,
     PositionDifferences,
+    PredictedPart,
     QuantisedDifferences,
+    RangeTableReuse,
     RegionOfInterest,
     ResultCacheReuse,
+    SimilarFilters,
     SkippedOutputs,
+    SnapeaReuse,
     SpatialDifferences,
+    SubFlow,
     SubVectorPolicy,
     SumMerge,
     VirtualPooling,
     WeightRepetition,
+    ZapReuse,
 )
 from simulator.running.product import product
 from simulator.testing import (
@@ -52,7 +60,13 @@ from simulator.testing import (
     RowSuite,
     TokenSuite,
 )
-from simulator.testing.examples import conv_layer, decide_on, example_rows, example_weights
+from simulator.testing.examples import (
+    before_a_relu,
+    conv_layer,
+    decide_on,
+    example_rows,
+    example_weights,
+)
 from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
 from workloads.traces.layer import Layer
@@ -123,6 +137,7 @@ POLICIES = {
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
     "virtual_pooling": VirtualPooling(),
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
+    "answered_regions": AnsweredRegions(background=(0,)),
     "changed_positions": ChangedPositions(threshold=2.0),
     "changed_positions_copied": ChangedPositions(threshold=2.5, form="copy"),
     "fine_changes": FineChanges(threshold=0.2),
@@ -132,7 +147,9 @@ POLICIES = {
     "spatial_differences": SpatialDifferences(),
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
     "dropped_fraction": DroppedColumns(fraction=0.4),
+    "similar_filters": SimilarFilters(tolerance=1.4),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
+    "sub_flow": SubFlow(budget=0.6),
     "ucnn": WeightRepetition(),
     "ucnn_pairs": WeightRepetition(filters=2, largest_sum=16),
     "sum_merge": SumMerge(filters=2),
@@ -155,12 +172,15 @@ EXACT = {
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
+    "answered_regions": AnsweredRegions(background=()),
     "changed_positions": ChangedPositions(threshold=0),
     "changed_positions_copied": ChangedPositions(threshold=0, form="copy"),
     "fine_changes": FineChanges(threshold=0.0, images="streams"),
     "position_differences": PositionDifferences(threshold=0.0, refresh=1),
     "dropped_fraction": DroppedColumns(),
+    "similar_filters": SimilarFilters(tolerance=0),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[False] * 3]}),
+    "sub_flow": SubFlow(budget=1),
 }
 # Settings that leave less and less.
 BOLDER = {
@@ -192,6 +212,8 @@ BOLDER = {
     "quantised_differences": (QuantisedDifferences(levels=8), QuantisedDifferences(levels=2)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
     "dropped_fraction": (DroppedColumns(fraction=0.7),),
+    "similar_filters": (SimilarFilters(tolerance=2),),
+    "sub_flow": (SubFlow(budget=0.3),),
     "skipped_outputs": (SkippedOutputs(masks={"conv": [[True, True, False]]}),),
 }
 STREAM = LshReuse(hashes=3, length=4, scope="stream")
@@ -210,8 +232,10 @@ class LevelSuite(RowSuite):
 
 SUITES = {
     DroppedColumns: ColumnSuite,
+    SimilarFilters: ColumnSuite,
     QuantisedDifferences: LevelSuite,
     SkippedOutputs: DepthSuite,
+    SubFlow: ColumnSuite,
     SumMerge: PolicySuite,
     WeightRepetition: PolicySuite,
 }
@@ -261,12 +285,92 @@ class TestEva2ByItsError(FrameSuite):
     bolder = (Eva2(max_error=200, tile=2, reach=0, radius=2, step=1),)
 
 
+class TestRangeTable(RowSuite):
+    policy = RangeTableReuse(range_width=1.0, length=4)
+    exact = RangeTableReuse(range_width=1e-4, length=18, range_bits=16)
+    exact_tolerance = 1e-4
+    bolder = (RangeTableReuse(range_width=2.0, length=4), RangeTableReuse(range_width=9, length=4))
+
+
 class TestPerforationMask(RowSuite):
     """Of a layer of 20 positions."""
 
     policy = PerforationMask(positions=(0, 4, 9, 13, 17))
     exact = PerforationMask(positions=range(20))
     bolder = (PerforationMask(positions=(3, 9)), PerforationMask(positions=(9,)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedExample(FeatureBoosting):
+    """With a gate of its own, where the suites know no other layer's weights."""
+
+    def calibrate(self, layer, rows, weights=None):
+        shape = 1, layer.input_shape[1] + 1, layer.gemm.n
+        gate = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+        gate[:, -1] += 3  # so that every gain is above 0
+        return super().calibrate(layer, rows, lambda: gate)
+
+
+class TestFeatureBoosting(ColumnSuite):
+    layer = conv_layer(n=6, name="conv.boosted")
+    policy = GatedExample(density=0.6)
+    exact = GatedExample(density=1)
+    bolder = (GatedExample(density=0.4), GatedExample(density=0.1))
+
+
+class TestSnapeaExact(DepthSuite):
+    """Its sums end where they end: nothing turns that off."""
+
+    policy = SnapeaReuse()
+    bolder = (
+        SnapeaReuse(mode="predictive", loss=0.05),
+        SnapeaReuse(mode="predictive", loss=0.5),
+    )
+    layer = before_a_relu(conv_layer())
+
+
+class TestSnapeaLargestFirst(DepthSuite):
+    policy = SnapeaReuse(mode="predictive", loss=0.1, largest_first=True, samples=7)
+    layer = before_a_relu(conv_layer(channels=3))
+
+
+class TestPartOfChannels(DepthSuite):
+    policy = PredictedPart(channels=0.5, threshold=-0.5)
+    exact = PredictedPart(channels=1.0, threshold=0.0)
+    bolder = (
+        PredictedPart(channels=0.5, threshold=0.0),
+        PredictedPart(channels=0.5, threshold=1.0),
+    )
+    layer = before_a_relu(conv_layer(groups=2, channels=8))
+
+
+class TestPartOfBits(DepthSuite):
+    policy = PredictedPart(part="high_bits", bits=3, loss=0.001)
+    exact = PredictedPart(part="high_bits", bits=3, threshold=-1e9)
+    bolder = (
+        PredictedPart(part="high_bits", bits=3, loss=0.05),
+        PredictedPart(part="high_bits", bits=3, loss=0.6),
+    )
+    layer = before_a_relu(conv_layer())
+
+
+class TestPartOfSigns(DepthSuite):
+    policy = PredictedPart(part="signs", loss=0.01)
+    exact = PredictedPart(part="signs", threshold=-1e9)
+    layer = before_a_relu(conv_layer())
+
+
+class TestZap(DepthSuite):
+    policy = ZapReuse(threshold=0.4, steps=20)
+    exact = ZapReuse(threshold=0.0, steps=20)
+    bolder = (ZapReuse(threshold=0.6, steps=20), ZapReuse(threshold=2.0, steps=20))
+    layer = before_a_relu(conv_layer(images=3))
+
+
+class TestZapOfAllPositions(TestZap):
+    policy = ZapReuse(threshold=0.6, steps=20, pattern="uniform", computed=0.25)
+    exact = ZapReuse(threshold=1.0, steps=20, computed=1.0)
+    bolder = ()
 
 
 class TestEveryNthFrame(FrameSuite):
@@ -447,7 +551,7 @@ def test_equal_rows_are_one_cluster_and_exact(policy):
     np.testing.assert_allclose(product(decisions, rows, weights), rows @ weights, **CLOSE)
 
 
-@pytest.mark.parametrize("name", [k for k in EXACT if not k.startswith(("dropped", "skipped"))])
+@pytest.mark.parametrize("name", [k for k, v in EXACT.items() if type(v) not in SUITES])
 def test_distinct_clusters_are_exact(name):
     policy = EXACT[name]
     layer = conv_layer(size=(3, 4))
