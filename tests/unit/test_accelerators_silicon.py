@@ -235,6 +235,8 @@ def test_parts_and_their_sum(name):
         "lanes_16x16": ("lanes",),
         "tables_16x16": ("weight_tables",),
         "merging_16x16": ("weight_tables",),
+        "predictor_16x16": ("sum_predictor",),
+        "predictor_lanes_16x16": ("lanes", "sum_predictor"),
     }.get(name, ("front_end", "cache", *sharing))
     dense = area_by_part(design.without_reuse())
     for part in PARTS:
