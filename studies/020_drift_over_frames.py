@@ -7,7 +7,22 @@ comes, in both forms of change-based inference at the same threshold in all laye
 thresholds tuned per layer on the ten frames before the judged ones (of a held picture, on those of
 the video).
 
-ANSWER
+Answer, as printed on 2026-11-28 with `--camvid` (100 frames, 91 of CamVid; means over all but the
+first; error is squared, over the dense outputs' mean square):
+- A camera that moves leaves nothing to keep: on CamVid 0.92 of the multiplications with copies and
+  0.95 with feedback at 0.2, for agreement of 0.969 and 0.966: 5 to 8 % saved
+  for 3 points.
+- The first shot of bikes is nearly still (its 29 frames alone, from the first on): 0.45 of the
+  multiplications with copies, 0.56 with feedback, agreement 0.945 and 0.947.
+- Behind a cut to a moving scene (bikes from judged frame 20) copies drift: the error rises over 30
+  frames to 0.050, at no more rows than 0.6 to 0.9; feedback stays at 0.015 to 0.03 and computes
+  0.8 to 0.98 of the rows.
+- A held picture with a patch that moves: 0.24 of the multiplications with copies, 0.26 with
+  feedback, agreement 0.979 and 0.981. The patch passes everywhere: at the end the copies' error is
+  0.0030, still rising, that of feedback 0.0017.
+- Thresholds tuned for 2 % of disagreement hold it, but for CamVid, on the frames after (bikes
+  0.9 %, the held picture 1.9 %, CamVid 2.3 %), and keep less: 0.96 and 0.94 of the multiplications
+  on video, 0.24 on the held picture.
 """
 
 import argparse

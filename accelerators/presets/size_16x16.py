@@ -73,8 +73,8 @@ def difference_16x16() -> Accelerator:
             latency_cycles=4,  # our choice: scale, round, subtract, compare
         ),
         result_adder=ResultAdder(width=16),  # our choice: a row of the array's sums
-        # our choice: CifarNet remembers 331 KiB of a frame; two ports, for it is read and written
-        # in a cycle
+        # our choice: CifarNet remembers 337 KiB of a frame in 5 bits; two ports, for it is read and
+        # written in a cycle
         state_buffer=SramBuffer(capacity_bytes=512 * KIB, width_bits=512, ports=2),
     )
 
