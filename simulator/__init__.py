@@ -10,6 +10,7 @@ print(report.verdict)
 import simulator.policies.not_evaluated
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
+from simulator.analysis.memoisation import Memoisation, RememberedProducts, multiply_memoisation
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
 from simulator.analysis.position_choice import (
@@ -119,6 +120,7 @@ __all__ = [
     "Leaders",
     "Looks",
     "LshReuse",
+    "Memoisation",
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
@@ -132,6 +134,7 @@ __all__ = [
     "ProcessorLayer",
     "ProcessorReport",
     "RegionOfInterest",
+    "RememberedProducts",
     "ReuseCounts",
     "ReusePolicy",
     "ReuseRun",
@@ -161,6 +164,7 @@ __all__ = [
     "input_similarity",
     "layer_similarity",
     "load_memory",
+    "multiply_memoisation",
     "paint_clusters",
     "perforation_impacts",
     "pixel_answers",
