@@ -34,18 +34,23 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     ChangeDetector,
+    DifferenceUnit,
     Dram,
     FeatureCache,
     FrameDifferencer,
     IndependentLanes,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Part,
     Reconstructor,
+    ResultAdder,
+    ResultCache,
     SramBuffer,
     SystolicArray,
     Unit,
+    Warper,
     WeightTables,
 )
 from accelerators.units.unit import parts_of
@@ -108,12 +113,19 @@ class Accelerator:
             beforehand.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
+        difference_unit: inputs less earlier ones, of which only those that differ are multiplied.
+        result_adder: adds what comes of differences to earlier results.
+        state_buffer: what layers remember of a frame for the next one, where it has room: inputs
+            and results of each layer, in their order; the others' lie in the DRAM.
         change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
         feature_cache: sums up maps, and compares these sums with earlier images'.
         lanes: lets every unit of the array sum an output of its own, at its own pace.
         weight_tables: lets them sum activations by the value of their weight before they
             multiply.
+        motion_estimator: finds the motion of a frame's pixels since the key frame.
+        warper: moves the key frame's maps by it.
+        result_cache: finds results by signatures that the array makes.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -155,6 +167,18 @@ class Accelerator:
     leader_table: LeaderTable | None = field(
         default=None, metadata=part(LeaderTable, optional=True)
     )
+    difference_unit: DifferenceUnit | None = field(
+        default=None, metadata=part(DifferenceUnit, optional=True)
+    )
+    result_adder: ResultAdder | None = field(
+        default=None, metadata=part(ResultAdder, optional=True)
+    )
+    state_buffer: SramBuffer | None = field(
+        default=None,
+        metadata=part(
+            SramBuffer, optional=True, words="state buffer", colour="#6f7f9f", exploits=True
+        ),
+    )
     change_detector: ChangeDetector | None = field(
         default=None, metadata=part(ChangeDetector, optional=True)
     )
@@ -169,6 +193,13 @@ class Accelerator:
     )
     weight_tables: WeightTables | None = field(
         default=None, metadata=part(WeightTables, optional=True)
+    )
+    motion_estimator: MotionEstimator | None = field(
+        default=None, metadata=part(MotionEstimator, optional=True)
+    )
+    warper: Warper | None = field(default=None, metadata=part(Warper, optional=True))
+    result_cache: ResultCache | None = field(
+        default=None, metadata=part(ResultCache, optional=True)
     )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

@@ -9,6 +9,7 @@ print(report.verdict)
 
 import simulator.policies.not_evaluated
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
+from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
 from simulator.analysis.memoisation import Memoisation, RememberedProducts, multiply_memoisation
 from simulator.analysis.painting import paint_clusters, remaining_work
@@ -39,20 +40,36 @@ from simulator.boards.work import ReuseCounts
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Changes, Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import (
+    ArraySignatures,
+    Changes,
+    Differences,
+    Evidence,
+    Leaders,
+    Neighbours,
+    Signatures,
+    Static,
+)
 from simulator.decisions.frame_evidence import FrameEvidence
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.incremental import IncrementalRows, incremental
 from simulator.decisions.looks import Looks
+from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
 from simulator.decisions.weights import WeightPlan
+from simulator.policies.block_matching import BlockMatching, luma
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
 from simulator.policies.clockwork import Clockwork
+from simulator.policies.deep_feature_flow import DeepFeatureFlow
+from simulator.policies.differences import DifferencePolicy
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
+from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
+from simulator.policies.fine_changes import FineChanges
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
 from simulator.policies.leaders import LeaderReuse
@@ -61,8 +78,12 @@ from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
+from simulator.policies.position_differences import PositionDifferences
+from simulator.policies.quantised_differences import QuantisedDifferences
 from simulator.policies.region_of_interest import RegionOfInterest
+from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.skipped_outputs import SkippedOutputs
+from simulator.policies.spatial_differences import SpatialDifferences
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.sum_merge import SumMerge
 from simulator.policies.technique import Technique, techniques
@@ -81,6 +102,7 @@ from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
 from simulator.timing.layer import ActionCounts, LayerTiming
+from simulator.timing.remembering import remembered_bytes
 from simulator.timing.schedule import BLOCKS, LIMITS
 
 __all__ = [
@@ -89,6 +111,8 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "ArraySignatures",
+    "BlockMatching",
     "CachedAnswers",
     "ChangedPositions",
     "Changes",
@@ -97,19 +121,25 @@ __all__ = [
     "ColumnDecisions",
     "DecisionCache",
     "Decisions",
+    "DeepFeatureFlow",
     "DepthDecisions",
     "DesignReport",
+    "DifferencePolicy",
+    "Differences",
     "DroppedColumns",
     "DroppedTokens",
     "ErrorAnalysis",
     "ErrorBound",
+    "Eva2",
     "EveryNthFrame",
     "Evidence",
     "FilledRows",
+    "FineChanges",
     "FrameDecisions",
     "FrameEvidence",
     "GreedyStep",
     "HyperCubeReuse",
+    "IncrementalRows",
     "KMeansReuse",
     "KeptRows",
     "LayerBound",
@@ -121,6 +151,7 @@ __all__ = [
     "Looks",
     "LshReuse",
     "Memoisation",
+    "Motion",
     "NeighbourReuse",
     "Neighbours",
     "NoReuse",
@@ -130,11 +161,14 @@ __all__ = [
     "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
+    "PositionDifferences",
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
+    "QuantisedDifferences",
     "RegionOfInterest",
     "RememberedProducts",
+    "ResultCacheReuse",
     "ReuseCounts",
     "ReusePolicy",
     "ReuseRun",
@@ -143,6 +177,7 @@ __all__ = [
     "Signatures",
     "SimulationReport",
     "SkippedOutputs",
+    "SpatialDifferences",
     "Static",
     "StreamMemory",
     "SubVectorPolicy",
@@ -158,12 +193,15 @@ __all__ = [
     "calibrate",
     "decide",
     "decide_stream",
+    "effectual_bits",
     "error_bound",
     "fitted_design",
     "greedy_perforation",
+    "incremental",
     "input_similarity",
     "layer_similarity",
     "load_memory",
+    "luma",
     "multiply_memoisation",
     "paint_clusters",
     "perforation_impacts",
@@ -172,6 +210,7 @@ __all__ = [
     "predict_layer",
     "processor_constants",
     "remaining_work",
+    "remembered_bytes",
     "save_memory",
     "similarity_by_distance",
     "simulate",

@@ -17,6 +17,7 @@ from simulator.timing.engines.engine import ENGINES, Engine
 from simulator.timing.layer import LayerTiming
 from simulator.timing.pipeline import layer_timing
 from simulator.timing.remaining import layers_as_run
+from simulator.timing.remembering import with_room
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 
@@ -108,6 +109,7 @@ def _timed(
     timings = []
     quality: dict[str, dict[str, Any]] = {}
     as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
+    as_run = with_room(as_run, accelerator)
     for layer, (ran, left) in zip(trace.layers, as_run, strict=True):
         timings.append((layer, layer_timing(ran, left, accelerator, engine)))
         decisions = run.decisions[layer.name]

@@ -107,7 +107,7 @@ from reuse_networks import network_rows
 from synthetic import KEPT, SHAPES, Setting, as_large, run, settings
 
 from accelerators import preset
-from codesign.space.techniques import TECHNIQUES
+from codesign.space.techniques import SHARING
 from simulator.pages.figures import LIMIT_COLOURS, LINE_COLOURS, UNKNOWN_COLOUR
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -172,14 +172,14 @@ class Cell:
 def cells(effort: Effort, shape: str) -> list[Cell]:
     """The map of a shape: each technique, tile and ratio."""
     layers, runs = SHAPES[shape], {}
-    for technique, tile_rows in product(TECHNIQUES, effort.tiles):
+    for technique, tile_rows in product(SHARING, effort.tiles):
         for setting in settings(shape, technique, tile_rows, effort.kept):
             design = setting.design(layers)
             for ratio in effort.ratios:
                 runs[setting, ratio] = run(layers, setting, ratio, design)
     beside = as_large(layers, {report.accelerator for report in runs.values()})
     found = []
-    for technique, tile_rows, ratio in product(TECHNIQUES, effort.tiles, effort.ratios):
+    for technique, tile_rows, ratio in product(SHARING, effort.tiles, effort.ratios):
         compared = {
             setting: against(report, beside[report.accelerator])
             for (setting, at), report in runs.items()
@@ -266,7 +266,7 @@ def break_even_rows(found: Sequence[Cell], effort: Effort) -> list[dict[str, obj
 
 def figure(found: Sequence[Cell], folds: Sequence[Folded], effort: Effort) -> go.Figure:
     """Speed and energy over shape and ratio of each technique; what limits; folds."""
-    names, shapes = list(TECHNIQUES), list(dict.fromkeys(cell.shape for cell in found))
+    names, shapes = list(SHARING), list(dict.fromkeys(cell.shape for cell in found))
     made = make_subplots(
         rows=4, cols=3, vertical_spacing=0.07, horizontal_spacing=0.05,
         subplot_titles=[

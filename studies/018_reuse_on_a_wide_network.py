@@ -78,7 +78,7 @@ from codesign.evaluation.held_out import HeldOut
 from codesign.space.allotment import OUTPUT_ERROR
 from codesign.space.technique_parameters import TECHNIQUE
 from codesign.space.technique_space import TechniqueSpace
-from codesign.space.techniques import DENSE, TECHNIQUES
+from codesign.space.techniques import DENSE, SHARING
 from codesign.study.trial import Trial
 from simulator.pages.figures import LINE_COLOURS
 from workloads import Layer
@@ -94,7 +94,7 @@ def settings_of(parameters: Mapping[str, Any], space: TechniqueSpace) -> str:
         values |= space.allotment.at(parameters[OUTPUT_ERROR])
     for group in space.groups:
         name = parameters[f"{group}{TECHNIQUE}"]
-        own = "" if name == DENSE else TECHNIQUES[name].own[0]
+        own = "" if name == DENSE else SHARING[name].own[0]
         told.append("-" if name == DENSE else f"{values[f'{group}.{name}.{own}']:g}")
     return " ".join(told)
 
@@ -360,7 +360,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--drives", nargs=2, default=DRIVES, help="to search on, and others")
     parser.add_argument("--trials", type=int, default=100, help="of the search")
     parser.add_argument("--workers", type=int, default=2, help="evaluations at a time")
-    parser.add_argument("--techniques", nargs="*", default=tuple(TECHNIQUES), help="compared")
+    parser.add_argument("--techniques", nargs="*", default=tuple(SHARING), help="compared")
     parser.add_argument("--out", type=Path, default=OUT, help="results, gone on from if there")
     return parser.parse_args()
 

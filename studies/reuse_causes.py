@@ -6,7 +6,7 @@ from itertools import product
 
 from synthetic import SHAPES, Setting, as_large, dense, run, settings
 
-from codesign.space.techniques import TECHNIQUES
+from codesign.space.techniques import SHARING
 from simulator import DesignReport
 
 TILES = (64, 144, 256, 1024, None)
@@ -37,7 +37,7 @@ MIDDLE_SETTING = Setting(technique="leaders", kept=0.5)
 KNOBS: dict[str, dict[str, Setting]] = {
     "as it is": {"leaders, tile 256, L 64, 64 columns, 24 bits": MIDDLE_SETTING},
     "technique": {
-        name: replace(MIDDLE_SETTING, technique=name) for name in TECHNIQUES if name != "leaders"
+        name: replace(MIDDLE_SETTING, technique=name) for name in SHARING if name != "leaders"
     },
     "tile": {
         tile_name(rows): replace(MIDDLE_SETTING, tile_rows=rows) for rows in TILES if rows != 256
@@ -208,7 +208,7 @@ def predicted(
 
     Args:
         shape: of `SHAPES`.
-        technique: of `TECHNIQUES`.
+        technique: of `SHARING`.
         tile_rows: see `Setting`.
         ratio: r.
     """

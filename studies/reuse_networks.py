@@ -7,7 +7,7 @@ from typing import Any
 from accelerators import preset
 from codesign import Workload, load_workload, search
 from codesign.space.technique_space import TECHNIQUE, TechniqueSpace
-from codesign.space.techniques import DENSE, TECHNIQUES
+from codesign.space.techniques import DENSE, SHARING
 from codesign.study.result import energy_delay_ratio
 from codesign.study.trial import Trial
 
@@ -74,7 +74,7 @@ def network_row(
     *,
     trials: int,
     base: str,
-    techniques: Sequence[str] = tuple(TECHNIQUES),
+    techniques: Sequence[str] = tuple(SHARING),
 ) -> dict[str, object]:
     """The best design that loses at most a point; a dense one where no other pays.
 

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from accelerators import Accelerator, area_by_part, preset
-from codesign.space.techniques import TECHNIQUES
+from codesign.space.techniques import SHARING
 from simulator import Decisions, DesignReport, LshReuse, PerLayer, SharedRows, fitted_design
 from simulator.policies.tiled import TiledPolicy
 from simulator.timing.dense_baseline import equal_area_dense
@@ -100,7 +100,7 @@ class Setting:
     """What is decided, and the design that it runs on.
 
     Attributes:
-        technique: a name of `codesign.space.techniques.TECHNIQUES`.
+        technique: a name of `codesign.space.techniques.SHARING`.
         tile_rows: rows of a tile at most; `None` for whole images.
         tile_shape: strips or blocks.
         length: L, at most the channels that a tap meets.
@@ -127,7 +127,7 @@ class Setting:
 
     def policy(self, layer: Layer) -> TiledPolicy:
         """The technique on a layer."""
-        technique = TECHNIQUES[self.technique]
+        technique = SHARING[self.technique]
         convolved = layer.convolution
         taps = 1 if convolved is None or not self.look_once else np.prod(convolved.kernel)
         given = {
@@ -146,8 +146,8 @@ class Setting:
     def base(self) -> Accelerator:
         """The design before its memories and units are fitted, with the technique's units alone."""
         every = preset("every_64x64")
-        own = TECHNIQUES[self.technique].units
-        others = {unit for each in TECHNIQUES.values() for unit in each.units} - {*own}
+        own = SHARING[self.technique].units
+        others = {unit for each in SHARING.values() for unit in each.units} - {*own}
         array = replace(
             every.array, rows=self.array, columns=self.array, fold_timing=self.fold_timing
         )
@@ -178,7 +178,7 @@ def settings(
 
     Args:
         shape: of `SHAPES`.
-        technique: of `TECHNIQUES`.
+        technique: of `SHARING`.
         tile_rows: see `Setting`.
         ratios: that designs are built for.
     """

@@ -14,7 +14,7 @@ from torch import nn
 from accelerators import preset
 from codesign import StudyResult, Workload, search
 from codesign.space.technique_space import TECHNIQUE, TechniqueSpace
-from codesign.space.techniques import DENSE, TECHNIQUES
+from codesign.space.techniques import DENSE, SHARING
 from codesign.study.result import energy_delay_ratio
 from codesign.study.trial import Trial
 from simulator import decide, simulate
@@ -139,7 +139,7 @@ def best_design(
     groups = GROUPS[name.partition("_")[0]]
     hardware = hardware_of(space_of(workload, groups, settings, ("lsh",)))
     trained = _searched(workload, hardware, folder / "hardware", trials)
-    free = space_of(workload, groups, settings, tuple(TECHNIQUES))
+    free = space_of(workload, groups, settings, tuple(SHARING))
     any_policy = _searched(workload, free, folder / "techniques", trials)
     dense = tried(original, streets, streets.choose, SEARCHED_FRAMES, {})["score"]
     score = tried(original, streets, streets.judge, JUDGED_FRAMES, {})["score"]

@@ -5,8 +5,10 @@ from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     dense_16x16,
+    difference_16x16,
     gated_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
 )
@@ -14,6 +16,7 @@ from accelerators.presets.size_32x32 import (
     change_32x32,
     dense_32x32,
     leader_32x32,
+    motion_32x32,
     neighbour_32x32,
     reuse_32x32,
 )
@@ -22,8 +25,10 @@ from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
+    difference_16x16,
     gated_16x16,
     listed_16x16,
+    remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
     lanes_16x16,
@@ -34,6 +39,7 @@ _BUILDERS = (
     neighbour_32x32,
     leader_32x32,
     change_32x32,
+    motion_32x32,
     every_64x64,
     cicek_design_b,
     focus_32x32,
@@ -59,15 +65,18 @@ __all__ = [
     "change_32x32",
     "dense_16x16",
     "dense_32x32",
+    "difference_16x16",
     "every_64x64",
     "gated_16x16",
     "lanes_16x16",
     "leader_32x32",
     "listed_16x16",
     "merging_16x16",
+    "motion_32x32",
     "neighbour_32x32",
     "preset",
     "presets",
+    "remembering_16x16",
     "reuse_16x16",
     "reuse_16x16_int8",
     "reuse_32x32",

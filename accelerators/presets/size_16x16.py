@@ -12,11 +12,14 @@ from accelerators.accelerator import Accelerator
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    DifferenceUnit,
     Dram,
     FeatureCache,
     FrameDifferencer,
     LshFrontEnd,
     Reconstructor,
+    ResultAdder,
+    ResultCache,
     SramBuffer,
     SystolicArray,
 )
@@ -41,6 +44,23 @@ def dense_16x16() -> Accelerator:
         operand_bits=8,  # as nmcicek/deepreuse-soc
         accumulator_bits=32,  # our choice: holds any sum of 131,071 int8 products
         technology="hwcomponents_45nm",  # our choice: the node of Horowitz, ISSCC 2014
+    )
+
+
+def difference_16x16() -> Accelerator:
+    """The array with units that multiply differences only and add them to earlier results."""
+    return replace(
+        dense_16x16(),
+        name="difference_16x16",
+        difference_unit=DifferenceUnit(
+            lanes=16,  # our choice: an access of the activation buffer
+            quantises=True,
+            latency_cycles=4,  # our choice: scale, round, subtract, compare
+        ),
+        result_adder=ResultAdder(width=16),  # our choice: a row of the array's sums
+        # our choice: CifarNet remembers 331 KiB of a frame; two ports, for it is read and written
+        # in a cycle
+        state_buffer=SramBuffer(capacity_bytes=512 * KIB, width_bits=512, ports=2),
     )
 
 
@@ -120,5 +140,21 @@ def reuse_16x16_int8() -> Accelerator:
             ways=8,
             clear_entries_per_cycle=1,  # RTL: one a cycle
             miss_cycles=20,  # our choice; the RTL's 4 miss registers are not modelled
+        ),
+    )
+
+
+def remembering_16x16() -> Accelerator:
+    """The array with a result cache, for which it makes the signatures itself (MERCURY)."""
+    return replace(
+        reuse_16x16(),
+        name="remembering_16x16",
+        front_end=None,
+        cache=None,
+        result_cache=ResultCache(
+            entries=1024,  # our choice, and what this project recalls of the paper
+            ways=16,  # likewise
+            max_hashes=24,  # our choice: 20 bits and some to spare
+            clear_entries_per_cycle=64,  # our choice: 16 cycles for all, valid bits are registers
         ),
     )

@@ -11,10 +11,12 @@ from accelerators.units import (
     Dram,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Reconstructor,
     SramBuffer,
     SystolicArray,
+    Warper,
 )
 
 KIB = 1024
@@ -120,5 +122,24 @@ def change_32x32() -> Accelerator:
             line_bits=2048,  # our choice: six lines of a map 320 wide, of a 7x7 kernel
             marks=2**17,  # our choice: the positions of a 320x240 map, and some to spare
             latency_cycles=4,  # our choice: subtract, compare, OR, find the next mark
+        ),
+    )
+
+
+def motion_32x32() -> Accelerator:
+    """The array with a motion estimator and a warper, after EVA2 (ISCA 2018)."""
+    return replace(
+        dense_32x32(),
+        name="motion_32x32",
+        motion_estimator=MotionEstimator(
+            adders=64,  # our choice: a tile of 8 x 8 pixels a cycle, as the consumer takes them
+            pixel_bytes=160 * KIB,  # our choice: two frames of 240 x 320 pixels
+            tiles=1200,  # those of 8 x 8 pixels of such a frame
+            latency_cycles=16,  # our choice: an adder tree of 6 levels, running sums, a compare
+        ),
+        warper=Warper(
+            lanes=32,  # our choice: as the array's columns
+            capacity_bytes=256 * KIB,  # our choice: 32 channels of 60 x 80, and some to spare
+            latency_cycles=8,  # our choice: a multiplier and two levels of adders
         ),
     )

@@ -11,7 +11,7 @@ from accelerators.presets.size_32x32 import (
     neighbour_32x32,
     reuse_32x32,
 )
-from accelerators.units import Reconstructor, SramBuffer, SystolicArray
+from accelerators.units import AddressList, Reconstructor, SramBuffer, SystolicArray
 
 KIB = 1024
 
@@ -39,4 +39,6 @@ def every_64x64() -> Accelerator:
         leader_table=leader_32x32().leader_table,
         centroid_buffer=SramBuffer(capacity_bytes=256 * KIB, width_bits=64 * 24, ports=4),
         reconstructor=Reconstructor(ports=2, width=64),
+        # rows of an image of 120 x 160 positions, and four of which one is filled in
+        address_list=AddressList(entries=2**15, taps=4, counted=True),
     )

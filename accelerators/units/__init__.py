@@ -8,21 +8,27 @@ from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.change_detector import ChangeDetector
+from accelerators.units.difference_unit import DifferenceUnit
 from accelerators.units.dram import Dram
 from accelerators.units.feature_cache import FeatureCache
 from accelerators.units.frame_differencer import FrameDifferencer
 from accelerators.units.front_end import LshFrontEnd
 from accelerators.units.lanes import IndependentLanes
 from accelerators.units.leader_table import LeaderTable
+from accelerators.units.motion_estimator import MotionEstimator
 from accelerators.units.neighbour_matcher import NeighbourMatcher
 from accelerators.units.reconstructor import Reconstructor
+from accelerators.units.result_adder import ResultAdder
+from accelerators.units.result_cache import ResultCache
 from accelerators.units.unit import Item, Part, Unit
+from accelerators.units.warper import Warper
 from accelerators.units.weight_tables import WeightTables
 
 __all__ = [
     "AddressList",
     "CentroidCache",
     "ChangeDetector",
+    "DifferenceUnit",
     "Dram",
     "FeatureCache",
     "FrameDifferencer",
@@ -30,11 +36,15 @@ __all__ = [
     "Item",
     "LeaderTable",
     "LshFrontEnd",
+    "MotionEstimator",
     "NeighbourMatcher",
     "Part",
     "Reconstructor",
+    "ResultAdder",
+    "ResultCache",
     "SramBuffer",
     "SystolicArray",
     "Unit",
+    "Warper",
     "WeightTables",
 ]

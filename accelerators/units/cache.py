@@ -17,8 +17,9 @@ from accelerators.units.unit import (
     register_byte_pj,
 )
 
-REPLACEMENTS = ("lru", "fifo", "random")
-"""Which entry of a full set makes room: least recently used, oldest, or any."""
+REPLACEMENTS = ("lru", "fifo", "random", "none")
+"""Which entry of a full set makes room: least recently used, oldest, any, or none, so that what
+finds its set full is not kept."""
 
 MAX_WAYS = 1024
 
@@ -88,7 +89,9 @@ class CentroidCache(Unit):
             writing back), 0 to 64.
         pipelined: ``False``: the bank is held for all of ``update_cycles``; ``True``: only another
             access to the same cluster waits (a read-after-write hazard).
-        replacement: which entry of a full set makes room, ``"lru"``, ``"fifo"`` or ``"random"``.
+        replacement: which entry of a full set makes room, ``"lru"``, ``"fifo"``, ``"random"`` or
+            ``"none"``: clusters that find their set full are kept behind the cache, from where each
+            access to them fetches, and to where it writes back.
         clear_entries_per_cycle: valid bits cleared a cycle between sub-vectors, 1 to 16777216.
         miss_cycles: that fetching an evicted entry back holds its bank, 0 to 10000.
     """

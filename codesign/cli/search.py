@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -120,6 +120,23 @@ class SearchOptions:
             metavar="NAME,NAME",
             help="Techniques among which each group of layers chooses, such as dense,lsh, on "
             "memories and units that fit what is chosen; dense designs are tried first.",
+        ),
+    ] = None
+    technique: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[+NAME]",
+            help="One technique, or several of which each decides on what those before it leave: "
+            "short for --techniques dense,NAME.",
+        ),
+    ] = None
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE,VALUE|LOW..HIGH",
+            help="With --technique, choices of a field of it, NAME.FIELD of one of several; may be "
+            "repeated.",
         ),
     ] = None
     grouping: Annotated[
@@ -287,6 +304,23 @@ def _check_techniques(changes: Mapping[str, Any], plan: StudyPlan) -> None:
         )
 
 
+def _settings(technique: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Parameter of the search -> choices, of what `--set` says of a technique.
+
+    Raises:
+        ConfigError: a setting is malformed, or names no field of one technique.
+    """
+    from codesign.space.parameters import read_choices
+    from codesign.space.technique_lookup import owner_of
+    from codesign.space.techniques import found_techniques
+
+    found = found_techniques((technique,))
+    return {
+        f"{owner_of(found, path).name}.{path.rpartition('.')[2]}": values
+        for path, values in read_choices(settings).items()
+    }
+
+
 def _plan(context: typer.Context, options: SearchOptions) -> StudyPlan:
     """The plan that the options and the study file describe; options given win.
 
@@ -294,7 +328,9 @@ def _plan(context: typer.Context, options: SearchOptions) -> StudyPlan:
         ConfigError: what they say together breaks rules.
     """
     from codesign.space.constraints import CONSTRAINT_NAMES
+    from codesign.space.lookup import refuse_idle
     from codesign.space.parameters import read_choices
+    from codesign.space.techniques import DENSE
     from codesign.study.plan import StudyPlan
     from codesign.study.store import PLAN_NAME
 
@@ -315,14 +351,24 @@ def _plan(context: typer.Context, options: SearchOptions) -> StudyPlan:
             f"{', '.join(idle)} must be given without --policy, got both; leave one out: a policy "
             "of your own decides in every layer"
         )
+    own: dict[str, Any] = {}
+    if options.technique is not None:
+        if "techniques" in changes:
+            raise ConfigError(
+                "--technique must be given without --techniques, got both; add it to --techniques"
+            )
+        changes["techniques"] = f"{DENSE},{options.technique}"
+        own = _settings(options.technique, options.setting or [])
+    refuse_idle({"--set": bool(options.setting) and not own}, "with --technique")
     _check_techniques(changes, plan)
     if "techniques" in changes:
         changes["techniques"] = tuple(each.strip() for each in changes["techniques"].split(","))
     changes |= {name: str(changes[name]) for name in ("weights", "fronts") if name in changes}
     if "objective" in given:
         changes["objectives"] = tuple(given["objective"])
-    if "parameter" in given:
-        changes["parameters"] = {**plan.parameters, **read_choices(given["parameter"])}
+    if "parameter" in given or own:
+        chosen = read_choices(given.get("parameter", []))
+        changes["parameters"] = {**plan.parameters, **own, **chosen}
     limits = {n: given[f"max_{n}"] for n in CONSTRAINT_NAMES if f"max_{n}" in given}
     is_held_out = changes.get("held_out", plan.held_out) is not None
     if "held_out_inputs" in changes and not is_held_out:

@@ -17,7 +17,8 @@ from codesign.space.allotment import OUTPUT_ERROR, START_ERROR, Allotment
 from codesign.space.parameters import Parameter
 from codesign.space.technique_parameters import TECHNIQUE, names_of
 from codesign.space.technique_space import TechniqueSpace
-from codesign.space.techniques import DENSE
+from codesign.space.techniques import DENSE, members
+from codesign.space.techniques import dials as dials_in
 from simulator import PerLayer, Technique, decide
 
 # Errors that a search chooses from unless it is told others, each about 1.4 times the one before:
@@ -214,14 +215,14 @@ def _borne(
     """What groups bear of each technique."""
     choices = {parameter.name: parameter.choices for parameter in space.parameters}
     start = next(iter(space.start.values()), {p.name: p.choices[0] for p in space.parameters})
-    dense = {**start, **{f"{group}{TECHNIQUE}": DENSE for group in space.groups}}
+    dense = {**start, **dict.fromkeys(space.switches, DENSE)}
     used = {group for group in space.groups if start[f"{group}{TECHNIQUE}"] != DENSE}
     runs, done = _runs(space), 0
     found = []
     for technique in space.chosen_techniques:
         of_technique = []
         for group, dial in _dials_of(space, technique):
-            if technique.name not in choices[f"{group}{TECHNIQUE}"]:
+            if not _may_choose(choices[f"{group}{TECHNIQUE}"], technique):
                 none = np.zeros(len(choices[dial]))  # nothing is ever set to it
                 of_technique.append(
                     Borne(dial=dial, choices=choices[dial], work=none, errors=none, counts=False)
@@ -257,8 +258,13 @@ def _runs(space: TechniqueSpace) -> int:
         len(choices[dial])
         for technique in space.chosen_techniques
         for group, dial in _dials_of(space, technique)
-        if technique.name in choices[f"{group}{TECHNIQUE}"]
+        if _may_choose(choices[f"{group}{TECHNIQUE}"], technique)
     )
+
+
+def _may_choose(choices: Sequence[str], technique: Technique) -> bool:
+    """Whether a technique is one of the choices, alone or with another."""
+    return any(technique.name in members(choice) for choice in choices)
 
 
 def _dials_of(space: TechniqueSpace, technique: Technique) -> list[tuple[str, str]]:
@@ -266,7 +272,7 @@ def _dials_of(space: TechniqueSpace, technique: Technique) -> list[tuple[str, st
     return [
         (group, dial)
         for group in space.groups
-        for of in technique.own
+        for of in dials_in(technique)
         for dial in names_of(technique, of, (group,))
     ]
 

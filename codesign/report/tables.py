@@ -10,7 +10,7 @@ from accelerators import Accelerator
 from codesign.evaluation.objectives import ACCURACY
 from codesign.report.plots import start_name
 from codesign.space.parameters import BUFFERS
-from codesign.space.techniques import TECHNIQUES
+from codesign.space.techniques import searched
 from codesign.space.template import StoredPolicy
 from codesign.study.result import StudyResult
 from codesign.study.trial import Trial
@@ -57,7 +57,7 @@ PARAMETER_NAMES = {
     ),
     **{
         f"{technique}.{name}": (f"{technique}: {words}", unit)
-        for technique in TECHNIQUES
+        for technique in searched()
         for name, (words, unit) in _OF_TECHNIQUES.items()
     },
     "reconstructor.sums_per_cycle": ("reconstructor rate", "partial sums per cycle"),

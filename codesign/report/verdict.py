@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from codesign.evaluation.objectives import ACCURACY
+from codesign.report.chosen import chosen_text
 from codesign.report.plots import start_name
 from codesign.study.result import (
     FINISHED,
@@ -91,7 +92,8 @@ def _verdict(result: StudyResult) -> tuple[str, str]:
     left_out = not_counted_line(result.specification.get("workload", {}))
     if left_out:
         first = f"{first} {left_out}"
-    more = [bound_means(design["bound_by"], design["accelerator"]), _others(result)]
+    more = [*chosen_text(result, best), bound_means(design["bound_by"], design["accelerator"])]
+    more.append(_others(result))
     more += _held_out(result, best)
     if result.start.values is not None and best.number != result.start.number:
         start = result.start.summary

@@ -10,12 +10,10 @@ from typing import Any, get_type_hints
 from accelerators import ConfigError
 from accelerators.rules import choose, show
 from codesign.space.lookup import find_policy
+from codesign.space.techniques import THEN
 from codesign.space.values import read_value
 from simulator import ReusePolicy, Technique, Together, techniques
 from workloads.user_files import is_located
-
-# Between the names of techniques that follow each other.
-THEN = "+"
 
 
 def find_technique(text: str, settings: Sequence[str] = ()) -> ReusePolicy:
@@ -61,37 +59,51 @@ def _known(name: str) -> Technique:
     return technique
 
 
+def owner_of(found: Sequence[Technique], path: str, value: str = "VALUE") -> Technique:
+    """The one of some techniques that a setting is of.
+
+    Args:
+        found: the techniques.
+        path: `FIELD`, or `NAME.FIELD` where several have the field.
+        value: what it is set to, for messages.
+
+    Raises:
+        ConfigError: none has the field, or several.
+    """
+    name, _, of = path.rpartition(".")
+    owners = [each for each in found if of in each.fields and name in ("", each.name)]
+    if not owners:
+        known = [
+            own if len(found) == 1 else f"{each.name}.{own}"
+            for each in found
+            for own in each.fields
+        ]
+        raise ConfigError(
+            f"--set must name a field of {THEN.join(each.name for each in found)}, "
+            f"{', '.join(known) or 'which has none'}, got {path!r}; {choose(path, known)}"
+        )
+    if len(owners) > 1:
+        raise ConfigError(
+            f"--set {of} must say of which technique, got several that have it; write "
+            + " or ".join(f"--set {each.name}.{of}={value}" for each in owners)
+        )
+    return owners[0]
+
+
 def _settings(found: Sequence[Technique], settings: Sequence[str]) -> Mapping[str, dict[str, Any]]:
-    """Name of a technique -> its fields that are given, as texts."""
+    """Name of a technique -> field -> what it is set to."""
     given: dict[str, dict[str, Any]] = {each.name: {} for each in found}
     for text in settings:
         path, separator, value = text.partition("=")
-        name, _, of = path.rpartition(".")
-        owners = [each for each in found if of in each.fields and name in ("", each.name)]
         if not separator or not value:
             raise ConfigError(
                 f"--set must be FIELD=VALUE, got {text!r}; write for example --set tolerance=0.2"
             )
-        if not owners:
-            known = [
-                each_of if len(found) == 1 else f"{each.name}.{each_of}"
-                for each in found
-                for each_of in each.fields
-            ]
-            raise ConfigError(
-                f"--set must name a field of {THEN.join(each.name for each in found)}, "
-                f"{', '.join(known) or 'which has none'}, got {path!r}; {choose(path, known)}"
-            )
-        if len(owners) > 1:
-            raise ConfigError(
-                f"--set {of} must say of which technique, got several that have it; write "
-                + " or ".join(f"--set {each.name}.{of}={value}" for each in owners)
-            )
-        values = given[owners[0].name]
-        if of in values:
+        owner, of = owner_of(found, path, value), path.rpartition(".")[2]
+        if of in given[owner.name]:
             raise ConfigError(f"--set {path} must be given once, got it again; leave one out")
-        kinds = get_type_hints(owners[0].policy)
-        values[of] = read_value(f"--set {path}", value, kinds[of])
+        kinds = get_type_hints(owner.policy)
+        given[owner.name][of] = read_value(f"--set {path}", value, kinds[of])
     return given
 
 

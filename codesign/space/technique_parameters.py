@@ -10,8 +10,8 @@ from accelerators import FOLD_TIMINGS, Accelerator, ConfigError
 from codesign.space.checks import check_design
 from codesign.space.grouping import has_few_channels, has_one_tap
 from codesign.space.parameters import BUFFERS, Parameter
-from codesign.space.techniques import DENSE
-from simulator import Technique, bits_of_sums
+from codesign.space.techniques import DENSE, NETWORK, dials, is_above, members
+from simulator import Technique, bits_of_sums, techniques
 from simulator.running.sums import most_bits
 from workloads.errors import TraceError
 from workloads.traces.layer import Layer
@@ -50,7 +50,7 @@ def check_units(base: Accelerator, techniques: Sequence[Technique]) -> None:
     """A design must have the units of every technique."""
     check_design(base)
     for technique in techniques:
-        missing = [name for name in technique.units if name not in base.units]
+        missing = [name for name in technique.units if getattr(base, name, None) is None]
         if missing:
             raise ConfigError(
                 f"DesignSpace.base must have the units of technique {technique.name!r}, got "
@@ -71,12 +71,12 @@ def usual_fields(technique: Technique) -> dict[str, Any]:
 def names_of(technique: Technique, of: str, groups: Iterable[str]) -> list[str]:
     """The parameters that a setting of a technique is chosen by: one, or one a group."""
     name = f"{technique.name}.{of}"
-    return [f"{group}.{name}" for group in groups] if of in technique.own else [name]
+    return [f"{group}.{name}" for group in groups] if of in dials(technique) else [name]
 
 
 def usual_parameters(
     base: Accelerator,
-    techniques: Sequence[Technique],
+    names: Sequence[str],
     groups: Mapping[str, tuple[str, ...]],
     layers: Sequence[Layer],
     widths: tuple[int, ...],
@@ -85,7 +85,7 @@ def usual_parameters(
 
     Args:
         base: the design.
-        techniques: that groups choose from, beside none.
+        names: of the techniques that groups, or the network, choose from, beside none.
         groups: name -> layers.
         layers: those of all groups.
         widths: of accumulators.
@@ -110,7 +110,8 @@ def usual_parameters(
             choices[f"{name}{TIMES}"] = _TIMES
             start[f"{name}{TIMES}"] = 1
     longest = max(layer.gemm.k for layer in layers)
-    for technique in techniques:
+    chosen = [techniques()[name] for name in dict.fromkeys(n for of in names for n in members(of))]
+    for technique in chosen:
         for of, values in technique.choices.items():
             kept = values
             if of == "length":
@@ -129,13 +130,20 @@ def usual_parameters(
             known = replace(known, choices=tuple(sorted({*values, start[name]})))
         parameters.append(known)
     parameters.append(Parameter(name="array.fold_timing", choices=FOLD_TIMINGS, ordered=False))
-    kinds = (DENSE, *(each.name for each in techniques))
+    above = tuple(each.name for each in chosen if is_above(each))
+    kinds = (DENSE, *(name for name in names if name not in (*above, DENSE)))
+    if above:
+        parameters.append(
+            Parameter(name=f"{NETWORK}{TECHNIQUE}", choices=(DENSE, *above), ordered=False)
+        )
+        start[f"{NETWORK}{TECHNIQUE}"] = above[0] if len(kinds) == 1 else DENSE
+    first = kinds[1] if len(kinds) > 1 else DENSE
     # Looking costs as much at one tap as at nine, and saves a ninth.
     of_few = {layer.name for layer in layers if has_few_channels(layer) or has_one_tap(layer)}
-    for group, names in groups.items():
+    for group, own in groups.items():
         name = f"{group}{TECHNIQUE}"
         parameters.append(Parameter(name=name, choices=kinds, ordered=False))
-        start[name] = DENSE if {*names} <= of_few else kinds[1]
+        start[name] = DENSE if {*own} <= of_few else first
     if all(start[f"{group}{TECHNIQUE}"] == DENSE for group in groups):
-        start |= {f"{group}{TECHNIQUE}": kinds[1] for group in groups}
+        start |= {f"{group}{TECHNIQUE}": first for group in groups}
     return parameters, start

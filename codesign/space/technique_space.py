@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 from accelerators import Accelerator, ConfigError, SystolicArray
@@ -35,8 +36,17 @@ from codesign.space.technique_parameters import (
     usual_fields,
     usual_parameters,
 )
-from codesign.space.techniques import DENSE, found_techniques, made
-from simulator import NoReuse, PerLayer, ReusePolicy, Technique, fitted_design
+from codesign.space.techniques import (
+    DENSE,
+    NETWORK,
+    dials,
+    found_techniques,
+    is_above,
+    made,
+    members,
+    of_network,
+)
+from simulator import NoReuse, PerLayer, ReusePolicy, Technique, Together, fitted_design
 from simulator.timing.dense_baseline import best_dense
 from simulator.timing.fitting import least_bytes
 from workloads.errors import show
@@ -64,7 +74,9 @@ class TechniqueSpace(DesignSpace):
 
     Attributes:
         groups: name -> layers.
-        techniques: names of `TECHNIQUES`.
+        techniques: names of the catalogue, `simulator.techniques()`, for a group of layers to
+            choose, or several with `+` between them, each on what those before it leave; those of
+            frames and tokens are chosen for the network, `network.technique`.
         workload: all layers of the trace, which the sizes of memories follow from.
         allotment: what dials are set to, by the error that is borne; `None` where each is chosen.
     """
@@ -138,7 +150,7 @@ class TechniqueSpace(DesignSpace):
             trace: the workload: the shapes of its layers, and how large their sums become, which
                 decides how wide accumulators must be.
             base: a design with the units of the techniques.
-            techniques: names of `TECHNIQUES`; `dense` is always one.
+            techniques: as the attribute; `dense` is always one.
             grouping: how layers are grouped, see `codesign.space.grouping.groups_of`.
             groups: groups at most; layers of others run dense.
 
@@ -154,17 +166,35 @@ class TechniqueSpace(DesignSpace):
         found = groups_of(able, grouping, groups)
         layers = tuple(name for each in found.values() for name in each)
         own = [layer for layer in trace.layers if layer.name in layers]
-        parameters, start = usual_parameters(base, chosen, found, own, fitting_widths(trace))
+        names = tuple(name for name in techniques if name != DENSE)
+        parameters, start = usual_parameters(base, names, found, own, fitting_widths(trace))
         space = cls(
             base=base,
             layers=layers,
             parameters=tuple(parameters),
             start={"start": start},
             groups=found,
-            techniques=tuple(each.name for each in chosen),
+            techniques=names,
             workload=trace.layers,
         )
         return space._with_dense_starts()
+
+    def narrowed(self, choices: Mapping[str, Sequence[Any]]) -> TechniqueSpace:
+        """See `DesignSpace.narrowed`; the dial of a technique without a group,
+        `leaders.tolerance`, stands for those of all groups.
+
+        Raises:
+            ConfigError: as there.
+        """
+        of_all = {
+            f"{technique.name}.{of}": names_of(technique, of, self.groups)
+            for technique in self.chosen_techniques
+            for of in dials(technique)
+        }
+        given = {each: own for name, own in choices.items() for each in of_all.get(name, (name,))}
+        found = super().narrowed(given)
+        assert isinstance(found, TechniqueSpace)
+        return found
 
     def _with_dense_starts(self) -> TechniqueSpace:
         """The space with the dense designs that are tried first; choices hold the values of both.
@@ -179,7 +209,7 @@ class TechniqueSpace(DesignSpace):
         plain = {
             **start,
             **own,
-            **dict.fromkeys((f"{name}{TECHNIQUE}" for name in self.groups), DENSE),
+            **dict.fromkeys(self.switches, DENSE),
         }
         shape = ("rows", "columns", "fold_timing")
         best = plain | {f"array.{name}": getattr(dense.array, name) for name in shape}
@@ -204,11 +234,11 @@ class TechniqueSpace(DesignSpace):
         for technique in self.chosen_techniques:
             needed += [*technique.hardware]
             for name in technique.choices:
-                if self.allotment is None or name not in technique.own:
+                if self.allotment is None or name not in dials(technique):
                     needed += names_of(technique, name, self.groups)
         if self.allotment is not None or self.asked_errors is not None:
             needed.append(OUTPUT_ERROR)
-        return [*needed, *(f"{name}{TECHNIQUE}" for name in self.groups)]
+        return [*needed, *self.switches]
 
     def _possible(self) -> dict[str, Any]:
         found = {**self._possible_fields(), OUTPUT_ERROR: START_ERROR}
@@ -221,9 +251,9 @@ class TechniqueSpace(DesignSpace):
             found = {
                 name: value
                 for name, value in found.items()
-                if name not in {f"{technique.name}.{own}" for own in technique.own}
+                if name not in {f"{technique.name}.{own}" for own in dials(technique)}
             }
-            for group in self.groups:
+            for group in () if is_above(technique) else self.groups:
                 found |= {f"{group}.{technique.name}.{name}": v for name, v in usual.items()}
         needed = set(self._needed())
         return {name: value for name, value in found.items() if name not in needed}
@@ -246,19 +276,31 @@ class TechniqueSpace(DesignSpace):
 
     @property
     def choosing(self) -> tuple[str, ...]:
-        """The groups."""
-        return tuple(self.groups)
+        """The groups, and the network where there is anything to choose for it."""
+        above = (NETWORK,) if any(map(is_above, self.chosen_techniques)) else ()
+        return (*above, *self.groups)
+
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """Parameters that choose a technique."""
+        return tuple(f"{name}{TECHNIQUE}" for name in self.choosing)
+
+    def techniques_in(self, values: Mapping[str, Any]) -> set[str]:
+        """Names of the techniques that any group, or the network, has with these values."""
+        return {each for switch in self.switches for each in members(values[switch])}
 
     reuse_heading = "technique"
 
     def reuse_texts(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Group -> its technique and its dial."""
-        dials = self.dials_of(values)
+        """Group -> its techniques, each with its dial."""
+        settings = self.dials_of(values)
         found = {}
-        for group in self.groups:
-            name = values[f"{group}{TECHNIQUE}"]
-            own = (f"{dials[dial]:g}" for dial in dials if dial.startswith(f"{group}.{name}."))
-            found[group] = " ".join([name, *own])
+        for group in self.choosing:
+            texts = []
+            for name in members(values[f"{group}{TECHNIQUE}"]):
+                own = (f"{settings[d]:g}" for d in settings if d.startswith(f"{group}.{name}."))
+                texts.append(" ".join([name, *own]))
+            found[group] = " + ".join(texts) or DENSE
         return found
 
     @property
@@ -267,7 +309,7 @@ class TechniqueSpace(DesignSpace):
         return {
             dial: technique
             for technique in self.chosen_techniques
-            for of in technique.own
+            for of in dials(technique)
             for dial in names_of(technique, of, self.groups)
         }
 
@@ -282,7 +324,11 @@ class TechniqueSpace(DesignSpace):
         if self.allotment is None:
             return {}
         allotted = self.allotment.at(values[OUTPUT_ERROR])
-        used = [f"{group}.{values[f'{group}{TECHNIQUE}']}" for group in self.groups]
+        used = [
+            f"{group}.{name}"
+            for group in self.groups
+            for name in members(values[f"{group}{TECHNIQUE}"])
+        ]
         return {
             dial: value if dial.rpartition(".")[0] in used else None
             for dial, value in allotted.items()
@@ -313,13 +359,20 @@ class TechniqueSpace(DesignSpace):
             if not users:
                 continue
             wanted = {each.name for each in users}
-            groups = self.groups if group is None else (group,)
+            groups = self.choosing if group is None else (group,)
             switches = [by_name[f"{each}{TECHNIQUE}"] for each in groups]
-            if any({*switch.choices} <= wanted for switch in switches):
+            using = {
+                choice
+                for switch in switches
+                for choice in switch.choices
+                if wanted & {*members(choice)}
+            }
+            switches = [switch for switch in switches if using & {*switch.choices}]
+            if any({*switch.choices} <= using for switch in switches):
                 continue  # some group always uses it
             found[name] = Condition(
                 on=tuple(switch.name for switch in switches),
-                values=tuple(each.name for each in users),
+                values=tuple(sorted(using)),
                 otherwise=parameter.encode(self._usual(parameter)),
             )
         return found
@@ -350,13 +403,23 @@ class TechniqueSpace(DesignSpace):
         """
         layers = {each.name: each for each in self.workload}
         found: dict[str, ReusePolicy] = {}
+        by_name = {each.name: each for each in self.chosen_techniques}
         for group, names in self.groups.items():
-            for technique in self.chosen_techniques:
-                if values[f"{group}{TECHNIQUE}"] != technique.name:
-                    continue
-                settings = self._settings(technique, group, values)
-                found |= {name: made(technique, layers[name], settings) for name in names}
+            own = [by_name[each] for each in members(values[f"{group}{TECHNIQUE}"])]
+            settings = [self._settings(each, group, values) for each in own]
+            for name in names if own else ():
+                each = [made(t, layers[name], s) for t, s in zip(own, settings, strict=True)]
+                policy = reduce(lambda then, first: Together(first, then), each[-2::-1], each[-1])
+                if _fits(policy, layers[name]):
+                    found[name] = policy
         return {name: found[name] for name in layers if name in found}
+
+    def _above(self, values: Mapping[str, Any]) -> ReusePolicy | None:
+        """What is decided above the layers; `None` for nothing."""
+        for technique in filter(is_above, self.chosen_techniques):
+            if values[f"{NETWORK}{TECHNIQUE}"] == technique.name:
+                return of_network(technique, self._settings(technique, NETWORK, values))
+        return None
 
     def _settings(
         self, technique: Technique, group: str, values: Mapping[str, Any]
@@ -364,10 +427,10 @@ class TechniqueSpace(DesignSpace):
         """Field -> value of a technique in a group; those of the group alone come before all's."""
         of_all: dict[str, Any] = {}
         of_group: dict[str, Any] = {}
-        dials = self.dials_of(values)
-        for of in technique.own:
+        chosen = self.dials_of(values)
+        for of in dials(technique):
             (dial,) = names_of(technique, of, (group,))
-            of_group[of] = dials[dial]
+            of_group[of] = chosen[dial]
         for parameter in self.parameters:
             owner, of, alone = self._field(parameter.name)
             if owner is technique and alone in (None, group):
@@ -381,18 +444,18 @@ class TechniqueSpace(DesignSpace):
         Raises:
             ConfigError: these values make no valid design.
         """
-        policies = self.policies_of(values)
-        used = {values[f"{name}{TECHNIQUE}"] for name in self.groups}
+        policies, above = self.policies_of(values), self._above(values)
+        used = self.techniques_in(values)
         units = {u for each in self.chosen_techniques if each.name in used for u in each.units}
         paths = {p for each in self.chosen_techniques if each.name in used for p in each.hardware}
-        policy = PerLayer(policies) if policies else NoReuse()
+        policy: ReusePolicy = PerLayer(policies) if policies else NoReuse()
         array = SystolicArray(
             rows=values["array.rows"],
             columns=values["array.columns"],
             dataflow=self.base.array.dataflow,
             fold_timing=values["array.fold_timing"],
         )
-        name = f"{self.base.name}_searched" + ("" if policies else "_dense")
+        name = f"{self.base.name}_searched" + ("" if used else "_dense")
         given = {each: self.base.units[each] for each in self.base.units if each in units}
         design = replace(
             self.base.without_reuse(name),
@@ -408,6 +471,8 @@ class TechniqueSpace(DesignSpace):
             columns=values[PASS_COLUMNS],
             remaining=values[REMAINING],
         )
+        if above is not None:
+            policy = Together(above, policy)
         return with_fields(design, self._sizes(design, values)), policy
 
     def _sizes(self, design: Accelerator, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -446,3 +511,12 @@ class TechniqueSpace(DesignSpace):
             "workload": tuple(map(Layer.from_dict, description["workload"])),
             "allotment": None if allotted is None else Allotment.from_dict(allotted),
         }
+
+
+def _fits(policy: ReusePolicy, layer: Layer) -> bool:
+    """Whether a policy can decide on a layer; one of convolutions alone leaves others dense."""
+    try:
+        policy.check_layers([layer])
+    except ConfigError:
+        return False
+    return policy.applies_to(layer)

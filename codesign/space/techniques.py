@@ -12,13 +12,25 @@ from workloads.traces.layer import Layer
 
 # Of a layer without a technique.
 DENSE = "dense"
+# Of the parameter that chooses what is decided above the layers: of the whole network.
+NETWORK = "network"
+# Between names of techniques of which each decides on what those before it leave.
+THEN = "+"
+
+SHARING: Mapping[str, Technique] = {
+    name: techniques()[name] for name in ("lsh", "leaders", "neighbours")
+}
+"""Name -> entry, of those that share rows within tiles and look once at a pixel."""
 
 
-# Which of the catalogue a group of layers may choose.
-_OF_GROUPS = ("lsh", "leaders", "neighbours")
+def is_above(technique: Technique) -> bool:
+    """Whether it decides on frames or tokens, for the network, and not for a group of layers."""
+    return technique.axis in ("frames", "tokens")
 
-TECHNIQUES: Mapping[str, Technique] = {name: techniques()[name] for name in _OF_GROUPS}
-"""Name -> entry, of those that a group of layers may choose."""
+
+def dials(technique: Technique) -> tuple[str, ...]:
+    """Fields that each group of layers has its own of."""
+    return () if is_above(technique) else technique.own
 
 
 def made(technique: Technique, layer: Layer, settings: Mapping[str, Any]) -> ReusePolicy:
@@ -29,37 +41,74 @@ def made(technique: Technique, layer: Layer, settings: Mapping[str, Any]) -> Reu
     Raises:
         ConfigError: the policy refuses the settings.
     """
-    assert technique.policy is not None
     given = {name: value for name, value in settings.items() if name in technique.fields}
     if given.get("length") is not None:
         given["length"] = min(given["length"], layer.gemm.k)
     if given.get("scope", "tile") != "tile":
         given.pop("tile_rows", None)
+    return of_network(technique, given)
+
+
+def of_network(technique: Technique, settings: Mapping[str, Any]) -> ReusePolicy:
+    """The policy of a technique with these settings.
+
+    Raises:
+        ConfigError: the policy refuses them.
+    """
+    assert technique.policy is not None
+    given = {name: value for name, value in settings.items() if name in technique.fields}
     return technique.policy(**given)
 
 
+def members(name: str) -> list[str]:
+    """Names of the techniques that a choice stands for, the first that decides first."""
+    return [] if name == DENSE else name.split(THEN)
+
+
+def searched() -> dict[str, Technique]:
+    """Name -> entry, of those that a search may choose: a policy decides, and starts somewhere."""
+    return {
+        name: each
+        for name, each in techniques().items()
+        if each.policy is not None and (each.choices or each.start)
+    }
+
+
 def found_techniques(names: Any) -> tuple[Technique, ...]:
-    """The techniques of these names, without `DENSE`, which every space has.
+    """The techniques of these choices, each once, without `DENSE`, which every space has.
+
+    Args:
+        names: of techniques, or of several with `THEN` between them.
 
     Raises:
-        ConfigError: a name is unknown or given twice, or there is none but `DENSE`.
+        ConfigError: a name is unknown or given twice, several can't follow each other, or there is
+            none but `DENSE`.
     """
-    known = (DENSE, *TECHNIQUES)
+    entries = searched()
+    known = (DENSE, *entries)
     strings = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not strings or not {*names} - {DENSE}:
         raise ConfigError(
             f"techniques must be a list of {', '.join(known)} with one beside {DENSE}, got "
             f"{show(names)}; try ('{DENSE}', 'lsh')"
         )
+    each_once = dict.fromkeys(each for name in names for each in members(name))
     problems = [
         f"techniques must be of {', '.join(known)}, got {show(name)}; {choose(name, known)}"
-        for name in names
+        for name in each_once
         if name not in known
     ]
     problems += [
         f"techniques must name each once, got {show(name)} again; leave one out"
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
+    problems += [
+        f"techniques must have those of frames and tokens alone, got {show(name)}: they are chosen "
+        "for the network beside what groups of layers choose; name them apart"
+        for name in names
+        if THEN in name
+        and any(each in entries and is_above(entries[each]) for each in members(name))
+    ]
     if problems:
         raise ConfigError(problems)
-    return tuple(TECHNIQUES[name] for name in names if name != DENSE)
+    return tuple(entries[name] for name in each_once)

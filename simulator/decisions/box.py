@@ -9,7 +9,15 @@ from accelerators import ConfigError
 from accelerators.rules import refuse
 from simulator.decisions.columns import ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
-from simulator.decisions.evidence import Evidence, Leaders, Neighbours, Signatures, Static
+from simulator.decisions.evidence import (
+    ArraySignatures,
+    Evidence,
+    Leaders,
+    Neighbours,
+    Signatures,
+    Static,
+)
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import rows_left
 from simulator.decisions.rows import FilledRows, KeptRows, RowDecisions, SharedRows
 from simulator.decisions.weights import WeightPlan
@@ -110,6 +118,12 @@ class Decisions:
                         f"columns of their own in {rows.images} images; decide on columns for "
                         "whole images"
                     )
+            case IncrementalRows():
+                if self.columns is not None or self.depth is not None or self.then is not None:
+                    found.append(
+                        "add differences to whole results, which columns or sums that end early "
+                        "do not leave, got other parts beside rows; leave them out"
+                    )
             case KeptRows() | None:
                 pass
             case _:
@@ -195,7 +209,7 @@ class Decisions:
         Raises:
             ConfigError: see `check` of `Signatures`, `Neighbours` and `Leaders`.
         """
-        if isinstance(self.evidence, Signatures | Neighbours | Leaders):
+        if isinstance(self.evidence, Signatures | ArraySignatures | Neighbours | Leaders):
             where = f"decisions of layer {self.layer!r}"
             self.evidence.check(where, self.shared.clusters)
         if self.then is not None:

@@ -159,6 +159,46 @@ class Leaders(Evidence):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArraySignatures(Evidence):
+    """Signatures that the array makes, looked up in a table that replaces nothing.
+
+    Attributes:
+        hashes: H, bits of a signature.
+        entries: signatures that the table holds.
+        ways: entries of one of its sets.
+        kept: `(total clusters,)` bool, clusters that took an entry; the others, of one vector each,
+            found their set full.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("result_cache",)
+    words: ClassVar[str] = "signatures of sub-vectors that the array makes"
+
+    hashes: int
+    entries: int
+    ways: int
+    kept: np.ndarray = field(repr=False)
+
+    def check(self, where: str, clusters: np.ndarray) -> None:
+        """What the hardware would be priced by must be what was decided.
+
+        Args:
+            where: names the decisions in messages.
+            clusters: `(count, v, tiles)` int, number of clusters of each.
+
+        Raises:
+            ConfigError: it is not told of each cluster whether it was kept.
+        """
+        broken = integer(1, SIGNATURE_BITS)["rule"](self.hashes, f"{where} hashes")
+        total = int(clusters.sum(dtype=np.int64))
+        if self.kept.shape != (total,) or self.kept.dtype != bool:
+            broken.append(
+                f"{where} must tell of each of its {total} clusters whether it was kept, got "
+                f"{self.kept.dtype} of shape {self.kept.shape}; mark those that took an entry"
+            )
+        refuse(broken)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Changes(Evidence):
     """Differences of a layer's input to a reference that is kept from frame to frame.
 
@@ -178,6 +218,26 @@ class Changes(Evidence):
     updated: int
     line_bits: int
     kept_elements: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences(Evidence):
+    """Differences of a layer's inputs, as they are stored, to earlier ones.
+
+    Attributes:
+        remembered_bits: of each input, kept for the frame after; `None`: as many as an operand has;
+            0: none, as the earlier ones are inputs of the same frame.
+        quantises: whether inputs are brought to levels before they are compared.
+        stored_bits: all bits of the inputs of one product as they lie in the DRAM, where they are
+            packed by what their differences need; `None` where they lie there as operands.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("difference_unit",)
+    words: ClassVar[str] = "differences to earlier inputs"
+
+    remembered_bits: int | None = None
+    quantises: bool = False
+    stored_bits: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import numpy as np
 
 from accelerators.rules import integer, refuse
 from simulator.decisions.frame_evidence import FrameEvidence
+from simulator.decisions.motion import Motion
 
 # What a layer does in a frame.
 RUN, KEEP, WARP = range(3)
@@ -19,16 +20,17 @@ class FrameDecisions:
     Attributes:
         frames: in the batch.
         layers: layer name -> `(frames,)` int8: `RUN`; `KEEP`, its result is that of the frame
-            before; or `WARP`, that result moved by motion. A layer that is not named runs in all;
-            every layer runs in the first frame.
+            before; or `WARP`, that of the key frame moved by motion. A layer that is not named
+            runs in all; every layer runs in the first frame.
         answers: `(frames,)` int64, the frame whose answer each one gives: itself, or an earlier
             one where the answer is remembered.
         evidence: what was looked at to know all this, each kind with how often; none where nothing
-            was, as at a fixed distance.
+            was, as at a fixed distance. A `Motion` moves results.
 
     Raises:
-        ConfigError: a layer has marks for other frames, or does not run in the first;
-            an answer is remembered before it is given; evidence does not fit the frames.
+        ConfigError: a layer has marks for other frames, or does not run in the first; an answer is
+            remembered before it is given; evidence does not fit the frames; a result is moved
+            without motion, or is not the key frame's.
     """
 
     frames: int
@@ -61,6 +63,31 @@ class FrameDecisions:
         refuse(broken)
         for each in self.evidence:
             each.check_frames(self.frames)
+        refuse(self._wrongly_moved())
+
+    def _wrongly_moved(self) -> list[str]:
+        """Layers whose results can't be moved as they shall be."""
+        motion, broken = self.motion, []
+        for name, made in self.layers.items():
+            moved = made == WARP
+            if not moved.any():
+                continue
+            if motion is None:
+                broken.append(
+                    f"FrameDecisions.layers[{name!r}] must be RUN or KEEP, got WARP without the "
+                    "Motion of the frames among evidence; add it, or keep the frame before"
+                )
+            elif (self.sources(name)[moved] != motion.keys[moved]).any():
+                broken.append(
+                    f"FrameDecisions.layers[{name!r}] must run in the key frame of each frame that "
+                    "is WARP, and not after it, got another frame; run it in key frames"
+                )
+        return broken
+
+    @property
+    def motion(self) -> Motion | None:
+        """What moves results, where anything does."""
+        return next((each for each in self.evidence if isinstance(each, Motion)), None)
 
     def runs(self, layer: str) -> np.ndarray:
         """`(frames,)` bool, the frames in which a layer is computed."""

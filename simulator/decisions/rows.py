@@ -1,4 +1,4 @@
-"""What becomes of a product's rows: shared among like ones, skipped and filled in, or kept."""
+"""What becomes of a product's rows: shared, filled in, kept, or added to earlier ones."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,6 +8,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from accelerators.rules import refuse, show
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.looks import Looks
 from workloads.traces.layer import Gemm
 
@@ -411,4 +412,4 @@ class KeptRows:
         return replace(self, results=None, operands=None)
 
 
-RowDecisions = SharedRows | FilledRows | KeptRows
+RowDecisions = SharedRows | FilledRows | KeptRows | IncrementalRows

@@ -38,7 +38,8 @@ class ClusterCache:
         entries: clusters held at once, 1 to 16777216; `None`: all of them, the paper's table.
         ways: entries of one set, must divide `entries`; `None`: any entry may hold any cluster.
             Sets are chosen as the hardware's cache does.
-        replacement: which entry of a full set is forgotten: `lru`, `fifo` or `random`.
+        replacement: which entry of a full set is forgotten: `lru`, `fifo` or `random`; or `none`:
+            a signature that finds its set full is computed, each time, and not kept.
         refresh_after: sub-vectors that may take one result, the first included; the next finds it
             stale and its cluster is computed anew, in the same entry. `None`: never.
         warm_up_batches: first batches of a stream that only fill the table: no cluster of an

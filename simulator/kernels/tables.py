@@ -75,13 +75,16 @@ def enter(slots, pool_signatures, old):
 
 @njit(cache=True, nogil=True)
 def _entry(slots, pool_signatures, stamps, signature, sets, ways, replacement, random):
-    """The entry of a set that holds a signature, else a free one, else the one to be replaced."""
+    """The entry of a set that holds a signature, else a free one, else the one to be replaced; -1
+    where none is."""
     first = set_index(signature, sets) * ways
     for entry in range(first, first + ways):
         if slots[entry] < 0 or pool_signatures[slots[entry]] == signature:
             return entry
     if replacement == 2:
         return first + random_way(random, ways)
+    if replacement == 3:
+        return np.int64(-1)
     leaving = first
     for entry in range(first + 1, first + ways):
         if stamps[slots[entry]] < stamps[slots[leaving]]:
@@ -126,14 +129,15 @@ def look_up(
             )
         else:
             slot = _probe(slots, pool_signatures, signature)
-        cluster = slots[slot]
+        cluster = slots[slot] if slot >= 0 else np.int64(-1)
         known = cluster >= 0 and pool_signatures[cluster] == signature
         if not known or uses[cluster] >= refresh_after or (warming and cluster < old):
             # A refreshed cluster stays where it stands in the order of insertion.
             stamps[pool] = stamps[cluster] if known else clock + row
             cluster = pool
             pool += 1
-            slots[slot] = cluster
+            if slot >= 0:
+                slots[slot] = cluster
             pool_signatures[cluster] = signature
         uses[cluster] += 1
         if replacement == 0:
@@ -144,6 +148,58 @@ def look_up(
             found += 1
         ids[row] = number[cluster]
     return found
+
+
+@njit(cache=True, nogil=True)
+def keep_first(signatures, order, bounds, sets, ways, ids, clusters, firsts, kept):
+    """Number the clusters of every tile of one view, as a table that replaces nothing finds them.
+
+    The table is empty at the start of a tile. A signature that it holds has that entry's cluster;
+    another is a new cluster, which takes an entry while its set has one free.
+
+    Args:
+        signatures: `(p,)` uint64.
+        order: `(vectors,)` int64, the vectors tile after tile.
+        bounds: `(tiles + 1,)` int64, each tile's first of them.
+        sets: of the table.
+        ways: of a set.
+        ids: out, `(p,)` int32.
+        clusters: out, `(tiles,)` int32.
+        firsts: out, `(vectors,)` int64, the first vector of each cluster.
+        kept: out, `(vectors,)` bool, clusters that took an entry.
+
+    Returns:
+        Clusters of all tiles.
+    """
+    entries = np.empty(sets * ways, np.int64)  # cluster of each
+    tags = np.empty(sets * ways, np.uint64)
+    held = np.empty(sets, np.int64)
+    total = 0
+    for tile in range(bounds.size - 1):
+        held[:] = 0
+        start = total
+        for place in range(bounds[tile], bounds[tile + 1]):
+            vector = order[place]
+            signature = signatures[vector]
+            chosen = set_index(signature, sets)
+            first = chosen * ways
+            found = -1
+            for entry in range(first, first + held[chosen]):
+                if tags[entry] == signature:
+                    found = entries[entry]
+                    break
+            if found < 0:
+                found = total
+                firsts[total] = vector
+                kept[total] = held[chosen] < ways
+                if kept[total]:
+                    entries[first + held[chosen]] = total
+                    tags[first + held[chosen]] = signature
+                    held[chosen] += 1
+                total += 1
+            ids[vector] = found - start
+        clusters[tile] = total - start
+    return total
 
 
 @njit(cache=True, nogil=True)

@@ -7,6 +7,7 @@ import numpy as np
 from accelerators.rules import integer, refuse, violations
 from simulator.decisions.frames import KEEP, RUN, FrameDecisions
 from simulator.policies.policy import LayerState, ReusePolicy
+from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 
@@ -54,3 +55,20 @@ class EveryNthFrame(ReusePolicy):
     def describe(self) -> dict:
         """The policy as plain values."""
         return {"policy": "every_nth_frame", **asdict(self)}
+
+
+register(
+    Technique(
+        name="every_nth_frame",
+        title="Key frames, answers remembered",
+        axis="frames",
+        word="keep",
+        grain="frame",
+        rule="Every n-th frame runs; the others give its answer.",
+        evidence="nothing: frames are counted",
+        source="The baseline of Zhu et al., Deep Feature Flow, CVPR 2017, without motion",
+        policy=EveryNthFrame,
+        choices={"n": (2, 3, 5, 10)},
+        start={"n": 2},
+    )
+)

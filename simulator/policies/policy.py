@@ -13,6 +13,7 @@ from accelerators.rules import refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.frames import FrameDecisions
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.activations import Activations
 from simulator.policies.clustering import Clustering
 from workloads.traces.after import Affine
 from workloads.traces.layer import Layer
@@ -121,10 +122,24 @@ class ReusePolicy(ABC):
 
         Returns:
             The decisions, and what is kept for the batch after; `None` for a policy that keeps
-            nothing, as most do. For decisions with `KeptRows`, also where none is kept yet, the
-            layer's results are kept beside it, as `results`, and filled in where they are used.
+            nothing, as most do. For decisions with `KeptRows`, also where none is kept yet, and
+            with `IncrementalRows` that keep theirs, the layer's results are kept beside it, as
+            `results`, and filled in where they are used.
         """
         return self.decide(layer, rows, state), None
+
+    def decide_given(
+        self, layer: Layer, given: Activations, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """As `decide_next`, for a policy that has no need of unfolded rows.
+
+        Args:
+            layer: the layer.
+            given: its activations as they are stored, which unfold where rows are asked for.
+            state: as for `decide`.
+            memory: as for `decide_next`.
+        """
+        return self.decide_next(layer, given.rows, state, memory)
 
     def frames(self, trace: "WorkloadTrace") -> FrameDecisions | None:
         """In which of a batch's frames each layer runs; `None` where all do.
@@ -305,6 +320,12 @@ class PerLayer(ReusePolicy):
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide_next(layer, rows, state, memory)
+
+    def decide_given(
+        self, layer: Layer, given: Activations, state: LayerState, memory: LayerMemory | None
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).decide_given(layer, given, state, memory)
 
     def clustering(self, layer: Layer, state: LayerState) -> Clustering | None:
         """As the layer's own policy."""

@@ -11,6 +11,7 @@ from accelerators.rules import refuse, show
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Static
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import layer_of_rows, left_of, shares_whole_rows
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
@@ -39,10 +40,10 @@ class Together(ReusePolicy):
     may be above the layers (key frames, say), and the second then decides in the frames that run;
     or it keeps, fills in or shares rows, and the second sees a product of the rows that are left.
     Rows that are kept or filled in leave rows that may be shared, and those that are filled in
-    rows that may be kept; any rows leave columns, depth and weights to decide on. A convolution's
-    rows that are left have no places in a picture any more: the second can't look once, and their
-    columns are in the order (c, kh, kw). Where images are left with different rows, clusters of the
-    second don't tell images apart: use tiles of rows.
+    rows that may be kept, or added to earlier results; any rows leave columns, depth and weights to
+    decide on. A convolution's rows that are left have no places in a picture any more: the second
+    can't look once, and their columns are in the order (c, kh, kw). Where images are left with
+    different rows, clusters of the second don't tell images apart: use tiles of rows.
 
     `Together(Together(a, b), c)` would leave open what c sees; nest the second:
     `Together(a, Together(b, c))`.
@@ -185,6 +186,8 @@ class Together(ReusePolicy):
                 return self._seen(layer), rows
             assert made.rows.centroids is not None
             return layer_of_rows(layer, made.rows), made.rows.centroids[None]
+        if isinstance(made.rows, IncrementalRows):
+            return self._seen(layer), rows
         return layer_of_rows(layer, made.rows), left_of(layer.name, made.rows, rows)
 
     def _joined(
@@ -219,7 +222,7 @@ class Together(ReusePolicy):
 # Decisions on rows -> what may be decided on the rows that they leave.
 _MAY_FOLLOW: dict[type, tuple[type, ...]] = {
     KeptRows: (SharedRows,),
-    FilledRows: (SharedRows, KeptRows),
+    FilledRows: (SharedRows, KeptRows, IncrementalRows),
 }
 
 

@@ -24,6 +24,8 @@ TRAFFIC_NAMES = {
     "new_references": "inputs kept for later",
     "marks": "marks of changed rows",
     "orders": "orders of sums",
+    "remembered_inputs": "inputs remembered from frame to frame",
+    "remembered_sums": "sums remembered from frame to frame",
 }
 # What a limit that sets the pace means, and what would help.
 BOUND_MEANS = {
@@ -60,6 +62,22 @@ BOUND_MEANS = {
     "leader_table": (
         "The leader table sets the pace: every vector is compared with the leaders before it. More "
         "lanes, fewer leaders or a wider unit would help."
+    ),
+    "difference_unit": (
+        "The difference unit sets the pace: every input is compared with an earlier one, and marks "
+        "of what differs are gathered. More lanes would help."
+    ),
+    "result_adder": (
+        "The result adder sets the pace: every row that changed is added to its earlier result. A "
+        "wider one would help."
+    ),
+    "state_buffer": (
+        "The state buffer sets the pace: its ports move what is remembered from frame to frame. "
+        "Wider or more ports would help."
+    ),
+    "result_cache": (
+        "The result cache sets the pace: each signature is looked up, and the table is cleared for "
+        "every sub-matrix. Faster clearing, fewer entries or longer sub-vectors would help."
     ),
     "array": (
         "The systolic array sets the pace: multiplying what is left takes longest. A larger array "

@@ -1,7 +1,7 @@
 """What is decided above the layers, frames and tokens, as it meets each layer's product.
 
-Shapes stay: rows of frames that do not run are kept from the frame before, and those of tokens that
-are gone are not computed, which the softmax then looks past.
+Shapes stay: rows of frames that do not run are kept from the frame before, or moved from the key
+frame, and those of tokens that are gone are not computed, which the softmax then looks past.
 """
 
 import hashlib
@@ -16,9 +16,11 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.frames import WARP, FrameDecisions
+from simulator.decisions.moved_maps import has_positions
 from simulator.decisions.rows import KeptRows
 from simulator.decisions.tokens import TokenPlan
 from simulator.policies.policy import ReusePolicy
+from simulator.running.moving import Moving
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 
@@ -46,6 +48,11 @@ class Above:
         self._gone: dict[str, np.ndarray] = {}
         broken = _broken_frames(trace, self.frames) + _broken_tokens(trace, self.tokens)
         refuse(broken)
+        self._moving: Moving | None = None
+        if self.frames is not None and self.frames.motion is not None:
+            self._moving = Moving(trace, self.frames)
+            evidence = (*self.frames.evidence, self._moving.warps)
+            self.frames = replace(self.frames, evidence=evidence)
         gone = None
         for layer in trace.layers:
             if self.tokens is not None and layer.name in self.tokens.stands_for:
@@ -60,6 +67,8 @@ class Above:
         frames, tokens = self.frames, self.tokens
         named = [("answers", None if frames is None else frames.answers)]
         named += [] if frames is None else list(frames.layers.items())
+        motion = None if frames is None else frames.motion
+        named += [] if motion is None else [("vectors", motion.vectors), ("keys", motion.keys)]
         named += [] if tokens is None else list(tokens.stands_for.items())
         for name, array in named:
             if array is not None:
@@ -69,6 +78,14 @@ class Above:
     def touches(self, layer: Layer) -> bool:
         """Whether anything of a layer is not computed."""
         return layer.name in self._gone or self._waits(layer)
+
+    def moves_input(self, layer: Layer) -> bool:
+        """Whether a layer that runs gets maps of key frames, moved by motion."""
+        return self._moving is not None and self._moving.moves_input(layer)
+
+    def given(self, layer: Layer, given: np.ndarray) -> np.ndarray:
+        """A layer's input, with maps that are moved where there are such."""
+        return given if self._moving is None else self._moving.moved_input(layer, given)
 
     def leaves_whole_frames(self, layer: Layer) -> bool:
         """Whether all that is not computed of a layer are frames in which it does not run."""
@@ -129,12 +146,15 @@ class Above:
         )
 
     def finished(self, layer: Layer, result: np.ndarray) -> np.ndarray:
-        """A product whose rows of frames that did not run hold the result of the frame before."""
+        """A product whose rows of frames that did not run hold the result of the frame before, or
+        that of the key frame, moved."""
         if self.frames is None or not self._waits(layer):
             return result
         sources = self.frames.sources(layer.name)
         by_frame = _by_frame(layer, self._images, result)
         by_frame[:] = by_frame[sources]
+        if self._moving is not None:
+            self._moving.move_results(layer, by_frame)
         return result
 
     def masked(self, layer: Layer, result: np.ndarray) -> np.ndarray:
@@ -176,12 +196,12 @@ def _broken_frames(trace: WorkloadTrace, frames: FrameDecisions | None) -> list[
     known = {layer.name: layer for layer in trace.layers}
     broken = _unknown("policy.frames().layers", frames.layers, list(known))
     for name, made in frames.layers.items():
-        if (made == WARP).any():
-            broken.append(
-                f"policy.frames().layers[{name!r}] must be RUN or KEEP, got WARP: no motion is "
-                "estimated; keep the frame before"
-            )
         layer = known.get(name)
+        if layer is not None and (made == WARP).any() and not has_positions(layer):
+            broken.append(
+                f"policy.frames().layers[{name!r}] must be a two-dimensional convolution to be "
+                f"moved, got {layer.kind}; keep the frame before"
+            )
         if layer is not None and not frames.runs(name).all() and not _tells_frames(layer, trace):
             broken.append(
                 f"policy.frames().layers[{name!r}] must be a layer whose rows belong to one frame "

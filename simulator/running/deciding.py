@@ -115,7 +115,8 @@ class Run:
             return error
 
         for layer in trace.layers:
-            given, weights = partial(trace.given, layer.name), partial(trace.weights, layer.name)
+            weights = partial(trace.weights, layer.name)
+            given = partial(self._given, layer, partial(trace.given, layer.name))
             self._run(layer, given, weights, partial(error_of, layer), keep_result=False)
         return {}
 
@@ -131,13 +132,18 @@ class Run:
                 return _relative_mse(*(_comparable(x) for x in (*outputs, bias)))
 
             layer = known[call.layer.name]  # which also knows what follows it
-            result = self._run(layer, call.given, call.weights, error_of, keep_result=True)
+            given = partial(self._given, layer, call.given)
+            result = self._run(layer, given, call.weights, error_of, keep_result=True)
             if result is None:
-                return None
+                return _on_moved(call, given()) if self._above.moves_input(layer) else None
             return call.from_result(self._above.masked(layer, result))
 
         check_model(trace, model)
         return quality_of(trace, self._above.answers(run_model(trace, model, result_of)))
+
+    def _given(self, layer: Layer, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """A layer's input, moved where frames before it were."""
+        return self._above.given(layer, read())
 
     def _decides(self, layer: Layer) -> bool:
         """Whether anything is decided on a layer."""
@@ -231,6 +237,13 @@ class Run:
 
 
 _DENSE = DecidedLayer(decisions=None)
+
+
+def _on_moved(call: "GemmCall", given: np.ndarray) -> "torch.Tensor":
+    """What the operation itself makes of an input that was moved."""
+    import torch
+
+    return call.on_input(torch.from_numpy(given).to(call.input))
 
 
 def _centroid_error(decisions: Decisions, rows: np.ndarray) -> float | None:

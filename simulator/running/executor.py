@@ -8,6 +8,7 @@ import numpy as np
 
 from accelerators import ConfigError
 from simulator.decisions.box import Decisions
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import layer_of_images, rows_left
 from simulator.decisions.rows import KeptRows, SharedRows
 from simulator.policies.activations import Activations
@@ -61,9 +62,9 @@ def execute(
     """Let a policy decide for a layer, and compute what the layer's product becomes.
 
     A quantised layer's centroids are rounded before they are multiplied, as an integer array gets
-    them. Of a policy that keeps rows, the results are kept for the next batch beside what it keeps
-    itself, as `results`, and handed to its decisions there. Where a layer does not run in every
-    frame, the policy decides on the frames in which it does.
+    them. Of a policy that keeps rows, or adds differences to them, the results are kept for the
+    next batch beside what it keeps itself, as `results`, and handed to its decisions there. Where a
+    layer does not run in every frame, the policy decides on the frames in which it does.
 
     Args:
         policy: decides.
@@ -82,19 +83,25 @@ def execute(
     """
     touched = above is not None and above.touches(layer)
     decides = policy.applies_to(layer)
-    if above is not None and decides and above.leaves_whole_frames(layer):
+    if above is not None and above.leaves_whole_frames(layer):
         frames = above.frames_that_run(layer)
-        of_frames = execute(
-            policy,
-            layer_of_images(layer, len(frames)),
-            given.of_images(layer, frames),
-            state,
-            memory,
-            read_weights,
-            wants_result=wants_result,
-            centroids=centroids,
-        )
-        return _in_all_frames(layer, given, of_frames, read_weights, above)
+        given = given.of_images(layer, frames)
+        of_frames = Executed(decisions=None)
+        if decides:
+            of_frames = execute(
+                policy,
+                layer_of_images(layer, len(frames)),
+                given,
+                state,
+                memory,
+                read_weights,
+                wants_result=wants_result,
+                centroids=centroids,
+            )
+        if of_frames.decisions is None and wants_result:
+            result = np.matmul(given.rows, read_weights())
+            of_frames = replace(of_frames, result=result)
+        return _in_all_frames(layer, of_frames, above)
     clustering = clustering_of(policy, layer, state) if decides else None
     kept = None
     decisions: Decisions | None = None
@@ -112,7 +119,7 @@ def execute(
             made = clustering.clustered(layer, given.rows, clustering.clusterer(layer))
         decisions = clustering.decisions(layer, made, clustering.evidence)
     elif decides:
-        decisions, kept = policy.decide_next(layer, given.rows, state, memory)
+        decisions, kept = policy.decide_given(layer, given, state, memory)
         if decisions is not None:
             _check_made(policy, layer, decisions)
             decisions.check_claims()  # of signatures that the package finds itself, they hold
@@ -130,24 +137,20 @@ def execute(
         result = result if above is None else above.finished(layer, result)
     if keeps and result is not None:
         kept = {**(kept or {}), **_results_to_keep(decisions, result)}
+    if result is not None:
+        result = result.astype(np.float32, copy=False)
     return _executed(decisions, kept, result, centroids=centroids)
 
 
-def _in_all_frames(
-    layer: Layer, given: Activations, made: Executed, read_weights: ReadWeights, above: Above
-) -> Executed:
+def _in_all_frames(layer: Layer, made: Executed, above: Above) -> Executed:
     """What became of the frames in which a layer runs, for all of them."""
     decisions = above.joined(layer, None)
     assert decisions is not None  # some frames do not run
     result = None
     if made.result is not None:
-        result = above.in_frames_that_run(layer, made.result)
-    elif made.decisions is None:
-        result = product(decisions, given.rows, read_weights())
+        result = above.finished(layer, above.in_frames_that_run(layer, made.result))
     return Executed(
-        decisions=replace(decisions, then=made.decisions),
-        memory=made.memory,
-        result=None if result is None else above.finished(layer, result),
+        decisions=replace(decisions, then=made.decisions), memory=made.memory, result=result
     )
 
 
@@ -156,6 +159,8 @@ def _result(
 ) -> np.ndarray:
     """The product, in whichever of its ways takes the least time."""
     rows = decisions.rows
+    if isinstance(rows, IncrementalRows):
+        return product(decisions, None, weights)
     if not isinstance(rows, SharedRows):
         return product(decisions, given.rows, weights)
     if decisions.then is not None:
@@ -188,25 +193,42 @@ def _with_results(decisions: Decisions, memory: LayerMemory | None, before: str 
     if then is not None:
         then = _with_results(then, memory, f"{before}{_THEN}")
         decisions = replace(decisions, then=then)
+    if isinstance(rows, IncrementalRows):
+        if memory is None or not rows.needs_results:
+            return decisions
+        results = memory.get(f"{before}{RESULTS}")
+        kind = np.dtype(np.float64 if rows.exact else np.float32)
+        wanted = decisions.gemm.count, rows.lag, decisions.gemm.n
+        held = _check_results(decisions, results, kind, wanted)
+        return replace(decisions, rows=replace(rows, results=held))
     if not isinstance(rows, KeptRows) or memory is None or rows.results is not None:
         return decisions
     results, gemm = memory.get(f"{before}{RESULTS}"), decisions.gemm
     named = rows.sources is not None and results is not None and results.ndim == 3
     shape = gemm.count, results.shape[1] if named and results is not None else gemm.m, gemm.n
-    if results is None or results.shape != shape or results.dtype != np.float32:
+    held = _check_results(decisions, results, np.dtype(np.float32), shape)
+    return replace(decisions, rows=rows.with_results(held))
+
+
+def _check_results(
+    decisions: Decisions, results: np.ndarray | None, kind: np.dtype, shape: tuple[int, ...]
+) -> np.ndarray:
+    """The results of a memory, which must be a layer's."""
+    if results is None or results.shape != shape or results.dtype != kind:
         found = None if results is None else f"{results.dtype} of shape {results.shape}"
         raise ConfigError(
-            f"memory of layer {decisions.layer!r} must hold float32 results of shape (count, m, n) "
+            f"memory of layer {decisions.layer!r} must hold {kind} results of shape (count, m, n) "
             f"= {shape}, got {found}; start without memory"
         )
-    return replace(decisions, rows=rows.with_results(results))
+    return results
 
 
 def _kept_levels(decisions: Decisions) -> Iterator[bool]:
-    """Whether rows are kept, of each decisions on what the one before left."""
+    """Whether results are kept, of each decisions on what the one before left."""
     made: Decisions | None = decisions
     while made is not None:
-        yield isinstance(made.rows, KeptRows)
+        rows = made.rows
+        yield isinstance(rows, KeptRows) or (isinstance(rows, IncrementalRows) and rows.keeps)
         made = made.then
 
 
@@ -217,6 +239,8 @@ def _results_to_keep(
     rows, kept = decisions.rows, {}
     if isinstance(rows, KeptRows):
         kept[f"{before}{RESULTS}"] = result
+    if isinstance(rows, IncrementalRows) and rows.keeps:
+        kept[f"{before}{RESULTS}"] = np.array(result[:, -rows.lag :])
     if decisions.then is not None and any(_kept_levels(decisions.then)):
         assert rows is not None  # as there are rows that are left
         own = result[:, rows_left(decisions.layer, rows)]

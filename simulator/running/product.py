@@ -6,11 +6,13 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.depth import DepthDecisions
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import left_of
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.kernels.gathering import gather_add
 from simulator.kernels.lanes import aligned_empty
 from simulator.kernels.vectors import gather_taps, results_of
+from simulator.running.adding import added
 
 # Centroid results held while an output is rebuilt: of one group, about what a second-level cache
 # holds; of all of them, a bound on memory.
@@ -25,11 +27,12 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
 
     Args:
         decisions: with their operands.
-        rows: `(count, m, k)` float32 activations; not read where rows are shared.
+        rows: `(count, m, k)` float32 activations; not read where rows are shared, or differences
+            are added.
         weights: `(count, k, n)` float32.
 
     Returns:
-        `(count, m, n)` float32.
+        `(count, m, n)` float32; float64 where sums of integers are exact.
 
     Raises:
         ConfigError: the decisions' operands were dropped.
@@ -38,6 +41,8 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
         return _nested(decisions, decisions.then, rows, weights)
     if isinstance(decisions.rows, SharedRows):
         return with_columns(decisions, _shared(decisions, decisions.rows, weights))
+    if isinstance(decisions.rows, IncrementalRows):
+        return added(decisions, decisions.rows, weights)
     assert rows is not None
     match decisions.rows:
         case FilledRows():
@@ -59,7 +64,7 @@ def _nested(
             raise _without_centroids(decisions)
         found = product(then, made.centroids[None], weights)
         return found[:, made.clusters_met(0, 0)]
-    assert rows is not None and made is not None
+    assert rows is not None and isinstance(made, FilledRows | KeptRows)
     found = product(then, left_of(decisions.layer, made, rows), weights)
     match made:
         case FilledRows():

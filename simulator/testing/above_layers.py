@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pytest
 
-from simulator.decisions.frames import RUN
+from simulator.decisions.frames import KEEP, RUN, WARP, FrameDecisions
+from simulator.decisions.moved_maps import pixel_strides
 from simulator.decisions.tokens import DROPPED
 from simulator.policies.policy import ReusePolicy
 from simulator.running.above import Above
 from simulator.running.decide import decide
 from simulator.running.reuse_run import ReuseRun
+from simulator.testing.reference import reference_moved
 from workloads.traces.trace import WorkloadTrace
 
 if TYPE_CHECKING:
@@ -110,23 +112,19 @@ class FrameSuite(_AboveSuite):
         return torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def reference(self, trace: WorkloadTrace) -> np.ndarray:
-        """Frame after frame, each layer's last result at hand."""
+        """Frame after frame, each layer's last result, and the input that it had, at hand."""
         from workloads.capturing.hook import run_with
 
         frames = Above(trace, self.policy).frames
-        model, outputs, last = self.model(), [], {}
+        if frames is None:
+            assert trace.outputs is not None
+            return trace.outputs
+        model, outputs = self.model(), []
+        replaying = _FrameByFrame(trace, frames)
         for place, frame in enumerate(self.inputs()):
-
-            def answer(call: Any, place: int = place) -> Any:
-                name = call.layer.name
-                made = None if frames is None else frames.layers.get(name)
-                if made is None or made[place] == RUN:
-                    last[name] = call.dense().detach().clone()
-                return last[name]
-
-            outputs.append(run_with(model, frame[None], answer).detach().numpy()[0])
-        chosen = range(len(outputs)) if frames is None else frames.answers
-        return np.stack([outputs[place] for place in chosen])
+            replaying.place = place
+            outputs.append(run_with(model, frame[None], replaying.answer).detach().numpy()[0])
+        return np.stack([outputs[place] for place in frames.answers])
 
     def test_of_equal_frames_the_answers_are_equal(self):
         from workloads import capture
@@ -134,6 +132,56 @@ class FrameSuite(_AboveSuite):
         model, still = self.model(), self.inputs()[:1].expand(6, -1, -1, -1).contiguous()
         run = decide(capture(model, still), self.policy, model=model)
         assert run.output_mse == pytest.approx(0, abs=1e-9)
+
+
+class _FrameByFrame:
+    """Answers of layers, one frame at a time.
+
+    Args:
+        trace: of all frames.
+        frames: what is decided on them.
+
+    Attributes:
+        place: the frame.
+    """
+
+    def __init__(self, trace: WorkloadTrace, frames: FrameDecisions) -> None:
+        self.place = 0
+        self._frames, self._graph = frames, trace.graph
+        self._last: dict[str, Any] = {}
+        self._given: dict[str, Any] = {}
+        motion = frames.motion
+        size = (1, 1) if motion is None else motion.size
+        self._strides = pixel_strides(trace.layers, trace.graph, size)
+
+    def answer(self, call: Any) -> Any:
+        """A layer's result in the frame."""
+        name = call.layer.name
+        if self._word(name) == KEEP:
+            return self._last[name]
+        if self._word(name) == WARP:
+            return self._moved(self._last[name], self._strides[name][1])
+        sources = list(self._graph.predecessors(name))
+        words = {self._word(each) for each in sources}
+        if name in self._strides and WARP in words and RUN not in words:
+            return call.on_input(self._moved(self._given[name], self._strides[name][0]))
+        self._given[name] = call.input.detach().clone()
+        self._last[name] = call.dense().detach().clone()
+        return self._last[name]
+
+    def _word(self, name: str) -> int:
+        """What a layer does in the frame."""
+        made = self._frames.layers.get(name)
+        return RUN if made is None else int(made[self.place])
+
+    def _moved(self, maps: Any, strides: tuple[float, float]) -> Any:
+        """A map of the key frame, moved the slow way."""
+        import torch
+
+        motion = self._frames.motion
+        assert motion is not None
+        found = reference_moved(maps.numpy()[0], motion, self.place, strides)
+        return torch.from_numpy(found[None].astype(np.float32))
 
 
 class TokenSuite(_AboveSuite):

@@ -3,6 +3,8 @@
 import numpy as np
 
 from simulator.decisions.box import Decisions
+from simulator.decisions.incremental import IncrementalRows
+from simulator.decisions.motion import Motion
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 
 
@@ -30,6 +32,8 @@ def reference_product(decisions: Decisions, rows: np.ndarray, weights: np.ndarra
                 match made:
                     case FilledRows():
                         value = _filled_cell(decisions, made, rows, weights, place)
+                    case IncrementalRows():
+                        value = _added_cell(made, output, weights, place)
                     case KeptRows():
                         value = _kept_cell(decisions, made, rows, weights, place)
                     case SharedRows() | None:
@@ -57,6 +61,13 @@ def reference_macs(decisions: Decisions) -> int:
                     computed = row % made.positions in made.computed
                 case KeptRows():
                     computed = not made.kept[index, row]
+                case IncrementalRows():
+                    assert made.differences is not None
+                    own = gemm.k
+                    if not made.anew[index, row]:
+                        own = sum(value != 0 for value in made.differences[index, row])
+                    total += own * gemm.n
+                    continue
                 case None:
                     computed = True
                 case _:
@@ -131,6 +142,36 @@ def standing_rows(shared: SharedRows) -> np.ndarray:
     return standing
 
 
+def reference_moved(
+    maps: np.ndarray, motion: Motion, frame: int, strides: tuple[float, float]
+) -> np.ndarray:
+    """A key frame's map as a later frame gets it, one value after the other.
+
+    Args:
+        maps: `(channels, height, width)`.
+        motion: of the frames.
+        frame: that gets it.
+        strides: pixels from one position of the map to the next, down and right.
+
+    Returns:
+        `(channels, height, width)` float64.
+    """
+    _, height, width = maps.shape
+    rows, columns = motion.tiles
+    moved = np.zeros(maps.shape)
+    for y, x in np.ndindex(height, width):
+        row = min(int((y + 0.5) * strides[0] // motion.tile), rows - 1)
+        column = min(int((x + 0.5) * strides[1] // motion.tile), columns - 1)
+        down, across = motion.vectors[frame, row, column]
+        top = min(max(y + down / strides[0], 0), height - 1)
+        left = min(max(x + across / strides[1], 0), width - 1)
+        for row_of in {int(top), min(int(top) + 1, height - 1)}:
+            for column_of in {int(left), min(int(left) + 1, width - 1)}:
+                share = (1 - abs(top - row_of)) * (1 - abs(left - column_of))
+                moved[:, y, x] += share * maps[:, row_of, column_of]
+    return moved
+
+
 def _filled_cell(decisions, made: FilledRows, rows, weights, place: tuple[int, int, int]) -> float:
     """One output of a position, from those that it is filled from."""
     index, row, column = place
@@ -142,6 +183,21 @@ def _filled_cell(decisions, made: FilledRows, rows, weights, place: tuple[int, i
         found = _cell(decisions, rows[index, taken], weights[index], (index, taken, column))
         value += weight * found
     return value
+
+
+def _added_cell(made: IncrementalRows, output, weights, place: tuple[int, int, int]) -> float:
+    """One output of a row: a difference's, and the output of an earlier row."""
+    index, row, column = place
+    assert made.differences is not None
+    difference = made.differences[index, row].astype(np.float64)
+    value = sum(difference[each] * weights[index, each, column] for each in range(len(difference)))
+    if made.anew[index, row]:
+        return value
+    source = row - made.lag
+    if source >= 0:
+        return value + output[index, source, column]
+    assert made.results is not None
+    return value + made.results[index, made.lag + source, column]
 
 
 def _kept_cell(decisions, made: KeptRows, rows, weights, place: tuple[int, int, int]) -> float:

@@ -14,10 +14,12 @@ from accelerators import (
     SramBuffer,
 )
 from accelerators.rules import show
+from simulator.decisions.left import layer_of_rows
 from simulator.decisions.looks import Looks
 from simulator.policies.leaders import LeaderReuse
 from simulator.policies.neighbours import NeighbourReuse
 from simulator.policies.policy import ReusePolicy
+from simulator.policies.together import Together
 from simulator.timing.dataflows.dataflow import dataflow_of
 from simulator.timing.dense_baseline import BUFFERS, with_rates
 from simulator.timing.transfers import byte_count, ceil_div
@@ -65,6 +67,7 @@ def fitted_design(
     - the leader table: as many leaders, as long, as are decided with; as few lanes as compare a
       vector with all of them, and divide what is left, no slower than the array multiplies;
     - the neighbour matcher: entries back to the farthest neighbour, and as few lanes, likewise;
+    - the address list: an entry for each row of the longest layer;
     - the reconstructor: as wide as it takes to hand results out in the time of the product.
 
     Where more of a tile's vectors are multiplied than `remaining`, what does not fit travels, and
@@ -95,7 +98,7 @@ def fitted_design(
     shared = []
     for layer in layers:
         own = policy.policy_of(layer.name)
-        each = _one_image(layer, own)
+        each, own = _looked_at(_one_image(layer, own), own)
         looks = _looks(own, each) if own.applies_to(layer) else None
         if looks is not None:
             wide = min(columns or accelerator.array.columns, layer.gemm.n)
@@ -114,6 +117,16 @@ def fitted_design(
     )
     kept = {name: getattr(accelerator, name) for name in accelerator.units if name not in BUFFERS}
     design = replace(design, **kept)
+    if design.address_list is not None:
+        entries = _power_of_two(max(layer.gemm.m for layer in layers), 1, 2**24)
+        design = replace(
+            design,
+            address_list=replace(
+                design.address_list,
+                entries=entries,
+                address_bits=max(1, (entries - 1).bit_length()),
+            ),
+        )
     return _with_units(design, shared) if shared else design
 
 
@@ -142,6 +155,15 @@ def _one_image(layer: Layer, policy: ReusePolicy) -> Layer:
         input_shape=(1, *layer.input_shape[1:]),
         output_shape=(1, *layer.output_shape[1:]),
     )
+
+
+def _looked_at(layer: Layer, policy: ReusePolicy) -> tuple[Layer, ReusePolicy]:
+    """The one of several techniques that looks at vectors, and the layer as it sees it, with all
+    its rows."""
+    while isinstance(policy, Together) and not hasattr(policy.first, "looks"):
+        layer = layer_of_rows(layer) if policy.first.applies_to(layer) else layer
+        policy = policy.second
+    return layer, policy.first if isinstance(policy, Together) else policy
 
 
 def _looks(policy: ReusePolicy, layer: Layer) -> Looks | None:

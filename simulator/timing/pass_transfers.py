@@ -199,7 +199,7 @@ def table_bytes(left: Remaining, accelerator: Accelerator) -> int:
     assert table is not None and cache is not None and left.decisions is not None
     hashes = left.decisions.signatures.hashes
     tag = max(0, hashes - (cache.entries // cache.ways).bit_length() + 1)
-    age = 0 if cache.replacement == "random" else (cache.ways - 1).bit_length()
+    age = 0 if cache.replacement in ("random", "none") else (cache.ways - 1).bit_length()
     uses = 0 if table.refresh_after is None else table.refresh_after.bit_length()
     return byte_count(cache.entries, tag + 1 + age + uses)
 

@@ -210,11 +210,9 @@ class Run:
 
     def timing(self) -> LayerTiming:
         """The layer, with everything that is done for it."""
-        busy = {
-            block: self.tiles.total(cycles)
-            for work in self.works
-            for block, cycles in work.busy_cycles.items()
-        }
+        busy: Counter[str] = Counter()
+        for work in self.works:
+            busy.update({name: self.tiles.total(each) for name, each in work.busy_cycles.items()})
         moving = int(self.schedule.load_cycles.sum() + self.schedule.store_cycles.sum())
         moved, counts = Counter(dict.fromkeys(TRAFFIC, 0)), ActionCounts()
         for each in self.transfers:

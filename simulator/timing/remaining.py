@@ -11,6 +11,7 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
 from simulator.decisions.frames import FrameDecisions
+from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import layer_of_images, layer_of_rows
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
@@ -27,7 +28,9 @@ class Remaining:
     takes another's result has no weights either, but it is stored. On a systolic array depth saves
     the energy of multiplications and no cycle: its units work in step, so a skipped output's place
     in the array stays idle for as long as its neighbours work; its operands pass it, and are read,
-    all the same. Independent lanes go on (`simulator.timing.stages.lanes`).
+    all the same. Independent lanes go on (`simulator.timing.stages.lanes`). Differences that are 0
+    save the energy of their multiplications; cycles and weights, where all of a row are, or those
+    of an element of k in all rows of a tile: the others move together.
 
     Runs of rows with columns of their own, as the images of a batch, are worked on in one of two
     ways, see `ways`: one after the other as in a batch of one, each with its own columns and
@@ -94,7 +97,7 @@ class Remaining:
             return replace(inner, around=(own, *inner.around))
         if isinstance(rows, FilledRows):  # the same of every product
             before = _running_count(rows.is_computed[:1])
-        elif isinstance(rows, KeptRows):
+        elif isinstance(rows, KeptRows | IncrementalRows):
             before = _running_count(rows.is_computed)
         sources = np.arange(gemm.n)[None]
         told = decisions if then is None else then
@@ -192,7 +195,15 @@ class Remaining:
     @property
     def kept(self) -> bool:
         """Whether rows that are not computed have their results from the batch before."""
+        if self.incremental is not None:
+            return self.incremental.keeps
         return self.decisions is not None and isinstance(self.decisions.rows, KeptRows)
+
+    @property
+    def incremental(self) -> IncrementalRows | None:
+        """Its rows, where differences are added to earlier results."""
+        rows = None if self.decisions is None else self.decisions.rows
+        return rows if isinstance(rows, IncrementalRows) else None
 
     def computed_rows(self, rows: np.ndarray) -> np.ndarray:
         """`(1 or count, t)` int64, rows that are computed in consecutive tiles of `(t,)` rows."""

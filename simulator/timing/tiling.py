@@ -1,12 +1,13 @@
 """Tilings: how a layer is cut by rows and columns, where its rows are not shared."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from accelerators import Accelerator, ConfigError
+from simulator.decisions.evidence import Differences
 from simulator.decisions.weights import WeightPlan
 from simulator.timing.choosing import AS_FAST, Way, least_traffic
 from simulator.timing.dataflows.dataflow import dataflow_of, gemm_cycles
@@ -108,7 +109,7 @@ class Tiling:
             kept[...] = byte_count((rows - m) * of_rows, self.accelerator.operand_bits)
             transfers += (Transfer(kind="kept_results", moved_bytes=kept, buffer="output_buffer"),)
             actions["output_buffer", "read_byte"] = int(kept.sum())
-        return Tiles(
+        tiles = Tiles(
             shape=shape,
             rows=rows,
             looked=looked,
@@ -126,6 +127,9 @@ class Tiling:
             actions=actions,
             cut=self,
         )
+        if left.incremental is None:
+            return tiles
+        return self._of_differences(left, tiles, left.incremental.terms_of_tiles(row_cut)[by_row])
 
     def _transfers(
         self,
@@ -163,6 +167,34 @@ class Tiling:
             Transfer(kind="outputs", moved_bytes=outputs, stored=True),
         )
 
+    def _of_differences(self, left: Remaining, tiles: Tiles, terms: np.ndarray) -> Tiles:
+        """The same with the elements of k that any row of a tile multiplies.
+
+        Weights that nothing is multiplied by do not travel: where they are loaded once for all
+        tiles, those are loaded that any row multiplies. The weights of one element of k for a
+        tile's columns lie together, and take whole bursts. Inputs travel as they are packed.
+
+        Args:
+            left: with differences that are added to earlier results.
+            tiles: as if all of k were multiplied.
+            terms: elements of k that each tile multiplies; broadcasts to the tiles.
+        """
+        inputs, weights = tiles.transfers[:2]
+        _, again, _, loaded = loads(self)
+        burst = self.accelerator.dram.burst_bytes
+        bits = self.accelerator.operand_bits
+        each = ceil_div(byte_count(tiles.handed_columns, bits), burst) * burst
+        assert left.incremental is not None and left.decisions is not None
+        of_load = terms if again else left.incremental.terms_of_tiles(np.array([left.m]))[..., None]
+        wanted = (of_load * each * loaded).astype(np.int64)
+        np.minimum(weights.moved_bytes, wanted, out=weights.moved_bytes)
+        evidence = left.decisions.evidence
+        packed = evidence.stored_bits if isinstance(evidence, Differences) else None
+        if packed is not None:
+            stored = min(byte_count(packed, 1), self.sizes.inputs)
+            inputs.moved_bytes[...] = inputs.moved_bytes * stored // self.sizes.inputs
+        return replace(tiles, k=np.maximum(1, terms))
+
     def _results(
         self, left: Remaining, row_cut: np.ndarray, rows: np.ndarray, m: np.ndarray
     ) -> np.ndarray:
@@ -194,7 +226,7 @@ class Tiling:
         # All rows of a product that are computed, in one tile of each column tile's width.
         m = tiles.m.sum(axis=(1, 2))[:, None]
         columns = tiles.handed_columns.reshape(len(tiles.handed_columns), -1)
-        k = tiles.k if isinstance(tiles.k, int) else tiles.k[:, :, 0]
+        k = tiles.k if isinstance(tiles.k, int) else tiles.k.max(axis=(1, 2))[:, None]
         one_tile, _ = gemm_cycles(array, m, columns, k)
         one_tile = int((one_tile * (m > 0) * (columns > 0)).sum()) * (tiles.shape[0] // len(m))
         moved = critical_cycles.get("array", 0) * max(0, busy_cycles - one_tile) // busy_cycles
@@ -241,11 +273,12 @@ def tilings(left: Remaining, accelerator: Accelerator) -> Tiling:
     Column tiles of once, twice, four times ... the array's columns; for each the most rows that
     fit, fewer that keep the inputs in their buffer, halves and quarters of both, and m cut into
     one, two, four ... equal tiles. The last ones do not depend on a buffer, so that a larger buffer
-    loses none of them. Rows that are handed out lie beside the results that they are made of, so
-    half as many fit.
+    loses none of them. Rows that are handed out, or added to others, lie beside the results that
+    they are made of, so half as many fit.
     """
     sizes = _Operands.of(left, accelerator)
-    bits = accelerator.accumulator_bits * (2 if left.handed_out else 1)
+    beside = left.handed_out or left.incremental is not None
+    bits = accelerator.accumulator_bits * (2 if beside else 1)
     half = accelerator.output_buffer.capacity_bytes // 2
     inputs_half = accelerator.activation_buffer.capacity_bytes // 2
     resident_rows = max(1, sizes.m * inputs_half // max(1, sizes.inputs))
@@ -254,7 +287,7 @@ def tilings(left: Remaining, accelerator: Accelerator) -> Tiling:
     if half < least:
         raise ConfigError(
             f"Accelerator.output_buffer.capacity_bytes must hold two rows of {columns} partial "
-            f"sums{' and of what is made of them' * left.handed_out}, got {2 * half}; use "
+            f"sums{' and of what is made of them' * beside}, got {2 * half}; use "
             f"{2 * least} or more"
         )
     halved = {ceil_div(sizes.m, 1 << power) for power in range(sizes.m.bit_length())}

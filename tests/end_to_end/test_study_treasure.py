@@ -176,7 +176,7 @@ def test_the_search_starts_from_what_was_trained(shared, designs, streets):
     trace = shared.traced(network(), streets, streets.choose, 2)
     settings = shared.uniform(trace, 7, 6)  # neither is among the usual choices
     workload = Workload(trace=trace, name="drawn")
-    space = designs.space_of(workload, ("2", "3"), settings, tuple(designs.TECHNIQUES))
+    space = designs.space_of(workload, ("2", "3"), settings, tuple(designs.SHARING))
     assert [*space.start][:3] == ["start", "dense", "dense_equal_area"]
     design, policy = space.build(space.start[designs.TRAINED])
     assert policy.policies == shared.policy_of(settings).policies
@@ -205,7 +205,7 @@ def test_designs_of_a_row_are_searched_without_training(
     monkeypatch.setattr(designs, "SEARCHED_FRAMES", 2)
     effort = table.Effort(quantised=1, aware=1, trials=0, frames=4, judged=4)
     plain = table.table_row(streets, tmp_path, "resnet18_scenes", "float32", effort)
-    monkeypatch.setattr(designs, "TECHNIQUES", ("lsh",))
+    monkeypatch.setattr(designs, "SHARING", ("lsh",))
     effort = replace(effort, designs=4)
     monkeypatch.setattr(sys.modules["streets"], "similarity_aware_training", None)
     row = table.table_row(streets, tmp_path, "resnet18_scenes", "float32", effort)

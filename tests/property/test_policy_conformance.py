@@ -17,10 +17,13 @@ from simulator import (
     CachedAnswers,
     ChangedPositions,
     Clockwork,
+    DeepFeatureFlow,
     DroppedColumns,
     DroppedTokens,
+    Eva2,
     EveryNthFrame,
     FilledRows,
+    FineChanges,
     HyperCubeReuse,
     KMeansReuse,
     LeaderReuse,
@@ -29,8 +32,12 @@ from simulator import (
     NoScope,
     PerforationMask,
     PerforationReuse,
+    PositionDifferences,
+    QuantisedDifferences,
     RegionOfInterest,
+    ResultCacheReuse,
     SkippedOutputs,
+    SpatialDifferences,
     SubVectorPolicy,
     SumMerge,
     VirtualPooling,
@@ -96,6 +103,18 @@ POLICIES = {
         tile_shape="block",
         representative="first",
     ),
+    "result_cache": ResultCacheReuse(hashes=5, entries=8, ways=2, only_where_it_pays=False),
+    "result_cache_in_tiles": ResultCacheReuse(
+        hashes=4,
+        length=4,
+        entries=4,
+        ways=4,
+        thresholds="spread",
+        scope="tile",
+        tile_rows=7,
+        order="channels_last",
+        only_where_it_pays=False,
+    ),
     "neighbours": NeighbourReuse(threshold=0.6, length=4, neighbourhood="window"),
     "neighbours_in_one_block": NeighbourReuse(
         threshold=0.5, block_rows=4, block_columns=5, representative="first"
@@ -106,6 +125,11 @@ POLICIES = {
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
     "changed_positions": ChangedPositions(threshold=2.0),
     "changed_positions_copied": ChangedPositions(threshold=2.5, form="copy"),
+    "fine_changes": FineChanges(threshold=0.2),
+    "fine_changes_in_streams": FineChanges(threshold=0.2, images="streams", refresh=4),
+    "position_differences": PositionDifferences(threshold=2.0),
+    "quantised_differences": QuantisedDifferences(levels=32),
+    "spatial_differences": SpatialDifferences(),
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
     "dropped_fraction": DroppedColumns(fraction=0.4),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
@@ -126,12 +150,15 @@ EXACT = {
     "hyper_cube": HyperCubeReuse(bins=2**15, dimensions=4, length=4, order="channels_last"),
     "leaders": LeaderReuse(tolerance=0, length=4, entries=2, order="channels_last"),
     "leaders_absolute": LeaderReuse(tolerance=0.0, distance="absolute", representative="first"),
+    "result_cache": ResultCacheReuse(hashes=62, length=18, only_where_it_pays=False),
     "neighbours": NeighbourReuse(threshold=1.0, length=4, order="channels_last"),
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
     "changed_positions": ChangedPositions(threshold=0),
     "changed_positions_copied": ChangedPositions(threshold=0, form="copy"),
+    "fine_changes": FineChanges(threshold=0.0, images="streams"),
+    "position_differences": PositionDifferences(threshold=0.0, refresh=1),
     "dropped_fraction": DroppedColumns(),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[False] * 3]}),
 }
@@ -145,6 +172,11 @@ BOLDER = {
         LeaderReuse(tolerance=1.5, length=4),
         LeaderReuse(tolerance=100.0, length=4),
     ),
+    "result_cache": (
+        ResultCacheReuse(hashes=3, entries=16, ways=2, only_where_it_pays=False),
+        ResultCacheReuse(hashes=2, entries=16, ways=2, only_where_it_pays=False),
+        ResultCacheReuse(hashes=1, entries=16, ways=2, only_where_it_pays=False),
+    ),
     "neighbours": (
         NeighbourReuse(threshold=0.3, length=4, neighbourhood="window"),
         NeighbourReuse(threshold=0.0, length=4, neighbourhood="window", block_columns=3),
@@ -152,13 +184,33 @@ BOLDER = {
     "perforation": (PerforationReuse(computed=0.2), PerforationReuse(computed=0.05)),
     "virtual_pooling": (VirtualPooling(stride=3), VirtualPooling(stride=5)),
     "changed_positions": (ChangedPositions(threshold=2.5), ChangedPositions(threshold=30)),
+    "fine_changes": (FineChanges(threshold=0.5), FineChanges(threshold=2.0)),
+    "position_differences": (
+        PositionDifferences(threshold=2.7),
+        PositionDifferences(threshold=9.0),
+    ),
+    "quantised_differences": (QuantisedDifferences(levels=8), QuantisedDifferences(levels=2)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
     "dropped_fraction": (DroppedColumns(fraction=0.7),),
     "skipped_outputs": (SkippedOutputs(masks={"conv": [[True, True, False]]}),),
 }
 STREAM = LshReuse(hashes=3, length=4, scope="stream")
+
+
+class LevelSuite(RowSuite):
+    """Of rows that are brought to levels, the first frame's are not dense either."""
+
+    def test_equal_rows_are_exact(self):
+        rows = np.tile(example_rows(self.layer, 3)[:, :1], (1, self.layer.gemm.m, 1))
+        made, weights = decide_on(self.policy, self.layer, rows), example_weights(self.layer)
+        found = product(made, rows, weights)
+        levels = np.broadcast_to(made.rows.differences[:, :1] @ weights, found.shape)
+        np.testing.assert_allclose(found, levels, **CLOSE)
+
+
 SUITES = {
     DroppedColumns: ColumnSuite,
+    QuantisedDifferences: LevelSuite,
     SkippedOutputs: DepthSuite,
     SumMerge: PolicySuite,
     WeightRepetition: PolicySuite,
@@ -181,6 +233,32 @@ def suite_of(name, policy):
 
 for _name, _policy in (POLICIES | {"lsh_stream": STREAM}).items():
     globals()[f"Test_{_name}"] = suite_of(_name, _policy)
+
+
+class TestDeepFeatureFlow(FrameSuite):
+    policy = DeepFeatureFlow(interval=2, tile=2, radius=2, step=1)
+    exact = DeepFeatureFlow(interval=1)
+    bolder = (
+        DeepFeatureFlow(interval=3, tile=2, radius=2),
+        DeepFeatureFlow(interval=6, tile=4, radius=2, reach=0),
+    )
+
+
+class TestDeepFeatureFlowInTheMiddle(FrameSuite):
+    policy = DeepFeatureFlow(interval=3, target="0", tile=2, radius=3, step=1)
+    bolder = (DeepFeatureFlow(interval=6, target="0", tile=3, radius=4),)
+
+
+class TestEva2(FrameSuite):
+    policy = Eva2(longest=3, max_error=255, tile=2, radius=2, step=1)
+    exact = Eva2(longest=1)
+    bolder = (Eva2(longest=6, max_error=255, tile=3, radius=2),)
+
+
+class TestEva2ByItsError(FrameSuite):
+    policy = Eva2(max_error=29, tile=2, reach=0, radius=2, step=1)
+    exact = Eva2(max_error=0, tile=2)
+    bolder = (Eva2(max_error=200, tile=2, reach=0, radius=2, step=1),)
 
 
 class TestPerforationMask(RowSuite):
@@ -515,9 +593,9 @@ def test_orders_are_those_of_unfolding(policy):
 def test_what_is_not_built_is_refused_by_hardware_alone(policy):
     layer = conv_layer()
     decisions = decide_on(policy, layer, example_rows(layer, 11))
-    is_built = isinstance(policy, PerforationReuse | NeighbourReuse | LeaderReuse) or (
-        isinstance(policy, LshReuse) and policy.metric == "angular" and not policy.normalised
-    )
+    is_built = isinstance(
+        policy, PerforationReuse | NeighbourReuse | LeaderReuse | ResultCacheReuse
+    ) or (isinstance(policy, LshReuse) and policy.metric == "angular" and not policy.normalised)
     known = {field.name for field in fields(Accelerator)}
     assert (set(decisions.units) <= known) == is_built
 

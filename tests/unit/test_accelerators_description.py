@@ -183,8 +183,10 @@ def test_presets_are_valid_named_and_fresh():
     designs = presets()
     assert list(designs) == [
         "dense_16x16",
+        "difference_16x16",
         "gated_16x16",
         "listed_16x16",
+        "remembering_16x16",
         "reuse_16x16",
         "reuse_16x16_int8",
         "lanes_16x16",
@@ -195,6 +197,7 @@ def test_presets_are_valid_named_and_fresh():
         "neighbour_32x32",
         "leader_32x32",
         "change_32x32",
+        "motion_32x32",
         "every_64x64",
         "cicek_design_b",
         "focus_32x32",

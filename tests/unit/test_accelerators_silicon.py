@@ -222,12 +222,15 @@ def test_parts_and_their_sum(name):
     sharing = ("centroid_buffer", "reconstructor")
     reuse = [name for name, each in Accelerator.parts().items() if each.exploits]
     held = {
+        "difference_16x16": ("difference_unit", "result_adder", "state_buffer"),
         "gated_16x16": ("frame_differencer", "feature_cache"),
         "listed_16x16": ("address_list", "reconstructor"),
+        "remembering_16x16": ("result_cache", *sharing),
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),
         "change_32x32": ("change_detector",),
-        "every_64x64": (*looking, *sharing),
+        "motion_32x32": ("motion_estimator", "warper"),
+        "every_64x64": ("address_list", *looking, *sharing),
         "lanes_16x16": ("lanes",),
         "tables_16x16": ("weight_tables",),
         "merging_16x16": ("weight_tables",),

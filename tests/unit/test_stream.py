@@ -95,6 +95,8 @@ class ReferenceTable:
         elif not cache.entries or len(entries) < cache.set_ways:
             at = len(entries)
             entries.append(new)
+        elif cache.replacement == "none":
+            return new
         elif cache.replacement == "random":
             self.random = (6364136223846793005 * self.random + 1442695040888963407) % 2**64
             at = (self.random >> 33) % len(entries)

@@ -68,7 +68,7 @@ def test_techniques_make_another_space(tmp_path):
     assert StudyPlan.load(plan.write(tmp_path / "study.toml")) == plan
     space = plan.space_for(small_workload())
     assert list(space.groups) == ["all"] and space.techniques == ("lsh",)
-    with pytest.raises(ConfigError, match=r"space.techniques must be of dense, lsh.*got 'lhs'"):
+    with pytest.raises(ConfigError, match=r"space.techniques must be of dense, .*lsh.*got 'lhs'"):
         replace(PLAN, techniques=("dense", "lhs"))
     both = replace(plan, fronts="out/nested")
     with pytest.raises(ConfigError, match=r"techniques must be given without space.fronts"):

@@ -7,13 +7,22 @@ from itertools import pairwise
 import pytest
 
 from accelerators import ConfigError, preset, presets
-from codesign.space import techniques as entries
 from codesign.space.described import described_space
 from codesign.space.grouping import groups_of
 from codesign.space.technique_space import TechniqueSpace
-from codesign.space.techniques import found_techniques
+from codesign.space.techniques import SHARING, found_techniques
 from codesign.study.asking import design_key
-from simulator import KMeansReuse, LeaderReuse, LshReuse, NeighbourReuse, NoReuse, techniques
+from simulator import (
+    KMeansReuse,
+    LeaderReuse,
+    LshReuse,
+    NeighbourReuse,
+    NoReuse,
+    Together,
+    VirtualPooling,
+    techniques,
+)
+from simulator.policies import technique as catalogue
 from simulator.timing.dense_baseline import best_dense
 from tests.builders import matrix_layer
 from workloads.traces.layer import Convolution, Gemm, Layer
@@ -212,7 +221,7 @@ def test_a_technique_is_an_entry(trace, monkeypatch):
         choices={"clusters": (16, 32), "length": (16, 32)},
         start={"clusters": 16, "length": 16},
     )
-    monkeypatch.setattr(entries, "TECHNIQUES", {**entries.TECHNIQUES, k_means.name: k_means})
+    monkeypatch.setitem(catalogue._KNOWN, k_means.name, k_means)
     space = TechniqueSpace.for_techniques(
         trace, preset("reuse_16x16"), ("lsh", "k_means"), grouping="all"
     )
@@ -224,13 +233,13 @@ def test_a_technique_is_an_entry(trace, monkeypatch):
     assert space.is_idle("all.lsh.hashes", values) and not space.is_idle("k_means.clusters", values)
 
 
-@pytest.mark.parametrize("name", sorted(entries.TECHNIQUES))
+@pytest.mark.parametrize("name", sorted(SHARING))
 def test_a_design_has_the_units_of_its_technique_alone(trace, name):
-    technique = entries.TECHNIQUES[name]
+    technique = SHARING[name]
     base = next(
         design
         for design in presets().values()
-        if all(unit in design.units for each in entries.TECHNIQUES.values() for unit in each.units)
+        if all(unit in design.units for each in SHARING.values() for unit in each.units)
     )
     space = TechniqueSpace.for_techniques(trace, base, (name,), grouping="all")
     design, policy = space.build(space.start["start"])
@@ -240,7 +249,9 @@ def test_a_design_has_the_units_of_its_technique_alone(trace, name):
 
 
 def test_what_is_no_technique_is_refused(trace):
-    with pytest.raises(ConfigError, match=r"must be of dense, lsh, .*got 'lhs' \(str\); use 'lsh'"):
+    with pytest.raises(
+        ConfigError, match=r"must be of dense, .*lsh, .*got 'lhs' \(str\); use 'lsh'"
+    ):
         found_techniques(("dense", "lhs"))
     with pytest.raises(ConfigError, match=r"with one beside dense, got \('dense',\)"):
         found_techniques(("dense",))
@@ -276,3 +287,40 @@ def test_groups_choose_among_all_techniques_on_a_base_with_every_unit(trace):
     lacking = "'neighbours', got 'leader_32x32' without neighbour_matcher"
     with pytest.raises(ConfigError, match=lacking):
         TechniqueSpace.for_techniques(trace, preset("leader_32x32"), names)
+
+
+def test_groups_choose_pairs_and_the_network_what_is_above_layers(trace):
+    names = ("leaders", "vip+leaders", "dropped_columns")
+    space = TechniqueSpace.for_techniques(trace, preset("every_64x64"), names, grouping="all")
+    assert choices_of(space, "all.technique") == ("dense", *names)
+    values = space.start["start"] | {"all.technique": "vip+leaders"}
+    design, policy = space.build(values)
+    pair = policy.policies["stage2.1"]
+    assert isinstance(pair, Together) and isinstance(pair.first, VirtualPooling)
+    assert isinstance(pair.second, LeaderReuse)
+    assert {"address_list", "leader_table", "reconstructor"} <= {*design.units}
+    # rows of the longest layer
+    assert design.address_list.entries >= max(layer.gemm.m for layer in trace.layers)
+    assert space.reuse_texts(values) == {"all": "vip 2 + leaders 0.2"}
+    assert not space.is_idle("leaders.length", values) and not space.is_idle(
+        "all.vip.stride", values
+    )
+    only = values | {"all.technique": "dropped_columns"}
+    assert space.is_idle("leaders.length", only)
+    assert design_of(space, only).leader_table is None
+    assert space.techniques_in(values) == {"vip", "leaders"}
+    again = described_space(json.loads(json.dumps(space.to_dict())))
+    assert again.build(values) == space.build(values)
+
+
+def design_of(space, values):
+    design, _ = space.build(values)
+    return design
+
+
+def test_a_dial_of_all_groups_is_named_without_one(trace):
+    space = TechniqueSpace.for_techniques(trace, preset("every_64x64"), ("leaders",))
+    with pytest.warns(UserWarning, match="starts from another"):
+        found = space.narrowed({"leaders.tolerance": (0.1, 0.3)})
+    for group in space.groups:
+        assert choices_of(found, f"{group}.leaders.tolerance") == (0.1, 0.3)

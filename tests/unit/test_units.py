@@ -14,16 +14,21 @@ from accelerators import (
     CentroidCache,
     ChangeDetector,
     ConfigError,
+    DifferenceUnit,
     FeatureCache,
     FrameDifferencer,
     IndependentLanes,
     LeaderTable,
     LshFrontEnd,
+    MotionEstimator,
     NeighbourMatcher,
     Reconstructor,
+    ResultAdder,
+    ResultCache,
     SramBuffer,
     SystolicArray,
     Unit,
+    Warper,
     WeightTables,
     area_by_part,
     cost_table,
@@ -97,6 +102,21 @@ class TestReconstructor(UnitSuite):
     larger = (Reconstructor(ports=2), Reconstructor(width=65))
 
 
+class TestDifferenceUnit(UnitSuite):
+    design, part = dense_with(difference_unit=DifferenceUnit(quantises=False)), "difference_unit"
+    larger = (DifferenceUnit(), DifferenceUnit(lanes=65, quantises=False))
+
+
+class TestResultAdder(UnitSuite):
+    design, part = dense_with(result_adder=ResultAdder()), "result_adder"
+    larger = (ResultAdder(width=65),)
+
+
+class TestStateBuffer(UnitSuite):
+    design, part = dense_with(state_buffer=SramBuffer(capacity_bytes=4096)), "state_buffer"
+    larger = (SramBuffer(capacity_bytes=8192), SramBuffer(capacity_bytes=4096, ports=2))
+
+
 class TestAddressList(UnitSuite):
     design, part = dense_with(address_list=AddressList(entries=4096)), "address_list"
     larger = (
@@ -140,6 +160,53 @@ class TestFrameDifferencer(UnitSuite):
     )
 
 
+class TestMotionEstimator(UnitSuite):
+    design = dense_with(motion_estimator=MotionEstimator(pixel_bytes=38400, tiles=300))
+    part = "motion_estimator"
+    larger = (
+        MotionEstimator(pixel_bytes=76800, tiles=300),
+        MotionEstimator(pixel_bytes=38400, tiles=1200),
+        MotionEstimator(pixel_bytes=38400, tiles=300, adders=128),
+    )
+
+
+class TestWarper(UnitSuite):
+    design, part = dense_with(warper=Warper(capacity_bytes=65536)), "warper"
+    larger = (Warper(capacity_bytes=131072), Warper(capacity_bytes=65536, lanes=33))
+
+
+def test_motion_units_by_hand():
+    table = cost_table(DENSE.technology)
+    design = dense_with(
+        motion_estimator=MotionEstimator(pixel_bytes=32768, tiles=1024, adders=32),
+        warper=Warper(capacity_bytes=65536, lanes=16),
+    )
+    prices = energy_per_action(design)
+    pixels = {"size_bytes": 32768, "width_bits": 256}
+    # Two sums of 24 bits and a vector of 16, for 1024 tiles: 8 KiB of 64 bits.
+    tiles = {"size_bytes": 8192, "width_bits": 64}
+    # A quarter of the memory for each tap, 16 values of 8 bits wide.
+    bank = {"size_bytes": 16384, "width_bits": 128}
+    for action in ("read", "write"):
+        assert prices["motion_estimator", f"{action}_pixels"] == table.energy_pj(
+            "sram", action, **pixels
+        )
+        assert prices["motion_estimator", f"{action}_tile"] == table.energy_pj(
+            "sram", action, **tiles
+        )
+        assert prices["warper", f"{action}_map"] == table.energy_pj("sram", action, **bank)
+    multiply = table.energy_pj("int_multiplier", "multiply", bits=8)
+    assert prices["warper", "interpolate"] == pytest.approx(
+        4 * multiply + 3 * table.energy_pj("int_adder", "add", bits=16)
+    )
+    lanes = 64 * table.area_mm2("int_multiplier", bits=8) + 48 * table.area_mm2(
+        "int_adder", bits=16
+    )
+    assert area_by_part(design)["warper"] == pytest.approx(
+        lanes + 4 * table.area_mm2("sram", **bank)
+    )
+
+
 class TestIndependentLanes(UnitSuite):
     design, part = preset("lanes_16x16"), "lanes"
     larger = (IndependentLanes(index_bits=14),)
@@ -174,6 +241,40 @@ class TestLeaderTable(UnitSuite):
         LeaderTable(max_length=32, width=16, undecided=2),
         LeaderTable(max_length=32, width=16, divided_elements=9),
     )
+
+
+class TestResultCache(UnitSuite):
+    design = dense_with(result_cache=ResultCache(entries=256, ways=8, max_hashes=16))
+    part = "result_cache"
+    larger = (
+        ResultCache(entries=512, ways=8, max_hashes=16),
+        ResultCache(entries=256, ways=16, max_hashes=16),
+        ResultCache(entries=256, ways=8, max_hashes=17),
+    )
+
+
+def test_result_cache_by_hand():
+    # 32 sets give 5 of 16 bits away: 256 tags of 11 bits, a set of 8 read at a time; 256 valid bits
+    # and 16 thresholds of 16 bits in registers.
+    unit = ResultCache(entries=256, ways=8, max_hashes=16)
+    design, table = dense_with(result_cache=unit), cost_table(DENSE.technology)
+    tags = {"size_bytes": 352, "width_bits": 88}
+    area = (
+        table.area_mm2("sram", **tags)
+        + table.area_mm2("register", bits=256 + 256)
+        + 8 * table.area_mm2("comparator", bits=11)
+        + 16 * table.area_mm2("comparator", bits=16)
+    )
+    assert area_by_part(design)["result_cache"] == pytest.approx(area)
+    prices = energy_per_action(design)
+    lookup = (
+        table.energy_pj("sram", "read", **tags)
+        + table.energy_pj("register", "read", bits=8)
+        + 8 * table.energy_pj("comparator", "compare", bits=11)
+    )
+    assert prices["result_cache", "lookup"] == pytest.approx(lookup)
+    with pytest.raises(ConfigError, match=r"result_cache.ways must divide entries=256, got 3"):
+        dense_with(result_cache=ResultCache(entries=256, ways=3))
 
 
 class TestLeaderTableWithoutMeans(TestLeaderTable):

@@ -54,7 +54,8 @@ def replay(
 
     The table starts empty for each sub-matrix and group. A cluster that is seen first takes an
     entry; where its set is full, an entry is written back: the one accessed (`lru`) or taken
-    (`fifo`) longest ago, by the cycle in which that happened. An access to a cluster written back
+    (`fifo`) longest ago, by the cycle in which that happened; or, of `none`, what was just accessed
+    itself. An access to a cluster written back
     before refills it, which holds the bank for `miss_cycles` more. Decisions do not change: the
     backing store keeps every cluster, so a small cache costs time and energy, never accuracy.
 
@@ -284,6 +285,9 @@ def _enter(
         occupancy[chosen] += 1
     else:
         counts[1] += 1
+        if replacement == 3:  # it is written back itself
+            way_of[cluster] = _EVICTED
+            return refilled
         place = 0
         if replacement == 2:
             place = random_way(random, ways)

@@ -74,20 +74,26 @@ class _Table:
             return 1
         if len(place.ways) < self.cache.ways:
             place.ways.append(cluster)
+            place.order.append(cluster)
         else:
             self.evictions += 1
-            if self.cache.replacement == "random":
-                leaving = place.ways[self._random.below(self.cache.ways)]
-            else:
-                leaving = place.order[0]
-            place.order.remove(leaving)
-            place.ways[place.ways.index(leaving)] = cluster
-        place.order.append(cluster)
+            if self.cache.replacement != "none":
+                self._replace(place, cluster)
         if cluster not in self._known:
             self._known.add(cluster)
             return 1
         self.refills += 1
         return 1 + self.cache.miss_cycles
+
+    def _replace(self, place: _Set, cluster: int) -> None:
+        """Let the cluster take the place of one of a full set."""
+        if self.cache.replacement == "random":
+            leaving = place.ways[self._random.below(self.cache.ways)]
+        else:
+            leaving = place.order[0]
+        place.order.remove(leaving)
+        place.ways[place.ways.index(leaving)] = cluster
+        place.order.append(cluster)
 
 
 def _replay_tile(

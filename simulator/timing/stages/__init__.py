@@ -1,6 +1,7 @@
 """The stages that tiles pass, a file each; `register` adds one of a user's own."""
 
 from simulator.timing.stages.above import ABOVE, AboveStage, register_above
+from simulator.timing.stages.adding import Adding
 from simulator.timing.stages.address_list import Addressing
 from simulator.timing.stages.array import Multiplying
 from simulator.timing.stages.feature_cache import Summing
@@ -9,8 +10,12 @@ from simulator.timing.stages.frame_differencer import Differencing
 from simulator.timing.stages.hashing import Hashing
 from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
+from simulator.timing.stages.motion import EstimatingMotion
 from simulator.timing.stages.reconstructor import HandingOut
+from simulator.timing.stages.result_cache import HashingOnArray
 from simulator.timing.stages.stage import STAGES, Stage, Work, register
+from simulator.timing.stages.subtracting import Subtracting
+from simulator.timing.stages.warping import Warping
 from simulator.timing.stages.watching import Watching
 from simulator.timing.stages.weight_tables import Factorised
 
@@ -18,17 +23,22 @@ __all__ = [
     "ABOVE",
     "STAGES",
     "AboveStage",
+    "Adding",
     "Addressing",
     "Differencing",
+    "EstimatingMotion",
     "Factorised",
     "Following",
     "HandingOut",
     "Hashing",
+    "HashingOnArray",
     "Independent",
     "Matching",
     "Multiplying",
     "Stage",
+    "Subtracting",
     "Summing",
+    "Warping",
     "Watching",
     "Work",
     "register",

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from accelerators import AddressList
 from simulator.timing.pass_grid import PassGrid
 from simulator.timing.remaining import Remaining
 from simulator.timing.stages.stage import Place, Stage, Work
@@ -43,8 +44,7 @@ class Around(Stage):
     def work(self, tiles: Tiles) -> Work:
         """The stage's, of the rows that it started from."""
         listed = self.accelerator.address_list
-        taps = 1 if listed is None else listed.taps
-        return self.stage.work(tiles_around(self.stage.left, tiles, taps))
+        return self.stage.work(tiles_around(self.stage.left, tiles, listed))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +77,7 @@ class Completing(Stage):
         return Work(limits={}, busy_cycles={}, transfers=transfers)
 
 
-def tiles_around(level: Remaining, tiles: Tiles, taps: int = 1) -> Tiles:
+def tiles_around(level: Remaining, tiles: Tiles, list_of: AddressList | None = None) -> Tiles:
     """The tiles with the rows that a technique started from, where a later one's are cut.
 
     A tile's rows take with them an equal share of those that are not computed. Of several views of
@@ -86,37 +86,42 @@ def tiles_around(level: Remaining, tiles: Tiles, taps: int = 1) -> Tiles:
     Args:
         level: the layer as the technique has it.
         tiles: of the rows that are left.
-        taps: results that a row which is filled in takes.
+        list_of: names the results that a row which is filled in takes, if any is.
     """
     gemm, cut = level.layer.gemm, tiles.cut
+    given = np.asarray(tiles.rows)
     if isinstance(cut, PassGrid):
-        axis = 2 if cut.outside else 1
-        of_views = np.asarray(tiles.rows)
-        own = of_views.max(axis=-1, keepdims=True)
-        last = np.zeros(of_views.shape[-1], np.int64)
-        last[-1] = 1
+        axis, last = (2 if cut.outside else 1), np.zeros(given.shape[-1], np.int64)
+        given, last[-1] = given.max(axis=-1, keepdims=True), 1
         looked, columns = cut.of_pass(cut.looked), cut.of_pass(cut.gathered_columns)
     else:
-        own = np.asarray(tiles.rows)
-        axis = int(np.argmax(own.shape))
-        last = np.ones(1, np.int64)
+        axis, last = int(np.argmax(given.shape)), np.ones(1, np.int64)
         looked, columns = tiles.looked, tiles.handed_columns
-    ends = np.cumsum(own, axis=axis)
-    ends = ends * gemm.m // ends.max()
-    rows = np.diff(ends, axis=axis, prepend=0) * last
-    own = own * last
+    own = given.ravel()  # only the axis of rows is longer than 1
+    ends = np.cumsum(own) * gemm.m // own.sum()
+    rows = np.diff(ends, prepend=0)
+    taken = own
+    if level.handed_out and list_of is not None:
+        counted = list_of.counted
+        taken = level.taken_results(rows) if counted else own + (rows - own) * list_of.taps
+    shape = [1] * given.ndim
+    shape[axis] = -1
+
+    def placed(values: np.ndarray) -> np.ndarray:
+        return values.reshape(shape) * last
+
     return replace(
         tiles,
-        rows=rows,
+        rows=placed(rows),
         looked=looked,
-        m=own,
+        m=placed(own),
         n=columns,
         k=gemm.k,
         inputs="activation_buffer",
         sums="output_buffer",
-        handed_rows=rows,
+        handed_rows=placed(rows),
         handed_columns=columns,
-        results=own + (rows - own) * taps,
+        results=placed(taken),
         copied_rows=0,
         transfers=(),
         actions={},
