@@ -34,6 +34,7 @@ from accelerators.units import (
     AddressList,
     CentroidCache,
     ChangeDetector,
+    ChannelGate,
     DifferenceUnit,
     Dram,
     FeatureCache,
@@ -44,6 +45,7 @@ from accelerators.units import (
     MotionEstimator,
     NeighbourMatcher,
     Part,
+    RangeTable,
     Reconstructor,
     ResultAdder,
     ResultCache,
@@ -111,6 +113,7 @@ class Accelerator:
         reconstructor: gathers and adds results.
         address_list: rows computed, and those that fill skipped ones, for positions chosen
             beforehand.
+        channel_gate: chooses the columns that are computed for an image.
         neighbour_matcher: finds vectors that are like one of their neighbours.
         leader_table: finds vectors that are like one of a few leaders before them.
         difference_unit: inputs less earlier ones, of which only those that differ are multiplied.
@@ -126,6 +129,7 @@ class Accelerator:
         motion_estimator: finds the motion of a frame's pixels since the key frame.
         warper: moves the key frame's maps by it.
         result_cache: finds results by signatures that the array makes.
+        range_table: finds results by the ranges that all elements of a sub-vector lie in.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -160,6 +164,9 @@ class Accelerator:
     )
     address_list: AddressList | None = field(
         default=None, metadata=part(AddressList, optional=True)
+    )
+    channel_gate: ChannelGate | None = field(
+        default=None, metadata=part(ChannelGate, optional=True)
     )
     neighbour_matcher: NeighbourMatcher | None = field(
         default=None, metadata=part(NeighbourMatcher, optional=True)
@@ -201,6 +208,7 @@ class Accelerator:
     result_cache: ResultCache | None = field(
         default=None, metadata=part(ResultCache, optional=True)
     )
+    range_table: RangeTable | None = field(default=None, metadata=part(RangeTable, optional=True))
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(("operand_bits", "accumulator_bits"), _accumulator_holds_a_product),

@@ -8,6 +8,7 @@ print(report.verdict)
 """
 
 import simulator.policies.not_evaluated
+import simulator.policies.octave_convolutions
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
@@ -47,6 +48,7 @@ from simulator.decisions.evidence import (
     Evidence,
     Leaders,
     Neighbours,
+    Ranges,
     Signatures,
     Static,
 )
@@ -59,6 +61,13 @@ from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.decisions.tokens import TokenPlan
 from simulator.decisions.weights import WeightPlan
+from simulator.policies.adascale import (
+    ScaleRegressor,
+    least_loss,
+    looks_at_maps,
+    map_means,
+    sizes_by_texture,
+)
 from simulator.policies.block_matching import BlockMatching, luma
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
@@ -69,6 +78,7 @@ from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
 from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
+from simulator.policies.feature_boosting import ChannelMeans, FeatureBoosting
 from simulator.policies.fine_changes import FineChanges
 from simulator.policies.hyper_cube import HyperCubeReuse
 from simulator.policies.k_means import KMeansReuse
@@ -80,10 +90,13 @@ from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.position_differences import PositionDifferences
 from simulator.policies.quantised_differences import QuantisedDifferences
+from simulator.policies.range_table import RangeTableReuse
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.result_cache import ResultCacheReuse
+from simulator.policies.similar_filters import SimilarFilters
 from simulator.policies.skipped_outputs import SkippedOutputs
 from simulator.policies.spatial_differences import SpatialDifferences
+from simulator.policies.sub_flow import SubFlow
 from simulator.policies.sub_vectors import SubVectorPolicy
 from simulator.policies.sum_merge import SumMerge
 from simulator.policies.technique import Technique, techniques
@@ -94,10 +107,12 @@ from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
 from simulator.running.decide import decide, decide_stream
 from simulator.running.forward import ReusedForward
+from simulator.running.importance import importance_by_gradient
 from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
 from simulator.running.sums import bits_of_sums
+from simulator.running.variants import VariantsReport, simulate_variants
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
 from simulator.timing.fitting import fitted_design
@@ -116,6 +131,7 @@ __all__ = [
     "CachedAnswers",
     "ChangedPositions",
     "Changes",
+    "ChannelMeans",
     "Clockwork",
     "ClusterCache",
     "ColumnDecisions",
@@ -133,6 +149,7 @@ __all__ = [
     "Eva2",
     "EveryNthFrame",
     "Evidence",
+    "FeatureBoosting",
     "FilledRows",
     "FineChanges",
     "FrameDecisions",
@@ -166,6 +183,8 @@ __all__ = [
     "ProcessorLayer",
     "ProcessorReport",
     "QuantisedDifferences",
+    "RangeTableReuse",
+    "Ranges",
     "RegionOfInterest",
     "RememberedProducts",
     "ResultCacheReuse",
@@ -173,18 +192,22 @@ __all__ = [
     "ReusePolicy",
     "ReuseRun",
     "ReusedForward",
+    "ScaleRegressor",
     "SharedRows",
     "Signatures",
+    "SimilarFilters",
     "SimulationReport",
     "SkippedOutputs",
     "SpatialDifferences",
     "Static",
     "StreamMemory",
+    "SubFlow",
     "SubVectorPolicy",
     "SumMerge",
     "Technique",
     "Together",
     "TokenPlan",
+    "VariantsReport",
     "VirtualPooling",
     "WeightPlan",
     "WeightRepetition",
@@ -197,11 +220,15 @@ __all__ = [
     "error_bound",
     "fitted_design",
     "greedy_perforation",
+    "importance_by_gradient",
     "incremental",
     "input_similarity",
     "layer_similarity",
+    "least_loss",
     "load_memory",
+    "looks_at_maps",
     "luma",
+    "map_means",
     "multiply_memoisation",
     "paint_clusters",
     "perforation_impacts",
@@ -214,6 +241,8 @@ __all__ = [
     "save_memory",
     "similarity_by_distance",
     "simulate",
+    "simulate_variants",
+    "sizes_by_texture",
     "techniques",
     "virtual_pooling_layers",
 ]

@@ -4,10 +4,12 @@ from accelerators.accelerator import Accelerator
 from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
+    columns_16x16,
     dense_16x16,
     difference_16x16,
     gated_16x16,
     listed_16x16,
+    ranging_16x16,
     remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
@@ -25,9 +27,11 @@ from accelerators.rules import named
 
 _BUILDERS = (
     dense_16x16,
+    columns_16x16,
     difference_16x16,
     gated_16x16,
     listed_16x16,
+    ranging_16x16,
     remembering_16x16,
     reuse_16x16,
     reuse_16x16_int8,
@@ -63,6 +67,7 @@ def preset(name: str) -> Accelerator:
 
 __all__ = [
     "change_32x32",
+    "columns_16x16",
     "dense_16x16",
     "dense_32x32",
     "difference_16x16",
@@ -76,6 +81,7 @@ __all__ = [
     "neighbour_32x32",
     "preset",
     "presets",
+    "ranging_16x16",
     "remembering_16x16",
     "reuse_16x16",
     "reuse_16x16_int8",

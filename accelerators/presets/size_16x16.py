@@ -12,11 +12,13 @@ from accelerators.accelerator import Accelerator
 from accelerators.units import (
     AddressList,
     CentroidCache,
+    ChannelGate,
     DifferenceUnit,
     Dram,
     FeatureCache,
     FrameDifferencer,
     LshFrontEnd,
+    RangeTable,
     Reconstructor,
     ResultAdder,
     ResultCache,
@@ -44,6 +46,19 @@ def dense_16x16() -> Accelerator:
         operand_bits=8,  # as nmcicek/deepreuse-soc
         accumulator_bits=32,  # our choice: holds any sum of 131,071 int8 products
         technology="hwcomponents_45nm",  # our choice: the node of Horowitz, ISSCC 2014
+    )
+
+
+def columns_16x16() -> Accelerator:
+    """The array with columns that each image chooses, or that are copied from others."""
+    return replace(
+        dense_16x16(),
+        name="columns_16x16",
+        channel_gate=ChannelGate(
+            lanes=16,  # our choice: a row of the array's inputs
+            channels=512,  # our choice: as many as VGG-16 and ResNet-18 have
+        ),
+        reconstructor=Reconstructor(ports=1, width=16),  # our choice: a row of the array's sums
     )
 
 
@@ -156,5 +171,21 @@ def remembering_16x16() -> Accelerator:
             ways=16,  # likewise
             max_hashes=24,  # our choice: 20 bits and some to spare
             clear_entries_per_cycle=64,  # our choice: 16 cycles for all, valid bits are registers
+        ),
+    )
+
+
+def ranging_16x16() -> Accelerator:
+    """The array with a range table."""
+    return replace(
+        reuse_16x16(),
+        name="ranging_16x16",
+        front_end=None,
+        cache=None,
+        range_table=RangeTable(
+            entries=1024,  # our choice, as the centroid cache of `reuse_16x16`
+            ways=4,  # our choice
+            max_length=16,  # our choice: as long as the array has rows
+            width=16,  # our choice: a vector a cycle
         ),
     )

@@ -8,6 +8,7 @@ from accelerators.units.array import SystolicArray
 from accelerators.units.buffer import SramBuffer
 from accelerators.units.cache import CentroidCache
 from accelerators.units.change_detector import ChangeDetector
+from accelerators.units.channel_gate import ChannelGate
 from accelerators.units.difference_unit import DifferenceUnit
 from accelerators.units.dram import Dram
 from accelerators.units.feature_cache import FeatureCache
@@ -17,6 +18,7 @@ from accelerators.units.lanes import IndependentLanes
 from accelerators.units.leader_table import LeaderTable
 from accelerators.units.motion_estimator import MotionEstimator
 from accelerators.units.neighbour_matcher import NeighbourMatcher
+from accelerators.units.range_table import RangeTable
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.result_adder import ResultAdder
 from accelerators.units.result_cache import ResultCache
@@ -28,6 +30,7 @@ __all__ = [
     "AddressList",
     "CentroidCache",
     "ChangeDetector",
+    "ChannelGate",
     "DifferenceUnit",
     "Dram",
     "FeatureCache",
@@ -39,6 +42,7 @@ __all__ = [
     "MotionEstimator",
     "NeighbourMatcher",
     "Part",
+    "RangeTable",
     "Reconstructor",
     "ResultAdder",
     "ResultCache",

@@ -221,6 +221,22 @@ class Changes(Evidence):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ranges(Evidence):
+    """Ranges that the elements of sub-vectors lie in; equal ones of all elements form a cluster.
+
+    Attributes:
+        key_bits: bits that tell the ranges of a sub-vector's elements.
+        cache: the table in which a stream's clusters are kept.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("range_table",)
+    words: ClassVar[str] = "ranges of all elements"
+
+    key_bits: int
+    cache: ClusterCache
+
+
+@dataclass(frozen=True, kw_only=True)
 class Differences(Evidence):
     """Differences of a layer's inputs, as they are stored, to earlier ones.
 

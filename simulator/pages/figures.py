@@ -34,6 +34,10 @@ TRAFFIC_COLOURS = {
     "references": PART_COLOURS["change_detector"],
     "new_references": "#3c6e4a",
     "marks": "#a9c9b1",
+    "orders": "#6f8f9c",
+    "pixels": PART_COLOURS["motion_estimator"],
+    "stored_maps": PART_COLOURS["warper"],
+    "moved_maps": "#d9b98c",
 }
 
 # Of what no unit here gives a colour, as of a class that was not imported.

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from accelerators import ConfigError
 from accelerators.rules import choose, integer, real, refuse, show, true_of, violations
 from simulator.decisions.frame_evidence import Features
 from simulator.decisions.frames import KEEP, RUN, FrameDecisions
+from simulator.policies.frame_pixels import map_sums
 from simulator.policies.policy import LayerState, ReusePolicy
 from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
@@ -76,7 +76,7 @@ class CachedAnswers(ReusePolicy):
         asked = self.layers.split()
         names = [layer.name for layer in trace.layers]
         looked = [name for name in names if name in asked]
-        features = {name: _features(trace, name) for name in looked}
+        features = {name: map_sums(trace, name, "CachedAnswers.layers") for name in looked}
         ends, answers = np.full(trace.images, len(names)), np.arange(trace.images)
         sums = {name: np.zeros(trace.images, np.int64) for name in looked}
         products = {name: np.zeros(trace.images, np.int64) for name in looked}
@@ -116,28 +116,6 @@ class CachedAnswers(ReusePolicy):
     def describe(self) -> dict:
         """The policy as plain values."""
         return {"policy": "cached_answers", **asdict(self)}
-
-
-def _features(trace: WorkloadTrace, name: str) -> tuple[np.ndarray, int]:
-    """`(images, channels)` float64 sums of each map of a layer's input, and positions of a map.
-
-    Of a layer whose input has no maps, each column of its rows is one.
-
-    Raises:
-        ConfigError: the input does not belong to one image each.
-    """
-    given, layer = trace.given(name), trace.layer(name)
-    if layer.row_images == trace.images:
-        if layer.convolution is not None:
-            maps = given.reshape(*given.shape[:2], -1)
-            return maps.sum(axis=2, dtype=np.float64), maps.shape[2]
-        if given.shape[0] == 1:
-            rows = given.reshape(trace.images, -1, given.shape[2])
-            return rows.sum(axis=1, dtype=np.float64), rows.shape[1]
-    raise ConfigError(
-        f"CachedAnswers.layers must name layers whose input belongs to one image each, got "
-        f"{name!r} with an input of shape {given.shape}; name a convolution or a linear layer"
-    )
 
 
 def _most_alike(feature: np.ndarray, kept: np.ndarray, threshold: float) -> int | None:

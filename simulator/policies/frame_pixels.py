@@ -31,6 +31,33 @@ def pixels_of(trace: WorkloadTrace, policy: str) -> np.ndarray:
     )
 
 
+def map_sums(trace: WorkloadTrace, name: str, path: str) -> tuple[np.ndarray, int]:
+    """`(images, channels)` float64 sums of each map of a layer's input, and positions of a map.
+
+    Of a layer whose input has no maps, each column of its rows is one.
+
+    Args:
+        trace: the workload.
+        name: of the layer.
+        path: of what asks, for messages.
+
+    Raises:
+        ConfigError: the input does not belong to one image each.
+    """
+    given, layer = trace.given(name), trace.layer(name)
+    if layer.row_images == trace.images:
+        if layer.convolution is not None:
+            maps = given.reshape(*given.shape[:2], -1)
+            return maps.sum(axis=2, dtype=np.float64), maps.shape[2]
+        if given.shape[0] == 1:
+            rows = given.reshape(trace.images, -1, given.shape[2])
+            return rows.sum(axis=1, dtype=np.float64), rows.shape[1]
+    raise ConfigError(
+        f"{path} must name layers whose input belongs to one image each, got "
+        f"{name!r} with an input of shape {given.shape}; name a convolution or a linear layer"
+    )
+
+
 def whole_frames(
     trace: WorkloadTrace, answers: np.ndarray, *evidence: FrameEvidence
 ) -> FrameDecisions:

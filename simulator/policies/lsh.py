@@ -19,7 +19,7 @@ from simulator.policies.buckets import by_bucket, unit_sub_vectors
 from simulator.policies.clustering import Clusterer, SignatureClustering
 from simulator.policies.hyperplanes import CalibrationRows, principal, quantised, task_learned
 from simulator.policies.policy import LayerMemory, LayerState, ReadWeights
-from simulator.policies.stream_tables import check_memory, empty_memory, serve_batch
+from simulator.policies.stream_tables import check_memory, empty_memory, serve_batch, signs_of
 from simulator.policies.sub_vectors import SCOPES
 from simulator.policies.technique import Technique, register
 from simulator.policies.thresholds import (
@@ -267,8 +267,10 @@ class LshReuse(TiledPolicy):
             rows,
             np.arange(k) if order is None else order,
             cache,
-            *self.hashing(layer, state),
+            signs_of(*self.hashing(layer, state)),
             memory,
+            length=length,
+            bits=self.hashes,
             first_only=self.representative == "first",
         )
         shared = SharedRows(

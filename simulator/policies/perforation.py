@@ -4,6 +4,7 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from simulator.policies.positions import FilledPositions
 from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
 
-MASKS = ("grid", "uniform")
+MASKS = ("grid", "uniform", "pooling_structure")
 
 
 class Perforated(FilledPositions):
@@ -28,7 +29,7 @@ class Perforated(FilledPositions):
     def computed_positions(self, layer: Layer) -> np.ndarray:
         """Output positions that are computed, as a bool array of the output's spatial shape."""
 
-    def filling(self, layer: Layer) -> FilledRows:
+    def filling(self, layer: Layer) -> FilledRows | None:
         """From the nearest position."""
         nearest = _nearest(self.computed_positions(layer))
         kept, taps = np.unique(nearest, return_inverse=True)
@@ -52,17 +53,27 @@ class PerforationReuse(Perforated):
             perforation rate.
         mask: `grid`, the product of a choice of rows and one of columns, each ceil(a (i + u)) with
             a = size / number and u drawn from [0, 1) (Graham, "Fractional max-pooling", 2014), or
-            `uniform`, drawn at random without replacement.
+            `uniform`, drawn at random without replacement; or `pooling_structure`, the positions
+            that lie in most windows of the pooling that follows, of equal ones any. A convolution
+            that no pooling follows then runs dense; of windows that do not overlap all positions
+            are equal.
         seed: of the mask; a layer's own is drawn from it and the layer's name.
 
     Raises:
         ConfigError: at construction, with every violated rule; at `decide`, where a layer is no
-            convolution or activations are not finite, naming the layer.
+            convolution, activations are not finite or nobody knows what follows the layer where the
+        mask asks for it, naming the layer.
     """
 
     computed: float = field(metadata=real(1e-6, 1.0))
     mask: str = field(default="grid", metadata=one_of(lambda: MASKS))
     seed: int = field(default=0, metadata=integer(0, 2**63 - 1))
+
+    def filling(self, layer: Layer) -> FilledRows | None:
+        """From the nearest position; `None` where the mask asks for a pooling and none follows."""
+        if self.mask == "pooling_structure" and windows_of_positions(layer) is None:
+            return None
+        return super().filling(layer)
 
     def computed_positions(self, layer: Layer) -> np.ndarray:
         """Output positions that are computed, as a bool array of the output's spatial shape."""
@@ -72,6 +83,15 @@ class PerforationReuse(Perforated):
         if self.mask == "uniform":
             number = max(1, round(self.computed * found.size))
             found.flat[rng.choice(found.size, number, replace=False)] = True
+            return found
+        if self.mask == "pooling_structure":
+            weights = windows_of_positions(layer)
+            number = max(1, round(self.computed * found.size))
+            if weights is None:
+                return np.ones(size, bool)
+            # Any of equal ones, lest they all lie at the top.
+            order = np.lexsort((rng.random(found.size), -weights.ravel()))
+            found.flat[order[:number]] = True
             return found
         # The same share of each dimension, so that all of them together are `computed`.
         share = self.computed ** (1 / len(size))
@@ -86,6 +106,46 @@ class PerforationReuse(Perforated):
     def describe(self) -> dict:
         """The policy as plain values."""
         return {"policy": "perforation", **asdict(self)}
+
+
+def windows_of_positions(layer: Layer) -> np.ndarray | None:
+    """In how many windows of the pooling that follows each output position lies.
+
+    Figurnov et al. (NIPS 2016), section 3: the weights of the mask of the pooling structure.
+
+    Args:
+        layer: a convolution.
+
+    Returns:
+        int64 of the output's spatial shape; `None` where the result reaches a product, a branch or
+        a sum before any pooling.
+
+    Raises:
+        ConfigError: nobody knows what follows.
+    """
+    if layer.after is None:
+        raise ConfigError(
+            f"layer {layer.name!r} must say what follows it for a mask of the pooling structure, "
+            "got nothing; capture the trace again, or use mask='grid'"
+        )
+    size = layer.output_shape[2:]
+    for step in layer.after.head:
+        if step.kind in ("max_pool", "avg_pool") and len(step.kernel) == len(size):
+            each = [
+                _windows(*sizes)
+                for sizes in zip(
+                    size, step.shape[2:], step.kernel, step.stride, step.padding, strict=True
+                )
+            ]
+            return reduce(np.multiply.outer, each)
+    return None
+
+
+def _windows(length: int, windows: int, kernel: int, stride: int, padding: int) -> np.ndarray:
+    """`(length,)` int64, windows along one dimension that hold each place."""
+    firsts = np.arange(windows) * stride - padding
+    places = np.arange(length)[:, None]
+    return np.count_nonzero((firsts <= places) & (places < firsts + kernel), axis=1)
 
 
 _POSITIONS = true_of(

@@ -90,10 +90,14 @@ class ReusePolicy(ABC):
             layer: the layer.
             rows: `(count, m, k)` float32 activations seen before deployment; of a quantised layer,
                 its integers less the zero point.
-            weights: reads the layer's weights, for a policy that learns what they make of rows;
+            weights: reads the layer's weights, or of `weights_for`, for what they make of rows;
                 `affine_of(weights)` is what these sums are scaled and shifted by.
         """
         return {}
+
+    def weights_for(self, layer: Layer) -> str:
+        """The layer whose weights `calibrate` reads, where that is another one of the trace."""
+        return layer.name
 
     @abstractmethod
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
@@ -310,6 +314,10 @@ class PerLayer(ReusePolicy):
     ) -> LayerState:
         """As the layer's own policy."""
         return self.policy_of(layer.name).calibrate(layer, rows, weights)
+
+    def weights_for(self, layer: Layer) -> str:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).weights_for(layer)
 
     def decide(self, layer: Layer, rows: np.ndarray, state: LayerState) -> Decisions | None:
         """As the layer's own policy."""

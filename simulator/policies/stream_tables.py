@@ -6,6 +6,7 @@ has so many entries, forgets, and may not trust an old result forever.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,14 +136,38 @@ def _broken_values(memory: LayerMemory, cache: ClusterCache, hashes: int) -> lis
     return [name for name, holds in checks.items() if not holds]
 
 
+Signer = Callable[[np.ndarray, np.ndarray, tuple[int, int], np.ndarray], None]
+"""Writes `(m,)` uint64 signatures of sub-vectors: gets `(k, m)` float32 columns, the columns of a
+sub-matrix, the numbers of its GEMM and of itself, and where to write."""
+
+
+def signs_of(projections: np.ndarray, thresholds: np.ndarray) -> Signer:
+    """Signatures by the signs of projections.
+
+    Args:
+        projections: `(H, L)` float32.
+        thresholds: `(count, s, H)` float32.
+    """
+    weights, limits = lane_weights(projections), lane_thresholds(thresholds)
+    width = padded(projections.shape[1])
+
+    def sign(
+        columns: np.ndarray, own: np.ndarray, place: tuple[int, int], signatures: np.ndarray
+    ) -> None:
+        hash_rows(columns, own, 0, own.size, width, weights, limits[place], signatures)
+
+    return sign
+
+
 def serve_batch(
     rows: np.ndarray,
     order: np.ndarray,
     cache: ClusterCache,
-    projections: np.ndarray,
-    thresholds: np.ndarray,
+    sign: Signer,
     memory: LayerMemory,
     *,
+    length: int,
+    bits: int,
     first_only: bool = False,
 ) -> ServedBatch:
     """Send a batch's rows, in stream order, through the tables of a layer.
@@ -151,14 +176,13 @@ def serve_batch(
         rows: `(count, m, k)` float32, in the layer's own order.
         order: `(k,)` int64, the column at each place of the rows that are cut.
         cache: the kind of table.
-        projections: `(H, L)` float32.
-        thresholds: `(count, s, H)` float32.
+        sign: makes signatures.
         memory: what the tables keep of earlier batches; not changed.
+        length: L.
+        bits: of a signature.
         first_only: represent a new cluster by its first row instead of its mean.
     """
     count, m, k = rows.shape
-    length = projections.shape[1]
-    weights, limits = lane_weights(projections), lane_thresholds(thresholds)
     kept = memory["kept"]
     starts = np.concatenate([[0], np.cumsum(kept)])
     ids = np.empty((*kept.shape, m), np.int32)
@@ -171,12 +195,10 @@ def serve_batch(
         for j in range(kept.shape[1]):
             first = j * length
             last = min(first + length, k)
-            hash_rows(
-                columns, order, first, last, padded(length), weights, limits[i, j], signatures
-            )
+            sign(columns, order[first:last], (i, j), signatures)
             at = i * kept.shape[1] + j
             table = _Table(cache, memory, slice(starts[at], starts[at + 1]), (i, j))
-            table.look_up(signatures, ids[i, j], warming, 2 ** projections.shape[0])
+            table.look_up(signatures, ids[i, j], warming, 2**bits)
             table.represent(columns[order[first:last]], ids[i, j], first_only)
             tables.append(table)
     return ServedBatch(

@@ -120,6 +120,12 @@ class Together(ReusePolicy):
                 learned |= {f"{prefix}{name}": array for name, array in made.items()}
         return learned
 
+    def weights_for(self, layer: Layer) -> str:
+        """As of the one that learns from another layer's, if any does."""
+        seen = self._seen(layer)
+        names = (self.first.weights_for(layer), self.second.weights_for(seen))
+        return next((name for name in names if name != layer.name), layer.name)
+
     def clustering(self, layer: Layer, state: LayerState) -> Clustering | None:
         """As the second's, of a layer that the first leaves whole."""
         if self.first.applies_to(layer) or not self.second.applies_to(layer):

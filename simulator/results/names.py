@@ -24,6 +24,9 @@ TRAFFIC_NAMES = {
     "new_references": "inputs kept for later",
     "marks": "marks of changed rows",
     "orders": "orders of sums",
+    "pixels": "pixels of frames",
+    "stored_maps": "maps of key frames",
+    "moved_maps": "moved maps",
     "remembered_inputs": "inputs remembered from frame to frame",
     "remembered_sums": "sums remembered from frame to frame",
 }
@@ -59,6 +62,15 @@ BOUND_MEANS = {
         "The frame differencer sets the pace: every frame is compared with one that was held. More "
         "lanes, or looking at fewer frames, would help."
     ),
+    "motion_estimator": (
+        "The motion estimator sets the pace: every pixel of a frame is compared with the key "
+        "frame's under every candidate vector. More adders, larger tiles, a larger step or a "
+        "smaller radius would help."
+    ),
+    "warper": (
+        "The warper sets the pace: every value that the layers that run need is made of four. "
+        "More lanes, or a later target with a smaller map, would help."
+    ),
     "leader_table": (
         "The leader table sets the pace: every vector is compared with the leaders before it. More "
         "lanes, fewer leaders or a wider unit would help."
@@ -74,6 +86,10 @@ BOUND_MEANS = {
     "state_buffer": (
         "The state buffer sets the pace: its ports move what is remembered from frame to frame. "
         "Wider or more ports would help."
+    ),
+    "range_table": (
+        "The range table sets the pace: every element of a sub-vector becomes a range, and a "
+        "stream's table travels for every sub-matrix. A wider unit or fewer sets would help."
     ),
     "result_cache": (
         "The result cache sets the pace: each signature is looked up, and the table is cleared for "

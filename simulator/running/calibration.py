@@ -48,7 +48,7 @@ def calibrate(
         layer.name: policy.calibrate(
             layer,
             Activations(layer, trace.given(layer.name)).rows,
-            operands_of(trace, layer.name),
+            operands_of(trace, policy.weights_for(layer)),
         )
         for layer in trace.layers
         if policy.needs_calibration(layer)

@@ -169,7 +169,9 @@ class ReusedForward:
             rows = Activations(layer, call.given()).rows
             weights = Operands(read=call.weights)
             if self._trace is not None:
-                weights = operands_of(self._trace, layer.name, read=call.weights)
+                name = policy.weights_for(layer)
+                read = call.weights if name == layer.name else None
+                weights = operands_of(self._trace, name, read=read)
             self._states[layer.name] = _beside(policy.calibrate, layer, rows, weights)
         state = self._states.get(layer.name, {})
         here = self._device_clustering(layer, state, call.input.device)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from accelerators import Accelerator
-from simulator.decisions.evidence import Signatures
+from simulator.decisions.evidence import Ranges, Signatures
 from simulator.decisions.rows import SharedRows
 from simulator.decisions.table import ClusterCache
 from simulator.timing.pass_grid import PassGrid
@@ -195,20 +195,25 @@ def table_bytes(left: Remaining, accelerator: Accelerator) -> int:
 
     The results lie in the DRAM at their entry's number, so no address is kept.
     """
-    table, cache = stream_cache(left), accelerator.cache
-    assert table is not None and cache is not None and left.decisions is not None
-    hashes = left.decisions.signatures.hashes
-    tag = max(0, hashes - (cache.entries // cache.ways).bit_length() + 1)
-    age = 0 if cache.replacement in ("random", "none") else (cache.ways - 1).bit_length()
+    table = stream_cache(left)
+    assert table is not None and table.entries is not None and left.decisions is not None
+    evidence = left.decisions.evidence
+    if isinstance(evidence, Ranges):  # kept whole
+        tag = evidence.key_bits
+    else:
+        hashes = left.decisions.signatures.hashes
+        tag = max(0, hashes - (table.entries // table.set_ways).bit_length() + 1)
+    ordered = table.replacement not in ("random", "none")
+    age = (table.set_ways - 1).bit_length() if ordered else 0
     uses = 0 if table.refresh_after is None else table.refresh_after.bit_length()
-    return byte_count(cache.entries, tag + 1 + age + uses)
+    return byte_count(table.entries, tag + 1 + age + uses)
 
 
 def stream_cache(left: Remaining) -> ClusterCache | None:
     """The table that a stream's clusters are kept in; `None` without a stream."""
     assert left.decisions is not None
     evidence = left.decisions.evidence
-    return evidence.cache if isinstance(evidence, Signatures) else None
+    return evidence.cache if isinstance(evidence, Signatures | Ranges) else None
 
 
 def shared_rows(left: Remaining) -> SharedRows:

@@ -5,7 +5,7 @@ A further policy joins by a line in `POLICIES`.
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from simulator import (
     DroppedTokens,
     Eva2,
     EveryNthFrame,
+    FeatureBoosting,
     FilledRows,
     FineChanges,
     HyperCubeReuse,
@@ -34,10 +35,13 @@ from simulator import (
     PerforationReuse,
     PositionDifferences,
     QuantisedDifferences,
+    RangeTableReuse,
     RegionOfInterest,
     ResultCacheReuse,
+    SimilarFilters,
     SkippedOutputs,
     SpatialDifferences,
+    SubFlow,
     SubVectorPolicy,
     SumMerge,
     VirtualPooling,
@@ -132,7 +136,9 @@ POLICIES = {
     "spatial_differences": SpatialDifferences(),
     "dropped_columns": DroppedColumns(columns={"conv": (1,)}),
     "dropped_fraction": DroppedColumns(fraction=0.4),
+    "similar_filters": SimilarFilters(tolerance=1.4),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[True, False, False]]}),
+    "sub_flow": SubFlow(budget=0.6),
     "ucnn": WeightRepetition(),
     "ucnn_pairs": WeightRepetition(filters=2, largest_sum=16),
     "sum_merge": SumMerge(filters=2),
@@ -160,7 +166,9 @@ EXACT = {
     "fine_changes": FineChanges(threshold=0.0, images="streams"),
     "position_differences": PositionDifferences(threshold=0.0, refresh=1),
     "dropped_fraction": DroppedColumns(),
+    "similar_filters": SimilarFilters(tolerance=0),
     "skipped_outputs": SkippedOutputs(masks={"conv": [[False] * 3]}),
+    "sub_flow": SubFlow(budget=1),
 }
 # Settings that leave less and less.
 BOLDER = {
@@ -192,6 +200,8 @@ BOLDER = {
     "quantised_differences": (QuantisedDifferences(levels=8), QuantisedDifferences(levels=2)),
     "dropped_columns": (DroppedColumns(columns={"conv": (0, 1)}),),
     "dropped_fraction": (DroppedColumns(fraction=0.7),),
+    "similar_filters": (SimilarFilters(tolerance=2),),
+    "sub_flow": (SubFlow(budget=0.3),),
     "skipped_outputs": (SkippedOutputs(masks={"conv": [[True, True, False]]}),),
 }
 STREAM = LshReuse(hashes=3, length=4, scope="stream")
@@ -210,8 +220,10 @@ class LevelSuite(RowSuite):
 
 SUITES = {
     DroppedColumns: ColumnSuite,
+    SimilarFilters: ColumnSuite,
     QuantisedDifferences: LevelSuite,
     SkippedOutputs: DepthSuite,
+    SubFlow: ColumnSuite,
     SumMerge: PolicySuite,
     WeightRepetition: PolicySuite,
 }
@@ -261,12 +273,37 @@ class TestEva2ByItsError(FrameSuite):
     bolder = (Eva2(max_error=200, tile=2, reach=0, radius=2, step=1),)
 
 
+class TestRangeTable(RowSuite):
+    policy = RangeTableReuse(range_width=1.0, length=4)
+    exact = RangeTableReuse(range_width=1e-4, length=18, range_bits=16)
+    exact_tolerance = 1e-4
+    bolder = (RangeTableReuse(range_width=2.0, length=4), RangeTableReuse(range_width=9, length=4))
+
+
 class TestPerforationMask(RowSuite):
     """Of a layer of 20 positions."""
 
     policy = PerforationMask(positions=(0, 4, 9, 13, 17))
     exact = PerforationMask(positions=range(20))
     bolder = (PerforationMask(positions=(3, 9)), PerforationMask(positions=(9,)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedExample(FeatureBoosting):
+    """With a gate of its own, where the suites know no other layer's weights."""
+
+    def calibrate(self, layer, rows, weights=None):
+        shape = 1, layer.input_shape[1] + 1, layer.gemm.n
+        gate = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+        gate[:, -1] += 3  # so that every gain is above 0
+        return super().calibrate(layer, rows, lambda: gate)
+
+
+class TestFeatureBoosting(ColumnSuite):
+    layer = conv_layer(n=6, name="conv.boosted")
+    policy = GatedExample(density=0.6)
+    exact = GatedExample(density=1)
+    bolder = (GatedExample(density=0.4), GatedExample(density=0.1))
 
 
 class TestEveryNthFrame(FrameSuite):
@@ -447,7 +484,7 @@ def test_equal_rows_are_one_cluster_and_exact(policy):
     np.testing.assert_allclose(product(decisions, rows, weights), rows @ weights, **CLOSE)
 
 
-@pytest.mark.parametrize("name", [k for k in EXACT if not k.startswith(("dropped", "skipped"))])
+@pytest.mark.parametrize("name", [k for k, v in EXACT.items() if type(v) not in SUITES])
 def test_distinct_clusters_are_exact(name):
     policy = EXACT[name]
     layer = conv_layer(size=(3, 4))

@@ -183,9 +183,11 @@ def test_presets_are_valid_named_and_fresh():
     designs = presets()
     assert list(designs) == [
         "dense_16x16",
+        "columns_16x16",
         "difference_16x16",
         "gated_16x16",
         "listed_16x16",
+        "ranging_16x16",
         "remembering_16x16",
         "reuse_16x16",
         "reuse_16x16_int8",

@@ -225,6 +225,7 @@ def test_parts_and_their_sum(name):
         "difference_16x16": ("difference_unit", "result_adder", "state_buffer"),
         "gated_16x16": ("frame_differencer", "feature_cache"),
         "listed_16x16": ("address_list", "reconstructor"),
+        "ranging_16x16": ("range_table", *sharing),
         "remembering_16x16": ("result_cache", *sharing),
         "neighbour_32x32": ("neighbour_matcher", *sharing),
         "leader_32x32": ("leader_table", *sharing),

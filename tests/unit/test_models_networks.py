@@ -221,7 +221,13 @@ PARAMETERS = {
     "resnet18_lanes": resnet18_segmenter(2),
     "resnet18_scenes": resnet18_segmenter(11),
     "resnet18_w64_camvid": resnet18_segmenter(11, width=64),
+    "octave_resnet20": 269_722,  # paths divide the plain network's weights
+    "octave_resnet20_a125": 269_722,
+    "octave_resnet20_a25": 269_722,
+    "octave_resnet20_a75": 269_722,
     "resnet20": 269_722,
+    # Gates of (C + 1) x n: six of 17 x 16, 17 x 32, five of 33 x 32, 33 x 64, five of 65 x 64.
+    "resnet20_boosted": 269_722 + 6 * 272 + 544 + 5 * 1056 + 2112 + 5 * 4160,
     "resnet38": resnet38(11),
     "resnet38_scenes": resnet38(11, width=4),
     "resnet50": 25_557_032,

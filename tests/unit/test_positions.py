@@ -19,6 +19,7 @@ from simulator import (
     virtual_pooling_layers,
 )
 from simulator.analysis.position_choice import IMPACT
+from simulator.policies.perforation import windows_of_positions
 from simulator.running.product import product
 from simulator.testing.examples import conv_layer, example_weights
 from simulator.timing.pipeline import layer_timing
@@ -149,6 +150,43 @@ def test_virtual_pooling_skips_strides_and_single_positions():
     assert policy.applies_to(plain) and policy.decided(plain).macs * 4 == plain.gemm.macs
     assert not policy.applies_to(strided_layer(2)) and policy.decided(strided_layer(2)) is None
     assert policy.decided(conv_layer(size=(1, 1))) is None
+
+
+class Pooled(nn.Module):
+    """Three convolutions: one before overlapping windows, one before others, one before a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3, padding=1)
+        self.second = nn.Conv2d(2, 2, 3, padding=1)
+        self.third = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, frames):
+        kept = torch.max_pool2d(torch.relu(self.first(frames)), 3, 2)
+        kept = nn.functional.avg_pool2d(torch.relu(self.second(kept)), 2, 2)
+        return (kept + self.third(kept)).flatten(1)
+
+
+def test_weights_of_the_pooling_structure():
+    trace = capture(Pooled(), torch.randn(2, 1, 9, 9))
+    first, second, third = trace.layers
+    windows = windows_of_positions(first)
+    # 3x3 with stride 2 on 9x9: four windows a side, from 0, 2, 4 and 6: places 2, 4 and 6 lie in
+    # two of them, the others in one.
+    sides = np.array([1, 1, 2, 1, 2, 1, 2, 1, 1])
+    assert windows.tolist() == np.outer(sides, sides).tolist()
+    assert windows[0, 0] == 1 and windows.max() == 4
+    # 2x2 with stride 2 on 4x4: each place in one.
+    assert windows_of_positions(second).tolist() == np.ones((4, 4)).tolist()
+    assert windows_of_positions(third) is None
+    policy = PerforationReuse(computed=9 / 81, mask="pooling_structure")
+    assert policy.computed_positions(first).tolist() == (windows == 4).tolist()
+    more = PerforationReuse(computed=30 / 81, mask="pooling_structure").computed_positions(first)
+    assert more.sum() == 30 and windows[more].sum() == 9 * 4 + 21 * 2
+    assert policy.decided(second).macs * 8 == second.gemm.macs
+    assert policy.decided(third) is None
+    with pytest.raises(ConfigError, match="layer 'conv' must say what follows it"):
+        policy.decided(conv_layer())
 
 
 def test_impacts_are_those_of_the_gradient(small, trace):

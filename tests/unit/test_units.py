@@ -22,6 +22,7 @@ from accelerators import (
     LshFrontEnd,
     MotionEstimator,
     NeighbourMatcher,
+    RangeTable,
     Reconstructor,
     ResultAdder,
     ResultCache,
@@ -240,6 +241,18 @@ class TestLeaderTable(UnitSuite):
         LeaderTable(max_length=32, width=16, entries=17),
         LeaderTable(max_length=32, width=16, undecided=2),
         LeaderTable(max_length=32, width=16, divided_elements=9),
+    )
+
+
+class TestRangeTable(UnitSuite):
+    design = dense_with(range_table=RangeTable(entries=256, ways=8, max_length=16))
+    part = "range_table"
+    larger = (
+        RangeTable(entries=512, ways=8, max_length=16),
+        RangeTable(entries=256, ways=16, max_length=16),
+        RangeTable(entries=256, ways=8, max_length=17),
+        RangeTable(entries=256, ways=8, max_length=16, range_bits=9),
+        RangeTable(entries=256, ways=8, max_length=16, width=17),
     )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from workloads.models.errors import ModelError
+from workloads.models.resnet_cifar import ResNet20
 from workloads.rules import problems, refuse, true_of
 
 BOOSTED, GATE = "boosted", "gate"
@@ -114,3 +115,13 @@ def set_density(model: nn.Module, density: float) -> None:
     for module in model.modules():
         if isinstance(module, BoostedConv2d):
             module.density = density
+
+
+def boosted_resnet20(density: float = 0.5, num_classes: int = 10) -> nn.Module:
+    """ResNet-20 for CIFAR-10 whose convolutions but the first choose their channels.
+
+    Args:
+        density: see `BoostedConv2d`.
+        num_classes: outputs of the last layer.
+    """
+    return boost(ResNet20(num_classes), density)

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from workloads.models.alexnet import AlexNet
+from workloads.models.boosting import boosted_resnet20
 from workloads.models.cifarnet import CifarNet
 from workloads.models.efficientnet_lite import efficientnet_lite0
 from workloads.models.errors import ModelError
 from workloads.models.espnet import ESPNet
 from workloads.models.mobilenet import MobileNetV2
 from workloads.models.modes import switch_mode
+from workloads.models.octconv import OctaveResNet20
 from workloads.models.psanet import PSANet, PSANet50
 from workloads.models.quantised_weights import holds_grids, load_quantised
 from workloads.models.resnest import ResNeSt50, ResNeStSegmenter
@@ -66,6 +68,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "efficientnet_lite0": efficientnet_lite0,
     "espnet": ESPNet,
     "mobilenet_v2": MobileNetV2,
+    "octave_resnet20": OctaveResNet20,
+    "octave_resnet20_a125": partial(OctaveResNet20, 0.125),
+    "octave_resnet20_a25": partial(OctaveResNet20, 0.25),
+    "octave_resnet20_a75": partial(OctaveResNet20, 0.75),
     "psanet50": PSANet50,
     "psanet_scenes": PSANet,
     "resnest50": ResNeSt50,
@@ -77,6 +83,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18_scenes": ResNet18Segmenter,
     "resnet18_w64_camvid": resnet18_w64_camvid,
     "resnet20": ResNet20,
+    "resnet20_boosted": boosted_resnet20,
     "resnet38": ResNet38,
     "resnet38_scenes": partial(ResNet38, width=4, input_size=(120, 160)),
     "resnet50": ResNet50,
