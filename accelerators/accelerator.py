@@ -50,6 +50,7 @@ from accelerators.units import (
     ResultAdder,
     ResultCache,
     SramBuffer,
+    SumPredictor,
     SystolicArray,
     Unit,
     Warper,
@@ -130,6 +131,7 @@ class Accelerator:
         warper: moves the key frame's maps by it.
         result_cache: finds results by signatures that the array makes.
         range_table: finds results by the ranges that all elements of a sub-vector lie in.
+        sum_predictor: tells from sums so far which will not be above 0.
 
     Raises:
         ConfigError: with every broken rule of the tree, one per line.
@@ -209,6 +211,9 @@ class Accelerator:
         default=None, metadata=part(ResultCache, optional=True)
     )
     range_table: RangeTable | None = field(default=None, metadata=part(RangeTable, optional=True))
+    sum_predictor: SumPredictor | None = field(
+        default=None, metadata=part(SumPredictor, optional=True)
+    )
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(("operand_bits", "accumulator_bits"), _accumulator_holds_a_product),

@@ -48,6 +48,7 @@ from simulator.decisions.evidence import (
     Evidence,
     Leaders,
     Neighbours,
+    PartialSums,
     Ranges,
     Signatures,
     Static,
@@ -68,6 +69,7 @@ from simulator.policies.adascale import (
     map_means,
     sizes_by_texture,
 )
+from simulator.policies.answered_regions import AnsweredRegions
 from simulator.policies.block_matching import BlockMatching, luma
 from simulator.policies.cached_answers import CachedAnswers
 from simulator.policies.changed_positions import ChangedPositions
@@ -76,6 +78,7 @@ from simulator.policies.deep_feature_flow import DeepFeatureFlow
 from simulator.policies.differences import DifferencePolicy
 from simulator.policies.dropped_columns import DroppedColumns
 from simulator.policies.dropped_tokens import DroppedTokens
+from simulator.policies.early import relu_after, why_dense
 from simulator.policies.eva2 import Eva2
 from simulator.policies.every_nth_frame import EveryNthFrame
 from simulator.policies.feature_boosting import ChannelMeans, FeatureBoosting
@@ -89,12 +92,14 @@ from simulator.policies.noscope import NoScope
 from simulator.policies.perforation import PerforationMask, PerforationReuse
 from simulator.policies.policy import NoReuse, Operands, PerLayer, ReusePolicy, affine_of
 from simulator.policies.position_differences import PositionDifferences
+from simulator.policies.predicted_part import PredictedPart
 from simulator.policies.quantised_differences import QuantisedDifferences
 from simulator.policies.range_table import RangeTableReuse
 from simulator.policies.region_of_interest import RegionOfInterest
 from simulator.policies.result_cache import ResultCacheReuse
 from simulator.policies.similar_filters import SimilarFilters
 from simulator.policies.skipped_outputs import SkippedOutputs
+from simulator.policies.snapea import SnapeaReuse
 from simulator.policies.spatial_differences import SpatialDifferences
 from simulator.policies.sub_flow import SubFlow
 from simulator.policies.sub_vectors import SubVectorPolicy
@@ -103,6 +108,7 @@ from simulator.policies.technique import Technique, techniques
 from simulator.policies.together import Together
 from simulator.policies.virtual_pooling import VirtualPooling
 from simulator.policies.weight_repetition import WeightRepetition
+from simulator.policies.zap import ZapReuse
 from simulator.results.design import DesignReport, LayerReport
 from simulator.running.calibration import calibrate
 from simulator.running.decide import decide, decide_stream
@@ -112,6 +118,7 @@ from simulator.running.remembered import DecisionCache
 from simulator.running.reuse_run import ReuseRun
 from simulator.running.stream_memory import StreamMemory, load_memory, save_memory
 from simulator.running.sums import bits_of_sums
+from simulator.running.tuning import Tuned, tuned_changes
 from simulator.running.variants import VariantsReport, simulate_variants
 from simulator.simulate import simulate
 from simulator.simulation_report import SimulationReport
@@ -126,6 +133,7 @@ __all__ = [
     "PROCESSOR_LIMITS",
     "PROCESSOR_PRECISIONS",
     "ActionCounts",
+    "AnsweredRegions",
     "ArraySignatures",
     "BlockMatching",
     "CachedAnswers",
@@ -174,11 +182,13 @@ __all__ = [
     "NoReuse",
     "NoScope",
     "Operands",
+    "PartialSums",
     "PerLayer",
     "PerforationMask",
     "PerforationReuse",
     "PixelAnswers",
     "PositionDifferences",
+    "PredictedPart",
     "ProcessorConstants",
     "ProcessorLayer",
     "ProcessorReport",
@@ -198,6 +208,7 @@ __all__ = [
     "SimilarFilters",
     "SimulationReport",
     "SkippedOutputs",
+    "SnapeaReuse",
     "SpatialDifferences",
     "Static",
     "StreamMemory",
@@ -207,10 +218,12 @@ __all__ = [
     "Technique",
     "Together",
     "TokenPlan",
+    "Tuned",
     "VariantsReport",
     "VirtualPooling",
     "WeightPlan",
     "WeightRepetition",
+    "ZapReuse",
     "affine_of",
     "bits_of_sums",
     "calibrate",
@@ -236,6 +249,7 @@ __all__ = [
     "predict",
     "predict_layer",
     "processor_constants",
+    "relu_after",
     "remaining_work",
     "remembered_bytes",
     "save_memory",
@@ -244,5 +258,7 @@ __all__ = [
     "simulate_variants",
     "sizes_by_texture",
     "techniques",
+    "tuned_changes",
     "virtual_pooling_layers",
+    "why_dense",
 ]

@@ -2,6 +2,7 @@
 
 from accelerators.accelerator import Accelerator
 from accelerators.presets.lanes import lanes_16x16, merging_16x16, tables_16x16
+from accelerators.presets.predicting import predictor_16x16, predictor_lanes_16x16
 from accelerators.presets.published import cicek_design_b, focus_32x32
 from accelerators.presets.size_16x16 import (
     columns_16x16,
@@ -38,6 +39,8 @@ _BUILDERS = (
     lanes_16x16,
     tables_16x16,
     merging_16x16,
+    predictor_16x16,
+    predictor_lanes_16x16,
     dense_32x32,
     reuse_32x32,
     neighbour_32x32,
@@ -79,6 +82,8 @@ __all__ = [
     "merging_16x16",
     "motion_32x32",
     "neighbour_32x32",
+    "predictor_16x16",
+    "predictor_lanes_16x16",
     "preset",
     "presets",
     "ranging_16x16",

@@ -73,8 +73,8 @@ def difference_16x16() -> Accelerator:
             latency_cycles=4,  # our choice: scale, round, subtract, compare
         ),
         result_adder=ResultAdder(width=16),  # our choice: a row of the array's sums
-        # our choice: CifarNet remembers 331 KiB of a frame; two ports, for it is read and written
-        # in a cycle
+        # our choice: CifarNet remembers 337 KiB of a frame in 5 bits; two ports, for it is read and
+        # written in a cycle
         state_buffer=SramBuffer(capacity_bytes=512 * KIB, width_bits=512, ports=2),
     )
 
@@ -85,7 +85,7 @@ def listed_16x16() -> Accelerator:
         dense_16x16(),
         name="listed_16x16",
         address_list=AddressList(
-            entries=4096,  # our choice: the positions of a 64x64 output
+            entries=8192,  # our choice: the positions of a 64x128 output
             address_bits=16,  # our choice: some to spare
             taps=4,  # as a skipped position has neighbours
             counted=True,  # one beside it, two, or four about it

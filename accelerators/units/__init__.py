@@ -22,6 +22,7 @@ from accelerators.units.range_table import RangeTable
 from accelerators.units.reconstructor import Reconstructor
 from accelerators.units.result_adder import ResultAdder
 from accelerators.units.result_cache import ResultCache
+from accelerators.units.sum_predictor import SumPredictor
 from accelerators.units.unit import Item, Part, Unit
 from accelerators.units.warper import Warper
 from accelerators.units.weight_tables import WeightTables
@@ -47,6 +48,7 @@ __all__ = [
     "ResultAdder",
     "ResultCache",
     "SramBuffer",
+    "SumPredictor",
     "SystolicArray",
     "Unit",
     "Warper",

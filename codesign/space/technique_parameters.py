@@ -112,13 +112,14 @@ def usual_parameters(
     longest = max(layer.gemm.k for layer in layers)
     chosen = [techniques()[name] for name in dict.fromkeys(n for of in names for n in members(of))]
     for technique in chosen:
+        usual = usual_fields(technique)
         for of, values in technique.choices.items():
             kept = values
             if of == "length":
                 kept = tuple(value for value in values if value <= longest) or (longest,)
             for name in names_of(technique, of, groups):
                 choices[name] = kept
-                start[name] = Parameter.of(name, kept).nearest(technique.start[of])
+                start[name] = Parameter.of(name, kept).nearest(usual[of])
         for path, kinds in technique.hardware.items():
             unit, _, of = path.rpartition(".")
             start[path] = getattr(getattr(base, unit), of)

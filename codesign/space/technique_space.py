@@ -39,6 +39,7 @@ from codesign.space.technique_parameters import (
 from codesign.space.techniques import (
     DENSE,
     NETWORK,
+    SHARING,
     dials,
     found_techniques,
     is_above,
@@ -142,7 +143,8 @@ class TechniqueSpace(DesignSpace):
         Starts from every group with the first technique, but first layers, which read few
         channels, and convolutions of one tap; from the base design without reuse units;
         and from the fastest dense design as large as the first start, which has the units of one
-        technique alone and memories that fit. So whatever is searched, the front is never below
+        technique alone and memories that fit; the same with the techniques, where any of them does
+        not share rows in tiles. So whatever is searched, the front is never below
         these. A search with a model then measures what groups bear, and one parameter takes the
         place of the dials, see `codesign.evaluation.allotting`.
 
@@ -225,6 +227,9 @@ class TechniqueSpace(DesignSpace):
             for p in self.parameters
         )
         starts = {"start": start, "dense": plain, "dense_equal_area": best}
+        if any(each.name not in SHARING for each in self.chosen_techniques):
+            # What takes whole rows, columns or frames off wants the array that dense wants.
+            starts["on_dense"] = best | {name: start[name] for name in self.switches}
         return replace(self, parameters=parameters, start=starts)
 
     def _needed(self) -> list[str]:

@@ -221,6 +221,16 @@ class Changes(Evidence):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LastAnswer(Changes):
+    """The answer of the frame before, which marks positions; the detector lists them.
+
+    Not modelled: what grows the marks from layer to layer, and the loading of them.
+    """
+
+    words: ClassVar[str] = "the answer of the frame before"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ranges(Evidence):
     """Ranges that the elements of sub-vectors lie in; equal ones of all elements form a cluster.
 
@@ -278,3 +288,21 @@ class Distances(Evidence):
 
     units: ClassVar[tuple[str, ...]] = ("distance_unit",)
     words: ClassVar[str] = "distances to all centres"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialSums(Evidence):
+    """Sums so far, or of other numbers in their place, that tell which results will be below 0.
+
+    Attributes:
+        checks: comparisons of such a sum with a threshold, or of its sign.
+        products: multiplications of a network that predicts, which are none of the layer's.
+        additions: of signed numbers in place of products, likewise.
+    """
+
+    units: ClassVar[tuple[str, ...]] = ("sum_predictor",)
+    words: ClassVar[str] = "the sign of partial sums"
+
+    checks: int
+    products: int = 0
+    additions: int = 0

@@ -70,3 +70,34 @@ def add_sources(sums, anew, lag, before):
                 sums[row, column] += before[row, column]
             else:
                 sums[row, column] += sums[source, column]
+
+
+@njit(cache=True, nogil=True)
+def packed_line_bits(lines, group, width_bits):
+    """Bits of lines stored as differences, each group of them in the width of the widest.
+
+    In two's complement: of x >= 0 the bits of x, of x < 0 those of -x - 1, and a sign; of zeros
+    alone, none.
+
+    Args:
+        lines: `(lines, width)` int32; the first of a line stands for itself.
+        group: differences that have a width together.
+        width_bits: that tell it.
+    """
+    total, width = 0, lines.shape[1]
+    for line in lines:
+        before = np.int64(0)
+        for first in range(0, width, group):
+            size = min(group, width - first)
+            largest, differs = np.int64(0), False
+            for place in range(first, first + size):
+                difference = np.int64(line[place]) - before
+                before = np.int64(line[place])
+                differs |= difference != 0
+                largest = max(largest, difference if difference >= 0 else -difference - 1)
+            bits = 1 if differs else 0
+            while largest:
+                largest >>= 1
+                bits += 1
+            total += bits * size + width_bits
+    return total

@@ -17,17 +17,21 @@ def tile_differences(frame, padded, offsets, tile, sums):
         sums: out, `(candidates, rows, columns)` int32.
     """
     height, width = frame.shape
+    _, rows, columns = sums.shape
+    lines = np.empty(width, np.int32)  # summed up over the lines of a row of tiles
     for candidate in range(len(offsets)):
         down, across = offsets[candidate]
-        sums[candidate] = 0
-        for y in range(height):
-            own = sums[candidate, y // tile]
-            line, other = frame[y], padded[y + down]
-            for column in range(len(own)):
+        for row in range(rows):
+            lines[:] = 0
+            for y in range(row * tile, min((row + 1) * tile, height)):
+                own, other = frame[y], padded[y + down, across : across + width]
+                for x in range(width):
+                    lines[x] += abs(np.int32(own[x]) - np.int32(other[x]))
+            for column in range(columns):
                 total = np.int32(0)
                 for x in range(column * tile, min((column + 1) * tile, width)):
-                    total += abs(np.int32(line[x]) - np.int32(other[x + across]))
-                own[column] += total
+                    total += lines[x]
+                sums[candidate, row, column] = total
 
 
 @njit(cache=True, nogil=True)

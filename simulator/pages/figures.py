@@ -38,6 +38,8 @@ TRAFFIC_COLOURS = {
     "pixels": PART_COLOURS["motion_estimator"],
     "stored_maps": PART_COLOURS["warper"],
     "moved_maps": "#d9b98c",
+    "remembered_inputs": "#4f86a8",
+    "remembered_sums": "#a3c4d6",
 }
 
 # Of what no unit here gives a colour, as of a class that was not imported.

@@ -7,20 +7,22 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import one_of, real, refuse, true_of, violations
+from accelerators.rules import flag, one_of, real, refuse, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Changes
-from simulator.decisions.rows import KeptRows
 from simulator.kernels.changes import changed_places, take_changed
-from simulator.policies.activations import check_activations
+from simulator.policies.activations import Activations, check_activations
+from simulator.policies.passing_on import passed_on, takes_lists
 from simulator.policies.patches import (
     has_positions,
     input_size,
+    kept_since,
     map_of,
     patches_at,
     touched,
 )
 from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
+from simulator.policies.surroundings import Surroundings
 from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
 
@@ -60,11 +62,16 @@ class ChangedPositions(ReusePolicy):
     with the last of the batch before. Decided are layers with weights whose rows are positions of
     images; of a layer with a single row an image, all of it or nothing. Others run dense.
 
+    A 1x1 convolution looks for no changes where the list of those before it can be passed on: its
+    input is the same, in every bit, where the products that it is made of kept their results, and
+    between them and it positions do not mix. Pooling in windows that do not overlap is passed too.
+
     Attributes:
         threshold: tau of every layer, at least 0, in the units of its activations; 0 keeps what is
             the same in every bit.
         form: what is compared with, `feedback` or `copy`.
         thresholds: name of a layer -> its own tau.
+        passes_lists: whether lists are passed on; else every layer looks for changes.
 
     Raises:
         ConfigError: at construction, with every violated rule; at `decide`, where activations are
@@ -74,6 +81,7 @@ class ChangedPositions(ReusePolicy):
     threshold: float = field(metadata=real(0.0, _LARGEST))
     form: str = field(default="feedback", metadata=one_of(lambda: FORMS))
     thresholds: Mapping[str, float] = field(default_factory=dict, metadata=_THRESHOLDS)
+    passes_lists: bool = field(default=True, metadata=flag())
 
     def __post_init__(self) -> None:
         """Check every rule."""
@@ -107,8 +115,34 @@ class ChangedPositions(ReusePolicy):
     def decide_next(
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
     ) -> tuple[Decisions | None, LayerMemory | None]:
+        """As where nothing is known of the layers before: it looks for changes itself."""
+        return self._decided(layer, rows, memory, None)
+
+    def decide_in(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        around: Surroundings | None,
+    ) -> tuple[Decisions | None, LayerMemory | None]:
         """Frame after frame; the reference after the last one is kept."""
+        return self._decided(layer, given.rows, memory, around)
+
+    def _decided(
+        self,
+        layer: Layer,
+        rows: np.ndarray,
+        memory: LayerMemory | None,
+        around: Surroundings | None,
+    ) -> tuple[Decisions, LayerMemory]:
+        """What is decided, and kept for the next batch."""
         check_activations(layer, rows)
+        listed = None
+        if self.passes_lists and around is not None and takes_lists(layer):
+            listed = passed_on(layer, around)
+        if listed is not None:
+            return _listed(layer, listed, memory), {}
         seen = _Comparison(layer, self.threshold_of(layer), self.form, _reference(layer, memory))
         values = map_of(layer, rows)
         for frame in range(layer.row_images):
@@ -120,6 +154,31 @@ class ChangedPositions(ReusePolicy):
     def describe(self) -> dict:
         """The policy as plain values."""
         return {"policy": "changed_positions", **asdict(self)}
+
+
+def _listed(layer: Layer, changed: np.ndarray, memory: LayerMemory | None) -> Decisions:
+    """Decisions by the places that earlier layers computed anew.
+
+    Args:
+        layer: it.
+        changed: `(images, *size)` bool.
+        memory: `None` before the first batch.
+    """
+    computed = touched(layer, changed)
+    if memory is None:
+        computed[0] = True
+    compared = Changes(
+        compared=0,
+        updated=0,
+        line_bits=0,
+        kept_elements=layer.gemm.count * layer.gemm.n * computed.shape[1],
+    )
+    return Decisions(
+        layer=layer.name,
+        gemm=layer.gemm,
+        rows=kept_since(layer, computed),
+        evidence=compared,
+    )
 
 
 class _Comparison:
@@ -135,11 +194,8 @@ class _Comparison:
     ) -> None:
         self.reference = reference
         self._layer, self._threshold, self._form = layer, threshold, form
-        positions = layer.gemm.m // layer.row_images
-        # Of each position, the row that computed its result: at first, of the batch before.
-        self._computed_by = np.arange(-positions, 0)
-        self._kept: list[np.ndarray] = []
-        self._sources: list[np.ndarray] = []
+        self._positions = layer.gemm.m // layer.row_images
+        self._computed: list[np.ndarray] = []
         self._operands: list[np.ndarray] = []
         self._compared = self._updated = 0
 
@@ -150,26 +206,20 @@ class _Comparison:
             values: `(channels, *size)` float32.
             rows: `(count, m, k)` float32, those of all frames.
         """
-        layer, frame = self._layer, len(self._kept)
-        positions = len(self._computed_by)
-        computed = np.arange(positions)
+        layer, computed = self._layer, np.ones(self._positions, bool)
         if self.reference is None:
             self.reference = values.copy() if self._form == "feedback" else values
             self._updated += values.size
-            patches = rows.transpose(0, 2, 1)[:, :, :positions]
+            patches = rows.transpose(0, 2, 1)[:, :, : self._positions]
         else:
             changed = self._compare(values, self.reference)
-            computed = np.flatnonzero(touched(layer, changed[None])[0])
+            computed = touched(layer, changed[None])[0]
             patches = rows[:, :0].transpose(0, 2, 1)
             if self._form == "copy":
                 self.reference = values
             elif self._threshold > 0:
-                patches = patches_at(layer, self.reference, computed)
-        self._computed_by[computed] = frame * positions + computed
-        kept = np.ones(positions, bool)
-        kept[computed] = False
-        self._kept.append(kept)
-        self._sources.append(self._computed_by.copy())
+                patches = patches_at(layer, self.reference, np.flatnonzero(computed))
+        self._computed.append(computed)
         self._operands.append(patches)
 
     def _compare(self, values: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -186,7 +236,6 @@ class _Comparison:
     def decisions(self) -> Decisions:
         """On all frames that were added."""
         layer, gemm = self._layer, self._layer.gemm
-        kept = np.concatenate(self._kept)
         multiplies_reference = self._form == "feedback" and self._threshold > 0
         operands = None
         if multiplies_reference and self._compared:
@@ -195,17 +244,12 @@ class _Comparison:
         return Decisions(
             layer=layer.name,
             gemm=gemm,
-            rows=KeptRows(
-                gemm=gemm,
-                kept=np.broadcast_to(kept, (gemm.count, gemm.m)),
-                sources=np.broadcast_to(np.concatenate(self._sources), (gemm.count, gemm.m)),
-                operands=operands,
-            ),
+            rows=kept_since(layer, np.stack(self._computed), operands),
             evidence=Changes(
                 compared=self._compared,
                 updated=self._updated if self._form == "feedback" else 0,
                 line_bits=line_bits(layer),
-                kept_elements=self.reference.size + gemm.count * gemm.n * len(self._computed_by),
+                kept_elements=self.reference.size + gemm.count * gemm.n * self._positions,
             ),
         )
 
@@ -230,11 +274,12 @@ def _reference(layer: Layer, memory: LayerMemory | None) -> np.ndarray | None:
     size = input_size(layer)
     shape = layer.input_elements // (layer.images * math.prod(size)), *size
     held = memory.get(_REFERENCE)
-    if held is None or held.shape != shape or held.dtype != np.float32:
-        found = None if held is None else f"{held.dtype} of shape {held.shape}"
+    if held is None:  # a list was passed on to it so far
+        return None
+    if held.shape != shape or held.dtype != np.float32:
         raise ConfigError(
             f"memory of layer {layer.name!r} must hold a float32 reference of shape (channels, "
-            f"*size) = {shape}, got {found}; start without memory"
+            f"*size) = {shape}, got {held.dtype} of shape {held.shape}; start without memory"
         )
     return np.array(held)
 

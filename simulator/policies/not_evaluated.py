@@ -4,7 +4,7 @@ from simulator.policies.technique import Technique, register
 
 _NO_CLIPS = (
     "not evaluated: it gives one answer a clip, and no task, network or data of clips is here; "
-    "frames can be chosen by every_nth_frame's class, EveryNthFrame, or by noscope"
+    "frames alone are chosen by every_nth_frame or noscope"
 )
 _NO_DETECTOR = "not evaluated: it needs a trained detector and its boxes, and none is here"
 _PRUNED = (

@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 
+from simulator.decisions.rows import KeptRows
 from simulator.kernels.changes import gather_patches
 from workloads.traces.layer import Convolution, Layer
 
@@ -28,6 +29,42 @@ def input_size(layer: Layer) -> tuple[int, ...]:
 def output_size(layer: Layer) -> tuple[int, ...]:
     """Positions of an image of the product's rows, likewise."""
     return layer.output_shape[2:] if layer.kind == "conv" else input_size(layer)
+
+
+def kept_since(
+    layer: Layer,
+    computed: np.ndarray,
+    operands: np.ndarray | None = None,
+    *,
+    zero: bool = False,
+) -> KeptRows:
+    """Rows of frames in a row, each of which keeps what the last frame computed that did.
+
+    Args:
+        layer: with positions.
+        computed: `(images, positions)` bool.
+        operands: see `KeptRows`.
+        zero: whether what is not computed is 0 instead.
+    """
+    gemm, (images, positions) = layer.gemm, computed.shape
+    if zero:
+        return KeptRows(
+            gemm=gemm,
+            kept=np.broadcast_to(~computed.ravel(), (gemm.count, gemm.m)),
+            results=np.broadcast_to(np.float32(0), (gemm.count, gemm.m, gemm.n)),
+            operands=operands,
+        )
+    numbers = np.arange(gemm.m).reshape(images, positions)
+    # A position that no frame has computed yet keeps that of the last frame of the batch before.
+    last = np.maximum.accumulate(np.where(computed, numbers, -1))
+    sources = np.where(last < 0, np.arange(-positions, 0), last)
+    shape = gemm.count, gemm.m
+    return KeptRows(
+        gemm=gemm,
+        kept=np.broadcast_to(~computed.ravel(), shape),
+        sources=np.broadcast_to(sources.ravel(), shape),
+        operands=operands,
+    )
 
 
 def map_of(layer: Layer, rows: np.ndarray) -> np.ndarray:
@@ -89,8 +126,22 @@ def read_by(layer: Layer, wanted: np.ndarray) -> np.ndarray:
     if layer.kind != "conv":
         return wanted.copy()
     assert layer.convolution is not None
-    found = np.zeros((len(wanted), *input_size(layer)), bool)
-    for _, outputs, places in _taps(layer.convolution, input_size(layer)):
+    return read_through(layer.convolution, input_size(layer), wanted)
+
+
+def read_through(windows: Convolution, size: tuple[int, ...], wanted: np.ndarray) -> np.ndarray:
+    """The places of a map that some windows read.
+
+    Args:
+        windows: of a kernel, or of pooling.
+        size: of the map.
+        wanted: `(images, *size of the output)` bool.
+
+    Returns:
+        `(images, *size)` bool.
+    """
+    found = np.zeros((len(wanted), *size), bool)
+    for _, outputs, places in _taps(windows, size):
         found[:, *places] |= wanted[:, *outputs]
     return found
 

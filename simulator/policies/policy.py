@@ -19,6 +19,7 @@ from workloads.traces.after import Affine
 from workloads.traces.layer import Layer
 
 if TYPE_CHECKING:
+    from simulator.policies.surroundings import Surroundings
     from workloads.traces.trace import WorkloadTrace
 
 # What a policy learned of one layer before it decides, such as a mean; read, never changed.
@@ -145,6 +146,31 @@ class ReusePolicy(ABC):
         """
         return self.decide_next(layer, given.rows, state, memory)
 
+    def decide_in(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        around: "Surroundings | None",
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """As `decide_given`, for a policy that decides by what lies around the layer as well.
+
+        Args:
+            layer: the layer.
+            given: as for `decide_given`.
+            state: as for `decide`.
+            memory: as for `decide_next`.
+            around: the network, what was decided on the layers before, and the last frame's answer;
+                `None` where nobody knows.
+        """
+        return self.decide_given(layer, given, state, memory)
+
+    @property
+    def looks_around(self) -> bool:
+        """Whether what it decides on a layer depends on what lies around it."""
+        return type(self).decide_in is not ReusePolicy.decide_in
+
     def frames(self, trace: "WorkloadTrace") -> FrameDecisions | None:
         """In which of a batch's frames each layer runs; `None` where all do.
 
@@ -188,7 +214,7 @@ class ReusePolicy(ABC):
 
 
 # Methods that say what a policy decides; `clustering` tells it in other words.
-_DECIDING = ("decide", "decide_next", "clusterer", "evidence")
+_DECIDING = ("decide", "decide_next", "decide_given", "decide_in", "clusterer", "evidence")
 
 
 def clustering_of(policy: ReusePolicy, layer: Layer, state: LayerState) -> Clustering | None:
@@ -334,6 +360,22 @@ class PerLayer(ReusePolicy):
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """As the layer's own policy."""
         return self.policy_of(layer.name).decide_given(layer, given, state, memory)
+
+    @property
+    def looks_around(self) -> bool:
+        """Where one of them does."""
+        return any(each.looks_around for each in (*self.policies.values(), self.default))
+
+    def decide_in(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        around: "Surroundings | None",
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """As the layer's own policy."""
+        return self.policy_of(layer.name).decide_in(layer, given, state, memory, around)
 
     def clustering(self, layer: Layer, state: LayerState) -> Clustering | None:
         """As the layer's own policy."""

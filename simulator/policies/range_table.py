@@ -41,7 +41,7 @@ class RangeTableReuse(ReusePolicy):
             activations.
         length: L, at least 1, or `None` for whole rows, the paper's.
         range_bits: of one element's range, 1 to 16; the ranges at both ends hold all beyond.
-        cache: the table; that of a design has entries to an end.
+        cache: the table, by default that of the ready design `ranging_16x16`.
 
     Raises:
         ConfigError: at construction, with every violated rule; at `decide`, where L is longer than
@@ -51,7 +51,7 @@ class RangeTableReuse(ReusePolicy):
     range_width: float = field(metadata=real(1e-6, 100))
     length: int | None = field(default=None, metadata=optional(integer(1, 2**20)))
     range_bits: int = field(default=8, metadata=integer(1, 16))
-    cache: ClusterCache = field(default_factory=ClusterCache, metadata=_TABLE)
+    cache: ClusterCache = field(default=ClusterCache(entries=1024, ways=4), metadata=_TABLE)
 
     def __post_init__(self) -> None:
         """Check every rule."""

@@ -9,6 +9,7 @@ from accelerators import ConfigError
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Differences
 from simulator.decisions.incremental import incremental
+from simulator.kernels.differences import packed_line_bits
 from simulator.policies.activations import Activations, check_activations
 from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
 from simulator.policies.technique import Technique, register
@@ -60,8 +61,9 @@ class SpatialDifferences(ReusePolicy):
         gemm, width = layer.gemm, layer.output_shape[3]
         columns = np.ascontiguousarray(rows.transpose(0, 2, 1))
         lines = columns.reshape(gemm.count, gemm.k, -1, width)
-        found = lines.copy()
-        found[..., 1:] -= lines[..., :-1]
+        found = np.empty_like(lines)
+        found[..., 0] = lines[..., 0]
+        np.subtract(lines[..., 1:], lines[..., :-1], out=found[..., 1:])
         made = incremental(
             gemm,
             found.reshape(columns.shape).transpose(0, 2, 1),
@@ -102,27 +104,18 @@ def packed_bits(values: np.ndarray) -> int:
     """Bits of integers stored as differences along lines, 16 with the width of the widest.
 
     Args:
-        values: `(..., width)` integers.
+        values: `(..., width)` integers of at most 31 bits.
     """
-    differences = line_differences(values)
-    width = differences.shape[-1]
-    room = -width % _GROUP
-    padded = np.pad(differences, [(0, 0)] * (differences.ndim - 1) + [(0, room)])
-    groups = padded.reshape(-1, _GROUP)
-    sizes = np.minimum(_GROUP, width - np.arange(0, width, _GROUP))
-    # In two's complement: of x >= 0 the bits of x, of x < 0 those of -x - 1, and a sign.
-    largest = np.maximum(groups, -groups - 1).max(axis=1)
-    widths = np.where(groups.any(axis=1), np.ceil(np.log2(largest + 1)).astype(np.int64) + 1, 0)
-    of_lines = widths.reshape(-1, len(sizes))
-    return int((of_lines * sizes).sum()) + _WIDTH_BITS * of_lines.size
+    lines = np.ascontiguousarray(values, np.int32)
+    return int(packed_line_bits(lines.reshape(-1, lines.shape[-1]), _GROUP, _WIDTH_BITS))
 
 
 def _integers(layer: Layer, stored: np.ndarray) -> np.ndarray:
     """A layer's inputs as an array of 8 bits holds them."""
     if layer.quantisation is not None:
-        return np.rint(stored).astype(np.int64)
+        return np.rint(stored).astype(np.int32)
     largest = float(np.abs(stored).max(initial=0.0)) or 1.0
-    return np.rint(stored * (_LARGEST / largest)).astype(np.int64)
+    return np.rint(stored * np.float32(_LARGEST / largest)).astype(np.int32)
 
 
 register(

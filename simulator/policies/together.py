@@ -15,6 +15,7 @@ from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import layer_of_rows, left_of, shares_whole_rows
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
+from simulator.policies.activations import Activations
 from simulator.policies.clustering import Clustering
 from simulator.policies.policy import (
     LayerMemory,
@@ -26,6 +27,7 @@ from simulator.policies.policy import (
 from workloads.traces.layer import Layer
 
 if TYPE_CHECKING:
+    from simulator.policies.surroundings import Surroundings
     from workloads.traces.trace import WorkloadTrace
 
 # Before the names of what each of the two learned, or keeps.
@@ -149,17 +151,47 @@ class Together(ReusePolicy):
         """As for the first batch of a stream."""
         return self.decide_next(layer, rows, state, None)[0]
 
+    @property
+    def looks_around(self) -> bool:
+        """As the first; what it leaves lies nowhere."""
+        return self.first.looks_around
+
     def decide_next(
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """The first's decisions, with the second's on what they leave."""
-        made: Decisions | None = None
-        kept: dict[str, np.ndarray] = {}
+        first: tuple[Decisions | None, LayerMemory | None] = None, None
         if self.first.applies_to(layer):
-            made, own = self.first.decide_next(
-                layer, rows, _of(_FIRST, state), _memory(_FIRST, memory)
-            )
-            kept |= {f"{_FIRST}{name}": array for name, array in (own or {}).items()}
+            own = _of(_FIRST, state), _memory(_FIRST, memory)
+            first = self.first.decide_next(layer, rows, *own)
+        return self._with_second(layer, rows, state, memory, first)
+
+    def decide_in(
+        self,
+        layer: Layer,
+        given: Activations,
+        state: LayerState,
+        memory: LayerMemory | None,
+        around: "Surroundings | None",
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """The same; the first may look around."""
+        first: tuple[Decisions | None, LayerMemory | None] = None, None
+        if self.first.applies_to(layer):
+            own = _of(_FIRST, state), _memory(_FIRST, memory)
+            first = self.first.decide_in(layer, given, *own, around)
+        return self._with_second(layer, given.rows, state, memory, first)
+
+    def _with_second(
+        self,
+        layer: Layer,
+        rows: np.ndarray,
+        state: LayerState,
+        memory: LayerMemory | None,
+        first: tuple[Decisions | None, LayerMemory | None],
+    ) -> tuple[Decisions | None, LayerMemory | None]:
+        """What the first decided and keeps, with the second's on what that leaves."""
+        made, own = first
+        kept = {f"{_FIRST}{name}": array for name, array in (own or {}).items()}
         seen, left = self._left(layer, rows, made)
         if left.shape[1] and self.second.applies_to(seen):
             then, own = self.second.decide_next(

@@ -95,6 +95,10 @@ BOUND_MEANS = {
         "The result cache sets the pace: each signature is looked up, and the table is cleared for "
         "every sub-matrix. Faster clearing, fewer entries or longer sub-vectors would help."
     ),
+    "sum_predictor": (
+        "The sum predictor sets the pace: its network multiplies for every output that it judges. "
+        "More multipliers, or more outputs computed without it, would help."
+    ),
     "array": (
         "The systolic array sets the pace: multiplying what is left takes longest. A larger array "
         "or fewer clusters would help."

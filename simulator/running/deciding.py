@@ -14,6 +14,7 @@ from simulator.decisions.rows import SharedRows
 from simulator.kernels.gathering import squared_sums
 from simulator.policies.activations import Activations
 from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
+from simulator.policies.surroundings import Surroundings
 from simulator.running import executor
 from simulator.running.above import Above
 from simulator.running.captured import check_model, run_model
@@ -60,6 +61,8 @@ class Run:
         self._tables: dict[str, LayerMemory] = {}
         self._cache: DecisionCache | None = None
         self._keys: RunKeys | None = None
+        self._decided: dict[str, Decisions | None] = {}
+        self._network: Surroundings | None = None
 
     def keep_in(
         self,
@@ -103,6 +106,7 @@ class Run:
 
     def recorded(self, trace: WorkloadTrace) -> dict[str, Any]:
         """Decide on recorded activations; nothing is known of the quality."""
+        self._network = self._seen(trace, runs_model=False)
 
         def error_of(layer: Layer, result: np.ndarray) -> float:
             dense = np.matmul(trace.rows(layer.name), trace.weights(layer.name))
@@ -122,6 +126,7 @@ class Run:
 
     def replayed(self, trace: WorkloadTrace, model: "torch.nn.Module") -> dict[str, Any]:
         """Decide while the model runs under the decisions; how good its answers are."""
+        self._network = self._seen(trace, runs_model=True)
 
         known = {layer.name: layer for layer in trace.layers}
 
@@ -140,6 +145,14 @@ class Run:
 
         check_model(trace, model)
         return quality_of(trace, self._above.answers(run_model(trace, model, result_of)))
+
+    def _seen(self, trace: WorkloadTrace, *, runs_model: bool) -> Surroundings:
+        """The network, before any layer is decided on."""
+        answers = None if self._memory is None else self._memory.answers
+        self._decided.clear()
+        return Surroundings(
+            trace=trace, decisions=self._decided, answers=answers, runs_model=runs_model
+        )
 
     def _given(self, layer: Layer, read: Callable[[], np.ndarray]) -> np.ndarray:
         """A layer's input, moved where frames before it were."""
@@ -170,6 +183,7 @@ class Run:
                 kept = made if keep_result else replace(made, result=None)
                 self._cache.put(key, kept, kept.held_bytes)
         self._layers[layer.name] = replace(made, result=None)
+        self._decided[layer.name] = made.decisions
         return made.result
 
     def _decide(
@@ -195,6 +209,7 @@ class Run:
             wants_result=wants_result or self._layer_errors,
             centroids=self._layer_errors,
             above=self._above,
+            around=self._network,
         )
         made, result = executed.decisions, executed.result
         if executed.memory is not None:
@@ -229,7 +244,7 @@ class Run:
             decisions={name: made.decisions for name, made in layers},
             relative_mse=_known({name: made.relative_mse for name, made in layers}),
             centroid_error=_known({name: made.centroid_error for name, made in layers}),
-            memory=_memory(self._policy, self.states, self._tables),
+            memory=_memory(self._policy, self.states, self._tables, quality.get("answers")),
             frames=self._above.frames,
             tokens=self._above.tokens,
             **quality,
@@ -258,12 +273,16 @@ def _known(values: dict[str, float | None]) -> dict[str, float]:
 
 
 def _memory(
-    policy: ReusePolicy, states: Mapping[str, LayerState], tables: dict[str, LayerMemory]
+    policy: ReusePolicy,
+    states: Mapping[str, LayerState],
+    tables: dict[str, LayerMemory],
+    answers: np.ndarray | None,
 ) -> StreamMemory | None:
-    """What the policy keeps of a run."""
+    """What the policy keeps of a run; of answers the last frame's, where it may look at them."""
     if not tables:
         return None
-    return StreamMemory(policy=policy.describe(), states=states, tables=tables)
+    last = None if answers is None or not policy.looks_around else np.array(answers[-1])
+    return StreamMemory(policy=policy.describe(), states=states, tables=tables, answers=last)
 
 
 def _comparable(tensor: "torch.Tensor") -> np.ndarray:

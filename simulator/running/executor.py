@@ -20,6 +20,7 @@ from simulator.policies.policy import (
     ReusePolicy,
     clustering_of,
 )
+from simulator.policies.surroundings import Surroundings
 from simulator.running.above import Above
 from simulator.running.convolving import LEAST_REMAINING, convolved
 from simulator.running.fused import fused, is_fused
@@ -58,6 +59,7 @@ def execute(
     wants_result: bool,
     centroids: bool,
     above: Above | None = None,
+    around: Surroundings | None = None,
 ) -> Executed:
     """Let a policy decide for a layer, and compute what the layer's product becomes.
 
@@ -76,6 +78,7 @@ def execute(
         wants_result: whether the product is wanted.
         centroids: whether the decisions shall keep their (unrounded) centroids.
         above: what is decided above the layer, if anything.
+        around: what lies around it, for policies that look; `None` where nobody knows.
 
     Raises:
         ConfigError: as `ReusePolicy.decide`; a quantised layer's sub-vectors are normalised, or
@@ -97,6 +100,7 @@ def execute(
                 read_weights,
                 wants_result=wants_result,
                 centroids=centroids,
+                around=around,
             )
         if of_frames.decisions is None and wants_result:
             result = np.matmul(given.rows, read_weights())
@@ -119,7 +123,7 @@ def execute(
             made = clustering.clustered(layer, given.rows, clustering.clusterer(layer))
         decisions = clustering.decisions(layer, made, clustering.evidence)
     elif decides:
-        decisions, kept = policy.decide_given(layer, given, state, memory)
+        decisions, kept = policy.decide_in(layer, given, state, memory, around)
         if decisions is not None:
             _check_made(policy, layer, decisions)
             decisions.check_claims()  # of signatures that the package finds itself, they hold

@@ -107,7 +107,7 @@ def _multiplied(
     found = _as_of_all(given, weights[gemms], gemm.m)
     if depth is not None:
         terms = np.broadcast_to(depth.terms, (gemm.count, gemm.m, gemm.n))[gemms][:, chosen]
-        found = _ended(depth, terms, given, weights[gemms], found)
+        found = _ended(depth, terms, given, weights[gemms], found, gemms)
     return with_columns(decisions, found, np.arange(gemm.m)[chosen])
 
 
@@ -131,10 +131,14 @@ def _ended(
     rows: np.ndarray,
     weights: np.ndarray,
     found: np.ndarray,
+    gemms: slice,
 ) -> np.ndarray:
-    """Whole sums where all terms are computed; else 0, or the sums so far."""
+    """Whole sums where all terms are computed; else 0 or what stands for it, or the sums so far."""
     k = depth.gemm.k
-    result = np.where(terms == k, found, np.float32(0))
+    ended: np.ndarray | np.float32 = np.float32(0)
+    if depth.ended is not None:
+        ended = depth.ended if len(depth.ended) == 1 else depth.ended[gemms]
+    result = np.where(terms == k, found, ended)
     if depth.zeroed:
         return result
     order = np.arange(k) if depth.order is None else depth.order

@@ -121,12 +121,9 @@ class RunKeys:
 
     def next_layer(self, layer: Layer) -> bytes:
         """The key of the layer called next."""
-        own = (
-            self._policy.policy_of(layer.name).describe()
-            if self._policy.applies_to(layer)
-            else None
-        )
-        before = self._so_far if self._sees_reuse else self._first
+        policy = self._policy.policy_of(layer.name)
+        own = policy.describe() if self._policy.applies_to(layer) else None
+        before = self._so_far if self._sees_reuse or policy.looks_around else self._first
         self._so_far = _digest(before, [layer.name, own])
         return self._so_far
 

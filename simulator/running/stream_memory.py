@@ -23,6 +23,7 @@ from workloads.writing import replacing
 
 FORMAT = "similarity-codesign stream memory"
 FORMAT_VERSION = 2
+_OF_ANSWERS = "answers"
 _FIX = "use the memory of a ReuseRun"
 
 
@@ -38,6 +39,9 @@ def _are_arrays(layers: object) -> bool:
 
 
 _ARRAYS = true_of(_are_arrays, "hold named arrays for each layer", _FIX)
+_ANSWERS = true_of(
+    lambda given: given is None or isinstance(given, np.ndarray), "be an array of classes", _FIX
+)
 _POLICY = true_of(lambda given: isinstance(given, dict), "be a dict", _FIX)
 
 
@@ -51,11 +55,14 @@ class StreamMemory:
             under another mean, the signatures that are kept would mean something else.
         tables: layer -> what is kept of it: clusters, see `simulator.policies.stream_tables`, or
             the `results` of rows that keep theirs, beside whatever a policy of one's own keeps.
+        answers: classes that the last frame was answered with, for policies that look at them;
+            `None` where none does.
     """
 
     policy: dict = field(metadata=_POLICY)
     states: Mapping[str, LayerState] = field(metadata=_ARRAYS)
     tables: Mapping[str, LayerMemory] = field(metadata=_ARRAYS)
+    answers: np.ndarray | None = field(default=None, metadata=_ANSWERS)
 
     def __post_init__(self) -> None:
         refuse(violations(self, "StreamMemory"))
@@ -113,6 +120,8 @@ def save_memory(memory: StreamMemory, path: str | Path) -> None:
         for index, arrays in enumerate(layers.values()):
             for name, array in arrays.items():
                 tensors[f"{kind}.{index}.{name}"] = np.ascontiguousarray(array)
+    if memory.answers is not None:
+        tensors[_OF_ANSWERS] = np.ascontiguousarray(memory.answers)
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -168,6 +177,7 @@ def load_memory(path: str | Path) -> StreamMemory:
     found: dict[str, dict[str, dict[str, np.ndarray]]] = {
         kind: {layer: {} for layer in layers} for kind, layers in listed.items()
     }
+    answers = tensors.pop(_OF_ANSWERS, None)
     for key, array in tensors.items():
         kind, index, name = (*key.split(".", 2), "", "")[:3]
         if kind not in listed or not index.isdecimal() or int(index) >= len(listed[kind]):
@@ -177,7 +187,7 @@ def load_memory(path: str | Path) -> StreamMemory:
             )
         array.flags.writeable = False
         found[kind][listed[kind][int(index)]][name] = array
-    return StreamMemory(policy=header["policy"], **found)
+    return StreamMemory(policy=header["policy"], answers=answers, **found)
 
 
 def _path(path: object) -> Path:

@@ -1,11 +1,13 @@
 """A layer with activations of a few kinds, small enough for plain loops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from simulator.decisions.box import Decisions
 from simulator.policies.policy import LayerState, ReusePolicy
+from workloads.traces.after import After, Step
 from workloads.traces.layer import Convolution, Gemm, Layer
 
 
@@ -32,6 +34,14 @@ def conv_layer(
         output_shape=(images, n * groups, *size),
         weights_are_parameters=True,
     )
+
+
+def before_a_relu(layer: Layer) -> Layer:
+    """The layer, with inputs that are never below 0 and a ReLU after it."""
+    relu = Step(number=1, kind="relu", inputs=(0,), shape=layer.output_shape)
+    then = Step(number=2, kind="output", inputs=(1,), shape=layer.output_shape)
+    after = After(number=0, steps=(relu, then), folded=0)
+    return replace(layer, after=after, input_is_nonnegative=True)
 
 
 def example_rows(layer: Layer, seed: int, kinds: int = 6) -> np.ndarray:

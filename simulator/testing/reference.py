@@ -228,7 +228,10 @@ def _cell(decisions: Decisions, row, weights, place: tuple[int, int, int]) -> fl
         return sum(row[element] * weights[element, source] for element in multiplied)
     terms = _terms(decisions, (index, number, source))
     if depth.zeroed:
-        return 0.0
+        if depth.ended is None:
+            return 0.0
+        shape = decisions.gemm.count, 1, decisions.gemm.n
+        return float(np.broadcast_to(depth.ended, shape)[index, 0, source])
     order = np.arange(len(row)) if depth.order is None else depth.order
     own = order if order.ndim == 1 else order[:, source]
     return sum(row[element] * weights[element, source] for element in own[:terms])

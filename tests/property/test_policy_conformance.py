@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from accelerators import Accelerator, ConfigError, preset
 from simulator import (
+    AnsweredRegions,
     CachedAnswers,
     ChangedPositions,
     Clockwork,
@@ -34,18 +35,21 @@ from simulator import (
     PerforationMask,
     PerforationReuse,
     PositionDifferences,
+    PredictedPart,
     QuantisedDifferences,
     RangeTableReuse,
     RegionOfInterest,
     ResultCacheReuse,
     SimilarFilters,
     SkippedOutputs,
+    SnapeaReuse,
     SpatialDifferences,
     SubFlow,
     SubVectorPolicy,
     SumMerge,
     VirtualPooling,
     WeightRepetition,
+    ZapReuse,
 )
 from simulator.running.product import product
 from simulator.testing import (
@@ -56,7 +60,13 @@ from simulator.testing import (
     RowSuite,
     TokenSuite,
 )
-from simulator.testing.examples import conv_layer, decide_on, example_rows, example_weights
+from simulator.testing.examples import (
+    before_a_relu,
+    conv_layer,
+    decide_on,
+    example_rows,
+    example_weights,
+)
 from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
 from workloads.traces.layer import Layer
@@ -127,6 +137,7 @@ POLICIES = {
     "perforation_uniform": PerforationReuse(computed=0.3, mask="uniform"),
     "virtual_pooling": VirtualPooling(),
     "region_of_interest": RegionOfInterest(region=(0, 0, 0.5, 0.6)),
+    "answered_regions": AnsweredRegions(background=(0,)),
     "changed_positions": ChangedPositions(threshold=2.0),
     "changed_positions_copied": ChangedPositions(threshold=2.5, form="copy"),
     "fine_changes": FineChanges(threshold=0.2),
@@ -161,6 +172,7 @@ EXACT = {
     "perforation": PerforationReuse(computed=1.0),
     "virtual_pooling": VirtualPooling(stride=1),
     "region_of_interest": RegionOfInterest(region=(0, 0, 1, 1)),
+    "answered_regions": AnsweredRegions(background=()),
     "changed_positions": ChangedPositions(threshold=0),
     "changed_positions_copied": ChangedPositions(threshold=0, form="copy"),
     "fine_changes": FineChanges(threshold=0.0, images="streams"),
@@ -304,6 +316,61 @@ class TestFeatureBoosting(ColumnSuite):
     policy = GatedExample(density=0.6)
     exact = GatedExample(density=1)
     bolder = (GatedExample(density=0.4), GatedExample(density=0.1))
+
+
+class TestSnapeaExact(DepthSuite):
+    """Its sums end where they end: nothing turns that off."""
+
+    policy = SnapeaReuse()
+    bolder = (
+        SnapeaReuse(mode="predictive", loss=0.05),
+        SnapeaReuse(mode="predictive", loss=0.5),
+    )
+    layer = before_a_relu(conv_layer())
+
+
+class TestSnapeaLargestFirst(DepthSuite):
+    policy = SnapeaReuse(mode="predictive", loss=0.1, largest_first=True, samples=7)
+    layer = before_a_relu(conv_layer(channels=3))
+
+
+class TestPartOfChannels(DepthSuite):
+    policy = PredictedPart(channels=0.5, threshold=-0.5)
+    exact = PredictedPart(channels=1.0, threshold=0.0)
+    bolder = (
+        PredictedPart(channels=0.5, threshold=0.0),
+        PredictedPart(channels=0.5, threshold=1.0),
+    )
+    layer = before_a_relu(conv_layer(groups=2, channels=8))
+
+
+class TestPartOfBits(DepthSuite):
+    policy = PredictedPart(part="high_bits", bits=3, loss=0.001)
+    exact = PredictedPart(part="high_bits", bits=3, threshold=-1e9)
+    bolder = (
+        PredictedPart(part="high_bits", bits=3, loss=0.05),
+        PredictedPart(part="high_bits", bits=3, loss=0.6),
+    )
+    layer = before_a_relu(conv_layer())
+
+
+class TestPartOfSigns(DepthSuite):
+    policy = PredictedPart(part="signs", loss=0.01)
+    exact = PredictedPart(part="signs", threshold=-1e9)
+    layer = before_a_relu(conv_layer())
+
+
+class TestZap(DepthSuite):
+    policy = ZapReuse(threshold=0.4, steps=20)
+    exact = ZapReuse(threshold=0.0, steps=20)
+    bolder = (ZapReuse(threshold=0.6, steps=20), ZapReuse(threshold=2.0, steps=20))
+    layer = before_a_relu(conv_layer(images=3))
+
+
+class TestZapOfAllPositions(TestZap):
+    policy = ZapReuse(threshold=0.6, steps=20, pattern="uniform", computed=0.25)
+    exact = ZapReuse(threshold=1.0, steps=20, computed=1.0)
+    bolder = ()
 
 
 class TestEveryNthFrame(FrameSuite):

@@ -194,6 +194,8 @@ def test_presets_are_valid_named_and_fresh():
         "lanes_16x16",
         "tables_16x16",
         "merging_16x16",
+        "predictor_16x16",
+        "predictor_lanes_16x16",
         "dense_32x32",
         "reuse_32x32",
         "neighbour_32x32",

@@ -8,9 +8,22 @@ import torch
 from torch import nn
 
 from accelerators import ChangeDetector, ConfigError, preset
-from simulator import ChangedPositions, Changes, decide, decide_stream, simulate
+from simulator import (
+    AnsweredRegions,
+    ChangedPositions,
+    Changes,
+    PerLayer,
+    decide,
+    decide_stream,
+    load_memory,
+    save_memory,
+    simulate,
+    tuned_changes,
+)
 from simulator.policies.activations import Activations
 from simulator.policies.patches import map_of, read_by, touched
+from simulator.policies.reaching import positions_for
+from simulator.policies.surroundings import Surroundings
 from simulator.running.executor import Executed, execute
 from simulator.testing.examples import conv_layer, example_weights
 from simulator.testing.reference import reference_product
@@ -331,3 +344,194 @@ def test_a_stream_on_its_design():
     assert sum(made.macs for made in run.decisions.values()) == trace.macs // 3
     assert report.reuse.dram_bytes["kept_results"] == 2 * 2 * 24 * 24 * 8
     assert report.reuse.dram_bytes["references"] == 2 * 2 * 24 * 24 * 8
+
+
+class Pooled(nn.Module):
+    """3x3, ReLU, a 2x2 pool, 1x1, and a sum of two 1x1 layers."""
+
+    def __init__(self, between: nn.Module):
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3, padding=1)
+        self.between = between
+        self.point = nn.Conv2d(4, 4, 1)
+        self.side = nn.Conv2d(4, 4, 1, bias=False)
+        self.last = nn.Conv2d(4, 3, 1)
+
+    def forward(self, frames):
+        found = self.between(torch.relu(self.first(frames)))
+        return self.last(torch.relu(self.point(found) + self.side(found)))
+
+
+def runs_of(between: nn.Module, **settings):
+    torch.manual_seed(0)
+    network = Pooled(between).eval()
+    frames = torch.randn(1, 2, 12, 12).repeat(3, 1, 1, 1)
+    frames[1:, 0, 5, 5] += 1
+    traces = [capture(network, frame[None]) for frame in frames]
+    policy = ChangedPositions(threshold=0, **settings)
+    return [*decide_stream(traces, policy, model=network)], network, frames
+
+
+def test_lists_are_passed_on_through_pools_and_sums():
+    (first, second, third), network, frames = runs_of(nn.MaxPool2d(2))
+    # A pixel changes rows 4 to 6 of the first layer, which lie in 2x2 windows 2 and 3.
+    computed = {name: made.rows.computed_rows for name, made in second.decisions.items()}
+    assert computed == {"first": 9, "point": 4, "side": 4, "last": 4}
+    compared = {name: made.evidence.compared for name, made in second.decisions.items()}
+    assert compared == {"first": 2 * 144, "point": 0, "side": 0, "last": 0}
+    # Of those that take lists, results alone are kept.
+    kept = {name: made.evidence.kept_elements for name, made in second.decisions.items()}
+    assert kept == {"first": 6 * 144, "point": 4 * 36, "side": 4 * 36, "last": 3 * 36}
+    assert {*second.memory.tables["point"]} == {"results"}
+    assert all(run.output_mse < 1e-12 for run in (first, second, third))
+    assert all(made.macs == 0 for made in third.decisions.values())
+    # The same in a batch.
+    policy = ChangedPositions(threshold=0)
+    (at_once,) = decide_stream([capture(network, frames)], policy, model=network)
+    assert at_once.decisions["last"].rows.computed_rows == 36 + 4
+    assert at_once.output_mse < 1e-12
+
+
+@pytest.mark.parametrize(
+    "between",
+    [nn.AvgPool2d(3, padding=1, stride=1), nn.Upsample(scale_factor=2), nn.MaxPool2d(3, 2)],
+)
+def test_what_mixes_positions_makes_a_layer_look(between):
+    (_, second, _), _, _ = runs_of(between)
+    compared = {name: made.evidence.compared > 0 for name, made in second.decisions.items()}
+    assert compared == {"first": True, "point": True, "side": True, "last": False}
+    assert second.output_mse < 1e-12
+
+
+def test_lists_may_not_be_passed_on():
+    (_, second, _), _, _ = runs_of(nn.MaxPool2d(2), passes_lists=False)
+    assert all(made.evidence.compared > 0 for made in second.decisions.values())
+
+
+def test_a_list_of_another_technique_is_not_taken():
+    torch.manual_seed(0)
+    network = Pooled(nn.Identity()).eval()
+    trace = capture(network, torch.randn(2, 2, 12, 12))
+    policy = PerLayer({"point": ChangedPositions(threshold=0)})
+    run = decide(trace, policy, model=network)
+    assert run.decisions["point"].evidence.compared > 0
+
+
+def test_thresholds_are_tuned_front_to_back():
+    network = convolutions(3, channels=3)
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randn(1, 3, 10, 10, generator=generator) + 0.1 * torch.randn(
+        5, 3, 10, 10, generator=generator
+    )
+    trace, told = capture(network, frames), []
+    found = tuned_changes(
+        trace,
+        network,
+        limit=1e-2,
+        choices=(0.05, 0.1, 0.3, 1.0),
+        loss=lambda run: run.output_error,
+        on_layer=told.append,
+    )
+    assert [each.layer for each in told] == ["0", "1", "2"] == [*found.thresholds]
+    assert found.thresholds["0"] > 0
+    run = decide(trace, found, model=network)
+    assert run.output_error == told[-1].loss <= 1e-2
+    shares = [each.number / each.layers * 1e-2 for each in told]
+    assert all(each.loss <= share for each, share in zip(told, shares, strict=True))
+    # A higher one in the first layer loses more than its share.
+    choices = (0.05, 0.1, 0.3, 1.0)
+    higher = choices[choices.index(found.thresholds["0"]) + 1]
+    bolder = ChangedPositions(threshold=0, thresholds={"0": higher})
+    assert decide(trace, bolder, model=network).output_error > shares[0]
+    with pytest.raises(ConfigError, match="choices ascend from above 0"):
+        tuned_changes(trace, network, limit=0.1, choices=(0.2, 0.1))
+
+
+def test_a_region_reaches_back_by_its_halo():
+    network = convolutions(3)
+    trace = capture(network, torch.randn(1, 2, 11, 11))
+    region = np.zeros((11, 11), bool)
+    region[5, 5] = True
+    wanted = positions_for(region, Surroundings(trace=trace))
+    assert [int(wanted[name].sum()) for name in "210"] == [1, 9, 25]
+    region[5, 5], region[0, 0] = False, True
+    wanted = positions_for(region, Surroundings(trace=trace))
+    assert [int(wanted[name].sum()) for name in "210"] == [1, 4, 9]
+
+
+class Segmenting(nn.Module):
+    """Class 1 where the first channel is above 0, else class 0, at twice the size."""
+
+    def __init__(self):
+        super().__init__()
+        self.smooth = nn.Conv2d(1, 2, 3, padding=1, bias=False)
+        self.classify = nn.Conv2d(2, 2, 1)
+
+    def forward(self, frames):
+        made = nn.functional.max_pool2d(torch.relu(self.smooth(frames)), 2)
+        return nn.functional.interpolate(self.classify(made), scale_factor=2, mode="bilinear")
+
+
+def segmenting():
+    network = Segmenting().eval()
+    with torch.no_grad():
+        network.smooth.weight.zero_()
+        network.smooth.weight[:, :, 1, 1] = torch.tensor([[1.0], [-1.0]])
+        network.classify.weight.copy_(torch.tensor([[-1.0, 1.0], [1.0, -1.0]])[..., None, None])
+        network.classify.bias.copy_(torch.tensor([0.1, 0.0]))
+    frames = -torch.ones(3, 1, 24, 24)
+    frames[:, :, 10:14, 10:14] = 1  # a thing
+    frames[1:, :, 2:4, 2:4] = 1  # another, where there was none
+    return network, frames
+
+
+@pytest.mark.parametrize("outside", ["keep", "zero"])
+def test_regions_of_the_last_answer(outside):
+    network, frames = segmenting()
+    traces = [capture(network, frame[None]) for frame in frames]
+    policy = AnsweredRegions(background=(0,), dilation=2, outside=outside)
+    first, second, _ = decide_stream(traces, policy, model=network)
+    assert first.agreement == 1 and second.memory.answers.shape == (24, 24)
+    region = first.memory.answers == 1
+    assert region[10:14, 10:14].all() and 16 <= region.sum() < 100
+    wanted = positions_for(policy.region(first.memory.answers), Surroundings(trace=traces[1]))
+    for name, made in second.decisions.items():
+        np.testing.assert_array_equal(~made.rows.kept[0], wanted[name].ravel())
+    # What is new lies outside, and is not seen.
+    assert not (second.answers[0] == 1)[:6, :6].any()
+    np.testing.assert_array_equal(second.answers[0][8:16, 8:16], first.answers[0][8:16, 8:16])
+    fresh = [*decide_stream(traces, replace(policy, refresh=2), model=network)]
+    assert fresh[2].agreement == 1 and fresh[2].decisions["smooth"].remaining_ratio == 1
+    everywhere = AnsweredRegions(background=(), outside=outside)
+    runs = [*decide_stream(traces, everywhere, model=network)]
+    assert all(run.agreement == 1 and run.output_mse < 1e-12 for run in runs)
+    assert all(each.remaining_ratio == 1 for run in runs for each in run.decisions.values())
+
+
+def test_regions_are_saved_and_go_on_the_same(tmp_path):
+    network, frames = segmenting()
+    traces = [capture(network, frame[None]) for frame in frames]
+    policy = AnsweredRegions(background=(0,), dilation=1)
+    *_, straight = decide_stream(traces, policy, model=network)
+    *_, half = decide_stream(traces[:2], policy, model=network)
+    save_memory(half.memory, tmp_path / "memory")
+    held = load_memory(tmp_path / "memory")
+    (resumed,) = decide_stream(traces[2:], policy, model=network, memory=held)
+    np.testing.assert_array_equal(resumed.answers, straight.answers)
+    kept = [run.decisions["smooth"].rows.kept for run in (resumed, straight)]
+    np.testing.assert_array_equal(*kept)
+    with pytest.raises(ConfigError, match="must know the class of each pixel"):
+        list(decide_stream(traces, policy))
+
+
+def test_regions_on_their_design():
+    network, frames = segmenting()
+    traces = [capture(network, frame[None]) for frame in frames]
+    runs = [*decide_stream(traces, AnsweredRegions(background=(0,), dilation=1), model=network)]
+    design = preset("change_32x32")
+    reports = [simulate(*each[:1], design, each[1]) for each in zip(traces, runs, strict=True)]
+    assert reports[1].reuse.total_energy_pj < reports[0].reuse.total_energy_pj
+    assert (
+        "references" not in reports[1].reuse.dram_bytes
+        or not (reports[1].reuse.dram_bytes["references"])
+    )

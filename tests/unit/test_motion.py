@@ -499,6 +499,9 @@ def test_memories_that_are_too_small_load_again():
         above_timings(frames, trace.layers, moving_design(pixels=639))
     with pytest.raises(ConfigError, match=r"capacity_bytes must hold .* 4 of 16 .*use 256"):
         above_timings(frames, trace.layers, moving_design(maps=255))
+    # Two of the four channels at a time, as there are lanes.
+    (_, (_, slow)) = above_timings(frames, trace.layers, moving_design(lanes=2, maps=128))
+    assert slow.dram_bytes["stored_maps"] == 3 * 768
     few = replace(design, motion_estimator=replace(design.motion_estimator, tiles=11))
     with pytest.raises(ConfigError, match=r"tiles must be those of a frame, 12 of 8 x 8 .*use 12"):
         above_timings(frames, trace.layers, few)

@@ -109,7 +109,8 @@ def test_rules_are_told():
     changing = replace(LAYER, weights_are_parameters=False)
     with pytest.raises(ConfigError, match="whose right-hand matrix stays, got fc"):
         RangeTableReuse(range_width=1.0).check_layers([changing])
-    (made,), _ = served(RangeTableReuse(range_width=1.0), [np.ones((1, 6, 4), np.float32)])
+    small = RangeTableReuse(range_width=1.0, cache=ClusterCache(entries=32, ways=4))
+    (made,), _ = served(small, [np.ones((1, 6, 4), np.float32)])
     with pytest.raises(ConfigError, match=r"range_table \(entries, ways, replacement\) must be"):
         layer_timing(LAYER, made, preset("ranging_16x16"))
 

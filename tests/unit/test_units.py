@@ -27,6 +27,7 @@ from accelerators import (
     ResultAdder,
     ResultCache,
     SramBuffer,
+    SumPredictor,
     SystolicArray,
     Unit,
     Warper,
@@ -211,6 +212,31 @@ def test_motion_units_by_hand():
 class TestIndependentLanes(UnitSuite):
     design, part = preset("lanes_16x16"), "lanes"
     larger = (IndependentLanes(index_bits=14),)
+
+
+class TestSumPredictor(UnitSuite):
+    design, part = dense_with(sum_predictor=SumPredictor(multipliers=16)), "sum_predictor"
+    larger = (
+        SumPredictor(multipliers=17),
+        SumPredictor(multipliers=16, thresholds=8192),
+    )
+
+
+def test_sum_predictor_by_hand():
+    # 16 x 16 units, sums of 32 bits, 4,096 thresholds; 16 multipliers of 8 bits
+    design, table = (
+        dense_with(sum_predictor=SumPredictor(multipliers=16)),
+        cost_table(DENSE.technology),
+    )
+    memory = {"size_bytes": 4096 * 4, "width_bits": 32}
+    area = 256 * (table.area_mm2("comparator", bits=32) + table.area_mm2("register", bits=32))
+    area += table.area_mm2("sram", **memory)
+    area += 16 * (table.area_mm2("int_multiplier", bits=8) + table.area_mm2("int_adder", bits=32))
+    assert area_by_part(design)["sum_predictor"] == pytest.approx(area)
+    prices = energy_per_action(design)
+    assert prices["sum_predictor", "check"] == table.energy_pj("comparator", "compare", bits=32)
+    without = energy_per_action(dense_with(sum_predictor=SumPredictor()))
+    assert ("sum_predictor", "multiply") not in without
 
 
 class TestWeightTables(UnitSuite):

@@ -12,6 +12,7 @@ from simulator.timing.stages.hashing import Hashing
 from simulator.timing.stages.lanes import Independent
 from simulator.timing.stages.matching import Matching
 from simulator.timing.stages.motion import EstimatingMotion
+from simulator.timing.stages.predicting import Predicting
 from simulator.timing.stages.range_table import Ranging
 from simulator.timing.stages.reconstructor import HandingOut
 from simulator.timing.stages.result_cache import HashingOnArray
@@ -38,6 +39,7 @@ __all__ = [
     "Independent",
     "Matching",
     "Multiplying",
+    "Predicting",
     "Ranging",
     "Stage",
     "Subtracting",

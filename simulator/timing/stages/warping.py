@@ -18,8 +18,9 @@ class Warping(AboveStage):
     """A value a lane and cycle, of every map that crosses to the layers that run.
 
     Where the warper's memory holds all these maps they are kept there in key frames, as they leave
-    the output buffer; where not, they are loaded for each frame, a band of rows after the other.
-    Moved maps are stored in the DRAM, where the layers that run load them.
+    the output buffer; where not, they are loaded for each frame, a band of rows of as many channels
+    as there are lanes after the other. Moved maps are stored in the DRAM, where the layers that run
+    load them.
 
     Not modelled: taps that lie in one bank.
     """
@@ -48,13 +49,14 @@ class Warping(AboveStage):
         for each in self.evidence.maps:
             reach = ceil(self.evidence.radius / each.strides[0])
             rows = min(each.size[0], 2 * reach + 2)
-            needed = byte_count(rows * each.size[1] * each.channels, self.accelerator.operand_bits)
+            channels = min(each.channels, self.unit.lanes)
+            needed = byte_count(rows * each.size[1] * channels, self.accelerator.operand_bits)
             if self.unit.capacity_bytes < needed:
                 raise ConfigError(
                     "Accelerator.warper.capacity_bytes must hold the rows that a moved row may "
-                    f"come from, {rows} of {each.size[1]} positions and {each.channels} channels "
-                    f"at layer {each.layer!r}, got {self.unit.capacity_bytes}; use {needed} or "
-                    "more, or a smaller radius"
+                    f"come from, {rows} of {each.size[1]} positions and {channels} channels at "
+                    f"layer {each.layer!r}, got {self.unit.capacity_bytes}; use {needed} or more, "
+                    "or a smaller radius"
                 )
 
     def work(self) -> Work:

@@ -1,0 +1,97 @@
+"""The sum predictor: beside the array, whose units it lets end their sums."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from accelerators.rules import refuse
+from accelerators.units import SumPredictor
+from simulator.decisions.evidence import PartialSums
+from simulator.timing.stages.stage import Counts, Place, Stage, Work, register
+from simulator.timing.tiles import Tiles
+from simulator.timing.transfers import ceil_div
+
+
+@register
+class Predicting(Stage):
+    """Comparators look at sums as they grow; a network's products have multipliers of their own.
+
+    A comparison takes no cycle: it is made while the next product is. The network's results of a
+    tile are there while the array works on another.
+
+    Not modelled: that the first tile of a layer waits for its predictions; loading thresholds,
+    which come with a layer's biases.
+    """
+
+    units = ("sum_predictor",)
+    track = "predicting"
+
+    @property
+    def place(self) -> Place:
+        """It lets the array's units go on or end."""
+        return "beside"
+
+    @property
+    def unit(self) -> SumPredictor:
+        """The unit."""
+        unit = self.accelerator.sum_predictor
+        assert unit is not None
+        return unit
+
+    @property
+    def evidence(self) -> PartialSums:
+        """What was looked at."""
+        assert self.left.decisions is not None
+        evidence = self.left.decisions.evidence
+        assert isinstance(evidence, PartialSums)
+        return evidence
+
+    def check(self) -> None:
+        """Thresholds fit, a network has its multipliers, and orders of columns have lanes."""
+        made, unit, name = self.left.decisions, self.unit, self.left.layer.name
+        assert made is not None
+        columns, broken = made.gemm.n * made.gemm.count, []
+        if columns > unit.thresholds:
+            broken.append(
+                f"Accelerator.sum_predictor.thresholds must hold the {columns} columns of layer "
+                f"{name!r}, got {unit.thresholds}; use as many or more"
+            )
+        if self.evidence.products and not unit.multipliers:
+            broken.append(
+                "Accelerator.sum_predictor.multipliers must be at least 1 where a network "
+                f"predicts, as for layer {name!r}, got 0; use 16"
+            )
+        order = None if made.depth is None else made.depth.order
+        if order is not None and order.ndim == 2 and self.accelerator.lanes is None:
+            broken.append(
+                f"Accelerator.lanes must be there to sum layer {name!r} in an order of each "
+                "column, got none: a systolic array hands one activation from column to column; "
+                "start from the preset 'predictor_lanes_16x16'"
+            )
+        refuse(broken)
+
+    def work(self, tiles: Tiles) -> Work:
+        """The network's products of a tile's outputs."""
+        products, unit = self.evidence.products, self.unit
+        cycles: Any = 0
+        if products:
+            outputs = np.broadcast_to(tiles.m * tiles.n, tiles.shape)
+            cycles = ceil_div(products * outputs, unit.multipliers * max(1, int(outputs.sum())))
+        return Work(
+            limits={"sum_predictor": cycles},
+            busy_cycles={"sum_predictor": cycles},
+            actions=partial(self._actions, tiles),
+        )
+
+    def _actions(self, tiles: Tiles) -> Counts:
+        evidence = self.evidence
+        counts = {
+            ("sum_predictor", "check"): evidence.checks,
+            ("sum_predictor", "threshold"): tiles.total(tiles.m * tiles.n),
+        }
+        if evidence.additions:
+            counts["sum_predictor", "add"] = evidence.additions
+        if evidence.products:
+            counts["sum_predictor", "multiply"] = evidence.products
+        return counts
