@@ -19,8 +19,9 @@ come on 8-bit grids, 7 %), so what counts equal values, differences and weight r
 Leaders leave 0.466 of the work in either precision at the same agreement (0.891 and 0.892), and
 positions unchanged within a step 0.996: a moving camera leaves none. Pruning does not take what
 leaders live on: with 20 % of the weights gone they leave 0.472 (agreement 0.923), with 35 % 0.425,
-where the network itself has lost 7.5 points of mean IoU; VGG-16 0.826, 0.826 and 0.822. Pruning does
-leave fewer distinct weights, as many as it takes. 16 images cannot tell a few points of agreement.
+where the network itself has lost 7.5 points of mean IoU; VGG-16 0.826, 0.826 and 0.822. Pruning
+does leave fewer distinct weights, as many as it takes. 16 images cannot tell a few points of
+agreement.
 """
 
 import argparse
