@@ -30,7 +30,8 @@ from codesign.space.lookup import (
     refuse_idle,
 )
 from codesign.space.technique_lookup import find_technique
-from simulator import NoReuse, PerLayer, ReusePolicy
+from codesign.space.techniques import THEN
+from simulator import NoReuse, PerLayer, ReusePolicy, techniques
 from simulator.results.weights import AS_CLASS_SETS, untrained
 from workloads.traces.files import DESCRIPTION
 from workloads.traces.layer import Layer
@@ -187,7 +188,7 @@ class ReplayOptions:
             for name in (*lsh, "representative")
             if getattr(self, name) not in (defaults[name], [])
         ]
-        named = self._technique(given, of) or policy_by_name(
+        named = self._technique(given, design, of) or policy_by_name(
             self.policy, self.policy_set, self.layer or [], given
         )
         if named is not None:
@@ -204,7 +205,9 @@ class ReplayOptions:
             accelerator=design,
         )
 
-    def _technique(self, lsh: Sequence[str], of: Sequence[Layer]) -> ReusePolicy | None:
+    def _technique(
+        self, lsh: Sequence[str], design: Accelerator, of: Sequence[Layer]
+    ) -> ReusePolicy | None:
         """The technique that was named, and layers that run dense beside it; `None` without one."""
         settings = getattr(self, "setting", None) or []
         refuse_idle({"--set": bool(settings) and self.technique is None}, "with --technique")
@@ -219,7 +222,18 @@ class ReplayOptions:
                 f"--technique must stand without {', '.join(others)}, got both; leave one out, or "
                 "give fields as --set FIELD=VALUE; of --layer, only NAME=dense may stay"
             )
-        return find_technique(self.technique, settings, layers=of, dense=dense)
+        found = find_technique(self.technique, settings, layers=of, dense=dense)
+        known = {*techniques()} & {*self.technique.split(THEN)}
+        unbuilt = sorted(
+            name for name in known if not {*techniques()[name].units} <= {*design.parts()}
+        )
+        if unbuilt:
+            raise ConfigError(
+                f"--technique {unbuilt[0]} must be one that some design has the units of, got a "
+                "study tool that none has: it takes a share of the work that nothing here can find "
+                "out; use it by `codesign similarity TRACE --policy`, or another technique"
+            )
+        return found
 
     def _read_scale_sim(self, config: Path, topology: Path) -> Replay:
         """Shapes alone, on the design of the .cfg file."""

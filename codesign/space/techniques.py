@@ -66,7 +66,7 @@ def members(name: str) -> list[str]:
 
 
 def searched() -> dict[str, Technique]:
-    """Name -> entry, of those that a search may choose: a policy decides, and starts somewhere."""
+    """Name -> entry, of those that a search may choose: with a policy that knows how to start."""
     return {
         name: each
         for name, each in techniques().items()

@@ -271,8 +271,10 @@ def _reference(layer: Layer, memory: LayerMemory | None) -> np.ndarray | None:
     """
     if memory is None:
         return None
-    size = input_size(layer)
-    shape = layer.input_elements // (layer.images * math.prod(size)), *size
+    size, channels = input_size(layer), layer.gemm.count * layer.gemm.k
+    if layer.kind == "conv":
+        channels = layer.input_elements // (layer.images * math.prod(size))
+    shape = channels, *size
     held = memory.get(_REFERENCE)
     if held is None:  # a list was passed on to it so far
         return None

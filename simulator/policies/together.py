@@ -142,7 +142,8 @@ class Together(ReusePolicy):
             (self.second, [self._seen(layer) for layer in layers]),
         ):
             try:
-                policy.check_layers([layer for layer in seen if policy.applies_to(layer)])
+                above = policy.is_above_layers  # which applies to none, and names layers
+                policy.check_layers([each for each in seen if above or policy.applies_to(each)])
             except ConfigError as error:
                 broken += error.violations
         refuse(broken)
@@ -192,13 +193,16 @@ class Together(ReusePolicy):
         """What the first decided and keeps, with the second's on what that leaves."""
         made, own = first
         kept = {f"{_FIRST}{name}": array for name, array in (own or {}).items()}
-        seen, left = self._left(layer, rows, made)
-        if left.shape[1] and self.second.applies_to(seen):
-            then, own = self.second.decide_next(
-                seen, left, _of(_SECOND, state), _memory(_SECOND, memory)
-            )
-            kept |= {f"{_SECOND}{name}": array for name, array in (own or {}).items()}
-            made = self._joined(layer, made, then)
+        before = _memory(_SECOND, memory) or None
+        if made is not None and isinstance(made.rows, KeptRows) and made.rows.kept.all():
+            own = before  # nothing is left to decide on
+        else:
+            seen, left = self._left(layer, rows, made)
+            own = None
+            if self.second.applies_to(seen):
+                then, own = self.second.decide_next(seen, left, _of(_SECOND, state), before)
+                made = self._joined(layer, made, then)
+        kept |= {f"{_SECOND}{name}": array for name, array in (own or {}).items()}
         return made, kept or None
 
     def describe(self) -> dict:

@@ -7,6 +7,7 @@ import numpy as np
 
 from accelerators.rules import refuse
 from accelerators.units import SumPredictor
+from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import PartialSums
 from simulator.timing.stages.stage import Counts, Place, Stage, Work, register
 from simulator.timing.tiles import Tiles
@@ -40,17 +41,24 @@ class Predicting(Stage):
         return unit
 
     @property
+    def made(self) -> Decisions:
+        """Those that end sums: the layer's, or of rows that are shared, those on their clusters."""
+        made = self.left.decisions
+        while made is not None and not isinstance(made.evidence, PartialSums):
+            made = made.then
+        assert made is not None
+        return made
+
+    @property
     def evidence(self) -> PartialSums:
         """What was looked at."""
-        assert self.left.decisions is not None
-        evidence = self.left.decisions.evidence
+        evidence = self.made.evidence
         assert isinstance(evidence, PartialSums)
         return evidence
 
     def check(self) -> None:
         """Thresholds fit, a network has its multipliers, and orders of columns have lanes."""
-        made, unit, name = self.left.decisions, self.unit, self.left.layer.name
-        assert made is not None
+        made, unit, name = self.made, self.unit, self.left.layer.name
         columns, broken = made.gemm.n * made.gemm.count, []
         if columns > unit.thresholds:
             broken.append(
@@ -63,7 +71,14 @@ class Predicting(Stage):
                 f"predicts, as for layer {name!r}, got 0; use 16"
             )
         order = None if made.depth is None else made.depth.order
-        if order is not None and order.ndim == 2 and self.accelerator.lanes is None:
+        own_orders = order is not None and order.ndim == 2
+        if own_orders and made is not self.left.decisions:
+            broken.append(
+                f"decisions of layer {name!r} must not sum shared rows in an order of each column: "
+                "they are multiplied in step, an activation for all columns; share no rows, or "
+                "predict from a part of the sum"
+            )
+        elif own_orders and self.accelerator.lanes is None:
             broken.append(
                 f"Accelerator.lanes must be there to sum layer {name!r} in an order of each "
                 "column, got none: a systolic array hands one activation from column to column; "
