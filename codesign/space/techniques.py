@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
 from accelerators import ConfigError
@@ -66,12 +67,24 @@ def members(name: str) -> list[str]:
 
 
 def searched() -> dict[str, Technique]:
-    """Name -> entry, of those that a search may choose: a policy decides, and starts somewhere."""
+    """Name -> entry, of those that a search may choose: with a policy that knows how to start."""
     return {
         name: each
         for name, each in techniques().items()
-        if each.policy is not None and (each.choices or each.start)
+        if each.policy is not None and (each.choices or each.start) and not _lacks(each)
     }
+
+
+def _lacks(technique: Technique) -> list[str]:
+    """Fields that must be given, of which the entry says nothing, such as names of layers."""
+    return [
+        each.name
+        for each in fields(technique.policy)  # type: ignore[arg-type]
+        if each.init
+        and each.default is MISSING
+        and each.default_factory is MISSING
+        and each.name not in {*technique.start, *technique.choices}
+    ]
 
 
 def found_techniques(names: Any) -> tuple[Technique, ...]:

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from accelerators import ConfigError
 from codesign.cli.app import app
 from codesign.space.technique_lookup import find_technique
+from codesign.space.technique_parameters import usual_fields
+from codesign.space.techniques import searched
 from simulator import DroppedColumns, LeaderReuse, LshReuse, Technique, Together, techniques
 
 ENTRIES = sorted(techniques())
@@ -51,6 +53,11 @@ def test_an_entry_starts(name):
     assert type(made) is entry.policy
     for of, value in entry.start.items():
         assert getattr(made, of) == value
+
+
+@pytest.mark.parametrize("name", sorted(searched()))
+def test_what_a_search_may_choose_has_usual_settings(name):
+    assert {*techniques()[name].choices} <= {*usual_fields(techniques()[name])}
 
 
 def test_settings_are_of_the_technique_that_has_them():

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from accelerators import ConfigError, preset
-from simulator import LshReuse, NoReuse, fitted_design
+from simulator import Decisions, DepthDecisions, LshReuse, NoReuse, fitted_design
+from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
 
 KIB = 1024
@@ -93,3 +95,38 @@ def test_a_port_is_no_wider_than_the_columns_of_a_pass():
     # 8 sums a row in 0.25 cycles, of a row a port.
     assert (design.reconstructor.ports, design.reconstructor.width) == (4, 8)
     assert design.centroid_buffer.ports == 4
+
+
+@pytest.mark.parametrize("name", ["lanes_16x16", "tables_16x16"])
+def test_units_that_work_by_themselves_have_banks_of_their_own(name):
+    given = preset(name)
+    design = fitted_design(given, [LAYER], NoReuse())
+    for buffer in ("activation_buffer", "weight_buffer", "output_buffer"):
+        fitted, ready = getattr(design, buffer), getattr(given, buffer)
+        assert (fitted.ports, fitted.width_bits) == (ready.ports, ready.width_bits)
+        assert fitted.capacity_bytes >= fitted.bytes_per_cycle
+    # Four times as many units, but no more banks than a buffer may have.
+    large = fitted_design(
+        replace(given, array=replace(given.array, rows=32, columns=32)), [LAYER], NoReuse()
+    )
+    weights = 32 if given.lanes is None else 1024 // 4
+    assert large.activation_buffer.ports == 1024
+    assert (large.weight_buffer.ports, large.output_buffer.ports) == (weights, 32)
+
+
+def test_lanes_are_as_fast_with_fitted_buffers():
+    given = preset("lanes_16x16")
+    terms = np.random.default_rng(0).integers(0, 65, (1, 512, 64)).astype(np.int32)
+    depth = DepthDecisions(gemm=LAYER.gemm, terms=terms)
+    made = Decisions(layer=LAYER.name, gemm=LAYER.gemm, depth=depth)
+    fitted = fitted_design(given, [LAYER], NoReuse())
+    buffers = ("activation_buffer", "weight_buffer", "output_buffer")
+    roomy = replace(
+        fitted,
+        **{
+            name: replace(getattr(fitted, name), capacity_bytes=getattr(given, name).capacity_bytes)
+            for name in buffers
+        },
+    )
+    cycles = [layer_timing(LAYER, made, each).cycles for each in (roomy, given)]
+    assert cycles[0] == cycles[1]
