@@ -250,6 +250,7 @@ class _Comparison:
                 updated=self._updated if self._form == "feedback" else 0,
                 line_bits=line_bits(layer),
                 kept_elements=self.reference.size + gemm.count * gemm.n * self._positions,
+                copies=self._form == "copy",
             ),
         )
 
