@@ -35,7 +35,7 @@ class SumPredictor(Unit):
     adders: int = field(default=0, metadata=integer(0, 2**16))
 
     def bill(self, design: Design) -> list[Item]:
-        """A comparator and a register for each unit of the array, the memory; multipliers, adders."""
+        """Comparators and registers for units of the array, the memory; multipliers and adders."""
         array, bits = design.units["array"], design.accumulator_bits
         units = array.rows * array.columns
         items = [
