@@ -123,7 +123,8 @@ def base_with(units: Sequence[str]) -> Accelerator:
             raise ConfigError(f"units must be of a ready design, got {name}; add a preset")
         found[name] = getattr(owners[-1], name)
     if {"lanes", "weight_tables"} & {*missing}:
-        found["array"] = replace(base.array, dataflow="output_stationary")
+        # Of so many lanes each has a bank of the activation buffer, which has 1,024 at most.
+        found["array"] = replace(base.array, rows=32, columns=32, dataflow="output_stationary")
     return replace(base, **found)
 
 
