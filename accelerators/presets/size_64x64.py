@@ -69,7 +69,7 @@ def every_64x64() -> Accelerator:
         state_buffer=SramBuffer(capacity_bytes=512 * KIB, width_bits=row, ports=2),
         change_detector=ChangeDetector(lanes=64, line_bits=2048, marks=2**17, latency_cycles=4),
         frame_differencer=FrameDifferencer(lanes=64, held_bytes=0),
-        feature_cache=FeatureCache(lanes=64, macs=16, capacity_bytes=32 * KIB),
+        feature_cache=FeatureCache(lanes=64, macs=16, capacity_bytes=160 * KIB),
         motion_estimator=MotionEstimator(adders=64, pixel_bytes=160 * KIB, tiles=1200),
         warper=Warper(lanes=64, capacity_bytes=512 * KIB),
         result_cache=ResultCache(entries=1024, ways=16, max_hashes=24),

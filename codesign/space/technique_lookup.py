@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any, get_type_hints
 
@@ -39,21 +40,39 @@ def find_technique(
         ConfigError: there is no such technique, it is no policy, or a setting is none of it.
     """
     if is_located(text):
-        found = find_policy(text, settings)
+        found = find_policy(text, settings, option="--set")
         return PerLayer(dict.fromkeys(dense, NoReuse()), found) if dense else found
     names = [each.strip() for each in text.split(THEN)]
     entries = [_known(name) for name in names]
     given = _settings(entries, settings)
-    made = []
-    for technique in entries:
-        policy = _made(technique, given[technique.name])
+    made = [_made(technique, given[technique.name]) for technique in entries]
+    for technique, policy in zip(entries, made, strict=True):
         _check_any(technique, policy, layers)
-        own: dict[str, ReusePolicy] = dict.fromkeys(dense, NoReuse())
-        if "length" not in given[technique.name]:
-            own |= _shorter(policy, layers)
-        above = policy.is_above_layers and len(entries) > 1
-        made.append(PerLayer(own, policy) if own and not above else policy)
-    return reduce(lambda then, first: Together(first, then), reversed(made[:-1]), made[-1])
+    own: dict[str, ReusePolicy] = dict.fromkeys(dense, NoReuse())
+    above = made[:1] if made[0].is_above_layers and len(made) > 1 else []
+    of_layers = made[len(above) :]
+    free = ["length" not in given[technique.name] for technique in entries[len(above) :]]
+    for layer in layers:
+        cut = [
+            _cut(each, layer) if is_free else each
+            for each, is_free in zip(of_layers, free, strict=True)
+        ]
+        if cut != of_layers and not any(fnmatchcase(layer.name, each) for each in dense):
+            own[layer.name] = _chained(cut)
+    rest = _chained(of_layers)
+    return _chained([*above, PerLayer(own, rest) if own else rest])
+
+
+def _chained(policies: Sequence[ReusePolicy]) -> ReusePolicy:
+    """Each on what those before it leave."""
+    return reduce(lambda then, first: Together(first, then), reversed(policies))
+
+
+def _cut(policy: ReusePolicy, layer: Layer) -> ReusePolicy:
+    """The policy with a length that is at most that of the layer's rows."""
+    if (getattr(policy, "length", None) or 0) <= layer.gemm.k:
+        return policy
+    return replace(policy, length=layer.gemm.k)  # type: ignore[type-var]
 
 
 def _check_any(technique: Technique, policy: ReusePolicy, layers: Sequence[Layer]) -> None:
@@ -65,18 +84,6 @@ def _check_any(technique: Technique, policy: ReusePolicy, layers: Sequence[Layer
         f"technique {technique.name} must have a layer to decide on, got a workload without any"
         f"{trained}; `codesign techniques {technique.name}` says what it decides on"
     )
-
-
-def _shorter(policy: ReusePolicy, layers: Sequence[Layer]) -> dict[str, ReusePolicy]:
-    """Layer -> the policy with as long a length as the layer's rows, where these are shorter."""
-    length = getattr(policy, "length", None)
-    if length is None:
-        return {}
-    return {
-        layer.name: replace(policy, length=layer.gemm.k)  # type: ignore[type-var]
-        for layer in layers
-        if layer.gemm.k < length
-    }
 
 
 def _known(name: str) -> Technique:

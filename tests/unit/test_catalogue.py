@@ -18,6 +18,7 @@ from simulator import (
     LeaderReuse,
     LshReuse,
     NoReuse,
+    PerLayer,
     Technique,
     Together,
     techniques,
@@ -120,13 +121,25 @@ def test_a_length_that_nobody_gave_is_cut_to_short_rows():
     )
     assert short.gemm.k < 64 <= wide.gemm.k
     found = find_technique("leaders", ["tolerance=0.3"], layers=[short, wide], dense=["head"])
+    assert isinstance(found, PerLayer)
     assert found.policy_of("short").length == short.gemm.k
     assert found.policy_of("short").tolerance == found.policy_of("wide").tolerance == 0.3
     assert found.policy_of("wide").length == 64 and found.policy_of("head") == NoReuse()
     given = find_technique("leaders", ["length=64"], layers=[short, wide])
     assert given.length == 64
-    pair = find_technique("eva2+leaders", layers=[short], dense=["head"])
+    pair = find_technique("eva2+leaders", layers=[short, wide], dense=["wide"])
     assert isinstance(pair.first, Eva2) and pair.second.policy_of("short").length == short.gemm.k
+    pair.check_layers([short, wide])
+    one = find_technique("leaders+dropped_columns", layers=[short, wide], dense=["s*"])
+    assert one.policies == {"s*": NoReuse()}
+    one.check_layers([short, wide])
+
+
+def test_patterns_of_stages_are_looked_for_in_all_layers_also_before_another_technique():
+    layer = replace(convolution_layer(size=(8, 8), kernel=(3, 3)), name="deep")
+    find_technique("clockwork+leaders", ["rates=d*=2"], layers=[layer]).check_layers([layer])
+    with pytest.raises(ConfigError, match=r"pattern 'x\*' must match a layer; layers are deep"):
+        find_technique("clockwork+leaders", ["rates=x*=2"], layers=[layer]).check_layers([layer])
 
 
 def test_a_technique_that_finds_no_layer_says_what_it_needs():
