@@ -22,6 +22,7 @@ from simulator.policies.policy import ReusePolicy
 from simulator.policies.together import Together
 from simulator.timing.dataflows.dataflow import dataflow_of
 from simulator.timing.dense_baseline import BUFFERS, with_rates
+from simulator.timing.pacing import with_paced_units
 from simulator.timing.transfers import byte_count, ceil_div
 from workloads.traces.layer import Layer
 
@@ -72,7 +73,9 @@ def fitted_design(
       vector with all of them, and divide what is left, no slower than the array multiplies;
     - the neighbour matcher: entries back to the farthest neighbour, and as few lanes, likewise;
     - the address list: an entry for each row of the longest layer;
-    - the reconstructor: as wide as it takes to hand results out in the time of the product.
+    - the reconstructor: as wide as it takes to hand results out in the time of the product;
+    - what looks at whole maps or frames, and ports of independent lanes: see
+      `simulator.timing.pacing`.
 
     Where more of a tile's vectors are multiplied than `remaining`, what does not fit travels, and
     is charged; where fewer are, units do not keep up with the array.
@@ -133,7 +136,8 @@ def fitted_design(
                 address_bits=max(1, (entries - 1).bit_length()),
             ),
         )
-    return _with_units(design, shared) if shared else design
+    design = _with_units(design, shared) if shared else design
+    return with_paced_units(design, layers, remaining)
 
 
 def _with_banks(design: Accelerator, *, in_columns: bool) -> Accelerator:

@@ -17,6 +17,7 @@ from simulator.timing.engines.engine import COMPILED, Engine
 from simulator.timing.layer import TRAFFIC, ActionCounts, LayerTiming
 from simulator.timing.passes import best_passes
 from simulator.timing.remaining import Remaining
+from simulator.timing.remembering import kept_bytes
 from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
 from simulator.timing.stages import STAGES, Independent, Multiplying, Stage, Work
 from simulator.timing.stages.around import Around, Completing
@@ -234,7 +235,18 @@ class Run:
             dram_bytes=dict(moved),
             actions=self._actions(counts),
             macs=self.left.macs,
+            kept_bytes=self._kept_bytes,
             schedule=self.schedule,
+        )
+
+    @property
+    def _kept_bytes(self) -> int:
+        """Of all techniques on the layer."""
+        levels = (*self.left.around, self.left)
+        return sum(
+            kept_bytes(each.layer, each.decisions, self.accelerator)
+            for each in levels
+            if each.decisions is not None
         )
 
     def _actions(self, counts: ActionCounts) -> ActionCounts:

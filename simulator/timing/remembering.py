@@ -2,15 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from accelerators import Accelerator
 from simulator.decisions.box import Decisions
-from simulator.decisions.evidence import Changes, Differences
+from simulator.decisions.evidence import Changes, Differences, Ranges, Signatures
+from simulator.decisions.frames import KEEP, FrameDecisions
 from simulator.decisions.incremental import IncrementalRows
 from simulator.decisions.left import layer_of_rows
 from simulator.decisions.rows import KeptRows
+from simulator.timing.pass_transfers import table_bytes
+from simulator.timing.remaining import Remaining
 from simulator.timing.transfers import byte_count
 from workloads.traces.layer import Layer
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 def remembered_bytes(layer: Layer, decisions: Decisions | None, accelerator: Accelerator) -> int:
@@ -46,6 +55,54 @@ def _of_rows(layer: Layer, decisions: Decisions, accelerator: Accelerator) -> in
     bits = accelerator.operand_bits if bits is None else bits
     inputs = byte_count(layer.input_elements * rows.lag // gemm.m, bits)
     return inputs + byte_count(gemm.count * rows.lag * gemm.n, accelerator.accumulator_bits)
+
+
+def kept_bytes(layer: Layer, decisions: Decisions, accelerator: Accelerator) -> int:
+    """Memory that one technique's decisions on a layer keep filled from frame to frame.
+
+    Beside what is remembered of frames: the tables of a stream's clusters, full, with a result of
+    n accumulators for each entry; a table without end has no size, and counts for nothing.
+
+    Args:
+        layer: it.
+        decisions: on it, without what is decided next.
+        accelerator: the design.
+    """
+    evidence = decisions.evidence
+    table = evidence.cache if isinstance(evidence, Signatures | Ranges) else None
+    if table is None or table.entries is None:
+        return _of_rows(layer, decisions, accelerator)
+    left = Remaining.of(layer, replace(decisions, then=None))
+    results = byte_count(table.entries * layer.gemm.n, accelerator.accumulator_bits)
+    return decisions.shared.clusters.size * (table_bytes(left, accelerator) + results)
+
+
+def results_held(
+    layers: Sequence[Layer], graph: "nx.DiGraph[str]", frames: FrameDecisions, operand_bits: int
+) -> dict[str, int]:
+    """Layer -> bytes of its result that are held for frames in which it does not run.
+
+    Of layers whose result stays as it was in some frame, and is then read: by a layer that runs, or
+    as the model's answer, where the frame's answer is not an earlier one. Results that motion moves
+    are the `Warps`'.
+
+    Args:
+        layers: in the order of calls.
+        graph: of them, as `WorkloadTrace.graph`.
+        frames: the decisions.
+        operand_bits: of a value.
+    """
+    own_answer = frames.answers == np.arange(frames.frames)
+    found = {}
+    for layer in layers:
+        made = frames.layers.get(layer.name)
+        if made is None or not (made == KEEP).any():
+            continue
+        readers = [frames.runs(each) for each in graph.successors(layer.name)] or [own_answer]
+        if ((made == KEEP) & np.logical_or.reduce(readers)).any():
+            values = layer.gemm.count * layer.gemm.m * layer.gemm.n // frames.frames
+            found[layer.name] = byte_count(values, operand_bits)
+    return found
 
 
 def with_room(

@@ -24,6 +24,7 @@ from simulator import (
     simulate,
     tuned_changes,
 )
+from simulator.pages.simulation_page import simulation_html
 from simulator.policies.activations import Activations
 from simulator.policies.patches import map_of, read_by, touched
 from simulator.policies.reaching import positions_for
@@ -409,6 +410,14 @@ def test_a_stream_on_its_design():
     assert sum(made.macs for made in run.decisions.values()) == trace.macs // 3
     assert report.reuse.dram_bytes["kept_results"] == 2 * 2 * 24 * 24 * 8
     assert report.reuse.dram_bytes["references"] == 2 * 2 * 24 * 24 * 8
+    # Of each layer one frame's input and result, a byte each.
+    told = report.to_dict()["designs"]["reuse"]
+    assert [layer["kept_bytes"] for layer in told["layers"]] == 2 * [2 * 24 * 24 * 8]
+    assert told["kept_bytes"] == report.reuse.kept_bytes == 4 * 24 * 24 * 8
+    assert report.dense.kept_bytes == 0
+    assert {row["kept_bytes"] for row in report.rows() if row["design"] == "reuse"} == {9216}
+    page = simulation_html(report.to_dict())
+    assert "kept from frame to frame" in page and "18 KiB" in page
 
 
 class Pooled(nn.Module):

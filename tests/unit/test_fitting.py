@@ -130,3 +130,42 @@ def test_lanes_are_as_fast_with_fitted_buffers():
     )
     cycles = [layer_timing(LAYER, made, each).cycles for each in (roomy, given)]
     assert cycles[0] == cycles[1]
+
+
+def test_units_that_pass_over_inputs_keep_up_with_what_is_left():
+    base = replace(
+        preset("difference_16x16"),
+        change_detector=preset("change_32x32").change_detector,
+        frame_differencer=preset("gated_16x16").frame_differencer,
+        motion_estimator=preset("motion_32x32").motion_estimator,
+        channel_gate=preset("columns_16x16").channel_gate,
+    )
+    design = fitted_design(base, [LAYER], NoReuse())
+    # 0.75 x 512 x 64 x 64 / 256 = 6,144 cycles for 512 x 64 values: six a cycle, a power of two.
+    assert design.change_detector.lanes == design.channel_gate.lanes == 8
+    assert (design.change_detector.line_bits, design.change_detector.marks) == (1, 512)
+    # Marks are of every row and element, 512 x 64 bits, a byte a lane: fewer than the values.
+    assert design.difference_unit.lanes == 8
+    assert design.result_adder.width == 16
+    assert design.channel_gate.channels == 64
+    # 512 x 64 inputs of a byte and as many sums of 4: 160 KiB; a row of 16 sums on each port.
+    held = design.state_buffer
+    assert (held.capacity_bytes, held.width_bits, held.ports) == (256 * KIB, 512, 2)
+    # 25.6 bytes of DRAM a cycle.
+    assert design.frame_differencer.lanes == 32
+    assert design.motion_estimator.adders == 64
+    # Half of the work takes the array half of the time.
+    half = fitted_design(base, [LAYER], NoReuse(), remaining=0.375)
+    assert half.change_detector.lanes == 16
+
+
+def test_lanes_have_banks_of_their_own():
+    design = fitted_design(preset("predictor_lanes_16x16"), [LAYER], NoReuse())
+    ready = preset("predictor_lanes_16x16")
+    for name in ("activation_buffer", "weight_buffer", "output_buffer"):
+        fitted, known = getattr(design, name), getattr(ready, name)
+        assert (fitted.ports, fitted.width_bits) == (known.ports, known.width_bits)
+    assert design.sum_predictor.multipliers == 16 and design.sum_predictor.thresholds == 64
+    # More banks than a buffer has can't be asked for.
+    many = replace(ready, array=replace(ready.array, rows=64, columns=64))
+    assert fitted_design(many, [LAYER], NoReuse()).activation_buffer.ports == 1024
