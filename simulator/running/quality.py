@@ -88,9 +88,11 @@ def labels_fit(labels: np.ndarray, answers: np.ndarray) -> bool:
 
 def _mean_square(left: np.ndarray, right: np.ndarray | int) -> float | None:
     """Of the difference; `None` where it overflows."""
-    wide = np.complex128 if left.dtype.kind == "c" else np.float64
+    wide = np.complex128 if "c" in (left.dtype.kind, np.asarray(right).dtype.kind) else np.float64
     with np.errstate(over="ignore"):
-        return finite(float(np.square(np.abs(left.astype(wide) - right)).mean()))
+        apart = np.subtract(left, right, dtype=wide)
+        size = np.abs(apart) if wide is np.complex128 else apart
+        return finite(float(np.square(size, out=size).mean()))
 
 
 def finite(value: float) -> float | None:
