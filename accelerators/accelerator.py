@@ -120,7 +120,8 @@ class Accelerator:
         difference_unit: inputs less earlier ones, of which only those that differ are multiplied.
         result_adder: adds what comes of differences to earlier results.
         state_buffer: what layers remember of a frame for the next one, where it has room: inputs
-            and results of each layer, in their order; the others' lie in the DRAM.
+            and results of each layer, in their order, for techniques that compare with them or add
+            to them; the others' lie in the DRAM.
         change_detector: finds positions whose input changed since an earlier frame.
         frame_differencer: compares whole frames with earlier ones.
         feature_cache: sums up maps, and compares these sums with earlier images'.

@@ -12,6 +12,7 @@ import simulator.policies.octave_convolutions
 import simulator.policies.of_transformers  # noqa: F401  entries of the catalogue
 from simulator.analysis.effectual_bits import effectual_bits
 from simulator.analysis.error_bound import ErrorAnalysis, ErrorBound, LayerBound, error_bound
+from simulator.analysis.memoisation import Memoisation, RememberedProducts, multiply_memoisation
 from simulator.analysis.painting import paint_clusters, remaining_work
 from simulator.analysis.pixel_answers import PixelAnswers, pixel_answers
 from simulator.analysis.position_choice import (
@@ -174,6 +175,7 @@ __all__ = [
     "Leaders",
     "Looks",
     "LshReuse",
+    "Memoisation",
     "Motion",
     "NeighbourReuse",
     "Neighbours",
@@ -194,6 +196,7 @@ __all__ = [
     "RangeTableReuse",
     "Ranges",
     "RegionOfInterest",
+    "RememberedProducts",
     "ResultCacheReuse",
     "ReuseCounts",
     "ReusePolicy",
@@ -239,6 +242,7 @@ __all__ = [
     "looks_at_maps",
     "luma",
     "map_means",
+    "multiply_memoisation",
     "paint_clusters",
     "perforation_impacts",
     "pixel_answers",

@@ -1,6 +1,7 @@
 """One workload on one accelerator under one policy."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accelerators import Accelerator, ConfigError
@@ -17,7 +18,7 @@ from simulator.timing.engines.engine import ENGINES, Engine
 from simulator.timing.layer import LayerTiming
 from simulator.timing.pipeline import layer_timing
 from simulator.timing.remaining import layers_as_run
-from simulator.timing.remembering import with_room
+from simulator.timing.remembering import results_held, with_room
 from workloads.traces.layer import Layer
 from workloads.traces.trace import WorkloadTrace
 
@@ -110,8 +111,15 @@ def _timed(
     quality: dict[str, dict[str, Any]] = {}
     as_run = layers_as_run(trace.layers, run.decisions, run.frames, run.tokens)
     as_run = with_room(as_run, accelerator)
+    held: dict[str, int] = {}
+    if run.frames is not None:
+        bits = accelerator.operand_bits
+        held = results_held(trace.layers, trace.graph, run.frames, bits)
     for layer, (ran, left) in zip(trace.layers, as_run, strict=True):
-        timings.append((layer, layer_timing(ran, left, accelerator, engine)))
+        timing = layer_timing(ran, left, accelerator, engine)
+        if not timing.kept_bytes:  # else the result is among what is kept
+            timing = replace(timing, kept_bytes=held.get(layer.name, 0))
+        timings.append((layer, timing))
         decisions = run.decisions[layer.name]
         if decisions is not None:
             quality[layer.name] = {

@@ -11,6 +11,17 @@ each, the same for all variants: leaders (distances relative to a vector's lengt
 positions (the threshold is one 8-bit step of each layer's inputs, so that it means the same in
 both precisions), and weight repetition (what UCNN multiplies). Agreement is with the same variant
 run dense, so that it tells what the technique costs and not what the compression does.
+
+Answer, as printed on 2026-11-28 with `--images 16` and both data sets: 8 bits make values equal and
+rows no more alike. On street frames the inputs that equal the frame before's rise from 34.0 to 38.7
+%, and a filter's distinct weights fall from all of them to 45 % (24 % in CifarNet; VGG-16's weights
+come on 8-bit grids, 7 %), so what counts equal values, differences and weight repetition, gains.
+Leaders leave 0.466 of the work in either precision at the same agreement (0.891 and 0.892), and
+positions unchanged within a step 0.996: a moving camera leaves none. Pruning does not take what
+leaders live on: with 20 % of the weights gone they leave 0.472 (agreement 0.923), with 35 % 0.425,
+where the network itself has lost 7.5 points of mean IoU; VGG-16 0.826, 0.826 and 0.822. Pruning
+does leave fewer distinct weights, as many as it takes. 16 images cannot tell a few points of
+agreement.
 """
 
 import argparse

@@ -146,20 +146,19 @@ class Setting:
     def base(self) -> Accelerator:
         """The design before its memories and units are fitted, with the technique's units alone."""
         every = preset("every_64x64")
-        own = SHARING[self.technique].units
-        others = {unit for each in SHARING.values() for unit in each.units} - {*own}
+        own = {name: getattr(every, name) for name in SHARING[self.technique].units}
         array = replace(
             every.array, rows=self.array, columns=self.array, fold_timing=self.fold_timing
         )
         bytes_read = self.array * every.operand_bits
         return replace(
-            every,
+            every.without_reuse(every.name),
             array=array,
             activation_buffer=replace(every.activation_buffer, width_bits=bytes_read),
             weight_buffer=replace(every.weight_buffer, width_bits=bytes_read),
             accumulator_bits=self.accumulator_bits,
             dram=replace(every.dram, kind=self.dram),
-            **dict.fromkeys(others),
+            **own,
         )
 
     def design(self, layers: Iterable[Layer]) -> Accelerator:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from reuse_networks import POINT
 
 from accelerators import Accelerator, ConfigError, area_by_part, preset, presets
@@ -73,8 +72,7 @@ class Row:
         speed_equal, energy_equal: against the best dense design of equal area.
         unit_mm2: area of the technique's units.
         dense, after: score, or 1 and the agreement with the dense network.
-        kept_bytes: what is kept from frame to frame, in words of the design; `None` of a technique
-            that keeps nothing.
+        kept_bytes: memory for what is kept from frame to frame, as the design stores it.
         bound: what holds the design up.
         within: whether it lost no more than a point where it was chosen.
         reason: why there are no numbers, if there are none.
@@ -125,7 +123,8 @@ def base_with(units: Sequence[str]) -> Accelerator:
             raise ConfigError(f"units must be of a ready design, got {name}; add a preset")
         found[name] = getattr(owners[-1], name)
     if {"lanes", "weight_tables"} & {*missing}:
-        found["array"] = replace(base.array, dataflow="output_stationary")
+        # Of so many lanes each has a bank of the activation buffer, which has 1,024 at most.
+        found["array"] = replace(base.array, rows=32, columns=32, dataflow="output_stationary")
     return replace(base, **found)
 
 
@@ -207,11 +206,6 @@ def _judged(
     done = sum(layer.timing.macs for layer in report.reuse.layers)
     units = {unit for each in found_techniques(tuple(choice.split(","))) for unit in each.units}
     areas = area_by_part(design)
-    kept = None
-    if run.memory is not None:
-        kept = sum(
-            _bytes_of(array, design) for own in run.memory.tables.values() for array in own.values()
-        )
     dense, after = (
         (1.0, report.agreement)
         if report.dense_accuracy is None
@@ -229,14 +223,7 @@ def _judged(
         unit_mm2=sum(area for name, area in areas.items() if name in units),
         dense=dense,
         after=after,
-        kept_bytes=kept,
+        kept_bytes=report.reuse.kept_bytes,
         bound=report.reuse.bound_by,
         within=within,
     )
-
-
-def _bytes_of(array: np.ndarray, design: Accelerator) -> int:
-    """Of values as the design stores them, an operand each; ids and flags as they are."""
-    if array.dtype.kind == "f":
-        return array.size * design.operand_bits // 8
-    return array.nbytes

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workloads.capturing.capture import capture
     from workloads.capturing.hook import GemmCall, run_with
     from workloads.capturing.replaying import replay
+    from workloads.compressing.clustering import few_valued
     from workloads.compressing.pruning import prune
     from workloads.compressing.quantising import quantise, quantise_as
     from workloads.models import CifarNet
@@ -34,6 +35,7 @@ _PLACES = {
     "capture": "workloads.capturing.capture",
     "cifar10": "workloads.streams",
     "digits": "workloads.streams",
+    "few_valued": "workloads.compressing.clustering",
     "load_quantised": "workloads.models.quantised_weights",
     "prune": "workloads.compressing.pruning",
     "quantisation_aware": "workloads.training",
@@ -63,6 +65,7 @@ __all__ = [
     "capture",
     "cifar10",
     "digits",
+    "few_valued",
     "load_quantised",
     "prune",
     "quantisation_aware",

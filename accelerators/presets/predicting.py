@@ -10,13 +10,15 @@ from accelerators.presets.size_16x16 import dense_16x16
 from accelerators.units import SumPredictor
 
 # our choice: a sixteenth of the array
-_MULTIPLIERS = 16
+_MULTIPLIERS = _ADDERS = 16
 
 
 def predictor_16x16() -> Accelerator:
     """A systolic array: what is not computed saves energy, and no cycle."""
     return replace(
-        dense_16x16(), name="predictor_16x16", sum_predictor=SumPredictor(multipliers=_MULTIPLIERS)
+        dense_16x16(),
+        name="predictor_16x16",
+        sum_predictor=SumPredictor(multipliers=_MULTIPLIERS, adders=_ADDERS),
     )
 
 
@@ -25,5 +27,5 @@ def predictor_lanes_16x16() -> Accelerator:
     return replace(
         lanes_16x16(),
         name="predictor_lanes_16x16",
-        sum_predictor=SumPredictor(multipliers=_MULTIPLIERS),
+        sum_predictor=SumPredictor(multipliers=_MULTIPLIERS, adders=_ADDERS),
     )

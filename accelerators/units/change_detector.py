@@ -23,8 +23,8 @@ class ChangeDetector(Unit):
     are held for a layer, and the numbers of marked rows are handed to the array, one a cycle,
     through a queue of ``queue_entries``; a list of addresses is not needed beside it.
 
-    References lie where feature maps lie, in the DRAM. Not priced: the OR over channels and the
-    encoder that finds the next mark.
+    References lie where feature maps lie, in the DRAM, or in a state buffer that has room for them.
+    Not priced: the OR over channels and the encoder that finds the next mark.
 
     Attributes:
         lanes: values compared a cycle, 1 to 4096.

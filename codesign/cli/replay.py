@@ -30,9 +30,11 @@ from codesign.space.lookup import (
     refuse_idle,
 )
 from codesign.space.technique_lookup import find_technique
-from simulator import NoReuse, PerLayer, ReusePolicy
+from codesign.space.techniques import THEN
+from simulator import NoReuse, PerLayer, ReusePolicy, techniques
 from simulator.results.weights import AS_CLASS_SETS, untrained
 from workloads.traces.files import DESCRIPTION
+from workloads.traces.layer import Layer
 from workloads.traces.scale_sim import read_topology
 from workloads.traces.trace import WorkloadTrace
 
@@ -167,17 +169,17 @@ class ReplayOptions:
                 "or give SCALE-Sim's files by --scale-sim CFG TOPOLOGY"
             )
         design = self._priced(find_accelerator(self.accelerator or DEFAULT_DESIGN))
-        policy = self._policy(design)
+        trace = WorkloadTrace.load(self.trace)
         asked = Replay(
-            trace=WorkloadTrace.load(self.trace),
+            trace=trace,
             design=design,
-            policy=policy,
+            policy=self._policy(design, trace.layers),
             calibration=None if self.calibration is None else WorkloadTrace.load(self.calibration),
         )
         refuse_idle({"--calibration": self.calibration is not None and not asked.learns}, _LEARNS)
         return asked
 
-    def _policy(self, design: Accelerator) -> ReusePolicy:
+    def _policy(self, design: Accelerator, of: Sequence[Layer]) -> ReusePolicy:
         """The reuse: a policy by name, or LSH by its own options."""
         lsh = ("hashes", "length", "layer", "scope", "thresholds", "learning", "order")
         defaults = {option.name: option.default for option in fields(self)}
@@ -186,7 +188,7 @@ class ReplayOptions:
             for name in (*lsh, "representative")
             if getattr(self, name) not in (defaults[name], [])
         ]
-        named = self._technique(given) or policy_by_name(
+        named = self._technique(given, design, of) or policy_by_name(
             self.policy, self.policy_set, self.layer or [], given
         )
         if named is not None:
@@ -203,7 +205,9 @@ class ReplayOptions:
             accelerator=design,
         )
 
-    def _technique(self, lsh: Sequence[str]) -> ReusePolicy | None:
+    def _technique(
+        self, lsh: Sequence[str], design: Accelerator, of: Sequence[Layer]
+    ) -> ReusePolicy | None:
         """The technique that was named, and layers that run dense beside it; `None` without one."""
         settings = getattr(self, "setting", None) or []
         refuse_idle({"--set": bool(settings) and self.technique is None}, "with --technique")
@@ -218,8 +222,18 @@ class ReplayOptions:
                 f"--technique must stand without {', '.join(others)}, got both; leave one out, or "
                 "give fields as --set FIELD=VALUE; of --layer, only NAME=dense may stay"
             )
-        found = find_technique(self.technique, settings)
-        return PerLayer(dict.fromkeys(dense, NoReuse()), found) if dense else found
+        found = find_technique(self.technique, settings, layers=of, dense=dense)
+        known = {*techniques()} & {*self.technique.split(THEN)}
+        unbuilt = sorted(
+            name for name in known if not {*techniques()[name].units} <= {*design.parts()}
+        )
+        if unbuilt:
+            raise ConfigError(
+                f"--technique {unbuilt[0]} must be one that some design has the units of, got a "
+                "study tool that none has: it takes a share of the work that nothing here can find "
+                "out; use it by `codesign similarity TRACE --policy`, or another technique"
+            )
+        return found
 
     def _read_scale_sim(self, config: Path, topology: Path) -> Replay:
         """Shapes alone, on the design of the .cfg file."""

@@ -85,7 +85,7 @@ def command(
         say(error_text(bound))
     tell_random(asked.trace)
     if run.calibrated_on is not None and asked.calibration is None:
-        note("hashing learned from the judged inputs; give others by --calibration TRACE")
+        note("learned from the judged inputs; give others by --calibration TRACE")
     say(f"\n{report.verdict}\n{costs_line(asked.design)}")
     write_files(
         (json, report.write_json),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accelerators import Accelerator, ConfigError
+from accelerators import Accelerator, ConfigError, presets
 from accelerators.rules import choose, show
 from accelerators.units.unit import parts_of
 from codesign.cli.terminal import guarded, say, table
@@ -98,6 +98,17 @@ def _words_of(technique: Technique) -> list[str]:
     ]
 
 
+def _ready(technique: Technique) -> list[str]:
+    """Ready designs that have its units; all of them have none."""
+    if not technique.units:
+        return ["any"]
+    return [
+        name
+        for name, design in presets().items()
+        if all(getattr(design, each, None) is not None for each in technique.units)
+    ]
+
+
 def _explain(technique: Technique) -> None:
     """A technique with all that is known of it."""
     from simulator.results.published import published_figures
@@ -107,6 +118,8 @@ def _explain(technique: Technique) -> None:
     say(f"Takes off: {technique.axis}, by {technique.grain}; word: {technique.word}.")
     say(f"Looked at: {technique.evidence}. Trained: {trained}.")
     say(f"Units: {', '.join(_words_of(technique)) or 'none'}.")
+    if technique.policy is not None:
+        say(f"Ready designs: {', '.join(_ready(technique)) or 'none'}.")
     if technique.policy is None:
         say(f"\nNot decided on a trace: {technique.how}.")
     else:

@@ -75,7 +75,11 @@ def policies() -> dict[str, type[ReusePolicy]]:
 
 
 def find_policy(
-    name: str, settings: Sequence[str] = (), *, searched: Mapping[str, Any] | None = None
+    name: str,
+    settings: Sequence[str] = (),
+    *,
+    searched: Mapping[str, Any] | None = None,
+    option: str = "--policy-set",
 ) -> ReusePolicy:
     """A policy of `simulator` by its class name, or one of one's own: an instance or a class.
 
@@ -84,6 +88,7 @@ def find_policy(
         settings: `FIELD=VALUE` each, of fields of its dataclass; others stay as they are.
         searched: field -> a choice of it, for a search that varies the policy's fields; those
             without a default take it.
+        option: that gives the settings, for messages.
 
     Raises:
         ConfigError: there is none, or a setting names no field of it, or breaks a rule of it.
@@ -98,16 +103,16 @@ def find_policy(
     if name not in known and not is_located(name):
         raise _unknown("policy", name, known)
     found = known[name] if name in known else _located("policy", name, ReusePolicy)
-    values = _policy_values(name, found, settings)
+    values = _policy_values(name, found, settings, option)
     needed = _needed(found)
     values = {key: value for key, value in (searched or {}).items() if key in needed} | values
     missing = [each for each in needed if each not in values]
     if missing:
-        option = f"--policy-set {missing[0]}=VALUE"
+        fix = f"{option} {missing[0]}=VALUE"
         if searched is not None:
-            option = f"--parameter policy.{missing[0]}=VALUE,VALUE"
+            fix = f"--parameter policy.{missing[0]}=VALUE,VALUE"
         raise ConfigError(
-            f"policy {name} must be given {', '.join(missing)}, got nothing; add {option}"
+            f"policy {name} must be given {', '.join(missing)}, got nothing; add {fix}"
         )
     try:
         if isinstance(found, ReusePolicy):
@@ -120,8 +125,8 @@ def find_policy(
     return _of_kind("policy", name, made, ReusePolicy)  # type: ignore[type-abstract]
 
 
-def _policy_values(name: str, found: Any, settings: Sequence[str]) -> dict[str, Any]:
-    """Field -> value, as `--policy-set` gives them."""
+def _policy_values(name: str, found: Any, settings: Sequence[str], option: str) -> dict[str, Any]:
+    """Field -> value, as the option gives them."""
     owner = found if isinstance(found, type) else type(found)
     types = get_type_hints(owner) if is_dataclass(owner) else {}
     known = [each.name for each in fields(owner) if each.init] if is_dataclass(owner) else []
@@ -130,16 +135,16 @@ def _policy_values(name: str, found: Any, settings: Sequence[str]) -> dict[str, 
         field, separator, value = text.partition("=")
         if not separator or not value or field in values:
             raise ConfigError(
-                f"--policy-set must be FIELD=VALUE, each field once, got {text!r}; write for "
-                "example --policy-set computed=0.5"
+                f"{option} must be FIELD=VALUE, each field once, got {text!r}; write for "
+                f"example {option} computed=0.5"
             )
         if field not in known:
             fix = choose(field, known) if known else "leave it out"
             raise ConfigError(
-                f"--policy-set must name a field of {name}, {', '.join(known) or 'which has none'}"
+                f"{option} must name a field of {name}, {', '.join(known) or 'which has none'}"
                 f", got {field!r}; {fix}"
             )
-        values[field] = read_value(f"--policy-set {field}", value, types[field])
+        values[field] = read_value(f"{option} {field}", value, types[field])
     return values
 
 

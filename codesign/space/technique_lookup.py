@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any, get_type_hints
 
@@ -12,11 +13,18 @@ from accelerators.rules import choose, show
 from codesign.space.lookup import find_policy
 from codesign.space.techniques import THEN
 from codesign.space.values import read_value
-from simulator import ReusePolicy, Technique, Together, techniques
+from simulator import NoReuse, PerLayer, ReusePolicy, Technique, Together, techniques
+from workloads.traces.layer import Layer
 from workloads.user_files import is_located
 
 
-def find_technique(text: str, settings: Sequence[str] = ()) -> ReusePolicy:
+def find_technique(
+    text: str,
+    settings: Sequence[str] = (),
+    *,
+    layers: Sequence[Layer] = (),
+    dense: Sequence[str] = (),
+) -> ReusePolicy:
     """The policy of a technique, or of several, each on what those before it leave.
 
     Args:
@@ -24,17 +32,58 @@ def find_technique(text: str, settings: Sequence[str] = ()) -> ReusePolicy:
             decides first, or `file.py:NAME` of a policy of one's own.
         settings: `FIELD=VALUE` each, of a field of its policy, or `NAME.FIELD=VALUE` where several
             have the field; others stay as the technique starts.
+        layers: of the workload; a length that a technique starts with is cut to rows that are
+            shorter.
+        dense: patterns of layers that none of them decides on.
 
     Raises:
         ConfigError: there is no such technique, it is no policy, or a setting is none of it.
     """
     if is_located(text):
-        return find_policy(text, settings)
+        found = find_policy(text, settings, option="--set")
+        return PerLayer(dict.fromkeys(dense, NoReuse()), found) if dense else found
     names = [each.strip() for each in text.split(THEN)]
-    found = [_known(name) for name in names]
-    given = _settings(found, settings)
-    made = [_made(technique, given[technique.name]) for technique in found]
-    return reduce(lambda then, first: Together(first, then), reversed(made[:-1]), made[-1])
+    entries = [_known(name) for name in names]
+    given = _settings(entries, settings)
+    made = [_made(technique, given[technique.name]) for technique in entries]
+    for technique, policy in zip(entries, made, strict=True):
+        _check_any(technique, policy, layers)
+    own: dict[str, ReusePolicy] = dict.fromkeys(dense, NoReuse())
+    above = made[:1] if made[0].is_above_layers and len(made) > 1 else []
+    of_layers = made[len(above) :]
+    free = ["length" not in given[technique.name] for technique in entries[len(above) :]]
+    for layer in layers:
+        cut = [
+            _cut(each, layer) if is_free else each
+            for each, is_free in zip(of_layers, free, strict=True)
+        ]
+        if cut != of_layers and not any(fnmatchcase(layer.name, each) for each in dense):
+            own[layer.name] = _chained(cut)
+    rest = _chained(of_layers)
+    return _chained([*above, PerLayer(own, rest) if own else rest])
+
+
+def _chained(policies: Sequence[ReusePolicy]) -> ReusePolicy:
+    """Each on what those before it leave."""
+    return reduce(lambda then, first: Together(first, then), reversed(policies))
+
+
+def _cut(policy: ReusePolicy, layer: Layer) -> ReusePolicy:
+    """The policy with a length that is at most that of the layer's rows."""
+    if (getattr(policy, "length", None) or 0) <= layer.gemm.k:
+        return policy
+    return replace(policy, length=layer.gemm.k)  # type: ignore[type-var]
+
+
+def _check_any(technique: Technique, policy: ReusePolicy, layers: Sequence[Layer]) -> None:
+    """A technique must find a layer that it decides on; else the workload would run dense."""
+    if not layers or policy.is_above_layers or any(map(policy.applies_to, layers)):
+        return
+    trained = f"; it must be trained: {technique.trained}" if technique.trained else ""
+    raise ConfigError(
+        f"technique {technique.name} must have a layer to decide on, got a workload without any"
+        f"{trained}; `codesign techniques {technique.name}` says what it decides on"
+    )
 
 
 def _known(name: str) -> Technique:
@@ -110,18 +159,13 @@ def _settings(found: Sequence[Technique], settings: Sequence[str]) -> Mapping[st
 def _made(technique: Technique, given: Mapping[str, Any]) -> ReusePolicy:
     """The technique's policy, as it starts but for what is given."""
     assert technique.policy is not None
-    settings = {**technique.start, **given}
-    missing = [
-        each.name
-        for each in fields(technique.policy)  # type: ignore[arg-type]
-        if each.init
-        and each.default is MISSING
-        and each.default_factory is MISSING
-        and each.name not in settings
-    ]
+    missing = ", ".join(each for each in technique.needs if each not in given)
+    if technique.fields and not technique.needs and not technique.start and not given:
+        missing = " or ".join(technique.fields)  # until then it takes nothing off
     if missing:
+        first = missing.partition(",")[0].partition(" ")[0]
         raise ConfigError(
-            f"technique {technique.name} must be given {', '.join(missing)}, got nothing; add "
-            f"--set {missing[0]}=VALUE, or set it up in a file of yours, --policy FILE.py:NAME"
+            f"technique {technique.name} must be given {missing}, got nothing; add "
+            f"--set {first}=VALUE, or set it up in a file of yours, --policy FILE.py:NAME"
         )
-    return technique.policy(**settings)
+    return technique.policy(**{**technique.start, **given})

@@ -265,8 +265,10 @@ class TechniqueSpace(DesignSpace):
 
     @property
     def searches_policy(self) -> bool:
-        """Other fields than the usual may change what is learned of activations."""
-        return any(technique is not None for technique, _, _ in map(self._field, self.own_fields))
+        """Other fields than the usual may change what is learned of activations; and techniques
+        beside those that share rows in tiles each learn something of their own."""
+        others = any(each.name not in SHARING for each in self.chosen_techniques)
+        return others or any(self._field(name)[0] is not None for name in self.own_fields)
 
     def _field(self, name: str) -> tuple[Technique | None, str, str | None]:
         """Technique, field of its policy and group that a parameter is of; none of each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerators import ConfigError
@@ -66,12 +66,29 @@ def members(name: str) -> list[str]:
 
 
 def searched() -> dict[str, Technique]:
-    """Name -> entry, of those that a search may choose: a policy decides, and starts somewhere."""
+    """Name -> entry, of those that a search may choose: with a policy that knows how to start."""
     return {
         name: each
         for name, each in techniques().items()
-        if each.policy is not None and (each.choices or each.start)
+        if each.policy is not None and (each.choices or each.start) and not each.needs
     }
+
+
+def _unsearched(name: str, known: Sequence[str]) -> str:
+    """Why a name is none that a search may choose, and what to do."""
+    technique = techniques().get(name)
+    if technique is None:
+        return f"techniques must be of {', '.join(known)}, got {show(name)}; {choose(name, known)}"
+    told = f"techniques must be such as a search can set, got {show(name)}"
+    if technique.policy is None:
+        return f"{told}, which is not decided on a trace: {technique.how}"
+    given = " or ".join(technique.needs or technique.fields)
+    if not given:
+        return f"{told}, of which there is nothing to choose; simulate --technique {name} runs it"
+    return (
+        f"{told}, whose {given} only you can know; simulate --technique {name} runs it, with --set "
+        f"{(technique.needs or technique.fields)[0]}=VALUE"
+    )
 
 
 def found_techniques(names: Any) -> tuple[Technique, ...]:
@@ -93,11 +110,7 @@ def found_techniques(names: Any) -> tuple[Technique, ...]:
             f"{show(names)}; try ('{DENSE}', 'lsh')"
         )
     each_once = dict.fromkeys(each for name in names for each in members(name))
-    problems = [
-        f"techniques must be of {', '.join(known)}, got {show(name)}; {choose(name, known)}"
-        for name in each_once
-        if name not in known
-    ]
+    problems = [_unsearched(name, known) for name in each_once if name not in known]
     problems += [
         f"techniques must name each once, got {show(name)} again; leave one out"
         for name in sorted({name for name in names if names.count(name) > 1})

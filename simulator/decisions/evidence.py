@@ -208,6 +208,8 @@ class Changes(Evidence):
         updated: values of the reference that are written.
         line_bits: marks of changed places that must be at hand for the kernel to reach over them.
         kept_elements: values that are kept between frames: the reference, and the layer's results.
+        copies: whether the reference is the input of the frame before as it lies in the DRAM, where
+            nothing is written for it; on the chip it is written whole.
     """
 
     units: ClassVar[tuple[str, ...]] = ("change_detector",)
@@ -218,6 +220,7 @@ class Changes(Evidence):
     updated: int
     line_bits: int
     kept_elements: int
+    copies: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,9 @@ import numpy as np
 from accelerators.rules import integer, refuse
 from simulator.decisions.evidence import Evidence
 
+# Of a sum of a map that is kept, whatever an operand has.
+FEATURE_BYTES = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrameEvidence(Evidence):
@@ -17,6 +20,14 @@ class FrameEvidence(Evidence):
     Each of its units works in a stage above the layers
     (`simulator.timing.stages.above.AboveStage`), which has a row of its own in reports.
     """
+
+    def kept_bytes(self, operand_bits: int) -> int:
+        """Memory for what is kept of earlier frames to look at, or to move.
+
+        Args:
+            operand_bits: of an activation.
+        """
+        return 0
 
     def check_frames(self, frames: int) -> None:
         """Counts must be of these frames; those of a subclass' own that are arrays are.
@@ -59,6 +70,10 @@ class FrameDifferences(FrameEvidence):
     held: np.ndarray = field(repr=False)
     places: int = 1
 
+    def kept_bytes(self, operand_bits: int) -> int:
+        """Of the frames that are held."""
+        return -(-self.places * self.elements * operand_bits // 8)
+
     def check_frames(self, frames: int) -> None:
         """Also, the sizes must be some."""
         broken = integer(1, 2**40)["rule"](self.elements, "FrameDifferences.elements")
@@ -92,6 +107,10 @@ class Features(FrameEvidence):
     products: np.ndarray = field(repr=False)
     kept: np.ndarray = field(repr=False)
     places: int
+
+    def kept_bytes(self, operand_bits: int) -> int:
+        """Of the features, as the feature cache has them."""
+        return self.places * self.channels * FEATURE_BYTES
 
     def check_frames(self, frames: int) -> None:
         """Also, the sizes must be some."""

@@ -42,6 +42,10 @@ class Motion(FrameEvidence):
     searched: np.ndarray = field(repr=False)
     errors: np.ndarray = field(repr=False)
 
+    def kept_bytes(self, operand_bits: int) -> int:
+        """Of the key frame's pixels, a byte each."""
+        return self.size[0] * self.size[1]
+
     def check_frames(self, frames: int) -> None:
         """A vector for each tile, and a key frame for each frame."""
         refuse(integer(1, 2**20)["rule"](self.tile, "Motion.tile"))

@@ -67,6 +67,10 @@ class Warps(FrameEvidence):
     keys: np.ndarray = field(repr=False)
     radius: int
 
+    def kept_bytes(self, operand_bits: int) -> int:
+        """Of the key frame's maps."""
+        return sum(-(-each.elements * operand_bits // 8) for each in self.maps)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MovedMaps:

@@ -311,6 +311,8 @@ class KeptRows:
         operands: `(count, c, k)` float32, what is multiplied for the computed rows, in their order,
             of each product as many; `None` where they are the layer's own rows, or once the results
             were computed.
+        on_chip: whether a design has room on the chip for what is kept; else it lies in the DRAM.
+            Timing sets it.
 
     Raises:
         ConfigError: the kept rows, their sources or the operands are not those of such a layer.
@@ -321,6 +323,7 @@ class KeptRows:
     results: np.ndarray | None = field(default=None, repr=False)
     sources: np.ndarray | None = field(default=None, repr=False)
     operands: np.ndarray | None = field(default=None, repr=False)
+    on_chip: bool = False
 
     units: ClassVar[tuple[str, ...]] = ("address_list",)
 

@@ -81,9 +81,17 @@ def simulation_html(
         "design_rows": [design_row(label, design) for label, design in designs.items()],
         "python": python or accelerator.to_python(),
         **error_context(report.get("error_bound")),
-        "facts": facts(report["workload"], accelerator, {"policy": report["policy"]}),
+        "facts": facts(
+            report["workload"], accelerator, {"policy": report["policy"]} | _kept(reuse)
+        ),
     }
     return render("simulation.html", TEMPLATES, context, plotly_file=plotly_file)
+
+
+def _kept(design: Mapping[str, Any]) -> dict[str, str]:
+    """What is kept from frame to frame, where anything is; old reports do not tell."""
+    kept = design.get("kept_bytes", 0)
+    return {"kept from frame to frame": f"{kept / 1024:,.4g} KiB"} if kept else {}
 
 
 def error_context(bound: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class CachedAnswers(ReusePolicy):
     Features are of what the dense model computes: no policy may change the layers before.
 
     Attributes:
-        layers: names of layers before which an image may end, with spaces between them.
+        layers: names of layers before which an image may end, with commas or spaces between them.
         threshold: cosine from which two features are alike, 0 to 2; above 1 none are.
         entries: images whose features are kept, 1 to 65536.
 
@@ -41,8 +41,8 @@ class CachedAnswers(ReusePolicy):
 
     layers: str = field(
         metadata=true_of(
-            lambda given: type(given) is str and bool(given.split()),
-            "name layers, with spaces between them",
+            lambda given: type(given) is str and bool(_names(given)),
+            "name layers, with commas or spaces between them",
             "give the name of a layer at least",
         )
     )
@@ -64,7 +64,7 @@ class CachedAnswers(ReusePolicy):
             [
                 f"CachedAnswers.layers must name layers, got {show(name, str)}; "
                 f"{choose(name, names)}"
-                for name in self.layers.split()
+                for name in _names(self.layers)
                 if name not in names
             ]
         )
@@ -73,7 +73,7 @@ class CachedAnswers(ReusePolicy):
         """Images end at a layer where they are like an earlier one; `None` of a single image."""
         if trace.images == 1:
             return None
-        asked = self.layers.split()
+        asked = _names(self.layers)
         names = [layer.name for layer in trace.layers]
         looked = [name for name in names if name in asked]
         features = {name: map_sums(trace, name, "CachedAnswers.layers") for name in looked}
@@ -116,6 +116,11 @@ class CachedAnswers(ReusePolicy):
     def describe(self) -> dict:
         """The policy as plain values."""
         return {"policy": "cached_answers", **asdict(self)}
+
+
+def _names(text: str) -> list[str]:
+    """Names that a text has."""
+    return text.replace(",", " ").split()
 
 
 def _most_alike(feature: np.ndarray, kept: np.ndarray, threshold: float) -> int | None:

@@ -259,6 +259,7 @@ class _Comparison:
                 updated=self._updated if self._form == "feedback" else 0,
                 line_bits=line_bits(layer),
                 kept_elements=self.reference.size + gemm.count * gemm.n * self._positions,
+                copies=self._form == "copy",
             ),
         )
 
@@ -280,8 +281,10 @@ def _reference(layer: Layer, memory: LayerMemory | None) -> np.ndarray | None:
     """
     if memory is None:
         return None
-    size = input_size(layer)
-    shape = layer.input_elements // (layer.images * math.prod(size)), *size
+    size, channels = input_size(layer), layer.gemm.count * layer.gemm.k
+    if layer.kind == "conv":
+        channels = layer.input_elements // (layer.images * math.prod(size))
+    shape = channels, *size
     held = memory.get(_REFERENCE)
     if held is None:  # a list was passed on to it so far
         return None

@@ -34,8 +34,8 @@ class Clockwork(ReusePolicy):
     policy may change the layers before it.
 
     Attributes:
-        rates: `pattern=n` of each stage that runs in every n-th frame, 1 to 1048576, with spaces
-            between them.
+        rates: `pattern=n` of each stage that runs in every n-th frame, 1 to 1048576, with commas
+            or spaces between them.
         changes: `pattern=threshold` of each stage that runs where the mean squared difference of
             its input is above the threshold, 0 to 1e30. Layers in none of the two run in every
             frame; the first pattern that matches is a layer's.
@@ -127,7 +127,7 @@ def _stages(text: str) -> dict[str, float]:
         ValueError: the text is none.
     """
     found: dict[str, float] = {}
-    for each in text.split():
+    for each in text.replace(",", " ").split():
         pattern, _, value = each.rpartition("=")
         if not pattern or pattern in found:
             raise ValueError

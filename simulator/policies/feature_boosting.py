@@ -194,7 +194,7 @@ register(
         source="Gao et al., Dynamic channel pruning: feature boosting and suppression, ICLR 2019",
         policy=FeatureBoosting,
         units=("channel_gate",),
-        trained="the network with its gates (workloads.models.boosting)",
+        trained="the network with its gates, such as resnet20_boosted (workloads.models.boosting)",
         published=("FBS",),
         choices={"density": (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)},
         start={"density": 0.5},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -90,6 +90,21 @@ class Technique:
         if self.policy is None:
             return ()
         return tuple(each.name for each in fields(self.policy) if each.init)  # type: ignore[arg-type]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Fields of the policy that have no default, and that the technique does not start with."""
+        if self.policy is None:
+            return ()
+        known = {*self.start, *self.choices}
+        return tuple(
+            each.name
+            for each in fields(self.policy)  # type: ignore[arg-type]
+            if each.init
+            and each.default is MISSING
+            and each.default_factory is MISSING
+            and each.name not in known
+        )
 
 
 _KNOWN: dict[str, Technique] = {}

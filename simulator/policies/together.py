@@ -75,9 +75,8 @@ class Together(ReusePolicy):
         )
         if self.second.is_above_layers:
             raise ConfigError(
-                "Together.second must decide on layers, got "
-                f"{show(self.second.describe())}, which decides on frames or tokens; give it as "
-                "the first"
+                f"Together.second must decide on layers, got {_called(self.second)}, which decides "
+                "on frames or tokens; give it as the first"
             )
         if isinstance(self.first, Together):
             raise ConfigError(
@@ -137,12 +136,14 @@ class Together(ReusePolicy):
     def check_layers(self, layers: Sequence[Layer]) -> None:
         """Each must fit the layers that it decides on, as it sees them."""
         broken: list[str] = []
+        # What is above applies to none, and names layers; it leaves all of them to the second.
+        above = self.is_above_layers
         for policy, seen in (
             (self.first, list(layers)),
             (self.second, [self._seen(layer) for layer in layers]),
         ):
             try:
-                policy.check_layers([layer for layer in seen if policy.applies_to(layer)])
+                policy.check_layers([each for each in seen if above or policy.applies_to(each)])
             except ConfigError as error:
                 broken += error.violations
         refuse(broken)
@@ -192,13 +193,16 @@ class Together(ReusePolicy):
         """What the first decided and keeps, with the second's on what that leaves."""
         made, own = first
         kept = {f"{_FIRST}{name}": array for name, array in (own or {}).items()}
-        seen, left = self._left(layer, rows, made)
-        if left.shape[1] and self.second.applies_to(seen):
-            then, own = self.second.decide_next(
-                seen, left, _of(_SECOND, state), _memory(_SECOND, memory)
-            )
-            kept |= {f"{_SECOND}{name}": array for name, array in (own or {}).items()}
-            made = self._joined(layer, made, then)
+        before = _memory(_SECOND, memory) or None
+        if made is not None and isinstance(made.rows, KeptRows) and made.rows.kept.all():
+            own = before  # nothing is left to decide on
+        else:
+            seen, left = self._left(layer, rows, made)
+            own = None
+            if self.second.applies_to(seen):
+                then, own = self.second.decide_next(seen, left, _of(_SECOND, state), before)
+                made = self._joined(layer, made, then)
+        kept |= {f"{_SECOND}{name}": array for name, array in (own or {}).items()}
         return made, kept or None
 
     def describe(self) -> dict:
@@ -239,6 +243,7 @@ class Together(ReusePolicy):
         if made is None or then is None:
             return then if made is None else made
         rows, next_rows = made.rows, then.rows
+        fix = "change their order, or use one of them alone"
         if rows is None or made.columns is not None or made.depth is not None:
             problem = "decide on rows, of which columns, depth and weights are left"
         elif isinstance(rows, SharedRows) and not shares_whole_rows(rows):
@@ -246,15 +251,20 @@ class Together(ReusePolicy):
             if alone and isinstance(then.evidence, Static) and then.columns is not None:
                 return replace(made, columns=then.columns)
             problem = "share whole rows, unless the second drops columns beforehand"
+            fix = "give the first length=None, or use one of them alone"
         elif next_rows is None or isinstance(next_rows, _MAY_FOLLOW.get(type(rows), ())):
             return replace(made, then=then)
         else:
             problem = f"leave rows for which {type(next_rows).__name__} have a meaning"
         raise ConfigError(
-            f"Together.first must {problem}, got {show(self.first.describe())} before "
-            f"{show(self.second.describe())} in layer {layer.name!r}; change their order, or use "
-            "one of them alone"
+            f"Together.first must {problem}, got {_called(self.first)} before "
+            f"{_called(self.second)} in layer {layer.name!r}; {fix}"
         )
+
+
+def _called(policy: ReusePolicy) -> str:
+    """What a policy calls itself."""
+    return str(policy.describe().get("policy", type(policy).__name__))
 
 
 # Decisions on rows -> what may be decided on the rows that they leave.

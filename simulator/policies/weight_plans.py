@@ -21,7 +21,7 @@ class WeightPlanned(ReusePolicy):
     """Makes a plan from the weights in `calibrate`; whatever the input, it is the same.
 
     Layers whose two operands are both activations, as attention's, run dense. Weights must repeat:
-    int8 weights, or such of few values (`workloads.compressing.clustering.few_valued`); float32
+    int8 weights, or such of few values (`workloads.few_valued`); float32
     weights hardly ever do, and are refused where a column has more than 256 values.
     """
 

@@ -133,6 +133,11 @@ class DesignReport:
         return _sum_of(each.timing.dram_bytes for each in self._all)
 
     @property
+    def kept_bytes(self) -> int:
+        """Memory for what is kept from frame to frame, of all layers and above them."""
+        return sum(each.timing.kept_bytes for each in self._all)
+
+    @property
     def bound_by(self) -> str:
         """The limit to blame for most of the cycles."""
         return most_blamed(self.critical_cycles)
@@ -183,6 +188,7 @@ class DesignReport:
             "critical_cycles": self.critical_cycles,
             "bound_by": self.bound_by,
             "dram_bytes": self.dram_bytes,
+            "kept_bytes": self.kept_bytes,
             "utilization": self.utilization,
             "latency_ms_per_image": self.latency_ms_per_image,
             "energy_uj_per_image": self.energy_uj_per_image,
@@ -261,7 +267,7 @@ def _above_dict(report: AboveReport) -> dict:
 
 def _spent(timing: Timing) -> dict:
     """Cycles and bytes."""
-    names = ("cycles", "busy_cycles", "critical_cycles", "bound_by", "dram_bytes")
+    names = ("cycles", "busy_cycles", "critical_cycles", "bound_by", "dram_bytes", "kept_bytes")
     return {name: getattr(timing, name) for name in names}
 
 

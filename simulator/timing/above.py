@@ -98,6 +98,7 @@ def _timing(stage: AboveStage) -> Timing:
         busy_cycles=dict.fromkeys(BLOCKS, 0) | {"dram": int(moving.sum())} | busy,
         dram_bytes=_traffic(work),
         actions=_actions(work, accelerator, loads, stores),
+        kept_bytes=stage.evidence.kept_bytes(accelerator.operand_bits),
     )
 
 

@@ -26,6 +26,9 @@ class Timing:
             stream also its tables, the old results that are used and the new ones); where there
             are any, `addresses` and `kept_results`, and what a stage of a user's own moves.
         actions: what was done, to be priced.
+        kept_bytes: memory that holds what is kept from frame to frame, wherever it lies, as the
+            design stores it: references, results, levels, moved maps, tables. 0 of what keeps
+            nothing.
     """
 
     cycles: int
@@ -33,6 +36,7 @@ class Timing:
     critical_cycles: dict[str, int]
     dram_bytes: dict[str, int]
     actions: ActionCounts
+    kept_bytes: int = 0
 
     @property
     def bound_by(self) -> str:

@@ -17,10 +17,12 @@ from simulator.timing.engines.engine import COMPILED, Engine
 from simulator.timing.layer import TRAFFIC, ActionCounts, LayerTiming
 from simulator.timing.passes import best_passes
 from simulator.timing.remaining import Remaining
+from simulator.timing.remembering import kept_bytes
 from simulator.timing.schedule import BLOCKS, LIMITS, Makespan, Schedule, slowest, with_own
 from simulator.timing.stages import STAGES, Independent, Multiplying, Stage, Work
 from simulator.timing.stages.around import Around, Completing
 from simulator.timing.stages.stage import beside, work_of
+from simulator.timing.stages.updating import Updating, is_updated
 from simulator.timing.tiles import Tiles
 from simulator.timing.tiling import best_tilings
 from simulator.timing.transfers import burst_bytes, transfer_cycles
@@ -126,8 +128,12 @@ def stages_of(left: Remaining, accelerator: Accelerator, engine: Engine) -> Stag
         first = partial(Around, left=level, accelerator=accelerator, engine=engine)
         made += [first(stage=stage) for stage in _asked_for(level, accelerator, engine)]
         made.append(Completing(left=level, accelerator=accelerator, engine=engine))
+        if is_updated(level):
+            made.append(Updating(left=level, accelerator=accelerator, engine=engine, around=True))
     asked = _asked_for(left, accelerator, engine)
     made += [stage for stage in asked if not isinstance(stage, Multiplying)]
+    if is_updated(left):
+        made.append(Updating(left=left, accelerator=accelerator, engine=engine))
     # What makes more of the array's units than an array multiplies in its place.
     array = Multiplying if accelerator.lanes is None else Independent
     arrays = [stage for stage in asked if isinstance(stage, Multiplying)]
@@ -229,7 +235,18 @@ class Run:
             dram_bytes=dict(moved),
             actions=self._actions(counts),
             macs=self.left.macs,
+            kept_bytes=self._kept_bytes,
             schedule=self.schedule,
+        )
+
+    @property
+    def _kept_bytes(self) -> int:
+        """Of all techniques on the layer."""
+        levels = (*self.left.around, self.left)
+        return sum(
+            kept_bytes(each.layer, each.decisions, self.accelerator)
+            for each in levels
+            if each.decisions is not None
         )
 
     def _actions(self, counts: ActionCounts) -> ActionCounts:

@@ -200,6 +200,12 @@ class Remaining:
         return self.decisions is not None and isinstance(self.decisions.rows, KeptRows)
 
     @property
+    def updated_in_place(self) -> bool:
+        """Whether these results stay on the chip, so that only those of computed rows travel."""
+        rows = None if self.decisions is None else self.decisions.rows
+        return isinstance(rows, IncrementalRows | KeptRows) and rows.on_chip
+
+    @property
     def incremental(self) -> IncrementalRows | None:
         """Its rows, where differences are added to earlier results."""
         rows = None if self.decisions is None else self.decisions.rows

@@ -101,14 +101,16 @@ class Tiling:
         transfers = self._transfers(left, row_cut, by_column, columns, copied, shape)
         actions = {}
         if left.kept:
-            # What the batch before left is loaded, and stored beside what is computed; a product of
-            # which all is kept needs no weights.
+            # A product of which all is kept needs no weights.
             transfers[1].moved_bytes[~(m > 0).any(axis=(1, 2))] = 0
-            kept = np.empty(shape, np.int64)
-            of_rows = columns + copied
-            kept[...] = byte_count((rows - m) * of_rows, self.accelerator.operand_bits)
+            bits, of_rows = self.accelerator.operand_bits, columns + copied
+            kept = np.zeros(shape, np.int64)
+            if left.updated_in_place:
+                transfers[2].moved_bytes[...] = byte_count(m * of_rows, bits)
+            else:  # what the batch before left is loaded, and stored beside what is computed
+                kept[...] = byte_count((rows - m) * of_rows, bits)
+                actions["output_buffer", "read_byte"] = int(kept.sum())
             transfers += (Transfer(kind="kept_results", moved_bytes=kept, buffer="output_buffer"),)
-            actions["output_buffer", "read_byte"] = int(kept.sum())
         tiles = Tiles(
             shape=shape,
             rows=rows,

@@ -38,7 +38,7 @@ PAGE = ROOT / "docs" / "own_technique.md"
 def folder(tmp_path, monkeypatch):
     """Where a user keeps the page's files."""
     blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.S)
-    assert [name for name, _ in blocks] == ["unchanged.py", "test_unchanged.py", "detector.py"]
+    assert [name for name, _ in blocks] == ["unchanged.py", "test_unchanged.py", "comparer.py"]
     for name, text in blocks:
         (tmp_path / name).write_text(text)
     lines = [line for _, text in blocks for line in text.splitlines() if line.strip()]
@@ -69,59 +69,57 @@ def test_still_frames_cost_nothing(folder):
     work = [sum(made.macs for made in run.decisions.values()) for run in runs]
     assert work[1] == 0 and 0 < work[2] < work[0]
     assert [run.output_mse < 1e-9 for run in runs] == [True] * 3
-    assert runs[0].decisions["conv1"].units == ("change_detector", "address_list")
+    assert runs[0].decisions["conv1"].units == ("row_comparer", "address_list")
     with pytest.raises(ConfigError, match="must keep nothing over a stream"):
         ReusedForward(policy)(model, frames[0])
 
 
 def test_a_unit_is_timed_and_priced(folder):
-    detector = importlib.import_module("detector")
+    comparer = importlib.import_module("comparer")
     policy = importlib.import_module("unchanged").Unchanged(0.0)
     images = digits("test").take(1).images
     model, _ = trained_cifarnet("digits")
     traces = [capture(model, images)] * 2
     runs = list(decide_stream(traces, policy, model=model))
     base = preset("dense_16x16")
-    unit, listed = detector.ChangeDetector(lanes=16), AddressList(entries=4096)
-    design = detector.Watching(**vars(base) | {"change_detector": unit, "address_list": listed})
+    unit, listed = comparer.RowComparer(lanes=16), AddressList(entries=4096)
+    design = comparer.Watching(**vars(base) | {"row_comparer": unit, "address_list": listed})
     for engine in ("compiled", "event"):
         first, second = (simulate(traces[0], design, run, engine=engine).reuse for run in runs)
         assert second.cycles < first.cycles and second.layers[0].timing.macs == 0
         # Each element of the rows is compared once, 16 a cycle.
         sizes = [layer.gemm.count * layer.gemm.m * layer.gemm.k for layer in traces[0].layers]
-        assert [
-            each.timing.actions["change_detector", "compare"] for each in second.layers
-        ] == sizes
-        assert second.busy_cycles["change_detector"] >= sum(sizes) / 16
+        assert [each.timing.actions["row_comparer", "compare"] for each in second.layers] == sizes
+        assert second.busy_cycles["row_comparer"] >= sum(sizes) / 16
         assert sum(second.critical_cycles.values()) == second.cycles
-        assert second.energy_pj["change_detector"] > 0 < second.area_by_part_mm2["change_detector"]
-    with pytest.raises(ConfigError, match="none here has a change_detector"):
+        assert second.energy_pj["row_comparer"] > 0 < second.area_by_part_mm2["row_comparer"]
+    with pytest.raises(ConfigError, match="none here has a row_comparer"):
         simulate(traces[0], base, runs[0])
 
 
 def test_a_unit_that_sets_the_pace_is_on_every_page_in_its_words_and_colour(folder):
-    detector = importlib.import_module("detector")
+    comparer = importlib.import_module("comparer")
     policy = importlib.import_module("unchanged").Unchanged(0.0)
     trace = capture(trained_cifarnet("digits")[0], digits("test").take(1).images)
     parts = {
-        "change_detector": detector.ChangeDetector(lanes=1),
+        "row_comparer": comparer.RowComparer(lanes=1),
         "address_list": AddressList(entries=4096),
     }
-    design = detector.Watching(**vars(preset("dense_16x16")) | parts)
+    design = comparer.Watching(**vars(preset("dense_16x16")) | parts)
     report = simulate(trace, design, policy)
-    assert report.reuse.bound_by == "change_detector"
+    assert report.reuse.bound_by == "row_comparer"
     stored = json.loads(report.write_json(folder / "report.json").read_text())
     assert summary_problems(stored) == []
-    words, colour = "change detector", "#5f9e6e"
+    words, colour = "row comparer", "#5f9e6e"
     designs = {"reuse": stored["designs"]["reuse"]}
     for figure in (time_by_limit(designs), busy_by_layer(designs)):
         assert {bar.name: bar.marker.color for bar in figure.data}[words] == colour
     assert words in {row["bound"] for row in layer_table(stored)[1]}
     assert f"The {words} sets the pace" in report.write_html(folder / "page.html").read_text()
     with report.write_csv(folder / "rows.csv").open() as file:
-        blamed = [int(row["blamed_change_detector_cycles_per_batch"]) for row in DictReader(file)]
-    assert sum(blamed) == report.reuse.critical_cycles["change_detector"] > 0
-    lanes = read_settings(["change_detector.lanes=1,4"], design)
+        blamed = [int(row["blamed_row_comparer_cycles_per_batch"]) for row in DictReader(file)]
+    assert sum(blamed) == report.reuse.critical_cycles["row_comparer"] > 0
+    lanes = read_settings(["row_comparer.lanes=1,4"], design)
     assert sweep(trace, design, policy, lanes).rows[0]["bound"] == words
     drawn = json.loads(write_timeline(report.reuse, folder / "timeline.json").read_text())
     named = [each["args"] for each in drawn["traceEvents"] if each["name"] == "thread_name"]

@@ -194,8 +194,8 @@ def broken(**changes) -> list[str]:
         ),
         (
             {"cache": {"replacement": "LRU"}},
-            "Accelerator.cache.replacement must be one of 'lru', 'fifo', 'random', got 'LRU'; "
-            "use one of these",
+            "Accelerator.cache.replacement must be one of 'lru', 'fifo', 'random', 'none', got "
+            "'LRU'; use one of these",
         ),
         (
             {"cache": {"update_cycles": 65}},

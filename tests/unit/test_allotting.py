@@ -10,6 +10,7 @@ import torch
 from accelerators import ConfigError, preset
 from codesign import StudyPlan, Workload, load_study, search
 from codesign.evaluation.allotting import Borne, allotted, with_dials_allotted
+from codesign.evaluation.evaluator import Evaluator
 from codesign.report.study_report import StudyReport, trial_rows
 from codesign.report.tables import PARAMETER_NAMES, best_section
 from codesign.space.described import described_space
@@ -292,3 +293,15 @@ def test_trials_are_judged_in_the_space_that_was_measured(workload, space, wider
     assert found.space == wider
     assert {trial.state for trial in found.trials} == {"complete"}
     assert {*found.held_out.trials} == {trial.number for trial in found.front}
+
+
+def test_each_technique_learns_what_it_needs(workload, space):
+    """Filters are ranked by their weights, not by what hashing learns of activations."""
+    assert not space.searches_policy
+    both = TechniqueSpace.for_techniques(
+        workload.trace, preset("every_64x64"), ("leaders", "dropped_columns"), grouping="all"
+    )
+    assert both.searches_policy
+    values = both.start["dense"] | {"all.technique": "dropped_columns"}
+    found = Evaluator.of(workload, both)(values)
+    assert found.state == "complete", found.reason

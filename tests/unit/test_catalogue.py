@@ -1,20 +1,37 @@
 """The catalogue of techniques, and how a command line names one or several."""
 
 import csv
-from dataclasses import MISSING, fields
+from dataclasses import replace
 from importlib import resources
 
 import pytest
 from typer.testing import CliRunner
 
-from accelerators import ConfigError
+from accelerators import Accelerator, ConfigError, preset
 from codesign.cli.app import app
 from codesign.space.technique_lookup import find_technique
-from simulator import DroppedColumns, LeaderReuse, LshReuse, Technique, Together, techniques
+from codesign.space.technique_parameters import usual_fields
+from codesign.space.techniques import searched
+from simulator import (
+    DroppedColumns,
+    Eva2,
+    LeaderReuse,
+    LshReuse,
+    NoReuse,
+    PerLayer,
+    Technique,
+    Together,
+    techniques,
+)
+from tests.builders import convolution_layer
 
 ENTRIES = sorted(techniques())
-# What no text can set up; such fields are given in Python.
-IN_PYTHON = ("dropped_tokens",)
+# What must be given on the command line; nobody can know it beforehand.
+GIVEN = {
+    "cached_answers": ["layers=conv2,fc3"],
+    "clockwork": ["rates=layer3.*=2,layer4.*=4"],
+    "dropped_tokens": ["first_layer=blocks.3", "dropped=1,2"],
+}
 
 
 def _published():
@@ -38,19 +55,19 @@ def test_an_entry_says_what_it_is(name):
 @pytest.mark.parametrize("name", [name for name in ENTRIES if techniques()[name].policy])
 def test_an_entry_starts(name):
     entry = techniques()[name]
-    needed = [
-        each.name
-        for each in fields(entry.policy)
-        if each.init and each.default is MISSING and each.default_factory is MISSING
-    ]
-    if name in IN_PYTHON or not {*needed} <= {*entry.start}:
+    given = GIVEN.get(name, [])
+    if given:
         with pytest.raises(ConfigError, match=rf"technique {name} must be given .*add --set"):
             find_technique(name)
-        return
-    made = find_technique(name)
+    made = find_technique(name, given)
     assert type(made) is entry.policy
     for of, value in entry.start.items():
         assert getattr(made, of) == value
+
+
+@pytest.mark.parametrize("name", sorted(searched()))
+def test_what_a_search_may_choose_has_usual_settings(name):
+    assert {*techniques()[name].choices} <= {*usual_fields(techniques()[name])}
 
 
 def test_settings_are_of_the_technique_that_has_them():
@@ -81,6 +98,63 @@ def test_what_is_none_is_told(text, settings, message):
         find_technique(text, settings)
 
 
+def test_values_of_several_parts_are_written_with_commas():
+    regions = find_technique("regions", ["background=0,3,5"])
+    assert regions.background == (0, 3, 5)
+    tuned = find_technique("changes", ["thresholds=conv1=0.1,layer2.*=0.2"])
+    assert tuned.thresholds == {"conv1": 0.1, "layer2.*": 0.2}
+    both = find_technique("clockwork", ["rates=layer3.*=2,layer4.*=4"])
+    assert both.rates == "layer3.*=2,layer4.*=4"
+    with pytest.raises(ConfigError, match=r"background must be given whole numbers with commas"):
+        find_technique("regions", ["background=sky"])
+    for odd in ("0.1", "conv1=much", "conv1=0.1,conv1=0.2", "=0.1"):
+        with pytest.raises(ConfigError, match=r"thresholds must be given NAME=VALUE with commas"):
+            find_technique("changes", [f"thresholds={odd}"])
+    with pytest.raises(ConfigError, match=r"cannot be written on a command line"):
+        find_technique("dropped_columns", ["columns=conv1=0"])
+
+
+def test_a_length_that_nobody_gave_is_cut_to_short_rows():
+    short, wide = (
+        replace(convolution_layer(size=(8, 8), kernel=(3, 3), channels=channels), name=name)
+        for name, channels in (("short", 2), ("wide", 16))
+    )
+    assert short.gemm.k < 64 <= wide.gemm.k
+    found = find_technique("leaders", ["tolerance=0.3"], layers=[short, wide], dense=["head"])
+    assert isinstance(found, PerLayer)
+    assert found.policy_of("short").length == short.gemm.k
+    assert found.policy_of("short").tolerance == found.policy_of("wide").tolerance == 0.3
+    assert found.policy_of("wide").length == 64 and found.policy_of("head") == NoReuse()
+    given = find_technique("leaders", ["length=64"], layers=[short, wide])
+    assert given.length == 64
+    pair = find_technique("eva2+leaders", layers=[short, wide], dense=["wide"])
+    assert isinstance(pair.first, Eva2) and pair.second.policy_of("short").length == short.gemm.k
+    pair.check_layers([short, wide])
+    one = find_technique("leaders+dropped_columns", layers=[short, wide], dense=["s*"])
+    assert one.policies == {"s*": NoReuse()}
+    one.check_layers([short, wide])
+
+
+def test_patterns_of_stages_are_looked_for_in_all_layers_also_before_another_technique():
+    layer = replace(convolution_layer(size=(8, 8), kernel=(3, 3)), name="deep")
+    find_technique("clockwork+leaders", ["rates=d*=2"], layers=[layer]).check_layers([layer])
+    with pytest.raises(ConfigError, match=r"pattern 'x\*' must match a layer; layers are deep"):
+        find_technique("clockwork+leaders", ["rates=x*=2"], layers=[layer]).check_layers([layer])
+
+
+def test_a_technique_that_finds_no_layer_says_what_it_needs():
+    layer = convolution_layer(size=(8, 8), kernel=(3, 3))
+    with pytest.raises(ConfigError, match=r"technique fbs must have a layer.*resnet20_boosted"):
+        find_technique("fbs", layers=[layer])
+
+
+def test_the_base_of_searches_has_every_unit_that_stands_beside_others():
+    without = {"lanes", "weight_tables"}
+    units = {unit for each in techniques().values() if each.policy for unit in each.units}
+    known = {unit for unit in units if unit in Accelerator.parts()}
+    assert known - {*preset("every_64x64").units} == without
+
+
 def test_an_entry_has_a_place_and_a_way():
     given = {"grain": "row", "rule": "r", "evidence": "e", "source": "s", "title": "t"}
     with pytest.raises(ConfigError, match=r"axis must be of rows.*got 'row'.*use 'rows'"):
@@ -96,5 +170,6 @@ def test_the_command_lists_and_explains():
     assert "leaders" not in listed.output.splitlines()[3]
     told = run(app, ["techniques", "leaders"])
     assert told.exit_code == 0 and "Hartigan" in told.output and "tolerance" in told.output
+    assert "Ready designs: leader_32x32, every_64x64." in told.output
     assert run(app, ["techniques", "nothing"]).exit_code == 2
     assert run(app, ["techniques", "--axis", "row"]).exit_code == 2

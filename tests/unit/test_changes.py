@@ -1,5 +1,6 @@
 """Change-based inference: the positions that change, their results, and what hardware pays."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -7,19 +8,23 @@ import pytest
 import torch
 from torch import nn
 
-from accelerators import ChangeDetector, ConfigError, preset
+from accelerators import ChangeDetector, ConfigError, SramBuffer, preset
 from simulator import (
     AnsweredRegions,
     ChangedPositions,
     Changes,
+    LeaderReuse,
     PerLayer,
+    Together,
     decide,
     decide_stream,
     load_memory,
+    remembered_bytes,
     save_memory,
     simulate,
     tuned_changes,
 )
+from simulator.pages.simulation_page import simulation_html
 from simulator.policies.activations import Activations
 from simulator.policies.patches import map_of, read_by, touched
 from simulator.policies.reaching import positions_for
@@ -28,6 +33,7 @@ from simulator.running.executor import Executed, execute
 from simulator.testing.examples import conv_layer, example_weights
 from simulator.testing.reference import reference_product
 from simulator.timing.pipeline import layer_timing
+from simulator.timing.remembering import with_room
 from tests.builders import matrix_layer, roomy_design
 from workloads import capture
 from workloads.traces.layer import Convolution, Gemm, Layer
@@ -314,6 +320,66 @@ def test_cycles_by_hand():
     assert layer_timing(layer, made.decisions, wide).busy_cycles["change_detector"] == 9
 
 
+def test_what_is_kept_stays_on_the_chip_where_it_fits():
+    layer, made = one_changed("feedback")
+    kept = 80 + 60  # the reference, and 20 results of 3 columns, a byte each
+    detector = ChangeDetector(lanes=4, line_bits=10, latency_cycles=3)
+    away = roomy_design(change_detector=detector)
+    held = SramBuffer(capacity_bytes=kept, width_bits=32)
+    here = replace(away, state_buffer=held)
+    assert remembered_bytes(layer, made.decisions, here) == kept
+    small = replace(here, state_buffer=replace(held, capacity_bytes=kept - 4))
+    for design, fits in ((away, False), (small, False), (here, True)):
+        ((_, placed),) = with_room([(layer, made.decisions)], design)
+        assert placed.rows.on_chip == fits
+        timing = layer_timing(layer, placed, design)
+        travel = {"references": 80, "new_references": 4, "kept_results": 11 * 3, "outputs": 60}
+        if fits:  # nine rows alone are stored; the next layer loads all of the map
+            travel = {"kept_results": 0, "outputs": 9 * 3}
+            assert "references" not in timing.dram_bytes
+        assert {name: timing.dram_bytes[name] for name in travel} == travel
+        moved = {
+            action: many
+            for (part, action), many in timing.actions.items()
+            if part == "state_buffer"
+        }
+        # 80 values to compare with are read; the place that changed, and nine rows, are written.
+        assert moved == ({"read_byte": 80, "write_byte": 4 + 9 * 3} if fits else {})
+        # Comparing takes 20 cycles, the buffer's four bytes a cycle (80 + 4) / 4 = 21; and its
+        # write of 27 bytes, 7 cycles, is hidden behind the array's 3 x 55.
+        watching = 21 if fits else 20
+        assert timing.cycles == 1 + watching + 3 + 3 * 55 + 1
+
+
+def test_a_copy_on_the_chip_is_written_whole():
+    layer, made = one_changed("copy")
+    held = SramBuffer(capacity_bytes=256, width_bits=32)
+    detector = ChangeDetector(lanes=4, line_bits=10)
+    design = replace(roomy_design(change_detector=detector), state_buffer=held)
+    ((_, placed),) = with_room([(layer, made.decisions)], design)
+    timing = layer_timing(layer, placed, design)
+    assert timing.actions["state_buffer", "write_byte"] == 80 + 9 * 3
+
+
+def test_what_two_techniques_leave_is_updated_in_place():
+    network = convolutions(2, channels=4)
+    frames = torch.randn(1, 4, 24, 24).repeat(2, 1, 1, 1)
+    frames[1, :, 3, 3] += 1
+    trace = capture(network, frames)
+    policy = Together(ChangedPositions(threshold=0), LeaderReuse(tolerance=0.0))
+    run = decide(trace, policy, model=network)
+    away = replace(preset("leader_32x32"), change_detector=preset("change_32x32").change_detector)
+    here = replace(away, state_buffer=SramBuffer(capacity_bytes=2**16, width_bits=512, ports=2))
+    before, after = (simulate(trace, design, run).reuse for design in (away, here))
+    # Two layers: of the second frame 9 rows, then 25, of 4 columns are computed; of the first all.
+    assert before.dram_bytes["kept_results"] == 4 * (2 * 576 - 9 - 25)
+    assert after.dram_bytes["kept_results"] == 0
+    assert after.dram_bytes["outputs"] == 4 * (2 * 576 + 9 + 25)
+    actions = sum((layer.timing.actions for layer in after.layers), Counter())
+    assert actions["state_buffer", "read_byte"] == 2 * 4 * 576
+    assert after.dram_bytes["inputs"] == before.dram_bytes["inputs"]
+
+
 def test_a_copy_writes_no_reference_and_a_first_frame_compares_nothing():
     layer, made = one_changed("copy")
     assert made.decisions.evidence.updated == 0
@@ -344,6 +410,14 @@ def test_a_stream_on_its_design():
     assert sum(made.macs for made in run.decisions.values()) == trace.macs // 3
     assert report.reuse.dram_bytes["kept_results"] == 2 * 2 * 24 * 24 * 8
     assert report.reuse.dram_bytes["references"] == 2 * 2 * 24 * 24 * 8
+    # Of each layer one frame's input and result, a byte each.
+    told = report.to_dict()["designs"]["reuse"]
+    assert [layer["kept_bytes"] for layer in told["layers"]] == 2 * [2 * 24 * 24 * 8]
+    assert told["kept_bytes"] == report.reuse.kept_bytes == 4 * 24 * 24 * 8
+    assert report.dense.kept_bytes == 0
+    assert {row["kept_bytes"] for row in report.rows() if row["design"] == "reuse"} == {9216}
+    page = simulation_html(report.to_dict())
+    assert "kept from frame to frame" in page and "18 KiB" in page
 
 
 class Pooled(nn.Module):

@@ -28,7 +28,7 @@ from simulator.policies.profiling import Choice, chosen, thresholds_of
 from simulator.policies.snapea import representatives
 from simulator.running.product import product
 from simulator.testing.examples import before_a_relu, conv_layer, example_rows, example_weights
-from simulator.timing.engines.engine import EVENT
+from simulator.timing.engines.engine import COMPILED, EVENT
 from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
 from tests.unit.test_after import Block, Of, of, seeded
@@ -488,3 +488,22 @@ def test_cycles_of_the_predictor_by_hand():
     assert timing.cycles == layer_timing(layer, made, slow, EVENT).cycles
     assert timing.actions["sum_predictor", "check"] == 8 * 3  # every other position
     assert layer_timing(layer, made, design).busy_cycles["sum_predictor"] == 864 // 16
+
+
+def test_signs_are_not_added_up_for_nothing():
+    layer = before_a_relu(conv_layer(images=1, size=(4, 4), n=3))
+    rows, weights = example_rows(layer, 0), example_weights(layer)
+    policy = PredictedPart(part="signs", threshold=0.0)
+    made = policy.decide(layer, rows, policy.calibrate(layer, rows, lambda: weights))
+    design = preset("predictor_lanes_16x16")
+    additions = 16 * 3 * layer.gemm.k
+    one = replace(design, sum_predictor=SumPredictor(adders=1))
+    for engine in (COMPILED, EVENT):
+        timing = layer_timing(layer, made, one, engine)
+        # 16 positions x 3 channels x k signs, one a cycle, in whatever tiles.
+        assert timing.busy_cycles["sum_predictor"] == additions <= timing.cycles
+    ready = layer_timing(layer, made, design)
+    assert ready.busy_cycles["sum_predictor"] == additions // 16
+    without = replace(design, sum_predictor=SumPredictor())
+    with pytest.raises(ConfigError, match=r"adders must be at least 1 where signs predict"):
+        layer_timing(layer, made, without)

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from accelerators import ConfigError, preset
-from simulator import LshReuse, NoReuse, fitted_design
+from simulator import Decisions, DepthDecisions, LshReuse, NoReuse, fitted_design
+from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
 
 KIB = 1024
@@ -93,3 +95,77 @@ def test_a_port_is_no_wider_than_the_columns_of_a_pass():
     # 8 sums a row in 0.25 cycles, of a row a port.
     assert (design.reconstructor.ports, design.reconstructor.width) == (4, 8)
     assert design.centroid_buffer.ports == 4
+
+
+@pytest.mark.parametrize("name", ["lanes_16x16", "tables_16x16"])
+def test_units_that_work_by_themselves_have_banks_of_their_own(name):
+    given = preset(name)
+    design = fitted_design(given, [LAYER], NoReuse())
+    for buffer in ("activation_buffer", "weight_buffer", "output_buffer"):
+        fitted, ready = getattr(design, buffer), getattr(given, buffer)
+        assert (fitted.ports, fitted.width_bits) == (ready.ports, ready.width_bits)
+        assert fitted.capacity_bytes >= fitted.bytes_per_cycle
+    # Four times as many units, but no more banks than a buffer may have.
+    large = fitted_design(
+        replace(given, array=replace(given.array, rows=32, columns=32)), [LAYER], NoReuse()
+    )
+    weights = 32 if given.lanes is None else 1024 // 4
+    assert large.activation_buffer.ports == 1024
+    assert (large.weight_buffer.ports, large.output_buffer.ports) == (weights, 32)
+
+
+def test_lanes_are_as_fast_with_fitted_buffers():
+    given = preset("lanes_16x16")
+    terms = np.random.default_rng(0).integers(0, 65, (1, 512, 64)).astype(np.int32)
+    depth = DepthDecisions(gemm=LAYER.gemm, terms=terms)
+    made = Decisions(layer=LAYER.name, gemm=LAYER.gemm, depth=depth)
+    fitted = fitted_design(given, [LAYER], NoReuse())
+    buffers = ("activation_buffer", "weight_buffer", "output_buffer")
+    roomy = replace(
+        fitted,
+        **{
+            name: replace(getattr(fitted, name), capacity_bytes=getattr(given, name).capacity_bytes)
+            for name in buffers
+        },
+    )
+    cycles = [layer_timing(LAYER, made, each).cycles for each in (roomy, given)]
+    assert cycles[0] == cycles[1]
+
+
+def test_units_that_pass_over_inputs_keep_up_with_what_is_left():
+    base = replace(
+        preset("difference_16x16"),
+        change_detector=preset("change_32x32").change_detector,
+        frame_differencer=preset("gated_16x16").frame_differencer,
+        motion_estimator=preset("motion_32x32").motion_estimator,
+        channel_gate=preset("columns_16x16").channel_gate,
+    )
+    design = fitted_design(base, [LAYER], NoReuse())
+    # 0.75 x 512 x 64 x 64 / 256 = 6,144 cycles for 512 x 64 values: six a cycle, a power of two.
+    assert design.change_detector.lanes == design.channel_gate.lanes == 8
+    assert (design.change_detector.line_bits, design.change_detector.marks) == (1, 512)
+    # Marks are of every row and element, 512 x 64 bits, a byte a lane: fewer than the values.
+    assert design.difference_unit.lanes == 8
+    assert design.result_adder.width == 16
+    assert design.channel_gate.channels == 64
+    # 512 x 64 inputs of a byte and as many sums of 4: 160 KiB; a row of 16 sums on each port.
+    held = design.state_buffer
+    assert (held.capacity_bytes, held.width_bits, held.ports) == (256 * KIB, 512, 2)
+    # 25.6 bytes of DRAM a cycle.
+    assert design.frame_differencer.lanes == 32
+    assert design.motion_estimator.adders == 64
+    # Half of the work takes the array half of the time.
+    half = fitted_design(base, [LAYER], NoReuse(), remaining=0.375)
+    assert half.change_detector.lanes == 16
+
+
+def test_lanes_have_banks_of_their_own():
+    design = fitted_design(preset("predictor_lanes_16x16"), [LAYER], NoReuse())
+    ready = preset("predictor_lanes_16x16")
+    for name in ("activation_buffer", "weight_buffer", "output_buffer"):
+        fitted, known = getattr(design, name), getattr(ready, name)
+        assert (fitted.ports, fitted.width_bits) == (known.ports, known.width_bits)
+    assert design.sum_predictor.multipliers == 16 and design.sum_predictor.thresholds == 64
+    # More banks than a buffer has can't be asked for.
+    many = replace(ready, array=replace(ready.array, rows=64, columns=64))
+    assert fitted_design(many, [LAYER], NoReuse()).activation_buffer.ports == 1024

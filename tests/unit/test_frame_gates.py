@@ -179,6 +179,10 @@ def test_deep_stages_are_kept_and_joined_with_shallow_ones_of_now(segmenter):
     # No unit is asked for at fixed rates; every row of a kept frame is left out.
     plain = simulate(trace, preset("dense_16x16"), Clockwork(rates="deep*=7"), model=segmenter)
     assert plain.reuse.cycles < plain.dense.cycles and plain.reuse.above == ()
+    # The last one's 5 maps of 4 x 4 are joined; nobody reads those that they are made of.
+    assert plain.reuse.kept_bytes == 5 * 4 * 4
+    both = simulate(trace, preset("dense_16x16"), run)
+    assert both.reuse.kept_bytes == 5 * 4 * 4 + 6 * 4 * 4  # read in the fourth frame
 
 
 def test_stages_adapt_to_what_they_see(segmenter):
@@ -200,6 +204,8 @@ def test_stages_adapt_to_what_they_see(segmenter):
     assert ran(never, "deep") == [0] and never.output_mse > 0
     report = simulate(trace, preset("gated_16x16"), policy, model=segmenter)
     assert [each.unit for each in report.reuse.above] == ["frame_differencer"] * 2
+    held = [each.timing.kept_bytes for each in report.reuse.above]
+    assert held == [first.places * 4 * 8 * 8, second.places * 6 * 4 * 4]
     # Behind a stage at a fixed rate, only its frames are looked at.
     mixed = decide(trace, Clockwork(rates="shallow=3", changes="deep=0"), model=segmenter)
     assert mixed.frames.evidence[0].comparisons.tolist() == [0, 0, 0, 1, 0, 0, 1]

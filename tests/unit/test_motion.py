@@ -533,6 +533,12 @@ def test_a_report_has_motion_and_warping_in_its_totals():
     assert report.reuse.cycles == layers + beside and beside > 0
     assert report.reuse.energy_pj["motion_estimator"] > 0 < report.reuse.energy_pj["warper"]
     assert report.reuse.dram_bytes["moved_maps"] > 0
+    # The key frame's pixels, and what is moved of its maps.
+    assert above["motion_estimator"].timing.kept_bytes == frames.shape[-1] * frames.shape[-2]
+    moved = sum(
+        each.elements for each in moved_maps(trace.layers, trace.graph, run.frames).crossing
+    )
+    assert above["warper"].timing.kept_bytes == moved
     areas = report.reuse.area_by_part_mm2
     assert areas["motion_estimator"] > 0 < areas["warper"]
     with pytest.raises(ConfigError, match="must have motion_estimator to run decisions on frames"):

@@ -519,6 +519,8 @@ def test_a_tile_pays_for_its_table_and_its_new_clusters():
     # Each entry has 10 - 7 bits of tag (128 sets), a valid bit and 3 bits of age. Old results come
     # in, new ones go out, four bytes each.
     assert timing.dram_bytes["spilled_results"] == 16 * (2 * 1024 * 7 // 8 + 20 * 64 * 4)
+    # And all results of the entries, of 64 columns, were the table full.
+    assert timing.kept_bytes == 16 * (1024 * 7 // 8 + 1024 * 64 * 4)
     actions = timing.actions
     assert actions["cache", "lookup"] == 16 * (256 + 2 * 128)
     assert actions["cache", "write_row"] == 15 * 5 * 13

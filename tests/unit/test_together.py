@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from accelerators import AddressList, ConfigError, Reconstructor, preset
+from accelerators import AddressList, ConfigError, Reconstructor, SumPredictor, preset
 from simulator import (
+    ChangedPositions,
+    Clockwork,
     Decisions,
     DroppedColumns,
     EveryNthFrame,
@@ -15,9 +18,11 @@ from simulator import (
     LshReuse,
     NoReuse,
     PerLayer,
+    PredictedPart,
     RegionOfInterest,
     SharedRows,
     SkippedOutputs,
+    SnapeaReuse,
     Together,
     VirtualPooling,
     decide,
@@ -193,3 +198,67 @@ def test_kept_and_shared_over_a_stream():
     assert not first.rows.kept.any()
     assert all(each.rows.kept.mean() == 0.5 for each in later)
     assert all(each.then.gemm.m == each.gemm.m // 2 for each in later)
+
+
+CHANGING = ChangedPositions(threshold=0.0)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param(Together(CHANGING, LshReuse(hashes=6, length=None)), id="shared"),
+        pytest.param(
+            Together(CHANGING, LshReuse(hashes=6, length=None, scope="stream")), id="stream"
+        ),
+        pytest.param(Together(HALF, CHANGING), id="after filled rows"),
+    ],
+)
+def test_of_equal_frames_all_but_the_first_cost_nothing(policy):
+    frame = np.random.default_rng(0).standard_normal((1, 3, 8, 8), np.float32)
+    changed = frame.copy()
+    changed[0, :, 4, 4] += 1
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
+    traces = [capture(model, torch.from_numpy(each)) for each in (frame, frame, frame, changed)]
+    first, *equal, last = decide_stream(traces, policy, model=model)
+    assert all(made.macs == 0 for run in equal for made in run.decisions.values())
+    assert 0 < last.decisions["0"].macs < first.decisions["0"].macs
+    if policy.first is HALF:  # nothing is lost beside it
+        alone = decide(traces[-1], HALF, model=model)
+        assert last.output_error == pytest.approx(alone.output_error)
+
+
+def test_a_policy_of_frames_that_names_layers_may_be_the_first():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 1)).eval()
+    trace = capture(model, torch.rand(4, 3, 8, 8))
+    policy = Together(Clockwork(rates="1=2"), CHANGING)
+    run = decide(trace, policy, model=model)
+    assert run.decisions["1"].rows.kept.reshape(4, -1).all(axis=1).tolist() == [0, 1, 0, 1]
+    with pytest.raises(ConfigError, match="must match a layer"):
+        decide(trace, Together(Clockwork(rates="fc=2"), CHANGING), model=model)
+
+
+def _before_relu():
+    torch.manual_seed(1)
+    relu = torch.nn.ReLU()
+    model = torch.nn.Sequential(relu, torch.nn.Conv2d(2, 8, 3, padding=1), relu).eval()
+    frames = torch.rand(1, 2, 12, 12)
+    return model, capture(model, frames)
+
+
+def test_sums_of_shared_rows_that_end_are_timed():
+    model, trace = _before_relu()
+    design = replace(_design(), sum_predictor=SumPredictor())
+    sharing = LeaderReuse(tolerance=0.3, length=None)
+    policy = Together(sharing, PredictedPart(threshold=0.0))
+    made = decide(trace, policy, model=model, calibration=trace).decisions["1"]
+    found = layer_timing(trace.layers[0], made, design)
+    alone = layer_timing(trace.layers[0], replace(made, then=None), design)
+    assert found.cycles == alone.cycles  # in step
+    assert found.macs == made.then.macs < alone.macs
+    assert found.actions["sum_predictor", "check"] == made.then.evidence.checks > 0
+    ordered = Together(sharing, SnapeaReuse())
+    made = decide(trace, ordered, model=model, calibration=trace).decisions["1"]
+    with pytest.raises(ConfigError, match="not sum shared rows in an order of each column"):
+        layer_timing(trace.layers[0], made, design)

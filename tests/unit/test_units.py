@@ -218,6 +218,7 @@ class TestSumPredictor(UnitSuite):
     design, part = dense_with(sum_predictor=SumPredictor(multipliers=16)), "sum_predictor"
     larger = (
         SumPredictor(multipliers=17),
+        SumPredictor(multipliers=16, adders=1),
         SumPredictor(multipliers=16, thresholds=8192),
     )
 
@@ -236,7 +237,12 @@ def test_sum_predictor_by_hand():
     prices = energy_per_action(design)
     assert prices["sum_predictor", "check"] == table.energy_pj("comparator", "compare", bits=32)
     without = energy_per_action(dense_with(sum_predictor=SumPredictor()))
-    assert ("sum_predictor", "multiply") not in without
+    assert not {("sum_predictor", "multiply"), ("sum_predictor", "add")} & {*without}
+    adding = dense_with(sum_predictor=SumPredictor(multipliers=16, adders=8))
+    area += 8 * table.area_mm2("int_adder", bits=32)
+    assert area_by_part(adding)["sum_predictor"] == pytest.approx(area)
+    added = table.energy_pj("int_adder", "add", bits=32)
+    assert energy_per_action(adding)["sum_predictor", "add"] == added
 
 
 class TestWeightTables(UnitSuite):

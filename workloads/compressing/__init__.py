@@ -1,1 +1,1 @@
-"""Quantised and pruned models."""
+"""Quantised, pruned and clustered models."""

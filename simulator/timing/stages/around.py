@@ -51,7 +51,8 @@ class Around(Stage):
 class Completing(Stage):
     """Results of rows that the second technique never sees travel, as do those it computes.
 
-    Kept ones are loaded and stored again, filled ones stored; the tiles themselves move the rest.
+    Kept ones are loaded and stored again, unless they stay on the chip; filled ones are stored; the
+    tiles themselves move the rest.
     """
 
     units = ()
@@ -67,7 +68,8 @@ class Completing(Stage):
         seen = tiles_around(self.left, tiles)
         moved = np.zeros(tiles.shape, np.int64)
         stored = seen.n + np.asarray(tiles.copied_columns)
-        moved += byte_count((seen.rows - seen.m) * stored, self.accelerator.operand_bits)
+        if not self.left.updated_in_place:
+            moved += byte_count((seen.rows - seen.m) * stored, self.accelerator.operand_bits)
         transfers: tuple[Transfer, ...] = (
             Transfer(kind="outputs", moved_bytes=moved, stored=True, buffer="output_buffer"),
         )

@@ -6,12 +6,10 @@ import numpy as np
 
 from accelerators import ConfigError
 from accelerators.units import FeatureCache
-from simulator.decisions.frame_evidence import Features
+from simulator.decisions.frame_evidence import FEATURE_BYTES, Features
 from simulator.timing.stages.above import AboveStage, register_above
 from simulator.timing.stages.stage import Counts, Work
 from simulator.timing.transfers import Transfer, byte_count, ceil_div
-
-_WORD_BYTES = 2
 
 
 @register_above
@@ -36,7 +34,7 @@ class Summing(AboveStage):
     def check(self) -> None:
         """Features of all layers that are looked at fit into the memory together."""
         wanted = [each for each in self.frames.evidence if isinstance(each, Features)]
-        needed = _WORD_BYTES * sum(each.places * each.channels for each in wanted)
+        needed = FEATURE_BYTES * sum(each.places * each.channels for each in wanted)
         if needed > self.unit.capacity_bytes:
             raise ConfigError(
                 f"Accelerator.feature_cache.capacity_bytes must hold {needed} bytes of features "

@@ -7,6 +7,7 @@ import numpy as np
 
 from accelerators.rules import refuse
 from accelerators.units import SumPredictor
+from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import PartialSums
 from simulator.timing.stages.stage import Counts, Place, Stage, Work, register
 from simulator.timing.tiles import Tiles
@@ -15,10 +16,11 @@ from simulator.timing.transfers import ceil_div
 
 @register
 class Predicting(Stage):
-    """Comparators look at sums as they grow; a network's products have multipliers of their own.
+    """Comparators look at sums as they grow; a network's products have multipliers of their own,
+    and signs that are added up in place of products have adders.
 
-    A comparison takes no cycle: it is made while the next product is. The network's results of a
-    tile are there while the array works on another.
+    A comparison takes no cycle: it is made while the next product is. What the network, or signs,
+    make of a tile is there while the array works on another.
 
     Not modelled: that the first tile of a layer waits for its predictions; loading thresholds,
     which come with a layer's biases.
@@ -40,17 +42,24 @@ class Predicting(Stage):
         return unit
 
     @property
+    def made(self) -> Decisions:
+        """Those that end sums: the layer's, or of rows that are shared, those on their clusters."""
+        made = self.left.decisions
+        while made is not None and not isinstance(made.evidence, PartialSums):
+            made = made.then
+        assert made is not None
+        return made
+
+    @property
     def evidence(self) -> PartialSums:
         """What was looked at."""
-        assert self.left.decisions is not None
-        evidence = self.left.decisions.evidence
+        evidence = self.made.evidence
         assert isinstance(evidence, PartialSums)
         return evidence
 
     def check(self) -> None:
         """Thresholds fit, a network has its multipliers, and orders of columns have lanes."""
-        made, unit, name = self.left.decisions, self.unit, self.left.layer.name
-        assert made is not None
+        made, unit, name = self.made, self.unit, self.left.layer.name
         columns, broken = made.gemm.n * made.gemm.count, []
         if columns > unit.thresholds:
             broken.append(
@@ -62,8 +71,20 @@ class Predicting(Stage):
                 "Accelerator.sum_predictor.multipliers must be at least 1 where a network "
                 f"predicts, as for layer {name!r}, got 0; use 16"
             )
+        if self.evidence.additions and not unit.adders:
+            broken.append(
+                "Accelerator.sum_predictor.adders must be at least 1 where signs predict, as for "
+                f"layer {name!r}, got 0; use 16"
+            )
         order = None if made.depth is None else made.depth.order
-        if order is not None and order.ndim == 2 and self.accelerator.lanes is None:
+        own_orders = order is not None and order.ndim == 2
+        if own_orders and made is not self.left.decisions:
+            broken.append(
+                f"decisions of layer {name!r} must not sum shared rows in an order of each column: "
+                "they are multiplied in step, an activation for all columns; share no rows, or "
+                "predict from a part of the sum"
+            )
+        elif own_orders and self.accelerator.lanes is None:
             broken.append(
                 f"Accelerator.lanes must be there to sum layer {name!r} in an order of each "
                 "column, got none: a systolic array hands one activation from column to column; "
@@ -72,12 +93,17 @@ class Predicting(Stage):
         refuse(broken)
 
     def work(self, tiles: Tiles) -> Work:
-        """The network's products of a tile's outputs."""
-        products, unit = self.evidence.products, self.unit
+        """The network's products, and additions of signs, of a tile's outputs."""
+        evidence, unit = self.evidence, self.unit
         cycles: Any = 0
-        if products:
-            outputs = np.broadcast_to(tiles.m * tiles.n, tiles.shape)
-            cycles = ceil_div(products * outputs, unit.multipliers * max(1, int(outputs.sum())))
+        outputs = np.broadcast_to(tiles.m * tiles.n, tiles.shape)
+        all_outputs = max(1, int(outputs.sum()))
+        for number, at_once in (
+            (evidence.products, unit.multipliers),
+            (evidence.additions, unit.adders),
+        ):
+            if number:
+                cycles = cycles + ceil_div(number * outputs, at_once * all_outputs)
         return Work(
             limits={"sum_predictor": cycles},
             busy_cycles={"sum_predictor": cycles},

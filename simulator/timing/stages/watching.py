@@ -17,7 +17,9 @@ class Watching(Stage):
     """Values of a tile's share of the input are compared once; its changed rows are listed for
     every column tile.
 
-    References are loaded from the DRAM as the tile's input is, and written there where they change.
+    References are loaded as the tile's input is, and written where they change: from and to the
+    state buffer, where the layer has room there, else the DRAM. Where an earlier frame's input is
+    the reference as it lies, nothing is written in the DRAM, and all of it on the chip.
     What is compared is spread evenly over the layer's rows: of the first frame of a stream, which
     is not compared, a batch of frames has its share too.
 
@@ -65,22 +67,37 @@ class Watching(Stage):
         buffer = self.accelerator.activation_buffer
         word = buffer.width_bits // 8
         read_bytes = ceil_div(byte_count(compared, bits), word) * word
-        whole = np.zeros(tiles.shape, np.int64)
-        stored = byte_count(self._share(tiles, changes.updated) * tiles.looked, bits)
+        loaded = np.zeros(tiles.shape, np.int64) + byte_count(compared, bits)
+        stored = byte_count(self._share(tiles, self._written) * tiles.looked, bits)
+        stored = np.zeros(tiles.shape, np.int64) + stored
+        limits = {
+            "change_detector": watching,
+            "activation_buffer": port_cycles(read_bytes, buffer),
+        }
+        transfers, held = self._marks(tiles), self.accelerator.state_buffer
+        if self.left.updated_in_place:
+            assert held is not None
+            limits["state_buffer"] = port_cycles(loaded + stored, held)
+        else:
+            transfers = (
+                Transfer(kind="references", moved_bytes=loaded),
+                Transfer(kind="new_references", moved_bytes=stored, stored=True),
+                *transfers,
+            )
         return Work(
-            limits={
-                "change_detector": watching,
-                "activation_buffer": port_cycles(read_bytes, buffer),
-            },
+            limits=limits,
             latency_cycles=unit.latency_cycles,
             busy_cycles={"change_detector": watching},
-            transfers=(
-                Transfer(kind="references", moved_bytes=whole + byte_count(compared, bits)),
-                Transfer(kind="new_references", moved_bytes=whole + stored, stored=True),
-                *self._marks(tiles),
-            ),
-            actions=partial(self._actions, tiles, compared, listed, read_bytes),
+            transfers=transfers,
+            actions=partial(self._actions, tiles, compared, listed, read_bytes, (loaded, stored)),
         )
+
+    @property
+    def _written(self) -> int:
+        """Values of references that are written, in all frames."""
+        if self.changes.copies and self.left.updated_in_place:
+            return self.left.layer.input_elements
+        return self.changes.updated
 
     def _share(self, tiles: Tiles, total: int) -> np.ndarray:
         """Each tile's part of what is spread over the rows of all products."""
@@ -101,7 +118,12 @@ class Watching(Stage):
         )
 
     def _actions(
-        self, tiles: Tiles, compared: np.ndarray, listed: np.ndarray, read_bytes: np.ndarray
+        self,
+        tiles: Tiles,
+        compared: np.ndarray,
+        listed: np.ndarray,
+        read_bytes: np.ndarray,
+        references: tuple[np.ndarray, np.ndarray],
     ) -> Counts:
         words = ceil_div(np.asarray(tiles.rows), MARKS_OF_WORD)
         values = tiles.total(compared)
@@ -110,7 +132,7 @@ class Watching(Stage):
         lines = ceil_div(values // channels, MARKS_OF_WORD) if self.changes.line_bits else 0
         layer = self.left.layer
         kernel = 1 if layer.convolution is None else layer.convolution.kernel[0]
-        return {
+        counts = {
             ("change_detector", "compare"): values,
             ("change_detector", "write_line"): lines,
             ("change_detector", "read_line"): lines * (kernel - 1),
@@ -119,6 +141,11 @@ class Watching(Stage):
             ("change_detector", "list"): tiles.total(np.broadcast_to(listed, tiles.shape)),
             ("activation_buffer", "read_byte"): tiles.total(read_bytes),
         }
+        if self.left.updated_in_place:
+            loaded, stored = references
+            counts["state_buffer", "read_byte"] = tiles.total(loaded)
+            counts["state_buffer", "write_byte"] = tiles.total(stored)
+        return counts
 
     @property
     def _places(self) -> int:
