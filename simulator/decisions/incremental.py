@@ -91,7 +91,7 @@ class IncrementalRows:
     @property
     def is_computed(self) -> np.ndarray:
         """`(count, m)` bool, rows of which anything is multiplied."""
-        return self.terms > 0
+        return np.bitwise_or.reduce(self.marks, axis=1) != 0
 
     @property
     def is_added(self) -> np.ndarray:

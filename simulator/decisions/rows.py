@@ -1,5 +1,6 @@
 """What becomes of a product's rows: shared, filled in, kept, or added to earlier ones."""
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
@@ -388,7 +389,7 @@ class KeptRows:
                 f"{first if self.sources is not None else f'one of each of {self.gemm.m}'}; go on "
                 "with a batch of the same frames"
             )
-        return replace(self, results=before)
+        return self._with(results=before)
 
     @property
     def is_computed(self) -> np.ndarray:
@@ -412,7 +413,14 @@ class KeptRows:
 
     def without_operands(self) -> "KeptRows":
         """The same as timing and cost need it."""
-        return replace(self, results=None, operands=None)
+        return self._with(results=None, operands=None)
+
+    def _with(self, **arrays: np.ndarray | None) -> "KeptRows":
+        """The same rows, which were checked when they were made, with other arrays beside them."""
+        found = copy(self)
+        for name, array in arrays.items():
+            object.__setattr__(found, name, array)
+        return found
 
 
 RowDecisions = SharedRows | FilledRows | KeptRows | IncrementalRows

@@ -38,19 +38,27 @@ def take_changed(values, changed, reference):
 
 
 @njit(cache=True, nogil=True)
-def gather_patches(values, places, found):
-    """The patches of a feature map at some outputs.
+def gather_patches(values, taps, starts, lengths, stride, found):
+    """The patches of a feature map at some outputs, whose places lie in runs.
 
     Args:
-        values: `(channels, places)` float32.
-        places: `(taps, outputs)` int64, the place that each tap reads; -1 for padding.
+        values: `(channels, places)` float32, padded.
+        taps: `(t,)` int64, places from an output's first one to that of each tap.
+        starts: `(runs,)` int64, the first place of each run's first output.
+        lengths: `(runs,)` int64, outputs in each, `stride` places from one to the next.
+        stride: of the last dimension.
         found: out, `(channels x taps, outputs)` float32.
     """
-    taps, outputs = places.shape
     for channel in range(values.shape[0]):
         own = values[channel]
-        for tap in range(taps):
-            row, read = found[channel * taps + tap], places[tap]
-            for output in range(outputs):
-                place = read[output]
-                row[output] = own[place] if place >= 0 else np.float32(0)
+        for tap in range(len(taps)):
+            row, first = found[channel * len(taps) + tap], 0
+            for run in range(len(starts)):
+                place = starts[run] + taps[tap]
+                if stride == 1:
+                    for output in range(lengths[run]):
+                        row[first + output] = own[place + output]
+                else:
+                    for output in range(lengths[run]):
+                        row[first + output] = own[place + output * stride]
+                first += lengths[run]

@@ -45,9 +45,29 @@ def bits_of_terms(columns: np.ndarray, anew: np.ndarray) -> np.ndarray:
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
+@njit(cache=True, nogil=True)
+def _count(marks, ones_of, found):
+    """Add up the bits of one product's bytes.
+
+    Args:
+        marks: `(bytes, m)` uint8.
+        ones_of: `(256,)` uint8, bits set in a byte.
+        found: `(m,)` int64, zeros; written.
+    """
+    for first in range(0, found.size, _BLOCK):
+        counted = found[first : first + _BLOCK]
+        for line in marks:
+            own = line[first : first + _BLOCK]
+            for row in range(own.size):
+                counted[row] += ones_of[own[row]]
+
+
 def ones(marks: np.ndarray) -> np.ndarray:
     """`(count, m)` int64, bits set in each column of bytes `(count, bytes, m)`."""
-    return _ONES[marks].sum(axis=1, dtype=np.int64)
+    found = np.zeros((len(marks), marks.shape[2]), np.int64)
+    for own, counted in zip(marks, found, strict=True):
+        _count(np.ascontiguousarray(own), _ONES, counted)
+    return found
 
 
 @njit(cache=True, nogil=True)

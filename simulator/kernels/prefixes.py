@@ -1,7 +1,7 @@
 """Sums that end where their sign is known: a column's products in its own order, row after row."""
 
 import numpy as np
-from numba import njit
+from numba import njit, vectorize
 
 # Rows whose sums are held at a time: their part of the rows fits the second-level cache.
 _ROWS = 256
@@ -94,3 +94,16 @@ def _add(
         for i in range(size):
             sums[i] += weight * row[i]
         place += 1
+
+
+@vectorize(cache=True, nopython=True)
+def cut_bits(value, step, cut):
+    """A value on a grid of 255 steps and a sign, of which what is less than a cut is left out.
+
+    Args:
+        value: float32, as all.
+        step: of the grid.
+        cut: steps that what stays is a multiple of.
+    """
+    whole = min(max(np.rint(np.abs(value) / step), np.float32(0)), np.float32(255))
+    return np.sign(value) * np.floor(whole / cut) * cut * step

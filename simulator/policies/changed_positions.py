@@ -11,13 +11,14 @@ from accelerators.rules import flag, one_of, real, refuse, true_of, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.evidence import Changes
 from simulator.kernels.changes import changed_places, take_changed
-from simulator.policies.activations import Activations, check_activations
+from simulator.policies.activations import Activations, check_activations, check_finite
 from simulator.policies.passing_on import passed_on, takes_lists
 from simulator.policies.patches import (
     has_positions,
     input_size,
     kept_since,
     map_of,
+    map_of_stored,
     patches_at,
     touched,
 )
@@ -116,7 +117,8 @@ class ChangedPositions(ReusePolicy):
         self, layer: Layer, rows: np.ndarray, state: LayerState, memory: LayerMemory | None
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """As where nothing is known of the layers before: it looks for changes itself."""
-        return self._decided(layer, rows, memory, None)
+        check_activations(layer, rows)
+        return self._decided(layer, map_of(layer, rows), memory, None, rows)
 
     def decide_in(
         self,
@@ -127,24 +129,28 @@ class ChangedPositions(ReusePolicy):
         around: Surroundings | None,
     ) -> tuple[Decisions | None, LayerMemory | None]:
         """Frame after frame; the reference after the last one is kept."""
-        return self._decided(layer, given.rows, memory, around)
+        if layer.kind != "conv":
+            check_activations(layer, given.rows)
+        values = map_of_stored(layer, given.stored)
+        check_finite(layer, values)
+        return self._decided(layer, values, memory, around)
 
     def _decided(
         self,
         layer: Layer,
-        rows: np.ndarray,
+        values: np.ndarray,
         memory: LayerMemory | None,
         around: Surroundings | None,
+        rows: np.ndarray | None = None,
     ) -> tuple[Decisions, LayerMemory]:
-        """What is decided, and kept for the next batch."""
-        check_activations(layer, rows)
+        """What is decided on a map of `(channels, images, *size)`, and kept for the next batch;
+        `rows` are the layer's, where they were given instead."""
         listed = None
         if self.passes_lists and around is not None and takes_lists(layer):
             listed = passed_on(layer, around)
         if listed is not None:
             return _listed(layer, listed, memory), {}
         seen = _Comparison(layer, self.threshold_of(layer), self.form, _reference(layer, memory))
-        values = map_of(layer, rows)
         for frame in range(layer.row_images):
             seen.add(np.ascontiguousarray(values[:, frame]), rows)
         made = seen.decisions()
@@ -194,30 +200,34 @@ class _Comparison:
     ) -> None:
         self.reference = reference
         self._layer, self._threshold, self._form = layer, threshold, form
+        self._multiplies_reference = form == "feedback" and threshold > 0
         self._positions = layer.gemm.m // layer.row_images
         self._computed: list[np.ndarray] = []
         self._operands: list[np.ndarray] = []
         self._compared = self._updated = 0
 
-    def add(self, values: np.ndarray, rows: np.ndarray) -> None:
+    def add(self, values: np.ndarray, rows: np.ndarray | None) -> None:
         """The next frame.
 
         Args:
             values: `(channels, *size)` float32.
-            rows: `(count, m, k)` float32, those of all frames.
+            rows: `(count, m, k)` float32, those of all frames; `None` where the map tells.
         """
         layer, computed = self._layer, np.ones(self._positions, bool)
+        patches = np.empty((layer.gemm.count, layer.gemm.k, 0), np.float32)
         if self.reference is None:
             self.reference = values.copy() if self._form == "feedback" else values
             self._updated += values.size
-            patches = rows.transpose(0, 2, 1)[:, :, : self._positions]
+            if self._multiplies_reference and rows is None:
+                patches = patches_at(layer, values, np.arange(self._positions))
+            elif self._multiplies_reference and rows is not None:
+                patches = rows.transpose(0, 2, 1)[:, :, : self._positions]
         else:
             changed = self._compare(values, self.reference)
             computed = touched(layer, changed[None])[0]
-            patches = rows[:, :0].transpose(0, 2, 1)
             if self._form == "copy":
                 self.reference = values
-            elif self._threshold > 0:
+            elif self._multiplies_reference:
                 patches = patches_at(layer, self.reference, np.flatnonzero(computed))
         self._computed.append(computed)
         self._operands.append(patches)
@@ -236,9 +246,8 @@ class _Comparison:
     def decisions(self) -> Decisions:
         """On all frames that were added."""
         layer, gemm = self._layer, self._layer.gemm
-        multiplies_reference = self._form == "feedback" and self._threshold > 0
         operands = None
-        if multiplies_reference and self._compared:
+        if self._multiplies_reference and self._compared:
             operands = np.concatenate(self._operands, axis=2).transpose(0, 2, 1)
         assert self.reference is not None
         return Decisions(

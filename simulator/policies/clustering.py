@@ -132,6 +132,11 @@ class Clustering(Cutting, ABC):
         def cluster(index: int, columns: np.ndarray, order: np.ndarray) -> Clusters:
             kinds = []
             for (taps, rows), (vectors, bounds) in zip(looks.sources, looks.orders, strict=True):
+                if (taps == taps[0]).all():  # whole columns lie together
+                    own = columns[order[int(taps[0]) * each + np.arange(each)]]
+                    in_order = len(rows) == own.shape[1] and (rows == np.arange(len(rows))).all()
+                    kinds.append((own if in_order else own.take(rows, axis=1), vectors, bounds))
+                    continue
                 elements = order[taps * each + np.arange(each)[:, None]]
                 kinds.append((columns[elements, rows], vectors, bounds))
             return self._checked(layer, index, kinds)
@@ -156,7 +161,8 @@ class Clustering(Cutting, ABC):
         """The clusters; a first member need not show every number, so its vectors are checked."""
         if self.representative == "first":
             for columns, vectors, _ in kinds:
-                check_finite(layer, columns[:, vectors])
+                if not np.isfinite(columns.sum()):  # it may be in what is no vector
+                    check_finite(layer, columns[:, vectors])
         return self.clusters_of(index, kinds)
 
     @property

@@ -94,6 +94,20 @@ def map_of(layer: Layer, rows: np.ndarray) -> np.ndarray:
     return found
 
 
+def map_of_stored(layer: Layer, stored: np.ndarray) -> np.ndarray:
+    """The same of a layer's activations as they are stored, which nobody unfolds for it.
+
+    Args:
+        layer: with positions.
+        stored: float32 `(images, channels, *size)` of a convolution, `(count, m, k)` else.
+    """
+    if layer.kind != "conv":
+        return map_of(layer, stored)
+    assert layer.convolution is not None
+    found, read = stored.swapaxes(0, 1), _is_read(layer.convolution, stored.shape[2:])
+    return found if read.all() else np.where(read, found, np.float32(0))
+
+
 def touched(layer: Layer, changed: np.ndarray) -> np.ndarray:
     """The rows that read one of some places: these, dilated by the kernel.
 
@@ -158,18 +172,29 @@ def patches_at(layer: Layer, values: np.ndarray, chosen: np.ndarray) -> np.ndarr
         `(count, k, c)` float32.
     """
     gemm = layer.gemm
-    flat = np.ascontiguousarray(values).reshape(len(values), -1)
     if layer.kind != "conv":
-        return flat[:, chosen].reshape(gemm.count, gemm.k, len(chosen))
-    assert layer.convolution is not None
+        return values.reshape(len(values), -1)[:, chosen].reshape(gemm.count, gemm.k, len(chosen))
+    geometry = layer.convolution
+    assert geometry is not None
     size = input_size(layer)
-    places = np.full((math.prod(layer.convolution.kernel), *output_size(layer)), -1)
-    numbers = np.arange(math.prod(size)).reshape(size)
-    for tap, outputs, read in _taps(layer.convolution, size):
-        places[tap][outputs] = numbers[read]
-    places = np.ascontiguousarray(places.reshape(len(places), -1)[:, chosen])
-    found = np.empty((len(flat) * len(places), len(chosen)), np.float32)
-    gather_patches(flat, places, found)
+    whole = tuple(length + 2 * pad for length, pad in zip(size, geometry.padding, strict=True))
+    padded = np.zeros((len(values), *whole), np.float32)
+    inside = (slice(pad, pad + n) for pad, n in zip(geometry.padding, size, strict=True))
+    padded[:, *inside] = values
+    taps = np.indices(geometry.kernel).reshape(len(size), -1) * np.array(geometry.dilation)[:, None]
+    outputs = np.array(np.unravel_index(chosen, output_size(layer)))
+    firsts = outputs * np.array(geometry.stride)[:, None]
+    # A run ends where an output is left out, and with a line of the map.
+    begins = np.flatnonzero((np.diff(chosen, prepend=-2) != 1) | (outputs[-1] == 0))
+    found = np.empty((len(values) * taps.shape[1], len(chosen)), np.float32)
+    gather_patches(
+        padded.reshape(len(values), -1),
+        np.ravel_multi_index(tuple(taps), whole),
+        np.ravel_multi_index(tuple(firsts[:, begins]), whole),
+        np.diff(begins, append=len(chosen)),
+        geometry.stride[-1],
+        found,
+    )
     return found.reshape(gemm.count, gemm.k, len(chosen))
 
 
@@ -205,6 +230,15 @@ def _taps(convolution: Convolution, size: tuple[int, ...]) -> tuple[_Tap, ...]:
             read = [each for each in slices if each is not None]
             found.append((number, tuple(o for o, _ in read), tuple(p for _, p in read)))
     return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _is_read(convolution: Convolution, size: tuple[int, ...]) -> np.ndarray:
+    """`(*size)` bool, places of a map that any tap reads."""
+    found = np.zeros(size, bool)
+    for _, _, places in _taps(convolution, size):
+        found[places] = True
+    return found
 
 
 @lru_cache(maxsize=256)

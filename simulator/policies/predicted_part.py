@@ -10,6 +10,7 @@ from accelerators.rules import FieldRule, integer, one_of, real
 from simulator.decisions.box import Decisions
 from simulator.decisions.depth import DepthDecisions
 from simulator.decisions.evidence import PartialSums
+from simulator.kernels.prefixes import cut_bits
 from simulator.policies.early import EarlyNegatives
 from simulator.policies.policy import LayerState
 from simulator.policies.profiling import chosen, thresholds_of
@@ -178,9 +179,7 @@ def high_bits(values: np.ndarray, top: np.ndarray, bits: int) -> np.ndarray:
         bits: that stay.
     """
     step = np.where(top > 0, top, 1) / (2**_BITS - 1)
-    whole = np.clip(np.rint(np.abs(values) / step), 0, 2**_BITS - 1)
-    cut = 2 ** (_BITS - bits)
-    return (np.sign(values) * np.floor(whole / cut) * cut * step).astype(np.float32)
+    return cut_bits(values, step.astype(np.float32), np.float32(2 ** (_BITS - bits)))
 
 
 register(

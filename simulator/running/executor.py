@@ -165,6 +165,8 @@ def _result(
     rows = decisions.rows
     if isinstance(rows, IncrementalRows):
         return product(decisions, None, weights)
+    if isinstance(rows, KeptRows) and rows.operands is not None and decisions.then is None:
+        return product(decisions, None, weights)  # without unfolding what is not multiplied
     if not isinstance(rows, SharedRows):
         return product(decisions, given.rows, weights)
     if decisions.then is not None:

@@ -27,8 +27,8 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
 
     Args:
         decisions: with their operands.
-        rows: `(count, m, k)` float32 activations; not read where rows are shared, or differences
-            are added.
+        rows: `(count, m, k)` float32 activations; not read where rows are shared, differences are
+            added, or the rows' operands are others.
         weights: `(count, k, n)` float32.
 
     Returns:
@@ -43,12 +43,12 @@ def product(decisions: Decisions, rows: np.ndarray | None, weights: np.ndarray) 
         return with_columns(decisions, _shared(decisions, decisions.rows, weights))
     if isinstance(decisions.rows, IncrementalRows):
         return added(decisions, decisions.rows, weights)
+    if isinstance(decisions.rows, KeptRows):
+        return _kept(decisions, decisions.rows, rows, weights)
     assert rows is not None
     match decisions.rows:
         case FilledRows():
             return _filled(decisions, decisions.rows, rows, weights)
-        case KeptRows():
-            return _kept(decisions, decisions.rows, rows, weights)
         case None:
             return _multiplied(decisions, rows, weights, slice(None), slice(None))
     raise ValueError(f"unknown decisions on rows {decisions.rows!r}")
@@ -79,7 +79,7 @@ def _nested(
 
 def _multiplied(
     decisions: Decisions,
-    rows: np.ndarray,
+    rows: np.ndarray | None,
     weights: np.ndarray,
     gemms: slice,
     chosen: slice | np.ndarray,
@@ -97,6 +97,7 @@ def _multiplied(
     """
     gemm, depth = decisions.gemm, decisions.depth
     if given is None:
+        assert rows is not None
         given = rows[gemms]
         if not isinstance(chosen, slice):
             # As `rows` lie: one column after the other.
@@ -155,10 +156,16 @@ def _ended(
 def with_columns(
     decisions: Decisions, found: np.ndarray, rows: np.ndarray | None = None
 ) -> np.ndarray:
-    """Every column's result from its source; `rows` are the numbers of the results' rows, if not
-    all are there."""
+    """Every column's result from its source, written into what was found where that is the same
+    for all rows; `rows` are the numbers of the results' rows, if not all are there."""
     columns = decisions.columns
     if columns is None or columns.is_computed.all():
+        return found
+    if columns.groups == 1 and found.flags.writeable:  # most columns stay as they are
+        sources = columns.sources[0]
+        moved = np.flatnonzero(~columns.is_computed[0] & (sources != DROPPED))
+        found[:, :, moved] = found[:, :, sources[moved]]
+        found[:, :, sources == DROPPED] = 0
         return found
     rows = np.arange(decisions.gemm.m) if rows is None else rows
     sources = columns.sources[_runs(columns, rows)]
@@ -284,7 +291,7 @@ def _filled_in(filled: FilledRows, found: np.ndarray) -> np.ndarray:
 
 
 def _kept(
-    decisions: Decisions, kept: KeptRows, rows: np.ndarray, weights: np.ndarray
+    decisions: Decisions, kept: KeptRows, rows: np.ndarray | None, weights: np.ndarray
 ) -> np.ndarray:
     """Multiply the rows that are not kept, and hand their results to those that keep them."""
     if not kept.kept.any() and kept.operands is None:

@@ -1,14 +1,44 @@
 """How good a model's answers are under reuse, beside the labels and the dense model's."""
 
 import math
+import weakref
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from simulator.results.intervals import intervals
-from workloads.traces.judged import classes_in
+from workloads.traces.judged import Classes, classes_in
 from workloads.traces.scores import SCORES, own_score, score
 from workloads.traces.trace import WorkloadTrace
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dense:
+    """What is asked of the dense model's outputs each time, found once a trace."""
+
+    known: np.ndarray
+    classes: Classes
+
+    @cached_property
+    def power(self) -> float | None:
+        """Their mean square."""
+        return _mean_square(self.known, 0)
+
+    @cached_property
+    def answers(self) -> np.ndarray:
+        """Their classes."""
+        return self.classes.answers(self.known)
+
+
+_known: weakref.WeakKeyDictionary[WorkloadTrace, _Dense] = weakref.WeakKeyDictionary()
+
+
+def _dense(trace: WorkloadTrace, known: np.ndarray) -> _Dense:
+    if trace not in _known:
+        _known[trace] = _Dense(known=known, classes=classes_in(trace.provenance, known))
+    return _known[trace]
 
 
 def quality_of(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, Any]:
@@ -26,7 +56,7 @@ def quality_of(trace: WorkloadTrace, outputs: np.ndarray | None) -> dict[str, An
     if lost:
         quality["unjudged"] = f"{lost} of {outputs.size} outputs are NaN or infinite under reuse"
     else:
-        error, power = _mean_square(outputs, known), _mean_square(known, 0)
+        error, power = _mean_square(outputs, known), _dense(trace, known).power
         quality["output_mse"] = error
         if error is not None and power:
             quality["output_error"] = error / power
@@ -44,7 +74,7 @@ def _compared(
         known: dense.
         lost: how many values under reuse are not finite; an answer with one is a wrong one.
     """
-    labels, classes = trace.labels, classes_in(trace.provenance, known)
+    labels, classes = trace.labels, _dense(trace, known).classes
     own: dict[str, Any] = {}
     if trace.score_function is not None and not lost:
         expected = known if labels is None else labels
@@ -59,7 +89,11 @@ def _compared(
         )
     if classes.reason is not None:
         return ({} if lost or "accuracy" in own else {"unjudged": classes.reason}) | own
-    answers, dense, count = classes.answers(outputs), classes.answers(known), classes.count(known)
+    answers, dense, count = (
+        classes.answers(outputs),
+        _dense(trace, known).answers,
+        classes.count(known),
+    )
     if lost:  # a class that no label shows
         bad = ~np.isfinite(outputs)
         count += 1
@@ -88,9 +122,11 @@ def labels_fit(labels: np.ndarray, answers: np.ndarray) -> bool:
 
 def _mean_square(left: np.ndarray, right: np.ndarray | int) -> float | None:
     """Of the difference; `None` where it overflows."""
-    wide = np.complex128 if left.dtype.kind == "c" else np.float64
+    wide = np.complex128 if "c" in (left.dtype.kind, np.asarray(right).dtype.kind) else np.float64
     with np.errstate(over="ignore"):
-        return finite(float(np.square(np.abs(left.astype(wide) - right)).mean()))
+        apart = np.subtract(left, right, dtype=wide)
+        size = np.abs(apart) if wide is np.complex128 else apart
+        return finite(float(np.square(size, out=size).mean()))
 
 
 def finite(value: float) -> float | None:

@@ -19,6 +19,7 @@ from tests.bench.hardware_model import HARDWARE_MODEL
 from tests.bench.optimisers import OPTIMISER_TARGETS
 from tests.bench.software import SOFTWARE
 from tests.bench.target import Target, median_ratio, seconds
+from tests.bench.techniques import TECHNIQUES
 from tests.bench.wide_network import WIDE_NETWORK
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ TARGETS = (
     *SOFTWARE,
     *WIDE_NETWORK,
     *OPTIMISER_TARGETS,
+    *TECHNIQUES,
     Target(
         name="decide_conv2",
         what="decisions of CifarNet conv2, batch of 100, over PyTorch's dense convolution",

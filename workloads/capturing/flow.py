@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.multiprocessing.reductions import StorageWeakRef
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,15 @@ class Flow:
 
     def __init__(self, images: int) -> None:
         self.images = images
-        self._origins: Any = WeakIdKeyDictionary()
+        # By the address of a storage, which its weak reference keeps from being given to another.
+        self._origins: dict[int, tuple[StorageWeakRef, Origin]] = {}
 
     def origin(self, tensor: Tensor) -> Origin:
         """What is known of the tensor's storage."""
         if tensor.layout != torch.strided:
             return _UNKNOWN
-        found: Origin | None = self._origins.get(tensor.untyped_storage())
-        return _UNKNOWN if found is None else found
+        found = self._origins.get(tensor.untyped_storage()._cdata)
+        return _UNKNOWN if found is None else found[1]
 
     def add_input(self, tensor: Tensor, dimension: int = 0) -> None:
         """Declare an input of the model, and where its images lie.
@@ -172,4 +173,7 @@ class Flow:
         return None
 
     def _put(self, tensor: Tensor, origin: Origin) -> None:
-        self._origins[tensor.untyped_storage()] = origin
+        storage = tensor.untyped_storage()
+        known = self._origins.get(storage._cdata)
+        held = StorageWeakRef(storage) if known is None else known[0]
+        self._origins[storage._cdata] = held, origin

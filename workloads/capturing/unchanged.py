@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from workloads.capturing.random_numbers import own_generator
@@ -13,6 +15,11 @@ from workloads.traces.trace import WorkloadTrace
 
 # Values looked at in each tensor, for writes that PyTorch does not count: those through `.data`.
 _SAMPLE = 16
+
+# Of the attributes of modules, and of the parameters' numbers, those that are quick to compare.
+_CONTAINERS = frozenset({dict, OrderedDict, list, set})
+_PLAIN = frozenset({type(None), bool, int, float, str})
+_OF_NUMPY = frozenset({torch.float32, torch.float64, torch.int64})
 
 _State = list[tuple[str, object]]
 
@@ -65,19 +72,32 @@ def _state(model: nn.Module) -> Iterator[tuple[str, object]]:
     for path, module in model.named_modules():
         place = path or "the model"
         yield f"{place} itself", (id(module), type(module))
+        before = f"{path}." if path else ""
         for name, value in vars(module).items():
-            if name != "training":
-                yield f"{path}.{name}" if path else name, _mark(value)
+            kind = type(value)
+            if kind in _CONTAINERS:  # what most attributes of a module are
+                yield before + name, (id(value), len(value))
+            elif kind in _PLAIN:
+                if name != "training":
+                    yield before + name, value
+            else:
+                yield before + name, _mark(value)
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         if nn.parameter.is_lazy(tensor):
             yield path, id(tensor)
             continue
         yield path, (id(tensor), None if tensor.is_inference() else tensor._version)
         if type(tensor) in (Tensor, nn.Parameter) and tensor.is_contiguous():
-            values = tensor.detach().view(-1)
-            sample = values[:: max(1, len(values) // _SAMPLE)].tolist()
-            # NaN is equal to itself only as a text.
-            yield path, (values.data_ptr(), str(sample))
+            yield path, (tensor.data_ptr(), _sampled(tensor.detach()))
+
+
+def _sampled(tensor: Tensor) -> object:
+    """Evenly spaced values of a contiguous tensor, as bytes: as numbers, NaN is not itself."""
+    if tensor.device.type != "cpu" or tensor.dtype not in _OF_NUMPY:
+        values = tensor.view(-1)
+        return str(values[:: max(1, len(values) // _SAMPLE)].tolist())
+    array = tensor.numpy().reshape(-1)
+    return array[:: max(1, array.size // _SAMPLE)].tobytes()
 
 
 def _mark(value: object) -> object:
