@@ -20,7 +20,8 @@ ENTRIES = (1, 4, 16, 64, 256, 1024, 4096)
 # Bits of an operand, of those that memoisation was published for.
 _OPERANDS = {"int8": 8, "float32": 32}
 _WEIGHT_TOP = 127
-_VALUES = 256  # of an activation, and of a weight
+_MOST_BITS = 8
+_VALUES = 2**_MOST_BITS  # of an activation, and of a weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ def pair_counts(trace: WorkloadTrace) -> np.ndarray:
     the other is a weight there.
 
     Raises:
-        ConfigError: no layer is quantised and has weights.
+        ConfigError: no layer is quantised and has weights, or one has activations of more bits.
         TraceError: the trace holds no tensors.
     """
     total, found = np.zeros((_VALUES, _VALUES), np.int64), False
@@ -167,6 +168,11 @@ def pair_counts(trace: WorkloadTrace) -> np.ndarray:
         if layer.quantisation is None or not layer.weights_are_parameters:
             continue
         found = True
+        if layer.quantisation.bits > _MOST_BITS:
+            raise ConfigError(
+                f"multiply_memoisation.trace must have operands of {_MOST_BITS} bits or fewer, got "
+                f"{layer.quantisation.bits} in layer {layer.name!r}; quantise it to {_MOST_BITS}"
+            )
         rows = Activations(layer, trace.given(layer.name)).rows
         for values, weights in zip(rows, trace.weights(layer.name), strict=True):
             activations = np.rint(values + layer.quantisation.zero_point).astype(np.int64)

@@ -134,6 +134,35 @@ def test_inputs_that_are_never_negative(function, is_nonnegative):
         assert trace.given("next").min() >= 0
 
 
+def _beside(first, rest):
+    """Two parts of one memory, each written by itself; the rest are constants of -1."""
+
+    def filled(x):
+        made = torch.full((*x.shape[:1], 4, *x.shape[2:]), -1.0)
+        first(made[:, :1], x[:, :1])
+        if rest is not None:
+            made[:, 1:] = rest(x[:, 1:])
+        return made
+
+    return filled
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        _beside(lambda part, x: part.copy_(x), torch.relu),
+        _beside(lambda part, x: torch.abs(x, out=part), None),
+        _beside(lambda part, x: part.copy_(x).relu_(), None),
+        _beside(lambda part, x: part.abs_().sub_(x).relu_(), None),
+    ],
+)
+def test_what_lies_beside_a_written_part_is_not_as_it(function):
+    trace = of(lambda m, x, _: m.next(function(x)))
+    assert trace.given("next").min() < 0
+    assert not trace.layer("next").input_is_nonnegative
+    assert trace.layer("conv").after.layers == ("next",)
+
+
 def test_pixels_of_bytes_are_never_negative():
     class Scaled(nn.Module):
         def __init__(self, shift):
@@ -200,6 +229,22 @@ def test_an_identity_shortcut_is_a_second_reader():
     assert len(own.inputs) == 2
     with_input = of(lambda m, x, given: x + given[:, :1])
     assert next(with_input.layer("conv").after.of_kind("add")).others == ("",)
+
+
+def test_a_product_that_is_added_as_it_is_joins():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 1, bias=False)
+            self.second = nn.Conv2d(4, 4, 1, bias=False)
+
+        def forward(self, x):
+            x = self.first(x)
+            return x + self.second(x)
+
+    trace = capture(Plain(), torch.randn(1, 3, 4, 4))
+    assert next(trace.layer("first").after.of_kind("add")).others == ("second",)
+    assert next(trace.layer("second").after.of_kind("add")).others == ("first",)
 
 
 def test_the_second_join_is_the_last_that_is_told():

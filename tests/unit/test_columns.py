@@ -380,6 +380,13 @@ def test_octave_convolutions_have_the_work_of_the_closed_form(alpha, ratio):
     assert len(trace.layers) == 1 + 2 + 2 + 17 * 4
 
 
+@pytest.mark.parametrize("alpha", [0, 0.02, 0.04, 0.98])
+def test_a_stage_may_be_the_first_with_channels_at_half_the_size(alpha):
+    # 0.02: one of 64, none of 32; 0.04: one of 32, none of 16.
+    made = OctaveResNet20(alpha).eval()(torch.randn(1, 3, 32, 32))
+    assert made.shape == (1, 10) and made.isfinite().all()
+
+
 @pytest.mark.parametrize("alpha", [0.125, 0.25, 0.5, 0.75])
 def test_octaves_hold_fewer_activations(alpha):
     layer = OctaveConv2d(16, 32, alpha, alpha)

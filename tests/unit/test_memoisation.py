@@ -1,5 +1,7 @@
 """Memoised multiplications and weights of few values, by hand and on a small network."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,13 @@ def test_a_trace_of_floats_has_no_pairs_to_count():
     with pytest.raises(ConfigError, match="must have a quantised layer with weights"):
         multiply_memoisation(capture(trained_cifarnet("digits")[0], images))
     assert techniques()["multiply_memoisation"].policy is None
+
+
+def test_pairs_of_wide_operands_are_not_counted(trace):
+    first = trace.layers[0]
+    wide = replace(first, quantisation=replace(first.quantisation, bits=9))
+    with pytest.raises(ConfigError, match="8 bits or fewer, got 9"):
+        pair_counts(replace(trace, layers=(wide, *trace.layers[1:])))
 
 
 def test_weights_have_few_values_and_0_is_one():

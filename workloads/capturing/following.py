@@ -58,12 +58,13 @@ class _Node:
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """Which value a storage holds, and how it lies there."""
+    """Which value a storage holds, and how it lies there; whether it is all of the storage."""
 
     number: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: Any
+    whole: bool
     views: dict[Any, int] = field(default_factory=dict)
 
 
@@ -155,6 +156,7 @@ class Following:
                 shape=tuple(tensor.shape) if held is None else held.shape,
                 stride=tensor.stride() if held is None else held.stride,
                 offset=tensor.storage_offset() if held is None else held.offset,
+                whole=held is not None and held.whole,
             )
 
     def _copied(self, handling: Handling, written: Tensor, source: Tensor) -> None:
@@ -274,11 +276,12 @@ class Following:
         if place not in held.views:
             node = self._nodes[held.number]
             whole = _elements(tensor) == int(np.prod(held.shape)) == tensor.numel()
+            whole = whole and held.whole  # else it may be beside the value
             held.views[place] = self._put(
                 "reshape" if whole else "part",
                 inputs=[held.number],
                 shape=place[0],
-                never_negative=node.never_negative,
+                never_negative=node.never_negative and held.whole,
                 folded=reshaped(node.folded, node.step.shape, tensor) if whole else None,
             )
         return held.views[place]
@@ -316,7 +319,11 @@ class Following:
         steps = []
         for number in sorted(self._reached(start, readers)):
             step = self._nodes[number].step
-            others = [each for each in step.inputs if each not in joins]
+            others = [
+                each
+                for each in step.inputs
+                if each not in joins or (each != start and self._nodes[each].step.kind == "product")
+            ]
             own = [joins[each] for each in step.inputs if joins.get(each, 2) < 2]
             if not own:
                 continue
@@ -381,6 +388,7 @@ class Following:
                     shape=tuple(tensor.shape),
                     stride=tensor.stride(),
                     offset=tensor.storage_offset(),
+                    whole=_fills(tensor),
                 )
 
     def _forget(self, written: Iterable[Tensor]) -> None:
@@ -403,8 +411,8 @@ class Following:
         if not _is_plain(tensor):
             return False
         held = self._held.get(tensor.untyped_storage())
-        if held is None:
-            return tensor.numel() * tensor.element_size() < tensor.untyped_storage().nbytes()
+        if held is None or not held.whole:
+            return not _fills(tensor)
         return _elements(tensor) < int(np.prod(held.shape))
 
     def _is_never_negative(self, tensor: Tensor) -> bool:
@@ -466,6 +474,11 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
+
+
+def _fills(tensor: Tensor) -> bool:
+    """Whether a tensor shows all of its memory."""
+    return _elements(tensor) * tensor.element_size() >= tensor.untyped_storage().nbytes()
 
 
 def _elements(tensor: Tensor) -> int:

@@ -130,6 +130,8 @@ class OctaveBlock(nn.Module):
     def _shortcut(self, octaves: Octaves) -> Octaves:
         """The inputs at the outputs' size, with channels of zeros."""
         high, low = _each(octaves, lambda part: part[:, :, :: self.stride, :: self.stride])
+        if low is None and self.padding[1]:  # the first channels at half the size
+            low = high[:, :0, ::2, ::2]
         high = _widened(high, self.padding[0])
         if low is None:
             return high, None
