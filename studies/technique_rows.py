@@ -115,10 +115,10 @@ def base_with(units: Sequence[str]) -> Accelerator:
         ConfigError: no ready design has one.
     """
     base = preset(BASE)
-    missing = [name for name in units if getattr(base, name) is None]
+    missing = [name for name in units if getattr(base, name, None) is None]
     found: dict[str, Any] = {}
     for name in missing:
-        owners = [each for each in presets().values() if getattr(each, name) is not None]
+        owners = [each for each in presets().values() if getattr(each, name, None) is not None]
         if not owners:
             raise ConfigError(f"units must be of a ready design, got {name}; add a preset")
         found[name] = getattr(owners[-1], name)

@@ -42,10 +42,11 @@ class PredictedPart(EarlyNegatives):
     for results that live; or of the operands' signs, as LazyConvPool has it. Piyasena et al. put
     such an ApproxConv before the exact one. Padding's zeros are products like others.
 
-    A result that is given up has computed as many products as its part: of channels, theirs; of
-    high bits, the fraction `bits` / 8 of them, which is what a serial multiplier does; of signs
-    none, but an addition for each. A result that lives has computed all of them: of channels and
-    bits the part is the beginning of its sum, and signs come on top.
+    A result that is given up has computed, of channels, their products, and of high bits and signs
+    none; one that lives has computed all. Of channels the part is the beginning of its sum. High
+    bits and signs come on top, for every result: the predictor multiplies the high bits itself, and
+    adds up signs. Its multipliers are priced as whole ones, and no array here multiplies the low
+    bits alone, as Song et al.'s does.
 
     A cheap sum is compared with a threshold, after scale and shift, beside which it stands in for
     the whole: of channels the sum so far, of bits and signs what the operands' stand-ins make,
@@ -85,10 +86,8 @@ class PredictedPart(EarlyNegatives):
         match self.part:
             case "channels":
                 return self.elements(layer)
-            case "high_bits":
-                return math.ceil(layer.gemm.k * self.bits / _BITS)
-            case "signs":
-                return 0
+            case "high_bits" | "signs":
+                return layer.gemm.k if self._is_whole else 0
         raise ConfigError(f"PredictedPart.part must be one of {PARTS}, got {self.part!r}; use one")
 
     def learned(
@@ -158,8 +157,12 @@ class PredictedPart(EarlyNegatives):
         dead = cheap < state["threshold"][:, None]
         terms = np.where(dead, np.int32(self.terms(layer)), np.int32(gemm.k))
         depth = DepthDecisions(gemm=gemm, terms=terms, ended=state["ended"])
-        additions = terms.size * gemm.k if self.part == "signs" else 0
-        evidence = PartialSums(checks=terms.size, additions=additions)
+        beside = 0 if self._is_whole else terms.size * gemm.k
+        evidence = PartialSums(
+            checks=terms.size,
+            additions=beside if self.part == "signs" else 0,
+            products=beside if self.part == "high_bits" else 0,
+        )
         return Decisions(layer=layer.name, gemm=gemm, depth=depth, evidence=evidence)
 
     def describe(self) -> dict:
@@ -200,7 +203,7 @@ register(
             "loss": (0.001, 0.01, 0.03, 0.1),
         },
         published=("LazyConvPool", "prediction based execution"),
-        start={"part": "high_bits", "channels": 0.25, "bits": 3, "loss": 0.01},
+        start={"part": "channels", "channels": 0.25, "bits": 3, "loss": 0.01},
         own=("loss",),
     )
 )

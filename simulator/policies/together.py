@@ -16,6 +16,7 @@ from simulator.decisions.left import layer_of_rows, left_of, shares_whole_rows
 from simulator.decisions.rows import FilledRows, KeptRows, SharedRows
 from simulator.decisions.tokens import TokenPlan
 from simulator.policies.activations import Activations
+from simulator.policies.answered_regions import AnsweredRegions
 from simulator.policies.clustering import Clustering
 from simulator.policies.policy import (
     LayerMemory,
@@ -47,6 +48,10 @@ class Together(ReusePolicy):
     can't look once, and their columns are in the order (c, kh, kw). Where images are left with
     different rows, clusters of the second don't tell images apart: use tiles of rows.
 
+    A sum that the second ends gives 0 after the ReLU that follows. Where the first fills rows in
+    from means of several, which are taken before it, such a mean is another one, even if sums end
+    exactly. Behind another technique, changes do not pass the lists of changed positions on.
+
     `Together(Together(a, b), c)` would leave open what c sees; nest the second:
     `Together(a, Together(b, c))`.
 
@@ -77,6 +82,11 @@ class Together(ReusePolicy):
             raise ConfigError(
                 f"Together.second must decide on layers, got {_called(self.second)}, which decides "
                 "on frames or tokens; give it as the first"
+            )
+        if isinstance(self.second, AnsweredRegions):
+            raise ConfigError(
+                "Together.second must not be of regions from the last answer, which are found in "
+                "the whole network's frames, got AnsweredRegions; give it as the first"
             )
         if isinstance(self.first, Together):
             raise ConfigError(

@@ -123,9 +123,11 @@ class RunKeys:
         """The key of the layer called next."""
         policy = self._policy.policy_of(layer.name)
         own = policy.describe() if self._policy.applies_to(layer) else None
+        described = [layer.name, own]
         before = self._so_far if self._sees_reuse or policy.looks_around else self._first
-        self._so_far = _digest(before, [layer.name, own])
-        return self._so_far
+        # A later layer that looks around depends on this one, whatever this one depends on.
+        self._so_far = _digest(self._so_far, described)
+        return _digest(before, described)
 
     def all_layers(self, layers: tuple[Layer, ...]) -> list[bytes]:
         """The keys of all layers, from the first."""

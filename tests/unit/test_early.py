@@ -333,7 +333,9 @@ def test_part_by_hand():
     bits = decided(PredictedPart(part="high_bits", bits=2, threshold=0.0), layer, rows, weights)
     # 1 of at most 5 is 51 of 255 steps, less than 64: its two high bits are 0.
     assert bits.depth.terms.tolist() == [[[4], [4], [4]]]
-    assert PredictedPart(part="high_bits", bits=2).terms(layer) == 1  # 4 products x 2 / 8
+    # The predictor multiplies the high bits of all twelve; one given up has no other product.
+    assert bits.evidence.products == 12
+    assert PredictedPart(part="high_bits", bits=2).terms(layer) == 0
     assert PredictedPart(channels=0.3).elements(conv_layer()) == 9  # one of four channels
 
 
@@ -439,7 +441,7 @@ def test_states_and_layers_are_checked():
 
 def test_depth_saves_energy_on_a_systolic_array_and_cycles_on_lanes():
     model, trace = camvid()
-    run = decide(trace, PredictedPart(part="high_bits", bits=3, loss=0.05), model=model)
+    run = decide(trace, PredictedPart(part="channels", channels=0.25, loss=0.05), model=model)
     systolic, lanes = (
         simulate(trace, preset(name), run) for name in ("predictor_16x16", "predictor_lanes_16x16")
     )

@@ -8,6 +8,7 @@ import torch
 
 from accelerators import AddressList, ConfigError, Reconstructor, SumPredictor, preset
 from simulator import (
+    AnsweredRegions,
     ChangedPositions,
     Clockwork,
     Decisions,
@@ -135,6 +136,8 @@ def test_order_of_construction():
         Together(HASHED, EveryNthFrame(n=2))
     with pytest.raises(ConfigError, match=r"Together.first must be a single technique"):
         Together(Together(HALF, HASHED), INSIDE)
+    with pytest.raises(ConfigError, match=r"Together.second must not be of regions"):
+        Together(EveryNthFrame(n=2), AnsweredRegions(background=(1,)))
     with pytest.raises(ConfigError, match=r"Together.first must be a policy, got 3"):
         Together(3, HASHED)
 
