@@ -50,14 +50,17 @@ def command(
 
 def tell(report: StudyReport, page: Path) -> None:
     """Show the front and the verdict, and write the page."""
+    from codesign.report.chosen import chosen_text
     from codesign.report.tables import front_columns, front_rows
     from codesign.report.verdict import best_trial
 
     paths = report.write(page)
     result = report.result
+    best = best_trial(result)
     if result.front:
-        table(front_columns(result), front_rows(result, best_trial(result)))
+        table(front_columns(result), front_rows(result, best))
     if result.failures is not None and result.unanswered is None:
         note(result.failures)
-    say(f"\n{report.verdict}\n{report.costs}")
+    chosen = [] if best is None else chosen_text(result, best)
+    say("\n".join(["", report.verdict, *([" ".join(chosen)] if chosen else []), report.costs]))
     note(f"wrote {', '.join(map(str, paths))}")

@@ -85,7 +85,9 @@ def command(
         say(error_text(bound))
     tell_random(asked.trace)
     if run.calibrated_on is not None and asked.calibration is None:
-        note("learned from the judged inputs; give others by --calibration TRACE")
+        hashes = any(hasattr(asked.policy.policy_of(x.name), "hashes") for x in asked.trace.layers)
+        learner = "hashing" if hashes else "the technique"
+        note(f"{learner} learned from the judged inputs; give others by --calibration TRACE")
     say(f"\n{report.verdict}\n{costs_line(asked.design)}")
     write_files(
         (json, report.write_json),

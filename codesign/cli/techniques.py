@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,7 +76,7 @@ def _row(technique: Technique) -> dict[str, Any]:
         "axis": technique.axis,
         "word": technique.word,
         "grain": technique.grain,
-        "units": ", ".join(_words_of(technique)) or "none",
+        "units": ", ".join(_words_of(technique.units)) or "none",
         "settings": settings if technique.policy is not None else "(see its page)",
         "trained": technique.trained or "no",
         "source": technique.source,
@@ -89,12 +90,12 @@ def _searched(technique: Technique) -> dict[str, Any]:
     } or dict(technique.start)
 
 
-def _words_of(technique: Technique) -> list[str]:
-    """Its units as pages call them; those that no accelerator has, by name."""
+def _words_of(units: Sequence[str]) -> list[str]:
+    """Units as pages call them; those that no accelerator has, by name."""
     parts = parts_of(Accelerator)
     return [
         parts[name].words if name in parts else f"{name.replace('_', ' ')} (not here)"
-        for name in technique.units
+        for name in units
     ]
 
 
@@ -117,7 +118,9 @@ def _explain(technique: Technique) -> None:
     trained = technique.trained or "nothing"
     say(f"Takes off: {technique.axis}, by {technique.grain}; word: {technique.word}.")
     say(f"Looked at: {technique.evidence}. Trained: {trained}.")
-    say(f"Units: {', '.join(_words_of(technique)) or 'none'}.")
+    say(f"Units: {', '.join(_words_of(technique.units)) or 'none'}.")
+    if technique.options:
+        say(f"Makes use of, where there: {', '.join(_words_of(technique.options))}.")
     if technique.policy is not None:
         say(f"Ready designs: {', '.join(_ready(technique)) or 'none'}.")
     if technique.policy is None:

@@ -50,6 +50,7 @@ PARAMETER_NAMES = {
     "accumulator_bits": ("width of partial sums", "bits"),
     "pass_columns": ("columns multiplied in a pass", "of a layer's n"),
     **{f"{name}.times": (f"{name.replace('_', ' ')}", "times what tiles need") for name in BUFFERS},
+    "state_buffer.used": ("buffer of what is kept between frames", "yes or no"),
     "remaining": ("vectors that units are sized for", "of a tile's"),
     "output_error": (
         "error of the answers that is borne",

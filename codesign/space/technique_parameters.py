@@ -21,6 +21,8 @@ from workloads.traces.trace import WorkloadTrace
 TECHNIQUE = ".technique"
 # Ends that of what multiplies a buffer's fitted capacity.
 TIMES = ".times"
+# Ends that of whether a design has a unit that its techniques can do without.
+USED = ".used"
 # Columns that are multiplied in a pass, of all layers with a technique.
 PASS_COLUMNS = "pass_columns"
 # Of a tile's vectors, those that are taken to be multiplied, to fit the hardware to.
@@ -57,6 +59,12 @@ def check_units(base: Accelerator, techniques: Sequence[Technique]) -> None:
                 f"{base.name!r} without {', '.join(missing)}; add them, use a preset that has "
                 "them, or leave the technique out"
             )
+
+
+def options_in(base: Accelerator, techniques: Iterable[Technique]) -> tuple[str, ...]:
+    """Units of a design that techniques make use of and can do without."""
+    own = (name for technique in techniques for name in technique.options)
+    return tuple(dict.fromkeys(name for name in own if getattr(base, name, None) is not None))
 
 
 def usual_fields(technique: Technique) -> dict[str, Any]:
@@ -131,6 +139,10 @@ def usual_parameters(
             known = replace(known, choices=tuple(sorted({*values, start[name]})))
         parameters.append(known)
     parameters.append(Parameter(name="array.fold_timing", choices=FOLD_TIMINGS, ordered=False))
+    for unit in options_in(base, chosen):
+        name = f"{unit}{USED}"
+        parameters.append(Parameter(name=name, choices=(False, True), ordered=False))
+        start[name] = False
     above = tuple(each.name for each in chosen if is_above(each))
     kinds = (DENSE, *(name for name in names if name not in (*above, DENSE)))
     if above:

@@ -30,9 +30,11 @@ from codesign.space.technique_parameters import (
     REMAINING,
     TECHNIQUE,
     TIMES,
+    USED,
     check_units,
     fitting_widths,
     names_of,
+    options_in,
     usual_fields,
     usual_parameters,
 )
@@ -243,7 +245,8 @@ class TechniqueSpace(DesignSpace):
                     needed += names_of(technique, name, self.groups)
         if self.allotment is not None or self.asked_errors is not None:
             needed.append(OUTPUT_ERROR)
-        return [*needed, *self.switches]
+        options = options_in(self.base, self.chosen_techniques)
+        return [*needed, *(f"{unit}{USED}" for unit in options), *self.switches]
 
     def _possible(self) -> dict[str, Any]:
         found = {**self._possible_fields(), OUTPUT_ERROR: START_ERROR}
@@ -390,7 +393,9 @@ class TechniqueSpace(DesignSpace):
             return [*self.chosen_techniques]
         unit = name.partition(".")[0]
         return [
-            each for each in self.chosen_techniques if unit in each.units or name in each.hardware
+            each
+            for each in self.chosen_techniques
+            if unit in (*each.units, *each.options) or name in each.hardware
         ]
 
     def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -453,8 +458,10 @@ class TechniqueSpace(DesignSpace):
         """
         policies, above = self.policies_of(values), self._above(values)
         used = self.techniques_in(values)
-        units = {u for each in self.chosen_techniques if each.name in used for u in each.units}
-        paths = {p for each in self.chosen_techniques if each.name in used for p in each.hardware}
+        own = [each for each in self.chosen_techniques if each.name in used]
+        units = {unit for each in own for unit in each.units}
+        units |= {unit for unit in options_in(self.base, own) if values[f"{unit}{USED}"]}
+        paths = {path for each in own for path in each.hardware}
         policy: ReusePolicy = PerLayer(policies) if policies else NoReuse()
         array = SystolicArray(
             rows=values["array.rows"],

@@ -309,6 +309,7 @@ register(
         source="Cavigelli and Benini, CBinfer, ICDSC 2017 and TCSVT 2019",
         policy=ChangedPositions,
         units=("change_detector",),
+        options=("state_buffer",),
         published=("CBInfer",),
         choices={"threshold": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)},
         start={"threshold": 0.1, "form": "feedback"},

@@ -65,6 +65,7 @@ register(
         source="Cavigelli and Benini, CBInfer, ICDSC 2017 and 2018",
         policy=FineChanges,
         units=("difference_unit", "result_adder"),
+        options=("state_buffer",),
         choices={"threshold": (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)},
         start={"threshold": 0.05},
         own=("threshold",),

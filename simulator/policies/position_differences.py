@@ -66,6 +66,7 @@ register(
         source="Parger et al., DeltaCNN, CVPR 2022",
         policy=PositionDifferences,
         units=("difference_unit", "result_adder"),
+        options=("state_buffer",),
         published=("DeltaCNN",),
         choices={"threshold": (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)},
         start={"threshold": 0.05},

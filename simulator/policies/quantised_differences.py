@@ -98,6 +98,7 @@ register(
         source="Riera, Arnau and Gonzalez, ISCA 2018",
         policy=QuantisedDifferences,
         units=("difference_unit", "result_adder"),
+        options=("state_buffer",),
         published=("Riera deltas",),
         choices={"levels": (8, 16, 32, 64, 128, 256)},
         start={"levels": 32},

@@ -37,6 +37,8 @@ class Technique:
             (`how` then says what to use).
         how: how it is used where that is not `--technique`; empty where it is.
         units: fields of a design that it runs on.
+        options: fields of a design that it makes use of where they are there; a search tries it
+            with and without.
         trained: what must be trained for it; empty for nothing.
         published: under which names of `published_techniques.csv` its figures are.
         choices: field of the policy -> what a search chooses from unless it is told otherwise;
@@ -61,6 +63,7 @@ class Technique:
     policy: type[ReusePolicy] | None = None
     how: str = ""
     units: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     trained: str = ""
     published: tuple[str, ...] = ()
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)

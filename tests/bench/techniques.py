@@ -19,8 +19,11 @@ FRAMES, RUNS = 8, 5
 OFFLINE = ("hyper_cube", "k_means")
 
 
-def policies(workload: "Workload") -> Iterator[tuple[str, "ReusePolicy"]]:
-    """Each technique that fits the network, with the settings that a search tries first.
+def policies(
+    workload: "Workload", chosen: tuple[str, ...] = ()
+) -> Iterator[tuple[str, "ReusePolicy", dict]]:
+    """Each technique that fits the network, with the settings that a search tries first, and what
+    it learned; of some names those alone.
 
     Sub-vectors are no longer than the shortest row. What needs more than such settings (numbers of
     layers, repeating weights, gates in the network, tokens) is left out.
@@ -31,7 +34,7 @@ def policies(workload: "Workload") -> Iterator[tuple[str, "ReusePolicy"]]:
 
     shortest = min(layer.gemm.k for layer in workload.trace.layers)
     for name, technique in techniques().items():
-        if technique.policy is None or name in OFFLINE:
+        if technique.policy is None or name in OFFLINE or (chosen and name not in chosen):
             continue
         start = dict(technique.start)
         if start.get("length"):
@@ -39,11 +42,11 @@ def policies(workload: "Workload") -> Iterator[tuple[str, "ReusePolicy"]]:
         try:
             policy = technique.policy(**start)
             policy.check_layers(workload.trace.layers)
-            calibrate(workload.calibration, policy)
+            states = calibrate(workload.calibration, policy)
         except (ConfigError, TypeError) as error:
             print(f"{name:22} left out: {str(error)[:90]}", file=sys.stderr)
             continue
-        yield name, policy
+        yield name, policy, dict(states)
 
 
 def ratios(chosen: tuple[str, ...] = ()) -> dict[str, float]:
@@ -51,7 +54,7 @@ def ratios(chosen: tuple[str, ...] = ()) -> dict[str, float]:
     import torch
 
     from codesign import load_workload
-    from simulator import calibrate, decide
+    from simulator import decide
 
     torch.set_num_threads(1)
     workload = load_workload(
@@ -65,15 +68,13 @@ def ratios(chosen: tuple[str, ...] = ()) -> dict[str, float]:
             model(images)
 
     found = {}
-    for name, policy in policies(workload):
-        if chosen and name not in chosen:
-            continue
-        states = calibrate(workload.calibration, policy)
+    for name, policy, states in policies(workload, chosen):
 
         def reuse(policy=policy, states=states) -> None:
             decide(trace, policy, model=model, calibration=states, layer_errors=False)
 
         found[name] = median_ratio(reuse, dense, runs=RUNS, clock=cpu_seconds)
+        print(f"{name:22} {found[name]:6.2f} x", file=sys.stderr, flush=True)
     return found
 
 

@@ -11,6 +11,7 @@ from accelerators import ConfigError, preset
 from codesign import StudyPlan, Workload, load_study, search
 from codesign.evaluation.allotting import Borne, allotted, with_dials_allotted
 from codesign.evaluation.evaluator import Evaluator
+from codesign.report.chosen import chosen_text
 from codesign.report.study_report import StudyReport, trial_rows
 from codesign.report.tables import PARAMETER_NAMES, best_section
 from codesign.space.described import described_space
@@ -305,3 +306,14 @@ def test_each_technique_learns_what_it_needs(workload, space):
     values = both.start["dense"] | {"all.technique": "dropped_columns"}
     found = Evaluator.of(workload, both)(values)
     assert found.state == "complete", found.reason
+
+
+def test_the_words_say_what_was_chosen_and_what_was_second(workload, space, tmp_path):
+    found = found_by(workload, space, tmp_path / "study", trials=4, workers=1)
+    best = found.best(accuracy_drop=None)
+    told = " ".join(chosen_text(found, best))
+    chose = best.parameters["all.technique"]
+    words = "no technique in any group" if chose == "dense" else f"{chose} in all"
+    assert told.startswith(f"It chose {words}.")
+    others = {trial.parameters["all.technique"] for trial in found.judged} - {chose}
+    assert others and ("Second, of other techniques" in told or "No trial with other" in told)

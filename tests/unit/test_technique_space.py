@@ -324,3 +324,19 @@ def test_a_dial_of_all_groups_is_named_without_one(trace):
         found = space.narrowed({"leaders.tolerance": (0.1, 0.3)})
     for group in space.groups:
         assert choices_of(found, f"{group}.leaders.tolerance") == (0.1, 0.3)
+
+
+def test_a_unit_that_a_technique_can_do_without_is_tried(trace):
+    space = TechniqueSpace.for_techniques(
+        trace, preset("every_64x64"), ("changes", "leaders"), grouping="all"
+    )
+    assert choices_of(space, "state_buffer.used") == (False, True)
+    start = space.start["start"] | {"all.technique": "changes"}
+    assert design_of(space, start).state_buffer is None
+    used = start | {"state_buffer.used": True}
+    assert design_of(space, used).state_buffer is not None and not space.is_idle(
+        "state_buffer.used", used
+    )
+    leading = used | {"all.technique": "leaders"}
+    assert design_of(space, leading).state_buffer is None
+    assert space.is_idle("state_buffer.used", leading)
