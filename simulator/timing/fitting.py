@@ -40,9 +40,6 @@ _MOST_PORTS = 64
 _WIDEST_LANE = 64  # elements of a lane of a leader table: our choice, as of its presets
 _MOST_LANES = 64  # of a neighbour matcher, by its rule
 _MOST_UNDECIDED = 64  # of a leader table, likewise
-_MOST_BANKS = 1024  # of a buffer, by its rule
-_WORD_WEIGHTS = 4  # of a unit that works by itself: it asks for weights every fourth cycle
-_UNITS_OF_SUM_PORT = 32  # whose sums, of 32 products or more, leave by one port
 
 
 def fitted_design(
@@ -65,7 +62,6 @@ def fitted_design(
       of inputs that following tiles share; the weight buffer all weights, or twice those of
       `columns` columns. Dense layers need rows enough that the array is rarely filled anew.
     - widths of ports, so that the array is fed and a vector is read in the time of its hashing;
-      of units that work by themselves (lanes, weight tables), banks for each of them;
     - the front-end: as many hashes at a time, and lanes, as hash a vector no slower than the array
       multiplies; the largest layer that reuses decides;
     - the cache: an entry for each vector of a tile, up to 8,192, cleared in 16 cycles;
@@ -74,8 +70,8 @@ def fitted_design(
     - the neighbour matcher: entries back to the farthest neighbour, and as few lanes, likewise;
     - the address list: an entry for each row of the longest layer;
     - the reconstructor: as wide as it takes to hand results out in the time of the product;
-    - what looks at whole maps or frames, and ports of independent lanes: see
-      `simulator.timing.pacing`.
+    - what looks at whole maps or frames, and banks of units that work by themselves (lanes, weight
+      tables): see `simulator.timing.pacing`.
 
     Where more of a tile's vectors are multiplied than `remaining`, what does not fit travels, and
     is charged; where fewer are, units do not keep up with the array.
@@ -122,8 +118,6 @@ def fitted_design(
     design = with_rates(
         accelerator.without_reuse(accelerator.name), accelerator.array, tuple(capacities)
     )
-    if accelerator.lanes is not None or accelerator.weight_tables is not None:
-        design = _with_banks(design, in_columns=accelerator.weight_tables is not None)
     kept = {name: getattr(accelerator, name) for name in accelerator.units if name not in BUFFERS}
     design = replace(design, **kept)
     if design.address_list is not None:
@@ -138,29 +132,6 @@ def fitted_design(
         )
     design = _with_units(design, shared) if shared else design
     return with_paced_units(design, layers, remaining)
-
-
-def _with_banks(design: Accelerator, *, in_columns: bool) -> Accelerator:
-    """Buffers of as many banks as units that work by themselves ask, as in the ready designs.
-
-    Two banks of one activation for each unit; words of weights, that feed a lane for as many
-    cycles, or one for each column whose units share them; and a port for the sums of 32 units.
-    """
-    array, operand = design.array, design.operand_bits
-    units = array.rows * array.columns
-    weights = array.columns if in_columns else ceil_div(units, _WORD_WEIGHTS)
-    banks = {
-        "activation_buffer": (operand, 2 * units),
-        "weight_buffer": (_WORD_WEIGHTS * operand, weights),
-        "output_buffer": (design.accumulator_bits, ceil_div(units, _UNITS_OF_SUM_PORT)),
-    }
-    changes = {}
-    for name, (bits, wanted) in banks.items():
-        width, ports = _multiple_of_8(bits), min(_MOST_BANKS, wanted)
-        buffer: SramBuffer = getattr(design, name)
-        capacity = max(buffer.capacity_bytes, _power_of_two(ports * width // 8))
-        changes[name] = replace(buffer, capacity_bytes=capacity, width_bits=width, ports=ports)
-    return replace(design, **changes)  # type: ignore[arg-type]
 
 
 def least_bytes(design: Accelerator, name: str) -> int:

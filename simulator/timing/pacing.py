@@ -157,21 +157,19 @@ def _sum_predictor(design: Accelerator, layers: Sequence[Layer]) -> Any:
 
 
 def _buffers_of_lanes(design: Accelerator) -> dict[str, SramBuffer]:
-    """Ports that feed units which share nothing."""
+    """Ports that feed units which share nothing, and room for an access on each."""
     array, operand = design.array, design.operand_bits
     units = array.rows * array.columns
-    weights = array.columns
-    if design.lanes is not None:
-        weights = max(1, min(_MOST_PORTS, units // _LANES_OF_WEIGHTS))
-    found = {
-        "activation_buffer": (min(_MOST_PORTS, _BANKS * units), operand),
+    weights = array.columns if design.lanes is None else ceil_div(units, _LANES_OF_WEIGHTS)
+    wanted = {
+        "activation_buffer": (_BANKS * units, operand),
         "weight_buffer": (weights, _WEIGHTS_OF_WORD * operand),
-        "output_buffer": (
-            max(2, min(_MOST_PORTS, units // _LANES_OF_SUMS)),
-            design.accumulator_bits,
-        ),
+        "output_buffer": (max(2, ceil_div(units, _LANES_OF_SUMS)), design.accumulator_bits),
     }
-    return {
-        name: replace(getattr(design, name), ports=ports, width_bits=width)
-        for name, (ports, width) in found.items()
-    }
+    found = {}
+    for name, (each, bits) in wanted.items():
+        buffer: SramBuffer = getattr(design, name)
+        ports, width = min(_MOST_PORTS, each), 8 * ceil_div(bits, 8)
+        least = max(buffer.capacity_bytes, _power_of_two(ports * width / 8))
+        found[name] = replace(buffer, capacity_bytes=least, width_bits=width, ports=ports)
+    return found
