@@ -130,8 +130,21 @@ def fitted_design(
                 address_bits=max(1, (entries - 1).bit_length()),
             ),
         )
-    design = _with_units(design, shared) if shared else design
+    design = _with_units(design, shared) if shared else _with_handing_out(design)
     return with_paced_units(design, layers, remaining)
+
+
+def _with_handing_out(design: Accelerator) -> Accelerator:
+    """An output buffer that keeps a reconstructor busy which fills rows in: results are read, and
+    what is made of them written, on ports as wide as its own."""
+    unit = design.reconstructor
+    if unit is None:
+        return design
+    outputs = design.output_buffer
+    width_bits = max(outputs.width_bits, unit.width * design.accumulator_bits)
+    return replace(
+        design, output_buffer=_held(outputs, width_bits, max(outputs.ports, 2 * unit.ports))
+    )
 
 
 def least_bytes(design: Accelerator, name: str) -> int:

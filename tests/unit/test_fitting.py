@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from accelerators import ConfigError, preset
-from simulator import Decisions, DepthDecisions, LshReuse, NoReuse, fitted_design
+from simulator import (
+    Decisions,
+    DepthDecisions,
+    LshReuse,
+    NoReuse,
+    PerLayer,
+    VirtualPooling,
+    fitted_design,
+)
+from simulator.testing.examples import conv_layer
 from simulator.timing.pipeline import layer_timing
 from tests.builders import matrix_layer
 
@@ -169,3 +178,17 @@ def test_lanes_have_banks_of_their_own():
     # More banks than a buffer has can't be asked for.
     many = replace(ready, array=replace(ready.array, rows=64, columns=64))
     assert fitted_design(many, [LAYER], NoReuse()).activation_buffer.ports == 1024
+
+
+def test_rows_that_are_filled_in_find_their_ports():
+    """The fitted design hands them out no slower than the one that it is fitted to."""
+    layer = conv_layer(images=1, channels=16, size=(24, 24), n=32)
+    rows = np.zeros((1, layer.gemm.m, layer.gemm.k), np.float32)
+    made = VirtualPooling(stride=2).decide(layer, rows, {})
+    base = preset("every_64x64")
+    fitted = fitted_design(base, [layer], PerLayer({layer.name: VirtualPooling(stride=2)}))
+    buffer, unit = fitted.output_buffer, base.reconstructor
+    # A result is read and one written on each of the reconstructor's ports, as wide as they are.
+    assert buffer.bytes_per_cycle >= 2 * unit.ports * unit.width * base.accumulator_bits // 8
+    ratio = layer_timing(layer, made, fitted).cycles / layer_timing(layer, made, base).cycles
+    assert ratio < 1.2
