@@ -154,8 +154,11 @@ class ChangedPositions(ReusePolicy):
         for frame in range(layer.row_images):
             seen.add(np.ascontiguousarray(values[:, frame]), rows)
         made = seen.decisions()
-        assert seen.reference is not None  # of the last frame
-        return made, {_REFERENCE: seen.reference}
+        reference = seen.reference
+        assert reference is not None  # of the last frame
+        if np.may_share_memory(reference, values):  # whose owner may write the next frame there
+            reference = reference.copy()
+        return made, {_REFERENCE: reference}
 
     def describe(self) -> dict:
         """The policy as plain values."""
