@@ -142,13 +142,13 @@ class TechniqueSpace(DesignSpace):
     ) -> TechniqueSpace:
         """The space around a design for the layers where reuse can save most.
 
-        Starts from every group with the first technique, but first layers, which read few
-        channels, and convolutions of one tap; from the base design without reuse units;
-        and from the fastest dense design as large as the first start, which has the units of one
-        technique alone and memories that fit; the same with the techniques, where any of them does
-        not share rows in tiles. So whatever is searched, the front is never below
-        these. A search with a model then measures what groups bear, and one parameter takes the
-        place of the dials, see `codesign.evaluation.allotting`.
+        Starts from every group with the first technique, but first layers, which read few channels,
+        and convolutions of one tap; from the base design without reuse units; and from the fastest
+        dense design of the base's dataflow that is as large as the first start, which has the units
+        of one technique alone and memories that fit; the same with the techniques, where any of
+        them does not share rows in tiles. So whatever is searched, the front is never below these.
+        A search with a model then measures what groups bear, and one parameter takes the place of
+        the dials, see `codesign.evaluation.allotting`.
 
         Args:
             trace: the workload: the shapes of its layers, and how large their sums become, which
@@ -208,7 +208,8 @@ class TechniqueSpace(DesignSpace):
         """
         start = self.start["start"]
         started, _ = self.build(start)
-        dense, _ = best_dense(self.workload, started)
+        # No parameter changes the dataflow.
+        dense, _ = best_dense(self.workload, started, dataflows=(started.array.dataflow,))
         own = {"array.fold_timing": self.base.array.fold_timing}
         plain = {
             **start,

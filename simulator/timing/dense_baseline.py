@@ -90,7 +90,11 @@ def equal_area_dense(
 
 
 def best_dense(
-    layers: tuple[Layer, ...], accelerator: Accelerator, engine: Engine = COMPILED
+    layers: tuple[Layer, ...],
+    accelerator: Accelerator,
+    engine: Engine = COMPILED,
+    *,
+    dataflows: tuple[str, ...] | None = None,
 ) -> tuple[Accelerator, Timings]:
     """The same search also for a design without reuse units: is it as fast as its area can be?
 
@@ -98,11 +102,12 @@ def best_dense(
         layers: the workload.
         accelerator: a design, with or without reuse units.
         engine: as for `equal_area_dense`.
+        dataflows: that the array may have; `None` for those that `equal_area_dense` tries.
     """
     plain = same_array_dense(accelerator)
     budget_mm2 = math.fsum(area_by_part(accelerator).values())
     timed = [_Timed(plain, time_dense(layers, plain))]
-    for dataflow in _dataflows(accelerator):
+    for dataflow in dataflows or _dataflows(accelerator):
         array = replace(plain.array, dataflow=dataflow)
         ranked = _ranked(layers, replace(plain, array=array), budget_mm2)
         for candidates in (ranked[:_DESIGNS_TIMED], None):

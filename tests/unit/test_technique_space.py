@@ -137,6 +137,20 @@ def test_the_fastest_dense_design_as_large_as_the_start_is_a_point_of_the_space(
     assert replace(design, name=best.name) == best
 
 
+def test_the_dense_start_of_lanes_is_the_fastest_of_their_dataflow(trace):
+    base = preset("predictor_lanes_16x16")
+    space = TechniqueSpace.for_techniques(trace, base, ("dense", "snapea"))
+    started, _ = space.build(space.start["start"])
+    design, policy = space.build(space.start["dense_equal_area"])
+    best, timings = best_dense(trace.layers, started, dataflows=(base.array.dataflow,))
+    assert policy == NoReuse()
+    assert replace(design, name=best.name) == best
+    # Reports stand beside the fastest of any.
+    free, faster = best_dense(trace.layers, started)
+    assert free.array.dataflow != base.array.dataflow
+    assert sum(t.cycles for _, t in faster) < sum(t.cycles for _, t in timings)
+
+
 def test_dense_designs_are_tried_among_the_first(space):
     assert list(space.start) == ["start", "dense", "dense_equal_area"]
 
