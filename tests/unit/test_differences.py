@@ -214,7 +214,14 @@ def test_rows_say_of_what_they_are(report):
     assert row["energy_uj_per_image"] == pytest.approx(sum(layer.energy_pj.values()) / 1e6 / images)
     plain = {
         *("design", "layer", "kind", "m", "n", "k", "count", "compute_cycles", "bound_by"),
-        *("utilization", "remaining_ratio", "relative_mse", "cost_table", "dram_kind"),
+        *(
+            "utilization",
+            "remaining_ratio",
+            "relative_mse",
+            "cost_table",
+            "dram_kind",
+            "kept_bytes",
+        ),
     }
     assert all(name.endswith(("_per_batch", "_per_image")) for name in set(row) - plain)
 
