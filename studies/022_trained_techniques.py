@@ -37,7 +37,7 @@ DESIGN = "columns_16x16"
 STAGES = ((0.875, 0.15), (0.75, 0.15), (0.625, 0.15), (0.5, 0.55))
 BUDGETS = (0.75, 0.5)
 ALPHAS = (0.25, 0.5)
-# Images that a technique is timed on; one alone, as columns are an image's own.
+# Images that a technique is timed on, and those that its settings are learned from.
 TIMED, LEARNED_FROM = 8, 100
 TUNING_RATE, FIRST_RATE = 1e-3, 3e-3
 

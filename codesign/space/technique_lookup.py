@@ -51,6 +51,11 @@ def find_technique(
     own: dict[str, ReusePolicy] = dict.fromkeys(dense, NoReuse())
     above = made[:1] if made[0].is_above_layers and len(made) > 1 else []
     of_layers = made[len(above) :]
+    if dense and made[0].is_above_layers and not above:
+        raise ConfigError(
+            f"--layer {dense[0]}=dense must go with a technique that decides on layers, got "
+            f"{names[0]} alone, which decides on frames or tokens; leave it out"
+        )
     free = ["length" not in given[technique.name] for technique in entries[len(above) :]]
     for layer in layers:
         cut = [

@@ -68,7 +68,8 @@ def sizes_by_texture(frames: np.ndarray, sizes: Sequence[int], threshold: float)
     """Sizes by a rule that needs no training: as small as keeps what the frame before shows.
 
     A frame is made smaller and larger again, bilinearly; the mean squared difference to itself is
-    the texture that the size loses. The first frame has the largest size.
+    the texture that the size loses. The first frame has the largest size. No unit here looks at
+    it, so that its cost is not modelled.
 
     Args:
         frames: `(images, channels, height, width)` pixels at the largest size.

@@ -60,15 +60,19 @@ def _of_rows(layer: Layer, decisions: Decisions, accelerator: Accelerator) -> in
 def kept_bytes(layer: Layer, decisions: Decisions, accelerator: Accelerator) -> int:
     """Memory that one technique's decisions on a layer keep filled from frame to frame.
 
-    Beside what is remembered of frames: the tables of a stream's clusters, full, with a result of
-    n accumulators for each entry; a table without end has no size, and counts for nothing.
+    Beside what is remembered of frames: results of the batch before, of rows that keep theirs for
+    other reasons than that nothing changed, as operands; and the tables of a stream's clusters,
+    full, with a result of n accumulators for each entry. A table without end has no size, and
+    counts for nothing.
 
     Args:
         layer: it.
         decisions: on it, without what is decided next.
         accelerator: the design.
     """
-    evidence = decisions.evidence
+    rows, evidence, gemm = decisions.rows, decisions.evidence, layer.gemm
+    if isinstance(rows, KeptRows) and not isinstance(evidence, Changes):
+        return byte_count(gemm.count * gemm.m * gemm.n, accelerator.operand_bits)
     table = evidence.cache if isinstance(evidence, Signatures | Ranges) else None
     if table is None or table.entries is None:
         return _of_rows(layer, decisions, accelerator)

@@ -135,6 +135,11 @@ def test_a_length_that_nobody_gave_is_cut_to_short_rows():
     one.check_layers([short, wide])
 
 
+def test_dense_layers_stand_beside_what_decides_on_layers():
+    with pytest.raises(ConfigError, match=r"--layer conv1=dense must go with .* got eva2 alone"):
+        find_technique("eva2", dense=["conv1"])
+
+
 def test_patterns_of_stages_are_looked_for_in_all_layers_also_before_another_technique():
     layer = replace(convolution_layer(size=(8, 8), kernel=(3, 3)), name="deep")
     find_technique("clockwork+leaders", ["rates=d*=2"], layers=[layer]).check_layers([layer])

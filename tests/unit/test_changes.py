@@ -13,6 +13,7 @@ from simulator import (
     AnsweredRegions,
     ChangedPositions,
     Changes,
+    Decisions,
     LeaderReuse,
     PerLayer,
     Together,
@@ -24,6 +25,7 @@ from simulator import (
     simulate,
     tuned_changes,
 )
+from simulator.decisions.rows import KeptRows
 from simulator.pages.simulation_page import simulation_html
 from simulator.policies.activations import Activations
 from simulator.policies.patches import map_of, read_by, touched
@@ -398,6 +400,15 @@ def test_a_detector_must_reach_over_the_kernel():
         layer_timing(layer, made.decisions, design)
     with pytest.raises(ConfigError, match="must have change_detector to run"):
         layer_timing(layer, made.decisions, preset("dense_16x16"))
+
+
+def test_results_that_a_region_keeps_are_counted():
+    layer = conv_layer(images=1)
+    kept = np.ones((1, layer.gemm.m), bool)
+    rows = KeptRows(gemm=layer.gemm, kept=kept)
+    made = Decisions(layer=layer.name, gemm=layer.gemm, rows=rows)
+    timing = layer_timing(layer, made, preset("listed_16x16"))
+    assert timing.kept_bytes == layer.gemm.m * layer.gemm.n  # a byte each
 
 
 def test_a_stream_on_its_design():
