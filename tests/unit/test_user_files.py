@@ -282,8 +282,8 @@ def test_layers_stay_dense_beside_a_policy(trace, tmp_path):
 
 
 def test_a_policy_that_no_text_sets_up_says_so(trace):
-    told = run("simulate", trace, "--policy", "RegionOfInterest", code=2)
-    assert "policy RegionOfInterest must be set up in Python" in told and "FILE.py:NAME" in told
+    told = run("simulate", trace, "--policy", "SkippedOutputs", code=2)
+    assert "policy SkippedOutputs must be set up in Python" in told and "FILE.py:NAME" in told
 
 
 def test_a_report_executes_the_file_of_its_designs_first(tmp_path):
