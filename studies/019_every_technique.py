@@ -4,7 +4,7 @@ Run it with `python studies/019_every_technique.py --camvid FOLDER --cifar10 ARC
 FILE`; without options it takes the scenes that need no data of yours: the small ResNet-18 on the
 first shot of `bikes`, and on a still picture over which a patch moves. It prints a table, and
 writes it with a figure to `studies/out/`. `--techniques` and `--scenes` name some of them. What is
-there already is not searched again.
+there already is not searched again: remove `studies/out/019` after a change of the code.
 
 Each row: a small search (10 trials) of the technique's settings and of its units' sizes, with the
 dense designs that every search tries, on the inputs to choose on; the design with the least product
@@ -35,7 +35,7 @@ from workloads.writing import write_atomically
 
 OUT = Path(__file__).parent / "out" / "019"
 # Study tools, lists of a user's own, and what is a form of another.
-LEFT_OUT = ("k_means", "hyper_cube", "dropped_tokens", "skipped_outputs")
+LEFT_OUT = ("k_means", "hyper_cube", "dropped_tokens", "region_of_interest")
 # Two at once, each on what the one before leaves; with a comma, frames beside layers.
 PAIRS = ("changes+leaders", "vip+leaders", "vip+changes", "eva2,leaders", "noscope,leaders")
 # Of the still picture: frames, and pixels that the patch moves from one to the next.
@@ -151,7 +151,7 @@ def main() -> None:
         row
         for name, scene in known_scenes.items()
         if given.scenes is None or name in given.scenes
-        for row in rows_of(scene, OUT / name, choices, given.trials, console)
+        for row in rows_of(scene, OUT / f"{name}_{given.trials}", choices, given.trials, console)
     ]
     _print(rows, console)
     _write(rows)

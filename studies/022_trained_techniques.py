@@ -74,7 +74,8 @@ class Lessons:
         self, name: str, make: Callable[[], nn.Module], rate: float, parts: float
     ) -> nn.Module:
         """A network trained for a part of the epochs, or read if it is there already."""
-        path, network = OUT / f"{name}.safetensors", make()
+        plan = f"{len(self.train.images)}_{self.epochs}"
+        path, network = OUT / plan / f"{name}.safetensors", make()
         if path.exists():
             network.load_state_dict(load_tensors(path))
             return network.eval()
@@ -82,7 +83,7 @@ class Lessons:
             network, self.train, self.test, epochs=max(1, round(parts * self.epochs)),
             learning_rate=rate, batch_size=64, augment="shift_flip",
         )  # fmt: skip
-        OUT.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_weights(network, path)
         return network.eval()
 

@@ -11,6 +11,7 @@ from simulator.decisions.box import Decisions
 from simulator.decisions.rows import KeptRows
 from simulator.policies.activations import check_activations
 from simulator.policies.policy import LayerMemory, LayerState, ReusePolicy
+from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
 
 
@@ -92,3 +93,23 @@ class RegionOfInterest(ReusePolicy):
     def describe(self) -> dict:
         """The policy as plain values."""
         return {"policy": "region_of_interest", **asdict(self), "region": list(self.region)}
+
+
+register(
+    Technique(
+        name="region_of_interest",
+        title="a region that is given",
+        axis="rows",
+        word="keep",
+        grain="position",
+        rule="Positions in a given box are computed; the others keep what they had in the batch "
+        "before. The plain form of regions that a tracker names.",
+        evidence="nothing: static",
+        source="after CaTDet, Mao et al., MLSys 2019",
+        policy=RegionOfInterest,
+        units=("address_list",),
+        # The lower three quarters, where a road is.
+        start={"region": (0.25, 0.0, 1.0, 1.0)},
+        published=("CaTDet",),
+    )
+)
