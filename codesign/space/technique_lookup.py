@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import reduce
 from typing import Any, get_type_hints
 
 from accelerators import ConfigError
 from accelerators.rules import choose, show
 from codesign.space.lookup import find_policy
-from codesign.space.techniques import THEN
+from codesign.space.techniques import THEN, chained
 from codesign.space.values import read_value
-from simulator import NoReuse, PerLayer, ReusePolicy, Technique, Together, techniques
+from simulator import NoReuse, PerLayer, ReusePolicy, Technique, techniques
 from workloads.traces.layer import Layer
 from workloads.user_files import is_located
 
@@ -63,14 +62,9 @@ def find_technique(
             for each, is_free in zip(of_layers, free, strict=True)
         ]
         if cut != of_layers and not any(fnmatchcase(layer.name, each) for each in dense):
-            own[layer.name] = _chained(cut)
-    rest = _chained(of_layers)
-    return _chained([*above, PerLayer(own, rest) if own else rest])
-
-
-def _chained(policies: Sequence[ReusePolicy]) -> ReusePolicy:
-    """Each on what those before it leave."""
-    return reduce(lambda then, first: Together(first, then), reversed(policies))
+            own[layer.name] = chained(cut)
+    rest = chained(of_layers)
+    return chained([*above, PerLayer(own, rest) if own else rest])
 
 
 def _cut(policy: ReusePolicy, layer: Layer) -> ReusePolicy:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Any
 
 from accelerators import Accelerator, ConfigError, SystolicArray
@@ -42,6 +41,7 @@ from codesign.space.techniques import (
     DENSE,
     NETWORK,
     SHARING,
+    chained,
     dials,
     found_techniques,
     is_above,
@@ -422,7 +422,7 @@ class TechniqueSpace(DesignSpace):
             settings = [self._settings(each, group, values) for each in own]
             for name in names if own else ():
                 each = [made(t, layers[name], s) for t, s in zip(own, settings, strict=True)]
-                policy = reduce(lambda then, first: Together(first, then), each[-2::-1], each[-1])
+                policy = chained(each)
                 if _fits(policy, layers[name]):
                     found[name] = policy
         return {name: found[name] for name in layers if name in found}

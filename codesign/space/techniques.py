@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from accelerators import ConfigError
 from accelerators.rules import choose, show
-from simulator import ReusePolicy, Technique, techniques
+from simulator import ReusePolicy, Technique, Together, techniques
 from workloads.traces.layer import Layer
 
 # Of a layer without a technique.
@@ -58,6 +59,11 @@ def of_network(technique: Technique, settings: Mapping[str, Any]) -> ReusePolicy
     assert technique.policy is not None
     given = {name: value for name, value in settings.items() if name in technique.fields}
     return technique.policy(**given)
+
+
+def chained(policies: Sequence[ReusePolicy]) -> ReusePolicy:
+    """Policies each of which decides on what those before it leave, as one."""
+    return reduce(lambda then, first: Together(first, then), reversed(policies))
 
 
 def members(name: str) -> list[str]:

@@ -12,7 +12,7 @@ _PRUNED = (
     "same filters by dropped_columns"
 )
 
-# Name, title, axis, word, grain, rule, evidence, source, what is trained, published, why not.
+# Each the values of `_FIELDS`.
 _ENTRIES = (
     ("scale_time_lattice", "Scale-Time Lattice", "frames", "keep", "frame",
      "A detector runs in key frames, more of them where motion is large; boxes between them are "
@@ -62,31 +62,10 @@ _ENTRIES = (
      "not evaluated: the network must be trained so, and no array here skips zeros"),
 )  # fmt: skip
 
-for (
-    _name,
-    _title,
-    _axis,
-    _word,
-    _grain,
-    _rule,
-    _evidence,
-    _source,
-    _trained,
-    _published,
-    _why,
-) in _ENTRIES:
-    register(
-        Technique(
-            name=_name,
-            title=_title,
-            axis=_axis,
-            word=_word,
-            grain=_grain,
-            rule=_rule,
-            evidence=_evidence,
-            source=_source,
-            trained=_trained,
-            published=_published,
-            how=_why,
-        )
-    )
+_FIELDS = (
+    "name", "title", "axis", "word", "grain", "rule", "evidence", "source", "trained", "published",
+    "how",
+)  # fmt: skip
+
+for _entry in _ENTRIES:
+    register(Technique(**dict(zip(_FIELDS, _entry, strict=True))))  # type: ignore[arg-type]

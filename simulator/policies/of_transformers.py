@@ -19,7 +19,7 @@ register(
     )
 )
 
-# Name, title, axis, word, grain, rule, evidence, source, what must be trained.
+# Each the values of `_FIELDS`.
 _ENTRIES = (
     ("reformer", "LSH attention", "depth", "skip", "block",
      "Tokens are sorted by hashed bucket and cut into chunks; each attends to its own chunk and "
@@ -82,18 +82,9 @@ _ENTRIES = (
      "differences of pixels", "Choudhury et al., RLT, NeurIPS 2024", ""),
 )  # fmt: skip
 
-for _name, _title, _axis, _word, _grain, _rule, _evidence, _source, _trained in _ENTRIES:
-    register(
-        Technique(
-            name=_name,
-            title=_title,
-            axis=_axis,
-            word=_word,
-            grain=_grain,
-            rule=_rule,
-            evidence=_evidence,
-            source=_source,
-            trained=_trained,
-            how=_NOT_BUILT,
-        )
-    )
+_FIELDS = (
+    "name", "title", "axis", "word", "grain", "rule", "evidence", "source", "trained",
+)  # fmt: skip
+
+for _entry in _ENTRIES:
+    register(Technique(**dict(zip(_FIELDS, _entry, strict=True)), how=_NOT_BUILT))  # type: ignore[arg-type]
