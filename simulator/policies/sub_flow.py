@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from accelerators import ConfigError
-from accelerators.rules import real, refuse, show, violations
+from accelerators.rules import real, refuse, violations
 from simulator.decisions.box import Decisions
 from simulator.decisions.columns import DROPPED, ColumnDecisions
-from simulator.policies.activations import check_activations
+from simulator.policies.activations import check_activations, check_state
 from simulator.policies.policy import LayerState, ReadWeights, ReusePolicy
 from simulator.policies.technique import Technique, register
 from workloads.traces.layer import Layer
@@ -77,13 +77,8 @@ class SubFlow(ReusePolicy):
         check_activations(layer, rows)
         if not self.needs_calibration(layer):
             return None
-        importance = state.get("importance")
-        if importance is None or importance.shape != (layer.gemm.n,):
-            raise ConfigError(
-                f"calibration of layer {layer.name!r} must hold arrays "
-                f"{{'importance': ({layer.gemm.n},)}}, got {show(dict(state))}; calibrate with the "
-                "same policy"
-            )
+        check_state(layer, state, {"importance": (layer.gemm.n,)})
+        importance = state["importance"]
         sources = np.full(layer.gemm.n, DROPPED)
         # Stable, so that ties are the same for every budget.
         kept = np.argsort(-importance, kind="stable")[: self._number_in(layer)]
